@@ -1,0 +1,289 @@
+//! Decisions: which events a command leads to, given the books and the time. Nothing here changes anything.
+
+use super::allocation::{Allocation, EndReason, Phase, Reservation, ServerHold, State, Workers};
+use super::cluster::{Cluster, Node};
+use super::command::{Command, Decision, Denied, Outcome, Release, Request};
+use super::event::{Event, Limits};
+use super::ids::{AllocationId, FencingToken, NodeId, WorkerNumber};
+use super::ports::{Port, Purpose};
+use super::room::Room;
+use super::time::{Millis, Timestamp, TtlSeconds};
+use super::units::{Resources, WorkerSize};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// How long a reservation may stay without being activated.
+pub const ACTIVATION_SECONDS_MAX: u64 = 60;
+
+/// How many leases ahead are looked at to tell a refused caller when to come again.
+const RETRY_LOOKAHEAD_LEASES: usize = 1_000;
+
+impl Cluster {
+    /// Decides what a command leads to at `now`, which must not lie before the last event or observation.
+    ///
+    /// # Errors
+    /// [`Denied`], if it is refused; then nothing changes.
+    pub fn decide(&self, now: Timestamp, command: &Command) -> Result<Decision, Denied> {
+        match command {
+            Command::SetCapacity { node, capacity } => self.set_capacity(node, *capacity),
+            Command::SetLimits(limits) => self.set_limits(*limits),
+            Command::Request { request, worker_size, draw } => self.request(now, request, *worker_size, *draw),
+            Command::Release { allocation, reason } => self.release(now, *allocation, *reason),
+            Command::Renew { allocation, ttl_seconds, fencing_token } => {
+                self.renew(now, *allocation, *ttl_seconds, *fencing_token)
+            }
+            Command::Sweep { leases_max } => Ok(self.sweep(now, *leases_max)),
+            Command::TrimHistory { older_than } => Ok(self.trim_history(now, *older_than)),
+            Command::NoteOutage { since, grace } => Ok(self.note_outage(*since, *grace)),
+        }
+    }
+
+    fn set_capacity(&self, id: &NodeId, capacity: Resources) -> Result<Decision, Denied> {
+        let node = self.nodes.get(id);
+        let leased = node.map_or_else(Resources::default, |node| node.leased);
+        if !capacity.covers(&leased) {
+            return Err(Denied::BelowLeased { node: id.clone(), leased });
+        }
+        let unchanged = node.is_some_and(|node| node.capacity == capacity);
+        Ok(done((!unchanged).then(|| Event::CapacitySet { node: id.clone(), capacity })))
+    }
+
+    fn set_limits(&self, limits: Limits) -> Result<Decision, Denied> {
+        let live = self.live.len() as u64;
+        if limits.live_allocations_max < live {
+            return Err(Denied::BelowLive { limit: limits.live_allocations_max, live });
+        }
+        Ok(done((self.limits != limits).then_some(Event::LimitsSet { limits })))
+    }
+
+    fn request(&self, now: Timestamp, request: &Request, size: WorkerSize, draw: u64) -> Result<Decision, Denied> {
+        if let Some(request_id) = &request.request_id
+            && let Some(first) = self.by_request.get(request_id).and_then(|id| self.find(*id))
+        {
+            let allocation = first.reservation.allocation;
+            if is_same_request(&first.reservation, request) {
+                return Ok(Decision { events: Vec::new(), outcome: Outcome::Repeated { allocation } });
+            }
+            return Err(Denied::RequestIdReused { request_id: request_id.clone(), allocation });
+        }
+
+        let (node_id, node) = self.nodes.first_key_value().ok_or(Denied::NoNode)?;
+        let mut room = Room::new(self, node, request, size);
+        let reclaimed = self.make_room(now, &mut room)?;
+
+        let mut events = Vec::with_capacity(2 * reclaimed.len() + 2);
+        let releases: Vec<Release> =
+            reclaimed.iter().map(|lease| end(&mut events, now, lease, EndReason::Expired)).collect();
+        let reservation = self.reservation(now, request, size, draw, (node_id, node), &reclaimed);
+        let allocation = reservation.allocation;
+        events.push(Event::Reserved { reservation: Arc::new(reservation) });
+        events.push(Event::Activated { allocation });
+        Ok(Decision { events, outcome: Outcome::Granted { allocation, reclaimed: releases } })
+    }
+
+    /// The leases past their deadline to take back so that the request fits: none if it does anyway.
+    fn make_room<'a>(&'a self, now: Timestamp, room: &mut Room<'a>) -> Result<Vec<&'a Allocation>, Denied> {
+        let Some(mut shortage) = room.shortage() else { return Ok(Vec::new()) };
+        if let Some(shortage) = room.shortage_with_all_overdue(self, now) {
+            return Err(Denied::NoRoom { shortage, retry_at: self.retry_at(now, room) });
+        }
+        let mut reclaimed = Vec::new();
+        for lease in self.overdue(now) {
+            if !Room::is_helped_by(shortage, lease) {
+                continue;
+            }
+            room.give_back(lease);
+            reclaimed.push(lease);
+            match room.shortage() {
+                Some(other) => shortage = other,
+                None => return Ok(reclaimed),
+            }
+        }
+        // A lease passed over for one shortage may be what a later one needs; by then all overdue leases are to go.
+        Ok(self.overdue(now).collect())
+    }
+
+    /// The leases past their deadline, the longest overdue first.
+    fn overdue(&self, now: Timestamp) -> impl Iterator<Item = &Allocation> {
+        let horizon = self.expiry_horizon(now);
+        self.deadlines.range(..=(horizon, FencingToken::new(u64::MAX))).map(|(_, id)| &*self.allocations[id])
+    }
+
+    /// When the leases that run out next will have made room, if few enough of them do.
+    fn retry_at<'a>(&'a self, now: Timestamp, room: &mut Room<'a>) -> Option<Timestamp> {
+        if !room.fits_when_empty() {
+            return None;
+        }
+        let mut ahead = self.deadlines.iter().take(RETRY_LOOKAHEAD_LEASES);
+        ahead.find_map(|((nominal, _), id)| {
+            room.give_back(&self.allocations[id]);
+            room.shortage().is_none().then(|| self.deadline_with_grace(*nominal).max(now))
+        })
+    }
+
+    fn reservation(
+        &self,
+        now: Timestamp,
+        request: &Request,
+        size: WorkerSize,
+        draw: u64,
+        (node_id, node): (&NodeId, &Node),
+        reclaimed: &[&Allocation],
+    ) -> Reservation {
+        // With the reclaimed leases gone, some ports and servers are: a view of the node as it will be then.
+        let node = if reclaimed.is_empty() { Cow::Borrowed(node) } else { Cow::Owned(without(node, reclaimed)) };
+        let mut ports: Vec<Port> = Vec::with_capacity(usize::try_from(request.workers).unwrap_or(0));
+        ports.extend(node.ports.choose(Purpose::Worker, request.workers));
+
+        let mut free = node.ports.choose(Purpose::Server, request.servers.as_slice().len() as u64);
+        let mut instance = self.next_instance;
+        let mut servers: Vec<ServerHold> = Vec::with_capacity(request.servers.as_slice().len());
+        for name in request.servers.as_slice() {
+            if let Some(server) = node.servers.get(name) {
+                servers.push(ServerHold { name: name.clone(), instance: server.instance, port: server.port });
+            } else if let Some(port) = free.next() {
+                servers.push(ServerHold { name: name.clone(), instance, port });
+                instance = instance.next();
+            }
+        }
+
+        let first = self.jobs.get(&request.job).map_or(WorkerNumber::default(), |job| {
+            let leaving = reclaimed.iter().filter(|lease| lease.reservation.job == request.job).count() as u64;
+            if job.live == leaving { WorkerNumber::default() } else { job.next_worker }
+        });
+        Reservation {
+            allocation: self.unused_id(draw),
+            fencing_token: self.next_token,
+            job: request.job.clone(),
+            priority: request.priority,
+            node: node_id.clone(),
+            workers: Workers { first, ports: ports.into_boxed_slice(), size },
+            servers: servers.into_boxed_slice(),
+            ttl_seconds: request.ttl_seconds,
+            activate_by: now.after(Millis::from_seconds(ACTIVATION_SECONDS_MAX)),
+            request_id: request.request_id.clone(),
+            metadata: request.metadata.clone(),
+        }
+    }
+
+    /// The id made of `draw`, or the next one that no allocation has. Ids in use are few among 2^48, so the search is short.
+    fn unused_id(&self, draw: u64) -> AllocationId {
+        let mut id = AllocationId::from_draw(draw);
+        while self.allocations.contains_key(&id) {
+            id = id.next();
+        }
+        id
+    }
+
+    fn release(&self, now: Timestamp, allocation: AllocationId, reason: EndReason) -> Result<Decision, Denied> {
+        let lease = self.find(allocation).ok_or(Denied::UnknownAllocation(allocation))?;
+        if let Some(released_at) = lease.ended_at() {
+            return Ok(Decision { events: Vec::new(), outcome: Outcome::AlreadyReleased { allocation, released_at } });
+        }
+        let mut events = Vec::with_capacity(2);
+        let release = end(&mut events, now, lease, reason);
+        Ok(Decision { events, outcome: Outcome::Released(release) })
+    }
+
+    fn renew(
+        &self,
+        now: Timestamp,
+        allocation: AllocationId,
+        ttl_seconds: Option<TtlSeconds>,
+        fencing_token: Option<FencingToken>,
+    ) -> Result<Decision, Denied> {
+        let lease = self.find(allocation).ok_or(Denied::UnknownAllocation(allocation))?;
+        let own = lease.reservation.fencing_token;
+        if let Some(given) = fencing_token.filter(|given| *given != own) {
+            return Err(Denied::StaleToken { allocation, given, own });
+        }
+        if lease.state() != State::Active {
+            return Err(Denied::NotActive { allocation, state: lease.state() });
+        }
+        if let Some(expired_at) = self.deadline(lease).filter(|deadline| *deadline <= now) {
+            return Err(Denied::Expired { allocation, expired_at });
+        }
+        let ttl_seconds = ttl_seconds.unwrap_or(lease.ttl_seconds);
+        let events = vec![Event::Renewed { allocation, ttl_seconds }];
+        Ok(Decision { events, outcome: Outcome::Renewed { allocation } })
+    }
+
+    fn sweep(&self, now: Timestamp, leases_max: usize) -> Decision {
+        let mut overdue = self.overdue(now);
+        let mut events = Vec::new();
+        let mut expired = Vec::new();
+        for lease in overdue.by_ref().take(leases_max) {
+            expired.push(end(&mut events, now, lease, EndReason::Expired));
+        }
+        Decision { events, outcome: Outcome::Swept { expired, more: overdue.next().is_some() } }
+    }
+
+    fn trim_history(&self, now: Timestamp, older_than: Millis) -> Decision {
+        let ended_before = now.before(older_than);
+        let oldest = self.ended_order.front().and_then(|id| self.allocations[id].ended_at());
+        let due = oldest.is_some_and(|at| at < ended_before);
+        done(due.then_some(Event::HistoryTrimmed { ended_before }))
+    }
+
+    fn note_outage(&self, since: Timestamp, grace_ms: Millis) -> Decision {
+        // What had expired before stays expired; what an earlier grace still covers stays covered.
+        let since = self.expiry_horizon(since).max(self.observed);
+        done(Some(Event::OutageNoted { since, grace_ms }))
+    }
+}
+
+fn done(event: Option<Event>) -> Decision {
+    Decision { events: event.into_iter().collect(), outcome: Outcome::Done }
+}
+
+/// Adds the events that end a live allocation now. While nothing real runs behind it, both halves are written at once.
+fn end(events: &mut Vec<Event>, now: Timestamp, lease: &Allocation, reason: EndReason) -> Release {
+    let allocation = lease.reservation.allocation;
+    match lease.phase {
+        Phase::Pending if reason == EndReason::Expired => {
+            events.push(Event::ActivationFailed { allocation, error: Arc::from("it was not activated in time") });
+        }
+        Phase::Releasing { .. } => events.push(Event::Released { allocation }),
+        _ => {
+            events.push(Event::Releasing { allocation, reason });
+            events.push(Event::Released { allocation });
+        }
+    }
+    Release {
+        allocation,
+        job: lease.reservation.job.clone(),
+        reason,
+        freed: lease.reservation.workers.resources(),
+        released_at: now,
+        duration: now.since(lease.created_at),
+    }
+}
+
+/// The node as it will be when these leases have ended, as far as ports and servers go.
+fn without(node: &Node, leases: &[&Allocation]) -> Node {
+    let mut node = node.clone();
+    for lease in leases {
+        for port in &lease.reservation.workers.ports {
+            node.ports.give_back(*port);
+        }
+        for hold in &lease.reservation.servers {
+            if let Some(server) = node.servers.get_mut(&hold.name) {
+                server.holders -= 1;
+                if server.holders == 0 {
+                    node.ports.give_back(hold.port);
+                    node.servers.remove(&hold.name);
+                }
+            }
+        }
+    }
+    node
+}
+
+fn is_same_request(first: &Reservation, request: &Request) -> bool {
+    first.job == request.job
+        && first.workers.count() == request.workers
+        && first.priority == request.priority
+        && first.ttl_seconds == request.ttl_seconds
+        && first.metadata == request.metadata
+        && first.servers.iter().map(|hold| &hold.name).eq(request.servers.as_slice())
+}

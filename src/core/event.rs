@@ -1,0 +1,162 @@
+//! Events: the facts that changed the books. The books are what their events, folded in order, make of them.
+//!
+//! An event that has once been written must be readable for ever: what is here may be added to, in a new version, but
+//! not changed. `tests/golden/events_v1.jsonl` holds one of each and must replay.
+
+use super::allocation::{EndReason, Reservation};
+use super::ids::{AllocationId, NodeId};
+use super::time::{Millis, Timestamp, TtlSeconds};
+use super::units::Resources;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::sync::Arc;
+
+/// The version in which events are written.
+pub const EVENT_VERSION: u32 = 1;
+
+/// The bounds within which the books are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// The most allocations that may be live at once.
+    pub live_allocations_max: u64,
+    /// The most records kept of allocations that have ended.
+    pub history_records_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { live_allocations_max: 1_000_000, history_records_max: 10_000 }
+    }
+}
+
+/// A fact that changed the books.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Event {
+    /// A node has this capacity from now on.
+    CapacitySet {
+        /// The node.
+        node: NodeId,
+        /// All that it has.
+        capacity: Resources,
+    },
+    /// The books are kept within these bounds from now on.
+    LimitsSet {
+        /// The bounds.
+        limits: Limits,
+    },
+    /// Capacity, names and ports were set aside.
+    Reserved {
+        /// What, for whom, and on what terms.
+        reservation: Arc<Reservation>,
+    },
+    /// A reserved allocation can be used; its time to live runs from here.
+    Activated {
+        /// Which.
+        allocation: AllocationId,
+    },
+    /// A reserved allocation could not be made usable; all it held is free.
+    ActivationFailed {
+        /// Which.
+        allocation: AllocationId,
+        /// What went wrong.
+        error: Arc<str>,
+    },
+    /// The time to live of a lease runs anew from here.
+    Renewed {
+        /// Which.
+        allocation: AllocationId,
+        /// Its time to live from now on.
+        ttl_seconds: TtlSeconds,
+    },
+    /// A lease is being taken back.
+    Releasing {
+        /// Which.
+        allocation: AllocationId,
+        /// Why.
+        reason: EndReason,
+    },
+    /// A lease is over; all it held is free.
+    Released {
+        /// Which.
+        allocation: AllocationId,
+    },
+    /// Nobody could renew between `since` and now: what runs out before the end of the grace runs out at its end.
+    OutageNoted {
+        /// The last moment before the outage.
+        since: Timestamp,
+        /// How long from now the grace lasts, in milliseconds.
+        grace_ms: Millis,
+    },
+    /// The records of allocations that ended before this moment are gone.
+    HistoryTrimmed {
+        /// The moment.
+        ended_before: Timestamp,
+    },
+}
+
+/// An event with the moment it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened.
+    pub event: Event,
+}
+
+#[derive(Serialize)]
+struct WrittenRef<'a> {
+    version: u32,
+    at: Timestamp,
+    event: &'a Event,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    version: u32,
+    at: Timestamp,
+    event: Event,
+}
+
+impl Serialize for Recorded {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        WrittenRef { version: EVENT_VERSION, at: self.at, event: &self.event }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Recorded {
+    /// Reads an event; one of another version or an unknown type is an error, never skipped.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = Written::deserialize(deserializer)?;
+        if written.version != EVENT_VERSION {
+            return Err(de::Error::custom(format!(
+                "event version {} is not known here: this program reads version {EVENT_VERSION}",
+                written.version
+            )));
+        }
+        Ok(Self { at: written.at, event: written.event })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_stops_the_reader() {
+        let check = |line: &str, complaint: &str| {
+            let error = serde_json::from_str::<Recorded>(line).expect_err(line).to_string();
+            assert!(error.contains(complaint), "{error}");
+        };
+        let activated = r#"{"type":"activated","allocation":"alloc-000000000001"}"#;
+        let at = r#""at":"2026-01-01T00:00:00.000Z""#;
+        check(&format!(r#"{{"version":2,{at},"event":{activated}}}"#), "event version 2 is not known");
+        check(&format!(r#"{{"version":1,{at},"event":{{"type":"painted"}}}}"#), "unknown variant `painted`");
+        check(
+            &format!(r#"{{"version":1,{at},"event":{{"type":"activated","allocation":"alloc-000000000001","by":1}}}}"#),
+            "unknown field `by`",
+        );
+        check(&format!(r#"{{"version":1,"event":{activated}}}"#), "missing field `at`");
+    }
+}

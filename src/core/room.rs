@@ -1,0 +1,130 @@
+//! Room: whether a request fits, as the books are and as they would be without some of their leases.
+
+use super::allocation::Allocation;
+use super::cluster::{Cluster, Node, Overdue};
+use super::command::{Request, Shortage};
+use super::ids::ServerName;
+use super::ports::{Purpose, SERVER_PORT_COUNT, WORKER_PORT_COUNT};
+use super::time::Timestamp;
+use super::units::{Resources, WorkerSize};
+use std::collections::BTreeMap;
+
+/// What a request needs of a node, and what is free there. Leases can be given back one by one to see what would fit then.
+pub(super) struct Room<'a> {
+    node: &'a Node,
+    live_max: u64,
+    needed: Resources,
+    /// The servers asked for.
+    names: &'a [ServerName],
+    free: Resources,
+    free_worker_ports: u64,
+    free_server_ports: u64,
+    /// Servers asked for that would have to be started.
+    to_start: u64,
+    live: u64,
+    /// How many holders each server has lost to leases given back.
+    given_back: BTreeMap<&'a ServerName, u64>,
+}
+
+impl<'a> Room<'a> {
+    pub(super) fn new(cluster: &Cluster, node: &'a Node, request: &'a Request, size: WorkerSize) -> Self {
+        let names = request.servers.as_slice();
+        let to_start = names.iter().filter(|name| !node.servers.contains_key(*name)).count() as u64;
+        Self {
+            node,
+            live_max: cluster.limits.live_allocations_max,
+            needed: Resources::of_workers(request.workers, size),
+            names,
+            free: node.capacity.less(node.leased),
+            free_worker_ports: node.ports.free(Purpose::Worker),
+            free_server_ports: node.ports.free(Purpose::Server),
+            to_start,
+            live: cluster.live.len() as u64,
+            given_back: BTreeMap::new(),
+        }
+    }
+
+    /// The first check that fails, in the order workers, CPU, memory, server ports, worker ports, live allocations.
+    pub(super) fn shortage(&self) -> Option<Shortage> {
+        self.shortage_within(self.free, self.free_server_ports, self.to_start, self.free_worker_ports, self.live)
+    }
+
+    /// The same if every lease past its deadline at `now` were gone.
+    pub(super) fn shortage_with_all_overdue(&self, cluster: &Cluster, now: Timestamp) -> Option<Shortage> {
+        let Overdue { leases, resources, idle_servers } = cluster.overdue_of(self.node, now);
+        let mut free = self.free;
+        free += resources;
+        // A server asked for that only overdue leases hold frees its port and needs one: that changes nothing.
+        let ports = self.free_server_ports + idle_servers;
+        let restarted =
+            self.names.iter().filter(|name| cluster.is_held_by_overdue_only(self.node, name, now)).count() as u64;
+        self.shortage_within(
+            free,
+            ports,
+            self.to_start + restarted,
+            self.free_worker_ports + resources.workers,
+            self.live - leases,
+        )
+    }
+
+    /// Whether it would fit if nothing at all were leased.
+    pub(super) fn fits_when_empty(&self) -> bool {
+        self.shortage_within(self.node.capacity, SERVER_PORT_COUNT, self.names.len() as u64, WORKER_PORT_COUNT, 0)
+            .is_none()
+    }
+
+    fn shortage_within(
+        &self,
+        free: Resources,
+        server_ports: u64,
+        to_start: u64,
+        worker_ports: u64,
+        live: u64,
+    ) -> Option<Shortage> {
+        let needed = self.needed;
+        if needed.workers > free.workers {
+            return Some(Shortage::Workers { requested: needed.workers, available: free.workers });
+        }
+        if needed.cpu_millis > free.cpu_millis {
+            return Some(Shortage::Cpu { requested: needed.cpu_millis, available: free.cpu_millis });
+        }
+        if needed.memory_mb > free.memory_mb {
+            return Some(Shortage::Memory { requested: needed.memory_mb, available: free.memory_mb });
+        }
+        if to_start > server_ports {
+            return Some(Shortage::ServerPorts { requested: to_start, available: server_ports });
+        }
+        if needed.workers > worker_ports {
+            return Some(Shortage::WorkerPorts { requested: needed.workers, available: worker_ports });
+        }
+        (live >= self.live_max).then_some(Shortage::LiveAllocations { limit: self.live_max })
+    }
+
+    /// Whether giving back this lease would do anything about the shortage.
+    pub(super) fn is_helped_by(shortage: Shortage, lease: &Allocation) -> bool {
+        match shortage {
+            Shortage::Workers { .. }
+            | Shortage::Cpu { .. }
+            | Shortage::Memory { .. }
+            | Shortage::WorkerPorts { .. } => lease.reservation.workers.count() > 0,
+            Shortage::ServerPorts { .. } => !lease.reservation.servers.is_empty(),
+            Shortage::LiveAllocations { .. } => true,
+        }
+    }
+
+    /// Counts what a lease holds as free. Each lease is to be given back once.
+    pub(super) fn give_back(&mut self, lease: &'a Allocation) {
+        let reservation = &lease.reservation;
+        self.free += reservation.workers.resources();
+        self.free_worker_ports += reservation.workers.count();
+        self.live -= 1;
+        for hold in &reservation.servers {
+            let lost = self.given_back.entry(&hold.name).or_default();
+            *lost += 1;
+            if self.node.servers.get(&hold.name).is_some_and(|server| server.holders == *lost) {
+                self.free_server_ports += 1;
+                self.to_start += u64::from(self.names.contains(&hold.name));
+            }
+        }
+    }
+}

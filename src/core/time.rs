@@ -1,0 +1,160 @@
+//! Moments and spans. The core reads no clock: moments are handed to it.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::fmt;
+
+/// A moment in milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The earliest moment there is.
+    pub const MIN: Self = Self(i64::MIN);
+
+    /// The moment so many milliseconds after 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// The moment `span` later; saturates at the last one there is.
+    #[must_use]
+    pub fn after(self, span: Millis) -> Self {
+        Self(self.0.saturating_add(i64::try_from(span.0).unwrap_or(i64::MAX)))
+    }
+
+    /// The moment `span` earlier; saturates at the first one there is.
+    #[must_use]
+    pub fn before(self, span: Millis) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(span.0).unwrap_or(i64::MAX)))
+    }
+
+    /// How long ago `earlier` was; zero if it lies ahead.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Millis {
+        Millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// RFC 3339 in UTC with milliseconds and a `Z`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let moment = DateTime::<Utc>::from_timestamp_millis(self.0).unwrap_or(if self.0 < 0 {
+            DateTime::<Utc>::MIN_UTC
+        } else {
+            DateTime::<Utc>::MAX_UTC
+        });
+        f.write_str(&moment.to_rfc3339_opts(SecondsFormat::Millis, true))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        DateTime::parse_from_rfc3339(&text)
+            .map(|moment| Self(moment.timestamp_millis()))
+            .map_err(|error| de::Error::custom(format!("{text:?} is no RFC 3339 time: {error}")))
+    }
+}
+
+/// A span of time in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// So many whole seconds.
+    #[must_use]
+    pub const fn from_seconds(seconds: u64) -> Self {
+        Self(seconds.saturating_mul(1000))
+    }
+
+    /// The whole seconds in it, rounded down.
+    #[must_use]
+    pub const fn as_seconds(self) -> u64 {
+        self.0 / 1000
+    }
+
+    /// The seconds until it has passed, rounded up.
+    #[must_use]
+    pub const fn as_seconds_ceil(self) -> u64 {
+        self.0.div_ceil(1000)
+    }
+}
+
+/// How long a lease lasts from its activation or last renewal, in seconds; at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
+pub struct TtlSeconds(u64);
+
+impl TtlSeconds {
+    /// A time to live of `seconds`, or nothing for 0: a lease that has ended before it began cannot be written down.
+    #[must_use]
+    pub const fn new(seconds: u64) -> Option<Self> {
+        if seconds == 0 { None } else { Some(Self(seconds)) }
+    }
+
+    /// The seconds.
+    #[must_use]
+    pub const fn as_seconds(self) -> u64 {
+        self.0
+    }
+
+    /// The same span in milliseconds.
+    #[must_use]
+    pub const fn as_millis(self) -> Millis {
+        Millis::from_seconds(self.0)
+    }
+}
+
+impl TryFrom<u64> for TtlSeconds {
+    type Error = &'static str;
+
+    fn try_from(seconds: u64) -> Result<Self, Self::Error> {
+        Self::new(seconds).ok_or("a time to live is at least 1 second")
+    }
+}
+
+impl From<TtlSeconds> for u64 {
+    fn from(ttl: TtlSeconds) -> Self {
+        ttl.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_reads_as_rfc_3339_in_utc_and_back() {
+        let moment = Timestamp::from_millis(1_765_220_400_123);
+        assert_eq!(moment.to_string(), "2025-12-08T19:00:00.123Z");
+        let read: Timestamp = serde_json::from_str("\"2025-12-08T19:00:00.123Z\"").expect("a time");
+        assert_eq!(read, moment);
+        let _ = Timestamp::MIN.to_string();
+    }
+
+    #[test]
+    fn spans_never_go_below_zero_or_over_the_end() {
+        let early = Timestamp::from_millis(5);
+        let late = Timestamp::from_millis(1_005);
+        assert_eq!(late.since(early).as_seconds(), 1);
+        assert_eq!(early.since(late), Millis(0));
+        assert_eq!(late.after(Millis(u64::MAX)), Timestamp::from_millis(i64::MAX));
+        assert_eq!(Millis(1_001).as_seconds_ceil(), 2);
+        assert_eq!(TtlSeconds::new(0), None);
+    }
+}

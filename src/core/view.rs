@@ -1,0 +1,197 @@
+//! Reading the books: capacity, single allocations, and lists of them.
+
+use super::allocation::{Allocation, State};
+use super::cluster::{Cluster, Node, Overdue};
+use super::ids::{AllocationId, FencingToken, JobId, ServerName};
+use super::time::Timestamp;
+use super::units::Resources;
+
+/// The capacity of the cluster at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapacityView {
+    /// All that the nodes have.
+    pub total: Resources,
+    /// What is leased, leases past their deadline included.
+    pub leased: Resources,
+    /// What of that is held by leases past their deadline: a request that needs it gets it.
+    pub reclaimable: Resources,
+    /// The MCP servers that are held, by name.
+    pub running_servers: Vec<ServerName>,
+    /// How many allocations are live.
+    pub live_allocations: u64,
+}
+
+/// An allocation at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllocationView {
+    /// The allocation.
+    pub allocation: Allocation,
+    /// The moment.
+    pub at: Timestamp,
+    /// When it runs out; nothing once it is being taken back or has ended.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl AllocationView {
+    /// Whether its deadline has passed; false once it is being taken back or has ended.
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        self.expires_at.is_some_and(|deadline| deadline <= self.at)
+    }
+}
+
+/// Which allocations to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only those in this state.
+    pub state: Option<State>,
+    /// Only those of this job.
+    pub job: Option<JobId>,
+}
+
+impl Filter {
+    fn admits_state(&self, state: State) -> bool {
+        self.state.is_none_or(|wanted| wanted == state)
+    }
+}
+
+/// Why something happens at a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadlineReason {
+    /// A lease runs out.
+    LeaseExpires(AllocationId),
+    /// A reservation that is not active by then has failed.
+    ActivationFails(AllocationId),
+}
+
+impl Cluster {
+    /// The capacity at `now`.
+    #[must_use]
+    pub fn capacity(&self, now: Timestamp) -> CapacityView {
+        let mut view = CapacityView {
+            total: Resources::default(),
+            leased: Resources::default(),
+            reclaimable: Resources::default(),
+            running_servers: Vec::new(),
+            live_allocations: self.live.len() as u64,
+        };
+        for node in self.nodes.values() {
+            view.total += node.capacity;
+            view.leased += node.leased;
+            view.reclaimable += self.overdue_of(node, now).resources;
+            view.running_servers.extend(node.servers.keys().cloned());
+        }
+        view
+    }
+
+    /// An allocation at `now`, live or on record.
+    #[must_use]
+    pub fn allocation(&self, now: Timestamp, id: AllocationId) -> Option<AllocationView> {
+        self.find(id).map(|allocation| self.view(now, allocation))
+    }
+
+    /// The allocations that the filter admits with a token above `after`, oldest first.
+    pub fn list<'a>(
+        &'a self,
+        now: Timestamp,
+        filter: &'a Filter,
+        after: FencingToken,
+    ) -> Box<dyn Iterator<Item = AllocationView> + 'a> {
+        let from = after.next();
+        let admitted = move |allocation: &&Allocation| filter.admits_state(allocation.state());
+        if let Some(job) = &filter.job {
+            let ids = self.jobs.get(job).into_iter().flat_map(move |job| job.allocations.range(from..));
+            let records = ids.filter_map(|(_, id)| self.find(*id)).filter(admitted);
+            return Box::new(records.map(move |record| self.view(now, record)));
+        }
+        // A filter by state walks only the half of the books where that state occurs.
+        let (wants_live, wants_ended) =
+            (filter.state.is_none_or(State::is_live), filter.state.is_none_or(|state| !state.is_live()));
+        let mut live = wants_live.then(|| self.live.range(from..)).into_iter().flatten().peekable();
+        let mut ended = wants_ended.then(|| self.ended.range(from..)).into_iter().flatten().peekable();
+        let merged = std::iter::from_fn(move || match (live.peek(), ended.peek()) {
+            (Some((a, _)), Some((b, _))) if a < b => live.next(),
+            (Some(_), None) => live.next(),
+            _ => ended.next(),
+        });
+        Box::new(merged.filter_map(|(_, id)| self.find(*id)).filter(admitted).map(move |record| self.view(now, record)))
+    }
+
+    /// How many allocations the filter admits. Cheap, but for a state within one large job.
+    #[must_use]
+    pub fn count(&self, filter: &Filter) -> u64 {
+        match (&filter.job, filter.state) {
+            (None, None) => (self.live.len() + self.ended.len()) as u64,
+            (Some(job), None) => self.jobs.get(job).map_or(0, |job| job.allocations.len() as u64),
+            (Some(job), Some(_)) => {
+                let ids = self.jobs.get(job).into_iter().flat_map(|job| job.allocations.values());
+                let records = ids.filter_map(|id| self.find(*id));
+                records.filter(|record| filter.admits_state(record.state())).count() as u64
+            }
+            // Leases without a deadline are being taken back: the others are active or, for a moment, pending.
+            (None, Some(State::Active)) => self.deadlines.len() as u64 - self.pending,
+            (None, Some(State::Pending)) => self.pending,
+            (None, Some(State::Releasing)) => (self.live.len() - self.deadlines.len()) as u64,
+            (None, Some(State::Failed)) => self.failed,
+            (None, Some(State::Released)) => self.ended.len() as u64 - self.failed,
+        }
+    }
+
+    /// The next moment at which a lease runs out that had not at the last observation, and why. The sweep records it;
+    /// whoever simulates time can jump to it.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<(Timestamp, DeadlineReason)> {
+        let (nominal, id) = self.first_deadline_after(self.observed)?;
+        let reason = match self.find(id)?.state() {
+            State::Pending => DeadlineReason::ActivationFails(id),
+            _ => DeadlineReason::LeaseExpires(id),
+        };
+        Some((self.deadline_with_grace(nominal), reason))
+    }
+
+    pub(super) fn find(&self, id: AllocationId) -> Option<&Allocation> {
+        self.allocations.get(&id).map(|allocation| &**allocation)
+    }
+
+    pub(super) fn deadline(&self, lease: &Allocation) -> Option<Timestamp> {
+        lease.nominal_deadline().map(|nominal| self.deadline_with_grace(nominal))
+    }
+
+    /// What leases past their deadline at `now` hold on a node: what was counted, and what ran out since.
+    pub(super) fn overdue_of(&self, node: &Node, now: Timestamp) -> Overdue {
+        let mut overdue = node.overdue;
+        let mut lost = std::collections::BTreeMap::new();
+        for lease in self.newly_overdue(now) {
+            overdue.leases += 1;
+            overdue.resources += lease.reservation.workers.resources();
+            for hold in &lease.reservation.servers {
+                if let Some(server) = node.servers.get(&hold.name) {
+                    let lost = lost.entry(&hold.name).or_insert(server.overdue_holders);
+                    *lost += 1;
+                    overdue.idle_servers += u64::from(*lost == server.holders);
+                }
+            }
+        }
+        overdue
+    }
+
+    /// Whether a running server is held by nobody but leases past their deadline at `now`.
+    pub(super) fn is_held_by_overdue_only(&self, node: &Node, name: &ServerName, now: Timestamp) -> bool {
+        let Some(server) = node.servers.get(name) else { return false };
+        let holds = |lease: &&Allocation| lease.reservation.servers.iter().any(|hold| hold.name == *name);
+        server.overdue_holders + self.newly_overdue(now).filter(holds).count() as u64 == server.holders
+    }
+
+    fn newly_overdue(&self, now: Timestamp) -> impl Iterator<Item = &Allocation> {
+        let horizon = self.expiry_horizon(now).max(self.observed);
+        let last = FencingToken::new(u64::MAX);
+        let range = (std::ops::Bound::Excluded((self.observed, last)), std::ops::Bound::Included((horizon, last)));
+        // An empty range that is written down the wrong way round would be refused.
+        let range = (self.observed < horizon).then(|| self.deadlines.range(range));
+        range.into_iter().flatten().filter_map(|(_, id)| self.find(*id))
+    }
+
+    fn view(&self, now: Timestamp, allocation: &Allocation) -> AllocationView {
+        AllocationView { allocation: allocation.clone(), at: now, expires_at: self.deadline(allocation) }
+    }
+}

@@ -1,0 +1,3 @@
+//! An MCP server that leases workers, CPU, memory and shared MCP servers to the jobs of AI agents.
+
+pub mod core;

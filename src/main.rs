@@ -1,0 +1,3 @@
+//! The process. It does not serve yet.
+
+fn main() {}
