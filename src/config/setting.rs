@@ -1,0 +1,138 @@
+//! What a setting is: its names, its kind, and how a text becomes its value and its value a text.
+
+use toml::Value;
+
+use super::{
+    LogFormat, LogLevel, Settings, Toolset,
+    parse::{self, Refusal},
+};
+use crate::core::CpuMillis;
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Setting {
+    /// The key in the TOML file, and the name in errors.
+    pub key: &'static str,
+    /// The flag, with its dashes.
+    pub flag: &'static str,
+    /// The environment variable.
+    pub variable: &'static str,
+    /// What stands for the value in the help page.
+    pub placeholder: &'static str,
+    /// What it is, in one line without a full stop.
+    pub help: &'static str,
+    /// The setting whose value it has unless it is given, where that is so.
+    pub(super) follows: Option<&'static str>,
+    /// What its values are.
+    pub(super) kind: Kind,
+}
+
+/// A name that is no key of the file: the file cannot say which file it is, nor ask to be printed.
+#[derive(Debug)]
+pub struct Extra {
+    /// The name in errors.
+    pub key: &'static str,
+    /// The flag, with its dashes.
+    pub flag: &'static str,
+    /// The environment variable; empty where there is none.
+    pub variable: &'static str,
+    /// What stands for the value in the help page; empty where it takes none.
+    pub placeholder: &'static str,
+    /// What it is, in one line without a full stop.
+    pub help: &'static str,
+}
+
+/// What the values of a setting are, and the field that holds them.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// A whole number.
+    Whole { least: u64, most: u64, note: &'static str, get: fn(&Settings) -> u64, set: fn(&mut Settings, u64) },
+    /// CPU in cores; the bounds are in thousandths of a core.
+    Cores { least: u64, most: u64, get: fn(&Settings) -> CpuMillis, set: fn(&mut Settings, CpuMillis) },
+    /// Words, in one string or in an array of strings.
+    Toolsets,
+    /// One of a few words.
+    LogLevel,
+    /// One of a few words.
+    LogFormat,
+}
+
+impl Setting {
+    /// What is allowed, as it stands behind "give" in an error.
+    pub fn allowed(&self) -> String {
+        match &self.kind {
+            Kind::Whole { least, most, note, .. } => format!("{least} to {most}{note}"),
+            Kind::Cores { least, most, .. } => format!(
+                "{} to {} cores, with at most 3 decimals",
+                CpuMillis::from_millis(*least).as_cores(),
+                CpuMillis::from_millis(*most).as_cores()
+            ),
+            Kind::Toolsets => format!(
+                "{}, or several of these with commas between them, or {}",
+                words(Toolset::ALL),
+                Toolset::ALL_NAME
+            ),
+            Kind::LogLevel => words(LogLevel::ALL),
+            Kind::LogFormat => words(LogFormat::ALL),
+        }
+    }
+
+    /// Reads a text into its field.
+    ///
+    /// # Errors
+    /// The text is not allowed; the field is as it was.
+    pub(super) fn read(&self, settings: &mut Settings, text: &str) -> Result<(), Refusal> {
+        match &self.kind {
+            Kind::Whole { least, most, set, .. } => set(settings, parse::whole(text, *least, *most)?),
+            Kind::Cores { least, most, set, .. } => {
+                let millis = parse::thousandths(text, *least, *most)?;
+                set(settings, CpuMillis::from_millis(millis));
+            }
+            Kind::Toolsets => settings.toolsets = parse::toolsets(text)?,
+            Kind::LogLevel => settings.log_level = parse::choice(text, LogLevel::ALL)?,
+            Kind::LogFormat => settings.log_format = parse::choice(text, LogFormat::ALL)?,
+        }
+        Ok(())
+    }
+
+    /// The value in its field, as TOML that reads back to the same.
+    pub(super) fn show(&self, settings: &Settings) -> Value {
+        match &self.kind {
+            // Every bound is below 2^63, so that no number is lost here.
+            Kind::Whole { get, .. } => Value::Integer(i64::try_from(get(settings)).unwrap_or(i64::MAX)),
+            Kind::Cores { get, .. } => Value::Float(get(settings).as_cores()),
+            Kind::Toolsets => {
+                let names = settings.toolsets.iter();
+                Value::Array(names.map(|toolset| Value::from(toolset.name())).collect())
+            }
+            Kind::LogLevel => Value::from(settings.log_level.name()),
+            Kind::LogFormat => Value::from(settings.log_format.name()),
+        }
+    }
+
+    /// The default, as the help page shows it.
+    pub(crate) fn default_text(&self) -> String {
+        if let Some(other) = self.follows {
+            return other.to_owned();
+        }
+        match self.show(&Settings::default()) {
+            Value::String(text) => text,
+            Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether the file may give an array.
+    pub(super) fn takes_list(&self) -> bool {
+        matches!(self.kind, Kind::Toolsets)
+    }
+}
+
+/// The names of a table of words, as a list to choose from.
+fn words<T>(table: &[(&'static str, T)]) -> String {
+    let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
+}

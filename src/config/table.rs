@@ -1,0 +1,322 @@
+//! The one table of settings: key, flag, variable, help, and the kind with its bounds.
+//!
+//! Adding a setting means a field with its default in [`Settings`](super::Settings) and a row here. Nothing else names it, save
+//! the rules that hold between two settings.
+
+use super::setting::{Extra, Kind, Setting};
+use crate::core::{MemoryMb, WORKER_PORT_COUNT};
+
+/// The most CPU that can be counted, in thousandths of a core: a million cores.
+const CPU_MILLIS_MAX: u64 = 1_000_000_000;
+
+/// The most memory that can be counted, in MB: 2^60 bytes.
+const MEMORY_MB_MAX: u64 = 1_099_511_627_776;
+
+/// The longest period of a loop, in seconds: a day.
+const PERIOD_SECONDS_MAX: u64 = 86_400;
+
+/// The longest lease that a setting can allow, in seconds: ten years.
+const TTL_SECONDS_MAX: u64 = 315_360_000;
+
+/// The longest memory of released allocations, in seconds: a year.
+const HISTORY_SECONDS_MAX: u64 = 31_536_000;
+
+/// Behind the bounds of the counts of workers, to say where they come from.
+const PORTS_NOTE: &str = ", the number of worker ports (8000-65535 without 9000-9099)";
+
+/// The file of settings.
+pub const CONFIG: Extra = Extra {
+    key: "config",
+    flag: "--config",
+    variable: "CORTEX_CONFIG",
+    placeholder: "FILE",
+    help: "TOML file with any of the settings below as keys (total_workers = 12)",
+};
+
+/// The request to print the settings.
+pub const PRINT_CONFIG: Extra = Extra {
+    key: "print_config",
+    flag: "--print-config",
+    variable: "",
+    placeholder: "",
+    help: "Print the settings in force as TOML, each with where it came from, and exit",
+};
+
+/// Every setting, in the order in which it is shown.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "total_cpu",
+        flag: "--total-cpu",
+        variable: "CORTEX_TOTAL_CPU",
+        placeholder: "CORES",
+        help: "CPU that may be leased, in cores",
+        follows: None,
+        kind: Kind::Cores {
+            least: 0,
+            most: CPU_MILLIS_MAX,
+            get: |settings| settings.total_cpu,
+            set: |settings, value| settings.total_cpu = value,
+        },
+    },
+    Setting {
+        key: "total_memory",
+        flag: "--total-memory",
+        variable: "CORTEX_TOTAL_MEMORY",
+        placeholder: "MB",
+        help: "Memory that may be leased, in MB",
+        follows: None,
+        kind: Kind::Whole {
+            least: 0,
+            most: MEMORY_MB_MAX,
+            note: "",
+            get: |settings| settings.total_memory.0,
+            set: |settings, value| settings.total_memory = MemoryMb(value),
+        },
+    },
+    Setting {
+        key: "total_workers",
+        flag: "--total-workers",
+        variable: "CORTEX_TOTAL_WORKERS",
+        placeholder: "COUNT",
+        help: "Workers that may be leased at the start",
+        follows: None,
+        kind: Kind::Whole {
+            least: 0,
+            most: WORKER_PORT_COUNT,
+            note: PORTS_NOTE,
+            get: |settings| settings.total_workers.into(),
+            set: |settings, value| settings.total_workers = workers(value),
+        },
+    },
+    Setting {
+        key: "worker_cpu",
+        flag: "--worker-cpu",
+        variable: "CORTEX_WORKER_CPU",
+        placeholder: "CORES",
+        help: "CPU that each leased worker takes, in cores",
+        follows: None,
+        kind: Kind::Cores {
+            least: 1,
+            most: CPU_MILLIS_MAX,
+            get: |settings| settings.worker_cpu,
+            set: |settings, value| settings.worker_cpu = value,
+        },
+    },
+    Setting {
+        key: "worker_memory",
+        flag: "--worker-memory",
+        variable: "CORTEX_WORKER_MEMORY",
+        placeholder: "MB",
+        help: "Memory that each leased worker takes, in MB",
+        follows: None,
+        kind: Kind::Whole {
+            least: 1,
+            most: MEMORY_MB_MAX,
+            note: "",
+            get: |settings| settings.worker_memory.0,
+            set: |settings, value| settings.worker_memory = MemoryMb(value),
+        },
+    },
+    Setting {
+        key: "min_workers",
+        flag: "--min-workers",
+        variable: "CORTEX_MIN_WORKERS",
+        placeholder: "COUNT",
+        help: "The planner never goes below this many workers; at most total_workers",
+        follows: Some("total_workers"),
+        kind: Kind::Whole {
+            least: 0,
+            most: WORKER_PORT_COUNT,
+            note: PORTS_NOTE,
+            get: |settings| settings.min_workers.into(),
+            set: |settings, value| settings.min_workers = workers(value),
+        },
+    },
+    Setting {
+        key: "max_workers",
+        flag: "--max-workers",
+        variable: "CORTEX_MAX_WORKERS",
+        placeholder: "COUNT",
+        help: "The planner never goes above this many workers; at least total_workers",
+        follows: Some("total_workers"),
+        kind: Kind::Whole {
+            least: 0,
+            most: WORKER_PORT_COUNT,
+            note: PORTS_NOTE,
+            get: |settings| settings.max_workers.into(),
+            set: |settings, value| settings.max_workers = workers(value),
+        },
+    },
+    Setting {
+        key: "default_ttl_seconds",
+        flag: "--default-ttl-seconds",
+        variable: "CORTEX_DEFAULT_TTL_SECONDS",
+        placeholder: "SECONDS",
+        help: "How long a lease lasts when a request does not say; at most max_ttl_seconds",
+        follows: None,
+        kind: Kind::Whole {
+            least: 1,
+            most: TTL_SECONDS_MAX,
+            note: "",
+            get: |settings| settings.default_ttl_seconds,
+            set: |settings, value| settings.default_ttl_seconds = value,
+        },
+    },
+    Setting {
+        key: "max_ttl_seconds",
+        flag: "--max-ttl-seconds",
+        variable: "CORTEX_MAX_TTL_SECONDS",
+        placeholder: "SECONDS",
+        help: "The longest lease that a request may ask for",
+        follows: None,
+        kind: Kind::Whole {
+            least: 1,
+            most: TTL_SECONDS_MAX,
+            note: "",
+            get: |settings| settings.max_ttl_seconds,
+            set: |settings, value| settings.max_ttl_seconds = value,
+        },
+    },
+    Setting {
+        key: "sweep_seconds",
+        flag: "--sweep-seconds",
+        variable: "CORTEX_SWEEP_SECONDS",
+        placeholder: "SECONDS",
+        help: "Time between two sweeps of expired leases",
+        follows: None,
+        kind: Kind::Whole {
+            least: 1,
+            most: PERIOD_SECONDS_MAX,
+            note: "",
+            get: |settings| settings.sweep_seconds,
+            set: |settings, value| settings.sweep_seconds = value,
+        },
+    },
+    Setting {
+        key: "plan_seconds",
+        flag: "--plan-seconds",
+        variable: "CORTEX_PLAN_SECONDS",
+        placeholder: "SECONDS",
+        help: "Time between two plans of the planner",
+        follows: None,
+        kind: Kind::Whole {
+            least: 1,
+            most: PERIOD_SECONDS_MAX,
+            note: "",
+            get: |settings| settings.plan_seconds,
+            set: |settings, value| settings.plan_seconds = value,
+        },
+    },
+    Setting {
+        key: "max_live_allocations",
+        flag: "--max-live-allocations",
+        variable: "CORTEX_MAX_LIVE_ALLOCATIONS",
+        placeholder: "COUNT",
+        help: "How many allocations may be live at once",
+        follows: None,
+        kind: Kind::Whole {
+            least: 1,
+            most: 10_000_000,
+            note: "",
+            get: |settings| settings.max_live_allocations as u64,
+            set: |settings, value| settings.max_live_allocations = size(value),
+        },
+    },
+    Setting {
+        key: "history_count",
+        flag: "--history-count",
+        variable: "CORTEX_HISTORY_COUNT",
+        placeholder: "COUNT",
+        help: "How many released allocations are remembered",
+        follows: None,
+        kind: Kind::Whole {
+            least: 0,
+            most: 1_000_000,
+            note: "",
+            get: |settings| settings.history_count as u64,
+            set: |settings, value| settings.history_count = size(value),
+        },
+    },
+    Setting {
+        key: "history_seconds",
+        flag: "--history-seconds",
+        variable: "CORTEX_HISTORY_SECONDS",
+        placeholder: "SECONDS",
+        help: "How long a released allocation is remembered",
+        follows: None,
+        kind: Kind::Whole {
+            least: 1,
+            most: HISTORY_SECONDS_MAX,
+            note: "",
+            get: |settings| settings.history_seconds,
+            set: |settings, value| settings.history_seconds = value,
+        },
+    },
+    Setting {
+        key: "max_calls_in_flight",
+        flag: "--max-calls-in-flight",
+        variable: "CORTEX_MAX_CALLS_IN_FLIGHT",
+        placeholder: "COUNT",
+        help: "How many calls of a client may be in flight before the server stops reading",
+        follows: None,
+        kind: Kind::Whole {
+            least: 1,
+            most: 65_536,
+            note: "",
+            get: |settings| settings.max_calls_in_flight as u64,
+            set: |settings, value| settings.max_calls_in_flight = size(value),
+        },
+    },
+    Setting {
+        key: "max_line_bytes",
+        flag: "--max-line-bytes",
+        variable: "CORTEX_MAX_LINE_BYTES",
+        placeholder: "BYTES",
+        help: "The longest line that a client may send, in bytes",
+        follows: None,
+        kind: Kind::Whole {
+            least: 1_024,
+            most: 16_777_216,
+            note: "",
+            get: |settings| settings.max_line_bytes as u64,
+            set: |settings, value| settings.max_line_bytes = size(value),
+        },
+    },
+    Setting {
+        key: "toolsets",
+        flag: "--toolsets",
+        variable: "CORTEX_TOOLSETS",
+        placeholder: "LIST",
+        help: "The tools that clients are offered: allocation is the six that lease, leases is the renewal",
+        follows: None,
+        kind: Kind::Toolsets,
+    },
+    Setting {
+        key: "log_level",
+        flag: "--log-level",
+        variable: "CORTEX_LOG_LEVEL",
+        placeholder: "LEVEL",
+        help: "The least severe log lines that are written to standard error",
+        follows: None,
+        kind: Kind::LogLevel,
+    },
+    Setting {
+        key: "log_format",
+        flag: "--log-format",
+        variable: "CORTEX_LOG_FORMAT",
+        placeholder: "FORMAT",
+        help: "How log lines are written",
+        follows: None,
+        kind: Kind::LogFormat,
+    },
+];
+
+/// A count of workers; their bound is far below where this would cut off.
+fn workers(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// A size in memory; the bounds of those that are one are below 2^32, so that it holds on every machine.
+fn size(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,229 @@
+//! Every setting at and beyond its bounds, from each source.
+
+use toml::Value;
+
+use super::{
+    super::{SETTINGS, Setting, Settings, Source, shortened},
+    Sources,
+};
+
+/// Values of one setting: those that are taken, each with how it is shown again, and those that are refused.
+struct Case {
+    key: &'static str,
+    taken: &'static [(&'static str, &'static str)],
+    refused: &'static [&'static str],
+}
+
+/// Texts that no number is.
+const NO_NUMBERS: &[&str] = &[
+    "",
+    " ",
+    "-1",
+    "+1",
+    "1 ",
+    " 1",
+    "ten",
+    "1_0",
+    "0x10",
+    "1e1",
+    "1,5",
+    "１",
+    "\u{0}",
+    "inf",
+    "NaN",
+    "99999999999999999999999999",
+    "1\n",
+];
+
+/// Texts that no whole number is.
+const NO_WHOLE_NUMBERS: &[&str] = &["1.0", "1.5", "1.", ".5"];
+
+const CASES: &[Case] = &[
+    Case {
+        key: "total_cpu",
+        taken: &[
+            ("0", "0.0"),
+            ("0.001", "0.001"),
+            ("16", "16.0"),
+            ("16.50", "16.5"),
+            ("0.1", "0.1"),
+            ("2.5000", "2.5"),
+            ("007", "7.0"),
+            ("999999.999", "999999.999"),
+            ("1000000", "1000000.0"),
+        ],
+        refused: &["0.0001", "1.0005", "1000000.001", "1000001", "1.", ".5", "1.5.5", "1.-5", "-0"],
+    },
+    Case {
+        key: "total_memory",
+        taken: &[("0", "0"), ("1099511627776", "1099511627776")],
+        refused: &["1099511627777", "18446744073709551615", "18446744073709551616"],
+    },
+    Case {
+        key: "total_workers",
+        taken: &[("0", "0"), ("57436", "57436")],
+        refused: &["57437", "60000", "4294967296", "4294967297"],
+    },
+    Case {
+        key: "worker_cpu",
+        taken: &[("0.001", "0.001"), ("1000000", "1000000.0")],
+        refused: &["0", "0.000", "0.0009", "1000000.001"],
+    },
+    Case {
+        key: "worker_memory",
+        taken: &[("1", "1"), ("1099511627776", "1099511627776")],
+        refused: &["0", "1099511627777"],
+    },
+    Case { key: "min_workers", taken: &[("0", "0"), ("10", "10")], refused: &["57437"] },
+    Case { key: "max_workers", taken: &[("10", "10"), ("57436", "57436")], refused: &["57437"] },
+    Case { key: "default_ttl_seconds", taken: &[("1", "1"), ("604800", "604800")], refused: &["0", "315360001"] },
+    Case {
+        key: "max_ttl_seconds",
+        taken: &[("3600", "3600"), ("315360000", "315360000")],
+        refused: &["0", "315360001"],
+    },
+    Case { key: "sweep_seconds", taken: &[("1", "1"), ("86400", "86400")], refused: &["0", "86401"] },
+    Case { key: "plan_seconds", taken: &[("1", "1"), ("86400", "86400")], refused: &["0", "86401"] },
+    Case { key: "max_live_allocations", taken: &[("1", "1"), ("10000000", "10000000")], refused: &["0", "10000001"] },
+    Case { key: "history_count", taken: &[("0", "0"), ("1000000", "1000000")], refused: &["1000001"] },
+    Case { key: "history_seconds", taken: &[("1", "1"), ("31536000", "31536000")], refused: &["0", "31536001"] },
+    Case { key: "max_calls_in_flight", taken: &[("1", "1"), ("65536", "65536")], refused: &["0", "65537"] },
+    Case {
+        key: "max_line_bytes",
+        taken: &[("1024", "1024"), ("16777216", "16777216")],
+        refused: &["1023", "16777217"],
+    },
+    Case {
+        key: "toolsets",
+        taken: &[
+            ("allocation", r#"["allocation"]"#),
+            ("leases", r#"["leases"]"#),
+            ("leases,allocation,leases", r#"["allocation", "leases"]"#),
+            (" leases , allocation ", r#"["allocation", "leases"]"#),
+            ("all", r#"["allocation", "leases"]"#),
+            ("leases,all", r#"["allocation", "leases"]"#),
+        ],
+        refused: &["", ",", "leases,", "none", "alocation", "leases allocation", "Leases"],
+    },
+    Case {
+        key: "log_level",
+        taken: &[
+            ("off", "\"off\""),
+            ("error", "\"error\""),
+            ("warn", "\"warn\""),
+            ("INFO", "\"info\""),
+            ("Debug", "\"debug\""),
+            ("trace", "\"trace\""),
+        ],
+        refused: &["", "warning", "5", "true", " info"],
+    },
+    Case { key: "log_format", taken: &[("text", "\"text\""), ("JSON", "\"json\"")], refused: &["", "yaml", "json "] },
+];
+
+/// The setting with this key.
+fn setting(key: &str) -> &'static Setting {
+    SETTINGS.iter().find(|setting| setting.key == key).expect("a known key")
+}
+
+/// The same value from each of the three sources, each with what an error says about the source.
+fn from_each_source(setting: &'static Setting, text: &str) -> Vec<(&'static str, Sources)> {
+    let quoted = Value::from(text).to_string();
+    let mut sources = vec![
+        (setting.flag, Sources::new().flag(setting.key, text)),
+        (setting.variable, Sources::new().variable(setting.variable, text)),
+        ("cortex.toml", Sources::new().file(format!("{} = {quoted}\n", setting.key))),
+    ];
+    // Numbers are written without quotes as a rule. TOML knows no number like 007, so that not every text can be one.
+    let bare = format!("{} = {text}\n", setting.key);
+    let number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if number && bare.parse::<toml::Table>().is_ok() {
+        sources.push(("cortex.toml", Sources::new().file(bare)));
+    }
+    sources
+}
+
+#[test]
+fn every_value_within_bounds_is_taken_from_each_source() {
+    for case in CASES {
+        for (text, shown) in case.taken {
+            let setting = setting(case.key);
+            for (source, sources) in from_each_source(setting, text) {
+                let configuration =
+                    sources.load().unwrap_or_else(|error| panic!("{} = {text} from {source}: {error}", case.key));
+                assert_eq!(setting.show(&configuration.settings).to_string(), *shown, "{}", case.key);
+                assert!(configuration.source(case.key).to_string().ends_with(source));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_value_beyond_bounds_reads_the_same_from_each_source() {
+    for case in CASES {
+        let words = ["toolsets", "log_level", "log_format"].contains(&case.key);
+        let cores = case.key.ends_with("cpu");
+        let general = if words { &[] } else { NO_NUMBERS };
+        let whole = if words || cores { &[] } else { NO_WHOLE_NUMBERS };
+        for text in case.refused.iter().chain(general).chain(whole) {
+            refused_from_each_source(setting(case.key), text);
+        }
+    }
+}
+
+/// Checks that a value is refused wherever it comes from, in one line that names the key, the source and what is allowed.
+fn refused_from_each_source(setting: &'static Setting, text: &str) {
+    for (source, sources) in from_each_source(setting, text) {
+        let error = match sources.load() {
+            Ok(_) => panic!("{} took {text:?} from {source}", setting.key),
+            Err(error) => error,
+        };
+        let start = format!("{} is {} (from {source}): ", setting.key, shortened(text));
+        assert!(error.starts_with(&start), "{error:?} does not start with {start:?}");
+        assert!(error.ends_with(&format!("give {}", setting.allowed())), "{error:?}");
+        assert!(!error.contains('\n'), "{error:?}");
+    }
+}
+
+#[test]
+fn every_setting_has_a_case() {
+    let keys: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+    let cases: Vec<&str> = CASES.iter().map(|case| case.key).collect();
+    assert_eq!(keys, cases);
+}
+
+#[test]
+fn flags_and_variables_follow_from_keys() {
+    for setting in SETTINGS {
+        assert_eq!(setting.flag, format!("--{}", setting.key.replace('_', "-")));
+        assert_eq!(setting.variable, format!("CORTEX_{}", setting.key.to_uppercase()));
+    }
+}
+
+#[test]
+fn defaults_are_within_their_own_bounds() {
+    let configuration = Sources::new().load().expect("the defaults");
+    assert_eq!(configuration.settings, Settings::default());
+    for setting in SETTINGS {
+        assert_eq!(*configuration.source(setting.key), Source::Default);
+        let mut settings = Settings::default();
+        let text = setting.show(&settings).to_string();
+        let text = if setting.takes_list() { "allocation" } else { text.trim_matches('"') };
+        assert_eq!(setting.read(&mut settings, text), Ok(()), "{}", setting.key);
+        assert_eq!(settings, Settings::default());
+    }
+}
+
+#[test]
+fn what_is_printed_reads_back_to_the_same() {
+    for case in CASES {
+        for (text, _) in case.taken {
+            let first = Sources::new().flag(case.key, text).load().expect("a good value");
+            let page = first.to_toml();
+            let second = Sources::new().file(&page).load().expect("a page that reads back");
+            assert_eq!(first.settings, second.settings, "{page}");
+            for setting in SETTINGS {
+                assert!(matches!(second.source(setting.key), Source::File(_)), "{}", setting.key);
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The settings that are words: toolsets, and how much is logged in which form.
+
+/// A named group of tools that a client is offered together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Toolset {
+    /// The six tools that request, release, read and clean up allocations.
+    Allocation,
+    /// The renewal of leases.
+    Leases,
+}
+
+impl Toolset {
+    /// Every toolset by its name, in the order in which they are shown.
+    pub const ALL: &[(&str, Self)] = &[("allocation", Self::Allocation), ("leases", Self::Leases)];
+
+    /// The word that stands for every toolset.
+    pub const ALL_NAME: &str = "all";
+
+    /// The name by which it is asked for.
+    pub fn name(self) -> &'static str {
+        name_of(Self::ALL, self)
+    }
+}
+
+/// The least severe log lines that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogLevel {
+    /// Nothing is written.
+    Off,
+    /// What failed and needs somebody's attention.
+    Error,
+    /// Also what was odd and got mended.
+    Warn,
+    /// Also each grant, refusal, release and expiry.
+    Info,
+    /// Also what helps to follow the server's decisions, its packages included.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// Every level by its name, from the quietest to the most talkative.
+    pub const ALL: &[(&str, Self)] = &[
+        ("off", Self::Off),
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+
+    /// The name by which it is asked for.
+    pub fn name(self) -> &'static str {
+        name_of(Self::ALL, self)
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line, for programs.
+    Json,
+}
+
+impl LogFormat {
+    /// Every format by its name.
+    pub const ALL: &[(&str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+
+    /// The name by which it is asked for.
+    pub fn name(self) -> &'static str {
+        name_of(Self::ALL, self)
+    }
+}
+
+/// The name that a table gives to a value.
+fn name_of<T: PartialEq>(table: &'static [(&'static str, T)], value: T) -> &'static str {
+    table.iter().find(|(_, candidate)| *candidate == value).map_or("", |(name, _)| name)
+}

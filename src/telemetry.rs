@@ -1,0 +1,107 @@
+//! Logs, to standard error only: standard output belongs to the protocol.
+//!
+//! Nothing that logs ever waits for whoever reads the logs. A parent that does not read standard error at all leaves a pipe
+//! that is full after 64 KiB, and a plain write to it would then hold the server for ever. So log lines go into a bounded
+//! queue that a thread of its own writes out (`queue.rs`); what does not fit is dropped and counted, and the count is logged
+//! as soon as there is room.
+
+mod queue;
+
+use std::{io, panic, time::Duration};
+
+use tracing::{Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{Registry, filter::Targets, fmt, layer::SubscriberExt};
+
+use crate::config::{LogFormat, LogLevel};
+use queue::{Queue, QueueWriter};
+
+/// How long the end of the process waits for the last lines to be written: enough for a reader that reads, and well within
+/// the second in which the process has to end for one that does not.
+const FLUSH_WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// The name under which this crate logs.
+const OUR_TARGET: &str = env!("CARGO_CRATE_NAME");
+
+/// Logging that did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The thread that writes the lines could not be started.
+    #[error("the thread that writes the log could not be started")]
+    Thread(#[source] io::Error),
+    /// Somebody in this process has set logging up before.
+    #[error("logging is already set up in this process")]
+    AlreadySet,
+}
+
+/// Writes out what is queued when it is dropped, for at most a quarter of a second. Keep it until the process ends.
+#[must_use = "dropping it at once gives up waiting for the last log lines"]
+#[derive(Debug)]
+pub struct LogGuard {
+    queue: Queue,
+}
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        self.queue.flush(FLUSH_WAIT_MAX);
+    }
+}
+
+/// Starts logging for the whole process, panics included.
+///
+/// Lines of this crate are written from `level` on. Other crates are heard from `warn` on, or from `level` on where that is
+/// quieter; at `debug` and `trace` they are heard like this one.
+///
+/// # Errors
+/// The writing thread cannot be started, or logging was started before.
+pub fn init(level: LogLevel, format: LogFormat) -> Result<LogGuard, TelemetryError> {
+    let queue = Queue::start(io::stderr()).map_err(TelemetryError::Thread)?;
+    tracing::subscriber::set_global_default(subscriber(level, format, queue.writer()))
+        .map_err(|_| TelemetryError::AlreadySet)?;
+    log_panics();
+    Ok(LogGuard { queue })
+}
+
+/// What turns events into lines and hands them to the queue.
+fn subscriber(level: LogLevel, format: LogFormat, writer: QueueWriter) -> Box<dyn Subscriber + Send + Sync> {
+    let registry = Registry::default().with(targets(level));
+    // The layer's own complaints would be written to standard error directly, past the queue, and could wait there.
+    let layer = fmt::layer().with_writer(writer).with_ansi(false).log_internal_errors(false);
+    match format {
+        LogFormat::Text => Box::new(registry.with(layer)),
+        LogFormat::Json => Box::new(registry.with(layer.json())),
+    }
+}
+
+/// Which lines of which crate are written.
+fn targets(level: LogLevel) -> Targets {
+    let ours = filter(level);
+    let others = match level {
+        LogLevel::Info => LevelFilter::WARN,
+        _ => ours,
+    };
+    Targets::new().with_default(others).with_target(OUR_TARGET, ours)
+}
+
+/// The filter for a level.
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Off => LevelFilter::OFF,
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+/// Panics go the way of all log lines: the usual hook writes to standard error itself, which may be a pipe that nobody reads.
+fn log_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(String::new, ToString::to_string);
+        let message = panic.payload_as_str().unwrap_or("no message");
+        tracing::error!(panic = message, place, "a mistake in this program");
+    }));
+}
+
+#[cfg(test)]
+mod tests;
