@@ -1,0 +1,3 @@
+//! The face towards MCP clients: transport, tools, resources.
+
+pub mod transport;

@@ -1,0 +1,170 @@
+//! What waits to be written to the client, and the task that writes it.
+//!
+//! Messages are serialised straight into one buffer, which the writer takes as a whole: replies
+//! that are ready together leave in one write. Invariants: `flushed <= written <= appended`, all
+//! three counting bytes since the start, and no bytes are kept once the writer has failed.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::Arc,
+    task::{Poll, Waker},
+};
+
+use serde::Serialize;
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    sync::oneshot,
+};
+
+use super::connection::Connection;
+
+/// From how many unwritten bytes on nothing more is read from the client.
+pub const OUTBOX_HIGH_WATER_BYTES: usize = 1_048_576;
+
+/// The capacity that an empty buffer may keep. A single large reply is not remembered for ever.
+const BUFFER_BYTES_KEPT: usize = 262_144;
+
+/// The bytes not yet written, and who waits for them.
+#[derive(Default)]
+pub(super) struct Outbox {
+    pending: Vec<u8>,
+    appended: u64,
+    written: u64,
+    flushed: u64,
+    /// Those who wait until everything up to a count of bytes is written, in order of the count.
+    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+    writer: Option<Waker>,
+    broken: bool,
+    closed: bool,
+}
+
+impl Outbox {
+    /// Appends one message and its newline. On failure nothing is appended.
+    pub(super) fn append(&mut self, message: &impl Serialize) -> io::Result<()> {
+        if self.broken {
+            return Err(broken_pipe());
+        }
+        let before = self.pending.len();
+        if let Err(error) = serde_json::to_writer(&mut self.pending, message) {
+            self.pending.truncate(before);
+            return Err(error.into());
+        }
+        self.pending.push(b'\n');
+        self.appended += (self.pending.len() - before) as u64;
+        Ok(())
+    }
+
+    /// Resolves once all that was appended so far is written; fails if it never will be.
+    pub(super) fn written(&mut self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.push_back((self.appended, sender));
+        receiver
+    }
+
+    /// The task to wake because there is something to write, if it sleeps.
+    pub(super) fn take_writer(&mut self) -> Option<Waker> {
+        if self.pending.is_empty() && !self.closed { None } else { self.writer.take() }
+    }
+
+    pub(super) fn is_over_high_water(&self) -> bool {
+        self.appended - self.written >= OUTBOX_HIGH_WATER_BYTES as u64
+    }
+
+    /// Whether nothing is left to write, or nothing can be.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.broken || self.flushed == self.appended
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Says that nothing more will be appended, so the writer may end when it is done.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.written += bytes as u64;
+        while self.waiting.front().is_some_and(|(count, _)| *count <= self.written) {
+            if let Some((_, sender)) = self.waiting.pop_front() {
+                // A receiver that is gone no longer wants to know.
+                let _ = sender.send(());
+            }
+        }
+    }
+
+    fn fail(&mut self) {
+        self.broken = true;
+        self.pending = Vec::new();
+        self.written = self.appended;
+        // Dropping the senders fails those who wait.
+        self.waiting.clear();
+    }
+}
+
+/// The error of everything that is sent to a client that no longer listens.
+pub(super) fn broken_pipe() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the client closed its end")
+}
+
+/// Writes the outbox of `connection` until it is closed and empty, or a write fails.
+pub(super) async fn write_out<W>(connection: Arc<Connection>, mut writer: W)
+where
+    W: AsyncWrite + Unpin,
+{
+    let mut chunk = Vec::new();
+    while next_chunk(&connection, &mut chunk).await {
+        if let Err(error) = write_chunk(&connection, &mut writer, &chunk).await {
+            tracing::debug!(%error, "writing to the client failed: the connection ends");
+            connection.with_outbox(Outbox::fail);
+            connection.announce_broken();
+            return;
+        }
+        chunk.clear();
+        chunk.shrink_to(BUFFER_BYTES_KEPT);
+    }
+}
+
+/// Takes what is pending into `chunk`, which is empty, waiting until there is something. False
+/// if there will be nothing more.
+async fn next_chunk(connection: &Connection, chunk: &mut Vec<u8>) -> bool {
+    std::future::poll_fn(|context| {
+        connection.with_outbox(|outbox| {
+            if !outbox.pending.is_empty() {
+                std::mem::swap(&mut outbox.pending, chunk);
+                Poll::Ready(true)
+            } else if outbox.closed {
+                Poll::Ready(false)
+            } else {
+                outbox.writer = Some(context.waker().clone());
+                Poll::Pending
+            }
+        })
+    })
+    .await
+}
+
+async fn write_chunk<W>(connection: &Connection, writer: &mut W, chunk: &[u8]) -> io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+{
+    let mut rest = chunk;
+    while !rest.is_empty() {
+        let bytes = writer.write(rest).await?;
+        if bytes == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        rest = &rest[bytes..];
+        connection.with_outbox(|outbox| outbox.advance(bytes));
+        connection.announce_room();
+    }
+    // While more is pending, a flush would only come between two writes.
+    if connection.with_outbox(|outbox| outbox.pending.is_empty()) {
+        writer.flush().await?;
+        connection.with_outbox(|outbox| outbox.flushed = outbox.written);
+        connection.announce_flushed();
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! The parameters of the methods that rmcp knows, and what is wrong with those that do not fit.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use rmcp::model::{
+    CallToolRequest, CallToolRequestParams, CancelTaskParams, ClientRequest, CompleteRequestParams,
+    GetPromptRequestParams, GetSkillRequestParams, GetTaskParams, InitializeRequestParams, PaginatedRequestParams,
+    ReadResourceDirectoryRequestParams, ReadResourceRequestParams, SubscribeRequestParams,
+    SubscriptionsListenRequestParams, UnsubscribeRequestParams, UpdateTaskParams,
+};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::{error::Category, value::RawValue};
+
+use super::text::{reason, shortened};
+
+/// The method whose parameters are read here and not by rmcp.
+pub(super) const CALL_METHOD: &str = "tools/call";
+
+/// Why parameters do not fit their method.
+pub(super) enum Misfit {
+    /// They are no JSON that can be read, such as one nested too deep.
+    Syntax(String),
+    /// They are not what the method asks for. The text names the member, its value and the way
+    /// out.
+    Params(String),
+}
+
+/// Reads the parameters of `tools/call`, with `_meta` where rmcp's own parser puts it.
+pub(super) fn call_tool(params: Option<&str>) -> Result<CallToolRequest, Misfit> {
+    let Some(json) = params else {
+        return Err(Misfit::Params("params is missing: give {\"name\": \"<tool>\", \"arguments\": {…}}".to_owned()));
+    };
+    // An array must be kept out by hand: it would be taken for the members in their order.
+    if !json.starts_with('{') {
+        return Err(no_object("params", json));
+    }
+    match serde_json::from_str::<CallToolRequestParams>(json) {
+        Ok(mut params) => {
+            let meta = params.meta.take();
+            let mut request = CallToolRequest::new(params);
+            if let Some(meta) = meta {
+                request.extensions.insert(meta);
+            }
+            Ok(request)
+        }
+        Err(error) if error.classify() == Category::Data => Err(Misfit::Params(call_tool_problem(json, &error))),
+        Err(error) => Err(Misfit::Syntax(reason(&error))),
+    }
+}
+
+fn call_tool_problem(json: &str, error: &serde_json::Error) -> String {
+    let members = members(json);
+    let member = |name: &str| members.get(name).map(|value| value.get());
+    match member("name") {
+        None => return "params.name is missing: give the name of a tool".to_owned(),
+        Some(name) if !name.starts_with('"') => {
+            let shown = shortened(name);
+            return format!("params.name is {shown}: give the name of a tool, a string");
+        }
+        Some(_) => {}
+    }
+    for name in ["arguments", "_meta"] {
+        if let Some(value) = member(name)
+            && !value.starts_with('{')
+            && value != "null"
+        {
+            return format!("{name} is {}: give a JSON object", shortened(value));
+        }
+    }
+    format!("params do not fit {CALL_METHOD}: {}", reason(error))
+}
+
+/// The reason why `params` do not fit `method`; none if the method is not one of rmcp's.
+pub(super) fn misfit(method: &str, params: Option<&str>) -> Option<Misfit> {
+    let check = checker(method)?;
+    let json = params.unwrap_or("{}");
+    if !json.starts_with('{') {
+        return Some(no_object("params", json));
+    }
+    if let Some(meta) = members(json).get("_meta").map(|meta| meta.get())
+        && !meta.starts_with('{')
+        && meta != "null"
+    {
+        return Some(no_object("_meta", meta));
+    }
+    let why = match check(json) {
+        Ok(()) if params.is_none() => "they are missing".to_owned(),
+        Ok(()) => "they are not what the method asks for".to_owned(),
+        Err(error) => reason(&error),
+    };
+    Some(Misfit::Params(format!("params do not fit {method}: {why}")))
+}
+
+/// What is wrong with the parameters of a list, which rmcp leaves out where they do not fit: the
+/// client would get the first page again and again.
+pub(super) fn list_misfit(request: &ClientRequest, params: Option<&str>) -> Option<Misfit> {
+    let is_left_out = match request {
+        ClientRequest::ListToolsRequest(request) => request.params.is_none(),
+        ClientRequest::ListPromptsRequest(request) => request.params.is_none(),
+        ClientRequest::ListResourcesRequest(request) => request.params.is_none(),
+        ClientRequest::ListResourceTemplatesRequest(request) => request.params.is_none(),
+        ClientRequest::ListSkillsRequest(request) => request.params.is_none(),
+        _ => false,
+    };
+    match params {
+        Some(json) if is_left_out && json != "null" => misfit(request.method(), params),
+        _ => None,
+    }
+}
+
+fn no_object(name: &str, json: &str) -> Misfit {
+    Misfit::Params(format!("{name} is {}: give a JSON object", shortened(json)))
+}
+
+/// The members of a JSON object; none if it cannot be read.
+fn members(json: &str) -> BTreeMap<Cow<'_, str>, &RawValue> {
+    serde_json::from_str(json).unwrap_or_default()
+}
+
+type Checker = fn(&str) -> Result<(), serde_json::Error>;
+
+/// What reads the parameters of a method that rmcp knows.
+fn checker(method: &str) -> Option<Checker> {
+    Some(match method {
+        "initialize" => fits::<InitializeRequestParams>,
+        "server/discover" => fits::<IgnoredAny>,
+        "completion/complete" => fits::<CompleteRequestParams>,
+        "logging/setLevel" => fits_set_level,
+        "prompts/get" => fits::<GetPromptRequestParams>,
+        "resources/read" => fits::<ReadResourceRequestParams>,
+        "resources/directory/read" => fits::<ReadResourceDirectoryRequestParams>,
+        "resources/subscribe" => fits::<SubscribeRequestParams>,
+        "resources/unsubscribe" => fits::<UnsubscribeRequestParams>,
+        "subscriptions/listen" => fits::<SubscriptionsListenRequestParams>,
+        "tasks/get" => fits::<GetTaskParams>,
+        "tasks/update" => fits::<UpdateTaskParams>,
+        "tasks/cancel" => fits::<CancelTaskParams>,
+        "skills/get" => fits::<GetSkillRequestParams>,
+        "ping" | "prompts/list" | "resources/list" | "resources/templates/list" | "skills/list" | "tools/list" => {
+            fits::<PaginatedRequestParams>
+        }
+        _ => return None,
+    })
+}
+
+fn fits<P: DeserializeOwned>(json: &str) -> Result<(), serde_json::Error> {
+    serde_json::from_str::<P>(json).map(drop)
+}
+
+#[expect(deprecated, reason = "clients of the older protocol generation still send it")]
+fn fits_set_level(json: &str) -> Result<(), serde_json::Error> {
+    fits::<rmcp::model::SetLevelRequestParams>(json)
+}
