@@ -1,7 +1,11 @@
 //! An MCP server that leases workers, CPU, memory and shared MCP servers to the jobs of AI agents.
 
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod core;
+pub mod engine;
+pub mod loops;
 pub mod mcp;
+pub mod planning;
 pub mod telemetry;

@@ -1,4 +1,4 @@
-//! The process: reads its settings, and for now ends there.
+//! The process: reads its settings, starts the log and runs the application.
 
 use std::{
     env,
@@ -8,6 +8,7 @@ use std::{
 };
 
 use cortex_resource_manager::{
+    app,
     cli::{self, Start},
     telemetry,
 };
@@ -18,10 +19,11 @@ fn main() -> ExitCode {
         Ok(Start::Serve(configuration)) => {
             let settings = &configuration.settings;
             match telemetry::init(settings.log_level, settings.log_format) {
-                Ok(_guard) => {
-                    tracing::info!(workers = settings.total_workers, "settings read");
-                    ExitCode::SUCCESS
-                }
+                Ok(_guard) => app::run(settings).unwrap_or_else(|error| {
+                    // Not straight to standard error, which nobody may be reading.
+                    tracing::error!("{error:#}");
+                    ExitCode::FAILURE
+                }),
                 Err(error) => fail(&error, 1),
             }
         }

@@ -1,3 +1,13 @@
 //! The face towards MCP clients: transport, tools, resources.
+//!
+//! Arguments become commands of the core, replies become typed results. Nothing here decides anything.
 
+mod arguments;
+mod notices;
+mod resources;
+mod results;
+mod server;
+mod tools;
 pub mod transport;
+
+pub use server::{Server, ServerOptions};

@@ -269,9 +269,9 @@ impl Allocation {
         }
     }
 
-    /// How long it lasted from its creation to its end, or to `now` while it has not ended.
+    /// How long ago it was created.
     #[must_use]
     pub fn age(&self, now: Timestamp) -> Millis {
-        self.ended_at().unwrap_or(now).since(self.created_at)
+        now.since(self.created_at)
     }
 }

@@ -149,6 +149,18 @@ impl Cluster {
         Some((self.deadline_with_grace(nominal), reason))
     }
 
+    /// Whether there is an allocation with this id, live or on record.
+    #[must_use]
+    pub fn contains(&self, id: AllocationId) -> bool {
+        self.allocations.contains_key(&id)
+    }
+
+    /// The fencing token of the last grant; zero before the first.
+    #[must_use]
+    pub const fn last_token(&self) -> FencingToken {
+        FencingToken::new(self.next_token.as_u64() - 1)
+    }
+
     pub(super) fn find(&self, id: AllocationId) -> Option<&Allocation> {
         self.allocations.get(&id).map(|allocation| &**allocation)
     }

@@ -1,0 +1,392 @@
+//! The engine: the one writer of the books.
+//!
+//! It takes messages in the order in which they were sent, stamps the time, decides, applies, and commits a batch of
+//! them together; nobody hears of anything that is not committed. Whoever wants something of the books holds an
+//! [`EngineHandle`]. The engine ends when the last handle is gone.
+
+pub mod clock;
+mod handle;
+mod message;
+mod refusals;
+
+pub use handle::{EngineHandle, Expired};
+pub use message::{Change, Demand, EngineError, Entry, Grant, Listing, Page, Reading, Record, Released};
+pub use refusals::{Place, REFUSALS_MAX, Refusal};
+
+use crate::core::{
+    AllocationId, AllocationView, Cluster, Command, Decision, Denied, EndReason, Event, FencingToken, Limits, Millis,
+    NodeId, Outcome, Recorded, Release, Request, Resources, Timestamp, WorkerSize,
+};
+use clock::SystemClock;
+use message::Message;
+use refusals::Refusals;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use uuid::Uuid;
+
+/// How many messages may wait for the engine; whoever sends one more waits.
+const MESSAGES_WAITING_MAX: usize = 1_024;
+
+/// How many messages are decided before their events are committed together.
+const BATCH_MESSAGES_MAX: usize = 256;
+
+/// How many leases one sweep message ends at most, so that no call waits long behind it.
+pub const SWEEP_LEASES_MAX: usize = 1_000;
+
+/// How many changes a slow listener may lag behind before it is told only that it missed some.
+const CHANGES_WAITING_MAX: usize = 256;
+
+/// How long leases that ran out during an outage are spared after it.
+pub const OUTAGE_GRACE: Millis = Millis::from_seconds(60);
+
+/// What the engine needs to know at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// The capacity of the node `local`.
+    pub capacity: Resources,
+    /// What a worker takes.
+    pub worker_size: WorkerSize,
+    /// The bounds of the books.
+    pub limits: Limits,
+    /// How long the record of an ended allocation is kept.
+    pub history_age: Millis,
+}
+
+/// The engine. [`Engine::run`] is its life.
+pub struct Engine {
+    cluster: Cluster,
+    clock: SystemClock,
+    worker_size: WorkerSize,
+    history_age: Millis,
+    refusals: Refusals,
+    granted: u64,
+    refused: u64,
+    messages: mpsc::Receiver<Message>,
+    changes: broadcast::Sender<Arc<Change>>,
+    /// Events that are applied and not yet committed.
+    uncommitted: Vec<Recorded>,
+    /// Answers that go out once they are.
+    answers: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+impl Engine {
+    /// An engine with fresh books, and the first handle to it.
+    ///
+    /// # Errors
+    /// [`EngineError`], if the books cannot be set up as asked.
+    pub fn new(options: EngineOptions) -> Result<(Self, EngineHandle), EngineError> {
+        let (sender, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
+        let (changes, _) = broadcast::channel(CHANGES_WAITING_MAX);
+        let handle = EngineHandle::new(sender, changes.clone());
+        let mut engine = Self {
+            cluster: Cluster::default(),
+            clock: SystemClock::new(),
+            worker_size: options.worker_size,
+            history_age: options.history_age,
+            refusals: Refusals::default(),
+            granted: 0,
+            refused: 0,
+            messages,
+            changes,
+            uncommitted: Vec::new(),
+            answers: Vec::new(),
+        };
+        let now = engine.now();
+        engine.execute(now, &Command::SetLimits(options.limits))?;
+        engine.execute(now, &Command::SetCapacity { node: NodeId::local(), capacity: options.capacity })?;
+        engine.commit();
+        Ok((engine, handle))
+    }
+
+    /// Serves messages until the last handle is gone.
+    pub async fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH_MESSAGES_MAX);
+        while self.messages.recv_many(&mut batch, BATCH_MESSAGES_MAX).await > 0 {
+            let now = self.now();
+            for message in batch.drain(..) {
+                self.take(now, message);
+            }
+            self.commit();
+        }
+    }
+
+    /// Reads the clock, and notes an outage if there was one.
+    fn now(&mut self) -> Timestamp {
+        let reading = self.clock.read();
+        if let Some(since) = reading.outage_since {
+            let lasted_seconds = reading.now.since(since).as_seconds();
+            tracing::warn!(
+                lasted_seconds,
+                grace_seconds = OUTAGE_GRACE.as_seconds(),
+                "the clock jumped: leases get a grace"
+            );
+            // A note of an outage is never refused.
+            let _ = self.execute(reading.now, &Command::NoteOutage { since, grace: OUTAGE_GRACE });
+        }
+        self.cluster.observe(reading.now);
+        reading.now
+    }
+
+    /// Decides on a command and applies its events, so that the next command of the batch is decided on the books as
+    /// they will be.
+    fn execute(&mut self, now: Timestamp, command: &Command) -> Result<Outcome, EngineError> {
+        // Deciding changes nothing, so that a fault in it leaves the books sound.
+        let decided = catch_unwind(AssertUnwindSafe(|| self.cluster.decide(now, command)));
+        let Decision { events, outcome } = match decided.map_err(|_| EngineError::Fault)? {
+            Err(Denied::UnknownAllocation(id)) if self.refusals.contains(id) => {
+                return Err(EngineError::NothingHeld(id));
+            }
+            decision => decision?,
+        };
+        for event in events {
+            let recorded = Recorded { at: now, event };
+            self.cluster.apply(&recorded);
+            self.uncommitted.push(recorded);
+        }
+        Ok(outcome)
+    }
+
+    /// The place where a batch becomes lasting, and then known: a log will append the events here and make them durable
+    /// before anything below. With nothing to last, they are dropped.
+    fn commit(&mut self) {
+        let events = std::mem::take(&mut self.uncommitted);
+        for answer in self.answers.drain(..) {
+            answer();
+        }
+        if self.changes.receiver_count() > 0
+            && let Some(change) = change_of(&events)
+        {
+            // Without a listener there is nobody to miss it.
+            let _ = self.changes.send(Arc::new(change));
+        }
+        // The room of a batch is used again by the next.
+        self.uncommitted = events;
+        self.uncommitted.clear();
+    }
+
+    fn answer<T: Send + 'static>(&mut self, reply: oneshot::Sender<T>, answer: T) {
+        // A caller that has gone does not want the answer.
+        self.answers.push(Box::new(move || drop(reply.send(answer))));
+    }
+
+    fn take(&mut self, now: Timestamp, message: Message) {
+        match message {
+            Message::Request { request, reply } => {
+                let answer = self.request(now, request);
+                self.answer(reply, answer);
+            }
+            Message::Release { allocation, reply } => {
+                let answer = self.release(now, allocation, EndReason::Requested);
+                self.answer(reply, answer);
+            }
+            Message::RollBack { allocation } => {
+                // What has ended or is unknown needs no rolling back.
+                let _ = self.release(now, allocation, EndReason::Cancelled);
+            }
+            Message::Renew { allocation, ttl_seconds, fencing_token, reply } => {
+                let command = Command::Renew { allocation, ttl_seconds, fencing_token };
+                let renewed = self.execute(now, &command);
+                let answer = renewed.and_then(|_| self.view(now, allocation));
+                self.answer(reply, answer);
+            }
+            Message::Sweep { reply } => {
+                let answer = self.sweep(now);
+                self.answer(reply, answer);
+            }
+            Message::TrimHistory => {
+                // Forgetting old records is never refused.
+                let _ = self.execute(now, &Command::TrimHistory { older_than: self.history_age });
+            }
+            Message::SetWorkers { workers, reply } => {
+                let capacity = Resources { workers, ..self.cluster.capacity(now).total };
+                let answer = self.execute(now, &Command::SetCapacity { node: NodeId::local(), capacity }).map(drop);
+                self.answer(reply, answer);
+            }
+            Message::Capacity { reply } => {
+                let answer = Reading { at: now, value: self.cluster.capacity(now) };
+                self.answer(reply, answer);
+            }
+            Message::Demand { reply } => {
+                let capacity = self.cluster.capacity(now);
+                let answer =
+                    Reading { at: now, value: Demand { capacity, granted: self.granted, refused: self.refused } };
+                self.answer(reply, answer);
+            }
+            Message::Allocation { allocation, reply } => {
+                let live = self.cluster.allocation(now, allocation).map(|view| Record::Allocation(Box::new(view)));
+                let record =
+                    live.or_else(|| self.refusals.find(allocation).cloned().map(|r| Record::Refusal(Box::new(r))));
+                self.answer(reply, record.map(|value| Reading { at: now, value }));
+            }
+            Message::List { listing, reply } => {
+                let answer = self.list(now, &listing);
+                self.answer(reply, answer);
+            }
+        }
+    }
+
+    fn view(&self, now: Timestamp, allocation: AllocationId) -> Result<AllocationView, EngineError> {
+        self.cluster.allocation(now, allocation).ok_or(EngineError::Denied(Denied::UnknownAllocation(allocation)))
+    }
+
+    fn request(&mut self, now: Timestamp, request: Box<Request>) -> Result<Grant, EngineError> {
+        let draw = self.unused_draw();
+        let command = Command::Request { request, worker_size: self.worker_size, draw };
+        match self.execute(now, &command) {
+            Ok(Outcome::Granted { allocation, reclaimed }) => {
+                self.granted += 1;
+                reclaimed.iter().for_each(log_end);
+                let view = self.view(now, allocation)?;
+                let reservation = &view.allocation.reservation;
+                tracing::info!(
+                    job = %reservation.job,
+                    allocation = %allocation,
+                    priority = %reservation.priority,
+                    workers = reservation.workers.count(),
+                    mcp_servers = reservation.servers.len(),
+                    ttl_seconds = reservation.ttl_seconds.as_seconds(),
+                    fencing_token = reservation.fencing_token.as_u64(),
+                    "granted"
+                );
+                Ok(Grant { view, is_new: true })
+            }
+            Ok(Outcome::Repeated { allocation }) => {
+                let view = self.view(now, allocation)?;
+                tracing::debug!(job = %view.allocation.reservation.job, %allocation, "request repeated");
+                Ok(Grant { view, is_new: false })
+            }
+            Ok(_) => Err(EngineError::Fault),
+            Err(EngineError::Denied(denied @ Denied::NoRoom { retry_at, .. })) => {
+                let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
+                self.refused += 1;
+                let id = AllocationId::from_draw(self.unused_draw());
+                let last = self.cluster.last_token();
+                let refusal = self.refusals.remember(id, &request, (&denied, retry_at), now, last);
+                tracing::info!(
+                    job = %request.job,
+                    allocation = %id,
+                    priority = %request.priority,
+                    workers = request.workers,
+                    mcp_servers = request.servers.as_slice().len(),
+                    error = %denied,
+                    "refused"
+                );
+                Err(EngineError::Refused(Box::new(refusal)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A random number whose id neither the books nor the refusals have.
+    fn unused_draw(&self) -> u64 {
+        loop {
+            let draw = Uuid::new_v4().as_u64_pair().1;
+            let id = AllocationId::from_draw(draw);
+            if !self.refusals.contains(id) && !self.cluster.contains(id) {
+                return draw;
+            }
+        }
+    }
+
+    fn release(
+        &mut self,
+        now: Timestamp,
+        allocation: AllocationId,
+        reason: EndReason,
+    ) -> Result<Released, EngineError> {
+        match self.execute(now, &Command::Release { allocation, reason })? {
+            Outcome::Released(release) => {
+                log_end(&release);
+                Ok(Released::Now(release))
+            }
+            Outcome::AlreadyReleased { allocation, released_at } => Ok(Released::Before { allocation, released_at }),
+            _ => Err(EngineError::Fault),
+        }
+    }
+
+    fn sweep(&mut self, now: Timestamp) -> Result<(Vec<AllocationId>, bool), EngineError> {
+        match self.execute(now, &Command::Sweep { leases_max: SWEEP_LEASES_MAX })? {
+            Outcome::Swept { expired, more } => {
+                expired.iter().for_each(log_end);
+                Ok((expired.into_iter().map(|release| release.allocation).collect(), more))
+            }
+            _ => Err(EngineError::Fault),
+        }
+    }
+
+    fn list(&self, now: Timestamp, listing: &Listing) -> Page {
+        let Listing { filter, after, limit } = listing;
+        let after_grant = FencingToken::new(after.grant);
+        let mut allocations = self.cluster.list(now, filter, after_grant).peekable();
+        let mut refusals = self.refusals.list(filter, *after).peekable();
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut place = *after;
+        while entries.len() < *limit {
+            let next_grant = allocations.peek().map(|view| view.allocation.reservation.fencing_token.as_u64());
+            let refusal_first = match (next_grant, refusals.peek()) {
+                (Some(grant), Some(refusal)) => refusal.place.grant < grant,
+                (None, Some(_)) => true,
+                (_, None) => false,
+            };
+            let entry = if refusal_first {
+                refusals.next().map(|refusal| (refusal.place, Record::Refusal(Box::new(refusal.clone()))))
+            } else {
+                allocations.next().map(|view| {
+                    let grant = view.allocation.reservation.fencing_token.as_u64();
+                    (Place { grant, refusal: 0 }, Record::Allocation(Box::new(view)))
+                })
+            };
+            let Some((at, record)) = entry else { break };
+            place = at;
+            entries.push(record);
+        }
+        let more = allocations.peek().is_some() || refusals.peek().is_some();
+        let total = self.cluster.count(filter) + self.refusals.list(filter, Place::default()).count() as u64;
+        Page { at: now, entries, total, next: more.then_some(place) }
+    }
+}
+
+fn log_end(release: &Release) {
+    let Release { allocation, job, reason, freed, duration, .. } = release;
+    let message = match reason {
+        EndReason::Requested => "released",
+        EndReason::Expired => "expired",
+        EndReason::Cancelled => "rolled back: its call was cancelled",
+    };
+    tracing::info!(
+        %job,
+        %allocation,
+        workers = freed.workers,
+        cpu_cores = freed.cpu_millis.as_cores(),
+        memory_mb = freed.memory_mb.0,
+        duration_seconds = duration.as_seconds(),
+        "{message}"
+    );
+}
+
+/// Which things that clients watch these events changed.
+fn change_of(events: &[Recorded]) -> Option<Change> {
+    let mut change = Change { capacity: false, allocations: BTreeSet::new() };
+    for recorded in events {
+        match &recorded.event {
+            Event::CapacitySet { .. } => change.capacity = true,
+            Event::Reserved { reservation } => {
+                change.capacity = true;
+                change.allocations.insert(reservation.allocation);
+            }
+            Event::Activated { allocation }
+            | Event::Renewed { allocation, .. }
+            | Event::Releasing { allocation, .. } => {
+                change.allocations.insert(*allocation);
+            }
+            Event::ActivationFailed { allocation, .. } | Event::Released { allocation } => {
+                change.capacity = true;
+                change.allocations.insert(*allocation);
+            }
+            Event::LimitsSet { .. } | Event::OutageNoted { .. } | Event::HistoryTrimmed { .. } => {}
+        }
+    }
+    (change.capacity || !change.allocations.is_empty()).then_some(change)
+}

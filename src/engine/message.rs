@@ -1,0 +1,162 @@
+//! What is sent to the engine, and what it answers.
+
+use super::refusals::{Place, Refusal};
+use crate::core::{
+    AllocationId, AllocationView, CapacityView, Denied, FencingToken, Filter, Release, Request, Timestamp, TtlSeconds,
+};
+use std::collections::BTreeSet;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+/// A value with the moment at which it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading<T> {
+    /// The moment.
+    pub at: Timestamp,
+    /// The value.
+    pub value: T,
+}
+
+/// An answer to a request that was granted, now or before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The allocation as it stands.
+    pub view: AllocationView,
+    /// Whether this request made it, rather than an earlier one with the same request id.
+    pub is_new: bool,
+}
+
+/// An answer to a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// It was released by this call.
+    Now(Release),
+    /// It had ended before.
+    Before {
+        /// Which.
+        allocation: AllocationId,
+        /// When it ended.
+        released_at: Timestamp,
+    },
+}
+
+/// What can be read back under an allocation's id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// An allocation.
+    Allocation(Box<AllocationView>),
+    /// A request that was refused.
+    Refusal(Box<Refusal>),
+}
+
+/// One entry of a list.
+pub type Entry = Record;
+
+/// Which part of the list of allocations and refusals is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Only those it admits; refusals are in the state `failed`.
+    pub filter: Filter,
+    /// Only those behind this place.
+    pub after: Place,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A page of the list, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// When it was read.
+    pub at: Timestamp,
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// How many entries the filter admits in all.
+    pub total: u64,
+    /// The place to go on from, if there is more.
+    pub next: Option<Place>,
+}
+
+/// What the planner looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// The capacity.
+    pub capacity: CapacityView,
+    /// Requests granted since the start; repeats of one request count once.
+    pub granted: u64,
+    /// Requests refused for want of room since the start.
+    pub refused: u64,
+}
+
+/// What a batch of events changed of the things that clients watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Whether the capacity or what is taken of it.
+    pub capacity: bool,
+    /// Which allocations.
+    pub allocations: BTreeSet<AllocationId>,
+}
+
+/// Why the engine did not do as asked.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum EngineError {
+    /// The lease machine refused. Nothing has changed.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// There was no room; the refusal is remembered.
+    #[error("{}", .0.error)]
+    Refused(Box<Refusal>),
+    /// The id is that of a refused request, which holds nothing.
+    #[error("Allocation {0} failed and holds nothing to release or renew: its request was refused")]
+    NothingHeld(AllocationId),
+    /// The program has a fault. Nothing has changed.
+    #[error("internal error: the request could not be decided on and nothing has changed; the log says more")]
+    Fault,
+    /// The engine has ended: the server is going down.
+    #[error("the server is shutting down: nothing has changed that was not answered")]
+    Stopped,
+}
+
+pub(super) type Reply<T> = oneshot::Sender<T>;
+
+/// Everything that can be asked of the engine.
+pub(super) enum Message {
+    Request {
+        request: Box<Request>,
+        reply: Reply<Result<Grant, EngineError>>,
+    },
+    Release {
+        allocation: AllocationId,
+        reply: Reply<Result<Released, EngineError>>,
+    },
+    RollBack {
+        allocation: AllocationId,
+    },
+    Renew {
+        allocation: AllocationId,
+        ttl_seconds: Option<TtlSeconds>,
+        fencing_token: Option<FencingToken>,
+        reply: Reply<Result<AllocationView, EngineError>>,
+    },
+    Sweep {
+        reply: Reply<Result<(Vec<AllocationId>, bool), EngineError>>,
+    },
+    TrimHistory,
+    SetWorkers {
+        workers: u64,
+        reply: Reply<Result<(), EngineError>>,
+    },
+    Capacity {
+        reply: Reply<Reading<CapacityView>>,
+    },
+    Demand {
+        reply: Reply<Reading<Demand>>,
+    },
+    Allocation {
+        allocation: AllocationId,
+        reply: Reply<Option<Reading<Record>>>,
+    },
+    List {
+        listing: Box<Listing>,
+        reply: Reply<Page>,
+    },
+}

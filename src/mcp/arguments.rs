@@ -1,0 +1,247 @@
+//! Arguments of tools: what each may be, stated once. The same statement gives the input schema and reads the value, so
+//! that what an error says is allowed is what the schema shows.
+
+use crate::config::nearest;
+use crate::core::{AllocationId, DistinctServers, Metadata, NAME_CHARACTERS_MAX, NotAName, Priority, ServerName};
+use rmcp::model::JsonObject;
+use serde_json::{Value, json};
+use std::ops::RangeInclusive;
+use thiserror::Error;
+
+/// The most MCP servers one request may name.
+pub(super) const SERVERS_PER_REQUEST_MAX: usize = 64;
+
+/// The most bytes of metadata, as JSON text.
+pub(super) const METADATA_BYTES_MAX: usize = 16 * 1024;
+
+/// The most characters of a value that an error repeats.
+const VALUE_CHARACTERS_SHOWN_MAX: usize = 60;
+
+/// What is wrong with the arguments of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum ArgumentError {
+    #[error("{name} is missing: give {allowed}")]
+    Missing { name: &'static str, allowed: String },
+    #[error("{name} is {value}: give {allowed}")]
+    NotAllowed { name: &'static str, value: String, allowed: String },
+    #[error("unknown argument {name}: {advice}")]
+    Unknown { name: String, advice: String },
+    #[error("{0}")]
+    Together(String),
+}
+
+/// One argument: its name, what it is for, what it may be, and how it is read.
+pub(super) struct Parameter<T> {
+    name: &'static str,
+    is_required: bool,
+    /// Completes "give …".
+    allowed: String,
+    schema: Value,
+    read: Read<T>,
+}
+
+type Read<T> = Box<dyn Fn(&Value) -> Option<T> + Send + Sync>;
+
+impl<T: 'static> Parameter<T> {
+    fn new(
+        name: &'static str,
+        description: &str,
+        allowed: String,
+        mut schema: Value,
+        read: impl Fn(&Value) -> Option<T> + Send + Sync + 'static,
+    ) -> Self {
+        schema["description"] = Value::from(description);
+        Self { name, is_required: false, allowed, schema, read: Box::new(read) }
+    }
+
+    /// The same, but a call without it is refused.
+    pub(super) fn required(mut self) -> Self {
+        self.is_required = true;
+        self
+    }
+
+    /// The same, with the value that is taken if it is absent shown in the schema.
+    pub(super) fn with_default(mut self, value: impl Into<Value>) -> Self {
+        self.schema["default"] = value.into();
+        self
+    }
+}
+
+/// A name that the client chooses: 1 to 256 characters, no control characters.
+pub(super) fn name<T: 'static>(
+    name: &'static str,
+    description: &str,
+    read: fn(&str) -> Result<T, NotAName>,
+) -> Parameter<T> {
+    let allowed = format!("1 to {NAME_CHARACTERS_MAX} characters without control characters");
+    let schema = json!({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX});
+    Parameter::new(name, description, allowed, schema, move |value| read(value.as_str()?).ok())
+}
+
+/// The id of an allocation. A text that no allocation can have as its id is read too: it is not found.
+pub(super) fn allocation_id() -> Parameter<Result<AllocationId, String>> {
+    let description = "The allocation_id that request_resources answered with, such as alloc-0123456789ab.";
+    let read = |text: &str| match crate::core::JobId::new(text) {
+        Ok(_) => Ok(text.parse().map_err(|_| text.to_owned())),
+        Err(error) => Err(error),
+    };
+    name("allocation_id", description, read).required()
+}
+
+/// A whole number.
+pub(super) fn whole(name: &'static str, description: &str, range: RangeInclusive<u64>) -> Parameter<u64> {
+    let allowed = format!("a whole number from {} to {}", range.start(), range.end());
+    let schema = json!({"type": "integer", "minimum": range.start(), "maximum": range.end()});
+    Parameter::new(name, description, allowed, schema, move |value| {
+        whole_number(value).filter(|number| range.contains(number))
+    })
+}
+
+/// JSON has one kind of number: `4.0` is a whole number too.
+fn whole_number(value: &Value) -> Option<u64> {
+    const EXACT_UP_TO: f64 = 9_007_199_254_740_992.0;
+    value.as_u64().or_else(|| {
+        let number = value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..EXACT_UP_TO).contains(n))?;
+        format!("{number:.0}").parse().ok()
+    })
+}
+
+/// One of a few words, in any case.
+pub(super) fn choice<T: 'static>(
+    name: &'static str,
+    description: &str,
+    words: &[&'static str],
+    read: impl Fn(&str) -> Option<T> + Send + Sync + 'static,
+) -> Parameter<T> {
+    let (last, others) = words.split_last().map_or(("", [].as_slice()), |(last, others)| (*last, others));
+    let allowed = format!("{} or {last}", others.join(", "));
+    let schema = json!({"type": "string", "enum": words});
+    Parameter::new(name, description, allowed, schema, move |value| read(value.as_str()?))
+}
+
+/// How urgent a job is.
+pub(super) fn priority() -> Parameter<Priority> {
+    let description = "How urgent the job is: low is best effort, critical is for emergencies.";
+    let words = Priority::ALL.map(Priority::as_str);
+    choice("priority", description, &words, |text| text.parse().ok()).with_default(Priority::default().as_str())
+}
+
+/// Names of MCP servers.
+pub(super) fn servers(name: &'static str, description: &str) -> Parameter<DistinctServers> {
+    let allowed = format!(
+        "a list of 0 to {SERVERS_PER_REQUEST_MAX} names, each of 1 to {NAME_CHARACTERS_MAX} characters without control characters"
+    );
+    let item = json!({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX});
+    let schema = json!({"type": "array", "items": item, "maxItems": SERVERS_PER_REQUEST_MAX});
+    Parameter::new(name, description, allowed, schema, |value| {
+        let items = value.as_array().filter(|items| items.len() <= SERVERS_PER_REQUEST_MAX)?;
+        let names: Option<Vec<ServerName>> = items.iter().map(|item| ServerName::new(item.as_str()?).ok()).collect();
+        names.map(DistinctServers::new)
+    })
+}
+
+/// A note of the client's own.
+pub(super) fn metadata(description: &str) -> Parameter<Metadata> {
+    let allowed = format!("a JSON object of at most {METADATA_BYTES_MAX} bytes");
+    let schema = json!({"type": "object", "additionalProperties": true});
+    Parameter::new("metadata", description, allowed, schema, |value| {
+        let metadata = Metadata::new(value.as_object()?);
+        (metadata.as_json().len() <= METADATA_BYTES_MAX).then_some(metadata)
+    })
+}
+
+/// Any text, read by `read`.
+pub(super) fn text<T: 'static>(
+    name: &'static str,
+    description: &str,
+    allowed: &str,
+    read: impl Fn(&str) -> Option<T> + Send + Sync + 'static,
+) -> Parameter<T> {
+    Parameter::new(name, description, allowed.to_owned(), json!({"type": "string"}), move |value| read(value.as_str()?))
+}
+
+/// The start of a text, marked if that is not all of it.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(VALUE_CHARACTERS_SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// A parameter, whatever its type.
+pub(super) trait Described {
+    fn name(&self) -> &'static str;
+    fn is_required(&self) -> bool;
+    fn schema(&self) -> &Value;
+}
+
+impl<T> Described for Parameter<T> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn is_required(&self) -> bool {
+        self.is_required
+    }
+
+    fn schema(&self) -> &Value {
+        &self.schema
+    }
+}
+
+/// The input schema of a tool with these parameters.
+pub(super) fn input_schema(parameters: &[&dyn Described]) -> JsonObject {
+    let mut schema = JsonObject::new();
+    schema.insert("type".to_owned(), Value::from("object"));
+    if !parameters.is_empty() {
+        let properties: JsonObject =
+            parameters.iter().map(|parameter| (parameter.name().to_owned(), parameter.schema().clone())).collect();
+        schema.insert("properties".to_owned(), Value::Object(properties));
+        let required: Vec<_> = parameters.iter().filter(|p| p.is_required()).map(|p| p.name()).collect();
+        if !required.is_empty() {
+            schema.insert("required".to_owned(), Value::from(required));
+        }
+    }
+    schema.insert("additionalProperties".to_owned(), Value::from(false));
+    schema
+}
+
+/// The arguments of one call.
+pub(super) struct Arguments(JsonObject);
+
+impl Arguments {
+    /// Takes the arguments of a call to a tool with these parameters. One that is `null` counts as absent.
+    pub(super) fn new(given: Option<JsonObject>, parameters: &[&dyn Described]) -> Result<Self, ArgumentError> {
+        let given = given.unwrap_or_default();
+        let known = |name: &str| parameters.iter().any(|parameter| parameter.name() == name);
+        if let Some(name) = given.keys().find(|name| !known(name)) {
+            let names: Vec<&str> = parameters.iter().map(|parameter| parameter.name()).collect();
+            let advice = match nearest(name, names.iter().copied()) {
+                Some(near) => format!("did you mean {near}?"),
+                None if names.is_empty() => "this tool takes none".to_owned(),
+                None => format!("this tool takes {}", names.join(", ")),
+            };
+            return Err(ArgumentError::Unknown { name: shortened(name), advice });
+        }
+        Ok(Self(given))
+    }
+
+    /// The value of an argument, if it is given.
+    pub(super) fn optional<T>(&self, parameter: &Parameter<T>) -> Result<Option<T>, ArgumentError> {
+        let Some(value) = self.0.get(parameter.name).filter(|value| !value.is_null()) else { return Ok(None) };
+        match (parameter.read)(value) {
+            Some(read) => Ok(Some(read)),
+            None => Err(ArgumentError::NotAllowed {
+                name: parameter.name,
+                value: shortened(&value.to_string()),
+                allowed: parameter.allowed.clone(),
+            }),
+        }
+    }
+
+    /// The value of an argument that must be given.
+    pub(super) fn required<T>(&self, parameter: &Parameter<T>) -> Result<T, ArgumentError> {
+        self.optional(parameter)?
+            .ok_or_else(|| ArgumentError::Missing { name: parameter.name, allowed: parameter.allowed.clone() })
+    }
+}

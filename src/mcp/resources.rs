@@ -1,0 +1,121 @@
+//! Resources: the capacity, the plan and each allocation, as documents that can be read and watched.
+
+use super::results::{AllocationResult, CapacityResult};
+use crate::core::AllocationId;
+use crate::engine::{EngineError, EngineHandle};
+use crate::planning::Plan;
+use rmcp::ErrorData;
+use rmcp::model::{ReadResourceResult, Resource, ResourceContents, ResourceTemplate};
+use serde::Serialize;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+const CAPACITY: &str = "cluster://capacity";
+const PLAN: &str = "cluster://plan";
+const ALLOCATIONS: &str = "cluster://allocations/";
+const MIME_TYPE: &str = "application/json";
+
+/// Which resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ResourceUri {
+    Capacity,
+    Plan,
+    Allocation(AllocationId),
+}
+
+/// A URI that is none of ours.
+pub(super) struct UnknownUri;
+
+impl FromStr for ResourceUri {
+    type Err = UnknownUri;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            CAPACITY => Ok(Self::Capacity),
+            PLAN => Ok(Self::Plan),
+            _ => {
+                let id = text.strip_prefix(ALLOCATIONS).ok_or(UnknownUri)?;
+                id.parse().map(Self::Allocation).map_err(|_| UnknownUri)
+            }
+        }
+    }
+}
+
+impl fmt::Display for ResourceUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Capacity => f.write_str(CAPACITY),
+            Self::Plan => f.write_str(PLAN),
+            Self::Allocation(id) => write!(f, "{ALLOCATIONS}{id}"),
+        }
+    }
+}
+
+/// The resources that can be listed. Allocations are reached by their template.
+pub(super) fn listed() -> Vec<Resource> {
+    vec![
+        Resource::new(CAPACITY, "capacity")
+            .with_title("Capacity")
+            .with_description("Workers, CPU and memory: total, leased and available. The same as get_capacity.")
+            .with_mime_type(MIME_TYPE),
+        Resource::new(PLAN, "plan")
+            .with_title("Plan")
+            .with_description(
+                "What the planner would do with the number of workers, with the figures and reasons for it.",
+            )
+            .with_mime_type(MIME_TYPE),
+    ]
+}
+
+/// The templates of resources.
+pub(super) fn templates() -> Vec<ResourceTemplate> {
+    vec![
+        ResourceTemplate::new(format!("{ALLOCATIONS}{{allocation_id}}"), "allocation")
+            .with_title("Allocation")
+            .with_description("One allocation. The same as get_allocation.")
+            .with_mime_type(MIME_TYPE),
+    ]
+}
+
+/// Reads a resource.
+///
+/// # Errors
+/// `-32602` if there is none at this URI; `-32603` if the engine has ended.
+pub(super) async fn read(
+    engine: &EngineHandle,
+    plan: &watch::Receiver<Option<Arc<Plan>>>,
+    uri: &str,
+) -> Result<ReadResourceResult, ErrorData> {
+    let text = match uri.parse() {
+        Ok(ResourceUri::Capacity) => json(&CapacityResult::from(&engine.capacity().await.map_err(ended)?.value))?,
+        Ok(ResourceUri::Plan) => {
+            let plan = plan.borrow().clone();
+            json(&*plan.ok_or_else(|| not_found(uri))?)?
+        }
+        Ok(ResourceUri::Allocation(id)) => {
+            let reading = engine.allocation(id).await.map_err(ended)?;
+            json(&AllocationResult::from(&reading.ok_or_else(|| not_found(uri))?))?
+        }
+        Err(UnknownUri) => return Err(not_found(uri)),
+    };
+    Ok(ReadResourceResult::new(vec![ResourceContents::text(text, uri).with_mime_type(MIME_TYPE)]))
+}
+
+fn json<T: Serialize>(value: &T) -> Result<String, ErrorData> {
+    serde_json::to_string(value).map_err(|error| ErrorData::internal_error(error.to_string(), None))
+}
+
+fn ended(error: EngineError) -> ErrorData {
+    ErrorData::internal_error(error.to_string(), None)
+}
+
+/// The error for a URI at which there is nothing.
+pub(super) fn not_found(uri: &str) -> ErrorData {
+    let shown: String = uri.chars().take(100).collect();
+    ErrorData::invalid_params(
+        format!("there is no resource {shown}: there are {CAPACITY}, {PLAN} and {ALLOCATIONS}{{allocation_id}}"),
+        None,
+    )
+}

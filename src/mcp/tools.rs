@@ -1,0 +1,203 @@
+//! The tools, by toolset. Each tool is a file that states its description, its arguments and what it does.
+
+mod cleanup_expired;
+mod get_allocation;
+mod get_capacity;
+mod list_allocations;
+mod release_resources;
+mod renew_allocation;
+mod request_resources;
+
+use super::arguments::{ArgumentError, Described, input_schema};
+use super::results::output_schema;
+use super::server::ServerOptions;
+use super::transport::Call;
+use crate::config::{Toolset, nearest};
+use crate::core::Denied;
+use crate::engine::{EngineError, EngineHandle};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::ErrorData;
+use rmcp::model::{CallToolResult, ContentBlock, JsonObject, Tool, ToolAnnotations};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Why a tool did not do as asked: told to the model as a result, so that it can mend its call.
+#[derive(Debug, Error)]
+pub(super) enum ToolError {
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("Allocation {0} not found")]
+    NotFound(String),
+}
+
+/// An answer that can become a result: the same JSON once as data and once as text.
+pub(super) struct Answer {
+    structured: serde_json::Value,
+    text: String,
+}
+
+impl Answer {
+    pub(super) fn new<T: Serialize>(result: &T) -> Result<Self, ToolError> {
+        // Our own results always have a JSON form; a fault here is ours and is told as one.
+        let fault = |_| ToolError::Engine(EngineError::Fault);
+        Ok(Self {
+            structured: serde_json::to_value(result).map_err(fault)?,
+            text: serde_json::to_string(result).map_err(fault)?,
+        })
+    }
+}
+
+/// What a tool is given for one call.
+pub(super) struct Invocation {
+    pub(super) engine: EngineHandle,
+    pub(super) arguments: Option<JsonObject>,
+    /// The call as the transport knows it; absent where no transport of ours carries it.
+    pub(super) call: Option<Call>,
+}
+
+/// What an MCP client may assume of a tool before it calls it.
+struct Hints {
+    is_read_only: bool,
+    is_destructive: bool,
+    is_idempotent: bool,
+}
+
+trait Run: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn describe(&self) -> Tool;
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>>;
+}
+
+/// The definition of a tool as clients see it.
+fn definition<T: JsonSchema>(
+    name: &'static str,
+    title: &str,
+    description: &'static str,
+    parameters: &[&dyn Described],
+    hints: &Hints,
+) -> Tool {
+    let annotations = ToolAnnotations::with_title(title)
+        .read_only(hints.is_read_only)
+        .destructive(hints.is_destructive)
+        .idempotent(hints.is_idempotent)
+        .open_world(false);
+    Tool::new(name, description, Arc::new(input_schema(parameters)))
+        .with_title(title)
+        .with_raw_output_schema(Arc::new(output_schema::<T>()))
+        .with_annotations(annotations)
+}
+
+/// The tools that are on.
+pub(super) struct Tools {
+    tools: Vec<Arc<dyn Run>>,
+    definitions: Vec<Tool>,
+    /// Tools that are off, with the toolset that has them.
+    off: Vec<(&'static str, &'static str)>,
+}
+
+impl Tools {
+    pub(super) fn new(options: &ServerOptions) -> Self {
+        let mut tools: Vec<Arc<dyn Run>> = Vec::new();
+        let mut off = Vec::new();
+        for (name, toolset) in Toolset::ALL {
+            let of_set: Vec<Arc<dyn Run>> = match toolset {
+                Toolset::Allocation => vec![
+                    Arc::new(request_resources::RequestResources::new(options)),
+                    Arc::new(release_resources::ReleaseResources::new()),
+                    Arc::new(get_capacity::GetCapacity),
+                    Arc::new(get_allocation::GetAllocation::new()),
+                    Arc::new(list_allocations::ListAllocations::new()),
+                    Arc::new(cleanup_expired::CleanupExpired),
+                ],
+                Toolset::Leases => vec![Arc::new(renew_allocation::RenewAllocation::new(options))],
+            };
+            if options.toolsets.contains(toolset) {
+                tools.extend(of_set);
+            } else {
+                off.extend(of_set.iter().map(|tool| (tool.name(), *name)));
+            }
+        }
+        let definitions = tools.iter().map(|tool| tool.describe()).collect();
+        Self { tools, definitions, off }
+    }
+
+    pub(super) fn definitions(&self) -> &[Tool] {
+        &self.definitions
+    }
+
+    /// Calls a tool. A tool that panics is an error to its caller and to nobody else.
+    pub(super) async fn call(&self, name: &str, invocation: Invocation) -> Result<CallToolResult, ErrorData> {
+        let tool = self.tools.iter().find(|tool| tool.name() == name).ok_or_else(|| self.unknown(name))?;
+        // The transport answers for a handler that panics unless somebody still holds the call: here, us.
+        let call = invocation.call.clone();
+        let result = contained(name, Arc::clone(tool).run(invocation)).await;
+        drop(call);
+        Ok(result)
+    }
+
+    fn unknown(&self, name: &str) -> ErrorData {
+        let shown: String = name.chars().take(60).collect();
+        let known: Vec<&'static str> = self.tools.iter().map(|tool| tool.name()).collect();
+        let message = match self.off.iter().find(|(tool, _)| *tool == name) {
+            Some((tool, set)) => {
+                format!(
+                    "tool {tool} is in the toolset {set}, which is off: start the server with --toolsets all or --toolsets …,{set}"
+                )
+            }
+            None => match nearest(name, known.iter().copied()) {
+                Some(near) => format!("unknown tool {shown}: did you mean {near}?"),
+                None => format!("unknown tool {shown}: there are {}", known.join(", ")),
+            },
+        };
+        ErrorData::invalid_params(message, None)
+    }
+}
+
+/// What a tool's future comes to, whatever it comes to.
+async fn contained(name: &str, run: BoxFuture<'_, Result<Answer, ToolError>>) -> CallToolResult {
+    let error = match AssertUnwindSafe(run).catch_unwind().await {
+        Ok(Ok(Answer { structured, text })) => {
+            let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
+            result.structured_content = Some(structured);
+            return result;
+        }
+        Ok(Err(error)) => error,
+        Err(_) => {
+            tracing::error!(tool = name, "a tool panicked; its caller gets an error");
+            ToolError::Engine(EngineError::Fault)
+        }
+    };
+    // Text only: some clients hold structured content of an error against the schema of a success.
+    let text = serde_json::json!({"status": "error", "error": error.to_string()}).to_string();
+    CallToolResult::error(vec![ContentBlock::text(text)])
+}
+
+/// The denial of an id that no allocation can have.
+fn not_found(text: String) -> ToolError {
+    ToolError::NotFound(text)
+}
+
+/// The denial of an id that no allocation has.
+fn unknown_allocation(allocation: crate::core::AllocationId) -> ToolError {
+    ToolError::Engine(EngineError::Denied(Denied::UnknownAllocation(allocation)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tool_that_panics_is_an_error_result() {
+        let result = contained("test", async { panic!("on purpose") }.boxed()).await;
+        assert_eq!(result.is_error, Some(true));
+        assert_eq!(result.structured_content, None);
+        let text = serde_json::to_value(&result.content).expect("JSON")[0]["text"].to_string();
+        assert!(text.contains("internal error"), "{text}");
+    }
+}
