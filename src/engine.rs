@@ -390,3 +390,6 @@ fn change_of(events: &[Recorded]) -> Option<Change> {
     }
     (change.capacity || !change.allocations.is_empty()).then_some(change)
 }
+
+#[cfg(test)]
+mod tests;

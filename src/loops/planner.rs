@@ -82,3 +82,85 @@ async fn plan_once(
     shown.send_replace(Some(Arc::new(plan)));
     carried_out.map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{
+        CpuMillis, DistinctServers, JobId, Limits, MemoryMb, Metadata, Millis, Priority, Request, Resources,
+        TtlSeconds, WorkerSize,
+    };
+    use crate::engine::{Engine, EngineOptions};
+    use crate::planning::{Bounds, Policy};
+
+    fn start(workers: u64) -> EngineHandle {
+        let (engine, handle) = Engine::new(EngineOptions {
+            capacity: Resources {
+                cpu_millis: CpuMillis::from_millis(100_000),
+                memory_mb: MemoryMb(1_000_000),
+                workers,
+            },
+            worker_size: WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) },
+            limits: Limits::default(),
+            history_age: Millis::from_seconds(60),
+        })
+        .expect("books that can be set up");
+        tokio::spawn(engine.run());
+        handle
+    }
+
+    fn request(workers: u64) -> Request {
+        Request {
+            job: JobId::new("job").expect("a name"),
+            servers: DistinctServers::default(),
+            workers,
+            priority: Priority::Normal,
+            ttl_seconds: TtlSeconds::new(3_600).expect("a time to live"),
+            request_id: None,
+            metadata: Metadata::empty(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_busy_cluster_grows_and_an_idle_one_shrinks() {
+        let engine = start(4);
+        let policy = Policy { cooldown: Millis(0), ..Policy::BALANCED };
+        let mut planner = Planner::new(policy, Bounds { workers_min: 2, workers_max: 10 });
+        let mut last = Last::default();
+        let (show, shown) = watch::channel(None);
+        let workers = async || engine.capacity().await.expect("a running engine").value.total.workers;
+
+        let grant = engine.request(request(4)).await.expect("room");
+        assert!(engine.request(request(1)).await.is_err());
+        plan_once(&engine, &mut planner, &mut last, &show).await.expect("a plan");
+        assert_eq!(workers().await, 6, "4 leased workers at 70 %");
+        let plan = shown.borrow().clone().expect("a plan");
+        assert_eq!((plan.action, plan.target_workers, plan.refused_requests), (Action::ScaleUp, 6, 1));
+
+        engine.request(request(1)).await.expect("room, now that there is more");
+        engine.release(grant.view.allocation.reservation.allocation).await.expect("a lease");
+        plan_once(&engine, &mut planner, &mut last, &show).await.expect("a plan");
+        assert_eq!(workers().await, 2, "1 leased worker at 70 %");
+        let plan = shown.borrow().clone().expect("a plan");
+        assert_eq!((plan.action, plan.granted_requests, plan.refused_requests), (Action::ScaleDown, 1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_loop_plans_at_once_and_then_every_period() {
+        let engine = start(4);
+        let (show, mut shown) = watch::channel(None::<Arc<Plan>>);
+        let planner = Planner::new(Policy::BALANCED, Bounds { workers_min: 4, workers_max: 4 });
+        let start = tokio::time::Instant::now();
+        let looking = async {
+            for expected_seconds in [0, 30, 60] {
+                shown.changed().await.expect("a planner");
+                assert_eq!(start.elapsed(), Duration::from_secs(expected_seconds));
+                assert_eq!(shown.borrow().as_ref().expect("a plan").action, Action::Hold);
+            }
+        };
+        tokio::select! {
+            () = looking => {}
+            () = plan_capacity(engine, planner, Duration::from_secs(30), show) => panic!("the loop ended"),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The engine through its handle.
+
+use super::handle::EXPIRED_NAMED_MAX;
+use super::*;
+use crate::core::{
+    CpuMillis, DistinctServers, Filter, JobId, MemoryMb, Metadata, Priority, RequestId, ServerName, State, TtlSeconds,
+};
+use message::{Grant, Listing};
+
+fn start() -> EngineHandle {
+    let (engine, handle) = Engine::new(EngineOptions {
+        capacity: Resources { cpu_millis: CpuMillis::from_millis(16_000), memory_mb: MemoryMb(32_768), workers: 10 },
+        worker_size: WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) },
+        limits: Limits::default(),
+        history_age: Millis::from_seconds(86_400),
+    })
+    .expect("books that can be set up");
+    tokio::spawn(engine.run());
+    handle
+}
+
+fn request(job: &str, workers: u64) -> Request {
+    Request {
+        job: JobId::new(job).expect("a name"),
+        servers: DistinctServers::new([ServerName::new("filesystem").expect("a name")]),
+        workers,
+        priority: Priority::Normal,
+        ttl_seconds: TtlSeconds::new(3_600).expect("a time to live"),
+        request_id: None,
+        metadata: Metadata::empty(),
+    }
+}
+
+fn keyed(job: &str, workers: u64, key: &str) -> Request {
+    Request { request_id: Some(RequestId::new(key).expect("a name")), ..request(job, workers) }
+}
+
+fn id(grant: &Grant) -> AllocationId {
+    grant.view.allocation.reservation.allocation
+}
+
+async fn leased(engine: &EngineHandle) -> u64 {
+    engine.capacity().await.expect("a running engine").value.leased.workers
+}
+
+async fn refused(engine: &EngineHandle, request: Request) -> Refusal {
+    match engine.request(request).await {
+        Err(EngineError::Refused(refusal)) => *refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// Job and state of each entry, page by page.
+async fn listed(engine: &EngineHandle, filter: Filter, limit: usize) -> Vec<Vec<(String, State)>> {
+    let mut pages = Vec::new();
+    let mut after = Place::default();
+    loop {
+        let page = engine.list(Listing { filter: filter.clone(), after, limit }).await.expect("a running engine");
+        let entry = |record: &Record| match record {
+            Record::Allocation(view) => (view.allocation.reservation.job.to_string(), view.allocation.state()),
+            Record::Refusal(refusal) => (refusal.job.to_string(), State::Failed),
+        };
+        pages.push(page.entries.iter().map(entry).collect());
+        match page.next {
+            Some(next) => after = next,
+            None => {
+                let entries: usize = pages.iter().map(Vec::len).sum();
+                assert_eq!(page.total, entries as u64, "the total is not what the pages hold");
+                return pages;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn messages_sent_together_take_effect_in_order() {
+    let engine = start();
+    let grant = engine.request(request("a", 10)).await.expect("room");
+    // All polled in one go, so that they form one batch: the second request finds what the release freed.
+    let (full, released, granted, read) = tokio::join!(
+        engine.request(request("b", 1)),
+        engine.release(id(&grant)),
+        engine.request(request("c", 10)),
+        engine.capacity(),
+    );
+    assert!(matches!(full, Err(EngineError::Refused(_))), "{full:?}");
+    assert!(matches!(released, Ok(Released::Now(_))), "{released:?}");
+    assert!(granted.is_ok_and(|grant| grant.is_new));
+    assert_eq!(read.expect("a running engine").value.leased.workers, 10);
+}
+
+#[tokio::test]
+async fn a_roll_back_takes_a_grant_back_and_nothing_else() {
+    let engine = start();
+    let kept = engine.request(request("a", 2)).await.expect("room");
+    let undone = engine.request(request("b", 3)).await.expect("room");
+    engine.roll_back(id(&undone));
+    engine.roll_back(id(&undone));
+    engine.roll_back(AllocationId::from_draw(0));
+    assert_eq!(leased(&engine).await, 2);
+    let record = engine.allocation(id(&undone)).await.expect("a running engine").expect("a record");
+    let Record::Allocation(view) = record.value else { panic!("not an allocation") };
+    assert!(matches!(view.allocation.phase, crate::core::Phase::Released { reason: EndReason::Cancelled, .. }));
+    assert!(matches!(engine.release(id(&kept)).await, Ok(Released::Now(_))));
+}
+
+#[tokio::test]
+async fn a_repeat_is_known_as_one() {
+    let engine = start();
+    let first = engine.request(keyed("a", 2, "key")).await.expect("room");
+    let again = engine.request(keyed("a", 2, "key")).await.expect("the same grant");
+    assert!(first.is_new && !again.is_new);
+    assert_eq!(id(&first), id(&again));
+    let other = engine.request(keyed("a", 3, "key")).await;
+    assert!(matches!(other, Err(EngineError::Denied(Denied::RequestIdReused { .. }))), "{other:?}");
+    assert_eq!(leased(&engine).await, 2);
+    let demand = engine.demand().await.expect("a running engine").value;
+    assert_eq!((demand.granted, demand.refused), (1, 0), "a repeat is no demand");
+}
+
+#[tokio::test]
+async fn refusals_are_remembered_up_to_a_bound() {
+    let engine = start();
+    let first = refused(&engine, request("first", 11)).await;
+    let read = engine.allocation(first.allocation).await.expect("a running engine").map(|reading| reading.value);
+    assert_eq!(read, Some(Record::Refusal(Box::new(first.clone()))));
+    let held = engine.release(first.allocation).await;
+    assert_eq!(held, Err(EngineError::NothingHeld(first.allocation)));
+
+    for _ in 1..REFUSALS_MAX {
+        refused(&engine, request("more", 11)).await;
+    }
+    assert!(engine.allocation(first.allocation).await.expect("a running engine").is_some());
+    refused(&engine, request("last", 11)).await;
+    assert_eq!(engine.allocation(first.allocation).await.expect("a running engine"), None);
+    let failed = Filter { state: Some(State::Failed), job: None };
+    assert_eq!(listed(&engine, failed, 2_000).await[0].len(), REFUSALS_MAX);
+}
+
+#[tokio::test]
+async fn lists_have_grants_and_refusals_in_the_order_in_which_they_came() {
+    let engine = start();
+    refused(&engine, request("r1", 11)).await;
+    let a = engine.request(request("a", 1)).await.expect("room");
+    refused(&engine, request("r2", 11)).await;
+    refused(&engine, request("a", 11)).await;
+    engine.request(request("b", 1)).await.expect("room");
+    engine.release(id(&a)).await.expect("a lease");
+    refused(&engine, request("r3", 11)).await;
+
+    let all = [
+        ("r1", State::Failed),
+        ("a", State::Released),
+        ("r2", State::Failed),
+        ("a", State::Failed),
+        ("b", State::Active),
+        ("r3", State::Failed),
+    ]
+    .map(|(job, state)| (job.to_owned(), state));
+    for limit in 1..=7 {
+        let pages = listed(&engine, Filter::default(), limit).await;
+        assert!(pages.iter().all(|page| page.len() <= limit));
+        assert_eq!(pages.concat(), all, "in pages of {limit}");
+    }
+    let of_job = Filter { state: None, job: Some(JobId::new("a").expect("a name")) };
+    assert_eq!(listed(&engine, of_job, 1).await.concat(), [all[1].clone(), all[3].clone()]);
+    let released = Filter { state: Some(State::Released), job: None };
+    assert_eq!(listed(&engine, released, 1).await.concat(), [all[1].clone()]);
+}
+
+#[tokio::test]
+async fn changes_name_what_they_touched() {
+    let engine = start();
+    let mut changes = engine.changes();
+    let grant = engine.request(request("a", 1)).await.expect("room");
+    let granted = changes.recv().await.expect("a change");
+    assert_eq!(*granted, Change { capacity: true, allocations: BTreeSet::from([id(&grant)]) });
+    engine.renew(id(&grant), None, None).await.expect("a live lease");
+    let renewed = changes.recv().await.expect("a change");
+    assert_eq!(*renewed, Change { capacity: false, allocations: BTreeSet::from([id(&grant)]) });
+    engine.set_workers(12).await.expect("room");
+    let grown = changes.recv().await.expect("a change");
+    assert_eq!(*grown, Change { capacity: true, allocations: BTreeSet::new() });
+}
+
+#[tokio::test]
+async fn capacity_is_never_set_below_what_is_leased() {
+    let engine = start();
+    engine.request(request("a", 6)).await.expect("room");
+    let denied = engine.set_workers(5).await;
+    assert!(matches!(denied, Err(EngineError::Denied(Denied::BelowLeased { .. }))), "{denied:?}");
+    engine.set_workers(6).await.expect("as many as are leased");
+    let refusal = refused(&engine, request("b", 1)).await;
+    assert_eq!(refusal.error, "Insufficient workers: requested 1, available 0");
+}
+
+#[tokio::test]
+async fn a_sweep_names_so_many_and_counts_all() {
+    let (mut engine, handle) = {
+        let (engine, handle) = Engine::new(EngineOptions {
+            capacity: Resources::default(),
+            worker_size: WorkerSize { cpu_millis: CpuMillis::default(), memory_mb: MemoryMb(0) },
+            limits: Limits::default(),
+            history_age: Millis(0),
+        })
+        .expect("books that can be set up");
+        (engine, handle)
+    };
+    // Leases of a second that were granted an hour ago.
+    let long_ago = engine.now().before(Millis::from_seconds(3_600));
+    engine.cluster = Cluster::default();
+    let setup = Command::SetCapacity { node: NodeId::local(), capacity: Resources::default() };
+    engine.execute(long_ago, &setup).expect("a capacity");
+    let leases = EXPIRED_NAMED_MAX + 5;
+    for draw in 0..leases as u64 {
+        let request = Request { ttl_seconds: TtlSeconds::new(1).expect("a time to live"), ..request("a", 0) };
+        let command = Command::Request { request: Box::new(request), worker_size: engine.worker_size, draw };
+        engine.execute(long_ago, &command).expect("room");
+    }
+    engine.commit();
+    tokio::spawn(engine.run());
+    let expired = handle.sweep().await.expect("a running engine");
+    assert_eq!((expired.named.len(), expired.count), (EXPIRED_NAMED_MAX, leases as u64));
+    assert_eq!(handle.sweep().await.expect("a running engine"), Expired::default());
+}
+
+#[tokio::test]
+async fn without_its_engine_a_handle_says_so() {
+    let (engine, handle) = Engine::new(EngineOptions {
+        capacity: Resources::default(),
+        worker_size: WorkerSize { cpu_millis: CpuMillis::default(), memory_mb: MemoryMb(0) },
+        limits: Limits::default(),
+        history_age: Millis(0),
+    })
+    .expect("books that can be set up");
+    drop(engine);
+    assert_eq!(handle.capacity().await, Err(EngineError::Stopped));
+    handle.roll_back(AllocationId::from_draw(1));
+}
