@@ -48,8 +48,8 @@ impl Drop for LogGuard {
 
 /// Starts logging for the whole process, panics included.
 ///
-/// Lines of this crate are written from `level` on. Other crates are heard from `warn` on, or from `level` on where that is
-/// quieter; at `debug` and `trace` they are heard like this one.
+/// Lines of this crate are written from `level` on. Other crates are heard at `debug` and `trace` like this one, and only
+/// with their errors otherwise: rmcp warns of each error reply with its text, which may repeat what a client sent.
 ///
 /// # Errors
 /// The writing thread cannot be started, or logging was started before.
@@ -76,7 +76,7 @@ fn subscriber(level: LogLevel, format: LogFormat, writer: QueueWriter) -> Box<dy
 fn targets(level: LogLevel) -> Targets {
     let ours = filter(level);
     let others = match level {
-        LogLevel::Info => LevelFilter::WARN,
+        LogLevel::Info | LogLevel::Warn => LevelFilter::ERROR,
         _ => ours,
     };
     Targets::new().with_default(others).with_target(OUR_TARGET, ours)

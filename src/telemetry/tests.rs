@@ -135,12 +135,12 @@ fn a_json_line_is_one_object() {
 }
 
 #[test]
-fn other_crates_are_heard_from_warn_on_unless_debugging() {
+fn other_crates_are_heard_only_with_errors_unless_debugging() {
     let cases = [
         (LogLevel::Off, [None, None]),
         (LogLevel::Error, [Some(Level::ERROR), Some(Level::ERROR)]),
-        (LogLevel::Warn, [Some(Level::WARN), Some(Level::WARN)]),
-        (LogLevel::Info, [Some(Level::INFO), Some(Level::WARN)]),
+        (LogLevel::Warn, [Some(Level::WARN), Some(Level::ERROR)]),
+        (LogLevel::Info, [Some(Level::INFO), Some(Level::ERROR)]),
         (LogLevel::Debug, [Some(Level::DEBUG), Some(Level::DEBUG)]),
         (LogLevel::Trace, [Some(Level::TRACE), Some(Level::TRACE)]),
     ];
