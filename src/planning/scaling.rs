@@ -196,7 +196,11 @@ impl Planner {
         let Bounds { workers_min, workers_max } = self.bounds;
         let mut target = wanted.clamp(workers_min, workers_max);
         if target != wanted {
-            plan.reasons.push(format!("{wanted} is outside of {workers_min} to {workers_max} workers"));
+            plan.reasons.push(if workers_min == workers_max {
+                format!("min_workers and max_workers are both {workers_min}: the number is fixed")
+            } else {
+                format!("{wanted} would be wanted, and {workers_min} to {workers_max} are allowed")
+            });
         }
         if target < seen.workers_held {
             target = seen.workers_held.min(seen.workers_total);
@@ -258,8 +262,8 @@ mod tests {
         check(&p, &seen(10, 8, 0), Action::Hold, 10, &["80 % of the workers are leased, between 20 % and 80 %"]);
         check(&p, &seen(10, 2, 0), Action::Hold, 10, &["between"]);
         check(&p, &seen(10, 1, 0), Action::ScaleDown, 2, &["10 % of the workers are leased, under 20 %"]);
-        check(&p, &seen(10, 0, 0), Action::ScaleDown, 2, &["0 is outside of 2 to 40 workers"]);
-        check(&p, &seen(40, 40, 0), Action::Hold, 40, &["outside of 2 to 40"]);
+        check(&p, &seen(10, 0, 0), Action::ScaleDown, 2, &["0 would be wanted, and 2 to 40 are allowed"]);
+        check(&p, &seen(40, 40, 0), Action::Hold, 40, &["58 would be wanted, and 2 to 40 are allowed"]);
         check(&p, &seen(0, 0, 0), Action::ScaleUp, 2, &[]);
     }
 
@@ -270,7 +274,7 @@ mod tests {
 
     #[test]
     fn equal_bounds_hold() {
-        check(&planner(10, 10), &seen(10, 10, 9), Action::Hold, 10, &["15 is outside of 10 to 10 workers"]);
+        check(&planner(10, 10), &seen(10, 10, 9), Action::Hold, 10, &["both 10: the number is fixed"]);
         check(&planner(10, 10), &seen(10, 0, 0), Action::Hold, 10, &[]);
     }
 

@@ -1,0 +1,84 @@
+//! What the examples share: starting the real server as an MCP client does, and calling its tools.
+
+use anyhow::{Context, anyhow, bail, ensure};
+use rmcp::model::{CallToolRequestParams, ProtocolVersion};
+use rmcp::service::RunningService;
+use rmcp::transport::TokioChildProcess;
+use rmcp::{ClientLifecycleMode, ClientServiceExt, RoleClient};
+use serde_json::Value;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The name of the server's binary.
+const SERVER: &str = env!("CARGO_PKG_NAME");
+
+/// Starts the server with these options and connects to it. Only its warnings are shown.
+///
+/// # Errors
+/// If the server cannot be built or started, or does not answer.
+pub(crate) async fn start(options: &[&str]) -> anyhow::Result<RunningService<RoleClient, ()>> {
+    let mut command = tokio::process::Command::new(build_server()?);
+    command.args(["--log-level", "warn"]).args(options);
+    // The settings are those that the example gives, whatever the environment says.
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("CORTEX_") {
+            command.env_remove(name);
+        }
+    }
+    let child = TokioChildProcess::new(command).with_context(|| format!("{SERVER} could not be started"))?;
+    // The newest protocol that both sides speak.
+    let lifecycle = ClientLifecycleMode::Auto {
+        preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+        legacy_version: Some(ProtocolVersion::V_2025_11_25),
+    };
+    ().serve_with_lifecycle(child, lifecycle).await.with_context(|| format!("{SERVER} did not answer"))
+}
+
+/// Calls a tool and gives its answer.
+///
+/// # Errors
+/// What the server has against the call, such as a bad argument. A request that is refused for want of room is no error: its
+/// answer has the status `failed`.
+pub(crate) async fn call(
+    client: &rmcp::Peer<RoleClient>,
+    tool: &'static str,
+    arguments: Value,
+) -> anyhow::Result<Value> {
+    let Value::Object(arguments) = arguments else { bail!("the arguments of {tool} are {arguments}: give an object") };
+    let result = client.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments)).await?;
+    if result.is_error == Some(true) {
+        // An error comes as text, which is JSON with the reason in it.
+        let text = result.content.first().and_then(|content| content.as_text()).map_or("", |content| &content.text);
+        let error: Value = serde_json::from_str(text).with_context(|| format!("{tool} answered {text}"))?;
+        bail!("{}", error["error"].as_str().unwrap_or(text));
+    }
+    result.structured_content.ok_or_else(|| anyhow!("{tool} answered without structured content"))
+}
+
+/// Builds the server, if it is not up to date, and says where it is: beside the folder of this example.
+fn build_server() -> anyhow::Result<PathBuf> {
+    let example = env::current_exe().context("the path of this example is unknown")?;
+    // …/target/debug/examples/quickstart
+    let mut folders = example.ancestors().skip(2);
+    let (Some(profile_folder), Some(target)) = (folders.next(), folders.next()) else {
+        bail!("{} is not in the folder where cargo puts examples", example.display());
+    };
+    let profile = match profile_folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--bin", SERVER])
+        // Together with the example, so that both are built with the same features and nothing is compiled twice.
+        .args(["--example", env!("CARGO_BIN_NAME"), "--profile", profile])
+        .arg("--manifest-path")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(target)
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("{} could not be started", env!("CARGO")))?;
+    ensure!(status.success(), "{SERVER} could not be built: cargo ended with {status}");
+    Ok(profile_folder.join(SERVER).with_extension(env::consts::EXE_EXTENSION))
+}
