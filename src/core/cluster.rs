@@ -3,7 +3,7 @@
 //! [`Cluster::apply`] is the only thing that changes them, one event at a time. What decides on events is in `decide`,
 //! what reads the books is in `view`, and what must hold between events is in `check`.
 
-use super::allocation::{Allocation, Phase, Reservation};
+use super::allocation::{Allocation, Phase, Reservation, State};
 use super::event::{Event, Limits, Recorded};
 use super::ids::{AllocationId, FencingToken, JobId, NodeId, RequestId, ServerInstanceId, ServerName, WorkerNumber};
 use super::ports::{Port, PortBook};
@@ -155,6 +155,7 @@ impl Cluster {
             }
             Event::Releasing { allocation, reason } => {
                 self.reschedule(*allocation, |lease| {
+                    assert_ne!(lease.state(), State::Releasing, "{allocation} is being released already");
                     lease.phase = Phase::Releasing { activated_at: lease.activated_at(), reason: *reason };
                 });
             }

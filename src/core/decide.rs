@@ -10,6 +10,8 @@ use super::room::Room;
 use super::time::{Millis, Timestamp, TtlSeconds};
 use super::units::{Resources, WorkerSize};
 use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::mem::discriminant;
 use std::sync::Arc;
 
 /// How long a reservation may stay without being activated.
@@ -34,7 +36,7 @@ impl Cluster {
             }
             Command::Sweep { leases_max } => Ok(self.sweep(now, *leases_max)),
             Command::TrimHistory { older_than } => Ok(self.trim_history(now, *older_than)),
-            Command::NoteOutage { since, grace } => Ok(self.note_outage(*since, *grace)),
+            Command::NoteOutage { since, grace } => Ok(self.note_outage(now, *since, *grace)),
         }
     }
 
@@ -68,7 +70,7 @@ impl Cluster {
         }
 
         let (node_id, node) = self.nodes.first_key_value().ok_or(Denied::NoNode)?;
-        let mut room = Room::new(self, node, request, size);
+        let mut room = Room::new(self, (node_id, node), request, size);
         let reclaimed = self.make_room(now, &mut room)?;
 
         let mut events = Vec::with_capacity(2 * reclaimed.len() + 2);
@@ -88,19 +90,37 @@ impl Cluster {
             return Err(Denied::NoRoom { shortage, retry_at: self.retry_at(now, room) });
         }
         let mut reclaimed = Vec::new();
-        for lease in self.overdue(now) {
-            if !Room::is_helped_by(shortage, lease) {
-                continue;
-            }
+        let mut overdue = self.overdue(now);
+        // A lease passed over for one shortage may be what a later one needs: these are older, so they are tried first.
+        let mut passed_over: VecDeque<&Allocation> = VecDeque::new();
+        let mut looks_back = false;
+        loop {
+            let helps = |lease: &&Allocation| room.is_helped_by(shortage, lease);
+            let place = if looks_back { passed_over.iter().position(helps) } else { None };
+            let older = place.and_then(|place| passed_over.remove(place));
+            // While the shortage stays of one kind, what did not help before does not help now.
+            looks_back = older.is_some();
+            let next = older.or_else(|| {
+                overdue.by_ref().find(|lease| {
+                    let is_helped = room.is_helped_by(shortage, lease);
+                    if !is_helped {
+                        passed_over.push_back(lease);
+                    }
+                    is_helped
+                })
+            });
+            // All of them together make room, as was seen above; if that were wrong, a refusal still keeps the books sound.
+            let Some(lease) = next else { return Err(Denied::NoRoom { shortage, retry_at: None }) };
             room.give_back(lease);
             reclaimed.push(lease);
             match room.shortage() {
-                Some(other) => shortage = other,
+                Some(other) => {
+                    looks_back |= discriminant(&other) != discriminant(&shortage);
+                    shortage = other;
+                }
                 None => return Ok(reclaimed),
             }
         }
-        // A lease passed over for one shortage may be what a later one needs; by then all overdue leases are to go.
-        Ok(self.overdue(now).collect())
     }
 
     /// The leases past their deadline, the longest overdue first.
@@ -131,7 +151,8 @@ impl Cluster {
         reclaimed: &[&Allocation],
     ) -> Reservation {
         // With the reclaimed leases gone, some ports and servers are: a view of the node as it will be then.
-        let node = if reclaimed.is_empty() { Cow::Borrowed(node) } else { Cow::Owned(without(node, reclaimed)) };
+        let node =
+            if reclaimed.is_empty() { Cow::Borrowed(node) } else { Cow::Owned(without(node_id, node, reclaimed)) };
         let mut ports: Vec<Port> = Vec::with_capacity(usize::try_from(request.workers).unwrap_or(0));
         ports.extend(node.ports.choose(Purpose::Worker, request.workers));
 
@@ -225,9 +246,12 @@ impl Cluster {
         done(due.then_some(Event::HistoryTrimmed { ended_before }))
     }
 
-    fn note_outage(&self, since: Timestamp, grace_ms: Millis) -> Decision {
-        // What had expired before stays expired; what an earlier grace still covers stays covered.
-        let since = self.expiry_horizon(since).max(self.observed);
+    fn note_outage(&self, now: Timestamp, since: Timestamp, grace_ms: Millis) -> Decision {
+        // What had expired before stays expired; what an earlier grace still covers stays covered, for as long as it was.
+        // The event must be readable again, so it names no moment before those that can be written.
+        let since = self.expiry_horizon(since.min(now)).max(self.observed).max(Timestamp::WRITABLE_MIN);
+        let promised = self.grace.map_or(Millis(0), |earlier| earlier.until.since(now));
+        let grace_ms = grace_ms.max(promised);
         done(Some(Event::OutageNoted { since, grace_ms }))
     }
 }
@@ -239,6 +263,8 @@ fn done(event: Option<Event>) -> Decision {
 /// Adds the events that end a live allocation now. While nothing real runs behind it, both halves are written at once.
 fn end(events: &mut Vec<Event>, now: Timestamp, lease: &Allocation, reason: EndReason) -> Release {
     let allocation = lease.reservation.allocation;
+    // Why a lease ends was settled when its release began.
+    let reason = if let Phase::Releasing { reason, .. } = lease.phase { reason } else { reason };
     match lease.phase {
         Phase::Pending if reason == EndReason::Expired => {
             events.push(Event::ActivationFailed { allocation, error: Arc::from("it was not activated in time") });
@@ -260,9 +286,9 @@ fn end(events: &mut Vec<Event>, now: Timestamp, lease: &Allocation, reason: EndR
 }
 
 /// The node as it will be when these leases have ended, as far as ports and servers go.
-fn without(node: &Node, leases: &[&Allocation]) -> Node {
+fn without(id: &NodeId, node: &Node, leases: &[&Allocation]) -> Node {
     let mut node = node.clone();
-    for lease in leases {
+    for lease in leases.iter().filter(|lease| lease.reservation.node == *id) {
         for port in &lease.reservation.workers.ports {
             node.ports.give_back(*port);
         }

@@ -171,10 +171,10 @@ impl FencingToken {
         self.0
     }
 
-    /// The token of the grant after this one.
+    /// The token of the grant after this one. The last there is stays the last: no grant reaches it, but a reader may name it.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::allocation::Allocation;
 use super::cluster::{Cluster, Node, Overdue};
 use super::command::{Request, Shortage};
-use super::ids::ServerName;
+use super::ids::{NodeId, ServerName};
 use super::ports::{Purpose, SERVER_PORT_COUNT, WORKER_PORT_COUNT};
 use super::time::Timestamp;
 use super::units::{Resources, WorkerSize};
@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 /// What a request needs of a node, and what is free there. Leases can be given back one by one to see what would fit then.
 pub(super) struct Room<'a> {
+    node_id: &'a NodeId,
     node: &'a Node,
     live_max: u64,
     needed: Resources,
@@ -27,10 +28,16 @@ pub(super) struct Room<'a> {
 }
 
 impl<'a> Room<'a> {
-    pub(super) fn new(cluster: &Cluster, node: &'a Node, request: &'a Request, size: WorkerSize) -> Self {
+    pub(super) fn new(
+        cluster: &Cluster,
+        (node_id, node): (&'a NodeId, &'a Node),
+        request: &'a Request,
+        size: WorkerSize,
+    ) -> Self {
         let names = request.servers.as_slice();
         let to_start = names.iter().filter(|name| !node.servers.contains_key(*name)).count() as u64;
         Self {
+            node_id,
             node,
             live_max: cluster.limits.live_allocations_max,
             needed: Resources::of_workers(request.workers, size),
@@ -51,19 +58,25 @@ impl<'a> Room<'a> {
 
     /// The same if every lease past its deadline at `now` were gone.
     pub(super) fn shortage_with_all_overdue(&self, cluster: &Cluster, now: Timestamp) -> Option<Shortage> {
-        let Overdue { leases, resources, idle_servers } = cluster.overdue_of(self.node, now);
+        let Overdue { resources, idle_servers, .. } = cluster.overdue_of(self.node_id, self.node, now);
+        // Live allocations are counted over all nodes.
+        let overdue_everywhere: u64 =
+            cluster.nodes.iter().map(|(id, node)| cluster.overdue_of(id, node, now).leases).sum();
         let mut free = self.free;
         free += resources;
         // A server asked for that only overdue leases hold frees its port and needs one: that changes nothing.
         let ports = self.free_server_ports + idle_servers;
-        let restarted =
-            self.names.iter().filter(|name| cluster.is_held_by_overdue_only(self.node, name, now)).count() as u64;
+        let restarted = self
+            .names
+            .iter()
+            .filter(|name| cluster.is_held_by_overdue_only(self.node_id, self.node, name, now))
+            .count() as u64;
         self.shortage_within(
             free,
             ports,
             self.to_start + restarted,
             self.free_worker_ports + resources.workers,
-            self.live - leases,
+            self.live - overdue_everywhere,
         )
     }
 
@@ -101,13 +114,14 @@ impl<'a> Room<'a> {
     }
 
     /// Whether giving back this lease would do anything about the shortage.
-    pub(super) fn is_helped_by(shortage: Shortage, lease: &Allocation) -> bool {
+    pub(super) fn is_helped_by(&self, shortage: Shortage, lease: &Allocation) -> bool {
+        let is_here = lease.reservation.node == *self.node_id;
         match shortage {
             Shortage::Workers { .. }
             | Shortage::Cpu { .. }
             | Shortage::Memory { .. }
-            | Shortage::WorkerPorts { .. } => lease.reservation.workers.count() > 0,
-            Shortage::ServerPorts { .. } => !lease.reservation.servers.is_empty(),
+            | Shortage::WorkerPorts { .. } => is_here && lease.reservation.workers.count() > 0,
+            Shortage::ServerPorts { .. } => is_here && !lease.reservation.servers.is_empty(),
             Shortage::LiveAllocations { .. } => true,
         }
     }
@@ -115,9 +129,12 @@ impl<'a> Room<'a> {
     /// Counts what a lease holds as free. Each lease is to be given back once.
     pub(super) fn give_back(&mut self, lease: &'a Allocation) {
         let reservation = &lease.reservation;
+        self.live -= 1;
+        if reservation.node != *self.node_id {
+            return;
+        }
         self.free += reservation.workers.resources();
         self.free_worker_ports += reservation.workers.count();
-        self.live -= 1;
         for hold in &reservation.servers {
             let lost = self.given_back.entry(&hold.name).or_default();
             *lost += 1;

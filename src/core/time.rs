@@ -11,6 +11,8 @@ pub struct Timestamp(i64);
 impl Timestamp {
     /// The earliest moment there is.
     pub const MIN: Self = Self(i64::MIN);
+    /// The earliest moment that RFC 3339 has a spelling for, 0000-01-01T00:00:00Z: an event cannot be written with an earlier one.
+    pub const WRITABLE_MIN: Self = Self(-62_167_219_200_000);
 
     /// The moment so many milliseconds after 1970-01-01T00:00:00Z.
     #[must_use]

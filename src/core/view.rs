@@ -2,7 +2,7 @@
 
 use super::allocation::{Allocation, State};
 use super::cluster::{Cluster, Node, Overdue};
-use super::ids::{AllocationId, FencingToken, JobId, ServerName};
+use super::ids::{AllocationId, FencingToken, JobId, NodeId, ServerName};
 use super::time::Timestamp;
 use super::units::Resources;
 
@@ -75,10 +75,10 @@ impl Cluster {
             running_servers: Vec::new(),
             live_allocations: self.live.len() as u64,
         };
-        for node in self.nodes.values() {
+        for (id, node) in &self.nodes {
             view.total += node.capacity;
             view.leased += node.leased;
-            view.reclaimable += self.overdue_of(node, now).resources;
+            view.reclaimable += self.overdue_of(id, node, now).resources;
             view.running_servers.extend(node.servers.keys().cloned());
         }
         view
@@ -170,10 +170,10 @@ impl Cluster {
     }
 
     /// What leases past their deadline at `now` hold on a node: what was counted, and what ran out since.
-    pub(super) fn overdue_of(&self, node: &Node, now: Timestamp) -> Overdue {
+    pub(super) fn overdue_of(&self, id: &NodeId, node: &Node, now: Timestamp) -> Overdue {
         let mut overdue = node.overdue;
         let mut lost = std::collections::BTreeMap::new();
-        for lease in self.newly_overdue(now) {
+        for lease in self.newly_overdue(now).filter(|lease| lease.reservation.node == *id) {
             overdue.leases += 1;
             overdue.resources += lease.reservation.workers.resources();
             for hold in &lease.reservation.servers {
@@ -188,9 +188,11 @@ impl Cluster {
     }
 
     /// Whether a running server is held by nobody but leases past their deadline at `now`.
-    pub(super) fn is_held_by_overdue_only(&self, node: &Node, name: &ServerName, now: Timestamp) -> bool {
+    pub(super) fn is_held_by_overdue_only(&self, id: &NodeId, node: &Node, name: &ServerName, now: Timestamp) -> bool {
         let Some(server) = node.servers.get(name) else { return false };
-        let holds = |lease: &&Allocation| lease.reservation.servers.iter().any(|hold| hold.name == *name);
+        let holds = |lease: &&Allocation| {
+            lease.reservation.node == *id && lease.reservation.servers.iter().any(|hold| hold.name == *name)
+        };
         server.overdue_holders + self.newly_overdue(now).filter(holds).count() as u64 == server.holders
     }
 
