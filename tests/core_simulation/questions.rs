@@ -1,0 +1,102 @@
+//! Questions to the reference: each answer is worked out from the list of leases.
+
+use super::Model;
+use super::lease::{Lease, running, sum};
+use cortex_resource_manager::core::{
+    AllocationId, AllocationView, CapacityView, DeadlineReason, FencingToken, Filter, State, Timestamp,
+};
+
+impl Model {
+    /// The ids on record whose lease is in this state.
+    pub(crate) fn ids(&self, state: State) -> Vec<AllocationId> {
+        self.leases.iter().filter(|lease| lease.state() == state).map(Lease::id).collect()
+    }
+
+    /// The token of a lease on record.
+    pub(crate) fn token(&self, id: AllocationId) -> Option<FencingToken> {
+        self.find(id).map(Lease::token)
+    }
+
+    pub(crate) fn capacity(&self, now: Timestamp) -> CapacityView {
+        let mut running_servers = Vec::new();
+        for node in &self.nodes {
+            let mut names = running(&self.live(), &node.id);
+            names.sort();
+            running_servers.extend(names);
+        }
+        CapacityView {
+            total: sum(self.nodes.iter().map(|node| node.capacity)),
+            leased: sum(self.live().iter().map(|lease| lease.held())),
+            reclaimable: sum(self.overdue(now).iter().map(|lease| lease.held())),
+            running_servers,
+            live_allocations: self.live().len() as u64,
+        }
+    }
+
+    pub(crate) fn list(&self, now: Timestamp, filter: &Filter, after: FencingToken) -> Vec<AllocationView> {
+        self.leases
+            .iter()
+            .filter(|lease| lease.token() > after)
+            .filter(|lease| filter.state.is_none_or(|state| state == lease.state()))
+            .filter(|lease| filter.job.as_ref().is_none_or(|job| *job == lease.record.reservation.job))
+            .map(|lease| self.view(now, lease))
+            .collect()
+    }
+
+    pub(crate) fn allocation(&self, now: Timestamp, id: AllocationId) -> Option<AllocationView> {
+        self.find(id).map(|lease| self.view(now, lease))
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<(Timestamp, DeadlineReason)> {
+        let ahead = self.by_deadline().into_iter().find(|(deadline, _)| *deadline > self.looked);
+        ahead.map(|(deadline, lease)| {
+            let reason = if lease.is_pending() {
+                DeadlineReason::ActivationFails(lease.id())
+            } else {
+                DeadlineReason::LeaseExpires(lease.id())
+            };
+            (self.graced(deadline), reason)
+        })
+    }
+
+    pub(super) fn view(&self, now: Timestamp, lease: &Lease) -> AllocationView {
+        let expires_at = lease.deadline().map(|deadline| self.graced(deadline));
+        AllocationView { allocation: lease.record.clone(), at: now, expires_at }
+    }
+
+    pub(super) fn live(&self) -> Vec<&Lease> {
+        self.leases.iter().filter(|lease| lease.is_live()).collect()
+    }
+
+    pub(super) fn find(&self, id: AllocationId) -> Option<&Lease> {
+        self.leases.iter().find(|lease| lease.id() == id)
+    }
+
+    /// What has a deadline, the earliest first and of equal ones the oldest grant first.
+    pub(super) fn by_deadline(&self) -> Vec<(Timestamp, &Lease)> {
+        let mut all: Vec<_> =
+            self.leases.iter().filter_map(|lease| lease.deadline().map(|deadline| (deadline, lease))).collect();
+        all.sort_by_key(|(deadline, lease)| (*deadline, lease.token()));
+        all
+    }
+
+    pub(super) fn overdue(&self, now: Timestamp) -> Vec<&Lease> {
+        let expired = |deadline: &Timestamp| self.graced(*deadline) <= now;
+        self.by_deadline().into_iter().filter(|(deadline, _)| expired(deadline)).map(|(_, lease)| lease).collect()
+    }
+
+    /// Up to which deadline leases have run out at a moment.
+    pub(super) fn horizon(&self, now: Timestamp) -> Timestamp {
+        match self.grace {
+            Some((since, until)) if now < until => since,
+            _ => now,
+        }
+    }
+
+    pub(super) fn graced(&self, deadline: Timestamp) -> Timestamp {
+        match self.grace {
+            Some((since, until)) if since < deadline && deadline < until => until,
+            _ => deadline,
+        }
+    }
+}
