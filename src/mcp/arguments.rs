@@ -14,6 +14,10 @@ pub(super) const SERVERS_PER_REQUEST_MAX: usize = 64;
 /// The most bytes of metadata, as JSON text.
 pub(super) const METADATA_BYTES_MAX: usize = 16 * 1024;
 
+/// How deep metadata may be nested. Readers of JSON give up somewhere past a hundred levels, and what is written with an
+/// event must be readable for ever.
+pub(super) const METADATA_DEPTH_MAX: usize = 32;
+
 /// The most characters of a value that an error repeats.
 const VALUE_CHARACTERS_SHOWN_MAX: usize = 60;
 
@@ -102,7 +106,7 @@ fn whole_number(value: &Value) -> Option<u64> {
     const EXACT_UP_TO: f64 = 9_007_199_254_740_992.0;
     value.as_u64().or_else(|| {
         let number = value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..EXACT_UP_TO).contains(n))?;
-        format!("{number:.0}").parse().ok()
+        format!("{:.0}", number.abs()).parse().ok()
     })
 }
 
@@ -142,12 +146,24 @@ pub(super) fn servers(name: &'static str, description: &str) -> Parameter<Distin
 
 /// A note of the client's own.
 pub(super) fn metadata(description: &str) -> Parameter<Metadata> {
-    let allowed = format!("a JSON object of at most {METADATA_BYTES_MAX} bytes");
+    let allowed =
+        format!("a JSON object of at most {METADATA_BYTES_MAX} bytes, nested at most {METADATA_DEPTH_MAX} levels deep");
     let schema = json!({"type": "object", "additionalProperties": true});
     Parameter::new("metadata", description, allowed, schema, |value| {
+        if !is_at_most_so_deep(value, METADATA_DEPTH_MAX) {
+            return None;
+        }
         let metadata = Metadata::new(value.as_object()?);
         (metadata.as_json().len() <= METADATA_BYTES_MAX).then_some(metadata)
     })
+}
+
+fn is_at_most_so_deep(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(items) => levels > 0 && items.iter().all(|item| is_at_most_so_deep(item, levels - 1)),
+        Value::Object(object) => levels > 0 && object.values().all(|item| is_at_most_so_deep(item, levels - 1)),
+        _ => true,
+    }
 }
 
 /// Any text, read by `read`.
@@ -243,5 +259,44 @@ impl Arguments {
     pub(super) fn required<T>(&self, parameter: &Parameter<T>) -> Result<T, ArgumentError> {
         self.optional(parameter)?
             .ok_or_else(|| ArgumentError::Missing { name: parameter.name, allowed: parameter.allowed.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_has_a_depth() {
+        let nested = |levels: usize| {
+            let text = format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+            serde_json::from_str::<Value>(&text).expect("JSON")
+        };
+        let parameter = metadata("");
+        let read = |levels| (parameter.read)(&nested(levels)).is_some();
+        assert!(read(METADATA_DEPTH_MAX));
+        assert!(!read(METADATA_DEPTH_MAX + 1));
+        assert!(!read(100));
+    }
+
+    #[test]
+    fn whole_numbers_are_read_however_json_writes_them() {
+        let parameter = whole("workers", "", 0..=u64::from(u32::MAX));
+        let check = |text: &str, expected: Option<u64>| {
+            let value = serde_json::from_str(text).expect("JSON");
+            assert_eq!((parameter.read)(&value), expected, "{text}");
+        };
+        check("4", Some(4));
+        check("4.0", Some(4));
+        check("4e2", Some(400));
+        check("-0.0", Some(0));
+        check("4.5", None);
+        check("-1", None);
+        check("4294967295", Some(4_294_967_295));
+        check("4294967296", None);
+        check("1e300", None);
+        check("18446744073709551616", None);
+        check("\"4\"", None);
+        check("true", None);
     }
 }
