@@ -1,8 +1,10 @@
 //! What must hold between events. Everything that can be derived is derived again and compared.
 
 use super::allocation::{Allocation, State};
-use super::cluster::{Cluster, Node, Overdue};
+use super::cluster::Cluster;
+use super::deadlines::Deadlines;
 use super::ids::{NodeId, ServerName};
+use super::node::{Node, Overdue};
 use super::ports::Port;
 use super::units::Resources;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +45,7 @@ fn node_violations(cluster: &Cluster, id: &NodeId, node: &Node, broken: &mut Vec
     // Of each server: run, port, holders, overdue holders.
     let mut servers: BTreeMap<&ServerName, (u64, u64)> = BTreeMap::new();
     for lease in live(cluster).filter(|lease| lease.reservation.node == *id) {
-        let is_overdue = lease.nominal_deadline().is_some_and(|deadline| deadline <= cluster.observed);
+        let is_overdue = lease.nominal_deadline().is_some_and(|deadline| deadline <= cluster.deadlines.observed);
         let held = lease.reservation.workers.resources();
         leased += held;
         if is_overdue {
@@ -56,7 +58,7 @@ fn node_violations(cluster: &Cluster, id: &NodeId, node: &Node, broken: &mut Vec
             expect(broken, names.insert(&hold.name), || {
                 format!("{} holds {} twice", lease.reservation.allocation, hold.name)
             });
-            let known = node.servers.get(&hold.name).map(|server| (server.instance, server.port));
+            let known = node.servers.find(&hold.name).map(|server| (server.instance, server.port));
             expect(broken, known == Some((hold.instance, hold.port)), || {
                 format!("{} holds {} as {hold:?}, which runs as {known:?}", lease.reservation.allocation, hold.name)
             });
@@ -65,7 +67,7 @@ fn node_violations(cluster: &Cluster, id: &NodeId, node: &Node, broken: &mut Vec
             counts.1 += u64::from(is_overdue);
         }
     }
-    doubled.extend(node.servers.values().map(|server| server.port).filter(|port| !ports.insert(*port)));
+    doubled.extend(node.servers.iter().map(|server| server.port).filter(|port| !ports.insert(*port)));
     overdue.idle_servers = servers.values().filter(|(holders, overdue)| holders == overdue).count() as u64;
 
     expect(broken, doubled.is_empty(), || format!("ports {doubled:?} of node {id} are held twice"));
@@ -79,8 +81,15 @@ fn node_violations(cluster: &Cluster, id: &NodeId, node: &Node, broken: &mut Vec
         format!("node {id} counts {:?} as overdue, it is {overdue:?}", node.overdue)
     });
     let counted: BTreeMap<&ServerName, (u64, u64)> =
-        node.servers.iter().map(|(name, server)| (name, (server.holders, server.overdue_holders))).collect();
+        node.servers.iter().map(|server| (&server.name, (server.holders, server.overdue_holders))).collect();
     expect(broken, counted == servers, || format!("node {id} counts holders {counted:?}, they are {servers:?}"));
+    let in_place = node.servers.iter().all(|server| {
+        let known = [node.servers.at(server.port), node.servers.find(&server.name)];
+        known.iter().all(|known| *known == Some(server))
+    });
+    expect(broken, in_place && node.servers.names() == counted.len(), || {
+        format!("node {id} does not find each of its servers by its name and by its port: {:?}", node.servers)
+    });
     let all_marked = ports.iter().all(|port| node.ports.is_held(*port));
     expect(broken, all_marked && node.ports.held() == ports.len() as u64, || {
         format!("node {id} marks {} ports as held, {} are", node.ports.held(), ports.len())
@@ -92,12 +101,11 @@ fn index_violations(cluster: &Cluster, broken: &mut Vec<String>) {
     let max = cluster.limits.live_allocations_max;
     expect(broken, live_count <= max, || format!("{live_count} allocations are live, at most {max} may be"));
 
-    let deadlines: BTreeMap<_, _> = live(cluster)
-        .filter_map(|lease| {
-            let reservation = &lease.reservation;
-            Some(((lease.nominal_deadline()?, reservation.fencing_token), reservation.allocation))
-        })
-        .collect();
+    let mut deadlines = Deadlines::default();
+    deadlines.observed = cluster.deadlines.observed;
+    for lease in live(cluster) {
+        deadlines.insert(lease);
+    }
     expect(broken, deadlines == cluster.deadlines, || "the deadlines are not those of the live allocations".to_owned());
 
     for (token, id) in cluster.live.iter().chain(&cluster.ended) {
@@ -136,7 +144,10 @@ fn index_violations(cluster: &Cluster, broken: &mut Vec<String>) {
     }
 
     let count = |state| records().filter(|record| record.state() == state).count() as u64;
-    expect(broken, cluster.pending == count(State::Pending), || format!("{} are counted as pending", cluster.pending));
+    for (state, counted) in [(State::Pending, cluster.deadlines.pending()), (State::Active, cluster.deadlines.active())]
+    {
+        expect(broken, counted == count(state), || format!("{counted} are counted as {state}"));
+    }
     expect(broken, cluster.failed == count(State::Failed), || format!("{} are counted as failed", cluster.failed));
 }
 
@@ -153,7 +164,7 @@ fn job_violations(cluster: &Cluster, broken: &mut Vec<String>) {
         };
         let tokens: BTreeMap<_, _> =
             records.iter().map(|record| (record.reservation.fencing_token, record.reservation.allocation)).collect();
-        expect(broken, tokens == job.allocations, || format!("job {id} has other allocations than it knows"));
+        expect(broken, job.allocations().eq(tokens), || format!("job {id} has other allocations than it knows"));
         let live_now: Vec<_> = records.iter().filter(|record| record.state().is_live()).collect();
         expect(broken, job.live == live_now.len() as u64, || format!("job {id} counts {} live allocations", job.live));
         let mut numbers = BTreeSet::new();

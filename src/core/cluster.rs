@@ -4,56 +4,16 @@
 //! what reads the books is in `view`, and what must hold between events is in `check`.
 
 use super::allocation::{Allocation, Phase, Reservation, State};
+use super::deadlines::Deadlines;
 use super::event::{Event, Limits, Recorded};
-use super::ids::{AllocationId, FencingToken, JobId, NodeId, RequestId, ServerInstanceId, ServerName, WorkerNumber};
-use super::ports::{Port, PortBook};
+use super::ids::{AllocationId, FencingToken, JobId, NodeId, RequestId, ServerInstanceId, WorkerNumber};
+use super::job::Job;
+use super::node::Node;
 use super::time::Timestamp;
-use super::units::Resources;
 use foldhash::HashMap;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-
-/// A running MCP server, shared by the allocations that hold it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Server {
-    pub(super) instance: ServerInstanceId,
-    pub(super) port: Port,
-    /// How many live allocations hold it.
-    pub(super) holders: u64,
-    /// How many of those are counted in [`Overdue`].
-    pub(super) overdue_holders: u64,
-}
-
-/// What the leases past their deadline hold, as far as [`Cluster::observe`] has looked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Overdue {
-    pub(super) leases: u64,
-    pub(super) resources: Resources,
-    /// Servers that nobody but such leases holds.
-    pub(super) idle_servers: u64,
-}
-
-/// One machine's part of the books.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Node {
-    pub(super) capacity: Resources,
-    pub(super) leased: Resources,
-    pub(super) ports: PortBook,
-    pub(super) servers: BTreeMap<ServerName, Server>,
-    pub(super) overdue: Overdue,
-}
-
-/// What is known of a job while an allocation of it is live or on record.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Job {
-    /// Its live allocations.
-    pub(super) live: u64,
-    /// The number of its next worker. It starts again from 0 when nothing of the job is live.
-    pub(super) next_worker: WorkerNumber,
-    /// Its allocations, live and on record, oldest first.
-    pub(super) allocations: BTreeMap<FencingToken, AllocationId>,
-}
 
 /// A time in which what ran out during an outage is not yet expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +31,7 @@ pub struct Cluster {
     pub(super) limits: Limits,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     /// Live allocations and the records of ended ones.
-    pub(super) allocations: HashMap<AllocationId, Box<Allocation>>,
+    pub(super) allocations: HashMap<AllocationId, Allocation>,
     /// The live ones, oldest first.
     pub(super) live: BTreeMap<FencingToken, AllocationId>,
     /// The ended ones, oldest first.
@@ -80,14 +40,10 @@ pub struct Cluster {
     pub(super) ended_order: VecDeque<AllocationId>,
     pub(super) by_request: HashMap<RequestId, AllocationId>,
     pub(super) jobs: HashMap<JobId, Job>,
-    /// How many of the live ones are not yet active.
-    pub(super) pending: u64,
     /// How many of the ended ones never became active.
     pub(super) failed: u64,
     /// Nominal deadlines of the live allocations that have one.
-    pub(super) deadlines: BTreeMap<(Timestamp, FencingToken), AllocationId>,
-    /// Leases with a nominal deadline up to here are counted in their node's [`Overdue`].
-    pub(super) observed: Timestamp,
+    pub(super) deadlines: Deadlines,
     pub(super) grace: Option<Grace>,
     pub(super) next_token: FencingToken,
     pub(super) next_instance: ServerInstanceId,
@@ -104,10 +60,8 @@ impl Default for Cluster {
             ended_order: VecDeque::new(),
             by_request: HashMap::default(),
             jobs: HashMap::default(),
-            pending: 0,
             failed: 0,
-            deadlines: BTreeMap::new(),
-            observed: Timestamp::MIN,
+            deadlines: Deadlines::default(),
             grace: None,
             next_token: FencingToken::FIRST,
             next_instance: ServerInstanceId::FIRST,
@@ -133,7 +87,7 @@ impl Cluster {
             }
             Event::Reserved { reservation } => self.reserve(at, reservation),
             Event::Activated { allocation } => {
-                self.reschedule(*allocation, |lease| {
+                self.change(*allocation, |lease| {
                     assert_eq!(lease.phase, Phase::Pending, "{allocation} was activated before");
                     lease.phase = Phase::Active { activated_at: at, runs_from: at };
                 });
@@ -145,7 +99,7 @@ impl Cluster {
                 });
             }
             Event::Renewed { allocation, ttl_seconds } => {
-                self.reschedule(*allocation, |lease| {
+                self.change(*allocation, |lease| {
                     let Phase::Active { runs_from, .. } = &mut lease.phase else {
                         panic!("{allocation} is {} and cannot be renewed", lease.state())
                     };
@@ -154,7 +108,7 @@ impl Cluster {
                 });
             }
             Event::Releasing { allocation, reason } => {
-                self.reschedule(*allocation, |lease| {
+                self.change(*allocation, |lease| {
                     assert_ne!(lease.state(), State::Releasing, "{allocation} is being released already");
                     lease.phase = Phase::Releasing { activated_at: lease.activated_at(), reason: *reason };
                 });
@@ -176,20 +130,14 @@ impl Cluster {
 
     /// Counts the leases whose deadline has passed by `now` as overdue. The cost is in proportion to those not counted before.
     pub fn observe(&mut self, now: Timestamp) {
-        let horizon = self.expiry_horizon(now);
-        while let Some((deadline, _)) = self.first_deadline_after(self.observed)
-            && deadline <= horizon
-        {
-            // All that run out at the same moment are counted together, since `observed` moves past that moment.
-            let same = (deadline, FencingToken::new(0))..=(deadline, FencingToken::new(u64::MAX));
-            let leases: Vec<AllocationId> = self.deadlines.range(same).map(|(_, id)| *id).collect();
-            for id in leases {
-                let reservation = Arc::clone(&self.allocations[&id].reservation);
-                self.count_overdue(&reservation, true);
+        let horizon = self.expiry_horizon(now).max(self.deadlines.observed);
+        for (_, id) in self.deadlines.newly_overdue(horizon) {
+            let reservation = &self.allocations[&id].reservation;
+            if let Some(node) = self.nodes.get_mut(&reservation.node) {
+                node.count_overdue(reservation);
             }
-            self.observed = deadline;
         }
-        self.observed = self.observed.max(horizon);
+        self.deadlines.observed = horizon;
     }
 
     /// The moment up to which nominal deadlines count: now, or the last moment before an outage while its grace lasts.
@@ -208,156 +156,61 @@ impl Cluster {
         }
     }
 
-    pub(super) fn first_deadline_after(&self, moment: Timestamp) -> Option<(Timestamp, AllocationId)> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let later = (Excluded((moment, FencingToken::new(u64::MAX))), Unbounded);
-        self.deadlines.range(later).next().map(|((deadline, _), id)| (*deadline, *id))
-    }
-
     fn reserve(&mut self, at: Timestamp, reservation: &Arc<Reservation>) {
-        let token = reservation.fencing_token;
+        let (id, token) = (reservation.allocation, reservation.fencing_token);
         assert!(token >= self.next_token, "fencing token {token} was given before");
         self.next_token = token.next();
+        if let Some(newest) = reservation.servers.iter().map(|hold| hold.instance).max() {
+            self.next_instance = self.next_instance.max(newest.next());
+        }
         if let Some(request_id) = &reservation.request_id {
-            self.by_request.insert(request_id.clone(), reservation.allocation);
+            self.by_request.insert(request_id.clone(), id);
         }
 
-        let job = self.jobs.entry(reservation.job.clone()).or_default();
+        let job = match self.jobs.entry(reservation.job.clone()) {
+            Entry::Vacant(job) => job.insert(Job::new(token, id)),
+            Entry::Occupied(job) => {
+                let job = job.into_mut();
+                job.add(token, id);
+                job
+            }
+        };
         job.live += 1;
         job.next_worker = WorkerNumber(reservation.workers.first.0 + reservation.workers.count());
-        job.allocations.insert(token, reservation.allocation);
 
-        let node =
-            self.nodes.get_mut(&reservation.node).unwrap_or_else(|| panic!("there is no node {}", reservation.node));
-        node.leased += reservation.workers.resources();
-        for port in &reservation.workers.ports {
-            node.ports.take(*port);
-        }
-        for hold in &reservation.servers {
-            if let Some(server) = node.servers.get_mut(&hold.name) {
-                assert_eq!((server.instance, server.port), (hold.instance, hold.port), "{} runs elsewhere", hold.name);
-                // A server that only overdue leases held is idle no more.
-                if server.holders == server.overdue_holders {
-                    node.overdue.idle_servers -= 1;
-                }
-                server.holders += 1;
-            } else {
-                node.ports.take(hold.port);
-                let server = Server { instance: hold.instance, port: hold.port, holders: 1, overdue_holders: 0 };
-                node.servers.insert(hold.name.clone(), server);
-                self.next_instance = self.next_instance.max(hold.instance.next());
-            }
-        }
+        let node = self.nodes.get_mut(&reservation.node);
+        node.unwrap_or_else(|| panic!("there is no node {}", reservation.node)).take(reservation);
 
-        let allocation = Allocation {
+        let lease = Allocation {
             reservation: Arc::clone(reservation),
             created_at: at,
             ttl_seconds: reservation.ttl_seconds,
             phase: Phase::Pending,
         };
-        if let Some(deadline) = allocation.nominal_deadline() {
-            self.schedule(deadline, reservation);
-        }
-        self.pending += 1;
-        self.live.insert(token, reservation.allocation);
-        let before = self.allocations.insert(reservation.allocation, Box::new(allocation));
-        assert!(before.is_none(), "{} exists already", reservation.allocation);
+        self.live.insert(token, id);
+        schedule(&mut self.deadlines, &mut self.nodes, &lease);
+        let before = self.allocations.insert(id, lease);
+        assert!(before.is_none(), "{id} exists already");
     }
 
     /// Changes a live allocation, and its place among the deadlines with it.
-    fn reschedule(&mut self, id: AllocationId, change: impl FnOnce(&mut Allocation)) {
-        let lease = self.live_mut(id);
-        let (before, was_pending) = (lease.nominal_deadline(), lease.phase == Phase::Pending);
+    fn change(&mut self, id: AllocationId, change: impl FnOnce(&mut Allocation)) {
+        let lease = live_mut(&mut self.allocations, id);
+        unschedule(&mut self.deadlines, &mut self.nodes, lease);
         change(lease);
-        let after = lease.nominal_deadline();
-        let reservation = Arc::clone(&lease.reservation);
-        self.pending -= u64::from(was_pending);
-        if before != after {
-            self.unschedule(before, &reservation);
-            if let Some(deadline) = after {
-                self.schedule(deadline, &reservation);
-            }
-        }
-    }
-
-    fn live_mut(&mut self, id: AllocationId) -> &mut Allocation {
-        match self.allocations.get_mut(&id) {
-            Some(lease) if lease.state().is_live() => lease,
-            _ => panic!("{id} is not live"),
-        }
-    }
-
-    fn schedule(&mut self, deadline: Timestamp, reservation: &Reservation) {
-        self.deadlines.insert((deadline, reservation.fencing_token), reservation.allocation);
-        if deadline <= self.observed {
-            self.count_overdue(reservation, true);
-        }
-    }
-
-    fn unschedule(&mut self, deadline: Option<Timestamp>, reservation: &Reservation) {
-        if let Some(deadline) = deadline {
-            self.deadlines.remove(&(deadline, reservation.fencing_token));
-            if deadline <= self.observed {
-                self.count_overdue(reservation, false);
-            }
-        }
-    }
-
-    fn count_overdue(&mut self, reservation: &Reservation, in_: bool) {
-        let Some(node) = self.nodes.get_mut(&reservation.node) else { return };
-        let (overdue, servers) = (&mut node.overdue, &mut node.servers);
-        let idle_before = overdue.idle_servers;
-        let mut became_idle = 0;
-        let mut became_busy = 0;
-        for hold in &reservation.servers {
-            let Some(server) = servers.get_mut(&hold.name) else { continue };
-            let was_idle = server.holders == server.overdue_holders;
-            if in_ {
-                server.overdue_holders += 1;
-            } else {
-                server.overdue_holders -= 1;
-            }
-            let is_idle = server.holders == server.overdue_holders;
-            became_idle += u64::from(is_idle && !was_idle);
-            became_busy += u64::from(was_idle && !is_idle);
-        }
-        overdue.idle_servers = idle_before + became_idle - became_busy;
-        if in_ {
-            overdue.leases += 1;
-            overdue.resources += reservation.workers.resources();
-        } else {
-            overdue.leases -= 1;
-            overdue.resources -= reservation.workers.resources();
-        }
+        schedule(&mut self.deadlines, &mut self.nodes, lease);
     }
 
     /// Gives back all that a live allocation holds and moves it to the records.
     fn end(&mut self, id: AllocationId, phase: impl FnOnce(&Allocation) -> Phase) {
-        let lease = self.live_mut(id);
-        let (deadline, was_pending) = (lease.nominal_deadline(), lease.phase == Phase::Pending);
+        let lease = live_mut(&mut self.allocations, id);
+        unschedule(&mut self.deadlines, &mut self.nodes, lease);
         lease.phase = phase(lease);
-        let has_failed = matches!(lease.phase, Phase::Failed { .. });
-        let reservation = Arc::clone(&lease.reservation);
-        let token = reservation.fencing_token;
-        self.unschedule(deadline, &reservation);
-        self.pending -= u64::from(was_pending);
-        self.failed += u64::from(has_failed);
+        self.failed += u64::from(lease.state() == State::Failed);
 
+        let reservation = &lease.reservation;
         if let Some(node) = self.nodes.get_mut(&reservation.node) {
-            node.leased -= reservation.workers.resources();
-            for port in &reservation.workers.ports {
-                node.ports.give_back(*port);
-            }
-            for hold in &reservation.servers {
-                let Some(server) = node.servers.get_mut(&hold.name) else { continue };
-                server.holders -= 1;
-                if server.holders == 0 {
-                    node.servers.remove(&hold.name);
-                    node.ports.give_back(hold.port);
-                } else if server.holders == server.overdue_holders {
-                    node.overdue.idle_servers += 1;
-                }
-            }
+            node.give_back(reservation);
         }
         if let Some(job) = self.jobs.get_mut(&reservation.job) {
             job.live -= 1;
@@ -365,7 +218,7 @@ impl Cluster {
                 job.next_worker = WorkerNumber::default();
             }
         }
-
+        let token = reservation.fencing_token;
         self.live.remove(&token);
         self.ended.insert(token, id);
         self.ended_order.push_back(id);
@@ -398,11 +251,37 @@ impl Cluster {
         {
             self.by_request.remove(request_id);
         }
-        if let Entry::Occupied(mut job) = self.jobs.entry(reservation.job.clone()) {
-            job.get_mut().allocations.remove(&token);
-            if job.get().allocations.is_empty() {
-                job.remove();
-            }
+        if self.jobs.get_mut(&reservation.job).is_some_and(|job| job.remove(token)) {
+            self.jobs.remove(&reservation.job);
         }
+    }
+}
+
+/// An allocation that is live, to be changed.
+///
+/// # Panics
+/// If it is not live.
+fn live_mut(allocations: &mut HashMap<AllocationId, Allocation>, id: AllocationId) -> &mut Allocation {
+    match allocations.get_mut(&id) {
+        Some(lease) if lease.state().is_live() => lease,
+        _ => panic!("{id} is not live"),
+    }
+}
+
+/// Notes the deadline of a lease. One that has passed already counts the lease as overdue.
+fn schedule(deadlines: &mut Deadlines, nodes: &mut BTreeMap<NodeId, Node>, lease: &Allocation) {
+    if deadlines.insert(lease)
+        && let Some(node) = nodes.get_mut(&lease.reservation.node)
+    {
+        node.count_overdue(&lease.reservation);
+    }
+}
+
+/// Drops the deadline of a lease, and the lease from those counted as overdue.
+fn unschedule(deadlines: &mut Deadlines, nodes: &mut BTreeMap<NodeId, Node>, lease: &Allocation) {
+    if deadlines.remove(lease)
+        && let Some(node) = nodes.get_mut(&lease.reservation.node)
+    {
+        node.discount_overdue(&lease.reservation);
     }
 }

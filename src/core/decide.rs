@@ -1,10 +1,11 @@
 //! Decisions: which events a command leads to, given the books and the time. Nothing here changes anything.
 
 use super::allocation::{Allocation, EndReason, Phase, Reservation, ServerHold, State, Workers};
-use super::cluster::{Cluster, Node};
+use super::cluster::Cluster;
 use super::command::{Command, Decision, Denied, Outcome, Release, Request};
 use super::event::{Event, Limits};
 use super::ids::{AllocationId, FencingToken, NodeId, WorkerNumber};
+use super::node::Node;
 use super::ports::{Port, Purpose};
 use super::room::Room;
 use super::time::{Millis, Timestamp, TtlSeconds};
@@ -126,7 +127,7 @@ impl Cluster {
     /// The leases past their deadline, the longest overdue first.
     fn overdue(&self, now: Timestamp) -> impl Iterator<Item = &Allocation> {
         let horizon = self.expiry_horizon(now);
-        self.deadlines.range(..=(horizon, FencingToken::new(u64::MAX))).map(|(_, id)| &*self.allocations[id])
+        self.deadlines.until(horizon).map(|(_, id)| &self.allocations[&id])
     }
 
     /// When the leases that run out next will have made room, if few enough of them do.
@@ -136,8 +137,8 @@ impl Cluster {
         }
         let mut ahead = self.deadlines.iter().take(RETRY_LOOKAHEAD_LEASES);
         ahead.find_map(|((nominal, _), id)| {
-            room.give_back(&self.allocations[id]);
-            room.shortage().is_none().then(|| self.deadline_with_grace(*nominal).max(now))
+            room.give_back(&self.allocations[&id]);
+            room.shortage().is_none().then(|| self.deadline_with_grace(nominal).max(now))
         })
     }
 
@@ -160,8 +161,9 @@ impl Cluster {
         let mut instance = self.next_instance;
         let mut servers: Vec<ServerHold> = Vec::with_capacity(request.servers.as_slice().len());
         for name in request.servers.as_slice() {
-            if let Some(server) = node.servers.get(name) {
-                servers.push(ServerHold { name: name.clone(), instance: server.instance, port: server.port });
+            if let Some(server) = node.servers.find(name) {
+                // The text of a name that is known is shared by all who hold the server, rather than kept for each.
+                servers.push(ServerHold { name: server.name.clone(), instance: server.instance, port: server.port });
             } else if let Some(port) = free.next() {
                 servers.push(ServerHold { name: name.clone(), instance, port });
                 instance = instance.next();
@@ -249,7 +251,8 @@ impl Cluster {
     fn note_outage(&self, now: Timestamp, since: Timestamp, grace_ms: Millis) -> Decision {
         // What had expired before stays expired; what an earlier grace still covers stays covered, for as long as it was.
         // The event must be readable again, so it names no moment before those that can be written.
-        let since = self.expiry_horizon(since.min(now)).max(self.observed).max(Timestamp::WRITABLE_MIN);
+        let horizon = self.expiry_horizon(since.min(now));
+        let since = horizon.max(self.deadlines.observed).max(Timestamp::WRITABLE_MIN);
         let promised = self.grace.map_or(Millis(0), |earlier| earlier.until.since(now));
         let grace_ms = grace_ms.max(promised);
         done(Some(Event::OutageNoted { since, grace_ms }))
@@ -289,18 +292,7 @@ fn end(events: &mut Vec<Event>, now: Timestamp, lease: &Allocation, reason: EndR
 fn without(id: &NodeId, node: &Node, leases: &[&Allocation]) -> Node {
     let mut node = node.clone();
     for lease in leases.iter().filter(|lease| lease.reservation.node == *id) {
-        for port in &lease.reservation.workers.ports {
-            node.ports.give_back(*port);
-        }
-        for hold in &lease.reservation.servers {
-            if let Some(server) = node.servers.get_mut(&hold.name) {
-                server.holders -= 1;
-                if server.holders == 0 {
-                    node.ports.give_back(hold.port);
-                    node.servers.remove(&hold.name);
-                }
-            }
-        }
+        node.give_back_ports(&lease.reservation);
     }
     node
 }

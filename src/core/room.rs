@@ -1,10 +1,11 @@
 //! Room: whether a request fits, as the books are and as they would be without some of their leases.
 
 use super::allocation::Allocation;
-use super::cluster::{Cluster, Node, Overdue};
+use super::cluster::Cluster;
 use super::command::{Request, Shortage};
 use super::ids::{NodeId, ServerName};
-use super::ports::{Purpose, SERVER_PORT_COUNT, WORKER_PORT_COUNT};
+use super::node::{Node, Overdue};
+use super::ports::{Port, Purpose, SERVER_PORT_COUNT, WORKER_PORT_COUNT};
 use super::time::Timestamp;
 use super::units::{Resources, WorkerSize};
 use std::collections::BTreeMap;
@@ -23,8 +24,8 @@ pub(super) struct Room<'a> {
     /// Servers asked for that would have to be started.
     to_start: u64,
     live: u64,
-    /// How many holders each server has lost to leases given back.
-    given_back: BTreeMap<&'a ServerName, u64>,
+    /// How many holders the server at each port has lost to leases given back.
+    given_back: BTreeMap<Port, u64>,
 }
 
 impl<'a> Room<'a> {
@@ -35,7 +36,7 @@ impl<'a> Room<'a> {
         size: WorkerSize,
     ) -> Self {
         let names = request.servers.as_slice();
-        let to_start = names.iter().filter(|name| !node.servers.contains_key(*name)).count() as u64;
+        let to_start = names.iter().filter(|name| node.servers.find(name).is_none()).count() as u64;
         Self {
             node_id,
             node,
@@ -66,11 +67,9 @@ impl<'a> Room<'a> {
         free += resources;
         // A server asked for that only overdue leases hold frees its port and needs one: that changes nothing.
         let ports = self.free_server_ports + idle_servers;
-        let restarted = self
-            .names
-            .iter()
-            .filter(|name| cluster.is_held_by_overdue_only(self.node_id, self.node, name, now))
-            .count() as u64;
+        let running = self.names.iter().filter_map(|name| self.node.servers.find(name));
+        let restarted =
+            running.filter(|server| cluster.is_held_by_overdue_only(self.node_id, server, now)).count() as u64;
         self.shortage_within(
             free,
             ports,
@@ -127,7 +126,7 @@ impl<'a> Room<'a> {
     }
 
     /// Counts what a lease holds as free. Each lease is to be given back once.
-    pub(super) fn give_back(&mut self, lease: &'a Allocation) {
+    pub(super) fn give_back(&mut self, lease: &Allocation) {
         let reservation = &lease.reservation;
         self.live -= 1;
         if reservation.node != *self.node_id {
@@ -136,9 +135,9 @@ impl<'a> Room<'a> {
         self.free += reservation.workers.resources();
         self.free_worker_ports += reservation.workers.count();
         for hold in &reservation.servers {
-            let lost = self.given_back.entry(&hold.name).or_default();
+            let lost = self.given_back.entry(hold.port).or_default();
             *lost += 1;
-            if self.node.servers.get(&hold.name).is_some_and(|server| server.holders == *lost) {
+            if self.node.servers.at(hold.port).is_some_and(|server| server.holders == *lost) {
                 self.free_server_ports += 1;
                 self.to_start += u64::from(self.names.contains(&hold.name));
             }

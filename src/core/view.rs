@@ -1,8 +1,12 @@
 //! Reading the books: capacity, single allocations, and lists of them.
 
 use super::allocation::{Allocation, State};
-use super::cluster::{Cluster, Node, Overdue};
+use super::cluster::Cluster;
+use super::deadlines::merged;
 use super::ids::{AllocationId, FencingToken, JobId, NodeId, ServerName};
+use super::job::Job;
+use super::node::{Node, Overdue};
+use super::servers::Server;
 use super::time::Timestamp;
 use super::units::Resources;
 
@@ -79,7 +83,9 @@ impl Cluster {
             view.total += node.capacity;
             view.leased += node.leased;
             view.reclaimable += self.overdue_of(id, node, now).resources;
-            view.running_servers.extend(node.servers.keys().cloned());
+            let mut names: Vec<ServerName> = node.servers.iter().map(|server| server.name.clone()).collect();
+            names.sort_unstable();
+            view.running_servers.append(&mut names);
         }
         view
     }
@@ -100,21 +106,17 @@ impl Cluster {
         let from = after.next();
         let admitted = move |allocation: &&Allocation| filter.admits_state(allocation.state());
         if let Some(job) = &filter.job {
-            let ids = self.jobs.get(job).into_iter().flat_map(move |job| job.allocations.range(from..));
-            let records = ids.filter_map(|(_, id)| self.find(*id)).filter(admitted);
+            let ids = self.jobs.get(job).into_iter().flat_map(move |job| job.since(from));
+            let records = ids.filter_map(|(_, id)| self.find(id)).filter(admitted);
             return Box::new(records.map(move |record| self.view(now, record)));
         }
         // A filter by state walks only the half of the books where that state occurs.
         let (wants_live, wants_ended) =
             (filter.state.is_none_or(State::is_live), filter.state.is_none_or(|state| !state.is_live()));
-        let mut live = wants_live.then(|| self.live.range(from..)).into_iter().flatten().peekable();
-        let mut ended = wants_ended.then(|| self.ended.range(from..)).into_iter().flatten().peekable();
-        let merged = std::iter::from_fn(move || match (live.peek(), ended.peek()) {
-            (Some((a, _)), Some((b, _))) if a < b => live.next(),
-            (Some(_), None) => live.next(),
-            _ => ended.next(),
-        });
-        Box::new(merged.filter_map(|(_, id)| self.find(*id)).filter(admitted).map(move |record| self.view(now, record)))
+        let live = wants_live.then(|| self.live.range(from..)).into_iter().flatten();
+        let ended = wants_ended.then(|| self.ended.range(from..)).into_iter().flatten();
+        let records = merged(live, ended).filter_map(|(_, id)| self.find(*id)).filter(admitted);
+        Box::new(records.map(move |record| self.view(now, record)))
     }
 
     /// How many allocations the filter admits. Cheap, but for a state within one large job.
@@ -122,16 +124,18 @@ impl Cluster {
     pub fn count(&self, filter: &Filter) -> u64 {
         match (&filter.job, filter.state) {
             (None, None) => (self.live.len() + self.ended.len()) as u64,
-            (Some(job), None) => self.jobs.get(job).map_or(0, |job| job.allocations.len() as u64),
+            (Some(job), None) => self.jobs.get(job).map_or(0, |job| job.len()),
             (Some(job), Some(_)) => {
-                let ids = self.jobs.get(job).into_iter().flat_map(|job| job.allocations.values());
-                let records = ids.filter_map(|id| self.find(*id));
+                let ids = self.jobs.get(job).into_iter().flat_map(Job::allocations);
+                let records = ids.filter_map(|(_, id)| self.find(id));
                 records.filter(|record| filter.admits_state(record.state())).count() as u64
             }
-            // Leases without a deadline are being taken back: the others are active or, for a moment, pending.
-            (None, Some(State::Active)) => self.deadlines.len() as u64 - self.pending,
-            (None, Some(State::Pending)) => self.pending,
-            (None, Some(State::Releasing)) => (self.live.len() - self.deadlines.len()) as u64,
+            (None, Some(State::Active)) => self.deadlines.active(),
+            (None, Some(State::Pending)) => self.deadlines.pending(),
+            // A lease that is being taken back has no deadline; every other has.
+            (None, Some(State::Releasing)) => {
+                self.live.len() as u64 - self.deadlines.active() - self.deadlines.pending()
+            }
             (None, Some(State::Failed)) => self.failed,
             (None, Some(State::Released)) => self.ended.len() as u64 - self.failed,
         }
@@ -141,7 +145,7 @@ impl Cluster {
     /// whoever simulates time can jump to it.
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Timestamp, DeadlineReason)> {
-        let (nominal, id) = self.first_deadline_after(self.observed)?;
+        let ((nominal, _), id) = self.deadlines.ahead().next()?;
         let reason = match self.find(id)?.state() {
             State::Pending => DeadlineReason::ActivationFails(id),
             _ => DeadlineReason::LeaseExpires(id),
@@ -162,7 +166,7 @@ impl Cluster {
     }
 
     pub(super) fn find(&self, id: AllocationId) -> Option<&Allocation> {
-        self.allocations.get(&id).map(|allocation| &**allocation)
+        self.allocations.get(&id)
     }
 
     pub(super) fn deadline(&self, lease: &Allocation) -> Option<Timestamp> {
@@ -177,8 +181,8 @@ impl Cluster {
             overdue.leases += 1;
             overdue.resources += lease.reservation.workers.resources();
             for hold in &lease.reservation.servers {
-                if let Some(server) = node.servers.get(&hold.name) {
-                    let lost = lost.entry(&hold.name).or_insert(server.overdue_holders);
+                if let Some(server) = node.servers.at(hold.port) {
+                    let lost = lost.entry(hold.port).or_insert(server.overdue_holders);
                     *lost += 1;
                     overdue.idle_servers += u64::from(*lost == server.holders);
                 }
@@ -188,21 +192,15 @@ impl Cluster {
     }
 
     /// Whether a running server is held by nobody but leases past their deadline at `now`.
-    pub(super) fn is_held_by_overdue_only(&self, id: &NodeId, node: &Node, name: &ServerName, now: Timestamp) -> bool {
-        let Some(server) = node.servers.get(name) else { return false };
+    pub(super) fn is_held_by_overdue_only(&self, id: &NodeId, server: &Server, now: Timestamp) -> bool {
         let holds = |lease: &&Allocation| {
-            lease.reservation.node == *id && lease.reservation.servers.iter().any(|hold| hold.name == *name)
+            lease.reservation.node == *id && lease.reservation.servers.iter().any(|hold| hold.port == server.port)
         };
         server.overdue_holders + self.newly_overdue(now).filter(holds).count() as u64 == server.holders
     }
 
     fn newly_overdue(&self, now: Timestamp) -> impl Iterator<Item = &Allocation> {
-        let horizon = self.expiry_horizon(now).max(self.observed);
-        let last = FencingToken::new(u64::MAX);
-        let range = (std::ops::Bound::Excluded((self.observed, last)), std::ops::Bound::Included((horizon, last)));
-        // An empty range that is written down the wrong way round would be refused.
-        let range = (self.observed < horizon).then(|| self.deadlines.range(range));
-        range.into_iter().flatten().filter_map(|(_, id)| self.find(*id))
+        self.deadlines.newly_overdue(self.expiry_horizon(now)).filter_map(|(_, id)| self.find(id))
     }
 
     fn view(&self, now: Timestamp, allocation: &Allocation) -> AllocationView {

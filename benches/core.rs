@@ -1,0 +1,339 @@
+//! What the lease core costs: grants, releases, sweeps and memory, against the figures to reach.
+//!
+//! `cargo bench --bench core` prints a markdown table; words after `--` choose the rows whose name has one of them.
+//! Commands are made in chunks outside the timed part, each a new object with a job of its own, so that a request is as
+//! hot as one that was just read from a client, and no hotter. Times are medians of several samples.
+
+use cortex_resource_manager::core::{
+    AllocationId, Cluster, Command, CpuMillis, Decision, DistinctServers, EndReason, JobId, MemoryMb, Metadata, NodeId,
+    Outcome, Priority, Recorded, Request, Resources, ServerName, Timestamp, TtlSeconds, WorkerSize, check,
+};
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// How many samples a median is taken of.
+const SAMPLES: usize = 5;
+/// The most commands made ahead of a timed part.
+const CHUNK: usize = 1_000;
+/// How many distinct servers the requests name.
+const SERVERS: usize = 50;
+/// The live leases of the large books.
+const MANY: usize = 1_000_000;
+/// The pairs of grant and release in one sample.
+const PAIRS: usize = 200_000;
+/// How many leases a sweep ends in one batch.
+const SWEEP_LEASES_MAX: usize = 1_000;
+/// The time to live of leases that are to stay, and of those that are to run out, in seconds.
+const LONG_TTL_SECONDS: u64 = 3_600;
+const SHORT_TTL_SECONDS: u64 = 1;
+
+/// A line of the table.
+struct Row {
+    what: &'static str,
+    figure: &'static str,
+    measured: String,
+}
+
+/// A row that has not been measured yet.
+type Measurement = (&'static str, &'static str, fn() -> String);
+
+/// All rows. That of memory is the first, since it looks at what the process takes in all.
+const MEASUREMENTS: [Measurement; 8] = [
+    ("memory per live allocation of 1 server, 1,000,000 live", "≤ 1,024 bytes", memory),
+    ("grant + release, 100 live leases of 2 workers and 1 server", "≥ 1,000,000 pairs/s", few_live),
+    ("grant + release, 1,000,000 live leases of 1 server, oldest first", "≥ 400,000 pairs/s", many_oldest_first),
+    ("grant + release, 1,000,000 live leases of 1 server, at random", "≥ 150,000 pairs/s", many_at_random),
+    ("sweep of 1,000 expired among 1,000 others", "as the next", sweep_among_few),
+    ("sweep of 1,000 expired among 1,000,000 others", "as the last; ≤ 5 ms", sweep_among_many),
+    ("longest batch of 1,000 in a sweep of 1,000,000 expired", "≤ 5 ms", longest_sweep_batch),
+    ("first look at 1,000,000 leases that ran out at once", "none", first_look),
+];
+
+#[expect(clippy::print_stdout, reason = "the table is what a bench is for")]
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    println!("| what | figure to reach | measured (median of {SAMPLES}) |\n|---|---|---|");
+    for (what, figure, measure) in MEASUREMENTS {
+        if wanted.is_empty() || wanted.iter().any(|word| what.contains(word.as_str())) {
+            let Row { what, figure, measured } = Row { what, figure, measured: measure() };
+            println!("| {what} | {figure} | {measured} |");
+        }
+    }
+}
+
+/// What one lease asks for.
+#[derive(Clone, Copy)]
+struct Shape {
+    workers: u64,
+    ttl_seconds: u64,
+}
+
+const SERVER_ONLY: Shape = Shape { workers: 0, ttl_seconds: LONG_TTL_SECONDS };
+const TWO_WORKERS: Shape = Shape { workers: 2, ttl_seconds: LONG_TTL_SECONDS };
+const SHORT_LIVED: Shape = Shape { workers: 0, ttl_seconds: SHORT_TTL_SECONDS };
+
+/// In which order leases are given back.
+#[derive(Clone, Copy)]
+enum Order {
+    OldestFirst,
+    Random,
+}
+
+/// The books under test, with what it takes to drive them.
+struct Driver {
+    cluster: Cluster,
+    now: Timestamp,
+    /// The live leases, oldest first until one is taken from the middle.
+    held: VecDeque<AllocationId>,
+    jobs: u64,
+    random: u64,
+    names: Vec<ServerName>,
+    metadata: Metadata,
+}
+
+impl Driver {
+    /// Books with room for all, and `live` leases of one shape.
+    fn with_live(live: usize, shape: Shape) -> Self {
+        let names = (0..SERVERS).map(|n| ServerName::new(&format!("server-{n}")).expect("a name")).collect();
+        let mut driver = Self {
+            cluster: Cluster::default(),
+            now: Timestamp::from_millis(1_765_220_400_000),
+            held: VecDeque::with_capacity(live),
+            jobs: 0,
+            random: 0x9e37_79b9_7f4a_7c15,
+            names,
+            metadata: Metadata::empty(),
+        };
+        let capacity =
+            Resources { cpu_millis: CpuMillis::from_millis(1 << 40), memory_mb: MemoryMb(1 << 40), workers: 50_000 };
+        driver.run(&Command::SetCapacity { node: NodeId::local(), capacity });
+        driver.run(&Command::SetLimits(cortex_resource_manager::core::Limits {
+            // Room for the lease that is granted before another is given back.
+            live_allocations_max: MANY as u64 * 2,
+            ..cortex_resource_manager::core::Limits::default()
+        }));
+        driver.grant(live, shape);
+        driver
+    }
+
+    /// A random number (xorshift64*).
+    fn draw(&mut self) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A random index into something that has so many.
+    fn below(&mut self, count: usize) -> usize {
+        usize::try_from(self.draw() >> 32).unwrap_or(0) % count
+    }
+
+    fn request(&mut self, shape: Shape) -> Command {
+        self.jobs += 1;
+        let job = JobId::new(&format!("job-{:07}", self.jobs)).expect("a name");
+        let chosen = self.below(SERVERS);
+        let request = Request {
+            job,
+            servers: DistinctServers::new([self.names[chosen].clone()]),
+            workers: shape.workers,
+            priority: Priority::Normal,
+            ttl_seconds: TtlSeconds::new(shape.ttl_seconds).expect("above 0"),
+            request_id: None,
+            metadata: self.metadata.clone(),
+        };
+        let worker_size = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) };
+        Command::Request { request: Box::new(request), worker_size, draw: self.draw() }
+    }
+
+    fn requests(&mut self, count: usize, shape: Shape) -> Vec<Command> {
+        (0..count).map(|_| self.request(shape)).collect()
+    }
+
+    /// Decides and applies, as the engine does.
+    fn run(&mut self, command: &Command) -> Outcome {
+        run(&mut self.cluster, self.now, command)
+    }
+
+    fn grant(&mut self, count: usize, shape: Shape) {
+        for start in (0..count).step_by(CHUNK) {
+            for command in self.requests(CHUNK.min(count - start), shape) {
+                let outcome = self.run(&command);
+                self.held.push_back(granted(&outcome));
+            }
+            self.pass(1);
+        }
+    }
+
+    /// Lets so many milliseconds pass.
+    fn pass(&mut self, millis: i64) {
+        self.now = Timestamp::from_millis(self.now.as_millis() + millis);
+        self.cluster.observe(self.now);
+    }
+
+    /// The ids of leases to give back next; they are taken from those held.
+    fn choose(&mut self, count: usize, order: Order) -> Vec<AllocationId> {
+        let take = |driver: &mut Self| match order {
+            Order::OldestFirst => driver.held.pop_front(),
+            Order::Random => {
+                let index = driver.below(driver.held.len());
+                driver.held.swap_remove_back(index)
+            }
+        };
+        (0..count).filter_map(|_| take(self)).collect()
+    }
+
+    /// How many pairs of a grant and the release of another lease are done in a second.
+    fn pairs_per_second(&mut self, shape: Shape, order: Order) -> f64 {
+        let chunk = CHUNK.min(self.held.len());
+        let chunks = PAIRS / chunk;
+        let mut spent = Duration::ZERO;
+        for _ in 0..chunks {
+            let requests = self.requests(chunk, shape);
+            let releases: Vec<Command> = self.choose(chunk, order).into_iter().map(release).collect();
+            let mut outcomes = Vec::with_capacity(chunk);
+            let (cluster, now) = (&mut self.cluster, self.now);
+            let start = Instant::now();
+            for (request, release) in requests.iter().zip(&releases) {
+                outcomes.push(run(cluster, now, request));
+                black_box(run(cluster, now, release));
+            }
+            spent += start.elapsed();
+            self.held.extend(outcomes.iter().map(granted));
+            self.pass(1);
+        }
+        (chunks * chunk) as f64 / spent.as_secs_f64()
+    }
+
+    /// How long one batch of a sweep takes, and whether more is left.
+    fn sweep_batch(&mut self) -> (Duration, bool) {
+        let command = Command::Sweep { leases_max: SWEEP_LEASES_MAX };
+        let start = Instant::now();
+        let outcome = black_box(self.run(&command));
+        let spent = start.elapsed();
+        let Outcome::Swept { more, .. } = outcome else { panic!("a sweep answered {outcome:?}") };
+        (spent, more)
+    }
+}
+
+fn run(cluster: &mut Cluster, now: Timestamp, command: &Command) -> Outcome {
+    let Decision { events, outcome } = cluster.decide(now, command).expect("there is room");
+    for event in events {
+        cluster.apply(&Recorded { at: now, event });
+    }
+    outcome
+}
+
+fn release(allocation: AllocationId) -> Command {
+    Command::Release { allocation, reason: EndReason::Requested }
+}
+
+fn granted(outcome: &Outcome) -> AllocationId {
+    match outcome {
+        Outcome::Granted { allocation, .. } => *allocation,
+        other => panic!("a request answered {other:?}"),
+    }
+}
+
+fn memory() -> String {
+    let Some(before) = resident_bytes() else { return "not measured on this system".to_owned() };
+    let driver = Driver::with_live(MANY, SERVER_ONLY);
+    let after = resident_bytes().unwrap_or(before);
+    black_box(&driver.cluster);
+    format!("{} bytes", thousands((after - before) as f64 / MANY as f64))
+}
+
+/// What the process has in memory, in bytes. The lints forbid an allocator of our own that would count.
+fn resident_bytes() -> Option<u64> {
+    const PAGE_BYTES: u64 = 4_096;
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * PAGE_BYTES)
+}
+
+fn few_live() -> String {
+    pairs(100, TWO_WORKERS, Order::OldestFirst)
+}
+
+fn many_oldest_first() -> String {
+    pairs(MANY, SERVER_ONLY, Order::OldestFirst)
+}
+
+fn many_at_random() -> String {
+    pairs(MANY, SERVER_ONLY, Order::Random)
+}
+
+fn pairs(live: usize, shape: Shape, order: Order) -> String {
+    let mut driver = Driver::with_live(live, shape);
+    // A sample that does not count fills the history, so that all that count drop a record for each they add.
+    driver.pairs_per_second(shape, order);
+    let median = median(|| driver.pairs_per_second(shape, order));
+    assert_eq!(driver.cluster.capacity(driver.now).live_allocations, live as u64);
+    if live < MANY {
+        assert_eq!(check::violations(&driver.cluster), [] as [String; 0]);
+    }
+    format!("{} pairs/s", thousands(median))
+}
+
+fn sweep_among_few() -> String {
+    sweep_among(SWEEP_LEASES_MAX)
+}
+
+fn sweep_among_many() -> String {
+    sweep_among(MANY)
+}
+
+fn sweep_among(others: usize) -> String {
+    let mut driver = Driver::with_live(others, SERVER_ONLY);
+    let median = median(|| {
+        driver.grant(SWEEP_LEASES_MAX, SHORT_LIVED);
+        driver.pass(1_000 * i64::try_from(SHORT_TTL_SECONDS).unwrap_or(1));
+        let (spent, more) = driver.sweep_batch();
+        assert!(!more, "only the short-lived had run out");
+        spent.as_secs_f64()
+    });
+    milliseconds(median)
+}
+
+fn longest_sweep_batch() -> String {
+    milliseconds(median(|| {
+        let mut driver = Driver::with_live(MANY, SERVER_ONLY);
+        driver.pass(2_000 * i64::try_from(LONG_TTL_SECONDS).unwrap_or(1));
+        let mut longest = Duration::ZERO;
+        loop {
+            let (spent, more) = driver.sweep_batch();
+            longest = longest.max(spent);
+            if !more {
+                return longest.as_secs_f64();
+            }
+        }
+    }))
+}
+
+fn first_look() -> String {
+    milliseconds(median(|| {
+        let mut driver = Driver::with_live(MANY, SERVER_ONLY);
+        let start = Instant::now();
+        driver.pass(2_000 * i64::try_from(LONG_TTL_SECONDS).unwrap_or(1));
+        start.elapsed().as_secs_f64()
+    }))
+}
+
+fn median(mut sample: impl FnMut() -> f64) -> f64 {
+    let mut samples = [0.0; SAMPLES].map(|_: f64| sample());
+    samples.sort_by(f64::total_cmp);
+    samples[SAMPLES / 2]
+}
+
+fn milliseconds(seconds: f64) -> String {
+    format!("{:.2} ms", seconds * 1_000.0)
+}
+
+/// A number with commas, rounded.
+fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    groups.join(",")
+}
