@@ -13,7 +13,7 @@ use rmcp::service::ServerInitializeError;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// How long the end may take once the input has ended: calls in flight are answered and everything is flushed within it,
 /// or left. Together with the flush of the log it stays under a second.
@@ -75,27 +75,34 @@ async fn converse<R>(server: Server, transport: LineTransport<R>, connection: &C
 where
     R: tokio::io::AsyncRead + Send + Unpin + 'static,
 {
-    match server.serve(transport).await {
+    let deadline = match server.serve(transport).await {
         Ok(running) => {
             connection.established();
             let ended = connection.ended();
             let mut waiting = std::pin::pin!(running.waiting());
             tokio::select! {
-                _ = &mut waiting => {}
+                _ = &mut waiting => end_deadline(),
                 () = ended.cancelled() => {
-                    if timeout(END_WAIT_MAX, waiting).await.is_err() {
+                    let deadline = end_deadline();
+                    if timeout_at(deadline, waiting).await.is_err() {
                         tracing::warn!("the client did not take all replies in time");
                     }
+                    deadline
                 }
             }
         }
         // A client that goes away before its first request is no error.
-        Err(ServerInitializeError::ConnectionClosed(_)) => {}
+        Err(ServerInitializeError::ConnectionClosed(_)) => end_deadline(),
         Err(error) => return Err(error).context("the handshake failed"),
-    }
+    };
     // Nothing is lost if the client closed its end before: it does not listen any more.
-    let _ = timeout(END_WAIT_MAX, connection.flushed()).await;
+    let _ = timeout_at(deadline, connection.flushed()).await;
     Ok(())
+}
+
+/// By when all that is left to do has to be done, if the end begins now. The waits of the end share it.
+fn end_deadline() -> Instant {
+    Instant::now() + END_WAIT_MAX
 }
 
 /// The first signal ends the connection in order, the second at once.

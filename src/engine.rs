@@ -10,7 +10,7 @@ mod message;
 mod refusals;
 
 pub use handle::{EngineHandle, Expired};
-pub use message::{Change, Demand, EngineError, Entry, Grant, Listing, Page, Reading, Record, Released};
+pub use message::{Change, Demand, EngineError, Entry, Grant, Listing, Page, Reading, Record, Released, Ticket};
 pub use refusals::{Place, REFUSALS_MAX, Refusal};
 
 use crate::core::{
@@ -173,17 +173,23 @@ impl Engine {
 
     fn take(&mut self, now: Timestamp, message: Message) {
         match message {
-            Message::Request { request, reply } => {
-                let answer = self.request(now, request);
+            Message::Request { request, ticket, reply } => {
+                let answer =
+                    if ticket.is_called_off() { Err(EngineError::CalledOff) } else { self.request(now, request) };
+                if let Ok(Grant { view, is_new: true }) = &answer {
+                    ticket.note(view.allocation.reservation.allocation);
+                }
                 self.answer(reply, answer);
             }
             Message::Release { allocation, reply } => {
                 let answer = self.release(now, allocation, EndReason::Requested);
                 self.answer(reply, answer);
             }
-            Message::RollBack { allocation } => {
-                // What has ended or is unknown needs no rolling back.
-                let _ = self.release(now, allocation, EndReason::Cancelled);
+            Message::CallOff { ticket } => {
+                if let Some(allocation) = ticket.granted() {
+                    // What has ended meanwhile needs no rolling back.
+                    let _ = self.release(now, allocation, EndReason::Cancelled);
+                }
             }
             Message::Renew { allocation, ttl_seconds, fencing_token, reply } => {
                 let command = Command::Renew { allocation, ttl_seconds, fencing_token };

@@ -1,6 +1,6 @@
 //! The handle by which everybody else reaches the engine.
 
-use super::message::{Change, Demand, EngineError, Grant, Listing, Message, Page, Reading, Record, Released};
+use super::message::{Change, Demand, EngineError, Grant, Listing, Message, Page, Reading, Record, Released, Ticket};
 use crate::core::{AllocationId, AllocationView, CapacityView, FencingToken, Request, TtlSeconds};
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -35,13 +35,14 @@ impl EngineHandle {
         answer.await.map_err(|_| EngineError::Stopped)
     }
 
-    /// Asks for a lease.
+    /// Asks for a lease. With the ticket the request can be called off from anywhere, before and after it is decided on.
     ///
     /// # Errors
-    /// [`EngineError::Refused`] if there is no room, [`EngineError::Denied`] if the request id was used for another request.
-    pub async fn request(&self, request: Request) -> Result<Grant, EngineError> {
+    /// [`EngineError::Refused`] if there is no room, [`EngineError::Denied`] if the request id was used for another request,
+    /// [`EngineError::CalledOff`] if it was called off by then.
+    pub async fn request(&self, request: Request, ticket: Ticket) -> Result<Grant, EngineError> {
         let request = Box::new(request);
-        self.ask(|reply| Message::Request { request, reply }).await?
+        self.ask(|reply| Message::Request { request, ticket, reply }).await?
     }
 
     /// Gives a lease back.
@@ -52,9 +53,12 @@ impl EngineHandle {
         self.ask(|reply| Message::Release { allocation, reply }).await?
     }
 
-    /// Undoes a grant that nobody will hear of, without waiting. It is behind everything sent before.
-    pub fn roll_back(&self, allocation: AllocationId) {
-        let message = Message::RollBack { allocation };
+    /// Calls a request off whose caller will not hear of its grant, without waiting: it is not granted any more, or what
+    /// was granted is rolled back before anything that is sent from now on. A grant to an earlier request with the same
+    /// request id stays.
+    pub fn call_off(&self, ticket: Ticket) {
+        ticket.call_off();
+        let message = Message::CallOff { ticket };
         if let Err(mpsc::error::TrySendError::Full(message)) = self.messages.try_send(message) {
             // A task of its own waits for room; the grant that it undoes is already behind it in the books.
             let messages = self.messages.clone();

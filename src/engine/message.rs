@@ -5,6 +5,8 @@ use crate::core::{
     AllocationId, AllocationView, CapacityView, Denied, FencingToken, Filter, Release, Request, Timestamp, TtlSeconds,
 };
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -111,9 +113,42 @@ pub enum EngineError {
     /// The program has a fault. Nothing has changed.
     #[error("internal error: the request could not be decided on and nothing has changed; the log says more")]
     Fault,
+    /// The caller called the request off before it was decided on.
+    #[error("the request was called off before it was decided on: nothing was granted")]
+    CalledOff,
     /// The engine has ended: the server is going down.
     #[error("the server is shutting down: nothing has changed that was not answered")]
     Stopped,
+}
+
+/// What a request can be called off by, from before it is sent until its caller hears of the grant.
+#[derive(Clone, Debug, Default)]
+pub struct Ticket(Arc<Fate>);
+
+#[derive(Debug, Default)]
+struct Fate {
+    is_called_off: AtomicBool,
+    granted: OnceLock<AllocationId>,
+}
+
+impl Ticket {
+    pub(super) fn call_off(&self) {
+        self.0.is_called_off.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_called_off(&self) -> bool {
+        self.0.is_called_off.load(Ordering::Relaxed)
+    }
+
+    /// Notes what was granted for this request; a repeat of an earlier one is granted nothing.
+    pub(super) fn note(&self, allocation: AllocationId) {
+        // A ticket goes with one request, so that nothing is noted twice.
+        let _ = self.0.granted.set(allocation);
+    }
+
+    pub(super) fn granted(&self) -> Option<AllocationId> {
+        self.0.granted.get().copied()
+    }
 }
 
 pub(super) type Reply<T> = oneshot::Sender<T>;
@@ -122,14 +157,15 @@ pub(super) type Reply<T> = oneshot::Sender<T>;
 pub(super) enum Message {
     Request {
         request: Box<Request>,
+        ticket: Ticket,
         reply: Reply<Result<Grant, EngineError>>,
     },
     Release {
         allocation: AllocationId,
         reply: Reply<Result<Released, EngineError>>,
     },
-    RollBack {
-        allocation: AllocationId,
+    CallOff {
+        ticket: Ticket,
     },
     Renew {
         allocation: AllocationId,

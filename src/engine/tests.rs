@@ -5,7 +5,7 @@ use super::*;
 use crate::core::{
     CpuMillis, DistinctServers, Filter, JobId, MemoryMb, Metadata, Priority, RequestId, ServerName, State, TtlSeconds,
 };
-use message::{Grant, Listing};
+use message::{Grant, Listing, Ticket};
 
 fn start() -> EngineHandle {
     let (engine, handle) = Engine::new(EngineOptions {
@@ -44,7 +44,7 @@ async fn leased(engine: &EngineHandle) -> u64 {
 }
 
 async fn refused(engine: &EngineHandle, request: Request) -> Refusal {
-    match engine.request(request).await {
+    match engine.request(request, Ticket::default()).await {
         Err(EngineError::Refused(refusal)) => *refusal,
         other => panic!("not refused: {other:?}"),
     }
@@ -75,12 +75,12 @@ async fn listed(engine: &EngineHandle, filter: Filter, limit: usize) -> Vec<Vec<
 #[tokio::test]
 async fn messages_sent_together_take_effect_in_order() {
     let engine = start();
-    let grant = engine.request(request("a", 10)).await.expect("room");
+    let grant = engine.request(request("a", 10), Ticket::default()).await.expect("room");
     // All polled in one go, so that they form one batch: the second request finds what the release freed.
     let (full, released, granted, read) = tokio::join!(
-        engine.request(request("b", 1)),
+        engine.request(request("b", 1), Ticket::default()),
         engine.release(id(&grant)),
-        engine.request(request("c", 10)),
+        engine.request(request("c", 10), Ticket::default()),
         engine.capacity(),
     );
     assert!(matches!(full, Err(EngineError::Refused(_))), "{full:?}");
@@ -89,29 +89,72 @@ async fn messages_sent_together_take_effect_in_order() {
     assert_eq!(read.expect("a running engine").value.leased.workers, 10);
 }
 
-#[tokio::test]
-async fn a_roll_back_takes_a_grant_back_and_nothing_else() {
-    let engine = start();
-    let kept = engine.request(request("a", 2)).await.expect("room");
-    let undone = engine.request(request("b", 3)).await.expect("room");
-    engine.roll_back(id(&undone));
-    engine.roll_back(id(&undone));
-    engine.roll_back(AllocationId::from_draw(0));
-    assert_eq!(leased(&engine).await, 2);
-    let record = engine.allocation(id(&undone)).await.expect("a running engine").expect("a record");
+/// Why and whether an allocation ended.
+async fn end_of(engine: &EngineHandle, id: AllocationId) -> Option<EndReason> {
+    let record = engine.allocation(id).await.expect("a running engine").expect("a record");
     let Record::Allocation(view) = record.value else { panic!("not an allocation") };
-    assert!(matches!(view.allocation.phase, crate::core::Phase::Released { reason: EndReason::Cancelled, .. }));
-    assert!(matches!(engine.release(id(&kept)).await, Ok(Released::Now(_))));
+    match view.allocation.phase {
+        crate::core::Phase::Released { reason, .. } => Some(reason),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn calling_off_takes_a_grant_back_and_nothing_else() {
+    let engine = start();
+    let ticket = Ticket::default();
+    let kept = engine.request(request("a", 2), Ticket::default()).await.expect("room");
+    let undone = engine.request(request("b", 3), ticket.clone()).await.expect("room");
+    engine.call_off(ticket.clone());
+    engine.call_off(ticket);
+    assert_eq!(leased(&engine).await, 2);
+    assert_eq!(end_of(&engine, id(&undone)).await, Some(EndReason::Cancelled));
+    assert_eq!(end_of(&engine, id(&kept)).await, None);
+}
+
+#[tokio::test]
+async fn a_request_called_off_before_its_decision_is_not_granted() {
+    let engine = start();
+    let ticket = Ticket::default();
+    engine.call_off(ticket.clone());
+    assert_eq!(engine.request(request("a", 2), ticket).await, Err(EngineError::CalledOff));
+    assert_eq!(leased(&engine).await, 0);
+}
+
+#[tokio::test]
+async fn what_is_sent_after_calling_off_finds_the_room() {
+    let engine = start();
+    let ticket = Ticket::default();
+    // All in one batch: the grant is decided on before it is called off.
+    let (granted, (), full) = tokio::join!(
+        engine.request(request("a", 10), ticket.clone()),
+        async { engine.call_off(ticket.clone()) },
+        engine.request(request("b", 10), Ticket::default()),
+    );
+    assert!(full.is_ok(), "{full:?}");
+    assert!(matches!(granted, Err(EngineError::CalledOff)) || granted.is_ok_and(|grant| grant.is_new));
+    assert_eq!(leased(&engine).await, 10);
+}
+
+#[tokio::test]
+async fn calling_off_a_repeat_leaves_the_first_grant() {
+    let engine = start();
+    let first = engine.request(keyed("a", 2, "key"), Ticket::default()).await.expect("room");
+    let ticket = Ticket::default();
+    engine.request(keyed("a", 2, "key"), ticket.clone()).await.expect("the same grant");
+    engine.call_off(ticket);
+    assert_eq!(leased(&engine).await, 2);
+    assert_eq!(end_of(&engine, id(&first)).await, None);
 }
 
 #[tokio::test]
 async fn a_repeat_is_known_as_one() {
     let engine = start();
-    let first = engine.request(keyed("a", 2, "key")).await.expect("room");
-    let again = engine.request(keyed("a", 2, "key")).await.expect("the same grant");
+    let first = engine.request(keyed("a", 2, "key"), Ticket::default()).await.expect("room");
+    let again = engine.request(keyed("a", 2, "key"), Ticket::default()).await.expect("the same grant");
     assert!(first.is_new && !again.is_new);
     assert_eq!(id(&first), id(&again));
-    let other = engine.request(keyed("a", 3, "key")).await;
+    let other = engine.request(keyed("a", 3, "key"), Ticket::default()).await;
     assert!(matches!(other, Err(EngineError::Denied(Denied::RequestIdReused { .. }))), "{other:?}");
     assert_eq!(leased(&engine).await, 2);
     let demand = engine.demand().await.expect("a running engine").value;
@@ -141,10 +184,10 @@ async fn refusals_are_remembered_up_to_a_bound() {
 async fn lists_have_grants_and_refusals_in_the_order_in_which_they_came() {
     let engine = start();
     refused(&engine, request("r1", 11)).await;
-    let a = engine.request(request("a", 1)).await.expect("room");
+    let a = engine.request(request("a", 1), Ticket::default()).await.expect("room");
     refused(&engine, request("r2", 11)).await;
     refused(&engine, request("a", 11)).await;
-    engine.request(request("b", 1)).await.expect("room");
+    engine.request(request("b", 1), Ticket::default()).await.expect("room");
     engine.release(id(&a)).await.expect("a lease");
     refused(&engine, request("r3", 11)).await;
 
@@ -172,7 +215,7 @@ async fn lists_have_grants_and_refusals_in_the_order_in_which_they_came() {
 async fn changes_name_what_they_touched() {
     let engine = start();
     let mut changes = engine.changes();
-    let grant = engine.request(request("a", 1)).await.expect("room");
+    let grant = engine.request(request("a", 1), Ticket::default()).await.expect("room");
     let granted = changes.recv().await.expect("a change");
     assert_eq!(*granted, Change { capacity: true, allocations: BTreeSet::from([id(&grant)]) });
     engine.renew(id(&grant), None, None).await.expect("a live lease");
@@ -186,7 +229,7 @@ async fn changes_name_what_they_touched() {
 #[tokio::test]
 async fn capacity_is_never_set_below_what_is_leased() {
     let engine = start();
-    engine.request(request("a", 6)).await.expect("room");
+    engine.request(request("a", 6), Ticket::default()).await.expect("room");
     let denied = engine.set_workers(5).await;
     assert!(matches!(denied, Err(EngineError::Denied(Denied::BelowLeased { .. }))), "{denied:?}");
     engine.set_workers(6).await.expect("as many as are leased");
@@ -235,5 +278,5 @@ async fn without_its_engine_a_handle_says_so() {
     .expect("books that can be set up");
     drop(engine);
     assert_eq!(handle.capacity().await, Err(EngineError::Stopped));
-    handle.roll_back(AllocationId::from_draw(1));
+    handle.call_off(Ticket::default());
 }

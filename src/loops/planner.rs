@@ -90,7 +90,7 @@ mod tests {
         CpuMillis, DistinctServers, JobId, Limits, MemoryMb, Metadata, Millis, Priority, Request, Resources,
         TtlSeconds, WorkerSize,
     };
-    use crate::engine::{Engine, EngineOptions};
+    use crate::engine::{Engine, EngineOptions, Ticket};
     use crate::planning::{Bounds, Policy};
 
     fn start(workers: u64) -> EngineHandle {
@@ -130,14 +130,14 @@ mod tests {
         let (show, shown) = watch::channel(None);
         let workers = async || engine.capacity().await.expect("a running engine").value.total.workers;
 
-        let grant = engine.request(request(4)).await.expect("room");
-        assert!(engine.request(request(1)).await.is_err());
+        let grant = engine.request(request(4), Ticket::default()).await.expect("room");
+        assert!(engine.request(request(1), Ticket::default()).await.is_err());
         plan_once(&engine, &mut planner, &mut last, &show).await.expect("a plan");
         assert_eq!(workers().await, 6, "4 leased workers at 70 %");
         let plan = shown.borrow().clone().expect("a plan");
         assert_eq!((plan.action, plan.target_workers, plan.refused_requests), (Action::ScaleUp, 6, 1));
 
-        engine.request(request(1)).await.expect("room, now that there is more");
+        engine.request(request(1), Ticket::default()).await.expect("room, now that there is more");
         engine.release(grant.view.allocation.reservation.allocation).await.expect("a lease");
         plan_once(&engine, &mut planner, &mut last, &show).await.expect("a plan");
         assert_eq!(workers().await, 2, "1 leased worker at 70 %");

@@ -2,7 +2,7 @@
 
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::core::{DistinctServers, JobId, Metadata, Priority, Request, RequestId, TtlSeconds};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Ticket};
 use crate::mcp::arguments::{self, ArgumentError, Arguments, Described, Parameter};
 use crate::mcp::results::RequestResult;
 use crate::mcp::server::ServerOptions;
@@ -93,18 +93,15 @@ impl Run for RequestResources {
     fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
         async move {
             let request = self.read(invocation.arguments)?;
-            match invocation.engine.request(request).await {
-                Ok(grant) => {
-                    // A grant that the caller never hears of would be held until it expires.
-                    if grant.is_new
-                        && let Some(call) = &invocation.call
-                    {
-                        let engine = invocation.engine.clone();
-                        let allocation = grant.view.allocation.reservation.allocation;
-                        call.undo_if_cancelled(move || engine.roll_back(allocation));
-                    }
-                    Answer::new(&RequestResult::granted(&grant))
-                }
+            let ticket = Ticket::default();
+            // A grant that the caller never hears of would be held until it expires. This comes before the request, so that
+            // the cancelling takes effect before any call that the client sends behind it.
+            if let Some(call) = &invocation.call {
+                let (engine, ticket) = (invocation.engine.clone(), ticket.clone());
+                call.undo_if_cancelled(move || engine.call_off(ticket));
+            }
+            match invocation.engine.request(request, ticket).await {
+                Ok(grant) => Answer::new(&RequestResult::granted(&grant)),
                 Err(EngineError::Refused(refusal)) => Answer::new(&RequestResult::failed(&refusal)),
                 Err(error) => Err(error.into()),
             }

@@ -1,0 +1,82 @@
+//! Compares an answer with what is expected of it, where the parts that differ from run to run are placeholders.
+
+use serde_json::Value;
+
+/// Any allocation id: `alloc-` and 12 hex digits.
+pub(crate) const ID: &str = "<id>";
+
+/// Any moment: RFC 3339 in UTC with a `Z`.
+pub(crate) const TIME: &str = "<time>";
+
+/// Any whole number from 0 up.
+pub(crate) const COUNT: &str = "<count>";
+
+/// Checks that `actual` has all of `expected`. Objects may have more keys, since keys may be added to an answer; lists have to be
+/// equally long; numbers have to be written alike, so 4 is not 4.0.
+pub(crate) fn check(actual: &Value, expected: &Value) {
+    if let Err(difference) = compare("", actual, expected) {
+        panic!("{difference}\nactual: {actual:#}\nexpected: {expected:#}");
+    }
+}
+
+fn compare(place: &str, actual: &Value, expected: &Value) -> Result<(), String> {
+    match (actual, expected) {
+        (Value::Object(actual), Value::Object(expected)) => {
+            for (key, expected) in expected {
+                let place = format!("{place}/{key}");
+                let actual = actual.get(key).ok_or_else(|| format!("{place} is missing"))?;
+                compare(&place, actual, expected)?;
+            }
+            Ok(())
+        }
+        (Value::Array(actual), Value::Array(expected)) => {
+            if actual.len() != expected.len() {
+                return Err(format!("{place} has {} items and not {}", actual.len(), expected.len()));
+            }
+            let mut pairs = actual.iter().zip(expected).enumerate();
+            pairs.try_for_each(|(index, (actual, expected))| compare(&format!("{place}/{index}"), actual, expected))
+        }
+        (_, Value::String(placeholder)) if placeholder == COUNT => {
+            actual.as_u64().map(drop).ok_or_else(|| format!("{place} is {actual} and no whole number"))
+        }
+        (Value::String(actual), Value::String(placeholder)) if placeholder == ID => {
+            is_id(actual).then_some(()).ok_or_else(|| format!("{place} is {actual:?} and no allocation id"))
+        }
+        (Value::String(actual), Value::String(placeholder)) if placeholder == TIME => {
+            is_time(actual).then_some(()).ok_or_else(|| format!("{place} is {actual:?} and no time in UTC"))
+        }
+        _ if actual == expected => Ok(()),
+        _ => Err(format!("{place} is {actual} and not {expected}")),
+    }
+}
+
+/// Whether the text is an allocation id.
+pub(crate) fn is_id(text: &str) -> bool {
+    let is_hex_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.strip_prefix("alloc-").is_some_and(|digits| digits.len() == 12 && digits.bytes().all(is_hex_digit))
+}
+
+/// Whether the text is a moment in UTC with a `Z`.
+pub(crate) fn is_time(text: &str) -> bool {
+    text.ends_with('Z') && chrono::DateTime::parse_from_rfc3339(text).is_ok()
+}
+
+/// Puts the placeholders where an answer has ids and times, so that it can be compared with a recorded one. Seconds of age depend on
+/// how fast the machine is, so they go too.
+pub(crate) fn redact(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (key, member) in members {
+                if key == "age_seconds" || key == "duration_seconds" {
+                    *member = COUNT.into();
+                } else {
+                    redact(member);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(redact),
+        Value::String(text) if is_id(text) => *value = ID.into(),
+        Value::String(text) if is_time(text) => *value = TIME.into(),
+        _ => {}
+    }
+}

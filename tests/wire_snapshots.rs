@@ -1,0 +1,68 @@
+//! What the tools look like and answer, recorded: a change of the wire shows as a change of a file.
+
+#![cfg(unix)]
+
+mod support;
+
+use serde_json::{Value, json};
+
+use support::{pattern::redact, server::Server};
+
+/// Compares with the recorded file, after ids, times and ages are replaced.
+fn check_snapshot(name: &str, mut value: Value) {
+    redact(&mut value);
+    insta::assert_json_snapshot!(name, value);
+}
+
+/// The whole result of a call, whose text becomes the JSON that it is, so that ids and times in it can be replaced too.
+fn result(server: &mut Server, tool: &str, arguments: &Value) -> Value {
+    let mut result = server.call(tool, arguments);
+    let text = result["content"][0]["text"].as_str().expect("a text");
+    result["content"][0]["text"] = serde_json::from_str(text).expect("a text that is JSON");
+    result
+}
+
+/// A request with all that can be asked for.
+fn request() -> Value {
+    json!({
+        "job_id": "job-001", "mcp_servers": ["filesystem", "github"], "workers": 2, "priority": "high",
+        "ttl_seconds": 7200, "metadata": {"task_type": "feature"}, "request_id": "request-001"
+    })
+}
+
+#[test]
+fn the_list_of_tools() {
+    let mut server = Server::ready(&["--toolsets", "all"]);
+    check_snapshot("tools", server.ask("tools/list", &json!({}))["result"].clone());
+}
+
+#[test]
+fn the_answer_of_each_tool() {
+    let mut server = Server::ready(&["--toolsets", "all"]);
+    let granted = result(&mut server, "request_resources", &request());
+    let id = granted["structuredContent"]["allocation_id"].clone();
+    let by_id = json!({"allocation_id": id});
+    check_snapshot("request_resources", granted);
+    let too_much = json!({"job_id": "job-002", "mcp_servers": ["filesystem"], "workers": 20});
+    check_snapshot("request_resources_failed", result(&mut server, "request_resources", &too_much));
+    check_snapshot("get_capacity", result(&mut server, "get_capacity", &json!({})));
+    check_snapshot("get_allocation", result(&mut server, "get_allocation", &by_id));
+    check_snapshot("list_allocations", result(&mut server, "list_allocations", &json!({"limit": 1})));
+    check_snapshot("renew_allocation", result(&mut server, "renew_allocation", &by_id));
+    check_snapshot("release_resources", result(&mut server, "release_resources", &by_id));
+    check_snapshot("release_resources_again", result(&mut server, "release_resources", &by_id));
+    let brief = json!({"job_id": "job-003", "mcp_servers": ["filesystem"], "ttl_seconds": 1});
+    let expired = server.grant(&brief);
+    server.wait_until_expired(&expired);
+    check_snapshot("cleanup_expired", result(&mut server, "cleanup_expired", &json!({})));
+    let nobody = json!({"allocation_id": "nonexistent-id"});
+    check_snapshot("get_allocation_not_found", result(&mut server, "get_allocation", &nobody));
+}
+
+#[test]
+fn the_greeting() {
+    let mut server = Server::ready(&[]);
+    check_snapshot("initialize", server.greet("2025-11-25"));
+    check_snapshot("resources", server.ask("resources/list", &json!({}))["result"].clone());
+    check_snapshot("resource_templates", server.ask("resources/templates/list", &json!({}))["result"].clone());
+}

@@ -1,0 +1,154 @@
+//! The list of allocations: its filters, its order and its pages.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    pattern::{COUNT, check},
+    server::{Server, call},
+};
+
+/// The ids on a page.
+fn ids(page: &Value) -> Vec<String> {
+    let entries = page["allocations"].as_array().expect("a list");
+    assert_eq!(page["count"], entries.len());
+    entries.iter().map(|entry| entry["allocation_id"].as_str().expect("an id").to_owned()).collect()
+}
+
+/// All ids that match, read page by page.
+fn read_pages(server: &mut Server, filter: &Value, limit: usize) -> Vec<String> {
+    let mut read = Vec::new();
+    let mut arguments = filter.clone();
+    arguments["limit"] = limit.into();
+    loop {
+        let page = server.answer("list_allocations", &arguments);
+        let listed = ids(&page);
+        assert!(listed.len() <= limit, "{page}");
+        read.extend(listed);
+        match page.get("next_cursor") {
+            Some(cursor) if !cursor.is_null() => {
+                assert_eq!(page["count"], limit, "a page that is not the last is full");
+                arguments["cursor"] = cursor.clone();
+            }
+            _ => {
+                assert_eq!(page["total"], read.len(), "{page}");
+                return read;
+            }
+        }
+    }
+}
+
+/// A server with 30 allocations of two jobs: granted, refused and released in turn. Gives the ids, oldest first.
+fn filled() -> (Server, Vec<String>) {
+    let mut server = Server::ready(&[]);
+    let mut created = Vec::new();
+    for round in 0..30 {
+        let job = if round < 12 { "a" } else { "b" };
+        let workers = if round % 3 == 1 { 99 } else { 0 };
+        let request = json!({"job_id": job, "mcp_servers": ["s"], "workers": workers});
+        let answer = server.answer("request_resources", &request);
+        let id = answer["allocation_id"].as_str().expect("an id").to_owned();
+        if round % 3 == 2 {
+            server.answer("release_resources", &json!({"allocation_id": id}));
+        }
+        created.push(id);
+    }
+    (server, created)
+}
+
+#[test]
+fn an_entry_has_what_the_api_says() {
+    let mut server = Server::ready(&[]);
+    let id = server.grant(&json!({"job_id": "job-001", "mcp_servers": ["s"], "workers": 4, "priority": "high"}));
+    check(
+        &server.answer("list_allocations", &json!({})),
+        &json!({
+            "allocations": [{
+                "allocation_id": id,
+                "job_id": "job-001",
+                "state": "active",
+                "priority": "high",
+                "workers": 4,
+                "age_seconds": COUNT,
+                "is_expired": false
+            }],
+            "count": 1,
+            "total": 1
+        }),
+    );
+}
+
+#[test]
+fn nothing_is_an_empty_list() {
+    let mut server = Server::ready(&[]);
+    check(&server.answer("list_allocations", &json!({})), &json!({"allocations": [], "count": 0, "total": 0}));
+}
+
+#[test]
+fn the_oldest_come_first_and_refusals_among_them() {
+    let (mut server, created) = filled();
+    let page = server.answer("list_allocations", &json!({}));
+    assert_eq!(ids(&page), created);
+    let states: Vec<_> = page["allocations"].as_array().expect("a list").iter().map(|entry| &entry["state"]).collect();
+    assert_eq!(states[..3], ["active", "failed", "released"]);
+}
+
+#[test]
+fn pages_of_any_size_give_each_allocation_once() {
+    let (mut server, created) = filled();
+    for limit in [1, 7, 10, 29, 30, 31, 1000] {
+        assert_eq!(read_pages(&mut server, &json!({}), limit), created, "limit {limit}");
+    }
+}
+
+#[test]
+fn filters_hold_on_every_page() {
+    let (mut server, created) = filled();
+    let every_third = |rest: usize| {
+        let chosen = created.iter().enumerate().filter(move |(index, _)| index % 3 == rest);
+        chosen.map(|(_, id)| id.clone()).collect::<Vec<_>>()
+    };
+    for (filter, expected) in [
+        (json!({"state": "active"}), every_third(0)),
+        (json!({"state": "failed"}), every_third(1)),
+        (json!({"state": "released"}), every_third(2)),
+        (json!({"state": "pending"}), vec![]),
+        (json!({"state": "releasing"}), vec![]),
+        (json!({"job_id": "a"}), created[..12].to_vec()),
+        (json!({"job_id": "b"}), created[12..].to_vec()),
+        (json!({"job_id": "nobody"}), vec![]),
+        (json!({"job_id": "a", "state": "failed"}), every_third(1)[..4].to_vec()),
+        (json!({"job_id": null, "state": null, "cursor": null}), created.clone()),
+    ] {
+        for limit in [3, 1000] {
+            assert_eq!(read_pages(&mut server, &filter, limit), expected, "{filter} limit {limit}");
+        }
+    }
+}
+
+#[test]
+fn a_page_goes_on_where_the_last_one_ended_whatever_ended_since() {
+    let mut server = Server::ready(&[]);
+    let request = json!({"job_id": "a", "mcp_servers": ["s"]});
+    let created: Vec<_> = (0..9).map(|_| server.grant(&request)).collect();
+    let first = server.answer("list_allocations", &json!({"limit": 4, "state": "active"}));
+    assert_eq!(ids(&first), created[..4]);
+    for id in &created[2..6] {
+        server.answer("release_resources", &json!({"allocation_id": id}));
+    }
+    let arguments = json!({"limit": 4, "state": "active", "cursor": first["next_cursor"]});
+    assert_eq!(ids(&server.answer("list_allocations", &arguments)), created[6..]);
+}
+
+#[test]
+fn a_list_is_a_thousand_long_unless_told_otherwise() {
+    let mut server = Server::ready(&[]);
+    let request = json!({"job_id": "a", "mcp_servers": ["s"]});
+    let ids: Vec<_> = (0..1001).map(|_| server.new_id()).collect();
+    server.write(ids.iter().map(|id| call(*id, "request_resources", &request) + "\n").collect::<String>());
+    let page = server.answer("list_allocations", &json!({}));
+    assert_eq!(page["count"], 1000);
+    assert_eq!(page["total"], 1001);
+    let last = server.answer("list_allocations", &json!({"cursor": page["next_cursor"]}));
+    assert_eq!(last["count"], 1);
+    assert_eq!(last.get("next_cursor").filter(|cursor| !cursor.is_null()), None);
+}

@@ -1,0 +1,12 @@
+//! The tools over the real binary: what is asked, and what is answered, to the letter of the resource allocation API.
+
+#![cfg(unix)]
+
+mod expiry;
+mod grants;
+mod limits;
+mod lists;
+mod renewal;
+mod seed;
+#[path = "../support/mod.rs"]
+mod support;
