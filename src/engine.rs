@@ -63,6 +63,8 @@ pub struct Engine {
     refusals: Refusals,
     granted: u64,
     refused: u64,
+    /// The most workers that a request refused since the last look at demand asked for.
+    refused_workers_max: u64,
     messages: mpsc::Receiver<Message>,
     changes: broadcast::Sender<Arc<Change>>,
     /// Events that are applied and not yet committed.
@@ -88,6 +90,7 @@ impl Engine {
             refusals: Refusals::default(),
             granted: 0,
             refused: 0,
+            refused_workers_max: 0,
             messages,
             changes,
             uncommitted: Vec::new(),
@@ -215,10 +218,13 @@ impl Engine {
                 self.answer(reply, answer);
             }
             Message::Demand { reply } => {
-                let capacity = self.cluster.capacity(now);
-                let answer =
-                    Reading { at: now, value: Demand { capacity, granted: self.granted, refused: self.refused } };
-                self.answer(reply, answer);
+                let demand = Demand {
+                    capacity: self.cluster.capacity(now),
+                    granted: self.granted,
+                    refused: self.refused,
+                    refused_workers_max: std::mem::take(&mut self.refused_workers_max),
+                };
+                self.answer(reply, Reading { at: now, value: demand });
             }
             Message::Allocation { allocation, reply } => {
                 let live = self.cluster.allocation(now, allocation).map(|view| Record::Allocation(Box::new(view)));
@@ -267,6 +273,7 @@ impl Engine {
             Err(EngineError::Denied(denied @ Denied::NoRoom { retry_at, .. })) => {
                 let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
                 self.refused += 1;
+                self.refused_workers_max = self.refused_workers_max.max(request.workers);
                 let id = AllocationId::from_draw(self.unused_draw());
                 let last = self.cluster.last_token();
                 let refusal = self.refusals.remember(id, &request, (&denied, retry_at), now, last);

@@ -87,6 +87,8 @@ pub struct Demand {
     pub granted: u64,
     /// Requests refused for want of room since the start.
     pub refused: u64,
+    /// The most workers that one of those asked for that were refused since the last look.
+    pub refused_workers_max: u64,
 }
 
 /// What a batch of events changed of the things that clients watch.

@@ -34,7 +34,7 @@ struct Last {
 impl Last {
     /// What was seen since, and this reading for the next time.
     fn observe(&mut self, reading: &Reading<Demand>) -> Observation {
-        let Demand { capacity, granted, refused } = &reading.value;
+        let Demand { capacity, granted, refused, refused_workers_max } = &reading.value;
         let observation = Observation {
             at: reading.at,
             window: self.at.map_or_else(Default::default, |at| reading.at.since(at)),
@@ -43,6 +43,7 @@ impl Last {
             workers_held: capacity.leased.workers,
             granted: granted - self.granted,
             refused: refused - self.refused,
+            refused_workers_max: *refused_workers_max,
         };
         *self = Self { at: Some(reading.at), granted: *granted, refused: *refused };
         observation
@@ -128,6 +129,8 @@ mod tests {
         let mut planner = Planner::new(policy, Bounds { workers_min: 2, workers_max: 10 });
         let mut last = Last::default();
         let (show, shown) = watch::channel(None);
+        // As if there had been a look before: the first has nothing to go by.
+        last.at = Some(Timestamp::from_millis(0));
         let workers = async || engine.capacity().await.expect("a running engine").value.total.workers;
 
         let grant = engine.request(request(4), Ticket::default()).await.expect("room");
@@ -139,6 +142,7 @@ mod tests {
 
         engine.request(request(1), Ticket::default()).await.expect("room, now that there is more");
         engine.release(grant.view.allocation.reservation.allocation).await.expect("a lease");
+        last.at = Some(Timestamp::from_millis(0));
         plan_once(&engine, &mut planner, &mut last, &show).await.expect("a plan");
         assert_eq!(workers().await, 2, "1 leased worker at 70 %");
         let plan = shown.borrow().clone().expect("a plan");

@@ -54,6 +54,8 @@ pub struct Observation {
     pub granted: u64,
     /// Requests refused for want of room in the window.
     pub refused: u64,
+    /// The most workers that one of those asked for.
+    pub refused_workers_max: u64,
 }
 
 /// What a plan does.
@@ -156,6 +158,10 @@ impl Planner {
 
     /// How many workers there should be, bounds and cooldown aside.
     fn wanted(&self, seen: &Observation, plan: &mut Plan) -> u64 {
+        if seen.window.0 == 0 {
+            plan.reasons.push("nothing has been observed yet".to_owned());
+            return seen.workers_total;
+        }
         let Policy { scale_up_utilization, scale_down_utilization, target_utilization, .. } = self.policy;
         let percent = |part: f64| format!("{:.0} %", part * 100.0);
         let forecast = plan.forecast;
@@ -176,10 +182,11 @@ impl Planner {
                 plan.reasons.push(format!("{share} of the workers are leased, over {}", percent(scale_up_utilization)));
             }
             if seen.refused > 0 {
-                plan.reasons.push(format!("{} requests were refused for want of room", seen.refused));
+                let (refused, most) = (seen.refused, seen.refused_workers_max);
+                plan.reasons.push(format!("{refused} requests were refused for want of room, of up to {most} workers"));
             }
             plan.reasons.push(trend);
-            for_target.max(seen.workers_total + 1)
+            for_target.max(seen.workers_total + 1).max(seen.workers_held + seen.refused_workers_max)
         } else if plan.utilization < scale_down_utilization {
             plan.reasons.push(format!("{share} of the workers are leased, under {}", percent(scale_down_utilization)));
             plan.reasons.push(trend);
@@ -234,6 +241,7 @@ mod tests {
             workers_held: leased,
             granted: 5,
             refused,
+            refused_workers_max: 0,
         }
     }
 
@@ -269,7 +277,18 @@ mod tests {
 
     #[test]
     fn a_refusal_scales_up_whatever_the_utilization() {
-        check(&planner(2, 40), &seen(10, 3, 4), Action::ScaleUp, 11, &["4 requests were refused for want of room"]);
+        let p = planner(2, 40);
+        let refused = seen(10, 3, 4);
+        check(&p, &refused, Action::ScaleUp, 11, &["4 requests were refused for want of room"]);
+        let large = Observation { refused_workers_max: 20, ..refused };
+        check(&p, &large, Action::ScaleUp, 23, &["of up to 20 workers"]);
+        check(&p, &Observation { refused_workers_max: u64::from(u32::MAX), ..refused }, Action::ScaleUp, 40, &[]);
+    }
+
+    #[test]
+    fn nothing_is_done_before_anything_was_observed() {
+        let first = Observation { window: Millis(0), ..seen(10, 0, 0) };
+        check(&planner(2, 40), &first, Action::Hold, 10, &["nothing has been observed yet"]);
     }
 
     #[test]

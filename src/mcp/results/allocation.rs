@@ -1,7 +1,7 @@
 //! What get_allocation answers.
 
 use super::{WORKERS_SHOWN_MAX, omitted, server_status};
-use crate::core::{Allocation, AllocationView, Phase, ServerHold, State, Timestamp};
+use crate::core::{Allocation, AllocationView, EndReason, Phase, ServerHold, State, Timestamp};
 use crate::engine::{Reading, Record, Refusal};
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
@@ -93,6 +93,10 @@ pub(in crate::mcp) struct AllocationResult {
     /// Larger than that of every earlier grant; absent if it was never granted.
     #[serde(skip_serializing_if = "Option::is_none")]
     fencing_token: Option<u64>,
+    /// How it ended: `released` by its holder, `expired`, or `cancelled` with the call that asked for it; absent while it
+    /// has not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_by: Option<&'static str>,
     /// Why it failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -157,6 +161,7 @@ impl AllocationResult {
             expires_at: expires_at.map(|at| at.to_string()),
             is_expired: view.is_expired(),
             fencing_token: Some(reservation.fencing_token.as_u64()),
+            ended_by: ended_by(allocation),
             error: failure(allocation),
             metadata: raw(reservation.metadata.as_json()),
         }
@@ -182,9 +187,21 @@ impl AllocationResult {
             expires_at: None,
             is_expired: false,
             fencing_token: None,
+            ended_by: None,
             error: Some(refusal.error.clone()),
             metadata: raw(refusal.metadata.as_json()),
         }
+    }
+}
+
+const fn ended_by(allocation: &Allocation) -> Option<&'static str> {
+    match &allocation.phase {
+        Phase::Released { reason, .. } => Some(match reason {
+            EndReason::Requested => "released",
+            EndReason::Expired => "expired",
+            EndReason::Cancelled => "cancelled",
+        }),
+        _ => None,
     }
 }
 

@@ -20,7 +20,7 @@ impl Run for GetCapacity {
             self.name(),
             "Get capacity",
             "See how many workers, how much CPU (cores) and memory (MB) there are, are leased and are available, and which MCP \
-             servers run. Look here before you ask for much. What is reclaimable is leased past its deadline: a request that \
+             servers are held. Look here before you ask for much. What is reclaimable is leased past its deadline: a request that \
              needs it gets it.",
             &[],
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },

@@ -28,8 +28,8 @@ impl Run for ReleaseResources {
         definition::<ReleaseResult>(
             self.name(),
             "Release resources",
-            "Give a lease back when its job is done, also when the job failed. Its workers are free at once; an MCP server \
-             stops when nobody else holds it. Releasing twice is harmless and answers \"already_released\".",
+            "Give a lease back when its job is done, also when the job failed. Its workers are free at once; an MCP server's \
+             port is when nobody else holds it. Releasing twice is harmless and answers \"already_released\".",
             &[&self.allocation_id],
             &Hints { is_read_only: false, is_destructive: true, is_idempotent: true },
         )

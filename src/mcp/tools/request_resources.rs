@@ -84,7 +84,8 @@ impl Run for RequestResources {
             "Request resources",
             "Lease workers and MCP servers for a job. Answers at once: status \"active\" with endpoints, expires_at and an \
              allocation_id to release with, or status \"failed\" with the reason (then ask for less, or come again after \
-             retry_after_seconds). All or nothing. Always release with release_resources when the job is done.",
+             retry_after_seconds). All or nothing. Endpoints are \
+             addresses that are yours for the lease; nothing is started there. Always release with release_resources when the job is done.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: false },
         )
