@@ -20,6 +20,7 @@
 //! What always holds, checked by [`check::violations`]: live leases never take more than a node has; a port, a worker id
 //! and a fencing token have one holder; a server keeps its port while anyone holds it; all that is kept is bounded.
 
+mod ages;
 mod allocation;
 pub mod check;
 mod cluster;
@@ -34,6 +35,7 @@ mod ports;
 mod priority;
 mod room;
 mod servers;
+mod table;
 mod time;
 mod units;
 mod view;

@@ -1,11 +1,13 @@
 //! What must hold between events. Everything that can be derived is derived again and compared.
 
+use super::ages::Which;
 use super::allocation::{Allocation, State};
 use super::cluster::Cluster;
 use super::deadlines::Deadlines;
 use super::ids::{NodeId, ServerName};
 use super::node::{Node, Overdue};
 use super::ports::Port;
+use super::table::Slot;
 use super::units::Resources;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,11 +25,16 @@ pub fn violations(cluster: &Cluster) -> Vec<String> {
 }
 
 fn live(cluster: &Cluster) -> impl Iterator<Item = &Allocation> {
-    cluster.live.values().filter_map(|id| cluster.find(*id))
+    cluster.ages.iter(Which::LIVE).filter_map(|(_, slot)| at(cluster, slot))
 }
 
 fn ended(cluster: &Cluster) -> impl Iterator<Item = &Allocation> {
-    cluster.ended.values().filter_map(|id| cluster.find(*id))
+    cluster.ages.iter(Which::ENDED).filter_map(|(_, slot)| at(cluster, slot))
+}
+
+/// What is in a slot, if anything is: an index that leads nowhere is to be told of, not to end the check.
+fn at(cluster: &Cluster, slot: Slot) -> Option<&Allocation> {
+    cluster.records.get(slot).map(|record| &record.allocation)
 }
 
 /// Notes `complaint` unless the invariant holds.
@@ -97,32 +104,38 @@ fn node_violations(cluster: &Cluster, id: &NodeId, node: &Node, broken: &mut Vec
 }
 
 fn index_violations(cluster: &Cluster, broken: &mut Vec<String>) {
-    let live_count = cluster.live.len() as u64;
+    let live_count = cluster.ages.live();
     let max = cluster.limits.live_allocations_max;
     expect(broken, live_count <= max, || format!("{live_count} allocations are live, at most {max} may be"));
 
     let mut deadlines = Deadlines::default();
     deadlines.observed = cluster.deadlines.observed;
-    for lease in live(cluster) {
-        deadlines.insert(lease);
+    for (_, slot) in cluster.ages.iter(Which::LIVE) {
+        if let Some(lease) = at(cluster, slot) {
+            deadlines.insert(lease, slot);
+        }
     }
     expect(broken, deadlines == cluster.deadlines, || "the deadlines are not those of the live allocations".to_owned());
 
-    for (token, id) in cluster.live.iter().chain(&cluster.ended) {
-        let Some(record) = cluster.allocations.get(id) else {
-            broken.push(format!("{id} has no record"));
+    expect(broken, cluster.ages.is_sound(), || "the pages of the allocations are not what is counted".to_owned());
+    let listed_live: BTreeSet<_> = cluster.ages.iter(Which::LIVE).map(|(token, _)| token).collect();
+    for (token, slot) in cluster.ages.iter(Which::ALL) {
+        let Some(record) = cluster.records.get(slot) else {
+            broken.push(format!("token {token} leads to {slot:?}, which is free"));
             continue;
         };
-        let reservation = &record.reservation;
-        let (own, next) = (reservation.fencing_token, cluster.next_token);
-        expect(broken, own == *token && own < next && reservation.allocation == *id, || {
-            format!(
-                "{} with token {own} is kept as {id} with token {token}; the next is {next}",
-                reservation.allocation
-            )
+        let reservation = &record.allocation.reservation;
+        let (id, own, next) = (reservation.allocation, reservation.fencing_token, cluster.next_token);
+        expect(broken, own == token && own < next, || {
+            format!("{id} with token {own} is kept as that with token {token}; the next is {next}")
         });
-        expect(broken, record.state().is_live() == cluster.live.contains_key(token), || {
-            format!("{id} is {} and kept as what it is not", record.state())
+        expect(broken, cluster.records.find(&id) == Some(slot), || format!("{id} is not found in its slot"));
+        let job = cluster.jobs.get(record.job).map(|job| &job.id);
+        expect(broken, job == Some(&reservation.job), || {
+            format!("{id} of job {} is kept under job {job:?}", reservation.job)
+        });
+        expect(broken, record.allocation.state().is_live() == listed_live.contains(&token), || {
+            format!("{id} is {} and kept as what it is not", record.allocation.state())
         });
         for hold in &reservation.servers {
             expect(broken, hold.instance < cluster.next_instance, || {
@@ -130,13 +143,19 @@ fn index_violations(cluster: &Cluster, broken: &mut Vec<String>) {
             });
         }
     }
-    let listed = cluster.live.len() + cluster.ended.len();
-    expect(broken, cluster.allocations.len() == listed, || "an allocation is in no list".to_owned());
+    let listed = cluster.ages.live() + cluster.ages.ended();
+    expect(broken, cluster.records.len() as u64 == listed, || "an allocation is in no list".to_owned());
+    for (what, lost) in [("records", cluster.records.lost_slots()), ("jobs", cluster.jobs.lost_slots())] {
+        expect(broken, lost == 0, || format!("{lost} slots of the {what} are lost"));
+    }
 
     let records = || live(cluster).chain(ended(cluster));
     let keyed = records().filter(|record| {
         let (id, key) = (record.reservation.allocation, record.reservation.request_id.as_ref());
-        key.is_some_and(|key| cluster.by_request.get(key) == Some(&id))
+        key.is_some_and(|key| {
+            let known = cluster.by_request.get(key).and_then(|slot| at(cluster, *slot));
+            known.is_some_and(|known| known.reservation.allocation == id)
+        })
     });
     expect(broken, cluster.by_request.len() == keyed.count(), || "a request id leads to no record".to_owned());
     for key in live(cluster).filter_map(|lease| lease.reservation.request_id.as_ref()) {
@@ -152,20 +171,23 @@ fn index_violations(cluster: &Cluster, broken: &mut Vec<String>) {
 }
 
 fn job_violations(cluster: &Cluster, broken: &mut Vec<String>) {
-    let mut jobs: BTreeMap<_, Vec<&Allocation>> = BTreeMap::new();
-    for record in live(cluster).chain(ended(cluster)) {
-        jobs.entry(&record.reservation.job).or_default().push(record);
+    let mut jobs: BTreeMap<_, Vec<(Slot, &Allocation)>> = BTreeMap::new();
+    for (_, slot) in cluster.ages.iter(Which::ALL) {
+        if let Some(record) = at(cluster, slot) {
+            jobs.entry(&record.reservation.job).or_default().push((slot, record));
+        }
     }
     expect(broken, jobs.len() == cluster.jobs.len(), || "a job without a record is kept".to_owned());
     for (id, records) in jobs {
-        let Some(job) = cluster.jobs.get(id) else {
+        let Some(job) = cluster.job(id) else {
             broken.push(format!("job {id} is not known"));
             continue;
         };
         let tokens: BTreeMap<_, _> =
-            records.iter().map(|record| (record.reservation.fencing_token, record.reservation.allocation)).collect();
+            records.iter().map(|(slot, record)| (record.reservation.fencing_token, *slot)).collect();
         expect(broken, job.allocations().eq(tokens), || format!("job {id} has other allocations than it knows"));
-        let live_now: Vec<_> = records.iter().filter(|record| record.state().is_live()).collect();
+        let live_now: Vec<_> =
+            records.iter().map(|(_, record)| record).filter(|record| record.state().is_live()).collect();
         expect(broken, job.live == live_now.len() as u64, || format!("job {id} counts {} live allocations", job.live));
         let mut numbers = BTreeSet::new();
         for (number, _) in live_now.iter().flat_map(|lease| lease.reservation.workers.iter()) {
@@ -176,16 +198,16 @@ fn job_violations(cluster: &Cluster, broken: &mut Vec<String>) {
 }
 
 fn history_violations(cluster: &Cluster, broken: &mut Vec<String>) {
-    let (kept, max) = (cluster.ended.len() as u64, cluster.limits.history_records_max);
+    let (kept, max) = (cluster.ages.ended(), cluster.limits.history_records_max);
     expect(broken, kept <= max, || format!("{kept} records are kept, at most {max} may be"));
     let order: BTreeMap<_, _> = cluster
         .ended_order
         .iter()
-        .filter_map(|id| Some((cluster.allocations.get(id)?.reservation.fencing_token, *id)))
+        .filter_map(|slot| Some((at(cluster, *slot)?.reservation.fencing_token, *slot)))
         .collect();
-    expect(broken, cluster.ended_order.len() == cluster.ended.len() && cluster.ended == order, || {
+    expect(broken, cluster.ended_order.len() as u64 == kept && cluster.ages.iter(Which::ENDED).eq(order), || {
         "the order of ends is not that of the records".to_owned()
     });
-    let ends: Vec<_> = cluster.ended_order.iter().filter_map(|id| cluster.allocations.get(id)?.ended_at()).collect();
+    let ends: Vec<_> = cluster.ended_order.iter().filter_map(|slot| at(cluster, *slot)?.ended_at()).collect();
     expect(broken, ends.is_sorted(), || "records are not in the order in which they ended".to_owned());
 }

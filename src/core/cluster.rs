@@ -3,15 +3,16 @@
 //! [`Cluster::apply`] is the only thing that changes them, one event at a time. What decides on events is in `decide`,
 //! what reads the books is in `view`, and what must hold between events is in `check`.
 
+use super::ages::Ages;
 use super::allocation::{Allocation, Phase, Reservation, State};
 use super::deadlines::Deadlines;
 use super::event::{Event, Limits, Recorded};
-use super::ids::{AllocationId, FencingToken, JobId, NodeId, RequestId, ServerInstanceId, WorkerNumber};
+use super::ids::{AllocationId, FencingToken, NodeId, RequestId, ServerInstanceId};
 use super::job::Job;
 use super::node::Node;
+use super::table::{Keyed, Slot, Table};
 use super::time::Timestamp;
 use foldhash::HashMap;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -22,24 +23,39 @@ pub(super) struct Grace {
     pub(super) until: Timestamp,
 }
 
+/// An allocation with its place in the books.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) allocation: Allocation,
+    /// Its job among those of the cluster.
+    pub(super) job: Slot,
+}
+
+impl Keyed for Record {
+    type Key = AllocationId;
+
+    fn key(&self) -> &AllocationId {
+        &self.allocation.reservation.allocation
+    }
+}
+
 /// The state of the lease machine.
 ///
-/// Two clusters are equal if they hold the same books and have looked equally far for expired leases.
+/// Two clusters are equal if they came by the same books through the same events, and have looked equally far for
+/// expired leases.
 /// Maps that are walked are ordered, so that a replay takes the same steps; the hashed ones are only looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     pub(super) limits: Limits,
     pub(super) nodes: BTreeMap<NodeId, Node>,
-    /// Live allocations and the records of ended ones.
-    pub(super) allocations: HashMap<AllocationId, Allocation>,
-    /// The live ones, oldest first.
-    pub(super) live: BTreeMap<FencingToken, AllocationId>,
-    /// The ended ones, oldest first.
-    pub(super) ended: BTreeMap<FencingToken, AllocationId>,
+    /// Live allocations and those on record.
+    pub(super) records: Table<Record>,
+    /// The same by age.
+    pub(super) ages: Ages,
     /// The ended ones in the order in which they ended.
-    pub(super) ended_order: VecDeque<AllocationId>,
-    pub(super) by_request: HashMap<RequestId, AllocationId>,
-    pub(super) jobs: HashMap<JobId, Job>,
+    pub(super) ended_order: VecDeque<Slot>,
+    pub(super) by_request: HashMap<RequestId, Slot>,
+    pub(super) jobs: Table<Job>,
     /// How many of the ended ones never became active.
     pub(super) failed: u64,
     /// Nominal deadlines of the live allocations that have one.
@@ -54,12 +70,11 @@ impl Default for Cluster {
         Self {
             limits: Limits::default(),
             nodes: BTreeMap::new(),
-            allocations: HashMap::default(),
-            live: BTreeMap::new(),
-            ended: BTreeMap::new(),
+            records: Table::default(),
+            ages: Ages::default(),
             ended_order: VecDeque::new(),
             by_request: HashMap::default(),
-            jobs: HashMap::default(),
+            jobs: Table::default(),
             failed: 0,
             deadlines: Deadlines::default(),
             grace: None,
@@ -131,8 +146,8 @@ impl Cluster {
     /// Counts the leases whose deadline has passed by `now` as overdue. The cost is in proportion to those not counted before.
     pub fn observe(&mut self, now: Timestamp) {
         let horizon = self.expiry_horizon(now).max(self.deadlines.observed);
-        for (_, id) in self.deadlines.newly_overdue(horizon) {
-            let reservation = &self.allocations[&id].reservation;
+        for (_, slot) in self.deadlines.newly_overdue(horizon) {
+            let reservation = &self.records[slot].allocation.reservation;
             if let Some(node) = self.nodes.get_mut(&reservation.node) {
                 node.count_overdue(reservation);
             }
@@ -157,72 +172,86 @@ impl Cluster {
     }
 
     fn reserve(&mut self, at: Timestamp, reservation: &Arc<Reservation>) {
-        let (id, token) = (reservation.allocation, reservation.fencing_token);
+        let token = reservation.fencing_token;
         assert!(token >= self.next_token, "fencing token {token} was given before");
         self.next_token = token.next();
         if let Some(newest) = reservation.servers.iter().map(|hold| hold.instance).max() {
             self.next_instance = self.next_instance.max(newest.next());
         }
-        if let Some(request_id) = &reservation.request_id {
-            self.by_request.insert(request_id.clone(), id);
-        }
-
-        let job = match self.jobs.entry(reservation.job.clone()) {
-            Entry::Vacant(job) => job.insert(Job::new(token, id)),
-            Entry::Occupied(job) => {
-                let job = job.into_mut();
-                job.add(token, id);
-                job
-            }
-        };
-        job.live += 1;
-        job.next_worker = WorkerNumber(reservation.workers.first.0 + reservation.workers.count());
-
         let node = self.nodes.get_mut(&reservation.node);
         node.unwrap_or_else(|| panic!("there is no node {}", reservation.node)).take(reservation);
 
-        let lease = Allocation {
+        let job = self.jobs.find_or_insert(&reservation.job, || Job::new(reservation.job.clone()));
+        let allocation = Allocation {
             reservation: Arc::clone(reservation),
             created_at: at,
             ttl_seconds: reservation.ttl_seconds,
             phase: Phase::Pending,
         };
-        self.live.insert(token, id);
-        schedule(&mut self.deadlines, &mut self.nodes, &lease);
-        let before = self.allocations.insert(id, lease);
-        assert!(before.is_none(), "{id} exists already");
+        let slot = self.records.insert(Record { allocation, job });
+        self.jobs[job].reserve(reservation, slot);
+        self.ages.insert(token, slot);
+        if let Some(request_id) = &reservation.request_id {
+            self.by_request.insert(request_id.clone(), slot);
+        }
+        self.schedule(slot);
     }
 
     /// Changes a live allocation, and its place among the deadlines with it.
     fn change(&mut self, id: AllocationId, change: impl FnOnce(&mut Allocation)) {
-        let lease = live_mut(&mut self.allocations, id);
-        unschedule(&mut self.deadlines, &mut self.nodes, lease);
-        change(lease);
-        schedule(&mut self.deadlines, &mut self.nodes, lease);
+        let slot = self.live_slot(id);
+        self.unschedule(slot);
+        change(&mut self.records[slot].allocation);
+        self.schedule(slot);
     }
 
     /// Gives back all that a live allocation holds and moves it to the records.
     fn end(&mut self, id: AllocationId, phase: impl FnOnce(&Allocation) -> Phase) {
-        let lease = live_mut(&mut self.allocations, id);
-        unschedule(&mut self.deadlines, &mut self.nodes, lease);
-        lease.phase = phase(lease);
-        self.failed += u64::from(lease.state() == State::Failed);
+        let slot = self.live_slot(id);
+        self.unschedule(slot);
+        let Record { allocation, job } = &mut self.records[slot];
+        allocation.phase = phase(allocation);
+        self.failed += u64::from(allocation.state() == State::Failed);
 
-        let reservation = &lease.reservation;
+        let reservation = &allocation.reservation;
         if let Some(node) = self.nodes.get_mut(&reservation.node) {
             node.give_back(reservation);
         }
-        if let Some(job) = self.jobs.get_mut(&reservation.job) {
-            job.live -= 1;
-            if job.live == 0 {
-                job.next_worker = WorkerNumber::default();
-            }
-        }
-        let token = reservation.fencing_token;
-        self.live.remove(&token);
-        self.ended.insert(token, id);
-        self.ended_order.push_back(id);
+        self.jobs[*job].end();
+        self.ages.end(reservation.fencing_token);
+        self.ended_order.push_back(slot);
         self.trim_to_count();
+    }
+
+    /// The slot of an allocation that is live.
+    ///
+    /// # Panics
+    /// If it is not live.
+    fn live_slot(&self, id: AllocationId) -> Slot {
+        match self.records.find(&id) {
+            Some(slot) if self.records[slot].allocation.state().is_live() => slot,
+            _ => panic!("{id} is not live"),
+        }
+    }
+
+    /// Notes the deadline of a lease. One that has passed already counts the lease as overdue.
+    fn schedule(&mut self, slot: Slot) {
+        let lease = &self.records[slot].allocation;
+        if self.deadlines.insert(lease, slot)
+            && let Some(node) = self.nodes.get_mut(&lease.reservation.node)
+        {
+            node.count_overdue(&lease.reservation);
+        }
+    }
+
+    /// Drops the deadline of a lease, and the lease from those counted as overdue.
+    fn unschedule(&mut self, slot: Slot) {
+        let lease = &self.records[slot].allocation;
+        if self.deadlines.remove(lease)
+            && let Some(node) = self.nodes.get_mut(&lease.reservation.node)
+        {
+            node.discount_overdue(&lease.reservation);
+        }
     }
 
     fn trim_to_count(&mut self) {
@@ -232,56 +261,27 @@ impl Cluster {
     }
 
     fn trim_to_age(&mut self, ended_before: Timestamp) {
-        while let Some(id) = self.ended_order.front()
-            && self.allocations[id].ended_at().is_some_and(|at| at < ended_before)
+        while let Some(slot) = self.ended_order.front()
+            && self.records[*slot].allocation.ended_at().is_some_and(|at| at < ended_before)
         {
             self.forget_oldest();
         }
     }
 
     fn forget_oldest(&mut self) {
-        let Some(id) = self.ended_order.pop_front() else { return };
-        let Some(record) = self.allocations.remove(&id) else { return };
-        self.failed -= u64::from(matches!(record.phase, Phase::Failed { .. }));
-        let reservation = &record.reservation;
-        let token = reservation.fencing_token;
-        self.ended.remove(&token);
+        let Some(slot) = self.ended_order.pop_front() else { return };
+        let Some(Record { allocation, job }) = self.records.remove(slot) else { return };
+        self.failed -= u64::from(allocation.state() == State::Failed);
+        let reservation = &allocation.reservation;
+        self.ages.forget(reservation.fencing_token);
         if let Some(request_id) = &reservation.request_id
-            && self.by_request.get(request_id) == Some(&id)
+            && self.by_request.get(request_id) == Some(&slot)
         {
             self.by_request.remove(request_id);
         }
-        if self.jobs.get_mut(&reservation.job).is_some_and(|job| job.remove(token)) {
-            self.jobs.remove(&reservation.job);
+        self.jobs[job].forget(reservation.fencing_token);
+        if self.jobs[job].is_empty() {
+            self.jobs.remove(job);
         }
-    }
-}
-
-/// An allocation that is live, to be changed.
-///
-/// # Panics
-/// If it is not live.
-fn live_mut(allocations: &mut HashMap<AllocationId, Allocation>, id: AllocationId) -> &mut Allocation {
-    match allocations.get_mut(&id) {
-        Some(lease) if lease.state().is_live() => lease,
-        _ => panic!("{id} is not live"),
-    }
-}
-
-/// Notes the deadline of a lease. One that has passed already counts the lease as overdue.
-fn schedule(deadlines: &mut Deadlines, nodes: &mut BTreeMap<NodeId, Node>, lease: &Allocation) {
-    if deadlines.insert(lease)
-        && let Some(node) = nodes.get_mut(&lease.reservation.node)
-    {
-        node.count_overdue(&lease.reservation);
-    }
-}
-
-/// Drops the deadline of a lease, and the lease from those counted as overdue.
-fn unschedule(deadlines: &mut Deadlines, nodes: &mut BTreeMap<NodeId, Node>, lease: &Allocation) {
-    if deadlines.remove(lease)
-        && let Some(node) = nodes.get_mut(&lease.reservation.node)
-    {
-        node.discount_overdue(&lease.reservation);
     }
 }

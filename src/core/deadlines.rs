@@ -1,7 +1,8 @@
 //! The nominal deadlines of the live allocations that have one, soonest first.
 
 use super::allocation::{Allocation, State};
-use super::ids::{AllocationId, FencingToken};
+use super::ids::FencingToken;
+use super::table::Slot;
 use super::time::Timestamp;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,8 +15,8 @@ pub(super) type Key = (Timestamp, FencingToken);
 /// written and removed once, not twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Deadlines {
-    pending: BTreeMap<Key, AllocationId>,
-    active: BTreeMap<Key, AllocationId>,
+    pending: BTreeMap<Key, Slot>,
+    active: BTreeMap<Key, Slot>,
     /// Leases with a deadline up to here are counted as overdue by their node.
     pub(super) observed: Timestamp,
 }
@@ -28,11 +29,11 @@ impl Default for Deadlines {
 
 impl Deadlines {
     /// Notes the deadline of a lease, if it has one, and says whether it is one of those counted as overdue.
-    pub(super) fn insert(&mut self, lease: &Allocation) -> bool {
+    pub(super) fn insert(&mut self, lease: &Allocation, slot: Slot) -> bool {
         let (Some(deadline), Some(tree)) = (lease.nominal_deadline(), self.tree_of(lease.state())) else {
             return false;
         };
-        tree.insert((deadline, lease.reservation.fencing_token), lease.reservation.allocation);
+        tree.insert((deadline, lease.reservation.fencing_token), slot);
         deadline <= self.observed
     }
 
@@ -45,7 +46,7 @@ impl Deadlines {
         deadline <= self.observed
     }
 
-    fn tree_of(&mut self, state: State) -> Option<&mut BTreeMap<Key, AllocationId>> {
+    fn tree_of(&mut self, state: State) -> Option<&mut BTreeMap<Key, Slot>> {
         match state {
             State::Pending => Some(&mut self.pending),
             State::Active => Some(&mut self.active),
@@ -64,27 +65,27 @@ impl Deadlines {
     }
 
     /// All of them, soonest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, AllocationId)> + '_ {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, Slot)> + '_ {
         self.within(Bound::Unbounded, Bound::Unbounded)
     }
 
     /// Those up to and including a moment, soonest first.
-    pub(super) fn until(&self, last: Timestamp) -> impl Iterator<Item = (Key, AllocationId)> + '_ {
+    pub(super) fn until(&self, last: Timestamp) -> impl Iterator<Item = (Key, Slot)> + '_ {
         self.within(Bound::Unbounded, Bound::Included(end_of(last)))
     }
 
     /// Those not counted as overdue, soonest first.
-    pub(super) fn ahead(&self) -> impl Iterator<Item = (Key, AllocationId)> + '_ {
+    pub(super) fn ahead(&self) -> impl Iterator<Item = (Key, Slot)> + '_ {
         self.within(Bound::Excluded(end_of(self.observed)), Bound::Unbounded)
     }
 
     /// Those up to and including a moment that are not yet counted as overdue, soonest first.
-    pub(super) fn newly_overdue(&self, last: Timestamp) -> impl Iterator<Item = (Key, AllocationId)> + '_ {
+    pub(super) fn newly_overdue(&self, last: Timestamp) -> impl Iterator<Item = (Key, Slot)> + '_ {
         self.ahead().take_while(move |((deadline, _), _)| *deadline <= last)
     }
 
-    fn within(&self, from: Bound<Key>, to: Bound<Key>) -> impl Iterator<Item = (Key, AllocationId)> + '_ {
-        let walk = |tree| BTreeMap::range(tree, (from, to)).map(|(key, id)| (*key, *id));
+    fn within(&self, from: Bound<Key>, to: Bound<Key>) -> impl Iterator<Item = (Key, Slot)> + '_ {
+        let walk = |tree| BTreeMap::range(tree, (from, to)).map(|(key, slot)| (*key, *slot));
         merged(walk(&self.pending), walk(&self.active))
     }
 }
@@ -95,7 +96,7 @@ const fn end_of(moment: Timestamp) -> Key {
 }
 
 /// Two ordered walks made one. No key is in both.
-pub(super) fn merged<K: Ord, V>(
+fn merged<K: Ord, V>(
     first: impl Iterator<Item = (K, V)>,
     second: impl Iterator<Item = (K, V)>,
 ) -> impl Iterator<Item = (K, V)> {

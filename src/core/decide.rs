@@ -52,7 +52,7 @@ impl Cluster {
     }
 
     fn set_limits(&self, limits: Limits) -> Result<Decision, Denied> {
-        let live = self.live.len() as u64;
+        let live = self.ages.live();
         if limits.live_allocations_max < live {
             return Err(Denied::BelowLive { limit: limits.live_allocations_max, live });
         }
@@ -61,7 +61,7 @@ impl Cluster {
 
     fn request(&self, now: Timestamp, request: &Request, size: WorkerSize, draw: u64) -> Result<Decision, Denied> {
         if let Some(request_id) = &request.request_id
-            && let Some(first) = self.by_request.get(request_id).and_then(|id| self.find(*id))
+            && let Some(first) = self.by_request.get(request_id).map(|slot| self.at(*slot))
         {
             let allocation = first.reservation.allocation;
             if is_same_request(&first.reservation, request) {
@@ -127,7 +127,7 @@ impl Cluster {
     /// The leases past their deadline, the longest overdue first.
     fn overdue(&self, now: Timestamp) -> impl Iterator<Item = &Allocation> {
         let horizon = self.expiry_horizon(now);
-        self.deadlines.until(horizon).map(|(_, id)| &self.allocations[&id])
+        self.deadlines.until(horizon).map(|(_, slot)| self.at(slot))
     }
 
     /// When the leases that run out next will have made room, if few enough of them do.
@@ -136,8 +136,8 @@ impl Cluster {
             return None;
         }
         let mut ahead = self.deadlines.iter().take(RETRY_LOOKAHEAD_LEASES);
-        ahead.find_map(|((nominal, _), id)| {
-            room.give_back(&self.allocations[&id]);
+        ahead.find_map(|((nominal, _), slot)| {
+            room.give_back(self.at(slot));
             room.shortage().is_none().then(|| self.deadline_with_grace(nominal).max(now))
         })
     }
@@ -170,14 +170,15 @@ impl Cluster {
             }
         }
 
-        let first = self.jobs.get(&request.job).map_or(WorkerNumber::default(), |job| {
+        let known = self.job(&request.job);
+        let first = known.map_or(WorkerNumber::default(), |job| {
             let leaving = reclaimed.iter().filter(|lease| lease.reservation.job == request.job).count() as u64;
             if job.live == leaving { WorkerNumber::default() } else { job.next_worker }
         });
         Reservation {
             allocation: self.unused_id(draw),
             fencing_token: self.next_token,
-            job: request.job.clone(),
+            job: known.map_or(&request.job, |job| &job.id).clone(),
             priority: request.priority,
             node: node_id.clone(),
             workers: Workers { first, ports: ports.into_boxed_slice(), size },
@@ -192,7 +193,7 @@ impl Cluster {
     /// The id made of `draw`, or the next one that no allocation has. Ids in use are few among 2^48, so the search is short.
     fn unused_id(&self, draw: u64) -> AllocationId {
         let mut id = AllocationId::from_draw(draw);
-        while self.allocations.contains_key(&id) {
+        while self.records.find(&id).is_some() {
             id = id.next();
         }
         id
@@ -243,7 +244,7 @@ impl Cluster {
 
     fn trim_history(&self, now: Timestamp, older_than: Millis) -> Decision {
         let ended_before = now.before(older_than);
-        let oldest = self.ended_order.front().and_then(|id| self.allocations[id].ended_at());
+        let oldest = self.ended_order.front().and_then(|slot| self.at(*slot).ended_at());
         let due = oldest.is_some_and(|at| at < ended_before);
         done(due.then_some(Event::HistoryTrimmed { ended_before }))
     }

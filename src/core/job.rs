@@ -1,11 +1,14 @@
 //! What is known of a job while an allocation of it is live or on record.
 
-use super::ids::{AllocationId, FencingToken, WorkerNumber};
+use super::allocation::Reservation;
+use super::ids::{FencingToken, JobId, WorkerNumber};
+use super::table::{Keyed, Slot};
 use std::collections::BTreeMap;
 
 /// A job in the books.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Job {
+    pub(super) id: JobId,
     /// Its live allocations.
     pub(super) live: u64,
     /// The number of its next worker. It starts again from 0 when nothing of the job is live.
@@ -17,82 +20,93 @@ pub(super) struct Job {
 /// kept in the same way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Allocations {
-    One(FencingToken, AllocationId),
+    None,
+    One(FencingToken, Slot),
     /// Two or more.
-    Many(BTreeMap<FencingToken, AllocationId>),
+    Many(BTreeMap<FencingToken, Slot>),
+}
+
+impl Keyed for Job {
+    type Key = JobId;
+
+    fn key(&self) -> &JobId {
+        &self.id
+    }
 }
 
 impl Job {
-    /// A job with its first allocation.
-    pub(super) const fn new(token: FencingToken, allocation: AllocationId) -> Self {
-        Self { live: 0, next_worker: WorkerNumber(0), allocations: Allocations::One(token, allocation) }
+    /// A job without allocations.
+    pub(super) const fn new(id: JobId) -> Self {
+        Self { id, live: 0, next_worker: WorkerNumber(0), allocations: Allocations::None }
     }
 
-    /// Notes another allocation.
-    pub(super) fn add(&mut self, token: FencingToken, allocation: AllocationId) {
-        match &mut self.allocations {
-            Allocations::One(first, id) => {
-                self.allocations = Allocations::Many(BTreeMap::from([(*first, *id), (token, allocation)]));
-            }
-            Allocations::Many(tree) => {
-                tree.insert(token, allocation);
-            }
+    /// Notes a new live allocation.
+    pub(super) fn reserve(&mut self, reservation: &Reservation, slot: Slot) {
+        self.live += 1;
+        self.next_worker = WorkerNumber(reservation.workers.first.0 + reservation.workers.count());
+        self.add(reservation.fencing_token, slot);
+    }
+
+    /// Notes the end of a live allocation. It stays on record.
+    pub(super) fn end(&mut self) {
+        self.live -= 1;
+        if self.live == 0 {
+            self.next_worker = WorkerNumber::default();
         }
     }
 
-    /// Drops an allocation, and says whether it was the last.
-    pub(super) fn remove(&mut self, token: FencingToken) -> bool {
+    /// Drops the record of an allocation.
+    pub(super) fn forget(&mut self, token: FencingToken) {
         match &mut self.allocations {
-            Allocations::One(last, _) => *last == token,
+            Allocations::One(one, _) if *one == token => self.allocations = Allocations::None,
+            Allocations::None | Allocations::One(..) => {}
             Allocations::Many(tree) => {
                 tree.remove(&token);
-                if let (1, Some((token, id))) = (tree.len(), tree.first_key_value()) {
-                    self.allocations = Allocations::One(*token, *id);
+                if let (1, Some((token, slot))) = (tree.len(), tree.first_key_value()) {
+                    self.allocations = Allocations::One(*token, *slot);
                 }
-                false
             }
         }
     }
 
-    /// How many allocations it has.
+    /// Whether nothing is known of it any more.
+    pub(super) const fn is_empty(&self) -> bool {
+        matches!(self.allocations, Allocations::None)
+    }
+
+    /// How many allocations it has, live and on record.
     pub(super) fn len(&self) -> u64 {
         match &self.allocations {
+            Allocations::None => 0,
             Allocations::One(..) => 1,
             Allocations::Many(tree) => tree.len() as u64,
         }
     }
 
     /// Its allocations from this token on, oldest first.
-    pub(super) fn since(&self, from: FencingToken) -> impl Iterator<Item = (FencingToken, AllocationId)> + '_ {
+    pub(super) fn since(&self, from: FencingToken) -> impl Iterator<Item = (FencingToken, Slot)> + '_ {
         let (one, many) = match &self.allocations {
-            Allocations::One(token, id) => (Some((*token, *id)), None),
-            Allocations::Many(tree) => (None, Some(tree.range(from..).map(|(token, id)| (*token, *id)))),
+            Allocations::None => (None, None),
+            Allocations::One(token, slot) => (Some((*token, *slot)), None),
+            Allocations::Many(tree) => (None, Some(tree.range(from..).map(|(token, slot)| (*token, *slot)))),
         };
         one.into_iter().filter(move |(token, _)| *token >= from).chain(many.into_iter().flatten())
     }
 
     /// All its allocations, oldest first.
-    pub(super) fn allocations(&self) -> impl Iterator<Item = (FencingToken, AllocationId)> + '_ {
+    pub(super) fn allocations(&self) -> impl Iterator<Item = (FencingToken, Slot)> + '_ {
         self.since(FencingToken::new(0))
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_job_that_grew_and_shrank_is_the_job_it_was() {
-        let (token, id) = (FencingToken::new, AllocationId::from_draw);
-        let mut job = Job::new(token(3), id(30));
-        let before = job.clone();
-        job.add(token(5), id(50));
-        job.add(token(7), id(70));
-        assert_eq!(job.since(token(4)).collect::<Vec<_>>(), [(token(5), id(50)), (token(7), id(70))]);
-        assert!(!job.remove(token(5)));
-        assert!(!job.remove(token(7)));
-        assert_eq!(job, before);
-        assert_eq!(job.since(token(4)).count(), 0);
-        assert!(job.remove(token(3)));
+    fn add(&mut self, token: FencingToken, slot: Slot) {
+        match &mut self.allocations {
+            Allocations::None => self.allocations = Allocations::One(token, slot),
+            Allocations::One(first, first_slot) => {
+                self.allocations = Allocations::Many(BTreeMap::from([(*first, *first_slot), (token, slot)]));
+            }
+            Allocations::Many(tree) => {
+                tree.insert(token, slot);
+            }
+        }
     }
 }

@@ -47,7 +47,7 @@ impl<'a> Room<'a> {
             free_worker_ports: node.ports.free(Purpose::Worker),
             free_server_ports: node.ports.free(Purpose::Server),
             to_start,
-            live: cluster.live.len() as u64,
+            live: cluster.ages.live(),
             given_back: BTreeMap::new(),
         }
     }

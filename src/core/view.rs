@@ -1,12 +1,13 @@
 //! Reading the books: capacity, single allocations, and lists of them.
 
+use super::ages::Which;
 use super::allocation::{Allocation, State};
 use super::cluster::Cluster;
-use super::deadlines::merged;
 use super::ids::{AllocationId, FencingToken, JobId, NodeId, ServerName};
 use super::job::Job;
 use super::node::{Node, Overdue};
 use super::servers::Server;
+use super::table::Slot;
 use super::time::Timestamp;
 use super::units::Resources;
 
@@ -77,7 +78,7 @@ impl Cluster {
             leased: Resources::default(),
             reclaimable: Resources::default(),
             running_servers: Vec::new(),
-            live_allocations: self.live.len() as u64,
+            live_allocations: self.ages.live(),
         };
         for (id, node) in &self.nodes {
             view.total += node.capacity;
@@ -106,16 +107,16 @@ impl Cluster {
         let from = after.next();
         let admitted = move |allocation: &&Allocation| filter.admits_state(allocation.state());
         if let Some(job) = &filter.job {
-            let ids = self.jobs.get(job).into_iter().flat_map(move |job| job.since(from));
-            let records = ids.filter_map(|(_, id)| self.find(id)).filter(admitted);
+            let slots = self.job(job).into_iter().flat_map(move |job| job.since(from));
+            let records = slots.map(|(_, slot)| self.at(slot)).filter(admitted);
             return Box::new(records.map(move |record| self.view(now, record)));
         }
-        // A filter by state walks only the half of the books where that state occurs.
-        let (wants_live, wants_ended) =
-            (filter.state.is_none_or(State::is_live), filter.state.is_none_or(|state| !state.is_live()));
-        let live = wants_live.then(|| self.live.range(from..)).into_iter().flatten();
-        let ended = wants_ended.then(|| self.ended.range(from..)).into_iter().flatten();
-        let records = merged(live, ended).filter_map(|(_, id)| self.find(*id)).filter(admitted);
+        // A filter by state walks only that part of the books where the state occurs.
+        let which = Which {
+            live: filter.state.is_none_or(State::is_live),
+            ended: filter.state.is_none_or(|state| !state.is_live()),
+        };
+        let records = self.ages.since(from, which).map(|(_, slot)| self.at(slot)).filter(admitted);
         Box::new(records.map(move |record| self.view(now, record)))
     }
 
@@ -123,21 +124,19 @@ impl Cluster {
     #[must_use]
     pub fn count(&self, filter: &Filter) -> u64 {
         match (&filter.job, filter.state) {
-            (None, None) => (self.live.len() + self.ended.len()) as u64,
-            (Some(job), None) => self.jobs.get(job).map_or(0, |job| job.len()),
+            (None, None) => self.ages.live() + self.ages.ended(),
+            (Some(job), None) => self.job(job).map_or(0, Job::len),
             (Some(job), Some(_)) => {
-                let ids = self.jobs.get(job).into_iter().flat_map(Job::allocations);
-                let records = ids.filter_map(|(_, id)| self.find(id));
+                let slots = self.job(job).into_iter().flat_map(Job::allocations);
+                let records = slots.map(|(_, slot)| self.at(slot));
                 records.filter(|record| filter.admits_state(record.state())).count() as u64
             }
             (None, Some(State::Active)) => self.deadlines.active(),
             (None, Some(State::Pending)) => self.deadlines.pending(),
             // A lease that is being taken back has no deadline; every other has.
-            (None, Some(State::Releasing)) => {
-                self.live.len() as u64 - self.deadlines.active() - self.deadlines.pending()
-            }
+            (None, Some(State::Releasing)) => self.ages.live() - self.deadlines.active() - self.deadlines.pending(),
             (None, Some(State::Failed)) => self.failed,
-            (None, Some(State::Released)) => self.ended.len() as u64 - self.failed,
+            (None, Some(State::Released)) => self.ages.ended() - self.failed,
         }
     }
 
@@ -145,8 +144,10 @@ impl Cluster {
     /// whoever simulates time can jump to it.
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Timestamp, DeadlineReason)> {
-        let ((nominal, _), id) = self.deadlines.ahead().next()?;
-        let reason = match self.find(id)?.state() {
+        let ((nominal, _), slot) = self.deadlines.ahead().next()?;
+        let lease = self.at(slot);
+        let id = lease.reservation.allocation;
+        let reason = match lease.state() {
             State::Pending => DeadlineReason::ActivationFails(id),
             _ => DeadlineReason::LeaseExpires(id),
         };
@@ -156,7 +157,7 @@ impl Cluster {
     /// Whether there is an allocation with this id, live or on record.
     #[must_use]
     pub fn contains(&self, id: AllocationId) -> bool {
-        self.allocations.contains_key(&id)
+        self.records.find(&id).is_some()
     }
 
     /// The fencing token of the last grant; zero before the first.
@@ -166,7 +167,15 @@ impl Cluster {
     }
 
     pub(super) fn find(&self, id: AllocationId) -> Option<&Allocation> {
-        self.allocations.get(&id)
+        self.records.find(&id).map(|slot| self.at(slot))
+    }
+
+    pub(super) fn at(&self, slot: Slot) -> &Allocation {
+        &self.records[slot].allocation
+    }
+
+    pub(super) fn job(&self, id: &JobId) -> Option<&Job> {
+        self.jobs.find(id).map(|slot| &self.jobs[slot])
     }
 
     pub(super) fn deadline(&self, lease: &Allocation) -> Option<Timestamp> {
@@ -200,7 +209,7 @@ impl Cluster {
     }
 
     fn newly_overdue(&self, now: Timestamp) -> impl Iterator<Item = &Allocation> {
-        self.deadlines.newly_overdue(self.expiry_horizon(now)).filter_map(|(_, id)| self.find(id))
+        self.deadlines.newly_overdue(self.expiry_horizon(now)).map(|(_, slot)| self.at(slot))
     }
 
     fn view(&self, now: Timestamp, allocation: &Allocation) -> AllocationView {
