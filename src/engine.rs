@@ -15,12 +15,12 @@ pub use refusals::{Place, REFUSALS_MAX, Refusal};
 
 use crate::core::{
     AllocationId, AllocationView, Cluster, Command, Decision, Denied, EndReason, Event, FencingToken, Limits, Millis,
-    NodeId, Outcome, Recorded, Release, Request, Resources, Timestamp, WorkerSize,
+    NodeId, Outcome, Recorded, Release, Request, Resources, Shortage, Timestamp, WorkerSize,
 };
 use clock::SystemClock;
 use message::Message;
 use refusals::Refusals;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -33,7 +33,11 @@ const MESSAGES_WAITING_MAX: usize = 1_024;
 const BATCH_MESSAGES_MAX: usize = 256;
 
 /// How many leases one sweep message ends at most, so that no call waits long behind it.
-pub const SWEEP_LEASES_MAX: usize = 1_000;
+pub const SWEEP_LEASES_MAX: usize = 500;
+
+/// How many grants that a repeat was answered with are remembered, so that calling the first request off leaves them: as
+/// many as calls can be in flight, between which a first request can still be called off.
+const REPEATED_MAX: usize = 65_536;
 
 /// How many changes a slow listener may lag behind before it is told only that it missed some.
 const CHANGES_WAITING_MAX: usize = 256;
@@ -65,6 +69,8 @@ pub struct Engine {
     refused: u64,
     /// The most workers that a request refused since the last look at demand asked for.
     refused_workers_max: u64,
+    /// Grants that a repeat was answered with lately.
+    repeated: VecDeque<AllocationId>,
     messages: mpsc::Receiver<Message>,
     changes: broadcast::Sender<Arc<Change>>,
     /// Events that are applied and not yet committed.
@@ -91,6 +97,7 @@ impl Engine {
             granted: 0,
             refused: 0,
             refused_workers_max: 0,
+            repeated: VecDeque::new(),
             messages,
             changes,
             uncommitted: Vec::new(),
@@ -189,7 +196,8 @@ impl Engine {
                 self.answer(reply, answer);
             }
             Message::CallOff { ticket } => {
-                if let Some(allocation) = ticket.granted() {
+                // A grant that a repeat of the request was answered with is that caller's.
+                if let Some(allocation) = ticket.granted().filter(|allocation| !self.repeated.contains(allocation)) {
                     // What has ended meanwhile needs no rolling back.
                     let _ = self.release(now, allocation, EndReason::Cancelled);
                 }
@@ -267,13 +275,19 @@ impl Engine {
             Ok(Outcome::Repeated { allocation }) => {
                 let view = self.view(now, allocation)?;
                 tracing::debug!(job = %view.allocation.reservation.job, %allocation, "request repeated");
+                if self.repeated.len() == REPEATED_MAX {
+                    self.repeated.pop_front();
+                }
+                self.repeated.push_back(allocation);
                 Ok(Grant { view, is_new: false })
             }
             Ok(_) => Err(EngineError::Fault),
             Err(EngineError::Denied(denied @ Denied::NoRoom { retry_at, .. })) => {
                 let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
                 self.refused += 1;
-                self.refused_workers_max = self.refused_workers_max.max(request.workers);
+                if matches!(denied, Denied::NoRoom { shortage: Shortage::Workers { .. }, .. }) {
+                    self.refused_workers_max = self.refused_workers_max.max(request.workers);
+                }
                 let id = AllocationId::from_draw(self.unused_draw());
                 let last = self.cluster.last_token();
                 let refusal = self.refusals.remember(id, &request, (&denied, retry_at), now, last);

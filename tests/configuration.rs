@@ -152,8 +152,6 @@ fn printed_settings_say_where_they_came_from() {
         "total_workers = 12 # --total-workers",
         "worker_cpu = 1.0 # default",
         "worker_memory = 2048 # default",
-        "min_workers = 12 # default",
-        "max_workers = 12 # default",
         "default_ttl_seconds = 3600 # default",
         "max_ttl_seconds = 604800 # default",
         "sweep_seconds = 300 # default",

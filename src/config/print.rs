@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Configuration, SETTINGS};
+use super::{Configuration, SETTINGS, Source};
 
 /// The settings as TOML: above each what it is and what it may be, behind each where its value came from.
 pub(super) fn to_toml(configuration: &Configuration) -> String {
@@ -12,7 +12,10 @@ pub(super) fn to_toml(configuration: &Configuration) -> String {
         let source = configuration.source(setting.key);
         // Writing into a string cannot fail.
         let _ = writeln!(page, "# {}. Give {}.", setting.help, setting.allowed());
-        let _ = writeln!(page, "{} = {value} # {source}", setting.key);
+        // What follows another setting is not pinned to what that one is now.
+        let follows = matches!(source, Source::Default) && setting.follows.is_some();
+        let mark = if follows { "# " } else { "" };
+        let _ = writeln!(page, "{mark}{} = {value} # {source}", setting.key);
     }
     page
 }

@@ -4,7 +4,7 @@
 //! what reads the books is in `view`, and what must hold between events is in `check`.
 
 use super::ages::Ages;
-use super::allocation::{Allocation, Phase, Reservation, State};
+use super::allocation::{Allocation, EndReason, Phase, Reservation, State};
 use super::deadlines::Deadlines;
 use super::event::{Event, Limits, Recorded};
 use super::ids::{AllocationId, FencingToken, NodeId, RequestId, ServerInstanceId};
@@ -216,6 +216,12 @@ impl Cluster {
         let reservation = &allocation.reservation;
         if let Some(node) = self.nodes.get_mut(&reservation.node) {
             node.give_back(reservation);
+        }
+        // Nobody was told of a grant whose call was cancelled: a repeat of the request is to be granted anew.
+        if let (Phase::Released { reason: EndReason::Cancelled, .. }, Some(request_id)) =
+            (&allocation.phase, &reservation.request_id)
+        {
+            self.by_request.remove(request_id);
         }
         self.jobs[*job].end();
         self.ages.end(reservation.fencing_token);

@@ -94,6 +94,8 @@ impl EngineHandle {
             if !more {
                 break;
             }
+            // Without a pause the runtime would look at its input only every so many batches.
+            tokio::task::yield_now().await;
         }
         self.messages.send(Message::TrimHistory).await.map_err(|_| EngineError::Stopped)?;
         Ok(expired)

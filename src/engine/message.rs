@@ -87,7 +87,7 @@ pub struct Demand {
     pub granted: u64,
     /// Requests refused for want of room since the start.
     pub refused: u64,
-    /// The most workers that one of those asked for that were refused since the last look.
+    /// The most workers that a request asked for that was refused for want of workers since the last look.
     pub refused_workers_max: u64,
 }
 

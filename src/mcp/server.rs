@@ -87,6 +87,9 @@ impl Server {
     }
 }
 
+/// How many watchers may wait for their subscription to be listened to. The transport lets far fewer listen at once.
+const ACCEPTED_MAX: usize = 16 * LISTENS_MAX;
+
 const INSTRUCTIONS: &str = "Leases workers and shared MCP servers to jobs. Typical use: get_capacity to see what is free; \
     request_resources for a job (workers and/or mcp_servers, with a ttl_seconds that fits the job); use the endpoints; \
     release_resources when done, also after a failure. A lease that is not released ends at its expires_at. A refused request \
@@ -157,8 +160,8 @@ impl ServerHandler for Server {
         let watcher = self.watcher(watched);
         let mut waiting = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push_back(watcher);
-        // The transport lets no more listen; one that was accepted and never came is the oldest.
-        while waiting.len() > LISTENS_MAX {
+        // One whose call was cancelled meanwhile never comes: the oldest are such.
+        while waiting.len() > ACCEPTED_MAX {
             waiting.pop_front();
         }
         Some(SubscriptionFilter::builder().resource_subscriptions(accepted).build())

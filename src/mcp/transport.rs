@@ -83,6 +83,10 @@ pub struct LineTransport<R> {
     lines: LineBuffer,
     /// The request that was read and waits to be taken in flight.
     held: Option<Request>,
+    /// Whether rmcp is to look at other things before the next message. It drops the replies of
+    /// cancelled calls one by one, between messages taken: without a pause for each cancellation
+    /// they would pile up behind a client that cancels all it sends.
+    pauses: bool,
     connection: Arc<Connection>,
     limits: WireLimits,
 }
@@ -108,6 +112,7 @@ where
             reader,
             lines: LineBuffer::new(limits.line_bytes_max),
             held: None,
+            pauses: false,
             connection: connection.clone(),
             limits,
         };
@@ -117,6 +122,10 @@ where
     /// All that is underway is kept in `self`, so a poll may be the last: rmcp polls this among
     /// other things and drops it when one of those comes first.
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Option<ClientJsonRpcMessage>> {
+        if std::mem::take(&mut self.pauses) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             match self.connection.gate(context) {
                 Gate::Open => {}
@@ -165,7 +174,7 @@ where
 
     /// Delivers a notification or a reply, unless rmcp is still in the handshake: it would end
     /// the process over one. What a cancelled call did is taken back before rmcp hears of it.
-    fn admit_other(&self, message: ClientJsonRpcMessage) -> Option<ClientJsonRpcMessage> {
+    fn admit_other(&mut self, message: ClientJsonRpcMessage) -> Option<ClientJsonRpcMessage> {
         if !self.connection.is_established() {
             tracing::debug!("a notification or reply before the first request is ignored");
             return None;
@@ -175,6 +184,7 @@ where
             && let Some(id) = &cancelled.params.request_id
         {
             self.connection.cancel(id);
+            self.pauses = true;
         }
         Some(message)
     }

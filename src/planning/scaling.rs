@@ -54,7 +54,7 @@ pub struct Observation {
     pub granted: u64,
     /// Requests refused for want of room in the window.
     pub refused: u64,
-    /// The most workers that one of those asked for.
+    /// The most workers that one of those asked for which were refused for want of workers; 0 if none was.
     pub refused_workers_max: u64,
 }
 
@@ -177,13 +177,15 @@ impl Planner {
             percent(target_utilization),
         )
         .to_lowercase();
-        if plan.utilization > scale_up_utilization || seen.refused > 0 {
+        if plan.utilization > scale_up_utilization || seen.refused_workers_max > 0 {
             if plan.utilization > scale_up_utilization {
                 plan.reasons.push(format!("{share} of the workers are leased, over {}", percent(scale_up_utilization)));
             }
-            if seen.refused > 0 {
+            if seen.refused_workers_max > 0 {
                 let (refused, most) = (seen.refused, seen.refused_workers_max);
-                plan.reasons.push(format!("{refused} requests were refused for want of room, of up to {most} workers"));
+                plan.reasons.push(format!(
+                    "requests were refused for want of workers ({refused} refused in all), of up to {most} workers"
+                ));
             }
             plan.reasons.push(trend);
             for_target.max(seen.workers_total + 1).max(seen.workers_held + seen.refused_workers_max)
@@ -278,8 +280,9 @@ mod tests {
     #[test]
     fn a_refusal_scales_up_whatever_the_utilization() {
         let p = planner(2, 40);
-        let refused = seen(10, 3, 4);
-        check(&p, &refused, Action::ScaleUp, 11, &["4 requests were refused for want of room"]);
+        let refused = Observation { refused_workers_max: 8, ..seen(10, 3, 4) };
+        check(&p, &refused, Action::ScaleUp, 11, &["refused for want of workers (4 refused in all)"]);
+        check(&p, &Observation { refused_workers_max: 0, ..refused }, Action::Hold, 10, &[]);
         let large = Observation { refused_workers_max: 20, ..refused };
         check(&p, &large, Action::ScaleUp, 23, &["of up to 20 workers"]);
         check(&p, &Observation { refused_workers_max: u64::from(u32::MAX), ..refused }, Action::ScaleUp, 40, &[]);

@@ -153,8 +153,10 @@ impl Model {
         whole: bool,
     ) -> Result<Outcome, Denied> {
         let key = request.request_id.as_ref();
-        let first =
-            self.leases.iter().find(|lease| key.is_some() && lease.record.reservation.request_id.as_ref() == key);
+        let first = self.leases.iter().find(|lease| {
+            let is_rolled_back = matches!(lease.record.phase, Phase::Released { reason: EndReason::Cancelled, .. });
+            key.is_some() && lease.record.reservation.request_id.as_ref() == key && !is_rolled_back
+        });
         if let Some(first) = first {
             let allocation = first.id();
             if asked_the_same(&first.record.reservation, request) {

@@ -153,3 +153,37 @@ fn only_the_grant_is_rolled_back_and_not_what_a_cancelled_release_freed() {
     let holds = server.allocation(&held)["state"] == "active";
     check(&server.capacity(), &json!({"allocated_workers": u32::from(holds), "active_allocations": u32::from(holds)}));
 }
+
+#[test]
+fn a_repeat_keeps_the_lease_when_the_first_call_is_cancelled() {
+    let arguments = json!({"job_id": "a", "mcp_servers": [], "workers": 2, "request_id": "key"});
+    for transport in TRANSPORTS {
+        for cancels_last in [false, true] {
+            let mut server = Server::ready_on(transport, &[]);
+            let (first, second) = (server.new_id(), server.new_id());
+            let ask = |id| call(id, "request_resources", &arguments);
+            let lines = if cancels_last {
+                [ask(first), ask(second), cancel(first)]
+            } else {
+                [ask(first), cancel(first), ask(second)]
+            };
+            server.write_line(lines.join("\n"));
+            let granted = server.reply(second)["result"]["structuredContent"].clone();
+            assert_eq!(granted["status"], "active", "{granted}");
+            let id = granted["allocation_id"].as_str().expect("an id").to_owned();
+            assert_eq!(server.allocation(&id)["state"], "active");
+            assert_eq!(server.capacity()["allocated_workers"], 2);
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_call_does_not_use_its_key_up() {
+    let mut server = Server::ready(&[]);
+    let arguments = json!({"job_id": "a", "mcp_servers": [], "workers": 10, "request_id": "key"});
+    let id = server.new_id();
+    server.write_line([call(id, "request_resources", &arguments), cancel(id)].join("\n"));
+    let granted = server.answer("request_resources", &arguments);
+    assert_eq!(granted["status"], "active", "{granted}");
+    assert_eq!(server.capacity()["allocated_workers"], 10);
+}

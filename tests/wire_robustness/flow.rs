@@ -15,7 +15,7 @@ use std::{
 use serde_json::json;
 
 use crate::support::{
-    server::{Server, TRANSPORTS, Transport, call, command, modern, request},
+    server::{Server, TRANSPORTS, Transport, call, cancel, command, modern, request},
     wait_for,
 };
 
@@ -119,13 +119,33 @@ fn a_client_that_never_reads_is_not_read_from_and_nothing_is_lost() {
             let id = reply["id"].as_u64().and_then(|id| usize::try_from(id).ok()).expect("an id");
             assert!(!std::mem::replace(&mut answered[id], true), "{id} is answered twice");
         }
-        #[cfg(target_os = "linux")]
-        {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", server.process_id())).expect("a status");
-            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-            let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
-            assert!(kib <= FLOOD_MEMORY_KIB_MAX, "{kib} KiB on {transport:?}");
+        check_memory(&server);
+    }
+}
+
+/// The most memory that the server has taken so far is bounded.
+fn check_memory(server: &Server) {
+    if cfg!(target_os = "linux") {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.process_id())).expect("a status");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+        assert!(kib <= FLOOD_MEMORY_KIB_MAX, "{kib} KiB");
+    }
+}
+
+#[test]
+fn a_client_that_cancels_all_it_sends_takes_no_memory() {
+    for transport in TRANSPORTS {
+        let mut server = Server::ready_on(transport, &["--log-level", "warn"]);
+        let arguments = json!({"job_id": "a", "mcp_servers": [], "workers": 1});
+        for _ in 0..40 {
+            let ids: Vec<u64> = (0..500).map(|_| server.new_id()).collect();
+            let lines =
+                ids.iter().map(|id| format!("{}\n{}\n", call(*id, "request_resources", &arguments), cancel(*id)));
+            server.write(lines.collect::<String>());
         }
+        assert_eq!(server.capacity()["allocated_workers"], 0);
+        check_memory(&server);
     }
 }
 

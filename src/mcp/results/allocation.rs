@@ -1,6 +1,6 @@
 //! What get_allocation answers.
 
-use super::{WORKERS_SHOWN_MAX, omitted, server_status};
+use super::{omitted, server_status, workers_shown};
 use crate::core::{Allocation, AllocationView, EndReason, Phase, ServerHold, State, Timestamp};
 use crate::engine::{Reading, Record, Refusal};
 use rmcp::model::JsonObject;
@@ -140,7 +140,7 @@ impl AllocationResult {
             mcp_servers: reservation.servers.iter().map(server).collect(),
             workers: workers
                 .iter()
-                .take(WORKERS_SHOWN_MAX)
+                .take(workers_shown(&reservation.job))
                 .map(|(number, port)| AllocatedWorker {
                     worker_id: number.worker_id(&reservation.job),
                     worker_type: "cortex-worker",
@@ -150,7 +150,7 @@ impl AllocationResult {
                     endpoint: port.endpoint(),
                 })
                 .collect(),
-            workers_omitted: omitted(workers),
+            workers_omitted: omitted(&reservation.job, workers),
             timestamps: Timestamps {
                 created_at: allocation.created_at.to_string(),
                 activated_at: allocation.activated_at().map(|at| at.to_string()),

@@ -1,6 +1,6 @@
 //! What request_resources answers.
 
-use super::{WORKERS_SHOWN_MAX, omitted, server_status};
+use super::{omitted, server_status, workers_shown};
 use crate::core::{AllocationView, ServerHold, State};
 use crate::engine::{Grant, Refusal};
 use schemars::JsonSchema;
@@ -106,7 +106,7 @@ impl RequestResult {
             mcp_servers: reservation.servers.iter().map(|hold| granted_server(hold, allocation.state())).collect(),
             workers_allocated: workers
                 .iter()
-                .take(WORKERS_SHOWN_MAX)
+                .take(workers_shown(&reservation.job))
                 .map(|(number, port)| GrantedWorker {
                     worker_id: number.worker_id(&reservation.job),
                     endpoint: port.endpoint(),
@@ -114,7 +114,7 @@ impl RequestResult {
                     memory: workers.size.memory_mb.0,
                 })
                 .collect(),
-            workers_omitted: omitted(workers),
+            workers_omitted: omitted(&reservation.job, workers),
             resources: GrantedResources {
                 cpu: taken.cpu_millis.as_cores(),
                 memory: taken.memory_mb.0,

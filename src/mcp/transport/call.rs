@@ -20,8 +20,8 @@ type Undo = Box<dyn FnOnce() + Send>;
 pub struct Call(Arc<Handed>);
 
 impl Call {
-    pub(super) fn new(id: RequestId, fate: Arc<Fate>, connection: Weak<Connection>) -> Self {
-        Self(Arc::new(Handed { id, fate, connection }))
+    pub(super) fn new(id: RequestId, is_listen: bool, fate: Arc<Fate>, connection: Weak<Connection>) -> Self {
+        Self(Arc::new(Handed { id, is_listen, fate, connection }))
     }
 
     /// Registers what to do if the client cancels this call before its reply is handed over.
@@ -30,8 +30,8 @@ impl Call {
     /// `undo` is dropped. `undo` runs on the thread that reads the client's messages, so it must
     /// neither block nor panic. If it is called twice, both run, the later one first.
     pub fn undo_if_cancelled(&self, undo: impl FnOnce() + Send + 'static) {
-        let mut stage = self.0.fate.lock();
-        match &mut *stage {
+        let mut progress = self.0.fate.lock();
+        match &mut progress.stage {
             Stage::Open(slot) => {
                 *slot = Some(match slot.take() {
                     None => Box::new(undo),
@@ -42,7 +42,7 @@ impl Call {
                 });
             }
             Stage::Cancelled => {
-                drop(stage);
+                drop(progress);
                 undo();
             }
             Stage::Answered => {}
@@ -51,32 +51,43 @@ impl Call {
 
     /// Whether the client cancelled this call before it was answered.
     pub fn is_cancelled(&self) -> bool {
-        matches!(*self.0.fate.lock(), Stage::Cancelled)
+        matches!(self.0.fate.lock().stage, Stage::Cancelled)
     }
 }
 
 /// What the handler's clones of a [`Call`] share. It is dropped with the last of them.
 struct Handed {
     id: RequestId,
+    is_listen: bool,
     fate: Arc<Fate>,
     connection: Weak<Connection>,
 }
 
 impl Drop for Handed {
-    /// A handler that panics takes its call down with it, and rmcp then never answers. Only here
-    /// can it be seen, so the client gets its error and the call's place in flight is freed. A
-    /// handler that catches its own panics keeps a clone outside of what may panic.
+    /// Comes once the handler is done. A handler that panics takes its call down with it, and rmcp
+    /// then never answers: only here can it be seen, so the client gets its error. A handler that
+    /// catches its own panics keeps a clone outside of what may panic. And a cancelled call takes
+    /// up its place in flight until here: a client that cancels all it sends must not fill the
+    /// memory with handlers that have not run.
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(connection) = self.connection.upgrade()
-        {
+        let Some(connection) = self.connection.upgrade() else { return };
+        if std::thread::panicking() {
             connection.abandon(&self.id, &self.fate);
+        }
+        if self.fate.leave() {
+            connection.free_place(self.is_listen);
         }
     }
 }
 
 /// How far a call has come, shared by the transport and the handler.
-pub(super) struct Fate(Mutex<Stage>);
+pub(super) struct Fate(Mutex<Progress>);
+
+struct Progress {
+    stage: Stage,
+    /// Whether the handler is done.
+    has_left: bool,
+}
 
 enum Stage {
     Open(Option<Undo>),
@@ -86,7 +97,7 @@ enum Stage {
 
 impl Fate {
     pub(super) fn open() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Stage::Open(None))))
+        Arc::new(Self(Mutex::new(Progress { stage: Stage::Open(None), has_left: false })))
     }
 
     /// Settles the call as answered. An undo that was registered is dropped without running.
@@ -95,25 +106,34 @@ impl Fate {
     }
 
     /// Settles the call as cancelled and runs its undo, if it has one. The caller holds no lock
-    /// that an undo may want.
-    pub(super) fn cancel(&self) {
-        if let Some(undo) = self.settle(Stage::Cancelled) {
+    /// that an undo may want. Says whether the handler is done, so that the call's place in flight
+    /// is free; otherwise it is when the handler is.
+    pub(super) fn cancel(&self) -> bool {
+        let (undo, has_left) = self.settle(Stage::Cancelled);
+        if let Some(undo) = undo {
             undo();
         }
+        has_left
     }
 
-    fn settle(&self, end: Stage) -> Option<Undo> {
-        let mut stage = self.lock();
-        if !matches!(*stage, Stage::Open(_)) {
-            return None;
-        }
-        match std::mem::replace(&mut *stage, end) {
-            Stage::Open(undo) => undo,
-            Stage::Cancelled | Stage::Answered => None,
-        }
+    /// Notes that the handler is done, and says whether the call was cancelled before.
+    fn leave(&self) -> bool {
+        let mut progress = self.lock();
+        progress.has_left = true;
+        matches!(progress.stage, Stage::Cancelled)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Stage> {
+    fn settle(&self, end: Stage) -> (Option<Undo>, bool) {
+        let mut progress = self.lock();
+        let undo = match &mut progress.stage {
+            Stage::Open(undo) => undo.take(),
+            Stage::Cancelled | Stage::Answered => return (None, progress.has_left),
+        };
+        progress.stage = end;
+        (undo, progress.has_left)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -135,7 +155,7 @@ mod tests {
     #[track_caller]
     fn check(steps: &[Step], undone: usize, cancelled: bool) {
         let fate = Fate::open();
-        let call = Call::new(RequestId::Number(1), fate.clone(), Weak::new());
+        let call = Call::new(RequestId::Number(1), false, fate.clone(), Weak::new());
         let count = Arc::new(AtomicUsize::new(0));
         for step in steps {
             match step {
@@ -145,7 +165,9 @@ mod tests {
                         count.fetch_add(1, Ordering::Relaxed);
                     });
                 }
-                Step::Cancel => fate.cancel(),
+                Step::Cancel => {
+                    fate.cancel();
+                }
                 Step::Answer => fate.answer(),
             }
         }

@@ -144,7 +144,7 @@ impl Connection {
         let is_listen = request.is_listen;
         let id = request.message.id.clone();
         let fate = Fate::open();
-        let call = Call::new(id.clone(), fate.clone(), Arc::downgrade(self));
+        let call = Call::new(id.clone(), is_listen, fate.clone(), Arc::downgrade(self));
         request.message.request.extensions_mut().insert(call);
         state.in_flight.insert(id, InFlight { fate, is_listen });
         *state.count(is_listen) += 1;
@@ -160,17 +160,30 @@ impl Connection {
         wake(writer);
     }
 
-    /// Settles the call `id` as cancelled, if it is in flight, and takes back what it did.
+    /// Settles the call `id` as cancelled, if it is in flight, and takes back what it did. Its place
+    /// in flight is free once its handler is done too.
     pub(super) fn cancel(&self, id: &RequestId) {
-        let fate = {
+        let InFlight { fate, is_listen } = {
             let mut state = self.lock();
-            let Some(fate) = state.take_from_flight(id) else {
+            let Some(call) = state.in_flight.remove(id) else {
                 return;
             };
             state.cancelled.remember(id.clone());
-            fate
+            call
         };
-        fate.cancel();
+        if fate.cancel() {
+            self.free_place(is_listen);
+        }
+    }
+
+    /// Gives the place of a cancelled call to another.
+    pub(super) fn free_place(&self, is_listen: bool) {
+        let reader = {
+            let mut state = self.lock();
+            *state.count(is_listen) -= 1;
+            state.take_reader_for_room()
+        };
+        wake(reader);
     }
 
     /// Settles a call whose handler died without a reply.
