@@ -22,7 +22,7 @@ const WAIT_SECONDS_MAX: u64 = 60;
 async fn request_with_patience(client: &Peer<RoleClient>, request: &Value) -> anyhow::Result<Value> {
     for attempt in 1..=ATTEMPTS_MAX {
         let answer = call(client, "request_resources", request.clone()).await?;
-        if answer["status"] != "failed" {
+        if answer["status"] == "active" {
             println!("attempt {attempt}: {} has {}", text(request, "job_id"), text(&answer, "allocation_id"));
             return Ok(answer);
         }
