@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-/// A change of the rate by less than this part of it is no trend. The seed names three trends but not where one begins;
+/// A change of the rate by less than this part of it is no trend. The rule below names three trends but not where one begins;
 /// a tenth is the width within which rates counted over one planning period are taken as equal.
 pub const TREND_CHANGE_MIN: f64 = 0.1;
 
-/// What an increasing rate is multiplied by: 20 % more, from `predict_future_demand` in the resource allocation seed.
+/// What an increasing rate is multiplied by: 20 % more, from the demand prediction of the Resource Allocation Module this follows.
 const INCREASE: f64 = 1.2;
 
 /// What a decreasing rate is multiplied by: 20 % less, from the same place.
@@ -36,7 +36,7 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    /// The seed's rule: a rate that grows goes on to grow by 20 %, one that shrinks to shrink by 20 %.
+    /// The rule of the same document: a rate that grows goes on to grow by 20 %, one that shrinks to shrink by 20 %.
     #[must_use]
     pub fn by_trend(previous: Option<f64>, current: f64) -> Self {
         let trend = match previous {

@@ -18,7 +18,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The balanced policy of the resource allocation seed: up over 80 %, down under 20 %, 20 s of cooldown, and 70 %
+    /// The balanced policy of the Resource Allocation Module: up over 80 %, down under 20 %, 20 s of cooldown, and 70 %
     /// in use as the aim (30 % headroom).
     pub const BALANCED: Self = Self {
         scale_up_utilization: 0.8,
