@@ -10,7 +10,7 @@ mod message;
 mod refusals;
 
 pub use handle::{EngineHandle, Expired};
-pub use message::{Change, Demand, EngineError, Entry, Grant, Listing, Page, Reading, Record, Released, Ticket};
+pub use message::{Change, Demand, EngineError, Grant, Listing, Page, Reading, Record, Released, Ticket};
 pub use refusals::{Place, REFUSALS_MAX, Refusal};
 
 use crate::core::{
@@ -348,7 +348,7 @@ impl Engine {
         let after_grant = FencingToken::new(after.grant);
         let mut allocations = self.cluster.list(now, filter, after_grant).peekable();
         let mut refusals = self.refusals.list(filter, *after).peekable();
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut entries: Vec<Record> = Vec::new();
         let mut place = *after;
         while entries.len() < *limit {
             let next_grant = allocations.peek().map(|view| view.allocation.reservation.fencing_token.as_u64());

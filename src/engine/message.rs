@@ -51,9 +51,6 @@ pub enum Record {
     Refusal(Box<Refusal>),
 }
 
-/// One entry of a list.
-pub type Entry = Record;
-
 /// Which part of the list of allocations and refusals is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
@@ -71,7 +68,7 @@ pub struct Page {
     /// When it was read.
     pub at: Timestamp,
     /// The entries.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<Record>,
     /// How many entries the filter admits in all.
     pub total: u64,
     /// The place to go on from, if there is more.

@@ -19,6 +19,17 @@ fn start() -> EngineHandle {
     handle
 }
 
+/// An engine that does not run yet, on a node with nothing.
+fn without_capacity() -> (Engine, EngineHandle) {
+    Engine::new(EngineOptions {
+        capacity: Resources::default(),
+        worker_size: WorkerSize { cpu_millis: CpuMillis::default(), memory_mb: MemoryMb(0) },
+        limits: Limits::default(),
+        history_age: Millis(0),
+    })
+    .expect("books that can be set up")
+}
+
 fn request(job: &str, workers: u64) -> Request {
     Request {
         job: JobId::new(job).expect("a name"),
@@ -239,16 +250,7 @@ async fn capacity_is_never_set_below_what_is_leased() {
 
 #[tokio::test]
 async fn a_sweep_names_so_many_and_counts_all() {
-    let (mut engine, handle) = {
-        let (engine, handle) = Engine::new(EngineOptions {
-            capacity: Resources::default(),
-            worker_size: WorkerSize { cpu_millis: CpuMillis::default(), memory_mb: MemoryMb(0) },
-            limits: Limits::default(),
-            history_age: Millis(0),
-        })
-        .expect("books that can be set up");
-        (engine, handle)
-    };
+    let (mut engine, handle) = without_capacity();
     // Leases of a second that were granted an hour ago.
     let long_ago = engine.now().before(Millis::from_seconds(3_600));
     engine.cluster = Cluster::default();
@@ -269,13 +271,7 @@ async fn a_sweep_names_so_many_and_counts_all() {
 
 #[tokio::test]
 async fn without_its_engine_a_handle_says_so() {
-    let (engine, handle) = Engine::new(EngineOptions {
-        capacity: Resources::default(),
-        worker_size: WorkerSize { cpu_millis: CpuMillis::default(), memory_mb: MemoryMb(0) },
-        limits: Limits::default(),
-        history_age: Millis(0),
-    })
-    .expect("books that can be set up");
+    let (engine, handle) = without_capacity();
     drop(engine);
     assert_eq!(handle.capacity().await, Err(EngineError::Stopped));
     handle.call_off(Ticket::default());

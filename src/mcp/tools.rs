@@ -178,11 +178,6 @@ async fn contained(name: &str, run: BoxFuture<'_, Result<Answer, ToolError>>) ->
     CallToolResult::error(vec![ContentBlock::text(text)])
 }
 
-/// The denial of an id that no allocation can have.
-fn not_found(text: String) -> ToolError {
-    ToolError::NotFound(text)
-}
-
 /// The denial of an id that no allocation has.
 fn unknown_allocation(allocation: crate::core::AllocationId) -> ToolError {
     ToolError::Engine(EngineError::Denied(Denied::UnknownAllocation(allocation)))

@@ -1,6 +1,6 @@
 //! `get_allocation`: reads one allocation back.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition, not_found, unknown_allocation};
+use super::{Answer, Hints, Invocation, Run, ToolError, definition, unknown_allocation};
 use crate::core::AllocationId;
 use crate::mcp::arguments::{self, Arguments, Parameter};
 use crate::mcp::results::AllocationResult;
@@ -38,7 +38,7 @@ impl Run for GetAllocation {
     fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.allocation_id])?;
-            let allocation = arguments.required(&self.allocation_id)?.map_err(not_found)?;
+            let allocation = arguments.required(&self.allocation_id)?.map_err(ToolError::NotFound)?;
             let reading = invocation.engine.allocation(allocation).await?;
             let reading = reading.ok_or_else(|| unknown_allocation(allocation))?;
             Answer::new(&AllocationResult::from(&reading))

@@ -1,6 +1,6 @@
 //! `release_resources`: gives a lease back.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition, not_found};
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::core::AllocationId;
 use crate::mcp::arguments::{self, Arguments, Parameter};
 use crate::mcp::results::ReleaseResult;
@@ -38,7 +38,7 @@ impl Run for ReleaseResources {
     fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.allocation_id])?;
-            let allocation = arguments.required(&self.allocation_id)?.map_err(not_found)?;
+            let allocation = arguments.required(&self.allocation_id)?.map_err(ToolError::NotFound)?;
             let released = invocation.engine.release(allocation).await?;
             Answer::new(&ReleaseResult::from(released))
         }

@@ -1,6 +1,6 @@
 //! `renew_allocation`: lets a lease run anew from now.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition, not_found};
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::core::{AllocationId, FencingToken, TtlSeconds};
 use crate::mcp::arguments::{self, Arguments, Described, Parameter};
 use crate::mcp::results::RenewResult;
@@ -55,7 +55,7 @@ impl Run for RenewAllocation {
             let allocation = arguments.required(&self.allocation_id)?;
             let ttl_seconds = arguments.optional(&self.ttl_seconds)?.and_then(TtlSeconds::new);
             let fencing_token = arguments.optional(&self.fencing_token)?.map(FencingToken::new);
-            let allocation = allocation.map_err(not_found)?;
+            let allocation = allocation.map_err(ToolError::NotFound)?;
             let view = invocation.engine.renew(allocation, ttl_seconds, fencing_token).await?;
             Answer::new(&RenewResult::from(&view))
         }
