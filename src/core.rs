@@ -28,7 +28,9 @@ mod command;
 mod deadlines;
 mod decide;
 mod event;
+mod grace;
 mod ids;
+mod image;
 mod job;
 mod node;
 mod ports;
@@ -36,6 +38,8 @@ mod priority;
 mod room;
 mod servers;
 mod table;
+mod tagged;
+mod text;
 mod time;
 mod units;
 mod view;
@@ -49,6 +53,7 @@ pub use ids::{
     AllocationId, FencingToken, JobId, NAME_CHARACTERS_MAX, NodeId, NotAName, NotAnAllocationId, RequestId,
     ServerInstanceId, ServerName, WorkerNumber,
 };
+pub use image::{AllocationImage, NotAnImage, Outline, Restoration};
 pub use ports::{Port, SERVER_PORT_COUNT, SERVER_PORTS, WORKER_PORT_COUNT, WORKER_PORTS};
 pub use priority::{NotAPriority, Priority};
 pub use time::{Millis, Timestamp, TtlSeconds};

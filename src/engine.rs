@@ -42,7 +42,7 @@ const REPEATED_MAX: usize = 65_536;
 /// How many changes a slow listener may lag behind before it is told only that it missed some.
 const CHANGES_WAITING_MAX: usize = 256;
 
-/// How long leases that ran out during an outage are spared after it.
+/// How long leases that ran out during an outage are spared after it at least; they run out within as long again.
 pub const OUTAGE_GRACE: Millis = Millis::from_seconds(60);
 
 /// What the engine needs to know at its start.
@@ -133,7 +133,8 @@ impl Engine {
                 "the clock jumped: leases get a grace"
             );
             // A note of an outage is never refused.
-            let _ = self.execute(reading.now, &Command::NoteOutage { since, grace: OUTAGE_GRACE });
+            let (grace, spread) = (OUTAGE_GRACE, OUTAGE_GRACE);
+            let _ = self.execute(reading.now, &Command::NoteOutage { since, grace, spread });
         }
         self.cluster.observe(reading.now);
         reading.now

@@ -241,7 +241,9 @@ proptest! {
     fn an_outage_of_any_length_can_be_noted(since: i64, grace: u64) {
         for since in [Timestamp::from_millis(since), Timestamp::MIN] {
             // Which writes the event, and reads it back.
-            carry_out(&mut cluster(), &Command::NoteOutage { since, grace: Millis(grace) });
+            let grace = Millis(grace);
+            carry_out(&mut cluster(), &Command::NoteOutage { since, grace, spread: Millis(0) });
+            carry_out(&mut cluster(), &Command::NoteOutage { since, grace, spread: grace });
         }
     }
 

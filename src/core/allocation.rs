@@ -5,46 +5,85 @@ use super::ports::Port;
 use super::priority::Priority;
 use super::time::{Millis, Timestamp, TtlSeconds};
 use super::units::{Resources, WorkerSize};
+use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::value::RawValue;
 use std::fmt;
 use std::sync::Arc;
 
+/// The text of the object that holds nothing.
+const EMPTY_OBJECT: &str = "{}";
+
 /// What a client noted with its request: a JSON object, kept as its text so that it takes no more room than it has letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Metadata(Arc<str>);
+pub struct Metadata(
+    /// Nothing for the object that holds nothing, as most do.
+    Option<Arc<str>>,
+);
 
 impl Metadata {
     /// The note that holds nothing.
     #[must_use]
-    pub fn empty() -> Self {
-        Self(Arc::from("{}"))
+    pub const fn empty() -> Self {
+        Self(None)
     }
 
     /// Keeps an object. Equal objects have equal texts, whatever the order of their keys was.
     #[must_use]
     pub fn new(object: &serde_json::Map<String, serde_json::Value>) -> Self {
         // The keys of `serde_json::Map` are ordered, and a map of JSON values always has a text.
-        Self(Arc::from(serde_json::to_string(object).unwrap_or_else(|_| "{}".to_owned())))
+        let text = if object.is_empty() { None } else { serde_json::to_string(object).ok() };
+        Self(text.map(Arc::from))
+    }
+
+    /// Keeps the text of an object that was kept before; nothing if it is no object.
+    pub(super) fn from_json(text: &str) -> Option<Self> {
+        // The text is kept as it is: equal objects had equal texts when they were first kept.
+        if text == EMPTY_OBJECT {
+            return Some(Self::empty());
+        }
+        let is_object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).is_ok();
+        is_object.then(|| Self(Some(Arc::from(text))))
     }
 
     /// The object as JSON text.
     #[must_use]
     pub fn as_json(&self) -> &str {
-        &self.0
+        self.0.as_deref().unwrap_or(EMPTY_OBJECT)
     }
 }
 
 impl Serialize for Metadata {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serde_json::from_str::<serde_json::Value>(&self.0).map_err(serde::ser::Error::custom)?.serialize(serializer)
+        let Some(text) = &self.0 else { return serializer.serialize_map(Some(0))?.end() };
+        // Its text is JSON as it is, and need not be taken apart to be written.
+        serde_json::from_str::<&RawValue>(text).map_err(serde::ser::Error::custom)?.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Metadata {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        serde_json::Map::deserialize(deserializer)
-            .map(|object| Self::new(&object))
-            .map_err(|error| de::Error::custom(format!("metadata is no object: {error}")))
+        let read = deserializer.deserialize_map(MetadataVisitor);
+        read.map_err(|error| de::Error::custom(format!("metadata is no object: {error}")))
+    }
+}
+
+struct MetadataVisitor;
+
+impl<'de> de::Visitor<'de> for MetadataVisitor {
+    type Value = Metadata;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
+        // A map that holds nothing takes no room.
+        let mut object = serde_json::Map::new();
+        while let Some((key, value)) = map.next_entry()? {
+            object.insert(key, value);
+        }
+        Ok(Metadata::new(&object))
     }
 }
 

@@ -7,6 +7,7 @@ use super::ages::Ages;
 use super::allocation::{Allocation, EndReason, Phase, Reservation, State};
 use super::deadlines::Deadlines;
 use super::event::{Event, Limits, Recorded};
+use super::grace::{Grace, Graces};
 use super::ids::{AllocationId, FencingToken, NodeId, RequestId, ServerInstanceId};
 use super::job::Job;
 use super::node::Node;
@@ -15,13 +16,6 @@ use super::time::Timestamp;
 use foldhash::HashMap;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-
-/// A time in which what ran out during an outage is not yet expired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Grace {
-    pub(super) since: Timestamp,
-    pub(super) until: Timestamp,
-}
 
 /// An allocation with its place in the books.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +54,7 @@ pub struct Cluster {
     pub(super) failed: u64,
     /// Nominal deadlines of the live allocations that have one.
     pub(super) deadlines: Deadlines,
-    pub(super) grace: Option<Grace>,
+    pub(super) graces: Graces,
     pub(super) next_token: FencingToken,
     pub(super) next_instance: ServerInstanceId,
 }
@@ -77,7 +71,7 @@ impl Default for Cluster {
             jobs: Table::default(),
             failed: 0,
             deadlines: Deadlines::default(),
-            grace: None,
+            graces: Graces::default(),
             next_token: FencingToken::FIRST,
             next_instance: ServerInstanceId::FIRST,
         }
@@ -136,8 +130,8 @@ impl Cluster {
                     Phase::Released { activated_at, reason, released_at: at }
                 });
             }
-            Event::OutageNoted { since, grace_ms } => {
-                self.grace = Some(Grace { since: *since, until: at.after(*grace_ms) });
+            Event::OutageNoted { since, grace_ms, spread_ms } => {
+                self.graces.add(at, Grace { since: *since, until: at.after(*grace_ms), spread: *spread_ms });
             }
             Event::HistoryTrimmed { ended_before } => self.trim_to_age(*ended_before),
         }
@@ -155,20 +149,14 @@ impl Cluster {
         self.deadlines.observed = horizon;
     }
 
-    /// The moment up to which nominal deadlines count: now, or the last moment before an outage while its grace lasts.
+    /// The moment up to which nominal deadlines have passed: now, unless there was an outage shortly before.
     pub(super) fn expiry_horizon(&self, now: Timestamp) -> Timestamp {
-        match self.grace {
-            Some(grace) if now < grace.until => grace.since,
-            _ => now,
-        }
+        self.graces.horizon(now)
     }
 
-    /// A nominal deadline as it counts: one that falls in a grace is at the end of that grace.
+    /// A nominal deadline as it counts: later, if it falls in the grace after an outage.
     pub(super) fn deadline_with_grace(&self, nominal: Timestamp) -> Timestamp {
-        match self.grace {
-            Some(grace) if nominal > grace.since && nominal < grace.until => grace.until,
-            _ => nominal,
-        }
+        self.graces.deadline(nominal)
     }
 
     fn reserve(&mut self, at: Timestamp, reservation: &Arc<Reservation>) {
@@ -241,7 +229,7 @@ impl Cluster {
     }
 
     /// Notes the deadline of a lease. One that has passed already counts the lease as overdue.
-    fn schedule(&mut self, slot: Slot) {
+    pub(super) fn schedule(&mut self, slot: Slot) {
         let lease = &self.records[slot].allocation;
         if self.deadlines.insert(lease, slot)
             && let Some(node) = self.nodes.get_mut(&lease.reservation.node)

@@ -105,6 +105,8 @@ pub enum Command {
         since: Timestamp,
         /// How long the grace lasts.
         grace: Millis,
+        /// How long after that what was spared runs out.
+        spread: Millis,
     },
 }
 

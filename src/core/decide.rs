@@ -37,7 +37,7 @@ impl Cluster {
             }
             Command::Sweep { leases_max } => Ok(self.sweep(now, *leases_max)),
             Command::TrimHistory { older_than } => Ok(self.trim_history(now, *older_than)),
-            Command::NoteOutage { since, grace } => Ok(self.note_outage(now, *since, *grace)),
+            Command::NoteOutage { since, grace, spread } => Ok(self.note_outage(now, *since, *grace, *spread)),
         }
     }
 
@@ -249,14 +249,15 @@ impl Cluster {
         done(due.then_some(Event::HistoryTrimmed { ended_before }))
     }
 
-    fn note_outage(&self, now: Timestamp, since: Timestamp, grace_ms: Millis) -> Decision {
-        // What had expired before stays expired; what an earlier grace still covers stays covered, for as long as it was.
+    fn note_outage(&self, now: Timestamp, since: Timestamp, grace_ms: Millis, spread_ms: Millis) -> Decision {
+        // What had expired before stays expired, and what was spared before is not spared again.
         // The event must be readable again, so it names no moment before those that can be written.
         let horizon = self.expiry_horizon(since.min(now));
-        let since = horizon.max(self.deadlines.observed).max(Timestamp::WRITABLE_MIN);
-        let promised = self.grace.map_or(Millis(0), |earlier| earlier.until.since(now));
-        let grace_ms = grace_ms.max(promised);
-        done(Some(Event::OutageNoted { since, grace_ms }))
+        let spared = self.graces.end().unwrap_or(Timestamp::MIN);
+        let since = horizon.max(self.deadlines.observed).max(spared).max(Timestamp::WRITABLE_MIN);
+        // Later deadlines leave time enough as they are.
+        let is_needed = since < now.after(grace_ms) && self.graces.has_room(now);
+        done(is_needed.then_some(Event::OutageNoted { since, grace_ms, spread_ms }))
     }
 }
 

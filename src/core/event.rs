@@ -5,9 +5,11 @@
 
 use super::allocation::{EndReason, Reservation};
 use super::ids::{AllocationId, NodeId};
+use super::tagged::Tagged;
 use super::time::{Millis, Timestamp, TtlSeconds};
 use super::units::Resources;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::fmt;
 use std::sync::Arc;
 
 /// The version in which events are written.
@@ -30,8 +32,8 @@ impl Default for Limits {
 }
 
 /// A fact that changed the books.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
     /// A node has this capacity from now on.
     CapacitySet {
@@ -81,18 +83,86 @@ pub enum Event {
         /// Which.
         allocation: AllocationId,
     },
-    /// Nobody could renew between `since` and now: what runs out before the end of the grace runs out at its end.
+    /// Nobody could renew between `since` and now: what ran out meanwhile, or does soon, runs out after the grace, drawn
+    /// apart over the spread.
     OutageNoted {
         /// The last moment before the outage.
         since: Timestamp,
         /// How long from now the grace lasts, in milliseconds.
         grace_ms: Millis,
+        /// How long after that what was spared runs out, in milliseconds.
+        #[serde(skip_serializing_if = "Millis::is_zero")]
+        spread_ms: Millis,
     },
     /// The records of allocations that ended before this moment are gone.
     HistoryTrimmed {
         /// The moment.
         ended_before: Timestamp,
     },
+}
+
+/// How the fields of an event are read: those of [`Event`], which the compiler holds them against.
+#[derive(Deserialize)]
+#[serde(remote = "Event", rename_all = "snake_case", deny_unknown_fields)]
+enum Fields {
+    CapacitySet {
+        node: NodeId,
+        capacity: Resources,
+    },
+    LimitsSet {
+        limits: Limits,
+    },
+    Reserved {
+        reservation: Arc<Reservation>,
+    },
+    Activated {
+        allocation: AllocationId,
+    },
+    ActivationFailed {
+        allocation: AllocationId,
+        error: Arc<str>,
+    },
+    Renewed {
+        allocation: AllocationId,
+        ttl_seconds: TtlSeconds,
+    },
+    Releasing {
+        allocation: AllocationId,
+        reason: EndReason,
+    },
+    Released {
+        allocation: AllocationId,
+    },
+    OutageNoted {
+        since: Timestamp,
+        grace_ms: Millis,
+        #[serde(default)]
+        spread_ms: Millis,
+    },
+    HistoryTrimmed {
+        ended_before: Timestamp,
+    },
+}
+
+impl<'de> Deserialize<'de> for Event {
+    /// Reads an event. Its type stands first, as it is written; then nothing of it need be kept until the type is known.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+
+        impl<'de> de::Visitor<'de> for Read {
+            type Value = Event;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an event")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Event, A::Error> {
+                Fields::deserialize(Tagged(map))
+            }
+        }
+
+        deserializer.deserialize_map(Read)
+    }
 }
 
 /// An event with the moment it happened.
@@ -158,5 +228,19 @@ mod tests {
             "unknown field `by`",
         );
         check(&format!(r#"{{"version":1,"event":{activated}}}"#), "missing field `at`");
+        let check =
+            |event: &str, complaint: &str| check(&format!(r#"{{"version":1,{at},"event":{event}}}"#), complaint);
+        check(r#"{"type":"activated"}"#, "missing field `allocation`");
+        check(r#"{"type":"activated","type":"activated","allocation":"alloc-000000000001"}"#, "unknown field `type`");
+        check(
+            r#"{"type":"activated","allocation":"alloc-000000000001","allocation":"alloc-000000000001"}"#,
+            "duplicate field `allocation`",
+        );
+        check(r#"{"type":"activated","allocation":1}"#, "invalid type: integer `1`, expected a string");
+        check(r#"{"type":"activated","allocation":"alloc-1"}"#, "an allocation id is");
+        check(r#"{"type":7}"#, "invalid type: integer `7`");
+        check(r#"{"allocation":"alloc-000000000001","type":"activated"}"#, "expected `type`");
+        check("{}", "missing field `type`");
+        check(r#"["activated"]"#, "expected an event");
     }
 }

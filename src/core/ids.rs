@@ -1,6 +1,7 @@
 //! Identities: names that clients choose, and ids and numbers that the lease machine gives.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use super::text::from_text;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -62,7 +63,7 @@ macro_rules! name {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Self::new(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+                from_text(deserializer, Self::new)
             }
         }
     };
@@ -116,11 +117,28 @@ impl AllocationId {
     pub const fn next(self) -> Self {
         Self::from_draw(self.0 + 1)
     }
+
+    /// Its text, made without the machinery of formatting: every event has one.
+    fn with_text<T>(self, with: impl FnOnce(&str) -> T) -> T {
+        let mut text = *b"alloc-000000000000";
+        let mut bits = self.0;
+        for digit in text[6..].iter_mut().rev() {
+            *digit = b"0123456789abcdef"[(bits & 0xf) as usize];
+            bits >>= 4;
+        }
+        // All of it is ASCII.
+        with(std::str::from_utf8(&text).unwrap_or_default())
+    }
+
+    /// Its 48 bits.
+    pub(super) const fn as_bits(self) -> u64 {
+        self.0
+    }
 }
 
 impl fmt::Display for AllocationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "alloc-{:012x}", self.0)
+        self.with_text(|text| f.write_str(text))
     }
 }
 
@@ -138,13 +156,13 @@ impl FromStr for AllocationId {
 
 impl Serialize for AllocationId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        self.with_text(|text| serializer.serialize_str(text))
     }
 }
 
 impl<'de> Deserialize<'de> for AllocationId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        from_text(deserializer, str::parse)
     }
 }
 

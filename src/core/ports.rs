@@ -107,6 +107,17 @@ impl PortBook {
         self.held[usize::from(port.0 >> 6)] & (1 << (port.0 & 63)) != 0
     }
 
+    /// The ports from which the next grant chooses: for workers, and for servers.
+    pub(super) const fn next(&self) -> (u16, u16) {
+        (self.next_worker, self.next_server)
+    }
+
+    /// Lets the next grant choose from these ports on.
+    pub(super) const fn go_on_from(&mut self, (next_worker, next_server): (u16, u16)) {
+        self.next_worker = next_worker;
+        self.next_server = next_server;
+    }
+
     /// The next `count` free ports of this purpose, from where the last grant ended, round the range; fewer if there are fewer.
     pub(super) fn choose(&self, purpose: Purpose, count: u64) -> impl Iterator<Item = Port> + '_ {
         let (range, next) = match purpose {

@@ -1,8 +1,12 @@
 //! Moments and spans. The core reads no clock: moments are handed to it.
 
+mod plain;
+
+use super::text::from_text;
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use std::str::FromStr;
 
 /// A moment in milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,32 +47,50 @@ impl Timestamp {
     pub fn since(self, earlier: Self) -> Millis {
         Millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
+
+    /// Its text, whatever the year is.
+    fn any_text(self) -> String {
+        let ends = if self.0 < 0 { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC };
+        let moment = DateTime::<Utc>::from_timestamp_millis(self.0).unwrap_or(ends);
+        moment.to_rfc3339_opts(SecondsFormat::Millis, true)
+    }
 }
 
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC with milliseconds and a `Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moment = DateTime::<Utc>::from_timestamp_millis(self.0).unwrap_or(if self.0 < 0 {
-            DateTime::<Utc>::MIN_UTC
-        } else {
-            DateTime::<Utc>::MAX_UTC
-        });
-        f.write_str(&moment.to_rfc3339_opts(SecondsFormat::Millis, true))
+        match plain::text(self.0) {
+            Some(text) => f.write_str(plain::as_str(&text)),
+            None => f.write_str(&self.any_text()),
+        }
     }
 }
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        match plain::text(self.0) {
+            Some(text) => serializer.serialize_str(plain::as_str(&text)),
+            None => serializer.serialize_str(&self.any_text()),
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        DateTime::parse_from_rfc3339(&text)
-            .map(|moment| Self(moment.timestamp_millis()))
-            .map_err(|error| de::Error::custom(format!("{text:?} is no RFC 3339 time: {error}")))
+        let read = |text: &str| text.parse().map_err(|error| format!("{text:?} is no RFC 3339 time: {error}"));
+        from_text(deserializer, read)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = chrono::ParseError;
+
+    /// Reads RFC 3339; what is finer than a millisecond is cut off.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match plain::millis(text) {
+            Some(millis) => Ok(Self(millis)),
+            None => DateTime::parse_from_rfc3339(text).map(|moment| Self(moment.timestamp_millis())),
+        }
     }
 }
 
@@ -82,6 +104,12 @@ impl Millis {
     #[must_use]
     pub const fn from_seconds(seconds: u64) -> Self {
         Self(seconds.saturating_mul(1000))
+    }
+
+    /// Whether it is no time at all.
+    #[must_use]
+    pub const fn is_zero(&self) -> bool {
+        self.0 == 0
     }
 
     /// The whole seconds in it, rounded down.
@@ -139,6 +167,51 @@ impl From<TtlSeconds> for u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_plain_spelling_is_that_of_chrono() {
+        let check = |millis: i64| {
+            let moment = Timestamp::from_millis(millis);
+            let text = moment.any_text();
+            assert_eq!(moment.to_string(), text, "{millis}");
+            assert_eq!(plain::millis(&text), plain::text(millis).map(|_| millis), "{text}");
+        };
+        let last = 253_402_300_799_999;
+        for edge in [Timestamp::WRITABLE_MIN.as_millis(), last, 0, i64::MIN, i64::MAX, 951_782_400_000, 68_256_000_000]
+        {
+            (-2..=2).for_each(|by| check(edge.saturating_add(by)));
+        }
+        // Every day of 800 years, so that each kind of leap year is among them, at moments of all kinds.
+        (0..292_200_i64).for_each(|day| check((day - 100_000) * 86_400_000 + day * 7_919 % 86_400_000));
+        // Moments of all years, at a step that is no multiple of anything.
+        (0..10_000).for_each(|step| check(Timestamp::WRITABLE_MIN.as_millis() + step * 31_550_000_037));
+    }
+
+    #[test]
+    fn every_other_spelling_is_left_to_chrono() {
+        let good = "2024-02-29T23:59:59.999Z";
+        assert_eq!(plain::millis(good), Some(1_709_251_199_999));
+        for at in 0..good.len() {
+            for byte in (0..128).map(char::from) {
+                let text = format!("{}{byte}{}", &good[..at], &good[at + 1..]);
+                let chrono = DateTime::parse_from_rfc3339(&text).ok().map(|moment| moment.timestamp_millis());
+                assert_eq!(text.parse().ok().map(Timestamp::as_millis), chrono, "{text}");
+                assert!(plain::millis(&text).is_none_or(|millis| Some(millis) == chrono), "{text}");
+            }
+        }
+        for text in [
+            "",
+            "2023-02-29T00:00:00.000Z",
+            "2024-04-31T00:00:00.000Z",
+            "2016-12-31T23:59:60.000Z",
+            "2024-02-29T24:00:00.000Z",
+            "2024-02-29T23:59:59.99Z",
+            "2024-02-29T23:59:59.9999Z",
+            "2024-02-29T23:59:59Z",
+        ] {
+            assert_eq!(plain::millis(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn a_moment_reads_as_rfc_3339_in_utc_and_back() {

@@ -160,6 +160,12 @@ impl Cluster {
         self.records.find(&id).is_some()
     }
 
+    /// The job whose allocation this is.
+    #[must_use]
+    pub fn job_of(&self, id: AllocationId) -> Option<&JobId> {
+        self.find(id).map(|allocation| &allocation.reservation.job)
+    }
+
     /// The fencing token of the last grant; zero before the first.
     #[must_use]
     pub const fn last_token(&self) -> FencingToken {

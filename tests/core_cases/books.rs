@@ -140,17 +140,61 @@ fn an_outage_is_followed_by_a_grace() {
     ",
     );
     check(
-        "a second outage within a grace prolongs it",
+        "what it spares is drawn apart over the spread, in its order",
+        "
+        request a workers 1 ttl 10 => granted #1
+        request b workers 1 ttl 20 => granted #2
+        request c workers 1 ttl 50 => granted #3
+        request d workers 1 ttl 100 => granted #4
+        request e workers 1 ttl 110 => granted #5
+        at 60
+        outage since 0 grace 20 spread 20
+        show #1 => active [0:8000], until 82
+        show #2 => active [0:8001], until 84
+        show #3 => active [0:8002], until 90
+        show #4 => active [0:8003], until 100
+        show #5 => active [0:8004], until 110
+        at 81.999
+        sweep => expired nothing
+        at 82
+        sweep => expired #1
+        next => #2 expires at 84
+        at 89.999
+        renew #3 ttl 60 => renewed until 149.999
+        sweep => expired #2
+    ",
+    );
+    check(
+        "an outage while what was spared runs out changes nothing",
+        "
+        request a workers 1 ttl 10 => granted #1
+        request b workers 1 ttl 50 => granted #2
+        at 60
+        outage since 0 grace 20 spread 20
+        at 85
+        show #1 => active [0:8000], expired at 82
+        outage since 84 grace 1 spread 0
+        show #1 => active [0:8000], expired at 82
+        show #2 => active [0:8001], until 90
+    ",
+    );
+    check(
+        "a second outage within a grace spares only what the first did not",
         "
         request a workers 1 ttl 10 => granted #1
         at 20
         outage since 5 grace 20
         show #1 => active [0:8000], until 40
+        request b workers 1 ttl 25 => granted #2
         at 35
         outage since 30 grace 20
-        show #1 => active [0:8000], until 55
+        show #1 => active [0:8000], until 40
+        show #2 => active [0:8001], until 55
+        at 40
+        show #1 => active [0:8000], expired at 40
+        sweep => expired #1
         at 55
-        show #1 => active [0:8000], expired at 55
+        show #2 => active [0:8001], expired at 55
     ",
     );
     check(

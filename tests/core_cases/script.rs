@@ -181,6 +181,7 @@ impl Player {
             "outage" => Command::NoteOutage {
                 since: moment(words.value("since").expect("a second")),
                 grace: Millis::from_seconds(words.number("grace").expect("seconds")),
+                spread: Millis::from_seconds(words.number("spread").unwrap_or(0)),
             },
             other => panic!("{other} is no command"),
         }

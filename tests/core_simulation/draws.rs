@@ -156,7 +156,8 @@ pub(crate) fn wait_ms(rng: &mut Rng, to_deadline: Option<u64>) -> u64 {
 /// An outage that ends now: nothing was heard since `before`.
 pub(crate) fn outage(rng: &mut Rng, before: Timestamp) -> Command {
     let since = if rng.u8(0..8) == 0 { before.before(Millis(rng.u64(0..30_000))) } else { before };
-    Command::NoteOutage { since, grace: Millis(rng.u64(0..30_000)) }
+    let spread = Millis(if rng.bool() { 0 } else { rng.u64(0..30_000) });
+    Command::NoteOutage { since, grace: Millis(rng.u64(0..30_000)), spread }
 }
 
 /// Some allocation: mostly one on record, at times one that never was.

@@ -37,7 +37,8 @@ pub(crate) struct Model {
     instances: u64,
     ends: u64,
     looked: Timestamp,
-    grace: Option<(Timestamp, Timestamp)>,
+    /// Of each outage since when nobody could renew, until when nothing more ran out, and when all was as it had been.
+    graces: Vec<(Timestamp, Timestamp, Timestamp)>,
 }
 
 impl Model {
@@ -51,7 +52,7 @@ impl Model {
             instances: 0,
             ends: 0,
             looked: Timestamp::MIN,
-            grace: None,
+            graces: Vec::new(),
         }
     }
 
@@ -84,8 +85,8 @@ impl Model {
                 self.leases.retain(|lease| lease.record.ended_at().is_none_or(|at| at.as_millis() >= limit));
                 Ok(Outcome::Done)
             }
-            Command::NoteOutage { since, grace } => {
-                self.note_outage(now, *since, *grace);
+            Command::NoteOutage { since, grace, spread } => {
+                self.note_outage(now, *since, *grace, *spread);
                 Ok(Outcome::Done)
             }
         }
@@ -115,14 +116,18 @@ impl Model {
         self.finish(id, Phase::Released { activated_at, reason, released_at: now });
     }
 
-    fn note_outage(&mut self, now: Timestamp, since: Timestamp, grace: Millis) {
-        let since = self.horizon(since.min(now)).max(self.looked);
-        let mut until = now.as_millis().saturating_add(i64::try_from(grace.0).unwrap_or(i64::MAX));
-        if let Some((_, before)) = self.grace {
-            // What has been promised is kept.
-            until = if now < before { until.max(before.as_millis()) } else { until };
+    fn note_outage(&mut self, now: Timestamp, since: Timestamp, grace: Millis, spread: Millis) {
+        let later = |moment: Timestamp, by: Millis| {
+            Timestamp::from_millis(moment.as_millis().saturating_add(i64::try_from(by.0).unwrap_or(i64::MAX)))
+        };
+        let spared = self.graces.iter().map(|(_, _, end)| *end).max().unwrap_or(Timestamp::MIN);
+        let since = self.horizon(since.min(now)).max(self.looked).max(spared);
+        let until = later(now, grace);
+        // What runs out behind the grace needs none, and what was spared once is not spared again.
+        if since < until && self.graces.iter().filter(|(_, _, end)| *end > now).count() < 16 {
+            self.graces.retain(|(_, _, end)| *end > now);
+            self.graces.push((since, until, later(until, spread)));
         }
-        self.grace = Some((since, Timestamp::from_millis(until)));
     }
 
     fn set_capacity(&mut self, id: &NodeId, capacity: Resources) -> Result<Outcome, Denied> {

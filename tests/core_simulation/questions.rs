@@ -3,7 +3,7 @@
 use super::Model;
 use super::lease::{Lease, running, sum};
 use cortex_resource_manager::core::{
-    AllocationId, AllocationView, CapacityView, DeadlineReason, FencingToken, Filter, State, Timestamp,
+    AllocationId, AllocationView, CapacityView, DeadlineReason, FencingToken, Filter, Millis, State, Timestamp,
 };
 
 impl Model {
@@ -87,15 +87,24 @@ impl Model {
 
     /// Up to which deadline leases have run out at a moment.
     pub(super) fn horizon(&self, now: Timestamp) -> Timestamp {
-        match self.grace {
-            Some((since, until)) if now < until => since,
-            _ => now,
+        let has_passed = |deadline: i64| self.graced(Timestamp::from_millis(deadline)) <= now;
+        // No deadline counts before its own moment, so that none after now has passed. The last that has is sought.
+        let earliest = self.graces.iter().map(|(since, _, _)| *since).min().unwrap_or(now).min(now).as_millis();
+        let (mut passed, mut ahead) = (earliest, now.as_millis() + 1);
+        while ahead - passed > 1 {
+            let middle = passed + (ahead - passed) / 2;
+            if has_passed(middle) { passed = middle } else { ahead = middle }
         }
+        Timestamp::from_millis(passed)
     }
 
     pub(super) fn graced(&self, deadline: Timestamp) -> Timestamp {
-        match self.grace {
-            Some((since, until)) if since < deadline && deadline < until => until,
+        let span = |from: Timestamp, to: Timestamp| u128::from(to.since(from).0);
+        match self.graces.iter().rfind(|(since, _, _)| *since < deadline) {
+            Some((since, until, end)) if deadline < *end => {
+                let later = (span(*since, deadline) * span(*until, *end)).div_ceil(span(*since, *end));
+                until.after(Millis(u64::try_from(later).expect("less than the spread")))
+            }
             _ => deadline,
         }
     }

@@ -201,6 +201,11 @@ impl Server {
         }
     }
 
+    /// How many of the messages that came so far and nobody has asked for are like this.
+    pub(crate) fn count_kept(&self, wanted: impl Fn(&Value) -> bool) -> usize {
+        self.kept.iter().filter(|message| wanted(message)).count()
+    }
+
     /// Everything up to the end of the output that nobody has asked for.
     pub(crate) fn rest(&mut self) -> Vec<Value> {
         let mut rest = std::mem::take(&mut self.kept);
