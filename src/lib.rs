@@ -5,6 +5,8 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod engine;
+pub mod journal;
+pub mod lock;
 pub mod loops;
 pub mod mcp;
 pub mod planning;

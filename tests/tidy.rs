@@ -4,13 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which modules of the crate the files of each may use, themselves aside.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("core", &[]),
     ("planning", &["core"]),
     ("config", &["core"]),
     ("cli", &["config"]),
     ("telemetry", &["config"]),
     ("engine", &["core"]),
+    ("journal", &["core", "lock"]),
+    ("lock", &["core"]),
     ("loops", &["core", "engine", "planning"]),
     ("mcp", &["config", "core", "engine", "planning"]),
 ];
