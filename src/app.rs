@@ -2,7 +2,9 @@
 
 use crate::config::Settings;
 use crate::core::{Limits, Millis, Resources, TtlSeconds, WorkerSize};
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::clock::EngineClock;
+use crate::engine::{Engine, EngineOptions, Totals};
+use crate::journal::Nowhere;
 use crate::loops::{plan_capacity, sweep_expired};
 use crate::mcp::transport::{ConnectionHandle, LineTransport, WireLimits, stdio};
 use crate::mcp::{Server, ServerOptions};
@@ -18,6 +20,9 @@ use tokio::time::{Instant, timeout_at};
 /// How long the end may take once the input has ended: calls in flight are answered and everything is flushed within it,
 /// or left. Together with the flush of the log it stays under a second.
 const END_WAIT_MAX: Duration = Duration::from_millis(700);
+
+/// How long leases that ran out during an outage are spared after it at least.
+const OUTAGE_GRACE: Millis = Millis::from_seconds(60);
 
 /// Serves one client on standard input and output until it goes away or the process is told to end.
 ///
@@ -36,7 +41,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(settings: &Settings) -> anyhow::Result<()> {
-    let (engine, handle) = Engine::new(engine_options(settings)).context("the books could not be set up")?;
+    let (engine, handle) = Engine::start(engine_options(settings), Nowhere, EngineClock::system())
+        .await
+        .context("the books could not be set up")?;
     let engine = tokio::spawn(engine.run());
 
     let (show_plan, plan) = watch::channel(None);
@@ -158,17 +165,19 @@ impl Signals {
 
 fn engine_options(settings: &Settings) -> EngineOptions {
     EngineOptions {
-        capacity: Resources {
+        totals: Totals::fixed(Resources {
             cpu_millis: settings.total_cpu,
             memory_mb: settings.total_memory,
             workers: u64::from(settings.total_workers),
-        },
+        }),
         worker_size: WorkerSize { cpu_millis: settings.worker_cpu, memory_mb: settings.worker_memory },
         limits: Limits {
             live_allocations_max: settings.max_live_allocations as u64,
             history_records_max: settings.history_count as u64,
         },
         history_age: Millis::from_seconds(settings.history_seconds),
+        outage_grace: OUTAGE_GRACE,
+        close_within: Duration::ZERO,
     }
 }
 

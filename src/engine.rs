@@ -8,23 +8,27 @@ pub mod clock;
 mod handle;
 mod message;
 mod refusals;
+mod start;
 
 pub use handle::{EngineHandle, Expired};
 pub use message::{Change, Demand, EngineError, Grant, Listing, Page, Reading, Record, Released, Ticket};
 pub use refusals::{Place, REFUSALS_MAX, Refusal};
+pub use start::{EngineOptions, StartError, Totals};
 
 use crate::core::{
-    AllocationId, AllocationView, Cluster, Command, Decision, Denied, EndReason, Event, FencingToken, Limits, Millis,
+    AllocationId, AllocationView, Cluster, Command, Decision, Denied, EndReason, Event, FencingToken, JobId, Millis,
     NodeId, Outcome, Recorded, Release, Request, Resources, Shortage, Timestamp, WorkerSize,
 };
-use clock::SystemClock;
+use crate::journal::{Entry, Journal, JournalError};
+use clock::EngineClock;
 use message::Message;
 use refusals::Refusals;
 use std::collections::{BTreeSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use uuid::Uuid;
 
 /// How many messages may wait for the engine; whoever sends one more waits.
 const MESSAGES_WAITING_MAX: usize = 1_024;
@@ -42,29 +46,24 @@ const REPEATED_MAX: usize = 65_536;
 /// How many changes a slow listener may lag behind before it is told only that it missed some.
 const CHANGES_WAITING_MAX: usize = 256;
 
-/// How long leases that ran out during an outage are spared after it at least; they run out within as long again.
-pub const OUTAGE_GRACE: Millis = Millis::from_seconds(60);
+/// How often loading the books again is tried after a batch could not be committed.
+const RELOADS_MAX: u32 = 60;
 
-/// What the engine needs to know at its start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EngineOptions {
-    /// The capacity of the node `local`.
-    pub capacity: Resources,
-    /// What a worker takes.
-    pub worker_size: WorkerSize,
-    /// The bounds of the books.
-    pub limits: Limits,
-    /// How long the record of an ended allocation is kept.
-    pub history_age: Millis,
-}
+/// How long it is waited between two such tries. In all it is over a minute: a stranger may hold the file for that long.
+const RELOAD_WAIT: Duration = Duration::from_millis(500);
 
 /// The engine. [`Engine::run`] is its life.
-pub struct Engine {
+pub struct Engine<J> {
+    journal: J,
     cluster: Cluster,
-    clock: SystemClock,
+    clock: EngineClock,
     worker_size: WorkerSize,
     history_age: Millis,
+    outage_grace: Millis,
+    close_within: Duration,
     refusals: Refusals,
+    draws: RandomState,
+    drawn: u64,
     granted: u64,
     refused: u64,
     /// The most workers that a request refused since the last look at demand asked for.
@@ -74,51 +73,52 @@ pub struct Engine {
     messages: mpsc::Receiver<Message>,
     changes: broadcast::Sender<Arc<Change>>,
     /// Events that are applied and not yet committed.
-    uncommitted: Vec<Recorded>,
+    uncommitted: Vec<Entry>,
+    /// Grants among them that no repeat could ask for again, since they have no request id.
+    unrepeatable: Vec<AllocationId>,
+    /// Leases that nobody was told of, and nobody can ask for: they are given back.
+    orphans: Vec<AllocationId>,
+    /// The last moment before an outage of which it is not committed yet that there was one.
+    outage_since: Option<Timestamp>,
+    /// What the batch that is being committed changed, if anybody listens.
+    change: Option<Change>,
     /// Answers that go out once they are.
     answers: Vec<Box<dyn FnOnce() + Send>>,
 }
 
-impl Engine {
-    /// An engine with fresh books, and the first handle to it.
+impl<J: Journal> Engine<J> {
+    /// Serves messages until the last handle is gone, and closes the journal then.
     ///
     /// # Errors
-    /// [`EngineError`], if the books cannot be set up as asked.
-    pub fn new(options: EngineOptions) -> Result<(Self, EngineHandle), EngineError> {
-        let (sender, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
-        let (changes, _) = broadcast::channel(CHANGES_WAITING_MAX);
-        let handle = EngineHandle::new(sender, changes.clone());
-        let mut engine = Self {
-            cluster: Cluster::default(),
-            clock: SystemClock::new(),
-            worker_size: options.worker_size,
-            history_age: options.history_age,
-            refusals: Refusals::default(),
-            granted: 0,
-            refused: 0,
-            refused_workers_max: 0,
-            repeated: VecDeque::new(),
-            messages,
-            changes,
-            uncommitted: Vec::new(),
-            answers: Vec::new(),
-        };
-        let now = engine.now();
-        engine.execute(now, &Command::SetLimits(options.limits))?;
-        engine.execute(now, &Command::SetCapacity { node: NodeId::local(), capacity: options.capacity })?;
-        engine.commit();
-        Ok((engine, handle))
-    }
-
-    /// Serves messages until the last handle is gone.
-    pub async fn run(mut self) {
+    /// [`JournalError`], if a batch could not be committed and the books cannot be loaded again.
+    pub async fn run(mut self) -> Result<(), JournalError> {
         let mut batch = Vec::with_capacity(BATCH_MESSAGES_MAX);
         while self.messages.recv_many(&mut batch, BATCH_MESSAGES_MAX).await > 0 {
             let now = self.now();
+            self.give_back_orphans(now);
             for message in batch.drain(..) {
                 self.take(now, message);
             }
-            self.commit();
+            if let Err(error) = self.commit().await {
+                self.start_over(error).await?;
+            }
+        }
+        if !self.orphans.is_empty() {
+            let now = self.now();
+            self.give_back_orphans(now);
+            if let Err(error) = self.commit().await {
+                self.start_over(error).await?;
+            }
+        }
+        self.journal.close(self.cluster, self.close_within).await;
+        Ok(())
+    }
+
+    /// Gives back what nobody was told of. It is forgotten once that is committed.
+    fn give_back_orphans(&mut self, now: Timestamp) {
+        for orphan in self.orphans.clone() {
+            // One that has ended meanwhile needs no giving back.
+            let _ = self.release(now, orphan, EndReason::Cancelled);
         }
     }
 
@@ -129,15 +129,24 @@ impl Engine {
             let lasted_seconds = reading.now.since(since).as_seconds();
             tracing::warn!(
                 lasted_seconds,
-                grace_seconds = OUTAGE_GRACE.as_seconds(),
+                grace_seconds = self.outage_grace.as_seconds(),
                 "the clock jumped: leases get a grace"
             );
-            // A note of an outage is never refused.
-            let (grace, spread) = (OUTAGE_GRACE, OUTAGE_GRACE);
-            let _ = self.execute(reading.now, &Command::NoteOutage { since, grace, spread });
+            self.outage_since.get_or_insert(since);
+        }
+        // It is noted until that is committed: the clock tells of it only once.
+        if let Some(since) = self.outage_since {
+            self.note_outage(reading.now, since);
         }
         self.cluster.observe(reading.now);
         reading.now
+    }
+
+    /// Gives leases that ran out since then, or do soon, a grace.
+    fn note_outage(&mut self, now: Timestamp, since: Timestamp) {
+        // As long again as they are spared, what was spared runs out bit by bit. A note of an outage is never refused.
+        let (grace, spread) = (self.outage_grace, self.outage_grace);
+        let _ = self.execute(now, &Command::NoteOutage { since, grace, spread });
     }
 
     /// Decides on a command and applies its events, so that the next command of the batch is decided on the books as
@@ -152,29 +161,90 @@ impl Engine {
             decision => decision?,
         };
         for event in events {
+            // Before the event is applied: with it the record may be gone.
+            let job = if J::IS_LASTING { self.job_of(&event) } else { None };
             let recorded = Recorded { at: now, event };
             self.cluster.apply(&recorded);
-            self.uncommitted.push(recorded);
+            self.uncommitted.push(Entry { recorded, job });
         }
         Ok(outcome)
     }
 
-    /// The place where a batch becomes lasting, and then known: a log will append the events here and make them durable
-    /// before anything below. With nothing to last, they are dropped.
-    fn commit(&mut self) {
-        let events = std::mem::take(&mut self.uncommitted);
+    /// Makes a batch lasting, and then known. Without events there is nothing to wait for.
+    async fn commit(&mut self) -> Result<(), JournalError> {
+        let listened = self.changes.receiver_count() > 0;
+        self.change = if listened { change_of(&self.uncommitted) } else { None };
+        if !self.uncommitted.is_empty() {
+            self.journal.commit(&mut self.uncommitted).await?;
+        }
+        self.unrepeatable.clear();
+        self.orphans.clear();
+        self.outage_since = None;
+        self.refusals.settle();
         for answer in self.answers.drain(..) {
             answer();
         }
-        if self.changes.receiver_count() > 0
-            && let Some(change) = change_of(&events)
-        {
+        self.tell_change();
+        Ok(())
+    }
+
+    fn tell_change(&mut self) {
+        if let Some(change) = self.change.take() {
             // Without a listener there is nobody to miss it.
             let _ = self.changes.send(Arc::new(change));
         }
-        // The room of a batch is used again by the next.
-        self.uncommitted = events;
+    }
+
+    /// After a batch that could not be committed, or of which that is not known: nobody is told what it led to, and the
+    /// books are what the journal has.
+    async fn start_over(&mut self, error: JournalError) -> Result<(), JournalError> {
+        tracing::error!(
+            error = chain_of(&error),
+            callers = self.answers.len(),
+            "a batch was not committed: its callers are to ask again, and the books are loaded anew"
+        );
+        // Dropped unanswered, they tell their callers so.
+        self.answers.clear();
         self.uncommitted.clear();
+        // They stand behind grants that may not be there any more.
+        self.refusals.take_back();
+        let mut tries = 1;
+        let recovered = loop {
+            match self.journal.load().await {
+                Ok(recovered) => break recovered,
+                Err(error) if tries < RELOADS_MAX && error.may_pass() => {
+                    tracing::error!(error = chain_of(&error), tries, "the books could not be loaded: trying again");
+                    tries += 1;
+                    tokio::time::sleep(RELOAD_WAIT).await;
+                    // Those who ask meanwhile are told to ask again, rather than to wait: dropped, they hear of it.
+                    while self.messages.try_recv().is_ok() {}
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        self.cluster = recovered.books;
+        // Those of an earlier batch are still there: giving them back was not committed either.
+        self.orphans.append(&mut self.unrepeatable);
+        self.orphans.retain(|grant| self.cluster.contains(*grant));
+        // It may have happened after all: whoever listens looks again.
+        self.tell_change();
+        Ok(())
+    }
+
+    /// The job that an event concerns, if it concerns one.
+    fn job_of(&self, event: &Event) -> Option<JobId> {
+        match event {
+            Event::Reserved { reservation } => Some(reservation.job.clone()),
+            Event::Activated { allocation }
+            | Event::ActivationFailed { allocation, .. }
+            | Event::Renewed { allocation, .. }
+            | Event::Releasing { allocation, .. }
+            | Event::Released { allocation } => self.cluster.job_of(*allocation).cloned(),
+            Event::CapacitySet { .. }
+            | Event::LimitsSet { .. }
+            | Event::OutageNoted { .. }
+            | Event::HistoryTrimmed { .. } => None,
+        }
     }
 
     fn answer<T: Send + 'static>(&mut self, reply: oneshot::Sender<T>, answer: T) {
@@ -188,7 +258,11 @@ impl Engine {
                 let answer =
                     if ticket.is_called_off() { Err(EngineError::CalledOff) } else { self.request(now, request) };
                 if let Ok(Grant { view, is_new: true }) = &answer {
-                    ticket.note(view.allocation.reservation.allocation);
+                    let reservation = &view.allocation.reservation;
+                    ticket.note(reservation.allocation);
+                    if reservation.request_id.is_none() {
+                        self.unrepeatable.push(reservation.allocation);
+                    }
                 }
                 self.answer(reply, answer);
             }
@@ -308,9 +382,12 @@ impl Engine {
     }
 
     /// A random number whose id neither the books nor the refusals have.
-    fn unused_draw(&self) -> u64 {
+    fn unused_draw(&mut self) -> u64 {
         loop {
-            let draw = Uuid::new_v4().as_u64_pair().1;
+            // A keyed hash of a count, with a key from the system: nobody can guess the next one, and asking the system
+            // itself each time costs more than deciding on a request.
+            self.drawn += 1;
+            let draw = self.draws.hash_one(self.drawn);
             let id = AllocationId::from_draw(draw);
             if !self.refusals.contains(id) && !self.cluster.contains(id) {
                 return draw;
@@ -394,11 +471,17 @@ fn log_end(release: &Release) {
     );
 }
 
+/// An error with what caused it, in one line.
+fn chain_of(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |chain, cause| format!("{chain}: {cause}"))
+}
+
 /// Which things that clients watch these events changed.
-fn change_of(events: &[Recorded]) -> Option<Change> {
+fn change_of(entries: &[Entry]) -> Option<Change> {
     let mut change = Change { capacity: false, allocations: BTreeSet::new() };
-    for recorded in events {
-        match &recorded.event {
+    for entry in entries {
+        match &entry.recorded.event {
             Event::CapacitySet { .. } => change.capacity = true,
             Event::Reserved { reservation } => {
                 change.capacity = true;

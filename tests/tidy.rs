@@ -10,10 +10,10 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("config", &["core"]),
     ("cli", &["config"]),
     ("telemetry", &["config"]),
-    ("engine", &["core"]),
+    ("engine", &["core", "journal"]),
     ("journal", &["core", "lock"]),
     ("lock", &["core"]),
-    ("loops", &["core", "engine", "planning"]),
+    ("loops", &["core", "engine", "journal", "planning"]),
     ("mcp", &["config", "core", "engine", "planning"]),
 ];
 

@@ -5,6 +5,7 @@
 //! mended) is told as an outage: nobody could renew meanwhile.
 
 use crate::core::{Millis, Timestamp};
+use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A jump forward of more than this against the monotonic clock is an outage.
@@ -45,23 +46,46 @@ impl Clock {
     }
 }
 
-/// The system's clocks.
-#[derive(Debug)]
-pub(super) struct SystemClock {
+/// A clock with the source of its two readings: the wall clock, and how far the monotonic clock has run.
+pub struct EngineClock {
     clock: Clock,
-    start: Instant,
+    source: Box<dyn FnMut() -> (Timestamp, Duration) + Send>,
 }
 
-impl SystemClock {
-    pub(super) fn new() -> Self {
-        Self { clock: Clock::default(), start: Instant::now() }
+impl EngineClock {
+    /// The system's clocks.
+    #[must_use]
+    pub fn system() -> Self {
+        let start = Instant::now();
+        Self::from_source(move || {
+            // A wall clock before 1970 is as wrong as any other: it counts as 1970.
+            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let wall = Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX));
+            (wall, start.elapsed())
+        })
+    }
+
+    /// Clocks that somebody else turns.
+    #[must_use]
+    pub fn from_source(source: impl FnMut() -> (Timestamp, Duration) + Send + 'static) -> Self {
+        Self { clock: Clock::default(), source: Box::new(source) }
+    }
+
+    /// Lets time go on from a moment that was reached before: no reading lies before it.
+    pub(super) fn resume(&mut self, last: Timestamp) {
+        let (_, monotonic) = (self.source)();
+        self.clock.last = Some((last, monotonic));
     }
 
     pub(super) fn read(&mut self) -> Reading {
-        // A wall clock before 1970 is as wrong as any other: it counts as 1970.
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall = Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX));
-        self.clock.read(wall, self.start.elapsed())
+        let (wall, monotonic) = (self.source)();
+        self.clock.read(wall, monotonic)
+    }
+}
+
+impl fmt::Debug for EngineClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineClock").field("clock", &self.clock).finish_non_exhaustive()
     }
 }
 

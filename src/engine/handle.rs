@@ -32,7 +32,9 @@ impl EngineHandle {
     async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, EngineError> {
         let (reply, answer) = oneshot::channel();
         self.messages.send(message(reply)).await.map_err(|_| EngineError::Stopped)?;
-        answer.await.map_err(|_| EngineError::Stopped)
+        // An engine that is there and gives no answer has dropped it with the batch that it could not commit.
+        let lost = |_| if self.messages.is_closed() { EngineError::Stopped } else { EngineError::NotCommitted };
+        answer.await.map_err(lost)
     }
 
     /// Asks for a lease. With the ticket the request can be called off from anywhere, before and after it is decided on.
@@ -112,7 +114,7 @@ impl EngineHandle {
     /// The capacity.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended.
+    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
     pub async fn capacity(&self) -> Result<Reading<CapacityView>, EngineError> {
         self.ask(|reply| Message::Capacity { reply }).await
     }
@@ -120,7 +122,7 @@ impl EngineHandle {
     /// The capacity, and how much was asked for.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended.
+    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
     pub async fn demand(&self) -> Result<Reading<Demand>, EngineError> {
         self.ask(|reply| Message::Demand { reply }).await
     }
@@ -128,7 +130,7 @@ impl EngineHandle {
     /// What is on record under this id.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended.
+    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
     pub async fn allocation(&self, allocation: AllocationId) -> Result<Option<Reading<Record>>, EngineError> {
         self.ask(|reply| Message::Allocation { allocation, reply }).await
     }
@@ -136,7 +138,7 @@ impl EngineHandle {
     /// A page of the list of allocations and refusals.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended.
+    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
     pub async fn list(&self, listing: Listing) -> Result<Page, EngineError> {
         let listing = Box::new(listing);
         self.ask(|reply| Message::List { listing, reply }).await

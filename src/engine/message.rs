@@ -115,6 +115,12 @@ pub enum EngineError {
     /// The caller called the request off before it was decided on.
     #[error("the request was called off before it was decided on: nothing was granted")]
     CalledOff,
+    /// The change could not be made lasting, or it is not known whether it was.
+    #[error(
+        "the manager could not make this lasting, or does not know whether it did: ask again, \
+         with the same request_id if one was given; the manager's log says why"
+    )]
+    NotCommitted,
     /// The engine has ended: the server is going down.
     #[error("the server is shutting down: nothing has changed that was not answered")]
     Stopped,

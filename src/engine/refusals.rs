@@ -46,6 +46,8 @@ pub(super) struct Refusals {
     kept: VecDeque<Refusal>,
     ids: HashSet<AllocationId>,
     count: u64,
+    /// The count up to which their callers were told.
+    settled: u64,
 }
 
 impl Refusals {
@@ -86,6 +88,18 @@ impl Refusals {
         self.ids.insert(allocation);
         self.kept.push_back(refusal.clone());
         refusal
+    }
+
+    /// Keeps those that were remembered so far: their callers are told now.
+    pub(super) const fn settle(&mut self) {
+        self.settled = self.count;
+    }
+
+    /// Forgets those whose callers were not told.
+    pub(super) fn take_back(&mut self) {
+        while let Some(refusal) = self.kept.pop_back_if(|refusal| refusal.place.refusal > self.settled) {
+            self.ids.remove(&refusal.allocation);
+        }
     }
 
     /// The refusals behind a place that the filter admits, oldest first.

@@ -1,33 +1,46 @@
 //! The engine through its handle.
 
+mod durable;
+
 use super::handle::EXPIRED_NAMED_MAX;
 use super::*;
 use crate::core::{
-    CpuMillis, DistinctServers, Filter, JobId, MemoryMb, Metadata, Priority, RequestId, ServerName, State, TtlSeconds,
+    CpuMillis, DistinctServers, Filter, JobId, Limits, MemoryMb, Metadata, Priority, RequestId, ServerName, State,
+    TtlSeconds,
 };
+use crate::journal::Nowhere;
+use futures_util::FutureExt;
 use message::{Grant, Listing, Ticket};
 
-fn start() -> EngineHandle {
-    let (engine, handle) = Engine::new(EngineOptions {
-        capacity: Resources { cpu_millis: CpuMillis::from_millis(16_000), memory_mb: MemoryMb(32_768), workers: 10 },
+fn options(capacity: Resources) -> EngineOptions {
+    EngineOptions {
+        totals: Totals::fixed(capacity),
         worker_size: WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) },
         limits: Limits::default(),
         history_age: Millis::from_seconds(86_400),
-    })
-    .expect("books that can be set up");
+        outage_grace: Millis::from_seconds(60),
+        close_within: Duration::from_secs(5),
+    }
+}
+
+/// An engine that does not run yet and keeps nothing.
+fn idle(capacity: Resources) -> (Engine<Nowhere>, EngineHandle) {
+    let started = Engine::start(options(capacity), Nowhere, EngineClock::system());
+    started.now_or_never().expect("nothing to wait for").expect("books that can be set up")
+}
+
+const CAPACITY: Resources =
+    Resources { cpu_millis: CpuMillis::from_millis(16_000), memory_mb: MemoryMb(32_768), workers: 10 };
+
+fn start() -> EngineHandle {
+    let (engine, handle) = idle(CAPACITY);
     tokio::spawn(engine.run());
     handle
 }
 
 /// An engine that does not run yet, on a node with nothing.
-fn without_capacity() -> (Engine, EngineHandle) {
-    Engine::new(EngineOptions {
-        capacity: Resources::default(),
-        worker_size: WorkerSize { cpu_millis: CpuMillis::default(), memory_mb: MemoryMb(0) },
-        limits: Limits::default(),
-        history_age: Millis(0),
-    })
-    .expect("books that can be set up")
+fn without_capacity() -> (Engine<Nowhere>, EngineHandle) {
+    idle(Resources::default())
 }
 
 fn request(job: &str, workers: u64) -> Request {
@@ -262,7 +275,7 @@ async fn a_sweep_names_so_many_and_counts_all() {
         let command = Command::Request { request: Box::new(request), worker_size: engine.worker_size, draw };
         engine.execute(long_ago, &command).expect("room");
     }
-    engine.commit();
+    engine.commit().await.expect("nothing that could fail");
     tokio::spawn(engine.run());
     let expired = handle.sweep().await.expect("a running engine");
     assert_eq!((expired.named.len(), expired.count), (EXPIRED_NAMED_MAX, leases as u64));

@@ -91,21 +91,27 @@ mod tests {
         CpuMillis, DistinctServers, JobId, Limits, MemoryMb, Metadata, Millis, Priority, Request, Resources,
         TtlSeconds, WorkerSize,
     };
-    use crate::engine::{Engine, EngineOptions, Ticket};
+    use crate::engine::clock::EngineClock;
+    use crate::engine::{Engine, EngineOptions, Ticket, Totals};
+    use crate::journal::Nowhere;
     use crate::planning::{Bounds, Policy};
+    use futures_util::FutureExt;
 
     fn start(workers: u64) -> EngineHandle {
-        let (engine, handle) = Engine::new(EngineOptions {
-            capacity: Resources {
+        let options = EngineOptions {
+            totals: Totals::fixed(Resources {
                 cpu_millis: CpuMillis::from_millis(100_000),
                 memory_mb: MemoryMb(1_000_000),
                 workers,
-            },
+            }),
             worker_size: WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) },
             limits: Limits::default(),
             history_age: Millis::from_seconds(60),
-        })
-        .expect("books that can be set up");
+            outage_grace: Millis::from_seconds(60),
+            close_within: Duration::ZERO,
+        };
+        let started = Engine::start(options, Nowhere, EngineClock::system()).now_or_never();
+        let (engine, handle) = started.expect("nothing to wait for").expect("books that can be set up");
         tokio::spawn(engine.run());
         handle
     }

@@ -174,8 +174,11 @@ async fn contained(name: &str, run: BoxFuture<'_, Result<Answer, ToolError>>) ->
         }
     };
     // Text only: some clients hold structured content of an error against the schema of a success.
-    let text = serde_json::json!({"status": "error", "error": error.to_string()}).to_string();
-    CallToolResult::error(vec![ContentBlock::text(text)])
+    let mut told = serde_json::json!({"status": "error", "error": error.to_string()});
+    if matches!(error, ToolError::Engine(EngineError::NotCommitted | EngineError::Stopped)) {
+        told["retryable"] = true.into();
+    }
+    CallToolResult::error(vec![ContentBlock::text(told.to_string())])
 }
 
 /// The denial of an id that no allocation has.

@@ -1,0 +1,176 @@
+//! The start of the engine: the books as the journal has them, brought in line with what this start was told.
+
+use super::clock::EngineClock;
+use super::message::EngineError;
+use super::refusals::Refusals;
+use super::{CHANGES_WAITING_MAX, Engine, EngineHandle, MESSAGES_WAITING_MAX};
+use crate::core::{Command, Limits, Millis, NodeId, Resources, WorkerSize};
+use crate::journal::{Journal, JournalError, Recovered};
+use std::collections::VecDeque;
+use std::hash::RandomState;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::{broadcast, mpsc};
+
+/// What the engine needs to know at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// The capacity of the node `local`.
+    pub totals: Totals,
+    /// What a worker takes.
+    pub worker_size: WorkerSize,
+    /// The bounds of the books.
+    pub limits: Limits,
+    /// How long the record of an ended allocation is kept.
+    pub history_age: Millis,
+    /// How long leases that ran out while nobody could renew them are spared at least; what was spared runs out within
+    /// as long again.
+    pub outage_grace: Millis,
+    /// How long the end may take once the last handle is gone.
+    pub close_within: Duration,
+}
+
+/// The totals that a start was told, and what to do if the books have others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// The totals.
+    pub capacity: Resources,
+    /// Whether the CPU was named, rather than being a default: only what was named is held against the books.
+    pub names_cpu: bool,
+    /// Whether the memory was named.
+    pub names_memory: bool,
+    /// Whether the workers were named.
+    pub names_workers: bool,
+    /// Between which the planner may move the workers: books with such a number are as told.
+    pub workers_planned: RangeInclusive<u64>,
+    /// Whether books with others are changed, rather than refused.
+    pub resize: bool,
+}
+
+impl Totals {
+    /// Totals that are named, and change books with others.
+    #[must_use]
+    pub const fn fixed(capacity: Resources) -> Self {
+        let workers_planned = capacity.workers..=capacity.workers;
+        Self { capacity, names_cpu: true, names_memory: true, names_workers: true, workers_planned, resize: true }
+    }
+
+    /// The capacity to go on with, given that of the books.
+    fn reconciled(&self, books: Resources) -> Result<Resources, StartError> {
+        let told = self.capacity;
+        let mut capacity = books;
+        if self.names_cpu && told.cpu_millis != books.cpu_millis {
+            self.refuse("total_cpu", &told.cpu_millis, &books.cpu_millis)?;
+            capacity.cpu_millis = told.cpu_millis;
+        }
+        if self.names_memory && told.memory_mb != books.memory_mb {
+            self.refuse("total_memory", &told.memory_mb, &books.memory_mb)?;
+            capacity.memory_mb = told.memory_mb;
+        }
+        if self.names_workers && told.workers != books.workers && !self.workers_planned.contains(&books.workers) {
+            self.refuse("total_workers", &told.workers, &books.workers)?;
+            capacity.workers = told.workers;
+        }
+        Ok(capacity)
+    }
+
+    fn refuse(&self, setting: &'static str, told: &dyn ToString, books: &dyn ToString) -> Result<(), StartError> {
+        if self.resize {
+            return Ok(());
+        }
+        Err(StartError::OtherTotals { setting, told: told.to_string(), books: books.to_string() })
+    }
+}
+
+/// Why the engine did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The state has other totals than this start was told.
+    #[error(
+        "{setting} is {told}, and the state has {books}: leave {setting} out to go on with {books}, \
+         or give --resize yes to change the state"
+    )]
+    OtherTotals {
+        /// The key of the setting.
+        setting: &'static str,
+        /// What it was told.
+        told: String,
+        /// What the state has.
+        books: String,
+    },
+    /// The books cannot be kept as told.
+    #[error("the state cannot be kept within these settings")]
+    Books(#[source] EngineError),
+}
+
+impl<J: Journal> Engine<J> {
+    /// Starts with the books of a journal, and gives the first handle to the engine.
+    ///
+    /// # Errors
+    /// [`StartError`], if the journal cannot be used, or its books and the options do not go together.
+    pub async fn start(
+        options: EngineOptions,
+        mut journal: J,
+        mut clock: EngineClock,
+    ) -> Result<(Self, EngineHandle), StartError> {
+        let Recovered { books, last_at } = journal.load().await?;
+        if let Some(last_at) = last_at {
+            clock.resume(last_at);
+        }
+        let (sender, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
+        let (changes, _) = broadcast::channel(CHANGES_WAITING_MAX);
+        let handle = EngineHandle::new(sender, changes.clone());
+        let mut engine = Self {
+            journal,
+            cluster: books,
+            clock,
+            worker_size: options.worker_size,
+            history_age: options.history_age,
+            outage_grace: options.outage_grace,
+            close_within: options.close_within,
+            refusals: Refusals::default(),
+            draws: RandomState::new(),
+            drawn: 0,
+            granted: 0,
+            refused: 0,
+            refused_workers_max: 0,
+            repeated: VecDeque::new(),
+            messages,
+            changes,
+            uncommitted: Vec::new(),
+            unrepeatable: Vec::new(),
+            orphans: Vec::new(),
+            outage_since: None,
+            change: None,
+            answers: Vec::new(),
+        };
+        let now = engine.clock.read().now;
+        let held = engine.cluster.capacity(now).total;
+        let capacity = if last_at.is_some() { options.totals.reconciled(held)? } else { options.totals.capacity };
+        let set_limits = Command::SetLimits(options.limits);
+        let set_capacity = Command::SetCapacity { node: NodeId::local(), capacity };
+        for command in [set_limits, set_capacity] {
+            engine.execute(now, &command).map_err(StartError::Books)?;
+        }
+        if let Some(last_at) = last_at
+            && engine.cluster.capacity(now).live_allocations > 0
+        {
+            let leases = engine.cluster.capacity(now).live_allocations;
+            let away_seconds = now.since(last_at).as_seconds();
+            tracing::info!(
+                leases,
+                away_seconds,
+                grace_seconds = options.outage_grace.as_seconds(),
+                "leases go on: those that ran out meanwhile are spared for the grace"
+            );
+            engine.note_outage(now, last_at);
+        }
+        engine.cluster.observe(now);
+        engine.commit().await?;
+        Ok((engine, handle))
+    }
+}
