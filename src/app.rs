@@ -1,193 +1,195 @@
-//! The application: wires engine, loops, server and transport together, and ends them.
+//! The application: what the process does for each way of starting it.
 
-use crate::config::Settings;
-use crate::core::{Limits, Millis, Resources, TtlSeconds, WorkerSize};
-use crate::engine::clock::EngineClock;
-use crate::engine::{Engine, EngineOptions, Totals};
-use crate::journal::Nowhere;
-use crate::loops::{plan_capacity, sweep_expired};
-use crate::mcp::transport::{ConnectionHandle, LineTransport, WireLimits, stdio};
-use crate::mcp::{Server, ServerOptions};
-use crate::planning::{Bounds, Planner, Policy};
-use anyhow::{Context, bail};
-use rmcp::ServiceExt;
-use rmcp::service::ServerInitializeError;
+use crate::audit::{self, EventFilter};
+use crate::config::{Configuration, DaemonMode, Settings};
+#[cfg(unix)]
+use crate::daemon;
+use crate::journal::lock_path;
+use crate::lock::{LockError, OwnerLock, OwnerRecord, PATIENCE};
+use crate::mcp::transport::{LineTransport, WireLimits, stdio};
+use crate::serving::{self, Manager, Signals, UNUSABLE_EXIT_CODE, Unusable};
+use anyhow::Context;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
 
-/// How long the end may take once the input has ended: calls in flight are answered and everything is flushed within it,
-/// or left. Together with the flush of the log it stays under a second.
-const END_WAIT_MAX: Duration = Duration::from_millis(700);
+/// How long the books of a process that serves by itself may take to be written down at the end. With the wait for the
+/// client it stays under a second.
+const CLOSE_WAIT_MAX: Duration = Duration::from_millis(150);
 
-/// How long leases that ran out during an outage are spared after it at least.
-const OUTAGE_GRACE: Millis = Millis::from_seconds(60);
-
-/// Serves one client on standard input and output until it goes away or the process is told to end.
+/// Serves one client on standard input and output until it goes away or the process is told to end: by itself, or through
+/// the daemon.
 ///
 /// # Errors
-/// If the settings cannot be served, or the handshake with the client fails in a way that is not its going away.
-pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
-    // One thread for transport and engine: calls take effect in the order sent, and none is handed between threads.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("the runtime could not be started")?;
-    let result = runtime.block_on(serve(settings));
+/// [`serving::Unusable`] if the state or the daemon cannot be used; another error if the settings cannot be served, or the handshake
+/// with the client fails in a way that is not its going away.
+pub fn run(configuration: &Configuration) -> anyhow::Result<ExitCode> {
+    let settings = &configuration.settings;
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        match (settings.daemon, &settings.state) {
+            (DaemonMode::Never, _) | (DaemonMode::Auto, None) => serve(configuration).await,
+            (DaemonMode::Auto, Some(_)) | (DaemonMode::Always, _) => relay(configuration).await,
+        }
+    });
     // A read from a terminal cannot be called off; it must not hold up the end.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(settings: &Settings) -> anyhow::Result<()> {
-    let (engine, handle) = Engine::start(engine_options(settings), Nowhere, EngineClock::system())
-        .await
-        .context("the books could not be set up")?;
-    let engine = tokio::spawn(engine.run());
+/// Serves sessions through the socket until the process is told to end or nobody needs it any more.
+///
+/// # Errors
+/// [`serving::Unusable`] if the state or the runtime directory cannot be used, or another daemon is there; another error if the
+/// settings cannot be served.
+pub fn daemon(configuration: &Configuration) -> anyhow::Result<ExitCode> {
+    #[cfg(unix)]
+    {
+        let runtime = runtime()?;
+        let result = runtime.block_on(daemon::run(configuration));
+        runtime.shutdown_background();
+        result.map(|()| ExitCode::SUCCESS)
+    }
+    #[cfg(not(unix))]
+    Err(no_daemon(configuration).into())
+}
 
-    let (show_plan, plan) = watch::channel(None);
-    let planner = Planner::new(
-        Policy::BALANCED,
-        Bounds { workers_min: u64::from(settings.min_workers), workers_max: u64::from(settings.max_workers) },
-    );
-    let sweep = sweep_expired(handle.clone(), Duration::from_secs(settings.sweep_seconds));
-    let plan_ahead = plan_capacity(handle.clone(), planner, Duration::from_secs(settings.plan_seconds), show_plan);
+/// What runs on the state, or on the memory that is shared without one: lines of `name: value`.
+///
+/// # Errors
+/// [`serving::Unusable`] if the runtime directory or what answers in it cannot be used.
+pub fn status(configuration: &Configuration) -> anyhow::Result<String> {
+    #[cfg(unix)]
+    {
+        let settings = &configuration.settings;
+        match runtime()?.block_on(daemon::status(settings))? {
+            Some(lines) => Ok(lines),
+            None => status_without_daemon(settings),
+        }
+    }
+    #[cfg(not(unix))]
+    Err(no_daemon(configuration).into())
+}
 
+/// Ends the daemon in order and says so.
+///
+/// # Errors
+/// [`serving::Unusable`] if it does not end, or the runtime directory or what answers in it cannot be used.
+pub fn stop(configuration: &Configuration) -> anyhow::Result<String> {
+    #[cfg(unix)]
+    return Ok(runtime()?.block_on(daemon::stop(&configuration.settings))?);
+    #[cfg(not(unix))]
+    Err(no_daemon(configuration).into())
+}
+
+/// Prints the events of the state as JSON lines to standard output.
+///
+/// # Errors
+/// [`Unusable`] if there is no state, or it cannot be read.
+pub fn events(configuration: &Configuration, filter: &EventFilter) -> anyhow::Result<ExitCode> {
+    let state = state_of(configuration)?;
+    let mut output = io::BufWriter::new(io::stdout().lock());
+    audit::print_events(&state, filter, &mut output).map_err(unreadable)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Replays the state, checks it, and says what was seen. The exit code is that of an unusable state if it is not sound.
+///
+/// # Errors
+/// [`Unusable`] if there is no state, or it cannot be read at all.
+pub fn verify(configuration: &Configuration) -> anyhow::Result<ExitCode> {
+    let state = state_of(configuration)?;
+    let mut terminal = io::stderr();
+    let mut progress = |done: u64, all: u64| {
+        if terminal.is_terminal() {
+            // A progress that cannot be shown is no reason to stop.
+            let _ = write!(terminal, "\rverified {done} of {all} events");
+        }
+    };
+    let verdict = audit::verify(&state, &mut progress).map_err(|error| unreadable(error.into()))?;
+    if io::stderr().is_terminal() {
+        let _ = write!(io::stderr(), "\r\x1b[K");
+    }
+    let written = io::stdout().lock().write_all(verdict.to_string().as_bytes());
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
+        _ => {}
+    }
+    Ok(if verdict.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(UNUSABLE_EXIT_CODE) })
+}
+
+/// The path of the state that a command is to look at.
+fn state_of(configuration: &Configuration) -> Result<PathBuf, Unusable> {
+    let state = configuration.settings.state.as_deref();
+    let state = state.ok_or_else(|| Unusable::new("no state is named: give --state FILE, or set CORTEX_STATE"))?;
+    serving::state_path(state)
+}
+
+/// A state that cannot be read, in one line.
+fn unreadable(error: anyhow::Error) -> Unusable {
+    Unusable::new(format!("{error:#}"))
+}
+
+/// What the files tell while no daemon runs.
+#[cfg(unix)]
+fn status_without_daemon(settings: &Settings) -> anyhow::Result<String> {
+    let subject = daemon::subject(settings.state.as_deref());
+    let Some(state) = &settings.state else { return Ok(format!("no daemon runs on {subject}\n")) };
+    let path = serving::state_path(state)?;
+    let owner = match OwnerLock::check_free(&lock_path(&path)) {
+        Err(held @ LockError::Held { .. }) => format!("owner: {held}\n"),
+        _ => String::new(),
+    };
+    let found = audit::describe(&path).map_err(unreadable)?;
+    Ok(format!("no daemon runs on {subject}\n{owner}{found}"))
+}
+
+#[cfg(not(unix))]
+fn no_daemon(_: &Configuration) -> Unusable {
+    Unusable::new("there is no daemon on this system: use --daemon never, which serves in the process itself")
+}
+
+/// One thread for transport and engine: calls take effect in the order sent, and none is handed between threads.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime could not be started")
+}
+
+/// Serves from books of this process alone.
+async fn serve(configuration: &Configuration) -> anyhow::Result<()> {
+    let settings = &configuration.settings;
+    let mut owner = OwnerRecord::of_this_process();
+    owner.state = settings.state.as_deref().map(serving::state_path).transpose()?;
+    let (manager, failed) = Manager::open(configuration, &owner, PATIENCE, CLOSE_WAIT_MAX).await?;
     let (reader, writer) = stdio::open();
     tracing::debug!(input = reader.kind(), output = writer.kind(), "transport");
     let (transport, connection) = LineTransport::new(reader, writer, wire_limits(settings));
-    let server = Server::new(handle, plan, &server_options(settings)?, connection.closing());
-    stop_on_signals(connection.clone()).context("signals cannot be handled")?;
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        workers = settings.total_workers,
-        cpu_cores = settings.total_cpu.as_cores(),
-        memory_mb = settings.total_memory.0,
-        "ready"
-    );
+    let server = manager.server(&serving::server_options(settings)?, connection.closing());
+    let stop = Signals::stop().context("signals cannot be handled")?;
+    let stopped = connection.clone();
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        stopped.stop();
+    });
 
     tokio::select! {
-        result = converse(server, transport, &connection) => result?,
-        ended = engine => bail!("the engine ended: {ended:?}"),
-        // The loops go on until the engine has ended, and so does this.
-        _ = async { tokio::join!(sweep, plan_ahead) } => bail!("the engine ended"),
+        result = serving::converse(server, transport, &connection) => result.map(drop)?,
+        error = failed => return Err(error),
     }
+    manager.close(CLOSE_WAIT_MAX).await;
     tracing::info!("ended");
     Ok(())
 }
 
-/// Speaks with the client until the connection has ended.
-async fn converse<R>(server: Server, transport: LineTransport<R>, connection: &ConnectionHandle) -> anyhow::Result<()>
-where
-    R: tokio::io::AsyncRead + Send + Unpin + 'static,
-{
-    let deadline = match server.serve(transport).await {
-        Ok(running) => {
-            connection.established();
-            let ended = connection.ended();
-            let mut waiting = std::pin::pin!(running.waiting());
-            tokio::select! {
-                _ = &mut waiting => end_deadline(),
-                () = ended.cancelled() => {
-                    let deadline = end_deadline();
-                    if timeout_at(deadline, waiting).await.is_err() {
-                        tracing::warn!("the client did not take all replies in time");
-                    }
-                    deadline
-                }
-            }
-        }
-        // A client that goes away before its first request is no error.
-        Err(ServerInitializeError::ConnectionClosed(_)) => end_deadline(),
-        Err(error) => return Err(error).context("the handshake failed"),
-    };
-    // Nothing is lost if the client closed its end before: it does not listen any more.
-    let _ = timeout_at(deadline, connection.flushed()).await;
-    Ok(())
-}
-
-/// By when all that is left to do has to be done, if the end begins now. The waits of the end share it.
-fn end_deadline() -> Instant {
-    Instant::now() + END_WAIT_MAX
-}
-
-/// The first signal ends the connection in order, the second at once.
-fn stop_on_signals(connection: ConnectionHandle) -> std::io::Result<()> {
-    let mut signals = Signals::new()?;
-    tokio::spawn(async move {
-        signals.next().await;
-        tracing::info!("told to end");
-        connection.stop();
-        signals.next().await;
-        std::process::exit(0);
-    });
-    Ok(())
-}
-
-#[cfg(unix)]
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+/// Carries lines between the client and the daemon.
+async fn relay(configuration: &Configuration) -> anyhow::Result<()> {
+    #[cfg(unix)]
+    {
+        let stop = Signals::stop().context("signals cannot be handled")?;
+        Ok(daemon::relay(configuration, stop).await?)
     }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) {
-        // Without a way to hear of it the process is ended by the system, which is in order too.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-fn engine_options(settings: &Settings) -> EngineOptions {
-    EngineOptions {
-        totals: Totals::fixed(Resources {
-            cpu_millis: settings.total_cpu,
-            memory_mb: settings.total_memory,
-            workers: u64::from(settings.total_workers),
-        }),
-        worker_size: WorkerSize { cpu_millis: settings.worker_cpu, memory_mb: settings.worker_memory },
-        limits: Limits {
-            live_allocations_max: settings.max_live_allocations as u64,
-            history_records_max: settings.history_count as u64,
-        },
-        history_age: Millis::from_seconds(settings.history_seconds),
-        outage_grace: OUTAGE_GRACE,
-        close_within: Duration::ZERO,
-    }
-}
-
-fn server_options(settings: &Settings) -> anyhow::Result<ServerOptions> {
-    Ok(ServerOptions {
-        toolsets: settings.toolsets.clone(),
-        default_ttl: TtlSeconds::new(settings.default_ttl_seconds)
-            .context("default_ttl_seconds is 0: give 1 or more")?,
-        ttl_seconds_max: settings.max_ttl_seconds,
-    })
+    #[cfg(not(unix))]
+    Err(no_daemon(configuration).into())
 }
 
 fn wire_limits(settings: &Settings) -> WireLimits {

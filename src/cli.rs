@@ -11,19 +11,70 @@ use clap::{
     error::{ContextKind, ErrorKind},
 };
 
-use crate::config::{CONFIG, ConfigError, Configuration, Flags, PRINT_CONFIG, SETTINGS, Setting, nearest, shortened};
+use crate::audit::EventFilter;
+use crate::config::{
+    CONFIG, ConfigError, Configuration, Flags, PRINT_CONFIG, SETTINGS, Setting, Source, nearest, shortened,
+};
+use crate::core::JobId;
 
 /// The exit code of a start that was told something wrong.
 pub const WRONG_USE_EXIT_CODE: u8 = 2;
 
+/// The command that serves sessions in the background.
+pub const DAEMON: &str = "daemon";
+
 /// What the process shall do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Start {
-    /// Serve with these settings.
+    /// Serve one client on standard input and output.
     Serve(Box<Configuration>),
+    /// Serve sessions through the socket.
+    Daemon(Box<Configuration>),
+    /// Print the events of the state.
+    Events(Box<Configuration>, EventFilter),
+    /// Replay and check the state.
+    Verify(Box<Configuration>),
+    /// Say what runs on the state.
+    Status(Box<Configuration>),
+    /// End the daemon.
+    Stop(Box<Configuration>),
     /// Write this text to standard output and end with code 0.
     Print(String),
 }
+
+/// A command beside serving: its name, and what it does. None takes more settings than it needs.
+struct Beside {
+    name: &'static str,
+    help: &'static str,
+    settings: &'static [&'static str],
+}
+
+const BESIDE: &[Beside] = &[
+    Beside {
+        name: DAEMON,
+        help: "Serve sessions in the background; the first process with a state starts it by itself.",
+        settings: &[],
+    },
+    Beside { name: "status", help: "Say what runs on the state, and how it stands.", settings: &["state"] },
+    Beside {
+        name: "stop",
+        help: "End the daemon of the state in order; leases stay in the state.",
+        settings: &["state"],
+    },
+    Beside { name: "events", help: "Print the events of the state as JSON lines.", settings: &["state"] },
+    Beside {
+        name: "verify",
+        help: "Replay the whole state, check every invariant and say what was seen.",
+        settings: &["state"],
+    },
+];
+
+/// The filters of the events to print: name, what it takes, what is allowed, and what it does.
+const JOB: (&str, &str, &str, &str) =
+    ("job", "NAME", "1 to 256 characters, no control characters", "Only the events of this job.");
+const SINCE: (&str, &str, &str, &str) =
+    ("since", "TIME", "a time as in 2026-01-31T12:00:00Z", "Only the events from this moment on.");
+const FOLLOW: &str = "follow";
 
 /// The first paragraph of the help page. The lines are broken here, since the page does not ask how wide the terminal is.
 const PURPOSE: &str = "\
@@ -55,45 +106,103 @@ pub fn start(
         Ok(matches) => matches,
         Err(error) => return answer_or_error(&error),
     };
-    let configuration = Configuration::load(&flags(&matches), variable)?;
-    if matches.get_flag(PRINT_CONFIG.key) {
-        Ok(Start::Print(configuration.to_toml()))
-    } else {
-        Ok(Start::Serve(Box::new(configuration)))
-    }
+    let (name, matches) = matches.subcommand().map_or(("", &matches), |(name, matches)| (name, matches));
+    let configuration = Box::new(Configuration::load(&flags(matches), variable)?);
+    Ok(match name {
+        "status" => Start::Status(configuration),
+        "stop" => Start::Stop(configuration),
+        "verify" => Start::Verify(configuration),
+        "events" => Start::Events(configuration, event_filter(matches)?),
+        _ if matches.get_flag(PRINT_CONFIG.key) => Start::Print(configuration.to_toml()),
+        DAEMON => Start::Daemon(configuration),
+        _ => Start::Serve(configuration),
+    })
 }
 
-/// The flags, made from the table of settings.
+fn event_filter(matches: &ArgMatches) -> Result<EventFilter, ConfigError> {
+    let wrong = |(key, _, allowed, _): (&'static str, &str, &str, &str), value: &str, flag| ConfigError::WrongValue {
+        key,
+        value: shortened(value),
+        origin: Source::Flag(flag),
+        hint: String::new(),
+        allowed: allowed.to_owned(),
+    };
+    let given = |key: &str| matches.get_one::<OsString>(key).map(|value| value.to_string_lossy());
+    let job = given(JOB.0).map(|job| JobId::new(&job).map_err(|_| wrong(JOB, &job, "--job"))).transpose()?;
+    let since = given(SINCE.0).map(|at| at.parse().map_err(|_| wrong(SINCE, &at, "--since"))).transpose()?;
+    Ok(EventFilter { job, since, follow: matches.get_flag(FOLLOW) })
+}
+
+/// The flags and commands, made from the table of settings.
 fn command() -> Command {
-    Command::new(env!("CARGO_PKG_NAME"))
+    let whole = serving(Command::new(env!("CARGO_PKG_NAME")))
         .version(env!("CARGO_PKG_VERSION"))
         .about(PURPOSE)
         .after_help(PRECEDENCE)
         .no_binary_name(true)
-        .next_line_help(true)
         .disable_version_flag(true)
-        .disable_help_flag(true)
-        .arg(
-            valued(CONFIG.key, CONFIG.flag, CONFIG.placeholder)
-                .help(format!("{}.\nVariable {}.", CONFIG.help, CONFIG.variable)),
-        )
-        .args(SETTINGS.iter().map(|setting| valued(setting.key, setting.flag, setting.placeholder).help(help(setting))))
-        .arg(
-            Arg::new(PRINT_CONFIG.key)
-                .long(long(PRINT_CONFIG.flag))
-                .action(ArgAction::SetTrue)
-                .help(format!("{}.", PRINT_CONFIG.help)),
-        )
+        .disable_help_subcommand(true)
+        .args_conflicts_with_subcommands(true)
         .arg(
             Arg::new("version")
                 .short('V')
                 .long(long(VERSION_FLAG))
                 .action(ArgAction::Version)
                 .help("Print the version and exit."),
+        );
+    BESIDE.iter().fold(whole, |whole, beside| {
+        let command = Command::new(beside.name).about(beside.help);
+        let command = match beside.name {
+            DAEMON => serving(command),
+            "events" => filters(with_settings(command, beside.settings)),
+            _ => with_settings(command, beside.settings),
+        };
+        whole.subcommand(command)
+    })
+}
+
+/// A command that serves: it takes every setting.
+fn serving(command: Command) -> Command {
+    let all: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+    with_settings(command, &all).arg(
+        Arg::new(PRINT_CONFIG.key)
+            .long(long(PRINT_CONFIG.flag))
+            .action(ArgAction::SetTrue)
+            .help(format!("{}.", PRINT_CONFIG.help)),
+    )
+}
+
+/// A command with the flags of these settings, of the file of settings, and of the help page.
+fn with_settings(command: Command, keys: &[&str]) -> Command {
+    command
+        .next_line_help(true)
+        .disable_help_flag(true)
+        .arg(
+            valued(CONFIG.key, CONFIG.flag, CONFIG.placeholder)
+                .help(format!("{}.\nVariable {}.", CONFIG.help, CONFIG.variable)),
+        )
+        .args(
+            SETTINGS
+                .iter()
+                .filter(|setting| keys.contains(&setting.key))
+                .map(|setting| valued(setting.key, setting.flag, setting.placeholder).help(help(setting))),
         )
         .arg(
             Arg::new("help").short('h').long(long(HELP_FLAG)).action(ArgAction::Help).help("Print this page and exit."),
         )
+}
+
+/// The flags that choose among events.
+fn filters(command: Command) -> Command {
+    command
+        .args([JOB, SINCE].map(|(name, placeholder, allowed, help)| {
+            Arg::new(name)
+                .long(name)
+                .value_name(placeholder)
+                .value_parser(ValueParser::os_string())
+                .help(format!("{help}\nGive {allowed}."))
+        }))
+        .arg(Arg::new(FOLLOW).long(FOLLOW).action(ArgAction::SetTrue).help("Go on with the events to come."))
 }
 
 /// A flag with a value.
@@ -128,7 +237,8 @@ fn flags(matches: &ArgMatches) -> Flags {
         .iter()
         .map(|setting| setting.key)
         .chain([CONFIG.key])
-        .filter_map(|key| Some((key, matches.get_one::<OsString>(key)?.clone())))
+        // Not every command takes every flag.
+        .filter_map(|key| Some((key, matches.try_get_one::<OsString>(key).ok()??.clone())))
         .collect()
 }
 
@@ -145,7 +255,7 @@ fn answer_or_error(error: &clap::Error) -> Result<Start, ConfigError> {
             return Ok(Start::Print(error.render().to_string()));
         }
         ErrorKind::UnknownArgument if subject.starts_with('-') => unknown_flag(&flag()),
-        ErrorKind::UnknownArgument => ConfigError::StrayArgument { argument: shortened(&subject) },
+        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => stray(error, &subject),
         ErrorKind::InvalidValue => {
             let flag = flag();
             ConfigError::MissingValue { allowed: allowed(&flag), flag }
@@ -156,10 +266,19 @@ fn answer_or_error(error: &clap::Error) -> Result<Start, ConfigError> {
     })
 }
 
+/// The error for an argument that is neither a flag nor a command.
+fn stray(error: &clap::Error, subject: &str) -> ConfigError {
+    let subcommand = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string);
+    ConfigError::StrayArgument {
+        argument: shortened(subcommand.as_deref().unwrap_or(subject)),
+        commands: BESIDE.iter().map(|beside| beside.name).collect::<Vec<_>>().join(", "),
+    }
+}
+
 /// The error for a flag that does not exist.
 fn unknown_flag(flag: &str) -> ConfigError {
     let known = SETTINGS.iter().map(|setting| setting.flag);
-    let extra = [CONFIG.flag, PRINT_CONFIG.flag, VERSION_FLAG, HELP_FLAG];
+    let extra = [CONFIG.flag, PRINT_CONFIG.flag, VERSION_FLAG, HELP_FLAG, "--job", "--since", "--follow"];
     let hint = match nearest(flag, known.chain(extra)) {
         Some(name) => format!("did you mean {name}?"),
         None => "--help lists the known ones".to_owned(),
@@ -171,6 +290,8 @@ fn unknown_flag(flag: &str) -> ConfigError {
 fn allowed(flag: &str) -> String {
     match SETTINGS.iter().find(|setting| setting.flag == flag) {
         Some(setting) => setting.allowed(),
+        None if flag == "--job" => JOB.2.to_owned(),
+        None if flag == "--since" => SINCE.2.to_owned(),
         None => "the path of a TOML file".to_owned(),
     }
 }

@@ -29,7 +29,7 @@ pub use error::{ConfigError, Source};
 pub(crate) use parse::nearest;
 pub use setting::{Extra, Setting};
 pub use table::{CONFIG, PRINT_CONFIG, SETTINGS};
-pub use values::{LogFormat, LogLevel, Toolset};
+pub use values::{DaemonMode, Durability, LogFormat, LogLevel, Toolset};
 
 use crate::core::{CpuMillis, MemoryMb};
 
@@ -70,6 +70,20 @@ pub struct Settings {
     pub history_count: usize,
     /// How long a released allocation is remembered, in seconds.
     pub history_seconds: u64,
+    /// The file in which the state lasts; without one, nothing outlives the process.
+    pub state: Option<PathBuf>,
+    /// What an answer survives.
+    pub durability: Durability,
+    /// How long events are kept for audits, in days.
+    pub keep_events_days: u64,
+    /// How long leases that ran out while nothing ran are spared at least, in seconds.
+    pub recovery_grace_seconds: u64,
+    /// Whether a state with other totals is changed to those given, rather than refused.
+    pub resize: bool,
+    /// When sessions share a daemon.
+    pub daemon: DaemonMode,
+    /// How long the daemon stays without a session and a live lease, in seconds.
+    pub daemon_idle_seconds: u64,
     /// How many calls of one connection may be in flight before reading stops.
     pub max_calls_in_flight: usize,
     /// The longest line that a client may send, in bytes.
@@ -99,6 +113,13 @@ impl Default for Settings {
             max_live_allocations: 1_000_000,
             history_count: 10_000,
             history_seconds: 86_400,
+            state: None,
+            durability: Durability::Full,
+            keep_events_days: 30,
+            recovery_grace_seconds: 60,
+            resize: false,
+            daemon: DaemonMode::Auto,
+            daemon_idle_seconds: 300,
             max_calls_in_flight: 256,
             max_line_bytes: 1_048_576,
             toolsets: BTreeSet::from([Toolset::Allocation]),

@@ -1,13 +1,17 @@
 //! An MCP server that leases workers, CPU, memory and shared MCP servers to the jobs of AI agents.
 
 pub mod app;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod core;
+#[cfg(unix)]
+pub mod daemon;
 pub mod engine;
 pub mod journal;
 pub mod lock;
 pub mod loops;
 pub mod mcp;
 pub mod planning;
+pub mod serving;
 pub mod telemetry;

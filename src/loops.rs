@@ -2,53 +2,83 @@
 //! period. A tick that fails is logged, and the loop runs again at its next.
 
 mod planner;
+mod status;
 mod sweep;
 
 pub use planner::plan_capacity;
+pub use status::{LastRun, LoopSeen, LoopStatus};
 pub use sweep::sweep_expired;
 
 use crate::engine::EngineError;
 use futures_util::FutureExt;
+use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-/// Runs `tick` every `period`, the first time after one, until the engine has ended.
-async fn every(name: &'static str, period: Duration, mut tick: impl AsyncFnMut() -> Result<(), EngineError>) {
-    let mut interval = interval_at(Instant::now() + period, period);
+/// Runs `tick` every period of the loop, the first time after one, until the engine has ended.
+async fn every(status: &LoopStatus, mut tick: impl AsyncFnMut() -> Result<(), EngineError>) {
+    let mut interval = interval_at(Instant::now() + status.period(), status.period());
     // After a pause of the whole process one tick makes up for all that were missed.
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        match AssertUnwindSafe(tick()).catch_unwind().await {
-            Ok(Ok(())) => {}
-            Ok(Err(EngineError::Stopped)) => return,
-            Ok(Err(error)) => tracing::error!(%error, "the {name} failed; it runs again in {} s", period.as_secs()),
-            Err(_) => tracing::error!("the {name} panicked; it runs again in {} s", period.as_secs()),
+        if once(status, &mut tick).await.is_break() {
+            return;
         }
     }
+}
+
+/// Runs `tick` now and notes how it ended; breaks if the engine has ended.
+async fn once(status: &LoopStatus, tick: &mut impl AsyncFnMut() -> Result<(), EngineError>) -> ControlFlow<()> {
+    let (name, seconds) = (status.name(), status.period().as_secs());
+    let outcome = match AssertUnwindSafe(tick()).catch_unwind().await {
+        Ok(Ok(())) => "fine".to_owned(),
+        Ok(Err(EngineError::Stopped)) => return ControlFlow::Break(()),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the {name} failed; it runs again in {seconds} s");
+            format!("failed: {error}")
+        }
+        Err(_) => {
+            tracing::error!("the {name} panicked; it runs again in {seconds} s");
+            "panicked".to_owned()
+        }
+    };
+    status.note(outcome);
+    ControlFlow::Continue(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::cell::Cell;
+    use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_fails_or_panics_runs_again_at_its_next_tick() {
         let ticks = Cell::new(0);
         let start = Instant::now();
-        every("test", Duration::from_secs(300), async || {
+        let status = LoopStatus::new("test", Duration::from_secs(300));
+        let outcome = || status.seen().last.map(|last| last.outcome);
+        every(&status, async || {
             ticks.set(ticks.get() + 1);
             match ticks.get() {
                 1 => Err(EngineError::Fault),
-                2 => panic!("on purpose"),
-                3 => Ok(()),
+                2 => {
+                    assert!(outcome().expect("a run").starts_with("failed: "));
+                    panic!("on purpose")
+                }
+                3 => {
+                    assert_eq!(outcome().as_deref(), Some("panicked"));
+                    Ok(())
+                }
                 _ => Err(EngineError::Stopped),
             }
         })
         .await;
         assert_eq!(ticks.get(), 4);
         assert_eq!(start.elapsed(), Duration::from_secs(1200));
+        let seen = status.seen();
+        assert_eq!((seen.name.as_str(), seen.period_seconds, seen.runs), ("test", 300, 3));
+        assert_eq!(outcome().as_deref(), Some("fine"));
     }
 }

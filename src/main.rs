@@ -5,29 +5,68 @@ use std::{
     fmt::Display,
     io::{self, Write},
     process::ExitCode,
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use cortex_resource_manager::{
     app,
     cli::{self, Start},
+    config::Settings,
+    serving::{UNUSABLE_EXIT_CODE, Unusable},
     telemetry,
 };
+
+/// How long the end of the process waits for its last word to be read: nobody may be reading standard error.
+const LAST_WORD_WAIT_MAX: Duration = Duration::from_millis(250);
 
 fn main() -> ExitCode {
     match cli::start(env::args_os().skip(1), |name| env::var_os(name)) {
         Ok(Start::Print(text)) => print(&text),
-        Ok(Start::Serve(configuration)) => {
-            let settings = &configuration.settings;
-            match telemetry::init(settings.log_level, settings.log_format) {
-                Ok(_guard) => app::run(settings).unwrap_or_else(|error| {
-                    // Not straight to standard error, which nobody may be reading.
-                    tracing::error!("{error:#}");
-                    ExitCode::FAILURE
-                }),
-                Err(error) => fail(&error, 1),
-            }
-        }
+        Ok(Start::Serve(configuration)) => logged(&configuration.settings, || app::run(&configuration)),
+        // The daemon chooses by itself where its log goes.
+        Ok(Start::Daemon(configuration)) => ended(app::daemon(&configuration)),
+        Ok(Start::Status(configuration)) => printed(app::status(&configuration)),
+        Ok(Start::Stop(configuration)) => printed(app::stop(&configuration)),
+        Ok(Start::Events(configuration, filter)) => ended(app::events(&configuration, &filter)),
+        Ok(Start::Verify(configuration)) => ended(app::verify(&configuration)),
         Err(error) => fail(&error, cli::WRONG_USE_EXIT_CODE),
+    }
+}
+
+/// Runs with the log on standard error.
+fn logged(settings: &Settings, run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
+    let guard = match telemetry::init(settings.log_level, settings.log_format) {
+        Ok(guard) => guard,
+        Err(error) => return fail(&error, 1),
+    };
+    let result = run().or_else(|error| {
+        if error.is::<Unusable>() {
+            return Err(error);
+        }
+        // Not straight to standard error, which nobody may be reading.
+        tracing::error!("{error:#}");
+        Ok(ExitCode::FAILURE)
+    });
+    // The last word stands behind the log.
+    drop(guard);
+    ended(result)
+}
+
+/// The exit code of what was done, and its error as one line.
+fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        let code = if error.is::<Unusable>() { UNUSABLE_EXIT_CODE } else { 1 };
+        fail(&format_args!("{error:#}"), code)
+    })
+}
+
+/// Prints what a command found.
+fn printed(result: anyhow::Result<String>) -> ExitCode {
+    match result {
+        Ok(text) => print(&text),
+        Err(error) => ended(Err(error)),
     }
 }
 
@@ -44,6 +83,13 @@ fn print(text: &str) -> ExitCode {
 
 /// Writes an error to standard error, as one line. If that fails as well, the exit code has to do.
 fn fail(error: &dyn Display, code: u8) -> ExitCode {
-    let _ = writeln!(io::stderr(), "error: {error}");
+    let line = format!("error: {error}\n");
+    let (done, written) = mpsc::channel();
+    // A full pipe that nobody reads must not keep the process from ending.
+    thread::spawn(move || {
+        let _ = io::stderr().write_all(line.as_bytes());
+        let _ = done.send(());
+    });
+    let _ = written.recv_timeout(LAST_WORD_WAIT_MAX);
     ExitCode::from(code)
 }

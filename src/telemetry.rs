@@ -54,7 +54,19 @@ impl Drop for LogGuard {
 /// # Errors
 /// The writing thread cannot be started, or logging was started before.
 pub fn init(level: LogLevel, format: LogFormat) -> Result<LogGuard, TelemetryError> {
-    let queue = Queue::start(io::stderr()).map_err(TelemetryError::Thread)?;
+    init_to(io::stderr(), level, format)
+}
+
+/// The same, with lines that go to `sink` instead of standard error.
+///
+/// # Errors
+/// The writing thread cannot be started, or logging was started before.
+pub fn init_to(
+    sink: impl io::Write + Send + 'static,
+    level: LogLevel,
+    format: LogFormat,
+) -> Result<LogGuard, TelemetryError> {
+    let queue = Queue::start(sink).map_err(TelemetryError::Thread)?;
     tracing::subscriber::set_global_default(subscriber(level, format, queue.writer()))
         .map_err(|_| TelemetryError::AlreadySet)?;
     log_panics();

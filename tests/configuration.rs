@@ -69,9 +69,18 @@ fn wrong_arguments_are_refused_in_one_line() {
         (&["--print-confg"], "unknown flag --print-confg: did you mean --print-config?"),
         (&["--frobnicate"], "unknown flag --frobnicate: --help lists the known ones"),
         (&["-x"], "unknown flag -x: --help lists the known ones"),
-        (&["serve"], "unexpected argument serve: give flags only, --help lists them"),
-        (&["--", "a b"], "unexpected argument \"a b\": give flags only, --help lists them"),
-        (&[""], "unexpected argument empty: give flags only, --help lists them"),
+        (
+            &["serve"],
+            "unexpected argument serve: give flags, or one of the commands daemon, status, stop, events, verify first; --help lists them",
+        ),
+        (
+            &["--", "a b"],
+            "unexpected argument \"a b\": give flags, or one of the commands daemon, status, stop, events, verify first; --help lists them",
+        ),
+        (
+            &[""],
+            "unexpected argument empty: give flags, or one of the commands daemon, status, stop, events, verify first; --help lists them",
+        ),
         (&["--print-config=yes"], "--print-config takes no value: give it alone"),
         (&["--print-config", "--print-config"], "--print-config is given more than once: give it once"),
         (&["--config"], "--config has no value: give the path of a TOML file"),
@@ -159,6 +168,12 @@ fn printed_settings_say_where_they_came_from() {
         "max_live_allocations = 1000000 # default",
         "history_count = 10000 # default",
         "history_seconds = 86400 # default",
+        "durability = \"full\" # default",
+        "keep_events = 30 # default",
+        "recovery_grace_seconds = 60 # default",
+        "resize = \"no\" # default",
+        "daemon = \"auto\" # default",
+        "daemon_idle_seconds = 300 # default",
         "max_calls_in_flight = 256 # default",
         "max_line_bytes = 1048576 # default",
         "toolsets = [\"allocation\", \"leases\"] # cortex.toml",
@@ -239,7 +254,10 @@ fn what_is_not_text_is_refused_without_a_panic() {
         &with_argument(&[flag, raw]),
         &format!("total_workers is 1\u{fffd}, not UTF-8 (from --total-workers): {WORKERS}"),
     );
-    refused(&with_argument(&[raw]), "unexpected argument 1\u{fffd}: give flags only, --help lists them");
+    refused(
+        &with_argument(&[raw]),
+        "unexpected argument 1\u{fffd}: give flags, or one of the commands daemon, status, stop, events, verify first; --help lists them",
+    );
     refused(
         &with_argument(&[OsStr::from_bytes(b"--\xff\xff\xff")]),
         "unknown flag --\u{fffd}\u{fffd}\u{fffd}: --help lists the known ones",

@@ -140,11 +140,13 @@ pub enum ConfigError {
         /// The flag.
         flag: String,
     },
-    /// An argument that is no flag.
-    #[error("unexpected argument {argument}: give flags only, --help lists them")]
+    /// An argument that is neither a flag nor a command.
+    #[error("unexpected argument {argument}: give flags, or one of the commands {commands} first; --help lists them")]
     StrayArgument {
         /// The argument, shortened.
         argument: String,
+        /// The commands there are.
+        commands: String,
     },
     /// Any other fault that the parser of the command line finds.
     #[error("the arguments cannot be read, {reason}: --help lists what can be given")]

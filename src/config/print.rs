@@ -8,10 +8,13 @@ use super::{Configuration, SETTINGS, Source};
 pub(super) fn to_toml(configuration: &Configuration) -> String {
     let mut page = String::new();
     for setting in SETTINGS {
-        let value = setting.show(&configuration.settings);
         let source = configuration.source(setting.key);
         // Writing into a string cannot fail.
         let _ = writeln!(page, "# {}. Give {}.", setting.help, setting.allowed());
+        let Some(value) = setting.show(&configuration.settings) else {
+            let _ = writeln!(page, "# {} = \"\" # {source}", setting.key);
+            continue;
+        };
         // What follows another setting is not pinned to what that one is now.
         let follows = matches!(source, Source::Default) && setting.follows.is_some();
         let mark = if follows { "# " } else { "" };

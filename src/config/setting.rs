@@ -3,10 +3,11 @@
 use toml::Value;
 
 use super::{
-    LogFormat, LogLevel, Settings, Toolset,
+    Settings, Toolset,
     parse::{self, Refusal},
 };
 use crate::core::CpuMillis;
+use std::path::PathBuf;
 
 /// One row of the table.
 #[derive(Debug)]
@@ -52,9 +53,13 @@ pub(super) enum Kind {
     /// Words, in one string or in an array of strings.
     Toolsets,
     /// One of a few words.
-    LogLevel,
-    /// One of a few words.
-    LogFormat,
+    Choice {
+        names: fn() -> Vec<&'static str>,
+        get: fn(&Settings) -> &'static str,
+        set: fn(&mut Settings, &str) -> Result<(), Refusal>,
+    },
+    /// The path of a file, or nothing.
+    Path { get: fn(&Settings) -> Option<&PathBuf>, set: fn(&mut Settings, PathBuf) },
 }
 
 impl Setting {
@@ -69,11 +74,11 @@ impl Setting {
             ),
             Kind::Toolsets => format!(
                 "{}, or several of these with commas between them, or {}",
-                words(Toolset::ALL),
+                words(&names_of(Toolset::ALL)),
                 Toolset::ALL_NAME
             ),
-            Kind::LogLevel => words(LogLevel::ALL),
-            Kind::LogFormat => words(LogFormat::ALL),
+            Kind::Choice { names, .. } => words(&names()),
+            Kind::Path { .. } => "the path of a file".to_owned(),
         }
     }
 
@@ -89,15 +94,16 @@ impl Setting {
                 set(settings, CpuMillis::from_millis(millis));
             }
             Kind::Toolsets => settings.toolsets = parse::toolsets(text)?,
-            Kind::LogLevel => settings.log_level = parse::choice(text, LogLevel::ALL)?,
-            Kind::LogFormat => settings.log_format = parse::choice(text, LogFormat::ALL)?,
+            Kind::Choice { set, .. } => set(settings, text)?,
+            Kind::Path { .. } if text.is_empty() => return Err(Refusal::NotAllowed),
+            Kind::Path { set, .. } => set(settings, PathBuf::from(text)),
         }
         Ok(())
     }
 
-    /// The value in its field, as TOML that reads back to the same.
-    pub(super) fn show(&self, settings: &Settings) -> Value {
-        match &self.kind {
+    /// The value in its field, as TOML that reads back to the same; nothing where there is no value.
+    pub(super) fn show(&self, settings: &Settings) -> Option<Value> {
+        Some(match &self.kind {
             // Every bound is below 2^63, so that no number is lost here.
             Kind::Whole { get, .. } => Value::Integer(i64::try_from(get(settings)).unwrap_or(i64::MAX)),
             Kind::Cores { get, .. } => Value::Float(get(settings).as_cores()),
@@ -105,9 +111,9 @@ impl Setting {
                 let names = settings.toolsets.iter();
                 Value::Array(names.map(|toolset| Value::from(toolset.name())).collect())
             }
-            Kind::LogLevel => Value::from(settings.log_level.name()),
-            Kind::LogFormat => Value::from(settings.log_format.name()),
-        }
+            Kind::Choice { get, .. } => Value::from(get(settings)),
+            Kind::Path { get, .. } => Value::from(get(settings)?.to_string_lossy().into_owned()),
+        })
     }
 
     /// The default, as the help page shows it.
@@ -116,9 +122,10 @@ impl Setting {
             return other.to_owned();
         }
         match self.show(&Settings::default()) {
-            Value::String(text) => text,
-            Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
-            other => other.to_string(),
+            Some(Value::String(text)) => text,
+            Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
+            Some(other) => other.to_string(),
+            None => "none".to_owned(),
         }
     }
 
@@ -128,9 +135,13 @@ impl Setting {
     }
 }
 
-/// The names of a table of words, as a list to choose from.
-fn words<T>(table: &[(&'static str, T)]) -> String {
-    let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
+/// The names of a table of words.
+pub(super) fn names_of<T>(table: &[(&'static str, T)]) -> Vec<&'static str> {
+    table.iter().map(|(name, _)| *name).collect()
+}
+
+/// Names, as a list to choose from.
+fn words(names: &[&str]) -> String {
     match names.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => names.concat(),

@@ -3,7 +3,9 @@
 //! Adding a setting means a field with its default in [`Settings`](super::Settings) and a row here. Nothing else names it, save
 //! the rules that hold between two settings.
 
-use super::setting::{Extra, Kind, Setting};
+use super::parse::choice;
+use super::setting::{Extra, Kind, Setting, names_of};
+use super::values::{DaemonMode, Durability, LogFormat, LogLevel, YES_NO};
 use crate::core::{MemoryMb, WORKER_PORT_COUNT};
 
 /// The most CPU that can be counted, in thousandths of a core: a million cores.
@@ -20,6 +22,9 @@ const TTL_SECONDS_MAX: u64 = 315_360_000;
 
 /// The longest memory of released allocations, in seconds: a year.
 const HISTORY_SECONDS_MAX: u64 = 31_536_000;
+
+/// The longest that events can be kept, in days: a hundred years.
+const KEEP_EVENTS_DAYS_MAX: u64 = 36_500;
 
 /// Behind the bounds of the counts of workers, to say where they come from.
 const PORTS_NOTE: &str = ", the number of worker ports (8000-65535 without 9000-9099)";
@@ -253,6 +258,102 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "state",
+        flag: "--state",
+        variable: "CORTEX_STATE",
+        placeholder: "FILE",
+        help: "Where the state lasts; made if there is none, and without one nothing outlives the process",
+        follows: None,
+        kind: Kind::Path {
+            get: |settings| settings.state.as_ref(),
+            set: |settings, value| settings.state = Some(value),
+        },
+    },
+    Setting {
+        key: "durability",
+        flag: "--durability",
+        variable: "CORTEX_DURABILITY",
+        placeholder: "LEVEL",
+        help: "What an answer survives: full is a power cut too, normal is a crash of the process only and faster",
+        follows: None,
+        kind: Kind::Choice {
+            names: || names_of(Durability::ALL),
+            get: |settings| settings.durability.name(),
+            set: |settings, text| choice(text, Durability::ALL).map(|value| settings.durability = value),
+        },
+    },
+    Setting {
+        key: "keep_events",
+        flag: "--keep-events",
+        variable: "CORTEX_KEEP_EVENTS",
+        placeholder: "DAYS",
+        help: "How many days the events of the state are kept for audits; what is needed to recover stays longer",
+        follows: None,
+        kind: Kind::Whole {
+            least: 0,
+            most: KEEP_EVENTS_DAYS_MAX,
+            note: "",
+            get: |settings| settings.keep_events_days,
+            set: |settings, value| settings.keep_events_days = value,
+        },
+    },
+    Setting {
+        key: "recovery_grace_seconds",
+        flag: "--recovery-grace-seconds",
+        variable: "CORTEX_RECOVERY_GRACE_SECONDS",
+        placeholder: "SECONDS",
+        help: "How long leases that ran out while nothing ran are spared at least, so that holders can renew",
+        follows: None,
+        kind: Kind::Whole {
+            least: 0,
+            most: PERIOD_SECONDS_MAX,
+            note: "",
+            get: |settings| settings.recovery_grace_seconds,
+            set: |settings, value| settings.recovery_grace_seconds = value,
+        },
+    },
+    Setting {
+        key: "resize",
+        flag: "--resize",
+        variable: "CORTEX_RESIZE",
+        placeholder: "ANSWER",
+        help: "Whether a state with other totals is changed to those given here, rather than refused",
+        follows: None,
+        kind: Kind::Choice {
+            names: || names_of(YES_NO),
+            get: |settings| if settings.resize { "yes" } else { "no" },
+            set: |settings, text| choice(text, YES_NO).map(|value| settings.resize = value),
+        },
+    },
+    Setting {
+        key: "daemon",
+        flag: "--daemon",
+        variable: "CORTEX_DAEMON",
+        placeholder: "WHEN",
+        help: "Whether sessions share one daemon: auto is with a state only, never serves in the process itself",
+        follows: None,
+        kind: Kind::Choice {
+            names: || names_of(DaemonMode::ALL),
+            get: |settings| settings.daemon.name(),
+            set: |settings, text| choice(text, DaemonMode::ALL).map(|value| settings.daemon = value),
+        },
+    },
+    Setting {
+        key: "daemon_idle_seconds",
+        flag: "--daemon-idle-seconds",
+        variable: "CORTEX_DAEMON_IDLE_SECONDS",
+        placeholder: "SECONDS",
+        help: "How long the daemon stays without a session and a live lease before it ends by itself",
+        follows: None,
+        kind: Kind::Whole {
+            least: 1,
+            most: HISTORY_SECONDS_MAX,
+            note: "",
+            get: |settings| settings.daemon_idle_seconds,
+            set: |settings, value| settings.daemon_idle_seconds = value,
+        },
+    },
+    Setting {
         key: "max_calls_in_flight",
         flag: "--max-calls-in-flight",
         variable: "CORTEX_MAX_CALLS_IN_FLIGHT",
@@ -298,7 +399,11 @@ pub const SETTINGS: &[Setting] = &[
         placeholder: "LEVEL",
         help: "The least severe log lines that are written to standard error",
         follows: None,
-        kind: Kind::LogLevel,
+        kind: Kind::Choice {
+            names: || names_of(LogLevel::ALL),
+            get: |settings| settings.log_level.name(),
+            set: |settings, text| choice(text, LogLevel::ALL).map(|value| settings.log_level = value),
+        },
     },
     Setting {
         key: "log_format",
@@ -307,7 +412,11 @@ pub const SETTINGS: &[Setting] = &[
         placeholder: "FORMAT",
         help: "How log lines are written",
         follows: None,
-        kind: Kind::LogFormat,
+        kind: Kind::Choice {
+            names: || names_of(LogFormat::ALL),
+            get: |settings| settings.log_format.name(),
+            set: |settings, text| choice(text, LogFormat::ALL).map(|value| settings.log_format = value),
+        },
     },
 ];
 

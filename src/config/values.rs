@@ -1,4 +1,4 @@
-//! The settings that are words: toolsets, and how much is logged in which form.
+//! The settings that are words.
 
 /// A named group of tools that a client is offered together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +74,49 @@ impl LogFormat {
         name_of(Self::ALL, self)
     }
 }
+
+/// What an answer survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Durability {
+    /// A crash of the process, and a power cut.
+    Full,
+    /// A crash of the process. A power cut may undo the last moments, whole batches at a time.
+    Normal,
+}
+
+impl Durability {
+    /// Every level by its name.
+    pub const ALL: &[(&str, Self)] = &[("full", Self::Full), ("normal", Self::Normal)];
+
+    /// The name by which it is asked for.
+    pub fn name(self) -> &'static str {
+        name_of(Self::ALL, self)
+    }
+}
+
+/// When sessions share a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DaemonMode {
+    /// When there is a state that they could share.
+    Auto,
+    /// Never: the process serves by itself, and owns its state alone.
+    Never,
+    /// Always: without a state, the daemon's memory is shared.
+    Always,
+}
+
+impl DaemonMode {
+    /// Every mode by its name.
+    pub const ALL: &[(&str, Self)] = &[("auto", Self::Auto), ("never", Self::Never), ("always", Self::Always)];
+
+    /// The name by which it is asked for.
+    pub fn name(self) -> &'static str {
+        name_of(Self::ALL, self)
+    }
+}
+
+/// The answers to a question.
+pub(super) const YES_NO: &[(&str, bool)] = &[("yes", true), ("no", false)];
 
 /// The name that a table gives to a value.
 fn name_of<T: PartialEq>(table: &'static [(&'static str, T)], value: T) -> &'static str {

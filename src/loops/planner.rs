@@ -1,26 +1,24 @@
 //! The planner: looks at demand, makes a plan, carries it out, and shows the last one.
 
-use super::every;
+use super::{LoopStatus, every, once};
 use crate::core::Timestamp;
 use crate::engine::{Demand, EngineError, EngineHandle, Reading};
 use crate::planning::{Action, Observation, Plan, Planner};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 
-/// Plans at once and then every `period` until the engine has ended. Each plan is shown to whoever watches `shown`.
+/// Plans at once and then every period of `status` until the engine has ended. Each plan is shown to whoever watches `shown`.
 pub async fn plan_capacity(
     engine: EngineHandle,
     mut planner: Planner,
-    period: Duration,
+    status: Arc<LoopStatus>,
     shown: watch::Sender<Option<Arc<Plan>>>,
 ) {
     let mut last = Last::default();
     let mut tick = async || plan_once(&engine, &mut planner, &mut last, &shown).await;
-    if let Err(error) = tick().await {
-        tracing::error!(%error, "the first plan failed");
+    if once(&status, &mut tick).await.is_continue() {
+        every(&status, tick).await;
     }
-    every("planner", period, tick).await;
 }
 
 /// What the next tick is compared with.
@@ -96,6 +94,7 @@ mod tests {
     use crate::journal::Nowhere;
     use crate::planning::{Bounds, Policy};
     use futures_util::FutureExt;
+    use std::time::Duration;
 
     fn start(workers: u64) -> EngineHandle {
         let options = EngineOptions {
@@ -168,9 +167,11 @@ mod tests {
                 assert_eq!(shown.borrow().as_ref().expect("a plan").action, Action::Hold);
             }
         };
+        let status = Arc::new(LoopStatus::new("planner", Duration::from_secs(30)));
         tokio::select! {
             () = looking => {}
-            () = plan_capacity(engine, planner, Duration::from_secs(30), show) => panic!("the loop ended"),
+            () = plan_capacity(engine, planner, Arc::clone(&status), show) => panic!("the loop ended"),
         }
+        assert!(status.seen().runs >= 2, "the first run counts too");
     }
 }

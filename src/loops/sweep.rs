@@ -1,12 +1,12 @@
 //! The sweep: records the expiry of leases whose deadline has passed, and forgets records that are too old.
 
-use super::every;
+use super::{LoopStatus, every};
 use crate::engine::EngineHandle;
-use std::time::Duration;
+use std::sync::Arc;
 
-/// Sweeps every `period` until the engine has ended.
-pub async fn sweep_expired(engine: EngineHandle, period: Duration) {
-    every("sweep", period, async || {
+/// Sweeps every period of `status` until the engine has ended.
+pub async fn sweep_expired(engine: EngineHandle, status: Arc<LoopStatus>) {
+    every(&status, async || {
         let expired = engine.sweep().await?;
         tracing::debug!(expired = expired.count, "swept");
         Ok(())

@@ -32,18 +32,20 @@ use std::{
 
 use rmcp::{
     RoleServer,
-    model::{ClientJsonRpcMessage, ClientNotification, ErrorData, JsonRpcMessage, RequestId, ServerJsonRpcMessage},
+    model::{ClientJsonRpcMessage, ClientNotification, ErrorData, JsonRpcMessage, ServerJsonRpcMessage},
     transport::Transport,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub(crate) use self::lines::{Line, LineBuffer};
+#[cfg(unix)]
+pub(crate) use self::request_id::parse_id;
 pub use self::{
     call::Call, cancelled::CANCELLED_IDS_MAX, handle::ConnectionHandle, outbox::OUTBOX_HIGH_WATER_BYTES,
     request_id::ID_BYTES_MAX,
 };
 use self::{
     connection::{Admission, Connection, Gate},
-    lines::{Line, LineBuffer},
     message::{Incoming, Request},
 };
 
@@ -147,7 +149,9 @@ where
             }
             let incoming = match self.lines.next() {
                 Line::Text(line) => message::parse(line),
-                Line::TooLong { id, bytes } => too_long(id, bytes, self.limits.line_bytes_max),
+                Line::TooLong { id, bytes } => {
+                    Incoming::Refused { id, error: too_long(bytes, self.limits.line_bytes_max) }
+                }
                 Line::Incomplete => {
                     ready!(self.poll_fill(context));
                     continue;
@@ -238,7 +242,8 @@ impl<R> Drop for LineTransport<R> {
     }
 }
 
-fn too_long(id: Option<RequestId>, bytes: u64, line_bytes_max: usize) -> Incoming {
+/// The answer to a line over the limit.
+pub(crate) fn too_long(bytes: u64, line_bytes_max: usize) -> ErrorData {
     let text = format!("the line is {bytes} bytes long: send at most {line_bytes_max} bytes on a line");
-    Incoming::Refused { id, error: ErrorData::invalid_request(text, None) }
+    ErrorData::invalid_request(text, None)
 }

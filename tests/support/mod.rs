@@ -4,9 +4,11 @@
 
 #![expect(dead_code, reason = "each test binary uses a part of this")]
 
+pub(crate) mod durable;
 pub(crate) mod pattern;
 pub(crate) mod schema;
 pub(crate) mod server;
+pub(crate) mod session;
 
 use std::{
     thread,

@@ -23,7 +23,7 @@ const BUFFER_BYTES_KEPT: usize = 262_144;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// The bytes read and not yet given out as lines.
-pub(super) struct LineBuffer {
+pub(crate) struct LineBuffer {
     bytes: Vec<u8>,
     /// Where the first line not yet given out begins.
     start: usize,
@@ -36,7 +36,7 @@ pub(super) struct LineBuffer {
 }
 
 /// The next thing in the buffer.
-pub(super) enum Line<'a> {
+pub(crate) enum Line<'a> {
     /// A line that is not blank, without the white space around it.
     Text(&'a [u8]),
     /// A line over the limit. Its request id, if it has one, and how many bytes it had.
@@ -48,21 +48,21 @@ pub(super) enum Line<'a> {
 }
 
 impl LineBuffer {
-    pub(super) fn new(line_bytes_max: usize) -> Self {
+    pub(crate) fn new(line_bytes_max: usize) -> Self {
         Self { bytes: Vec::new(), start: 0, searched: 0, line_bytes_max, too_long: None, ended: false }
     }
 
-    pub(super) fn is_ended(&self) -> bool {
+    pub(crate) fn is_ended(&self) -> bool {
         self.ended
     }
 
     /// How many bytes were read and not given out.
-    pub(super) fn unread_bytes(&self) -> usize {
+    pub(crate) fn unread_bytes(&self) -> usize {
         self.bytes.len() - self.start
     }
 
     /// Reads once, up to [`READ_BYTES`]. A read that fails is the end of the input.
-    pub(super) fn poll_fill<R>(&mut self, reader: &mut R, context: &mut Context<'_>) -> Poll<()>
+    pub(crate) fn poll_fill<R>(&mut self, reader: &mut R, context: &mut Context<'_>) -> Poll<()>
     where
         R: AsyncRead + Unpin,
     {
@@ -75,7 +75,7 @@ impl LineBuffer {
             Ok(0) => self.ended = true,
             Ok(_) => {}
             Err(error) => {
-                tracing::info!(%error, "reading from the client failed: taken as its end");
+                tracing::info!(%error, "reading failed: taken as the end");
                 self.ended = true;
             }
         }
@@ -95,7 +95,7 @@ impl LineBuffer {
     }
 
     /// Gives out the next line.
-    pub(super) fn next(&mut self) -> Line<'_> {
+    pub(crate) fn next(&mut self) -> Line<'_> {
         loop {
             let found = memchr::memchr(b'\n', &self.bytes[self.searched..]);
             let (end, after) = match found {

@@ -10,7 +10,7 @@ pub const ID_BYTES_MAX: usize = 1_024;
 ///
 /// # Errors
 /// Says what the id is instead, without repeating it.
-pub(super) fn parse_id(json: &str) -> Result<RequestId, &'static str> {
+pub(crate) fn parse_id(json: &str) -> Result<RequestId, &'static str> {
     match json.as_bytes().first() {
         Some(b'"') if json.len() > ID_BYTES_MAX + 2 => Err("too long a string"),
         Some(b'"') => match serde_json::from_str::<String>(json) {

@@ -1,0 +1,9 @@
+//! Looking at a state from outside, while whoever owns it goes on: its events as lines, and whether it is sound.
+
+mod description;
+mod events;
+mod verify;
+
+pub use description::describe;
+pub use events::{EventFilter, print_events};
+pub use verify::{Verdict, verify};

@@ -1,0 +1,33 @@
+//! How a state stands, from its files alone.
+
+use crate::journal::{open_to_read, recover};
+use std::fmt::Write;
+use std::path::Path;
+
+/// The books of a state as its log has them, as lines of `name: value`.
+///
+/// # Errors
+/// There is no such state, or it cannot be read.
+pub fn describe(state: &Path) -> anyhow::Result<String> {
+    let connection = open_to_read(state)?;
+    let recovery = recover(&connection, state, None)?;
+    let mut lines = String::new();
+    let last_at = recovery.last_at();
+    // Writing into a string cannot fail.
+    let _ = writeln!(lines, "state: {}", state.display());
+    let _ = writeln!(lines, "events: {}", recovery.anchor.sequence);
+    if let Some(at) = last_at {
+        let capacity = recovery.books.capacity(at);
+        let total = capacity.total;
+        let _ = writeln!(lines, "last_event: {at}");
+        let free = total.less(capacity.leased);
+        let _ = writeln!(lines, "workers: {} free of {}", free.workers, total.workers);
+        let _ = writeln!(lines, "cpu_cores: {} free of {}", free.cpu_millis.as_cores(), total.cpu_millis.as_cores());
+        let _ = writeln!(lines, "memory_mb: {} free of {}", free.memory_mb, total.memory_mb);
+        let _ = writeln!(lines, "leases: {}", capacity.live_allocations);
+    }
+    for (path, fault) in &recovery.faults {
+        let _ = writeln!(lines, "unusable_snapshot: {} ({fault})", path.display());
+    }
+    Ok(lines)
+}

@@ -1,0 +1,67 @@
+//! When the daemon is no longer needed: without a session and without a live lease for a while.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use crate::engine::{EngineError, EngineHandle};
+
+/// The time between two looks is a quarter of the wait, but within these.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(250);
+const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(15);
+
+/// Resolves once there was neither a session nor a live lease for `wait`, or the engine has ended.
+pub(super) async fn wait_until_idle(mut sessions: watch::Receiver<usize>, engine: EngineHandle, wait: Duration) {
+    let interval = (wait / 4).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
+    let mut needed_at = Instant::now();
+    loop {
+        sleep(interval).await;
+        // A session that came and went since the last look counts too.
+        let is_needed = sessions.has_changed().unwrap_or(false)
+            || *sessions.borrow() > 0
+            || match engine.capacity().await {
+                Ok(reading) => reading.value.live_allocations > 0,
+                Err(EngineError::Stopped) => return,
+                // A batch that failed says nothing about whether it is needed.
+                Err(_) => true,
+            };
+        sessions.mark_unchanged();
+        if is_needed {
+            needed_at = Instant::now();
+        } else if needed_at.elapsed() >= wait {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Configuration;
+    use crate::lock::OwnerRecord;
+    use crate::serving::Manager;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_keeps_the_daemon_and_its_end_starts_the_wait_anew() {
+        let (configuration, owner) = (Configuration::default(), OwnerRecord::of_this_process());
+        let opened = Manager::open(&configuration, &owner, Duration::ZERO, Duration::ZERO).await;
+        let (manager, _ended) = opened.expect("books in memory");
+        let (count, sessions) = watch::channel(1);
+        let wait = Duration::from_secs(100);
+        let start = Instant::now();
+        let leave = async {
+            sleep(Duration::from_secs(1_000)).await;
+            count.send_replace(0);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = leave => {}
+            () = wait_until_idle(sessions, manager.engine().clone(), wait) => {}
+        }
+        let took = start.elapsed().as_secs();
+        assert!((1_085..=1_130).contains(&took), "{took} s");
+    }
+}

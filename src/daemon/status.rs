@@ -1,0 +1,115 @@
+//! How the daemon stands, as it tells on the socket and as people read it.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::subject;
+use crate::core::{CapacityView, CpuMillis};
+use crate::loops::LoopSeen;
+
+/// How the daemon stands at a moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Status {
+    /// The run of the daemon.
+    pub(super) instance: String,
+    pub(super) pid: u32,
+    pub(super) version: String,
+    pub(super) state: Option<PathBuf>,
+    pub(super) uptime_seconds: u64,
+    pub(super) sessions: u64,
+    pub(super) capacity: Capacity,
+    pub(super) leases: u64,
+    pub(super) loops: Vec<LoopSeen>,
+}
+
+/// What there is and what of it is free; each as total and free.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Capacity {
+    workers: (u64, u64),
+    cpu_millis: (u64, u64),
+    memory_mb: (u64, u64),
+}
+
+impl Capacity {
+    pub(super) fn of(view: &CapacityView) -> Self {
+        let (total, leased) = (&view.total, &view.leased);
+        let of = |total: u64, leased: u64| (total, total.saturating_sub(leased));
+        Self {
+            workers: of(total.workers, leased.workers),
+            cpu_millis: of(total.cpu_millis.as_millis(), leased.cpu_millis.as_millis()),
+            memory_mb: of(total.memory_mb.0, leased.memory_mb.0),
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Capacity { workers, cpu_millis, memory_mb } = &self.capacity;
+        let cores = |millis| CpuMillis::from_millis(millis).as_cores();
+        writeln!(formatter, "instance: {}", self.instance)?;
+        writeln!(formatter, "pid: {}", self.pid)?;
+        writeln!(formatter, "version: {}", self.version)?;
+        writeln!(formatter, "state: {}", subject(self.state.as_deref()))?;
+        writeln!(formatter, "uptime: {}", span(Duration::from_secs(self.uptime_seconds)))?;
+        writeln!(formatter, "sessions: {}", self.sessions)?;
+        writeln!(formatter, "workers: {} free of {}", workers.1, workers.0)?;
+        writeln!(formatter, "cpu_cores: {} free of {}", cores(cpu_millis.1), cores(cpu_millis.0))?;
+        writeln!(formatter, "memory_mb: {} free of {}", memory_mb.1, memory_mb.0)?;
+        writeln!(formatter, "leases: {}", self.leases)?;
+        for LoopSeen { name, period_seconds, runs, last } in &self.loops {
+            write!(formatter, "{name}: every {period_seconds} s, {runs} runs so far, ")?;
+            match last {
+                Some(last) => writeln!(formatter, "the last at {}: {}", last.at, last.outcome)?,
+                None => writeln!(formatter, "none yet")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A span of time in the units that matter.
+fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_reads_as_lines_of_names_and_values() {
+        let loop_seen = |last| LoopSeen { name: "sweep".to_owned(), period_seconds: 300, runs: 0, last };
+        let status = Status {
+            instance: "abc".to_owned(),
+            pid: 7,
+            version: "1.2.3".to_owned(),
+            state: None,
+            uptime_seconds: 3_720,
+            sessions: 2,
+            capacity: Capacity { workers: (10, 4), cpu_millis: (16_000, 15_500), memory_mb: (100, 1) },
+            leases: 1,
+            loops: vec![loop_seen(None)],
+        };
+        let text = status.to_string();
+        for line in [
+            "state: the shared memory",
+            "uptime: 1 h 2 min",
+            "workers: 4 free of 10",
+            "cpu_cores: 15.5 free of 16",
+            "sweep: every 300 s, 0 runs so far, none yet",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+        }
+        assert!(text.lines().all(|line| line.contains(": ")), "{text}");
+        let read: Status = serde_json::from_str(&serde_json::to_string(&status).expect("JSON")).expect("a status");
+        assert_eq!(read, status);
+        assert_eq!(span(Duration::from_secs(90_000)), "1 d 1 h");
+    }
+}

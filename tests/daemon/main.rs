@@ -1,0 +1,13 @@
+//! One allocator for several sessions, from outside: the real binary with `--daemon always`, each test with a runtime
+//! directory of its own. No daemon outlives its test.
+
+#![cfg(unix)]
+
+mod endings;
+mod home;
+mod losses;
+mod places;
+mod refusals;
+mod sharing;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,409 @@
+//! A state that lasts, in a folder of its own: how tests start what serves it, and how all of it is ended again.
+//!
+//! Sockets and process records lie in a runtime directory inside the folder, so that no test meets the daemon of another one. Dropping
+//! the home ends every process that was started with that directory, whether or not anything else still knows of it.
+
+use std::{
+    fs,
+    io::Read,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::{Value, json};
+
+use super::{
+    HANG,
+    server::{self, Server, Transport},
+    session::Session,
+    wait_for, wait_within,
+};
+
+/// The exit code of a process that cannot use the state or the daemon.
+pub(crate) const UNUSABLE: i32 = 3;
+
+/// How long the end of all processes of a home may take before they are killed.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// The variable that names the runtime directory.
+const RUNTIME_DIRECTORY: &str = "XDG_RUNTIME_DIR";
+
+/// The flag that says which log lines are written.
+const LOG_LEVEL: &str = "--log-level";
+
+/// How a session reaches its state: the value of `--daemon`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// The process serves the state itself.
+    Never,
+    /// The process carries lines to a daemon.
+    Auto,
+}
+
+/// Both of them, for tests that have to hold in each.
+pub(crate) const MODES: [Mode; 2] = [Mode::Never, Mode::Auto];
+
+impl Mode {
+    /// The value as it is given on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Auto => "auto",
+        }
+    }
+}
+
+/// How what serves a state ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The client goes away, and the daemon is told to stop.
+    InOrder,
+    /// By SIGKILL.
+    Killed,
+}
+
+/// Both of them, for tests that have to hold after each.
+pub(crate) const ENDINGS: [Ending; 2] = [Ending::InOrder, Ending::Killed];
+
+/// A folder with a state and its runtime directory.
+pub(crate) struct Home {
+    folder: tempfile::TempDir,
+    state: PathBuf,
+}
+
+/// A process that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The exit code; absent if a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// All of its standard output.
+    pub(crate) output: String,
+    /// All of its standard error.
+    pub(crate) log: String,
+}
+
+impl Home {
+    /// A fresh folder, without a state as yet.
+    pub(crate) fn new() -> Self {
+        Self::with_state("state.db")
+    }
+
+    /// The same with another name for the state; an absolute one leads out of the folder.
+    pub(crate) fn with_state(name: impl AsRef<Path>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let state = folder.path().join(name);
+        let home = Self { folder, state };
+        fs::DirBuilder::new().mode(0o700).create(home.runtime()).expect("a runtime directory");
+        home
+    }
+
+    /// A file of this name in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The file of the state.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// The file beside the state with this ending added to its name.
+    pub(crate) fn beside(&self, ending: &str) -> PathBuf {
+        let mut name = self.state.clone().into_os_string();
+        name.push(ending);
+        name.into()
+    }
+
+    /// Everything that belongs to the state: its file and those beside it.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let folder = self.state.parent().expect("a file in a folder");
+        let name = self.state.file_name().expect("a name").to_string_lossy();
+        let mut found: Vec<PathBuf> = fs::read_dir(folder)
+            .expect("a folder that can be read")
+            .map(|entry| entry.expect("an entry of a folder").path())
+            .filter(|path| path.file_name().is_some_and(|other| other.to_string_lossy().starts_with(&*name)))
+            .collect();
+        found.sort();
+        found
+    }
+
+    /// The snapshots of the state, oldest first.
+    pub(crate) fn snapshots(&self) -> Vec<PathBuf> {
+        let start = self.beside(".snapshot-").to_string_lossy().into_owned();
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        // What is still being written has another ending behind the number.
+        let is_whole = |path: &PathBuf| path.to_string_lossy().strip_prefix(&start).is_some_and(is_number);
+        self.files().into_iter().filter(is_whole).collect()
+    }
+
+    /// What the daemons of this home have logged.
+    pub(crate) fn daemon_log(&self) -> String {
+        let folder = self.runtime().join("cortex-resource-manager");
+        let paths = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        let logs = paths.filter(|path| path.extension().is_some_and(|ending| ending == "log"));
+        logs.map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
+    }
+
+    fn runtime(&self) -> PathBuf {
+        self.path("run")
+    }
+
+    /// The binary in this home's surroundings, with these arguments and no others.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = server::command(arguments);
+        command.env(RUNTIME_DIRECTORY, self.runtime());
+        command
+    }
+
+    /// A session on the state with more options.
+    pub(crate) fn serving(&self, mode: Mode, options: &[&str]) -> Command {
+        let mut command = self.command(&["--daemon", mode.name(), "--toolsets", "all"]);
+        if !options.contains(&LOG_LEVEL) {
+            command.args([LOG_LEVEL, "warn"]);
+        }
+        command.arg("--state").arg(&self.state).args(options);
+        command
+    }
+
+    /// A session on the state that has been greeted, and whose answers are checked against its own output schemas.
+    pub(crate) fn server(&self, mode: Mode, options: &[&str]) -> Server {
+        let mut server = Server::start_on(Transport::Pipes, self.serving(mode, options));
+        server.greet("2025-11-25");
+        server.learn_schemas();
+        server
+    }
+
+    /// A session on the state that has been greeted, and that may be killed or cut off.
+    pub(crate) fn session(&self, mode: Mode, options: &[&str]) -> Session {
+        let mut session = Session::start(self.serving(mode, options));
+        if let Err(gone) = session.greet(HANG) {
+            panic!("the session does not begin: {gone:?}\n{}", session.log());
+        }
+        session
+    }
+
+    /// Runs one of the commands beside serving on the state, to its end.
+    pub(crate) fn ask(&self, name: &str, options: &[&str]) -> Ended {
+        let mut command = self.command(&[name]);
+        command.arg("--state").arg(&self.state).args(options);
+        run(command)
+    }
+
+    /// Runs one of the commands, which has to end with code 0; gives its output.
+    pub(crate) fn told(&self, name: &str, options: &[&str]) -> String {
+        let ended = self.ask(name, options);
+        assert_eq!(ended.code, Some(0), "{name} {options:?}: {ended:#?}");
+        ended.output
+    }
+
+    /// The events of the state, as printed.
+    pub(crate) fn events(&self, options: &[&str]) -> Vec<Value> {
+        let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
+        self.told("events", options).lines().map(read).collect()
+    }
+
+    /// Checks that a session on the state does not begin: it ends with code 3 and one line that has all of these words. Gives the line.
+    pub(crate) fn check_unusable(&self, mode: Mode, options: &[&str], words: &[&str]) -> String {
+        check_unusable(self.serving(mode, &[options, &[LOG_LEVEL, "error"]].concat()), words)
+    }
+
+    /// The process that owns the state, as its lock says.
+    pub(crate) fn owner(&self) -> Option<u32> {
+        let record: Value = serde_json::from_slice(&fs::read(self.beside(".lock")).ok()?).ok()?;
+        u32::try_from(record["pid"].as_u64()?).ok()
+    }
+
+    /// The daemon that owns the state, if it is neither the one of before nor one of these sessions.
+    pub(crate) fn next_daemon(&self, before: Option<u32>, sessions: &[u32]) -> Option<u32> {
+        self.owner().filter(|&owner| Some(owner) != before && !sessions.contains(&owner) && is_running(owner))
+    }
+
+    /// Waits until there is one; gives its process id.
+    pub(crate) fn daemon(&self, before: Option<u32>, sessions: &[u32]) -> u32 {
+        wait_for("a daemon that owns the state", || self.next_daemon(before, sessions))
+    }
+
+    /// Every running process that was started in this home's surroundings, daemons as well as sessions.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let mark = format!("{RUNTIME_DIRECTORY}={}", self.runtime().display()).into_bytes();
+        let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+        let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        // What has ended and waits for its parent has no surroundings any more.
+        ids.filter(|id: &u32| {
+            let surroundings = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+            surroundings.split(|byte| *byte == 0).any(|variable| variable == mark)
+        })
+        .collect()
+    }
+
+    /// Ends the daemon in order, and checks that nothing is left running.
+    pub(crate) fn stop(&self) {
+        let said = self.told("stop", &[]);
+        if wait_within(STOP_LIMIT, || self.processes().is_empty().then_some(())).is_none() {
+            let left: Vec<_> = self.processes().into_iter().map(described).collect();
+            panic!("still running after stop said {said:?}: {left:#?}\n{}", self.daemon_log());
+        }
+    }
+
+    /// Ends a session, and its daemon if there is one.
+    pub(crate) fn end(&self, mut server: Server, ending: Ending) {
+        match ending {
+            Ending::InOrder => {
+                server.close_input();
+                server.check_end();
+                if !self.processes().is_empty() {
+                    self.stop();
+                }
+            }
+            Ending::Killed => {
+                // The session first, so that it starts no other daemon.
+                drop(server);
+                wait_for("the end of all processes", || {
+                    let left = self.processes();
+                    left.iter().for_each(|&id| kill(id));
+                    left.is_empty().then_some(())
+                });
+            }
+        }
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if self.processes().is_empty() {
+            return;
+        }
+        // In order first, so that a test which failed half-way leaves no more behind than one that passed.
+        let mut command = self.command(&["stop"]);
+        command.arg("--state").arg(&self.state).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if let Ok(mut child) = command.spawn() {
+            wait_within(STOP_LIMIT, || child.try_wait().ok().flatten());
+            // Either fails only if it is gone already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        wait_within(STOP_LIMIT, || {
+            let left = self.processes();
+            left.iter().for_each(|&id| kill(id));
+            left.is_empty().then_some(())
+        });
+    }
+}
+
+/// A process with its arguments.
+fn described(id: u32) -> String {
+    let arguments = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+    format!("{id}: {}", String::from_utf8_lossy(&arguments).replace('\0', " "))
+}
+
+/// Ends a process at once, if it is there.
+pub(crate) fn kill(id: u32) {
+    if let Some(id) = process(id) {
+        // Fails only if it is gone already.
+        let _ = kill_process(id, Signal::KILL);
+    }
+}
+
+/// Whether there is such a process.
+pub(crate) fn is_running(id: u32) -> bool {
+    process(id).is_some_and(|id| test_kill_process(id).is_ok())
+}
+
+fn process(id: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(id).ok()?)
+}
+
+/// Runs a command to its end. Whatever it leaves running must not hold its output open.
+pub(crate) fn run(mut command: Command) -> Ended {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    finish(command.spawn().expect("the binary"))
+}
+
+/// Waits for the end of a process.
+pub(crate) fn finish(mut child: Child) -> Ended {
+    let output = read_all(child.stdout.take().expect("a pipe"));
+    let log = read_all(child.stderr.take().expect("a pipe"));
+    let status = wait_within(HANG, || child.try_wait().expect("a child to wait for"));
+    if status.is_none() {
+        child.kill().and_then(|()| child.wait()).expect("a child that can be killed");
+    }
+    let collect = |reader: thread::JoinHandle<String>| {
+        wait_for("the end of the output of a process that has ended", || reader.is_finished().then_some(()));
+        reader.join().expect("no panic while reading")
+    };
+    let ended = Ended { code: status.and_then(|status| status.code()), output: collect(output), log: collect(log) };
+    assert!(status.is_some(), "still running after {HANG:?}: {ended:#?}");
+    ended
+}
+
+fn read_all(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read before an error is all there is.
+        let _ = pipe.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// Checks that a process which shall serve a client ends with code 3, and with one line on standard error that has all of these words.
+/// Its input stays open: that it ends is its own decision.
+pub(crate) fn check_unusable(mut command: Command, words: &[&str]) -> String {
+    let described = format!("{command:?}");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary");
+    let input = child.stdin.take();
+    let ended = finish(child);
+    drop(input);
+    assert_eq!(ended.code, Some(UNUSABLE), "{described}: {ended:#?}");
+    assert_eq!(ended.output, "", "standard output belongs to the protocol: {described}");
+    assert_eq!(ended.log.lines().count(), 1, "one line says why: {described}: {ended:#?}");
+    for word in words {
+        assert!(ended.log.contains(word), "{word:?} is not in {:?} of {described}", ended.log);
+    }
+    ended.log
+}
+
+/// Whether a reply says that the call can be repeated: as a tool's error, or as an error of the protocol.
+pub(crate) fn is_retryable(reply: &Value) -> bool {
+    let of_tool = || {
+        let result = reply.get("result").unwrap_or(reply);
+        let text = result["content"][0]["text"].as_str()?;
+        let told: Value = serde_json::from_str(text).ok()?;
+        Some(result["isError"] == true && told["retryable"] == true)
+    };
+    reply["error"]["data"]["retryable"] == true || of_tool() == Some(true)
+}
+
+/// A request for workers by a job of this name.
+pub(crate) fn workers(job: &str, count: u64) -> Value {
+    json!({"job_id": job, "mcp_servers": [], "workers": count})
+}
+
+/// The arguments that name an allocation.
+pub(crate) fn allocation(id: &str) -> Value {
+    json!({"allocation_id": id})
+}
+
+/// What a lease is known by for ever: its id, token, worker ids, endpoints and servers, as `get_allocation` answers.
+pub(crate) fn identity(answer: &Value) -> Value {
+    let workers: Vec<Value> = answer["workers"]
+        .as_array()
+        .expect("workers")
+        .iter()
+        .map(|worker| json!([worker["worker_id"], worker["endpoint"]]))
+        .collect();
+    let servers: Vec<Value> = answer["mcp_servers"]
+        .as_array()
+        .expect("servers")
+        .iter()
+        .map(|server| json!([server["server_name"], server["endpoint"]]))
+        .collect();
+    json!({
+        "allocation_id": answer["allocation_id"], "job_id": answer["job_id"], "fencing_token": answer["fencing_token"],
+        "ttl_seconds": answer["ttl_seconds"], "workers": workers, "servers": servers,
+    })
+}
