@@ -1,0 +1,98 @@
+//! What is counted over all rounds, and what all clients know together.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+/// How many faults are told in full; the others only count.
+const FAULTS_TOLD_MAX: usize = 20;
+
+/// What can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// Something acknowledged is not so any more.
+    Lost,
+    /// Something was granted twice.
+    Doubled,
+    /// A session did not answer in time, or ended.
+    DidNotGoOn,
+    /// An answer that no history explains.
+    Wrong,
+}
+
+/// Shared by all clients of a run.
+#[derive(Default)]
+pub(crate) struct Tally {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    acknowledged: u64,
+    unanswered: u64,
+    faults: BTreeMap<Fault, u64>,
+    told: Vec<String>,
+    /// The allocation of each fencing token ever seen.
+    tokens: BTreeMap<u64, String>,
+}
+
+impl Tally {
+    fn with<T>(&self, run: impl FnOnce(&mut Inner) -> T) -> T {
+        run(&mut self.inner.lock().expect("no panic while counting"))
+    }
+
+    /// A grant, release or renewal was answered.
+    pub(crate) fn acknowledged(&self) {
+        self.with(|inner| inner.acknowledged += 1);
+    }
+
+    /// A call was not answered: what came of it is to be found out.
+    pub(crate) fn unanswered(&self) {
+        self.with(|inner| inner.unanswered += 1);
+    }
+
+    /// Something went wrong.
+    pub(crate) fn fault(&self, fault: Fault, what: impl Into<String>) {
+        self.with(|inner| {
+            *inner.faults.entry(fault).or_default() += 1;
+            if inner.told.len() < FAULTS_TOLD_MAX {
+                inner.told.push(format!("{fault:?}: {}", what.into()));
+            }
+        });
+    }
+
+    /// The largest fencing token seen so far: a request that is sent from now on gets a larger one.
+    pub(crate) fn largest_token(&self) -> u64 {
+        self.with(|inner| inner.tokens.last_key_value().map_or(0, |(token, _)| *token))
+    }
+
+    /// Notes a grant's token, which no other allocation may have and which exceeds all that were seen before it was asked for.
+    pub(crate) fn token(&self, token: u64, floor: u64, allocation: &str) {
+        if token <= floor {
+            self.fault(Fault::Wrong, format!("{allocation} has token {token} although {floor} was given before"));
+        }
+        let before = self.with(|inner| inner.tokens.insert(token, allocation.to_owned()));
+        if let Some(before) = before.filter(|before| before != allocation) {
+            self.fault(Fault::Doubled, format!("token {token} is that of {before} and of {allocation}"));
+        }
+    }
+
+    /// Prints the counts, and fails if there is a fault among them.
+    #[expect(clippy::print_stdout, reason = "the counts are what this is for")]
+    pub(crate) fn conclude(&self, what: &str, rounds: u64, seed: u64) {
+        self.with(|inner| {
+            let count = |fault| inner.faults.get(&fault).copied().unwrap_or(0);
+            println!(
+                "{what}: {rounds} rounds from seed {seed}: acknowledged {}, unanswered {}, lost {}, doubled {}, sessions that did not \
+                 go on {}, wrong answers {}",
+                inner.acknowledged,
+                inner.unanswered,
+                count(Fault::Lost),
+                count(Fault::Doubled),
+                count(Fault::DidNotGoOn),
+                count(Fault::Wrong),
+            );
+            assert!(inner.faults.is_empty(), "CORTEX_CRASH_SEED={seed} repeats it:\n{}", inner.told.join("\n"));
+            assert!(inner.acknowledged > rounds, "hardly anything was acknowledged: {}", inner.acknowledged);
+        });
+    }
+}

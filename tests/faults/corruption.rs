@@ -1,0 +1,167 @@
+//! Damage in the file of the state after a clean end: it is found, and what starts nevertheless has the right books.
+
+use std::fs;
+
+use super::books::{Books, Files, filled};
+use crate::support::durable::{Ending, Home, Mode, UNUSABLE, is_retryable, workers};
+use serde_json::json;
+
+/// The bytes of a page.
+const PAGE_BYTES: usize = 4096;
+
+/// What is done to the bytes of the file, around the text of an event in the middle of it.
+type Damage = fn(&mut Vec<u8>, &std::ops::Range<usize>);
+
+/// Every kind of damage, by name.
+const DAMAGES: [(&str, Damage); 10] = [
+    ("a letter of a job's name", |bytes, text| {
+        let name = find(&bytes[text.clone()], b"late-30").expect("the name") + text.start;
+        bytes[name] ^= 1;
+    }),
+    ("a digit of a number", |bytes, text| {
+        let number = find(&bytes[text.clone()], b"\"fencing_token\":").expect("the token") + text.start + 16;
+        bytes[number] ^= 1;
+    }),
+    ("the first byte of the text", |bytes, text| bytes[text.start] = 0),
+    ("the byte before the text", |bytes, text| bytes[text.start - 1] ^= 1),
+    ("the byte behind the text", |bytes, text| bytes[text.end] ^= 1),
+    ("the head of the page", |bytes, text| {
+        let page = text.start / PAGE_BYTES * PAGE_BYTES;
+        bytes[page..page + 8].fill(0xff);
+    }),
+    ("the page is zeroes", |bytes, text| {
+        let page = text.start / PAGE_BYTES * PAGE_BYTES;
+        bytes[page..page + PAGE_BYTES].fill(0);
+    }),
+    ("the page is another one", |bytes, text| {
+        let page = text.start / PAGE_BYTES * PAGE_BYTES;
+        bytes.copy_within(page - PAGE_BYTES..page, page);
+    }),
+    ("the end is cut off", |bytes, text| bytes.truncate(text.end.next_multiple_of(PAGE_BYTES))),
+    ("the head of the file", |bytes, _| bytes[..16].fill(b' ')),
+];
+
+/// Where the first of these bytes is.
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+/// Where the text of an event in the middle of the file lies.
+fn event_in_the_middle(bytes: &[u8]) -> std::ops::Range<usize> {
+    let name = find(bytes, b"\"job\":\"late-30\"").expect("the event in the file, once it has ended in order");
+    let start =
+        bytes[..name].windows(10).rposition(|window| window == b"{\"version\"").expect("the start of the event");
+    let mut values = serde_json::Deserializer::from_slice(&bytes[start..]).into_iter::<serde_json::Value>();
+    assert!(matches!(values.next(), Some(Ok(_))), "the event is JSON");
+    start..start + values.byte_offset()
+}
+
+#[test]
+fn damage_in_the_middle_is_found_and_never_makes_a_wrong_grant() {
+    let home = Home::new();
+    let books = filled(&home);
+    let files = Files::of(&home);
+    home.told("verify", &[]);
+    let text = event_in_the_middle(&fs::read(home.state()).expect("a file"));
+    for (what, damage) in DAMAGES {
+        files.restore(&home);
+        let mut bytes = fs::read(home.state()).expect("a file");
+        damage(&mut bytes, &text);
+        fs::write(home.state(), bytes).expect("a file");
+        let verified = home.ask("verify", &[]);
+        assert_eq!(verified.code, Some(UNUSABLE), "{what}: {verified:#?}");
+        books.check_or_refused(&home, what);
+    }
+    files.restore(&home);
+    home.told("verify", &[]);
+}
+
+#[test]
+fn damage_without_snapshots_is_never_passed_over() {
+    let home = Home::new();
+    let books = filled(&home);
+    let files = Files::of(&home);
+    let text = event_in_the_middle(&fs::read(home.state()).expect("a file"));
+    for (_, damage) in DAMAGES {
+        files.restore(&home);
+        home.snapshots().iter().for_each(|snapshot| fs::remove_file(snapshot).expect("a file"));
+        let mut bytes = fs::read(home.state()).expect("a file");
+        damage(&mut bytes, &text);
+        fs::write(home.state(), bytes).expect("a file");
+        home.check_unusable(Mode::Never, &[], &[&home.state().display().to_string()]);
+    }
+    files.restore(&home);
+    home.snapshots().iter().for_each(|snapshot| fs::remove_file(snapshot).expect("a file"));
+    // The whole log alone makes the same books.
+    books.check_or_refused(&home, "without snapshots");
+    let mut session = home.session(Mode::Never, &[]);
+    books.check(&mut session);
+}
+
+/// What is done to the write-ahead file that a crash left.
+type AheadDamage = fn(&mut Vec<u8>);
+
+#[test]
+fn a_damaged_write_ahead_file_never_makes_older_books() {
+    let damages: [(&str, AheadDamage); 5] = [
+        ("its head", |bytes| bytes[4] ^= 1),
+        ("its first frame", |bytes| bytes[32 + 24 + 100] ^= 1),
+        ("the middle", |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        }),
+        ("the second half is cut off", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("all is cut off", Vec::clear),
+    ];
+    let home = Home::new();
+    let mut books = Books::default();
+    let mut server = home.server(Mode::Never, &[]);
+    for number in 0..9 {
+        books.hold(&mut server, &format!("early-{number}"), 1);
+    }
+    home.end(server, Ending::Killed);
+    let ahead = home.beside("-wal");
+    let files = Files::of(&home);
+    for (what, damage) in damages {
+        files.restore(&home);
+        let mut bytes = fs::read(&ahead).expect("the write-ahead file of a crash");
+        damage(&mut bytes);
+        fs::write(&ahead, bytes).expect("a file");
+        home.check_unusable(Mode::Never, &[], &["the events between are missing"]);
+        let verified = home.ask("verify", &[]);
+        assert_eq!(verified.code, Some(UNUSABLE), "{what}: {verified:#?}");
+    }
+    files.restore(&home);
+    fs::remove_file(&ahead).expect("a file");
+    home.check_unusable(Mode::Never, &[], &["the events between are missing"]);
+    files.restore(&home);
+    let mut session = home.session(Mode::Never, &[]);
+    books.check(&mut session);
+}
+
+#[test]
+fn a_state_with_two_names_has_no_owner() {
+    let home = Home::new();
+    let books = filled(&home);
+    let other = home.beside("-other");
+    fs::hard_link(home.state(), &other).expect("a link");
+    home.check_unusable(Mode::Never, &[], &["several names"]);
+    fs::remove_file(other).expect("a file");
+    let mut session = home.session(Mode::Never, &[]);
+    books.check(&mut session);
+}
+
+#[test]
+fn a_state_that_is_removed_while_it_is_in_use_grants_nothing_more() {
+    let home = Home::new();
+    let mut server = home.server(Mode::Never, &[]);
+    let mut books = Books::default();
+    books.hold(&mut server, "before", 2);
+    fs::remove_file(home.state()).expect("a file");
+    let id = server.send("tools/call", &json!({"name": "request_resources", "arguments": workers("after", 1)}));
+    // Either the call is told to ask again, or the process is gone before it can be told.
+    let is_granted = server.rest().iter().any(|reply| reply["id"] == id && !is_retryable(reply));
+    assert!(!is_granted, "a grant into a file that nobody finds");
+    assert_eq!(server.end().code(), Some(UNUSABLE));
+    assert!(!home.state().exists(), "nothing is made in its place");
+}

@@ -1,0 +1,228 @@
+//! Snapshots that are damaged, missing, or of another moment than the log.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::books::{Books, Files, filled};
+use crate::support::{
+    HANG,
+    durable::{Ending, Home, MODES, Mode, UNUSABLE, allocation, workers},
+    session::Session,
+    wait_for,
+};
+
+/// How long leases may be granted and released before a snapshot is due.
+const LONG_LIFE_LIMIT: Duration = Duration::from_secs(120);
+
+/// A state with two snapshots, between which leases were granted and released. Gives the books of the older one's moment too.
+fn with_two_snapshots(home: &Home) -> (Books, Files) {
+    let mut books = filled(home);
+    let older = Files::of(home);
+    let mut server = home.server(Mode::Never, &[]);
+    books.pass(&mut server, "between", 20);
+    books.hold(&mut server, "newest", 1);
+    home.end(server, Ending::InOrder);
+    assert_eq!(home.snapshots().len(), 2, "each clean end writes a snapshot, and two are kept");
+    (books, older)
+}
+
+fn change(path: &Path, how: impl Fn(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).expect("a file");
+    how(&mut bytes);
+    fs::write(path, bytes).expect("a file");
+}
+
+/// What is done to the bytes of a snapshot.
+type Damage = fn(&mut Vec<u8>);
+
+/// Ways to damage a snapshot.
+const DAMAGES: [(&str, Damage); 5] = [
+    ("a bit in the middle", |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    }),
+    ("the first byte", |bytes| bytes[0] ^= 0x80),
+    ("the last byte", |bytes| {
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+    }),
+    ("half of it is missing", |bytes| bytes.truncate(bytes.len() / 2)),
+    ("all of it is missing", Vec::clear),
+];
+
+/// Checks that the state still has its books, and that the log says what was wrong.
+fn check_falls_back(home: &Home, books: &Books, what: &str) {
+    let mut session = home.session(Mode::Never, &[]);
+    books.check(&mut session);
+    let log = session.log();
+    assert!(log.to_lowercase().contains("snapshot"), "{what}: the log does not say so: {log:?}");
+    assert_eq!(session.finish().code(), Some(0), "{what}");
+}
+
+#[test]
+fn a_damaged_snapshot_falls_back_and_says_so() {
+    let home = Home::new();
+    let (books, _) = with_two_snapshots(&home);
+    let files = Files::of(&home);
+    let newest = home.snapshots().pop().expect("a snapshot");
+    for (what, damage) in DAMAGES {
+        files.restore(&home);
+        change(&newest, damage);
+        check_falls_back(&home, &books, what);
+        home.told("verify", &[]);
+    }
+}
+
+#[test]
+fn two_damaged_snapshots_never_make_empty_books() {
+    let home = Home::new();
+    let (books, _) = with_two_snapshots(&home);
+    let files = Files::of(&home);
+    for (what, damage) in DAMAGES {
+        files.restore(&home);
+        home.snapshots().iter().for_each(|snapshot| change(snapshot, damage));
+        let log = books.check_or_refused(&home, what);
+        assert!(log.to_lowercase().contains("snapshot"), "{what}: the log does not say so: {log:?}");
+    }
+}
+
+#[test]
+fn a_snapshot_under_the_name_of_another_is_not_taken_for_it() {
+    let home = Home::new();
+    let (books, _) = with_two_snapshots(&home);
+    let [older, newest] = home.snapshots().try_into().expect("two snapshots");
+    fs::copy(older, newest).expect("a copy");
+    books.check_or_refused(&home, "the older one under the newer one's name");
+}
+
+#[test]
+fn snapshots_without_their_log_are_no_state() {
+    let home = Home::new();
+    let (books, _) = with_two_snapshots(&home);
+    let files = Files::of(&home);
+    for path in [home.state().to_owned(), home.beside("-wal"), home.beside("-shm")] {
+        if path.exists() {
+            fs::remove_file(path).expect("a file");
+        }
+    }
+    for mode in MODES {
+        home.check_unusable(mode, &[], &[&home.state().display().to_string(), "snapshot"]);
+        assert!(!home.state().exists(), "nothing is made in its place");
+    }
+    assert_eq!(home.snapshots().len(), 2, "they are left as they are");
+    files.restore(&home);
+    let mut session = home.session(Mode::Never, &[]);
+    books.check(&mut session);
+}
+
+#[test]
+fn a_log_older_than_its_snapshots_never_makes_older_books() {
+    let home = Home::new();
+    let older = {
+        filled(&home);
+        fs::read(home.state()).expect("a file")
+    };
+    let mut server = home.server(Mode::Never, &[]);
+    let mut books = Books::default();
+    let held = server.answer("list_allocations", &serde_json::json!({"state": "active"}));
+    for entry in held["allocations"].as_array().expect("a list") {
+        server.answer("release_resources", &serde_json::json!({"allocation_id": entry["allocation_id"]}));
+    }
+    books.hold(&mut server, "newest", 4);
+    home.end(server, Ending::InOrder);
+    fs::write(home.state(), older).expect("a file");
+    let log = books.check_or_refused(&home, "an older log");
+    assert!(log.to_lowercase().contains("snapshot"), "the log does not say so: {log:?}");
+}
+
+#[test]
+fn an_older_copy_of_everything_is_a_state_again() {
+    let home = Home::new();
+    let books = filled(&home);
+    let older = Files::of(&home);
+    let mut server = home.server(Mode::Never, &[]);
+    Books::default().hold(&mut server, "after", 4);
+    home.end(server, Ending::InOrder);
+    older.restore(&home);
+    let mut session = home.session(Mode::Never, &[]);
+    books.check(&mut session);
+}
+
+#[test]
+fn events_that_are_gone_are_in_the_snapshots_or_nothing_starts() {
+    let home = Home::new();
+    let mut books = filled(&home);
+    let all = home.events(&[]).len();
+    for round in 0..3 {
+        let mut server = home.server(Mode::Never, &["--keep-events", "0"]);
+        books.pass(&mut server, &format!("round-{round}"), 5);
+        home.end(server, Ending::InOrder);
+    }
+    let kept = home.events(&[]);
+    assert!(kept.len() < all, "{} events are kept although none has to be", kept.len());
+    home.told("verify", &[]);
+    let mut session = home.session(Mode::Never, &["--keep-events", "0"]);
+    books.check(&mut session);
+    assert_eq!(session.finish().code(), Some(0));
+
+    let files = Files::of(&home);
+    let newest = home.snapshots().pop().expect("a snapshot");
+    change(&newest, DAMAGES[0].1);
+    check_falls_back(&home, &books, "the newest one, without the events before the older one");
+
+    files.restore(&home);
+    home.snapshots().iter().for_each(|snapshot| change(snapshot, DAMAGES[0].1));
+    let mut session = Session::start(home.serving(Mode::Never, &[]));
+    assert!(session.greet(HANG).is_err(), "the books cannot be known any more");
+    assert_eq!(session.finish().code(), Some(UNUSABLE));
+    assert_eq!(home.ask("verify", &[]).code, Some(UNUSABLE));
+}
+
+/// Leases and gives back the four workers that are free, all at once, so often: each time sixteen events.
+fn churn(session: &mut Session, times: usize) {
+    let answers = |session: &mut Session, count: usize| -> Vec<Value> {
+        (0..count).map(|_| session.receive(HANG).expect("a reply").reply.answer().expect("an answer")).collect()
+    };
+    for _ in 0..times {
+        for number in 0..4 {
+            session.send("request_resources", &workers(&format!("churn-{number}"), 1));
+        }
+        for granted in answers(session, 4) {
+            session.send("release_resources", &allocation(granted["allocation_id"].as_str().expect("an id")));
+        }
+        answers(session, 4).iter().for_each(|released| assert_eq!(released["status"], "released", "{released}"));
+    }
+}
+
+#[test]
+fn a_long_life_writes_a_snapshot_and_tidies_up_behind_the_one_before() {
+    let home = Home::new();
+    let books = filled(&home);
+    let options = ["--durability", "normal", "--keep-events", "0", "--history-count", "100"];
+    let mut session = home.session(Mode::Never, &options);
+    let begun = Instant::now();
+    while home.snapshots().len() < 2 {
+        assert!(begun.elapsed() < LONG_LIFE_LIMIT, "no snapshot is written while it lives");
+        churn(&mut session, 200);
+    }
+    wait_for("the events before the older snapshot to go", || {
+        (home.events(&[]).first()?["sequence"].as_u64() > Some(1)).then_some(())
+    });
+    home.told("verify", &[]);
+    churn(&mut session, 1);
+    drop(session);
+
+    let mut session = home.session(Mode::Never, &options);
+    books.check(&mut session);
+    drop(session);
+
+    let newest = home.snapshots().pop().expect("a snapshot");
+    change(&newest, DAMAGES[0].1);
+    let verified = home.ask("verify", &[]);
+    assert_eq!(verified.code, Some(UNUSABLE), "{verified:#?}");
+    assert!(verified.output.contains(&newest.display().to_string()), "{verified:#?}");
+    check_falls_back(&home, &books, "the one of the long life");
+}
