@@ -235,7 +235,8 @@ impl Run {
         *self.faults.plan() = crate::faulty::Plan::default();
         // What a crash swallowed may be the note of the outage; without one it is made until it is committed.
         match outage_since {
-            Some(_) if has_crashed => self.known.perhaps_spared(self.now, GRACE),
+            // Of a batch whose outcome is unknown, the note may have been made, and is not made again later then.
+            Some(_) if has_crashed || was_met => self.known.perhaps_spared(self.now, GRACE),
             Some(since) => self.known.spared(since, self.now, GRACE),
             None => {}
         }
