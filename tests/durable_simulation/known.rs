@@ -135,6 +135,8 @@ impl Known {
     /// After an outage what had not run out is spared for the grace, unless it was spared before.
     pub(crate) fn spared(&mut self, since: Timestamp, now: Timestamp, grace: Millis) {
         if self.spared_until >= now.after(grace) {
+            // Unless that was only perhaps so: then it is noted now.
+            self.perhaps_spared(now, grace);
             return;
         }
         let behind = self.spared_until;
