@@ -49,9 +49,7 @@ pub const SNAPSHOT_EVENTS_MIN: u64 = 100_000;
 /// The file beside a state whose lock says who owns it.
 #[must_use]
 pub fn lock_path(state: &Path) -> PathBuf {
-    let mut name = state.as_os_str().to_owned();
-    name.push(".lock");
-    PathBuf::from(name)
+    snapshots::beside(state, ".lock")
 }
 
 /// The journal in an SQLite file.

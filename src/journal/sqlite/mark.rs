@@ -82,9 +82,7 @@ pub(super) fn read(state: &Path) -> Option<Mark> {
 
 /// The file of the mark of a state.
 pub(super) fn mark_path(state: &Path) -> PathBuf {
-    let mut name = state.as_os_str().to_owned();
-    name.push(".mark");
-    PathBuf::from(name)
+    snapshots::beside(state, ".mark")
 }
 
 /// Which start of the machine this is; empty where the system does not tell.

@@ -64,9 +64,7 @@ const TO_WRITE: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::S
 /// Makes a state without events. It gets its name only once all of it is on the disk, so that an empty file of that name
 /// is never one that a crash left half made.
 fn create(path: &Path) -> Result<(), JournalError> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".new");
-    let unfinished = Path::new(&unfinished);
+    let unfinished = &snapshots::beside(path, ".new");
     let failed = |source| JournalError::System { path: path.to_owned(), doing: "made", source };
     match std::fs::remove_file(unfinished) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
@@ -198,9 +196,7 @@ pub(super) fn check_file(path: &Path) -> Result<bool, JournalError> {
 /// Something that a state left beside it: a snapshot, or the write-ahead file of a crash, which holds commits that the
 /// database would take for those of a new file of that name.
 fn trace_of(path: &Path) -> Result<Option<PathBuf>, JournalError> {
-    let mut ahead = path.as_os_str().to_owned();
-    ahead.push("-wal");
-    let ahead = PathBuf::from(ahead);
+    let ahead = snapshots::beside(path, snapshots::AHEAD);
     if std::fs::metadata(&ahead).is_ok_and(|metadata| metadata.len() > 0) {
         return Ok(Some(ahead));
     }

@@ -194,9 +194,7 @@ fn prefix(state: &Path) -> OsString {
 /// Brings the log to the disk, whose commits may be with the system only: no snapshot goes further than its log, even
 /// after a power cut.
 fn sync_log(state: &Path) -> io::Result<()> {
-    let mut ahead = state.as_os_str().to_owned();
-    ahead.push("-wal");
-    match File::open(ahead) {
+    match File::open(beside(state, AHEAD)) {
         Ok(file) => file.sync_all(),
         // All of it is in the database already, which was brought to the disk with it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -223,6 +221,16 @@ pub(super) fn open_private(path: &Path) -> io::Result<File> {
 /// Lets the name of a file last. Where a folder cannot be opened, the system does that by itself.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder_of(path)).map_or(Ok(()), |folder| folder.sync_all())
+}
+
+/// What the name of SQLite's write-ahead file adds to that of the state.
+pub(super) const AHEAD: &str = "-wal";
+
+/// The file whose name is that of the state and this.
+pub(super) fn beside(state: &Path, suffix: &str) -> PathBuf {
+    let mut name = state.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 pub(super) fn folder_of(path: &Path) -> PathBuf {
