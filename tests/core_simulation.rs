@@ -7,6 +7,8 @@
 mod draws;
 #[path = "core_simulation/model.rs"]
 mod model;
+#[path = "support/seeds.rs"]
+mod seeds;
 
 use cortex_resource_manager::core::{
     AllocationId, Cluster, Command, Denied, Event, FencingToken, Filter, Millis, Outcome, Recorded, Shortage, State,
@@ -15,10 +17,9 @@ use cortex_resource_manager::core::{
 use draws::Shape;
 use fastrand::Rng;
 use model::Model;
-use std::collections::BTreeMap;
+use seeds::{Plan, Seen};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// How many commands `cargo test` runs.
 const STEPS: u64 = 1_000_000;
@@ -28,9 +29,6 @@ const SEED: u64 = 20_260_101;
 const REPLAY_STEPS: u64 = 64;
 /// Every so many steps all lists are compared.
 const LIST_STEPS: u64 = 8;
-
-/// How often each situation was met.
-type Seen = BTreeMap<&'static str, u64>;
 
 /// What a simulation has to meet to be worth its time.
 const SITUATIONS: [&str; 21] = [
@@ -90,37 +88,8 @@ fn situation(outcome: &Result<Outcome, Denied>) -> &'static str {
 
 #[test]
 fn the_lease_machine_does_what_the_naive_reference_does() {
-    let seed = setting("CORTEX_SIM_SEED", SEED);
-    let steps = setting("CORTEX_SIM_STEPS", STEPS);
-    let (next_run, begun) = (AtomicU64::new(0), AtomicU64::new(0));
-    let seen = Mutex::new(Seen::new());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while begun.load(Ordering::Relaxed) < steps {
-                    let run_seed = seed.wrapping_add(next_run.fetch_add(1, Ordering::Relaxed));
-                    let wanted = Shape::draw(&mut Rng::with_seed(run_seed)).steps;
-                    let before = begun.fetch_add(wanted, Ordering::Relaxed);
-                    let seen_here = run(run_seed, wanted.min(steps.saturating_sub(before)));
-                    let mut seen = seen.lock().expect("no other run has failed");
-                    for (what, times) in seen_here {
-                        *seen.entry(what).or_default() += times;
-                    }
-                }
-            });
-        }
-    });
-    if steps >= STEPS {
-        let seen = seen.into_inner().expect("no run has failed");
-        let rare: Vec<_> = SITUATIONS.iter().filter(|what| seen.get(**what).is_none_or(|times| *times < 100)).collect();
-        assert!(rare.is_empty(), "these were hardly met, so hardly tested: {rare:?} of {seen:?}");
-    }
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    let Ok(text) = std::env::var(name) else { return default };
-    text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}: give a whole number"))
+    let plan = Plan { seed: SEED, steps: STEPS, situations: &SITUATIONS, times_min: 100 };
+    plan.run(|seed| Shape::draw(&mut Rng::with_seed(seed)).steps, run);
 }
 
 /// Runs one seed. A failure ends with the command that repeats it.

@@ -12,11 +12,12 @@ mod faulty;
 mod known;
 #[path = "durable_simulation/run.rs"]
 mod run;
+#[path = "support/seeds.rs"]
+mod seeds;
 
-use std::collections::BTreeMap;
+use seeds::Plan;
+pub(crate) use seeds::Seen;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many steps `cargo test` runs; several calls are made at once in each.
 const STEPS: u64 = 6_000;
@@ -46,41 +47,10 @@ const SITUATIONS: [&str; 17] = [
     "retried and granted before",
 ];
 
-/// How often each situation was met.
-pub(crate) type Seen = BTreeMap<&'static str, u64>;
-
 #[test]
 fn nothing_acknowledged_is_lost() {
-    let seed = setting("CORTEX_SIM_SEED", SEED);
-    let steps = setting("CORTEX_SIM_STEPS", STEPS);
-    let (next_run, begun) = (AtomicU64::new(0), AtomicU64::new(0));
-    let seen = Mutex::new(Seen::new());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while begun.load(Ordering::Relaxed) < steps {
-                    let run_seed = seed.wrapping_add(next_run.fetch_add(1, Ordering::Relaxed));
-                    let before = begun.fetch_add(RUN_STEPS, Ordering::Relaxed);
-                    let seen_here = run_seeded(run_seed, RUN_STEPS.min(steps.saturating_sub(before)));
-                    let mut seen = seen.lock().expect("no other run has failed");
-                    for (what, times) in seen_here {
-                        *seen.entry(what).or_default() += times;
-                    }
-                }
-            });
-        }
-    });
-    if steps >= STEPS {
-        let seen = seen.into_inner().expect("no run has failed");
-        let rare: Vec<_> = SITUATIONS.iter().filter(|what| seen.get(**what).is_none_or(|times| *times < 5)).collect();
-        assert!(rare.is_empty(), "these were hardly met, so hardly tested: {rare:?} of {seen:?}");
-    }
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    let Ok(text) = std::env::var(name) else { return default };
-    text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}: give a whole number"))
+    let plan = Plan { seed: SEED, steps: STEPS, situations: &SITUATIONS, times_min: 5 };
+    plan.run(|_| RUN_STEPS, run_seeded);
 }
 
 /// Runs one seed. A failure ends with the command that repeats it.
