@@ -114,6 +114,7 @@ fn runtime() -> tokio::runtime::Runtime {
 struct Noting {
     journal: SqliteJournal,
     batches: Arc<Mutex<Vec<usize>>>,
+    batch: usize,
 }
 
 impl Journal for Noting {
@@ -123,9 +124,14 @@ impl Journal for Noting {
         self.journal.load().await
     }
 
-    async fn commit(&mut self, entries: &mut Vec<Entry>) -> Result<(), JournalError> {
-        self.batches.lock().unwrap_or_else(PoisonError::into_inner).push(entries.len());
-        self.journal.commit(entries).await
+    fn append(&mut self, entries: &mut Vec<Entry>) {
+        self.batch += entries.len();
+        self.journal.append(entries);
+    }
+
+    async fn commit(&mut self) -> Result<(), JournalError> {
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.batch));
+        self.journal.commit().await
     }
 
     async fn close(self, books: Cluster, within: Duration) {
@@ -147,7 +153,7 @@ fn pairs_once(synchronous: Synchronous, callers: u64) -> (f64, f64) {
     let folder = folder();
     let path = folder.path().join("state.db");
     let batches = Arc::new(Mutex::new(Vec::new()));
-    let journal = Noting { journal: open(&path, synchronous), batches: Arc::clone(&batches) };
+    let journal = Noting { journal: open(&path, synchronous), batches: Arc::clone(&batches), batch: 0 };
     let (pairs, elapsed) = runtime().block_on(async {
         let (engine, handle) =
             Engine::start(engine_options(), journal, EngineClock::system()).await.expect("a new state");
@@ -275,7 +281,8 @@ impl Writing {
     }
 
     fn commit(&mut self) {
-        self.runtime.block_on(self.journal.commit(&mut self.entries)).expect("a commit");
+        self.journal.append(&mut self.entries);
+        self.runtime.block_on(self.journal.commit()).expect("a commit");
     }
 
     /// Closes the journal without a snapshot and says how many events there are.

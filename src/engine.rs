@@ -4,6 +4,7 @@
 //! them together; nobody hears of anything that is not committed. Whoever wants something of the books holds an
 //! [`EngineHandle`]. The engine ends when the last handle is gone.
 
+mod batch;
 pub mod clock;
 mod handle;
 mod message;
@@ -20,15 +21,16 @@ use crate::core::{
     NodeId, Outcome, Recorded, Release, Request, Resources, Shortage, Timestamp, WorkerSize,
 };
 use crate::journal::{Entry, Journal, JournalError};
+use batch::Batch;
 use clock::EngineClock;
 use message::Message;
 use refusals::Refusals;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 
 /// How many messages may wait for the engine; whoever sends one more waits.
 const MESSAGES_WAITING_MAX: usize = 1_024;
@@ -45,12 +47,6 @@ const REPEATED_MAX: usize = 65_536;
 
 /// How many changes a slow listener may lag behind before it is told only that it missed some.
 const CHANGES_WAITING_MAX: usize = 256;
-
-/// How often loading the books again is tried after a batch could not be committed.
-const RELOADS_MAX: u32 = 60;
-
-/// How long it is waited between two such tries. In all it is over a minute: a stranger may hold the file for that long.
-const RELOAD_WAIT: Duration = Duration::from_millis(500);
 
 /// The engine. [`Engine::run`] is its life.
 pub struct Engine<J> {
@@ -72,18 +68,12 @@ pub struct Engine<J> {
     repeated: VecDeque<AllocationId>,
     messages: mpsc::Receiver<Message>,
     changes: broadcast::Sender<Arc<Change>>,
-    /// Events that are applied and not yet committed.
-    uncommitted: Vec<Entry>,
-    /// Grants among them that no repeat could ask for again, since they have no request id.
-    unrepeatable: Vec<AllocationId>,
+    /// What is decided and not yet committed.
+    batch: Batch,
     /// Leases that nobody was told of, and nobody can ask for: they are given back.
     orphans: Vec<AllocationId>,
     /// The last moment before an outage of which it is not committed yet that there was one.
     outage_since: Option<Timestamp>,
-    /// What the batch that is being committed changed, if anybody listens.
-    change: Option<Change>,
-    /// Answers that go out once they are.
-    answers: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 impl<J: Journal> Engine<J> {
@@ -165,70 +155,10 @@ impl<J: Journal> Engine<J> {
             let job = if J::IS_LASTING { self.job_of(&event) } else { None };
             let recorded = Recorded { at: now, event };
             self.cluster.apply(&recorded);
-            self.uncommitted.push(Entry { recorded, job });
+            self.note(Entry { recorded, job });
         }
+        self.hand_over();
         Ok(outcome)
-    }
-
-    /// Makes a batch lasting, and then known. Without events there is nothing to wait for.
-    async fn commit(&mut self) -> Result<(), JournalError> {
-        let listened = self.changes.receiver_count() > 0;
-        self.change = if listened { change_of(&self.uncommitted) } else { None };
-        if !self.uncommitted.is_empty() {
-            self.journal.commit(&mut self.uncommitted).await?;
-        }
-        self.unrepeatable.clear();
-        self.orphans.clear();
-        self.outage_since = None;
-        self.refusals.settle();
-        for answer in self.answers.drain(..) {
-            answer();
-        }
-        self.tell_change();
-        Ok(())
-    }
-
-    fn tell_change(&mut self) {
-        if let Some(change) = self.change.take() {
-            // Without a listener there is nobody to miss it.
-            let _ = self.changes.send(Arc::new(change));
-        }
-    }
-
-    /// After a batch that could not be committed, or of which that is not known: nobody is told what it led to, and the
-    /// books are what the journal has.
-    async fn start_over(&mut self, error: JournalError) -> Result<(), JournalError> {
-        tracing::error!(
-            error = chain_of(&error),
-            callers = self.answers.len(),
-            "a batch was not committed: its callers are to ask again, and the books are loaded anew"
-        );
-        // Dropped unanswered, they tell their callers so.
-        self.answers.clear();
-        self.uncommitted.clear();
-        // They stand behind grants that may not be there any more.
-        self.refusals.take_back();
-        let mut tries = 1;
-        let recovered = loop {
-            match self.journal.load().await {
-                Ok(recovered) => break recovered,
-                Err(error) if tries < RELOADS_MAX && error.may_pass() => {
-                    tracing::error!(error = chain_of(&error), tries, "the books could not be loaded: trying again");
-                    tries += 1;
-                    tokio::time::sleep(RELOAD_WAIT).await;
-                    // Those who ask meanwhile are told to ask again, rather than to wait: dropped, they hear of it.
-                    while self.messages.try_recv().is_ok() {}
-                }
-                Err(error) => return Err(error),
-            }
-        };
-        self.cluster = recovered.books;
-        // Those of an earlier batch are still there: giving them back was not committed either.
-        self.orphans.append(&mut self.unrepeatable);
-        self.orphans.retain(|grant| self.cluster.contains(*grant));
-        // It may have happened after all: whoever listens looks again.
-        self.tell_change();
-        Ok(())
     }
 
     /// The job that an event concerns, if it concerns one.
@@ -247,11 +177,6 @@ impl<J: Journal> Engine<J> {
         }
     }
 
-    fn answer<T: Send + 'static>(&mut self, reply: oneshot::Sender<T>, answer: T) {
-        // A caller that has gone does not want the answer.
-        self.answers.push(Box::new(move || drop(reply.send(answer))));
-    }
-
     fn take(&mut self, now: Timestamp, message: Message) {
         match message {
             Message::Request { request, ticket, reply } => {
@@ -261,7 +186,7 @@ impl<J: Journal> Engine<J> {
                     let reservation = &view.allocation.reservation;
                     ticket.note(reservation.allocation);
                     if reservation.request_id.is_none() {
-                        self.unrepeatable.push(reservation.allocation);
+                        self.note_unwanted(reservation.allocation);
                     }
                 }
                 self.answer(reply, answer);
@@ -271,8 +196,7 @@ impl<J: Journal> Engine<J> {
                 self.answer(reply, answer);
             }
             Message::CallOff { ticket } => {
-                // A grant that a repeat of the request was answered with is that caller's.
-                if let Some(allocation) = ticket.granted().filter(|allocation| !self.repeated.contains(allocation)) {
+                if let Some(allocation) = self.called_off(&ticket) {
                     // What has ended meanwhile needs no rolling back.
                     let _ = self.release(now, allocation, EndReason::Cancelled);
                 }
@@ -320,6 +244,11 @@ impl<J: Journal> Engine<J> {
                 self.answer(reply, answer);
             }
         }
+    }
+
+    /// The grant that nobody wants any more. One that a repeat of the request was answered with is that caller's.
+    fn called_off(&self, ticket: &Ticket) -> Option<AllocationId> {
+        ticket.granted().filter(|allocation| !self.repeated.contains(allocation))
     }
 
     fn view(&self, now: Timestamp, allocation: AllocationId) -> Result<AllocationView, EngineError> {
@@ -469,37 +398,6 @@ fn log_end(release: &Release) {
         duration_seconds = duration.as_seconds(),
         "{message}"
     );
-}
-
-/// An error with what caused it, in one line.
-fn chain_of(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |chain, cause| format!("{chain}: {cause}"))
-}
-
-/// Which things that clients watch these events changed.
-fn change_of(entries: &[Entry]) -> Option<Change> {
-    let mut change = Change { capacity: false, allocations: BTreeSet::new() };
-    for entry in entries {
-        match &entry.recorded.event {
-            Event::CapacitySet { .. } => change.capacity = true,
-            Event::Reserved { reservation } => {
-                change.capacity = true;
-                change.allocations.insert(reservation.allocation);
-            }
-            Event::Activated { allocation }
-            | Event::Renewed { allocation, .. }
-            | Event::Releasing { allocation, .. } => {
-                change.allocations.insert(*allocation);
-            }
-            Event::ActivationFailed { allocation, .. } | Event::Released { allocation } => {
-                change.capacity = true;
-                change.allocations.insert(*allocation);
-            }
-            Event::LimitsSet { .. } | Event::OutageNoted { .. } | Event::HistoryTrimmed { .. } => {}
-        }
-    }
-    (change.capacity || !change.allocations.is_empty()).then_some(change)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The journal: where the engine's events go, and where its books come from at the start.
 //!
-//! The engine decides a batch, hands its events to [`Journal::commit`], and answers only once that has returned: nobody
-//! hears of what a crash could lose. There is no undo. Where a commit fails, or its outcome is unknown, the engine loads
+//! The engine decides a batch, hands its events over by [`Journal::append`] while it still does, and answers only once
+//! [`Journal::commit`] has returned: nobody hears of what a crash could lose. There is no undo. Where a commit fails, or its outcome is unknown, the engine loads
 //! the books again: what the journal has is true.
 //!
 //! Two kinds: [`Nowhere`] keeps nothing, [`SqliteJournal`] keeps all in a file.
@@ -52,12 +52,17 @@ pub trait Journal: Send + 'static {
     /// [`JournalError`], if they cannot be had; then nothing has changed.
     fn load(&mut self) -> impl Future<Output = Result<Recovered, JournalError>> + Send;
 
-    /// Makes these events lasting, all or none, and empties the list.
+    /// Takes events of the batch that is being decided, in their order, and empties the list. They may be written at once, but
+    /// last only once they are committed: the next [`Journal::load`] forgets those that are not. What goes wrong is told by
+    /// the commit.
+    fn append(&mut self, entries: &mut Vec<Entry>);
+
+    /// Makes what was appended since the last commit lasting, all or none.
     ///
     /// # Errors
-    /// [`JournalError`], if that failed or its outcome is unknown. Nothing may be committed then before the next
+    /// [`JournalError`], if that failed or its outcome is unknown. Nothing more is committed then before the next
     /// [`Journal::load`].
-    fn commit(&mut self, entries: &mut Vec<Entry>) -> impl Future<Output = Result<(), JournalError>> + Send;
+    fn commit(&mut self) -> impl Future<Output = Result<(), JournalError>> + Send;
 
     /// Ends in order, with the books as committed, in no more than this time: what would make the next start faster is
     /// left out if there is none for it.

@@ -1,5 +1,6 @@
 //! The start of the engine: the books as the journal has them, brought in line with what this start was told.
 
+use super::batch::Batch;
 use super::clock::EngineClock;
 use super::message::EngineError;
 use super::refusals::Refusals;
@@ -141,12 +142,9 @@ impl<J: Journal> Engine<J> {
             repeated: VecDeque::new(),
             messages,
             changes,
-            uncommitted: Vec::new(),
-            unrepeatable: Vec::new(),
+            batch: Batch::default(),
             orphans: Vec::new(),
             outage_since: None,
-            change: None,
-            answers: Vec::new(),
         };
         let now = engine.clock.read().now;
         let held = engine.cluster.capacity(now).total;

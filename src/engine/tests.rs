@@ -11,6 +11,7 @@ use crate::core::{
 use crate::journal::Nowhere;
 use futures_util::FutureExt;
 use message::{Grant, Listing, Ticket};
+use std::collections::BTreeSet;
 
 fn options(capacity: Resources) -> EngineOptions {
     EngineOptions {

@@ -6,12 +6,14 @@
 //!
 //! SQLite blocks, so it has a thread of its own; the engine's thread serves its clients meanwhile.
 
+mod encoded;
 mod mark;
 mod recovery;
 mod rows;
 mod schema;
 mod snapshot_file;
 mod snapshots;
+mod snapshotter;
 mod writer;
 
 pub use recovery::{Recovery, check_end, recover};
@@ -23,6 +25,7 @@ pub use snapshots::{UnusableSnapshot, find_snapshots};
 use super::{Entry, Journal, JournalError, Recovered};
 use crate::core::Cluster;
 use crate::lock::{OwnerLock, OwnerRecord};
+use encoded::EncodedRows;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
@@ -100,15 +103,13 @@ impl Journal for SqliteJournal {
         self.ask(Order::Load).await?
     }
 
-    async fn commit(&mut self, entries: &mut Vec<Entry>) -> Result<(), JournalError> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let batch = std::mem::take(entries);
-        // The room of a batch is used again by the next.
-        *entries = self.ask(|reply| Order::Commit(batch, reply)).await??;
-        entries.clear();
-        Ok(())
+    fn append(&mut self, entries: &mut Vec<Entry>) {
+        // A thread that has ended is noticed by the commit.
+        let _ = self.orders.send(Order::Append(EncodedRows::of(entries.drain(..))));
+    }
+
+    async fn commit(&mut self) -> Result<(), JournalError> {
+        self.ask(Order::Commit).await?
     }
 
     async fn close(self, books: Cluster, within: Duration) {

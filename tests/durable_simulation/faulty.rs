@@ -65,18 +65,22 @@ impl<J: Journal + Sync> Journal for Faulty<J> {
         self.inner.load().await
     }
 
-    async fn commit(&mut self, entries: &mut Vec<Entry>) -> Result<(), JournalError> {
+    fn append(&mut self, entries: &mut Vec<Entry>) {
+        self.inner.append(entries);
+    }
+
+    async fn commit(&mut self) -> Result<(), JournalError> {
         let fault = self.faults.plan().commit.take();
         match fault {
-            None => self.inner.commit(entries).await,
+            None => self.inner.commit().await,
             Some(Fault::FailBefore) => Err(injected("written")),
             Some(Fault::FailAfter) => {
-                self.inner.commit(entries).await?;
+                self.inner.commit().await?;
                 Err(injected("written"))
             }
             Some(Fault::CrashBefore) => self.faults.never().await,
             Some(Fault::CrashAfter) => {
-                self.inner.commit(entries).await?;
+                self.inner.commit().await?;
                 self.faults.never().await
             }
         }

@@ -165,7 +165,8 @@ async fn a_stranger_who_writes_meanwhile_is_met_by_an_error_and_believed() {
 
     for attempt in 0..2 {
         let mut ours = history.small_events(2).into_iter().map(crate::history::entry).collect();
-        let error = journal.commit(&mut ours).await.expect_err("the place is taken");
+        journal.append(&mut ours);
+        let error = journal.commit().await.expect_err("the place is taken");
         assert!(error.may_pass(), "attempt {attempt}: {error:?}");
     }
     let loaded = journal.load().await.expect("a good state").books;

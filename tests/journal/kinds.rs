@@ -25,8 +25,9 @@ async fn check_kind<J: Journal>(seed: u64, open: impl Fn() -> J) {
     let Recovered { books, last_at } = journal.load().await.expect("a new journal");
     assert_same(&books, &Cluster::default(), "a new journal");
     assert_eq!(last_at, None);
-    let mut nothing = Vec::new();
-    journal.commit(&mut nothing).await.expect("nothing to commit");
+    journal.commit().await.expect("nothing to commit");
+    journal.append(&mut Vec::new());
+    journal.commit().await.expect("nothing to commit");
     assert_same(&journal.load().await.expect("still new").books, &Cluster::default(), "after an empty commit");
 
     for life in 0..5 {
@@ -34,10 +35,17 @@ async fn check_kind<J: Journal>(seed: u64, open: impl Fn() -> J) {
         let mut size = 1;
         while size <= 256 {
             let mut entries: Vec<_> = history.events(size).into_iter().map(entry).collect();
-            journal.commit(&mut entries).await.expect("a journal that can be written to");
-            assert!(entries.is_empty());
+            // In several parts, as they come while the engine decides.
+            let mut rest = entries.split_off(size / 3);
+            journal.append(&mut entries);
+            journal.append(&mut rest);
+            assert!(entries.is_empty() && rest.is_empty());
+            journal.commit().await.expect("a journal that can be written to");
             size += 1 + size / 2;
         }
+        // What is not committed is forgotten.
+        journal.append(&mut History::new(seed).small_events(4).into_iter().map(entry).collect());
+        check_loaded(&mut journal, &history, &format!("life {life}, with a batch that was not committed")).await;
         // What leads to no event moves time on, too: the last event is one of now.
         commit(&mut journal, &history.small_events(1)).await;
         check_loaded(&mut journal, &history, &format!("life {life}, again in the same life")).await;

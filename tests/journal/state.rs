@@ -113,8 +113,9 @@ impl State {
 pub(crate) async fn commit(journal: &mut impl Journal, events: &[Recorded]) {
     for batch in events.chunks(256) {
         let mut entries = batch.iter().cloned().map(entry).collect();
-        journal.commit(&mut entries).await.expect("a journal that can be written to");
+        journal.append(&mut entries);
         assert!(entries.is_empty());
+        journal.commit().await.expect("a journal that can be written to");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::{Timestamp, check};
+use crate::engine::batch::RELOADS_MAX;
 use crate::engine::start::StartError;
 use crate::journal::Recovered;
 use std::sync::{Mutex, MutexGuard};
@@ -22,6 +23,8 @@ struct Memory(Arc<Mutex<Kept>>);
 #[derive(Default)]
 struct Kept {
     log: Vec<Recorded>,
+    /// What is appended and not committed.
+    appended: Vec<Recorded>,
     faults: VecDeque<Option<Fault>>,
     failing_loads: u32,
     /// The books that the last close was handed.
@@ -66,14 +69,19 @@ impl Journal for Memory {
             self.kept().failing_loads -= 1;
             return Err(injected());
         }
+        self.kept().appended.clear();
         let last_at = self.kept().log.last().map(|recorded| recorded.at);
         Ok(Recovered { books: self.books(), last_at })
     }
 
-    async fn commit(&mut self, entries: &mut Vec<Entry>) -> Result<(), JournalError> {
+    fn append(&mut self, entries: &mut Vec<Entry>) {
+        self.kept().appended.extend(entries.drain(..).map(|entry| entry.recorded));
+    }
+
+    async fn commit(&mut self) -> Result<(), JournalError> {
         let mut kept = self.kept();
         let fault = kept.faults.pop_front().flatten();
-        let events = std::mem::take(entries).into_iter().map(|entry| entry.recorded);
+        let events = std::mem::take(&mut kept.appended);
         if fault != Some(Fault::Before) {
             kept.log.extend(events);
         }

@@ -1,15 +1,17 @@
 //! The journal's thread: it alone writes to the log, one batch at a time.
 
-use super::super::{Entry, JournalError, Recovered};
+use super::super::{JournalError, Recovered};
+use super::encoded::{EncodedRow, EncodedRows};
 use super::mark::MarkFile;
-use super::recovery::{Recovery, recover, recover_aside};
+use super::recovery::{Recovery, recover};
 use super::rows;
 use super::schema::{self, open_to_write};
 use super::snapshot_file::Anchor;
+use super::snapshotter::{Snapshotted, write_snapshot};
 use super::{SqliteOptions, snapshots};
 use crate::core::{Cluster, Filter};
 use crate::lock::OwnerLock;
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, params};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,22 +29,14 @@ const NO_MARK: &str = "the mark beside the log could not be written: a damaged e
 /// What the thread is asked to do.
 pub(super) enum Order {
     Load(oneshot::Sender<Result<Recovered, JournalError>>),
-    Commit(Vec<Entry>, oneshot::Sender<Result<Vec<Entry>, JournalError>>),
+    /// More rows of the batch that is being decided.
+    Append(Result<EncodedRows, serde_json::Error>),
+    Commit(oneshot::Sender<Result<(), JournalError>>),
     /// From the thread that writes snapshots.
     Snapshotted(Result<Snapshotted, String>),
     Close(Box<Closing>, oneshot::Sender<()>),
     /// Nobody wants anything any more.
     End,
-}
-
-/// A snapshot that was written.
-pub(super) struct Snapshotted {
-    /// The last event in it.
-    sequence: u64,
-    /// The last event in the snapshot that it was made from, which was kept; 0 if there was none.
-    made_from: u64,
-    /// How many records its books have.
-    records: u64,
 }
 
 /// The end of the journal.
@@ -62,6 +56,8 @@ pub(super) struct Writer {
     /// For the thread that writes snapshots.
     own_orders: Sender<Order>,
     log: Option<Log>,
+    /// How far the log goes with the rows of the batch that is not committed yet; or why that cannot be.
+    batch: Option<Result<Anchor, JournalError>>,
     /// The file that was open, after a load that failed.
     file: Option<FileId>,
     /// The last event in the newest snapshot known to be good.
@@ -80,8 +76,6 @@ pub(super) struct Writer {
 struct Log {
     connection: Connection,
     anchor: Anchor,
-    /// The text of an event, in room that is used again.
-    text: Vec<u8>,
     /// Nothing where it cannot be written.
     mark: Option<MarkFile>,
     /// The file that was opened, which may be removed or replaced under its name.
@@ -101,6 +95,7 @@ impl Writer {
             orders,
             own_orders,
             log: None,
+            batch: None,
             file: None,
             base: None,
             records: 0,
@@ -121,8 +116,12 @@ impl Writer {
                     let recovered = self.load();
                     let _ = reply.send(recovered);
                 }
-                Order::Commit(entries, reply) => {
-                    let committed = self.commit(&entries).map(|()| entries);
+                Order::Append(rows) => {
+                    let batch = self.batch.take().unwrap_or_else(|| self.begin());
+                    self.batch = Some(batch.and_then(|end| self.append(end, rows)));
+                }
+                Order::Commit(reply) => {
+                    let committed = self.batch.take().map_or(Ok(()), |batch| self.commit(batch?));
                     let _ = reply.send(committed);
                     self.snapshot_if_due();
                 }
@@ -138,7 +137,7 @@ impl Writer {
         self.end_snapshotter();
     }
 
-    /// The next order. While none is there, old events are tidied away.
+    /// The next order. While none is there, and no batch is open, old events are tidied away.
     fn next_order(&mut self) -> Option<Order> {
         loop {
             match self.orders.try_recv() {
@@ -146,14 +145,16 @@ impl Writer {
                 Err(TryRecvError::Disconnected) => return None,
                 Err(TryRecvError::Empty) => {}
             }
-            if !self.prune() {
+            if self.batch.is_some() || !self.prune() {
                 return self.orders.recv().ok();
             }
         }
     }
 
     fn load(&mut self) -> Result<Recovered, JournalError> {
-        // After a failure the connection may be in any state: a new one sees what is on the disk.
+        // After a failure the connection may be in any state: a new one sees what is on the disk. What of a batch is not
+        // committed goes with the old one.
+        self.batch = None;
         let before = self.log.take().map(|log| log.file).or(self.file.take());
         let file = FileId::of(&self.options.path)?;
         if before.is_some() && before != file {
@@ -188,7 +189,7 @@ impl Writer {
         let mark = MarkFile::create(&self.options.path, self.options.synchronous, &anchor);
         let mark = mark.map_err(|error| tracing::warn!(%error, "{NO_MARK}")).ok();
         let file = FileId::of(&self.options.path)?.ok_or_else(|| self.removed())?;
-        self.log = Some(Log { connection, anchor, text: Vec::new(), mark, file });
+        self.log = Some(Log { connection, anchor, mark, file });
         Ok(Recovered { books, last_at })
     }
 
@@ -209,20 +210,40 @@ impl Writer {
         i64::try_from(now.saturating_sub(self.options.keep_events).as_millis()).unwrap_or(i64::MAX)
     }
 
-    fn commit(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
+    /// Begins a batch at the end of the log.
+    fn begin(&self) -> Result<Anchor, JournalError> {
         let path = &self.options.path;
-        let Some(log) = &mut self.log else {
-            return Err(JournalError::Damaged { path: path.clone(), what: "it was not loaded again".to_owned() });
-        };
+        let log = self.log.as_ref().ok_or_else(|| self.not_loaded())?;
         if FileId::of(path)?.as_ref() != Some(&log.file) {
             // What is written from here on would be found by nobody.
             return Err(self.removed());
         }
-        log.anchor = log.append(entries).map_err(|error| schema::explain(path, "written", error))?;
+        log.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| schema::explain(path, "written", error))?;
+        Ok(log.anchor.clone())
+    }
+
+    /// Writes rows of a batch behind `end`, and says where it ends then.
+    fn append(&self, end: Anchor, rows: Result<EncodedRows, serde_json::Error>) -> Result<Anchor, JournalError> {
+        let log = self.log.as_ref().ok_or_else(|| self.not_loaded())?;
+        rows.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+            .and_then(|rows| append(&log.connection, end, &rows))
+            .map_err(|error| schema::explain(&self.options.path, "written", error))
+    }
+
+    /// Commits the batch that ends here.
+    fn commit(&mut self, end: Anchor) -> Result<(), JournalError> {
+        let Some(log) = &mut self.log else { return Err(self.not_loaded()) };
+        let written = log.connection.execute_batch("COMMIT");
+        written.map_err(|error| schema::explain(&self.options.path, "written", error))?;
+        log.anchor = end;
         if let Some(Err(error)) = log.mark.as_mut().map(|mark| mark.write(&log.anchor)) {
             tracing::warn!(%error, "{NO_MARK}");
         }
         Ok(())
+    }
+
+    fn not_loaded(&self) -> JournalError {
+        JournalError::Damaged { path: self.options.path.clone(), what: "it was not loaded again".to_owned() }
     }
 
     fn removed(&self) -> JournalError {
@@ -341,42 +362,17 @@ impl FileId {
     }
 }
 
-impl Log {
-    /// Writes the rows of a batch and commits them. The place of a row is given, not chosen by the database: if anybody
-    /// else had written to the log meanwhile, this fails.
-    fn append(&mut self, entries: &[Entry]) -> rusqlite::Result<Anchor> {
-        let mut anchor = self.anchor.clone();
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        {
-            let mut insert = transaction
-                .prepare_cached("INSERT INTO events (sequence, at, job, event, chain) VALUES (?1, ?2, ?3, ?4, ?5)")?;
-            for Entry { recorded, job } in entries {
-                self.text.clear();
-                serde_json::to_writer(&mut self.text, recorded)
-                    .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-                let text = std::str::from_utf8(&self.text)?;
-                let job = job.as_ref().map(|job| job.as_str());
-                anchor.sequence += 1;
-                anchor.at_millis = recorded.at.as_millis();
-                anchor.chain = rows::chain(anchor.chain, anchor.sequence, recorded.at, job, text);
-                insert.execute(params![rows::signed(anchor.sequence), anchor.at_millis, job, text, anchor.chain])?;
-            }
-        }
-        transaction.commit()?;
-        Ok(anchor)
+/// Writes rows behind `end`, and says where the log ends then. The place of a row is given, not chosen by the database: if
+/// anybody else had written to the log meanwhile, this fails.
+fn append(connection: &Connection, mut end: Anchor, rows: &EncodedRows) -> rusqlite::Result<Anchor> {
+    let mut insert = connection
+        .prepare_cached("INSERT INTO events (sequence, at, job, event, chain) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    for row in rows.iter() {
+        let EncodedRow { at, job, text } = row?;
+        end.sequence += 1;
+        end.at_millis = at.as_millis();
+        end.chain = rows::chain(end.chain, end.sequence, at, job, text);
+        insert.execute(params![rows::signed(end.sequence), end.at_millis, job, text, end.chain])?;
     }
-}
-
-/// Makes the books at a place in the log again and writes them as a snapshot: the engine goes on meanwhile, and is never
-/// asked for them. Gives also how many records they have.
-fn write_snapshot(path: &Path, until: u64, is_ending: &AtomicBool) -> Result<Snapshotted, String> {
-    let write = || -> Result<Snapshotted, anyhow::Error> {
-        let goes_on = || !is_ending.load(Ordering::Relaxed);
-        let connection = schema::open_to_read(path)?;
-        let Recovery { books, anchor, snapshot, .. } = recover_aside(&connection, path, until, &goes_on)?;
-        snapshots::add(path, &anchor, &books, snapshot, &goes_on)?;
-        let records = books.count(&Filter::default());
-        Ok(Snapshotted { sequence: anchor.sequence, made_from: snapshot.unwrap_or(0), records })
-    };
-    write().map_err(|error| format!("{error:#}"))
+    Ok(end)
 }
