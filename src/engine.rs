@@ -199,6 +199,7 @@ impl<J: Journal> Engine<J> {
                 if let Some(allocation) = self.called_off(&ticket) {
                     // What has ended meanwhile needs no rolling back.
                     let _ = self.release(now, allocation, EndReason::Cancelled);
+                    self.note_unwanted(allocation);
                 }
             }
             Message::Renew { allocation, ttl_seconds, fencing_token, reply } => {

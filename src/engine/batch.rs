@@ -1,6 +1,7 @@
 //! The batch: what is decided together is committed together, and only then told; and how the engine starts over if that
 //! fails.
 
+use super::message::Message;
 use super::{Change, Engine};
 use crate::core::{AllocationId, Event};
 use crate::journal::{Entry, Journal, JournalError};
@@ -28,7 +29,8 @@ pub(super) struct Batch {
     is_handed_over: bool,
     /// What it changed, if anybody listens.
     change: Option<Change>,
-    /// Leases that nobody can ask for again if the batch fails: grants without a request id.
+    /// Leases that nobody asks for again if the batch fails, and that nobody wants: grants without a request id, and what
+    /// was called off.
     unwanted: Vec<AllocationId>,
     /// Answers that go out once it is committed.
     answers: Vec<Box<dyn FnOnce() + Send>>,
@@ -116,8 +118,7 @@ impl<J: Journal> Engine<J> {
                     tracing::error!(error = chain_of(&error), tries, "the books could not be loaded: trying again");
                     tries += 1;
                     tokio::time::sleep(RELOAD_WAIT).await;
-                    // Those who ask meanwhile are told to ask again, rather than to wait: dropped, they hear of it.
-                    while self.messages.try_recv().is_ok() {}
+                    self.turn_away();
                 }
                 Err(error) => return Err(error),
             }
@@ -129,6 +130,17 @@ impl<J: Journal> Engine<J> {
         // It may have happened after all: whoever listens looks again.
         self.tell_change();
         Ok(())
+    }
+
+    /// Tells those who ask while there are no books to ask again, rather than to wait: dropped, they hear of it. What is
+    /// called off has nobody who would ask again.
+    fn turn_away(&mut self) {
+        while let Ok(message) = self.messages.try_recv() {
+            if let Message::CallOff { ticket } = message {
+                let called_off = self.called_off(&ticket);
+                self.batch.unwanted.extend(called_off);
+            }
+        }
     }
 }
 

@@ -194,6 +194,43 @@ async fn a_grant_that_nobody_can_ask_for_again_is_given_back() {
 }
 
 #[tokio::test]
+async fn what_was_called_off_in_a_batch_that_failed_is_given_back() {
+    for faults in [vec![Fault::Before], vec![Fault::After], vec![Fault::Before, Fault::Before]] {
+        let (memory, wall) = (Memory::default(), Wall::default());
+        let (handle, _run) = start_on(&memory, &wall).await;
+        let ticket = Ticket::default();
+        handle.request(keyed("unwanted", 4, "key"), ticket.clone()).await.expect("room");
+        memory.fail(faults.clone());
+        handle.call_off(ticket);
+        for _ in 0..faults.len() {
+            // The batch that gives it back, or another one with it.
+            assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted), "{faults:?}");
+        }
+        assert_eq!(leased(&handle).await, 0, "{faults:?}");
+        assert_eq!(memory.books().capacity(at(0)).live_allocations, 0, "{faults:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_called_off_while_there_are_no_books_is_given_back() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (handle, _run) = start_on(&memory, &wall).await;
+    let (unwanted, repeated) = (Ticket::default(), Ticket::default());
+    handle.request(request("unwanted", 4), unwanted.clone()).await.expect("room");
+    handle.request(keyed("wanted", 2, "key"), repeated.clone()).await.expect("room");
+    ask(&handle, keyed("wanted", 2, "key")).await.expect("the same grant");
+    memory.fail([Fault::Before]);
+    memory.kept().failing_loads = 2;
+    assert_eq!(ask(&handle, request("lost", 1)).await, Err(EngineError::NotCommitted));
+    handle.call_off(unwanted);
+    handle.call_off(repeated);
+    // It is turned away behind them.
+    assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted));
+    while handle.capacity().await == Err(EngineError::NotCommitted) {}
+    assert_eq!(leased(&handle).await, 2, "only what was called off");
+}
+
+#[tokio::test]
 async fn what_is_to_be_given_back_is_before_the_end() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (handle, run) = start_on(&memory, &wall).await;
