@@ -6,6 +6,11 @@ use crate::core::Filter;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// By how much the thread that writes snapshots gives way to others: a tenth of their weight, so that it still gets on where
+/// they leave nothing.
+#[cfg(target_os = "linux")]
+const SNAPSHOT_NICENESS: i32 = 10;
+
 /// A snapshot that was written.
 pub(super) struct Snapshotted {
     /// The last event in it.
@@ -14,6 +19,15 @@ pub(super) struct Snapshotted {
     pub(super) made_from: u64,
     /// How many records its books have.
     pub(super) records: u64,
+}
+
+/// Lets the threads that somebody waits for go first, and the caller's take what they leave.
+pub(super) fn give_way() {
+    // Elsewhere it would be the whole process that gives way.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(SNAPSHOT_NICENESS) {
+        tracing::debug!(%error, "the snapshot's thread does not give way");
+    }
 }
 
 /// Makes the books at a place in the log again and writes them as a snapshot: the engine goes on meanwhile, and is never

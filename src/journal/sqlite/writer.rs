@@ -7,7 +7,7 @@ use super::recovery::{Recovery, recover};
 use super::rows;
 use super::schema::{self, open_to_write};
 use super::snapshot_file::Anchor;
-use super::snapshotter::{Snapshotted, write_snapshot};
+use super::snapshotter::{Snapshotted, give_way, write_snapshot};
 use super::{SqliteOptions, snapshots};
 use crate::core::{Cluster, Filter};
 use crate::lock::OwnerLock;
@@ -261,6 +261,7 @@ impl Writer {
         self.snapshot_begun = until;
         let (own_orders, is_ending) = (self.own_orders.clone(), Arc::clone(&self.is_ending));
         let work = move || {
+            give_way();
             let result = write_snapshot(&path, until, &is_ending);
             // Whoever ended meanwhile does not need to know.
             drop(own_orders.send(Order::Snapshotted(result)));
