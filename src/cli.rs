@@ -86,12 +86,6 @@ is bounded in time, owned by a job, and given back even if nobody gives it back.
 const PRECEDENCE: &str = "\
 A flag wins over its variable, a variable over the file, and the file over the default.";
 
-/// The flag for the version.
-const VERSION_FLAG: &str = "--version";
-
-/// The flag for the help page.
-const HELP_FLAG: &str = "--help";
-
 /// Reads the arguments (without the program's name), the variables and the file.
 ///
 /// `variable` looks an environment variable up.
@@ -102,9 +96,13 @@ pub fn start(
     arguments: impl IntoIterator<Item = OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Start, ConfigError> {
-    let matches = match command().try_get_matches_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let matches = match command().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
-        Err(error) => return answer_or_error(&error),
+        Err(error) => {
+            let command = BESIDE.iter().find(|beside| arguments.iter().any(|argument| *argument == *beside.name));
+            return answer_or_error(&error, command);
+        }
     };
     let (name, matches) = matches.subcommand().map_or(("", &matches), |(name, matches)| (name, matches));
     let configuration = Box::new(Configuration::load(&flags(matches), variable)?);
@@ -146,12 +144,13 @@ fn command() -> Command {
         .arg(
             Arg::new("version")
                 .short('V')
-                .long(long(VERSION_FLAG))
+                .long("version")
                 .action(ArgAction::Version)
                 .help("Print the version and exit."),
         );
     BESIDE.iter().fold(whole, |whole, beside| {
-        let command = Command::new(beside.name).about(beside.help);
+        let name = format!("{} {}", env!("CARGO_PKG_NAME"), beside.name);
+        let command = Command::new(beside.name).bin_name(name).about(beside.help);
         let command = match beside.name {
             DAEMON => serving(command),
             "events" => filters(with_settings(command, beside.settings)),
@@ -187,9 +186,7 @@ fn with_settings(command: Command, keys: &[&str]) -> Command {
                 .filter(|setting| keys.contains(&setting.key))
                 .map(|setting| valued(setting.key, setting.flag, setting.placeholder).help(help(setting))),
         )
-        .arg(
-            Arg::new("help").short('h').long(long(HELP_FLAG)).action(ArgAction::Help).help("Print this page and exit."),
-        )
+        .arg(Arg::new("help").short('h').long("help").action(ArgAction::Help).help("Print this page and exit."))
 }
 
 /// The flags that choose among events.
@@ -243,7 +240,7 @@ fn flags(matches: &ArgMatches) -> Flags {
 }
 
 /// The help page and the version come as errors too; the rest are errors, told in our own words.
-fn answer_or_error(error: &clap::Error) -> Result<Start, ConfigError> {
+fn answer_or_error(error: &clap::Error, command: Option<&Beside>) -> Result<Start, ConfigError> {
     let subject = match error.get(ContextKind::InvalidArg) {
         Some(context) => context.to_string(),
         None => String::new(),
@@ -254,14 +251,17 @@ fn answer_or_error(error: &clap::Error) -> Result<Start, ConfigError> {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             return Ok(Start::Print(error.render().to_string()));
         }
-        ErrorKind::UnknownArgument if subject.starts_with('-') => unknown_flag(&flag()),
+        ErrorKind::UnknownArgument if subject.starts_with('-') => unknown_flag(&flag(), command),
         ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => stray(error, &subject),
         ErrorKind::InvalidValue => {
             let flag = flag();
             ConfigError::MissingValue { allowed: allowed(&flag), flag }
         }
         ErrorKind::TooManyValues => ConfigError::UnwantedValue { flag: flag() },
-        ErrorKind::ArgumentConflict => ConfigError::RepeatedFlag { flag: flag() },
+        ErrorKind::ArgumentConflict => match command {
+            Some(Beside { name, .. }) if subject.is_empty() => ConfigError::LateCommand { command: name },
+            _ => ConfigError::RepeatedFlag { flag: flag() },
+        },
         kind => ConfigError::Arguments { reason: kind.as_str().unwrap_or("for a reason unknown").to_owned() },
     })
 }
@@ -275,13 +275,16 @@ fn stray(error: &clap::Error, subject: &str) -> ConfigError {
     }
 }
 
-/// The error for a flag that does not exist.
-fn unknown_flag(flag: &str) -> ConfigError {
-    let known = SETTINGS.iter().map(|setting| setting.flag);
-    let extra = [CONFIG.flag, PRINT_CONFIG.flag, VERSION_FLAG, HELP_FLAG, "--job", "--since", "--follow"];
-    let hint = match nearest(flag, known.chain(extra)) {
-        Some(name) => format!("did you mean {name}?"),
-        None => "--help lists the known ones".to_owned(),
+/// The error for a flag that does not exist, or that the command does not take.
+fn unknown_flag(flag: &str, beside: Option<&Beside>) -> ConfigError {
+    let whole = command();
+    let named = beside.and_then(|beside| whole.find_subcommand(beside.name));
+    let known = named.unwrap_or(&whole).get_arguments().filter_map(Arg::get_long).map(|long| format!("--{long}"));
+    let known: Vec<String> = known.collect();
+    let hint = match (nearest(flag, known.iter().map(String::as_str)), named) {
+        (Some(name), _) => format!("did you mean {name}?"),
+        (None, Some(named)) => format!("{0} --help lists what {0} takes", named.get_name()),
+        (None, None) => "--help lists the known ones".to_owned(),
     };
     ConfigError::UnknownFlag { flag: shortened(flag), hint }
 }

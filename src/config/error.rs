@@ -134,6 +134,12 @@ pub enum ConfigError {
         /// The flag.
         flag: String,
     },
+    /// A command behind flags.
+    #[error("{command} stands behind flags: give it first, and its flags behind it")]
+    LateCommand {
+        /// The command.
+        command: &'static str,
+    },
     /// A flag given more than once.
     #[error("{flag} is given more than once: give it once")]
     RepeatedFlag {

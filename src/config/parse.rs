@@ -68,7 +68,7 @@ pub(super) fn toolsets(text: &str) -> Result<BTreeSet<Toolset>, Refusal> {
 /// The known name that `given` was most likely meant to be, if any is near enough.
 ///
 /// Near is at most a third of the letters changed, swapped, added or left out. Case, and `-` for `_`, do not count.
-pub(crate) fn nearest(given: &str, known: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
+pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if given.chars().count() > NAME_CHARACTERS_MAX {
         return None;
     }
