@@ -22,8 +22,10 @@ pub struct CapacityView {
     pub reclaimable: Resources,
     /// The MCP servers that are held, by name.
     pub running_servers: Vec<ServerName>,
-    /// How many allocations are live.
+    /// How many allocations are live, those past their deadline included.
     pub live_allocations: u64,
+    /// How many of them are past their deadline.
+    pub expired_allocations: u64,
 }
 
 /// An allocation at a moment.
@@ -79,11 +81,14 @@ impl Cluster {
             reclaimable: Resources::default(),
             running_servers: Vec::new(),
             live_allocations: self.ages.live(),
+            expired_allocations: 0,
         };
         for (id, node) in &self.nodes {
             view.total += node.capacity;
             view.leased += node.leased;
-            view.reclaimable += self.overdue_of(id, node, now).resources;
+            let overdue = self.overdue_of(id, node, now);
+            view.reclaimable += overdue.resources;
+            view.expired_allocations += overdue.leases;
             let mut names: Vec<ServerName> = node.servers.iter().map(|server| server.name.clone()).collect();
             names.sort_unstable();
             view.running_servers.append(&mut names);

@@ -1,4 +1,4 @@
-//! When the daemon is no longer needed: without a session and without a live lease for a while.
+//! When the daemon is no longer needed: without a session and without a lease that goes on for a while.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use crate::engine::{EngineError, EngineHandle};
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(250);
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(15);
 
-/// Resolves once there was neither a session nor a live lease for `wait`, or the engine has ended.
+/// Resolves once there was neither a session nor a lease before its deadline for `wait`, or the engine has ended. What has
+/// run out meanwhile is recorded, as the next sweep would have done.
 pub(super) async fn wait_until_idle(mut sessions: watch::Receiver<usize>, engine: EngineHandle, wait: Duration) {
     let interval = (wait / 4).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
     let mut needed_at = Instant::now();
@@ -23,7 +24,7 @@ pub(super) async fn wait_until_idle(mut sessions: watch::Receiver<usize>, engine
         let is_needed = sessions.has_changed().unwrap_or(false)
             || *sessions.borrow() > 0
             || match engine.capacity().await {
-                Ok(reading) => reading.value.live_allocations > 0,
+                Ok(reading) => reading.value.live_allocations > reading.value.expired_allocations,
                 Err(EngineError::Stopped) => return,
                 // A batch that failed says nothing about whether it is needed.
                 Err(_) => true,
@@ -32,6 +33,9 @@ pub(super) async fn wait_until_idle(mut sessions: watch::Receiver<usize>, engine
         if is_needed {
             needed_at = Instant::now();
         } else if needed_at.elapsed() >= wait {
+            if let Err(error) = engine.sweep().await {
+                tracing::warn!(%error, "what has run out is not recorded: the next start does it");
+            }
             return;
         }
     }

@@ -30,6 +30,7 @@ impl Model {
             reclaimable: sum(self.overdue(now).iter().map(|lease| lease.held())),
             running_servers,
             live_allocations: self.live().len() as u64,
+            expired_allocations: self.overdue(now).len() as u64,
         }
     }
 

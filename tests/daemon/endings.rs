@@ -65,6 +65,24 @@ fn the_daemon_ends_when_nobody_needs_it() {
 }
 
 #[test]
+fn a_lease_past_its_deadline_keeps_no_daemon_and_is_recorded_at_its_end() {
+    let home = Home::new();
+    let state = home.path("state.db");
+    let state = state.to_str().expect("a path");
+    // Far from the next sweep.
+    let options = ["--state", state, "--daemon-idle-seconds", "1", "--sweep-seconds", "86400"];
+    let mut session = home.session(&options);
+    session.grant(&json!({"job_id": "a", "mcp_servers": [], "workers": 1, "ttl_seconds": 1}));
+    let status = home.printed(&["status", "--state", state]);
+    let pid = status.lines().find_map(|line| line.strip_prefix("pid: ")).expect("a daemon").parse().expect("a number");
+    session.close_input();
+    session.check_end();
+    wait_until_gone(pid);
+    let status = home.printed(&["status", "--state", state]);
+    assert!(status.contains("\nleases: 0\n"), "{status}");
+}
+
+#[test]
 fn a_daemon_that_is_told_to_end_does_and_its_sessions_go_on_when_they_ask() {
     let home = Home::new();
     assert_eq!(home.printed(&["stop"]), "no daemon runs on the shared memory\n");
