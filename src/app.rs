@@ -4,13 +4,13 @@ use crate::audit::{self, EventFilter};
 use crate::config::{Configuration, DaemonMode, Settings};
 #[cfg(unix)]
 use crate::daemon;
-use crate::journal::lock_path;
+use crate::journal::{self, lock_path};
 use crate::lock::{LockError, OwnerLock, OwnerRecord, PATIENCE};
 use crate::mcp::transport::{LineTransport, WireLimits, stdio};
 use crate::serving::{self, Manager, Signals, UNUSABLE_EXIT_CODE, Unusable};
 use anyhow::Context;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -75,10 +75,17 @@ pub fn status(configuration: &Configuration) -> anyhow::Result<String> {
 /// Ends the daemon in order and says so.
 ///
 /// # Errors
-/// [`serving::Unusable`] if it does not end, or the runtime directory or what answers in it cannot be used.
+/// [`serving::Unusable`] if it does not end, there is no such state, a process without a daemon serves it, or the runtime
+/// directory or what answers in it cannot be used.
 pub fn stop(configuration: &Configuration) -> anyhow::Result<String> {
     #[cfg(unix)]
-    return Ok(runtime()?.block_on(daemon::stop(&configuration.settings))?);
+    {
+        let settings = &configuration.settings;
+        match runtime()?.block_on(daemon::stop(settings))? {
+            Some(said) => Ok(said),
+            None => nothing_to_stop(settings),
+        }
+    }
     #[cfg(not(unix))]
     Err(no_daemon(configuration).into())
 }
@@ -134,15 +141,39 @@ fn unreadable(error: anyhow::Error) -> Unusable {
 /// What the files tell while no daemon runs.
 #[cfg(unix)]
 fn status_without_daemon(settings: &Settings) -> anyhow::Result<String> {
-    let subject = daemon::subject(settings.state.as_deref());
-    let Some(state) = &settings.state else { return Ok(format!("no daemon runs on {subject}\n")) };
+    let none = no_daemon_on(settings);
+    let Some(state) = &settings.state else { return Ok(none) };
     let path = serving::state_path(state)?;
-    let owner = match OwnerLock::check_free(&lock_path(&path)) {
-        Err(held @ LockError::Held { .. }) => format!("owner: {held}\n"),
-        _ => String::new(),
-    };
+    let owner = owner_of(&path).map(|held| format!("owner: {held}\n")).unwrap_or_default();
     let found = audit::describe(&path).map_err(unreadable)?;
-    Ok(format!("no daemon runs on {subject}\n{owner}{found}"))
+    Ok(format!("{none}{owner}{found}"))
+}
+
+/// What is said where there is no daemon to end: that is fine if nothing else serves the state, and it is one.
+#[cfg(unix)]
+fn nothing_to_stop(settings: &Settings) -> anyhow::Result<String> {
+    let none = no_daemon_on(settings);
+    let Some(state) = &settings.state else { return Ok(none) };
+    let path = serving::state_path(state)?;
+    if let Some(held) = owner_of(&path) {
+        let none = none.trim_end();
+        return Err(
+            Unusable::new(format!("{none}, but {held}: end that process, or the client that started it")).into()
+        );
+    }
+    journal::open_to_read(&path).map_err(|error| unreadable(error.into()))?;
+    Ok(none)
+}
+
+#[cfg(unix)]
+fn no_daemon_on(settings: &Settings) -> String {
+    format!("no daemon runs on {}\n", daemon::subject(settings.state.as_deref()))
+}
+
+/// Who holds the lock of a state, if anybody does.
+#[cfg(unix)]
+fn owner_of(state: &Path) -> Option<LockError> {
+    OwnerLock::check_free(&lock_path(state)).err().filter(|error| matches!(error, LockError::Held { .. }))
 }
 
 #[cfg(not(unix))]

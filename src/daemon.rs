@@ -78,16 +78,14 @@ pub async fn status(settings: &Settings) -> Result<Option<String>, Unusable> {
     }
 }
 
-/// Ends the daemon in order, waits until it is gone, and says so.
+/// Ends the daemon in order, waits until it is gone, and says so; nothing if none runs.
 ///
 /// # Errors
 /// It does not answer or is not gone in time, or the runtime directory or what answers in it cannot be used.
-pub async fn stop(settings: &Settings) -> Result<String, Unusable> {
+pub async fn stop(settings: &Settings) -> Result<Option<String>, Unusable> {
     let place = Place::of(settings.state.as_deref())?;
     let subject = subject(place.state.as_deref());
-    let Some(mut attached) = find_patiently(&place, Ask::Stop).await? else {
-        return Ok(format!("no daemon runs on {subject}\n"));
-    };
+    let Some(mut attached) = find_patiently(&place, Ask::Stop).await? else { return Ok(None) };
     let (pid, deadline) = (attached.answer.pid, Instant::now() + STOP_WAIT_MAX);
     // The daemon keeps the connection until it has let go of everything.
     let gone = async {
@@ -97,7 +95,7 @@ pub async fn stop(settings: &Settings) -> Result<String, Unusable> {
         }
     };
     match timeout_at(deadline, gone).await {
-        Ok(()) => Ok(format!("the daemon on {subject} has ended (process {pid})\n")),
+        Ok(()) => Ok(Some(format!("the daemon on {subject} has ended (process {pid})\n"))),
         Err(_) => Err(Unusable::new(format!(
             "the daemon on {subject}, process {pid}, has not ended within {} s: see its log {}, or kill it",
             STOP_WAIT_MAX.as_secs(),

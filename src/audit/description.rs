@@ -25,6 +25,7 @@ pub fn describe(state: &Path) -> anyhow::Result<String> {
         let _ = writeln!(lines, "cpu_cores: {} free of {}", free.cpu_millis.as_cores(), total.cpu_millis.as_cores());
         let _ = writeln!(lines, "memory_mb: {} free of {}", free.memory_mb, total.memory_mb);
         let _ = writeln!(lines, "leases: {}", capacity.live_allocations);
+        let _ = writeln!(lines, "leases_expired: {}", capacity.expired_allocations);
     }
     for (path, fault) in &recovery.faults {
         let _ = writeln!(lines, "unusable_snapshot: {} ({fault})", path.display());

@@ -50,6 +50,8 @@ pub(super) struct Shared {
     pub(super) manager: Manager,
     /// What is shared: the state's path as it really is, or nothing for memory.
     pub(super) state: Option<PathBuf>,
+    /// The file of the log; nothing if that goes to a standard error of somebody else's choice.
+    pub(super) log: Option<PathBuf>,
     pub(super) instance: String,
     pub(super) started: Instant,
     /// How many sessions there are.
@@ -292,6 +294,8 @@ impl Shared {
             sessions: *self.sessions.borrow() as u64,
             capacity: Capacity::of(&capacity),
             leases: capacity.live_allocations,
+            leases_expired: capacity.expired_allocations,
+            log: self.log.clone(),
             loops: self.manager.loops().map(crate::loops::LoopStatus::seen).into(),
         })
     }

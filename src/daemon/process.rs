@@ -80,7 +80,8 @@ struct Opened<E> {
 async fn open(configuration: &Configuration) -> anyhow::Result<Opened<impl Future<Output = anyhow::Error> + use<>>> {
     let settings = &configuration.settings;
     let place = Place::of(settings.state.as_deref())?;
-    let log = if log::is_standard_error(&place.log) {
+    let log_path = log::is_standard_error(&place.log).then(|| place.log.clone());
+    let log = if log_path.is_some() {
         let file = log::Rotating::new(place.log.clone()).context("the log cannot be written")?;
         telemetry::init_to(file, settings.log_level, settings.log_format)?
     } else {
@@ -114,6 +115,7 @@ async fn open(configuration: &Configuration) -> anyhow::Result<Opened<impl Futur
     let shared = Arc::new(Shared {
         manager,
         state,
+        log: log_path,
         instance,
         started: Instant::now(),
         sessions: watch::Sender::new(0),

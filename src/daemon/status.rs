@@ -20,6 +20,10 @@ pub(super) struct Status {
     pub(super) sessions: u64,
     pub(super) capacity: Capacity,
     pub(super) leases: u64,
+    /// How many of them are past their deadline.
+    pub(super) leases_expired: u64,
+    /// The file of the daemon's log; nothing if it goes to a standard error of somebody else's choice.
+    pub(super) log: Option<PathBuf>,
     pub(super) loops: Vec<LoopSeen>,
 }
 
@@ -57,14 +61,22 @@ impl fmt::Display for Status {
         writeln!(formatter, "cpu_cores: {} free of {}", cores(cpu_millis.1), cores(cpu_millis.0))?;
         writeln!(formatter, "memory_mb: {} free of {}", memory_mb.1, memory_mb.0)?;
         writeln!(formatter, "leases: {}", self.leases)?;
+        writeln!(formatter, "leases_expired: {}", self.leases_expired)?;
         for LoopSeen { name, period_seconds, runs, last } in &self.loops {
-            write!(formatter, "{name}: every {period_seconds} s, {runs} runs so far, ")?;
+            let times = if *runs == 1 { "once".to_owned() } else { format!("{runs} times") };
             match last {
-                Some(last) => writeln!(formatter, "the last at {}: {}", last.at, last.outcome)?,
-                None => writeln!(formatter, "none yet")?,
+                Some(last) => writeln!(
+                    formatter,
+                    "{name}: every {period_seconds} s, run {times}, at {}: {}",
+                    last.at, last.outcome
+                )?,
+                None => writeln!(formatter, "{name}: every {period_seconds} s, not run yet")?,
             }
         }
-        Ok(())
+        match &self.log {
+            Some(log) => writeln!(formatter, "log: {}", log.display()),
+            None => writeln!(formatter, "log: standard error of process {}", self.pid),
+        }
     }
 }
 
@@ -94,7 +106,9 @@ mod tests {
             uptime_seconds: 3_720,
             sessions: 2,
             capacity: Capacity { workers: (10, 4), cpu_millis: (16_000, 15_500), memory_mb: (100, 1) },
-            leases: 1,
+            leases: 2,
+            leases_expired: 1,
+            log: Some("/run/x.log".into()),
             loops: vec![loop_seen(None)],
         };
         let text = status.to_string();
@@ -103,7 +117,9 @@ mod tests {
             "uptime: 1 h 2 min",
             "workers: 4 free of 10",
             "cpu_cores: 15.5 free of 16",
-            "sweep: every 300 s, 0 runs so far, none yet",
+            "leases_expired: 1",
+            "sweep: every 300 s, not run yet",
+            "log: /run/x.log",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
         }

@@ -83,6 +83,15 @@ fn a_lease_past_its_deadline_keeps_no_daemon_and_is_recorded_at_its_end() {
 }
 
 #[test]
+fn where_there_is_no_state_there_is_nothing_to_stop() {
+    let home = Home::new();
+    let state = home.path("mistyped.db");
+    let text = home.refusal(&["stop", "--state", state.to_str().expect("a path")]);
+    assert!(text.contains("there is no state"), "{text}");
+    assert!(!state.exists());
+}
+
+#[test]
 fn a_daemon_that_is_told_to_end_does_and_its_sessions_go_on_when_they_ask() {
     let home = Home::new();
     assert_eq!(home.printed(&["stop"]), "no daemon runs on the shared memory\n");

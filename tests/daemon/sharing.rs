@@ -97,9 +97,10 @@ fn the_status_tells_how_the_daemon_stands() {
     assert_eq!(status("sessions"), "1");
     assert_eq!(status("workers"), "4 free of 7");
     assert_eq!(status("cpu_cores"), "13 free of 16");
-    assert_eq!(status("leases"), "1");
+    assert_eq!((status("leases"), status("leases_expired")), ("1".to_owned(), "0".to_owned()));
     assert_eq!(status("instance").len(), 36);
-    assert!(status("planner").contains(" runs so far, the last at "));
+    assert!(status("planner").contains(" s, run "));
+    assert_eq!(status("log"), home.file("log").display().to_string());
     wait_for("a sweep", || status("sweep").ends_with(": fine").then_some(()));
 }
 
@@ -145,6 +146,8 @@ fn a_state_has_a_daemon_of_its_own_and_an_owner_that_is_none_is_named() {
     let text = home.refusal(&["--state", state]);
     assert!(text.contains(&format!("process {} ", alone.process_id())), "{text}");
     assert!(home.printed(&["status", "--state", state]).contains(&format!("process {} ", alone.process_id())));
+    let text = home.refusal(&["stop", "--state", state]);
+    assert!(text.contains("no daemon runs on") && text.contains(&format!("process {} ", alone.process_id())), "{text}");
     alone.close_input();
     alone.check_end();
 }
