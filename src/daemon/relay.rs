@@ -171,7 +171,8 @@ impl Relay {
                 // However often daemons are killed that do their work, the next one is worth a try.
                 self.losses.clear();
             }
-            let answers = self.client.memory.lose();
+            // One that was told to end has ended in order; without a state its books are gone all the same.
+            let answers = self.client.memory.lose(self.place.state.is_some());
             self.client.waiting.push(&answers);
             if self.client.is_ending() && !self.client.has_more() {
                 return End::Done;

@@ -28,6 +28,9 @@ const LOST_CODE: i32 = -32_000;
 const LOST: &str = "the manager was restarted: this call may or may not have taken effect. Ask again, a request_resources with the \
                     same request_id, which never grants twice";
 
+const LOST_WITH_BOOKS: &str = "the manager was restarted, and all leases are gone, which were in its memory alone. Ask again for what is \
+                               still needed; it may be what another job holds on to";
+
 const GIVEN_UP: &str = "the manager cannot be reached any more, and this process ends: this call may or may not have taken effect. \
                         Start it again, and ask again with the same request_id";
 
@@ -226,8 +229,9 @@ impl Memory {
     }
 
     /// The daemon is lost: gives the answers to all that cannot be sent again, in the order in which they were asked.
-    pub(super) fn lose(&mut self) -> Vec<u8> {
-        self.answers(LOST, |kind| matches!(kind, Kind::Call | Kind::Subscribe(_)))
+    pub(super) fn lose(&mut self, is_lasting: bool) -> Vec<u8> {
+        let message = if is_lasting { LOST } else { LOST_WITH_BOOKS };
+        self.answers(message, |kind| matches!(kind, Kind::Call | Kind::Subscribe(_)))
     }
 
     /// There is no daemon any more: gives the answers to all.
@@ -372,9 +376,19 @@ mod tests {
         assert_eq!(memory.note_received(br#"{"jsonrpc":"2.0","id":"needs \"escape","result":{}}"#), Verdict::Forward);
         assert_eq!(memory.note_received(br#"{"jsonrpc":"2.0","id":null,"error":{}}"#), Verdict::Forward);
         assert_eq!(memory.in_flight(), 2);
-        assert_eq!(ids(&memory.lose()), [json!(3), json!(-1)]);
-        assert_eq!((memory.in_flight(), memory.lose()), (0, Vec::new()));
+        assert_eq!(ids(&memory.lose(true)), [json!(3), json!(-1)]);
+        assert_eq!((memory.in_flight(), memory.lose(true)), (0, Vec::new()));
         assert_eq!(memory.note_received(GOODBYE), Verdict::Goodbye);
+    }
+
+    #[test]
+    fn who_lost_books_in_memory_is_told_so() {
+        for (is_lasting, expected) in [(true, LOST), (false, LOST_WITH_BOOKS)] {
+            let mut memory = Memory::default();
+            memory.note_sent(&request(1, "tools/call", &json!({"name": "x"})));
+            let answer: Value = serde_json::from_slice(&memory.lose(is_lasting)).expect("JSON");
+            assert_eq!(answer["error"]["message"], expected);
+        }
     }
 
     #[test]
@@ -384,7 +398,7 @@ mod tests {
         let initialize = request(1, "initialize", &json!({}));
         memory.note_sent(&initialize);
         assert_eq!(memory.greeting(), Some((initialize.as_slice(), true)));
-        assert_eq!(memory.lose(), b"", "it is sent again");
+        assert_eq!(memory.lose(true), b"", "it is sent again");
         memory.note_received(&reply(1));
         assert_eq!(memory.greeting(), Some((initialize.as_slice(), false)));
         memory.note_sent(&notification("notifications/initialized", &json!({})));
@@ -398,7 +412,7 @@ mod tests {
         memory.note_received(br#"{"jsonrpc":"2.0","id":4,"error":{"code":1,"message":""}}"#);
         memory.note_sent(&request(6, "resources/unsubscribe", &json!({"uri": "b"})));
         assert_eq!(memory.subscriptions().collect::<Vec<_>>(), ["a"]);
-        assert_eq!(ids(&memory.lose()), [json!(5), json!(6)]);
+        assert_eq!(ids(&memory.lose(true)), [json!(5), json!(6)]);
     }
 
     #[test]
@@ -413,7 +427,7 @@ mod tests {
             notification("notifications/subscriptions/acknowledged", &meta)
         };
         assert_eq!(memory.note_received(&acknowledged(8)), Verdict::Forward);
-        assert_eq!(memory.lose(), b"");
+        assert_eq!(memory.lose(true), b"");
         assert_eq!(memory.listens(), listens);
         // The one that was lost before it was acknowledged is news.
         let verdicts = [8, 7, 7, 99].map(|id| memory.note_received(&acknowledged(id)));
