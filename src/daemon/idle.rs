@@ -36,7 +36,10 @@ pub(super) async fn wait_until_idle(mut sessions: watch::Receiver<usize>, engine
             if let Err(error) = engine.sweep().await {
                 tracing::warn!(%error, "what has run out is not recorded: the next start does it");
             }
-            return;
+            // Who came while that went on is not left alone.
+            if !sessions.has_changed().unwrap_or(false) {
+                return;
+            }
         }
     }
 }
@@ -45,6 +48,8 @@ pub(super) async fn wait_until_idle(mut sessions: watch::Receiver<usize>, engine
 mod tests {
     use super::*;
     use crate::config::Configuration;
+    use crate::core::{DistinctServers, JobId, Metadata, Priority, Request, ServerName, TtlSeconds};
+    use crate::engine::{SWEEP_LEASES_MAX, Ticket};
     use crate::lock::OwnerRecord;
     use crate::serving::Manager;
 
@@ -67,5 +72,45 @@ mod tests {
         }
         let took = start.elapsed().as_secs();
         assert!((1_085..=1_130).contains(&took), "{took} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_while_what_ran_out_is_recorded_is_not_left_alone() {
+        const LEASES: u64 = 3 * SWEEP_LEASES_MAX as u64;
+        let (configuration, owner) = (Configuration::default(), OwnerRecord::of_this_process());
+        let opened = Manager::open(&configuration, &owner, Duration::ZERO, Duration::ZERO).await;
+        let (manager, _ended) = opened.expect("books in memory");
+        let engine = manager.engine().clone();
+        for job in 0..LEASES {
+            let request = Request {
+                job: JobId::new(&job.to_string()).expect("a name"),
+                servers: DistinctServers::new([ServerName::new("filesystem").expect("a name")]),
+                workers: 0,
+                priority: Priority::Normal,
+                ttl_seconds: TtlSeconds::new(1).expect("a time to live"),
+                request_id: None,
+                metadata: Metadata::empty(),
+            };
+            engine.request(request, Ticket::default()).await.expect("room");
+        }
+        // The engine goes by the clock of the wall, which does not stand still here.
+        while engine.capacity().await.expect("an engine").value.expired_allocations < LEASES {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let (count, sessions) = watch::channel(0);
+        let mut changes = engine.changes();
+        let start = Instant::now();
+        let come = async {
+            changes.recv().await.expect("the first of the sweep");
+            count.send_replace(1);
+            sleep(Duration::from_secs(1_000)).await;
+            count.send_replace(0);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = come => {}
+            () = wait_until_idle(sessions, engine, Duration::from_secs(100)) => {}
+        }
+        assert!(start.elapsed() >= Duration::from_secs(1_100), "{:?}", start.elapsed());
     }
 }
