@@ -68,9 +68,8 @@ pub async fn status(settings: &Settings) -> Result<Option<String>, Unusable> {
     let place = Place::of(settings.state.as_deref())?;
     let Some(attached) = find_patiently(&place, Ask::Status).await? else { return Ok(None) };
     let answer = attached.answer;
-    match serde_json::from_value::<Option<Status>>(answer.status) {
-        Ok(Some(status)) => Ok(Some(status.to_string())),
-        Ok(None) => Ok(None),
+    match serde_json::from_value::<Status>(answer.status) {
+        Ok(status) => Ok(Some(status.to_string())),
         Err(_) => {
             let (ours, stop) = (env!("CARGO_PKG_VERSION"), stop_command(place.state.as_deref()));
             Err(Unusable::new(other_protocol(PROTOCOL, ours, answer.protocol, &answer.version, &stop)))

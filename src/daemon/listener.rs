@@ -30,7 +30,7 @@ use super::{
     hello::{self, Answer, Ask, GOODBYE, Hello, PROTOCOL},
     runtime_directory::own_user,
     settings::{SessionSettings, compare},
-    status::{Capacity, Status},
+    status::{Books, Status},
     stop_command, subject,
 };
 use crate::mcp::transport::LineTransport;
@@ -41,6 +41,9 @@ pub(super) const SESSIONS_MAX: usize = 256;
 
 /// How many connections may be about to say what they want.
 const GREETINGS_MAX: usize = 64;
+
+/// How long the status waits for the books: those who ask wait longer.
+const BOOKS_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// How long nobody is let in after the system could not let one in, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -282,22 +285,20 @@ impl Shared {
         }
     }
 
-    /// Nothing if the engine has ended.
-    async fn status(&self) -> Option<Status> {
-        let capacity = self.manager.engine().capacity().await.ok()?.value;
-        Some(Status {
+    /// How it stands, even while the engine waits for the disk or has a commit that failed.
+    async fn status(&self) -> Status {
+        let capacity = timeout(BOOKS_WAIT_MAX, self.manager.engine().capacity()).await;
+        Status {
             instance: self.instance.clone(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: self.manager.settings().state.clone(),
             uptime_seconds: self.started.elapsed().as_secs(),
             sessions: *self.sessions.borrow() as u64,
-            capacity: Capacity::of(&capacity),
-            leases: capacity.live_allocations,
-            leases_expired: capacity.expired_allocations,
+            books: capacity.ok().and_then(Result::ok).map(|reading| Books::of(&reading.value)),
             log: self.log.clone(),
             loops: self.manager.loops().map(crate::loops::LoopStatus::seen).into(),
-        })
+        }
     }
 }
 

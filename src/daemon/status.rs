@@ -18,24 +18,25 @@ pub(super) struct Status {
     pub(super) state: Option<PathBuf>,
     pub(super) uptime_seconds: u64,
     pub(super) sessions: u64,
-    pub(super) capacity: Capacity,
-    pub(super) leases: u64,
-    /// How many of them are past their deadline.
-    pub(super) leases_expired: u64,
+    /// Nothing while the engine waits for the disk.
+    pub(super) books: Option<Books>,
     /// The file of the daemon's log; nothing if it goes to a standard error of somebody else's choice.
     pub(super) log: Option<PathBuf>,
     pub(super) loops: Vec<LoopSeen>,
 }
 
-/// What there is and what of it is free; each as total and free.
+/// What there is and what of it is free, each as total and free; and what is leased.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Capacity {
+pub(super) struct Books {
     workers: (u64, u64),
     cpu_millis: (u64, u64),
     memory_mb: (u64, u64),
+    leases: u64,
+    /// How many of them are past their deadline.
+    leases_expired: u64,
 }
 
-impl Capacity {
+impl Books {
     pub(super) fn of(view: &CapacityView) -> Self {
         let (total, leased) = (&view.total, &view.leased);
         let of = |total: u64, leased: u64| (total, total.saturating_sub(leased));
@@ -43,25 +44,24 @@ impl Capacity {
             workers: of(total.workers, leased.workers),
             cpu_millis: of(total.cpu_millis.as_millis(), leased.cpu_millis.as_millis()),
             memory_mb: of(total.memory_mb.0, leased.memory_mb.0),
+            leases: view.live_allocations,
+            leases_expired: view.expired_allocations,
         }
     }
 }
 
 impl fmt::Display for Status {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Capacity { workers, cpu_millis, memory_mb } = &self.capacity;
-        let cores = |millis| CpuMillis::from_millis(millis).as_cores();
         writeln!(formatter, "instance: {}", self.instance)?;
         writeln!(formatter, "pid: {}", self.pid)?;
         writeln!(formatter, "version: {}", self.version)?;
         writeln!(formatter, "state: {}", subject(self.state.as_deref()))?;
         writeln!(formatter, "uptime: {}", span(Duration::from_secs(self.uptime_seconds)))?;
         writeln!(formatter, "sessions: {}", self.sessions)?;
-        writeln!(formatter, "workers: {} free of {}", workers.1, workers.0)?;
-        writeln!(formatter, "cpu_cores: {} free of {}", cores(cpu_millis.1), cores(cpu_millis.0))?;
-        writeln!(formatter, "memory_mb: {} free of {}", memory_mb.1, memory_mb.0)?;
-        writeln!(formatter, "leases: {}", self.leases)?;
-        writeln!(formatter, "leases_expired: {}", self.leases_expired)?;
+        match &self.books {
+            Some(books) => books.fmt(formatter)?,
+            None => writeln!(formatter, "books: not to be had now: the state cannot be written, see the log")?,
+        }
         for LoopSeen { name, period_seconds, runs, last } in &self.loops {
             let times = if *runs == 1 { "once".to_owned() } else { format!("{runs} times") };
             match last {
@@ -77,6 +77,18 @@ impl fmt::Display for Status {
             Some(log) => writeln!(formatter, "log: {}", log.display()),
             None => writeln!(formatter, "log: standard error of process {}", self.pid),
         }
+    }
+}
+
+impl fmt::Display for Books {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { workers, cpu_millis, memory_mb, leases, leases_expired } = self;
+        let cores = |millis| CpuMillis::from_millis(millis).as_cores();
+        writeln!(formatter, "workers: {} free of {}", workers.1, workers.0)?;
+        writeln!(formatter, "cpu_cores: {} free of {}", cores(cpu_millis.1), cores(cpu_millis.0))?;
+        writeln!(formatter, "memory_mb: {} free of {}", memory_mb.1, memory_mb.0)?;
+        writeln!(formatter, "leases: {leases}")?;
+        writeln!(formatter, "leases_expired: {leases_expired}")
     }
 }
 
@@ -105,9 +117,13 @@ mod tests {
             state: None,
             uptime_seconds: 3_720,
             sessions: 2,
-            capacity: Capacity { workers: (10, 4), cpu_millis: (16_000, 15_500), memory_mb: (100, 1) },
-            leases: 2,
-            leases_expired: 1,
+            books: Some(Books {
+                workers: (10, 4),
+                cpu_millis: (16_000, 15_500),
+                memory_mb: (100, 1),
+                leases: 2,
+                leases_expired: 1,
+            }),
             log: Some("/run/x.log".into()),
             loops: vec![loop_seen(None)],
         };
@@ -124,6 +140,8 @@ mod tests {
             assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
         }
         assert!(text.lines().all(|line| line.contains(": ")), "{text}");
+        let waiting = Status { books: None, ..status.clone() }.to_string();
+        assert!(waiting.contains("\nbooks: not to be had now") && waiting.contains("\npid: 7\n"), "{waiting}");
         let read: Status = serde_json::from_str(&serde_json::to_string(&status).expect("JSON")).expect("a status");
         assert_eq!(read, status);
         assert_eq!(span(Duration::from_secs(90_000)), "1 d 1 h");
