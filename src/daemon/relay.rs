@@ -29,8 +29,12 @@ use crate::config::Settings;
 use crate::mcp::transport::{LISTENS_MAX, LineBuffer, stdio};
 use crate::serving::{END_WAIT_MAX, Unusable};
 
-/// How many daemons that said nothing to the client may be lost within [`LOSSES_WINDOW`] before this gives up.
+/// How many daemons that said nothing to the client and ended at once may be lost within [`LOSSES_WINDOW`] before this gives up.
 const LOSSES_MAX: usize = 5;
+
+/// A daemon that was there for so long did not end for what this session said: it does not count, whether or not the client
+/// asked for anything meanwhile.
+const LIFE_MIN: Duration = Duration::from_secs(1);
 
 /// The time in which losses are counted.
 const LOSSES_WINDOW: Duration = Duration::from_secs(30);
@@ -167,7 +171,7 @@ impl Relay {
                 // It has answered what it wanted to answer: the rest was waiting, and ends with the session.
                 return End::Done;
             }
-            if link.has_served {
+            if link.has_served || link.since.elapsed() >= LIFE_MIN {
                 // However often daemons are killed that do their work, the next one is worth a try.
                 self.losses.clear();
             }

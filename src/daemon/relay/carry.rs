@@ -14,6 +14,7 @@ use serde::de::IgnoredAny;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixStream,
+    time::Instant,
 };
 
 use super::memory::{Memory, Verdict, write_error};
@@ -49,6 +50,8 @@ pub(super) struct Link {
     pub(super) stream: UnixStream,
     pub(super) lines: LineBuffer,
     pub(super) waiting: Waiting,
+    /// Since when it is there.
+    pub(super) since: Instant,
     /// Whether the daemon was told that nothing more comes.
     pub(super) is_half_closed: bool,
     /// Whether the daemon ends because somebody wants it to.
@@ -127,6 +130,7 @@ impl Link {
         Self {
             stream,
             lines,
+            since: Instant::now(),
             waiting: Waiting::default(),
             is_half_closed: false,
             said_goodbye: false,
