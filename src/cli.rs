@@ -260,6 +260,9 @@ fn answer_or_error(error: &clap::Error, command: Option<&Beside>) -> Result<Star
         ErrorKind::TooManyValues => ConfigError::UnwantedValue { flag: flag() },
         ErrorKind::ArgumentConflict => match command {
             Some(Beside { name, .. }) if subject.is_empty() => ConfigError::LateCommand { command: name },
+            None if subject.is_empty() => {
+                ConfigError::Arguments { reason: "a word stands behind flags that belongs to none".to_owned() }
+            }
             _ => ConfigError::RepeatedFlag { flag: flag() },
         },
         kind => ConfigError::Arguments { reason: kind.as_str().unwrap_or("for a reason unknown").to_owned() },

@@ -70,6 +70,10 @@ fn wrong_arguments_are_refused_in_one_line() {
         (&["stop", "--staet", "a.db"], "unknown flag --staet: did you mean --state?"),
         (&["events", "--folow"], "unknown flag --folow: did you mean --follow?"),
         (&["--state", "a.db", "status"], "status stands behind flags: give it first, and its flags behind it"),
+        (
+            &["--state", "a.db", "stpo"],
+            "the arguments cannot be read, a word stands behind flags that belongs to none: --help lists what can be given",
+        ),
         (&["--print-confg"], "unknown flag --print-confg: did you mean --print-config?"),
         (&["--frobnicate"], "unknown flag --frobnicate: --help lists the known ones"),
         (&["-x"], "unknown flag -x: --help lists the known ones"),

@@ -122,7 +122,7 @@ pub enum EngineError {
     )]
     NotCommitted,
     /// The engine has ended: the server is going down.
-    #[error("the server is shutting down: nothing has changed that was not answered")]
+    #[error("the server is shutting down: look whether this has taken effect before asking for it again")]
     Stopped,
 }
 
