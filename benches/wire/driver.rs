@@ -4,12 +4,16 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const RUNS: usize = 5;
 const CALLS: usize = 20_000;
-const WARM_UP_CALLS: usize = 1_000;
+/// How many durable calls a run has: each takes as long as the disk.
+const DURABLE_CALLS: usize = 1_000;
+/// One call in so many is made before the time is taken.
+const WARM_UP_SHARE: usize = 20;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Channel {
@@ -20,6 +24,8 @@ enum Channel {
 struct Server {
     program: String,
     arguments: Vec<String>,
+    /// Where the daemon that carries out its calls has its socket, if there may be one.
+    runtime_directory: Option<PathBuf>,
     tool: &'static str,
     given: &'static str,
 }
@@ -43,6 +49,9 @@ impl Connection {
         let begin = Instant::now();
         let mut command = Command::new(&server.program);
         command.args(&server.arguments).stderr(Stdio::null());
+        if let Some(directory) = &server.runtime_directory {
+            command.env("XDG_RUNTIME_DIR", directory);
+        }
         let (child, writer, reader): (Child, Box<dyn Write>, Box<dyn Read>) = match channel {
             Channel::Pipe => {
                 let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a server");
@@ -100,7 +109,7 @@ impl Connection {
     }
 }
 
-fn run(server: &Server, channel: Channel, depth: usize) -> Run {
+fn run(server: &Server, channel: Channel, depth: usize, calls: usize) -> Run {
     let mut connection = Connection::open(server, channel);
     let call = |id: usize| {
         format!(
@@ -108,9 +117,10 @@ fn run(server: &Server, channel: Channel, depth: usize) -> Run {
             server.tool, server.given
         )
     };
-    let total = WARM_UP_CALLS + CALLS;
+    let warm_up_calls = calls / WARM_UP_SHARE;
+    let total = warm_up_calls + calls;
     let mut sent = vec![Instant::now(); total + 1];
-    let mut took: Vec<Duration> = Vec::with_capacity(CALLS);
+    let mut took: Vec<Duration> = Vec::with_capacity(calls);
     let (mut next, mut done) = (1, 0);
     let mut begin = Instant::now();
     while done < total {
@@ -126,9 +136,9 @@ fn run(server: &Server, channel: Channel, depth: usize) -> Run {
         loop {
             let id = connection.receive();
             done += 1;
-            if done > WARM_UP_CALLS {
+            if done > warm_up_calls {
                 took.push(sent[id].elapsed());
-            } else if done == WARM_UP_CALLS {
+            } else if done == warm_up_calls {
                 begin = Instant::now();
             }
             if !connection.reader.buffer().contains(&b'\n') {
@@ -139,7 +149,7 @@ fn run(server: &Server, channel: Channel, depth: usize) -> Run {
     let seconds = begin.elapsed().as_secs_f64();
     connection.close();
     took.sort();
-    Run { calls_per_second: CALLS as f64 / seconds, median_micros: took[took.len() / 2].as_secs_f64() * 1e6 }
+    Run { calls_per_second: calls as f64 / seconds, median_micros: took[took.len() / 2].as_secs_f64() * 1e6 }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -157,6 +167,7 @@ pub(crate) fn table() {
     let ours = Server {
         program: env!("CARGO_BIN_EXE_cortex-resource-manager").to_owned(),
         arguments: Vec::new(),
+        runtime_directory: None,
         tool: "get_capacity",
         given: "{}",
     };
@@ -167,6 +178,7 @@ pub(crate) fn table() {
             "--empty-server".to_owned(),
             if channel == Channel::Socket { "socket".to_owned() } else { "pipe".to_owned() },
         ],
+        runtime_directory: None,
         tool: "one",
         given: "{\"count\":1}",
     };
@@ -177,7 +189,7 @@ pub(crate) fn table() {
         let nothing = empty(channel);
         for depth in [64, 1] {
             let runs: Vec<(Run, Run)> =
-                (0..RUNS).map(|_| (run(&ours, channel, depth), run(&nothing, channel, depth))).collect();
+                (0..RUNS).map(|_| (run(&ours, channel, depth, CALLS), run(&nothing, channel, depth, CALLS))).collect();
             let of = |pick: fn(&Run) -> f64| {
                 let (a, b) = runs.iter().map(|(ours, empty)| (pick(ours), pick(empty))).unzip();
                 (median(a), median(b))
@@ -204,4 +216,39 @@ pub(crate) fn table() {
     let (started, resident) = starts.into_iter().unzip();
     row("start to first answer", "≤ 50 ms", &format!("{:.1} ms", median(started)));
     row("resident when idle", "≤ 15 MiB", &format!("{:.1} MiB", median(resident)));
+    for durability in ["full", "normal"] {
+        daemon_row(durability);
+    }
+}
+
+/// Measures a durable call through the daemon and without one, in turn, each on a state of its own.
+fn daemon_row(durability: &str) {
+    // Beside what is built: a temporary folder may be kept in memory, which no disk is. A socket's path has to be short.
+    let states = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let sockets = tempfile::tempdir().expect("a folder");
+    let on = |mode: &str| {
+        let state = states.path().join(mode).to_string_lossy().into_owned();
+        let options = ["--state", &state, "--daemon", mode, "--durability", durability, "--log-level", "error"];
+        Server {
+            program: env!("CARGO_BIN_EXE_cortex-resource-manager").to_owned(),
+            arguments: options.map(str::to_owned).into(),
+            runtime_directory: Some(sockets.path().to_owned()),
+            tool: "request_resources",
+            given: "{\"job_id\":\"a\",\"mcp_servers\":[\"filesystem\"]}",
+        }
+    };
+    let (shared, alone) = (on("auto"), on("never"));
+    let measure = |server| run(server, Channel::Pipe, 1, DURABLE_CALLS).median_micros;
+    let (shared_micros, alone_micros) = (0..RUNS).map(|_| (measure(&shared), measure(&alone))).unzip();
+    let (shared_micros, alone_micros) = (median(shared_micros), median(alone_micros));
+    let ratio = shared_micros / alone_micros;
+    let measured = format!("{shared_micros:.0} µs against {alone_micros:.0} µs: {ratio:.2}x");
+    let what = format!("one request at a time through the daemon, `{durability}`, beside a process alone");
+    row(&what, "≤ 1.2x of the median", &measured);
+    let stopped = Command::new(&shared.program)
+        .args(["stop", "--state", &shared.arguments[1]])
+        .env("XDG_RUNTIME_DIR", sockets.path())
+        .stdout(Stdio::null())
+        .status();
+    assert!(stopped.is_ok_and(|status| status.success()), "the daemon does not end");
 }
