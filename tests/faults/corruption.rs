@@ -76,6 +76,42 @@ fn damage_in_the_middle_is_found_and_never_makes_a_wrong_grant() {
     home.told("verify", &[]);
 }
 
+/// How many states are damaged at random.
+const RANDOM_DAMAGES: u64 = 40;
+
+#[test]
+fn bytes_changed_anywhere_lead_to_no_panic_and_no_wrong_grant() {
+    let home = Home::new();
+    let books = filled(&home);
+    let files = Files::of(&home);
+    let (mut sound, mut wrong) = (0, 0);
+    for seed in 0..RANDOM_DAMAGES {
+        let mut random = fastrand::Rng::with_seed(seed);
+        files.restore(&home);
+        if random.bool() {
+            home.snapshots().iter().for_each(|snapshot| fs::remove_file(snapshot).expect("a file"));
+        }
+        let mut bytes = fs::read(home.state()).expect("a file");
+        for _ in 0..random.usize(1..4) {
+            let start = random.usize(..bytes.len());
+            let end = bytes.len().min(start + random.usize(1..1_500));
+            bytes[start..end].fill_with(|| random.u8(..));
+        }
+        fs::write(home.state(), bytes).expect("a file");
+        for (command, options) in
+            [("verify", &[][..]), ("events", &["--since", "2020-01-01T00:00:00Z"]), ("status", &[])]
+        {
+            let ended = home.ask(command, options);
+            assert!(matches!(ended.code, Some(0 | UNUSABLE)), "seed {seed}, {command}: {ended:#?}");
+            assert!(!ended.log.contains("panicked"), "seed {seed}, {command}: {ended:#?}");
+            *(if ended.code == Some(0) { &mut sound } else { &mut wrong }) += 1;
+        }
+        let log = books.check_or_refused(&home, &format!("seed {seed}"));
+        assert!(!log.contains("panicked"), "seed {seed}: {log}");
+    }
+    assert!(wrong > RANDOM_DAMAGES, "hardly any damage was met: {wrong}, and {sound} times none");
+}
+
 #[test]
 fn damage_without_snapshots_is_never_passed_over() {
     let home = Home::new();

@@ -3,7 +3,7 @@
 use crate::history::{History, assert_same};
 use crate::state::{State, commit};
 use cortex_resource_manager::core::{Cluster, Recorded, check};
-use cortex_resource_manager::journal::{Journal, JournalError, open_to_read, recover};
+use cortex_resource_manager::journal::{EventRows, Journal, JournalError, open_to_read, recover};
 use fastrand::Rng;
 use std::fs;
 
@@ -175,6 +175,28 @@ async fn a_stranger_who_writes_meanwhile_is_met_by_an_error_and_believed() {
     history.books = loaded;
     commit(&mut journal, &history.small_events(5)).await;
     assert_same(&journal.load().await.expect("a good state").books, &history.books, "after the stranger");
+}
+
+#[tokio::test]
+async fn a_row_at_no_place_is_damage() {
+    for place in [0, -3, i64::MIN] {
+        let (state, mut history) = (State::new(), History::new(18));
+        state.live(&mut history, 5).await;
+        let event = serde_json::to_string(&history.small_events(1)[0]).expect("a text");
+        state
+            .stranger()
+            .execute("INSERT INTO events VALUES (?1, 0, NULL, ?2, 0)", (place, event))
+            .expect("room for a row");
+        let log = open_to_read(state.path()).expect("a log");
+        for error in [
+            EventRows::kept(&log, state.path(), None).map(drop),
+            EventRows::kept(&log, state.path(), Some(history.now)).map(drop),
+            EventRows::ends(&log, state.path()).map(drop),
+            state.load().await.map(drop),
+        ] {
+            assert!(matches!(error, Err(JournalError::Damaged { .. })), "{place}: {error:?}");
+        }
+    }
 }
 
 #[tokio::test]

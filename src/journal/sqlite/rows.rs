@@ -83,7 +83,12 @@ pub(super) fn chain_at(connection: &Connection, sequence: u64) -> rusqlite::Resu
 pub(super) fn ends(connection: &Connection) -> rusqlite::Result<Option<(u64, u64)>> {
     let first: Option<i64> = connection.query_row("SELECT min(sequence) FROM events", [], |row| row.get(0))?;
     let last: Option<i64> = connection.query_row("SELECT max(sequence) FROM events", [], |row| row.get(0))?;
-    Ok(first.zip(last).map(|(first, last)| (unsigned(first), unsigned(last))))
+    let Some((first, last)) = first.zip(last) else { return Ok(None) };
+    // The two are looked up at either end of the table: in a damaged one they may be any numbers.
+    if last < first {
+        return Err(rusqlite::Error::IntegralValueOutOfRange(0, last));
+    }
+    Ok(Some((place(first)?, place(last)?)))
 }
 
 /// When the first event that is kept happened.
@@ -180,7 +185,7 @@ impl<'a> EventRows<'a> {
 
 fn row_of(row: &Row<'_>) -> rusqlite::Result<EventRow> {
     Ok(EventRow {
-        sequence: unsigned(row.get(0)?),
+        sequence: place(row.get(0)?)?,
         at: Timestamp::from_millis(row.get(1)?),
         job: row.get(2)?,
         event: row.get(3)?,
@@ -206,6 +211,8 @@ pub(super) fn signed(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)
 }
 
-fn unsigned(sequence: i64) -> u64 {
-    u64::try_from(sequence).unwrap_or(0)
+/// A place as the database has it: they are counted from 1.
+fn place(sequence: i64) -> rusqlite::Result<u64> {
+    let place = u64::try_from(sequence).ok().filter(|place| *place > 0);
+    place.ok_or(rusqlite::Error::IntegralValueOutOfRange(0, sequence))
 }
