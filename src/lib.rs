@@ -8,6 +8,7 @@ pub mod core;
 #[cfg(unix)]
 pub mod daemon;
 pub mod engine;
+pub mod file_id;
 pub mod journal;
 pub mod lock;
 pub mod loops;

@@ -16,6 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::core::Timestamp;
+use crate::file_id::FileId;
 
 /// The longest record that is read, in bytes: two paths of the greatest length and some more.
 const RECORD_BYTES_MAX: u64 = 16_384;
@@ -88,14 +89,13 @@ impl OwnerRecord {
     #[must_use]
     pub fn of_this_process() -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let millis = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
         Self {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: None,
             socket: None,
             state: None,
-            started_at: Timestamp::from_millis(millis).to_string(),
+            started_at: Timestamp::since_1970(since).to_string(),
         }
     }
 
@@ -167,9 +167,8 @@ impl OwnerLock {
     #[cfg(unix)]
     #[must_use]
     pub fn is_in_place(&self) -> bool {
-        use std::os::unix::fs::MetadataExt;
         match (self.file.metadata(), std::fs::metadata(&self.path)) {
-            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+            (Ok(ours), Ok(there)) => FileId::of(&ours) == FileId::of(&there),
             _ => false,
         }
     }

@@ -23,6 +23,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::durable::{Home, Mode, kill};
 use support::session::{Gone, Session};
+use support::setting::setting;
 use support::wait_within;
 use tally::{Fault, Tally};
 use whole::{check_live, check_log};
@@ -50,11 +51,6 @@ const ENDING_MS_MAX: u64 = 8;
 
 /// In one round of so many the next daemon is killed early too.
 const EARLY_ROUNDS: u64 = 5;
-
-fn setting(name: &str, default: u64) -> u64 {
-    let Ok(text) = std::env::var(name) else { return default };
-    text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}: give a whole number"))
-}
 
 fn seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs();

@@ -22,6 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use support::durable::{Home, Mode, kill};
 use support::session::Session;
+use support::setting::setting;
 
 /// How many histories of each kind `cargo test` records.
 const HISTORIES: u64 = 3;
@@ -40,11 +41,6 @@ const WORKERS: u64 = 6;
 
 /// The number of workers as the flag takes it.
 const OPTIONS: [&str; 2] = ["--total-workers", "6"];
-
-fn setting(name: &str, default: u64) -> u64 {
-    let Ok(text) = std::env::var(name) else { return default };
-    text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}: give a whole number"))
-}
 
 /// Records histories of so many sessions with so many calls in flight on each, and checks them.
 fn check_histories(mode: Mode, sessions: usize, in_flight: usize, is_disturbed: bool) {

@@ -1,6 +1,6 @@
 //! How a state stands, from its files alone.
 
-use crate::journal::{open_to_read, recover};
+use crate::journal::{UnusableSnapshot, open_to_read, recover};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub fn describe(state: &Path) -> anyhow::Result<String> {
         let _ = writeln!(lines, "leases: {}", capacity.live_allocations);
         let _ = writeln!(lines, "leases_expired: {}", capacity.expired_allocations);
     }
-    for (path, fault) in &recovery.faults {
+    for UnusableSnapshot(path, fault) in &recovery.faults {
         let _ = writeln!(lines, "unusable_snapshot: {} ({fault})", path.display());
     }
     Ok(lines)

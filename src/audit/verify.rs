@@ -2,7 +2,8 @@
 
 use crate::core::{Cluster, Filter, State, Timestamp, check};
 use crate::journal::{
-    EventRows, JournalError, SCHEMA_VERSION, check_end, check_pages, find_snapshots, open_to_read, read_snapshot,
+    EventRows, JournalError, SCHEMA_VERSION, UnusableSnapshot, check_end, check_pages, find_snapshots, open_to_read,
+    read_snapshot,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -134,14 +135,10 @@ fn read_snapshots(state: &Path, last: u64, verdict: &mut Verdict) -> Result<BTre
             }
             // The owner drops a snapshot when there are two newer ones.
             Err(_) if !path.exists() => {}
-            Err(fault) => verdict.complain(unusable(&path, &fault.to_string())),
+            Err(fault) => verdict.complain(UnusableSnapshot(path, fault).to_string()),
         }
     }
     Ok(good)
-}
-
-fn unusable(path: &Path, fault: &str) -> String {
-    format!("the snapshot {} cannot be used: {fault}", path.display())
 }
 
 fn describe(

@@ -7,6 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A moment in milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +23,12 @@ impl Timestamp {
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
+    }
+
+    /// The moment so long after 1970-01-01T00:00:00Z, as the system tells the time; the last there is if it is behind that.
+    #[must_use]
+    pub fn since_1970(time: Duration) -> Self {
+        Self(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
     }
 
     /// Milliseconds since 1970-01-01T00:00:00Z.

@@ -3,9 +3,11 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
 };
+
+use crate::file_id::FileId;
 
 /// From how many bytes on the file is put aside and another begun.
 const LOG_BYTES_MAX: u64 = 4 * 1_048_576;
@@ -21,9 +23,9 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 /// Whether standard error is this file: so it is in a daemon that a session started. One started by hand logs to whatever
 /// its standard error is, as a service manager expects.
 pub(super) fn is_standard_error(path: &Path) -> bool {
-    let standard_error = rustix::fs::fstat(io::stderr());
+    let standard_error = io::stderr().as_fd().try_clone_to_owned().and_then(|stream| File::from(stream).metadata());
     match (standard_error, fs::metadata(path)) {
-        (Ok(ours), Ok(file)) => (ours.st_dev, ours.st_ino) == (file.dev(), file.ino()),
+        (Ok(ours), Ok(file)) => FileId::of(&ours) == FileId::of(&file),
         _ => false,
     }
 }
@@ -58,7 +60,7 @@ impl Rotating {
     /// Begins the file anew if it was removed or put aside by another: nobody would find what is written to the old one.
     fn follow(&mut self) -> io::Result<()> {
         let (ours, there) = (self.file.metadata()?, fs::metadata(&self.path));
-        if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+        if there.is_ok_and(|there| FileId::of(&there) == FileId::of(&ours)) {
             return Ok(());
         }
         self.file = open(&self.path)?;

@@ -3,11 +3,12 @@
 //! Any of it may be removed while the daemon runs, for example at the end of a login. Invariants: nothing is made or removed
 //! without the lock; and what another daemon made in the same place is left to it.
 
-use std::{fs, io, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{fs, io, path::Path, time::Duration};
 
 use tokio::{net::UnixListener, time::sleep};
 
 use super::runtime_directory::{Place, prepare};
+use crate::file_id::FileId;
 use crate::lock::{LockError, OwnerLock, OwnerRecord};
 use crate::serving::Unusable;
 
@@ -20,8 +21,8 @@ pub(super) struct Presence {
     record: OwnerRecord,
     /// Of the shared memory; a state has a lock of its own.
     lock: Option<OwnerLock>,
-    /// The device and number of the socket's file.
-    socket: (u64, u64),
+    /// The socket's file, once it is made.
+    socket: Option<FileId>,
     /// What could not be mended at the last look, so that it is told once.
     told: Option<String>,
 }
@@ -37,7 +38,7 @@ impl Presence {
         record: OwnerRecord,
         lock: Option<OwnerLock>,
     ) -> Result<(Self, UnixListener), Unusable> {
-        let mut presence = Self { place, record, lock, socket: (0, 0), told: None };
+        let mut presence = Self { place, record, lock, socket: None, told: None };
         let listener = presence.bind()?;
         presence.write_record()?;
         Ok((presence, listener))
@@ -72,7 +73,7 @@ impl Presence {
         if self.lock.as_ref().is_some_and(|lock| !lock.is_in_place()) {
             self.lock = Some(OwnerLock::acquire(&self.place.lock, &self.record, Duration::ZERO).map_err(not_owned)?);
         }
-        let socket = if identity(&self.place.socket) == Some(self.socket) { None } else { Some(self.bind()?) };
+        let socket = if self.holds_socket() { None } else { Some(self.bind()?) };
         if !self.owns_record() {
             self.write_record()?;
         }
@@ -81,12 +82,17 @@ impl Presence {
 
     /// Removes the socket and the record, so that those who come now find no daemon and start one, which waits for the lock.
     pub(super) fn remove(&self) {
-        if identity(&self.place.socket) == Some(self.socket) {
+        if self.holds_socket() {
             remove(&self.place.socket);
         }
         if self.owns_record() {
             remove(&self.place.record);
         }
+    }
+
+    /// Whether the socket in its place is the one that was made.
+    fn holds_socket(&self) -> bool {
+        self.socket.is_some() && file_at(&self.place.socket) == self.socket
     }
 
     fn bind(&mut self) -> Result<UnixListener, Unusable> {
@@ -98,7 +104,7 @@ impl Presence {
         let listener =
             made.map_err(|error| Unusable::new(format!("the socket {} cannot be made ({error})", path.display())))?;
         // One that is gone at once is found missing at the next look.
-        self.socket = identity(path).unwrap_or_default();
+        self.socket = file_at(path);
         Ok(listener)
     }
 
@@ -122,9 +128,9 @@ impl Presence {
     }
 }
 
-/// Which file lies there, if one does: its device and number.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
+/// Which file lies there, if one does.
+fn file_at(path: &Path) -> Option<FileId> {
+    fs::symlink_metadata(path).ok().map(|metadata| FileId::of(&metadata))
 }
 
 fn remove(path: &Path) {

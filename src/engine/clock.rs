@@ -60,7 +60,7 @@ impl EngineClock {
         Self::from_source(move || {
             // A wall clock before 1970 is as wrong as any other: it counts as 1970.
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let wall = Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX));
+            let wall = Timestamp::since_1970(since_epoch);
             (wall, start.elapsed())
         })
     }

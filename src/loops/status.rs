@@ -57,7 +57,7 @@ impl LoopStatus {
     /// Notes how a run ended, now.
     pub(super) fn note(&self, outcome: String) {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let at = Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+        let at = Timestamp::since_1970(since);
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         *runs = (runs.0 + 1, Some(LastRun { at, outcome }));
     }

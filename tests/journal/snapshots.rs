@@ -158,7 +158,7 @@ async fn an_older_copy_of_the_log_is_not_gone_on_with_unasked() {
     let recovery = state.read(None).expect("a good state");
     assert_same(&recovery.books, &history.books, "on another way");
     assert_eq!(recovery.snapshot, Some(kept));
-    let faults: Vec<_> = recovery.faults.iter().map(|(_, fault)| fault.to_string()).collect();
+    let faults: Vec<_> = recovery.faults.iter().map(|fault| fault.1.to_string()).collect();
     assert!(faults.iter().any(|fault| fault == "the log did not go through it"), "{faults:?}");
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod pattern;
 pub(crate) mod schema;
 pub(crate) mod server;
 pub(crate) mod session;
+pub(crate) mod setting;
 
 use std::{
     thread,

@@ -1,5 +1,9 @@
 //! The frame of the seeded simulations: runs of seeds that follow each other, on all processors, until enough steps are run.
 
+#[path = "setting.rs"]
+mod setting;
+
+use setting::setting;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,9 +54,4 @@ impl Plan {
             assert!(rare.is_empty(), "these were hardly met, so hardly tested: {rare:?} of {seen:?}");
         }
     }
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    let Ok(text) = std::env::var(name) else { return default };
-    text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}: give a whole number"))
 }

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use std::path::Path;
 use std::sync::mpsc;
 
-/// How many events are handed over at once from the thread that reads them to the one that applies them.
+/// How many events are handed over at once from where they are read to where they are applied.
 const EVENTS_HANDED: usize = 1_000;
 
 /// How many such hands may wait.
@@ -157,14 +157,13 @@ fn no_way_back(first: Option<u64>, faults: &[UnusableSnapshot]) -> String {
     };
     let snapshots = match faults.split_first() {
         None => "there is no snapshot to go on from".to_owned(),
-        Some((first, more)) => more.iter().fold(describe(first), |all, fault| format!("{all}; {}", describe(fault))),
+        Some((first, more)) => more.iter().fold(first.to_string(), |all, fault| format!("{all}; {fault}")),
     };
     format!("{events}, and {snapshots}")
 }
 
-fn describe((path, fault): &UnusableSnapshot) -> String {
-    format!("the snapshot {} cannot be used: {fault}", path.display())
-}
+/// An event that was read: its place, the checksum up to it, and itself.
+type Read = (u64, u32, Recorded);
 
 /// Applies rows to books. One thread reads and checks them, another applies them, which halves the time.
 fn replay(
@@ -174,17 +173,11 @@ fn replay(
     goes_on: &dyn Fn() -> bool,
 ) -> Result<(), JournalError> {
     let path = rows.path().to_owned();
-    let (hand, hands) = mpsc::sync_channel::<Vec<(u64, u32, Recorded)>>(HANDS_WAITING_MAX);
-    let Recovery { books, anchor, .. } = recovery;
+    let (hand, hands) = mpsc::sync_channel(HANDS_WAITING_MAX);
     std::thread::scope(|scope| {
-        let applying = scope.spawn(move || {
-            for (sequence, chain, recorded) in hands.into_iter().flatten() {
-                rows::apply(books, sequence, &recorded)?;
-                (anchor.sequence, anchor.chain, anchor.at_millis) = (sequence, chain, recorded.at.as_millis());
-            }
-            Ok(())
-        });
-        let read = read_all(rows, until, &hand, goes_on);
+        let applying = scope.spawn(move || hands.into_iter().try_for_each(|events| apply_all(events, recovery)));
+        // Whoever applies stops listening at an event that does not follow.
+        let read = read_all(rows, until, goes_on, &mut |events| Ok(hand.send(events).is_ok()));
         drop(hand);
         // A panic of the thread that applies would be one outside of `apply`.
         applying
@@ -196,31 +189,31 @@ fn replay(
 
 /// Applies rows to books, one after the other.
 fn replay_aside(
-    mut rows: EventRows<'_>,
+    rows: EventRows<'_>,
     until: u64,
     recovery: &mut Recovery,
     goes_on: &dyn Fn() -> bool,
 ) -> Result<(), JournalError> {
+    let path = rows.path().to_owned();
+    let damaged = |what| JournalError::Damaged { path: path.clone(), what };
+    read_all(rows, until, goes_on, &mut |events| apply_all(events, recovery).map(|()| true).map_err(damaged))
+}
+
+fn apply_all(events: Vec<Read>, recovery: &mut Recovery) -> Result<(), String> {
     let Recovery { books, anchor, .. } = recovery;
-    while rows.last() < until
-        && let Some(row) = rows.next_row()?
-    {
-        if !goes_on() {
-            return Err(snapshots::given_up(rows.path()));
-        }
-        let damaged = |what| JournalError::Damaged { path: rows.path().to_owned(), what };
-        let recorded = row.recorded().map_err(damaged)?;
-        row.apply(&recorded, books).map_err(damaged)?;
-        (anchor.sequence, anchor.chain, anchor.at_millis) = (row.sequence, row.chain, row.at.as_millis());
+    for (sequence, chain, recorded) in events {
+        rows::apply(books, sequence, &recorded)?;
+        (anchor.sequence, anchor.chain, anchor.at_millis) = (sequence, chain, recorded.at.as_millis());
     }
     Ok(())
 }
 
+/// Reads rows and hands their events over, until `take` says that it wants no more.
 fn read_all(
     mut rows: EventRows<'_>,
     until: u64,
-    hand: &mpsc::SyncSender<Vec<(u64, u32, Recorded)>>,
     goes_on: &dyn Fn() -> bool,
+    take: &mut dyn FnMut(Vec<Read>) -> Result<bool, JournalError>,
 ) -> Result<(), JournalError> {
     loop {
         if !goes_on() {
@@ -234,8 +227,7 @@ fn read_all(
             let damaged = |what| JournalError::Damaged { path: rows.path().to_owned(), what };
             events.push((row.sequence, row.chain, row.recorded().map_err(damaged)?));
         }
-        // Whoever applies stops listening at an event that does not follow.
-        if events.is_empty() || hand.send(events).is_err() {
+        if events.is_empty() || !take(events)? {
             return Ok(());
         }
     }

@@ -56,7 +56,9 @@ fn find_ending_in(state: &Path, suffix: &str) -> Result<Vec<(u64, PathBuf)>, Jou
 }
 
 /// A snapshot that cannot be used, and why.
-pub type UnusableSnapshot = (PathBuf, SnapshotFault);
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot {} cannot be used: {}", .0.display(), .1)]
+pub struct UnusableSnapshot(pub PathBuf, pub SnapshotFault);
 
 /// A snapshot that was read and belongs to the log.
 #[derive(Debug)]
@@ -83,7 +85,7 @@ pub(super) fn newest_good(
         match read {
             Ok((anchor, books)) => return Ok((Some(Snapshot { anchor, books }), faults)),
             Err(_) if !goes_on() => return Err(given_up(state)),
-            Err(fault) => faults.push((path, fault)),
+            Err(fault) => faults.push(UnusableSnapshot(path, fault)),
         }
     }
     Ok((None, faults))

@@ -8,8 +8,9 @@ use super::rows;
 use super::schema::{self, open_to_write};
 use super::snapshot_file::Anchor;
 use super::snapshotter::{Snapshotted, give_way, write_snapshot};
-use super::{SqliteOptions, snapshots};
-use crate::core::{Cluster, Filter};
+use super::{SqliteOptions, UnusableSnapshot, snapshots};
+use crate::core::{Cluster, Filter, Timestamp};
+use crate::file_id::FileId;
 use crate::lock::OwnerLock;
 use rusqlite::{Connection, params};
 use std::path::Path;
@@ -156,7 +157,7 @@ impl Writer {
         // committed goes with the old one.
         self.batch = None;
         let before = self.log.take().map(|log| log.file).or(self.file.take());
-        let file = FileId::of(&self.options.path)?;
+        let file = file_at(&self.options.path)?;
         if before.is_some() && before != file {
             self.file = before;
             return Err(self.removed());
@@ -168,7 +169,7 @@ impl Writer {
         }
         let began = Instant::now();
         let recovery = recover(&connection, &self.options.path, None)?;
-        for (path, fault) in &recovery.faults {
+        for UnusableSnapshot(path, fault) in &recovery.faults {
             tracing::warn!(snapshot = %path.display(), %fault, "a snapshot cannot be used: falling back to what is before it");
         }
         let last_at = recovery.last_at();
@@ -188,7 +189,7 @@ impl Writer {
         self.records = books.count(&Filter::default());
         let mark = MarkFile::create(&self.options.path, self.options.synchronous, &anchor);
         let mark = mark.map_err(|error| tracing::warn!(%error, "{NO_MARK}")).ok();
-        let file = FileId::of(&self.options.path)?.ok_or_else(|| self.removed())?;
+        let file = file_at(&self.options.path)?.ok_or_else(|| self.removed())?;
         self.log = Some(Log { connection, anchor, mark, file });
         Ok(Recovered { books, last_at })
     }
@@ -198,23 +199,23 @@ impl Writer {
     fn covered_twice(&self, connection: &Connection, log_id: &str, base: u64) -> Result<u64, JournalError> {
         let path = &self.options.path;
         let oldest = rows::oldest_at(connection).map_err(|error| schema::explain(path, "read", error))?;
-        if oldest.is_none_or(|at| at.as_millis() >= self.kept_since_millis()) {
+        if oldest.is_none_or(|at| at >= self.kept_since()) {
             return Ok(0);
         }
         Ok(snapshots::newest_whole_before(path, connection, log_id, base)?.unwrap_or(0))
     }
 
-    /// From when on events are kept, in milliseconds since 1970.
-    fn kept_since_millis(&self) -> i64 {
+    /// From when on events are kept.
+    fn kept_since(&self) -> Timestamp {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(now.saturating_sub(self.options.keep_events).as_millis()).unwrap_or(i64::MAX)
+        Timestamp::since_1970(now.saturating_sub(self.options.keep_events))
     }
 
     /// Begins a batch at the end of the log.
     fn begin(&self) -> Result<Anchor, JournalError> {
         let path = &self.options.path;
         let log = self.log.as_ref().ok_or_else(|| self.not_loaded())?;
-        if FileId::of(path)?.as_ref() != Some(&log.file) {
+        if file_at(path)?.as_ref() != Some(&log.file) {
             // What is written from here on would be found by nobody.
             return Err(self.removed());
         }
@@ -292,7 +293,7 @@ impl Writer {
     /// Tidies a few old events away, and says whether there may be more. The row at the end of the older snapshot stays:
     /// by it the snapshot is known to belong to the log.
     fn prune(&mut self) -> bool {
-        let kept_since = self.kept_since_millis();
+        let kept_since = self.kept_since().as_millis();
         let Some(log) = self.log.as_mut().filter(|_| self.prune_before > 0) else { return false };
         // Only the first so many are looked at: those that are young enough to stay may be millions.
         let pruned = log.connection.execute(
@@ -341,25 +342,12 @@ impl Writer {
     }
 }
 
-/// Which file it is, whatever its name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct FileId(u64, u64);
-
-impl FileId {
-    /// That of the file at a path; nothing if there is none.
-    fn of(path: &Path) -> Result<Option<Self>, JournalError> {
-        match std::fs::metadata(path) {
-            #[cfg(unix)]
-            Ok(metadata) => {
-                use std::os::unix::fs::MetadataExt;
-                Ok(Some(Self(metadata.dev(), metadata.ino())))
-            }
-            // Elsewhere a file that is open cannot be removed.
-            #[cfg(not(unix))]
-            Ok(_) => Ok(Some(Self(0, 0))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(JournalError::System { path: path.to_owned(), doing: "looked at", source }),
-        }
+/// Which file lies at a path; nothing if none does.
+fn file_at(path: &Path) -> Result<Option<FileId>, JournalError> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Some(FileId::of(&metadata))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(JournalError::System { path: path.to_owned(), doing: "looked at", source }),
     }
 }
 
