@@ -4,6 +4,9 @@
 //! Commands are made in chunks outside the timed part, each a new object with a job of its own, so that a request is as
 //! hot as one that was just read from a client, and no hotter. Times are medians of several samples.
 
+#[path = "support/table.rs"]
+mod table;
+
 use cortex_resource_manager::core::{
     AllocationId, Cluster, Command, CpuMillis, Decision, DistinctServers, EndReason, JobId, MemoryMb, Metadata, NodeId,
     Outcome, Priority, Recorded, Request, Resources, ServerName, Timestamp, TtlSeconds, WorkerSize, check,
@@ -11,9 +14,8 @@ use cortex_resource_manager::core::{
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
+use table::{Measurement, median, milliseconds, resident_bytes, thousands};
 
-/// How many samples a median is taken of.
-const SAMPLES: usize = 5;
 /// The most commands made ahead of a timed part: so few that the last is still in the cache when its turn comes.
 const CHUNK: usize = 100;
 /// How many distinct servers the requests name.
@@ -28,15 +30,9 @@ const SWEEP_LEASES_MAX: usize = 500;
 const LONG_TTL_SECONDS: u64 = 3_600;
 const SHORT_TTL_SECONDS: u64 = 1;
 
-/// A line of the table.
-struct Row {
-    what: &'static str,
-    figure: &'static str,
-    measured: String,
+fn main() {
+    table::print(&MEASUREMENTS);
 }
-
-/// A row that has not been measured yet.
-type Measurement = (&'static str, &'static str, fn() -> String);
 
 /// All rows. That of memory is the first, since it looks at what the process takes in all.
 const MEASUREMENTS: [Measurement; 8] = [
@@ -49,18 +45,6 @@ const MEASUREMENTS: [Measurement; 8] = [
     ("longest batch of 500 in a sweep of 1,000,000 expired", "≤ 5 ms", longest_sweep_batch),
     ("first look at 1,000,000 leases that ran out at once", "none", first_look),
 ];
-
-#[expect(clippy::print_stdout, reason = "the table is what a bench is for")]
-fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    println!("| what | figure to reach | measured (median of {SAMPLES}) |\n|---|---|---|");
-    for (what, figure, measure) in MEASUREMENTS {
-        if wanted.is_empty() || wanted.iter().any(|word| what.contains(word.as_str())) {
-            let Row { what, figure, measured } = Row { what, figure, measured: measure() };
-            println!("| {what} | {figure} | {measured} |");
-        }
-    }
-}
 
 /// What one lease asks for.
 #[derive(Clone, Copy)]
@@ -244,14 +228,6 @@ fn memory() -> String {
     format!("{} bytes", thousands((after - before) as f64 / MANY as f64))
 }
 
-/// What the process has in memory, in bytes. The lints forbid an allocator of our own that would count.
-fn resident_bytes() -> Option<u64> {
-    const PAGE_BYTES: u64 = 4_096;
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * PAGE_BYTES)
-}
-
 fn few_live() -> String {
     pairs(100, TWO_WORKERS, Order::OldestFirst)
 }
@@ -318,22 +294,4 @@ fn first_look() -> String {
         driver.pass(2_000 * i64::try_from(LONG_TTL_SECONDS).unwrap_or(1));
         start.elapsed().as_secs_f64()
     }))
-}
-
-fn median(mut sample: impl FnMut() -> f64) -> f64 {
-    let mut samples = [0.0; SAMPLES].map(|_: f64| sample());
-    samples.sort_by(f64::total_cmp);
-    samples[SAMPLES / 2]
-}
-
-fn milliseconds(seconds: f64) -> String {
-    format!("{:.2} ms", seconds * 1_000.0)
-}
-
-/// A number with commas, rounded.
-fn thousands(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
-    groups.join(",")
 }
