@@ -6,67 +6,89 @@ use super::text::from_text;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::Duration;
 
 /// A moment in milliseconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(i64);
+///
+/// It is kept as a number that is never zero and has the same order, so that a moment that may be absent takes no more room.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(NonZeroU64);
+
+/// What turns the order of signed numbers into that of unsigned ones.
+const SIGN: u64 = 1 << 63;
 
 impl Timestamp {
     /// The earliest moment there is.
-    pub const MIN: Self = Self(i64::MIN);
+    pub const MIN: Self = Self::from_millis(i64::MIN);
     /// The earliest moment that RFC 3339 has a spelling for, 0000-01-01T00:00:00Z: an event cannot be written with an earlier one.
-    pub const WRITABLE_MIN: Self = Self(-62_167_219_200_000);
+    pub const WRITABLE_MIN: Self = Self::from_millis(-62_167_219_200_000);
 
-    /// The moment so many milliseconds after 1970-01-01T00:00:00Z.
+    /// The moment so many milliseconds after 1970-01-01T00:00:00Z; [`Timestamp::MIN`] for the least number of all.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
-        Self(millis)
+        match NonZeroU64::new(millis.cast_unsigned() ^ SIGN) {
+            Some(kept) => Self(kept),
+            None => Self(NonZeroU64::MIN),
+        }
     }
 
     /// The moment so long after 1970-01-01T00:00:00Z, as the system tells the time; the last there is if it is behind that.
     #[must_use]
     pub fn since_1970(time: Duration) -> Self {
-        Self(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
+        Self::from_millis(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
     }
 
     /// Milliseconds since 1970-01-01T00:00:00Z.
     #[must_use]
     pub const fn as_millis(self) -> i64 {
-        self.0
+        (self.0.get() ^ SIGN).cast_signed()
     }
 
     /// The moment `span` later; saturates at the last one there is.
     #[must_use]
     pub fn after(self, span: Millis) -> Self {
-        Self(self.0.saturating_add(i64::try_from(span.0).unwrap_or(i64::MAX)))
+        Self::from_millis(self.as_millis().saturating_add(i64::try_from(span.0).unwrap_or(i64::MAX)))
     }
 
     /// The moment `span` earlier; saturates at the first one there is.
     #[must_use]
     pub fn before(self, span: Millis) -> Self {
-        Self(self.0.saturating_sub(i64::try_from(span.0).unwrap_or(i64::MAX)))
+        Self::from_millis(self.as_millis().saturating_sub(i64::try_from(span.0).unwrap_or(i64::MAX)))
     }
 
     /// How long ago `earlier` was; zero if it lies ahead.
     #[must_use]
     pub fn since(self, earlier: Self) -> Millis {
-        Millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+        Millis(u64::try_from(self.as_millis().saturating_sub(earlier.as_millis())).unwrap_or(0))
     }
 
     /// Its text, whatever the year is.
     fn any_text(self) -> String {
-        let ends = if self.0 < 0 { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC };
-        let moment = DateTime::<Utc>::from_timestamp_millis(self.0).unwrap_or(ends);
+        let ends = if self.as_millis() < 0 { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC };
+        let moment = DateTime::<Utc>::from_timestamp_millis(self.as_millis()).unwrap_or(ends);
         moment.to_rfc3339_opts(SecondsFormat::Millis, true)
+    }
+}
+
+impl Default for Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    fn default() -> Self {
+        Self::from_millis(0)
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Timestamp").field(&self.as_millis()).finish()
     }
 }
 
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC with milliseconds and a `Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match plain::text(self.0) {
+        match plain::text(self.as_millis()) {
             Some(text) => f.write_str(plain::as_str(&text)),
             None => f.write_str(&self.any_text()),
         }
@@ -75,7 +97,7 @@ impl fmt::Display for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match plain::text(self.0) {
+        match plain::text(self.as_millis()) {
             Some(text) => serializer.serialize_str(plain::as_str(&text)),
             None => serializer.serialize_str(&self.any_text()),
         }
@@ -95,8 +117,8 @@ impl FromStr for Timestamp {
     /// Reads RFC 3339; what is finer than a millisecond is cut off.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match plain::millis(text) {
-            Some(millis) => Ok(Self(millis)),
-            None => DateTime::parse_from_rfc3339(text).map(|moment| Self(moment.timestamp_millis())),
+            Some(millis) => Ok(Self::from_millis(millis)),
+            None => DateTime::parse_from_rfc3339(text).map(|moment| Self::from_millis(moment.timestamp_millis())),
         }
     }
 }
