@@ -28,6 +28,7 @@ mod command;
 mod deadlines;
 mod decide;
 mod event;
+mod fleet;
 mod grace;
 mod ids;
 mod image;
@@ -49,9 +50,17 @@ pub use cluster::Cluster;
 pub use command::{Command, Decision, Denied, DistinctServers, Outcome, Release, Request, Shortage};
 pub use decide::ACTIVATION_SECONDS_MAX;
 pub use event::{EVENT_VERSION, Event, Limits, Recorded};
+pub use fleet::{
+    AgentEnd, AgentFigures, AgentFilter, AgentLeft, AgentRequest, AgentState, AgentUsage, AgentView, Attempt,
+    AttemptEnd, AttemptOutcome, BudgetUsage, Capabilities, Complexity, ConservationView, Deferral, FleetCommand,
+    FleetDenied, FleetFigures, FleetOutcome, FleetOutline, FleetSettings, HEARTBEATS_MISSED_MAX, Health, HeldTask,
+    JsonText, NoAgent, NothingClaimed, QueueUsage, Registration, Report, ReportedResult, Selector, Task, TaskEnd,
+    TaskFilter, TaskLease, TaskLeft, TaskPhase, TaskRequest, TaskSpec, TaskState, TaskView, TimePassed, TokenUsage,
+    TokensExpected, TypeUsage, UsageView, Waiting,
+};
 pub use ids::{
-    AllocationId, FencingToken, JobId, NAME_CHARACTERS_MAX, NodeId, NotAName, NotAnAllocationId, RequestId,
-    ServerInstanceId, ServerName, WorkerNumber,
+    AgentId, AgentType, AllocationId, BatchKey, Capability, FencingToken, JobId, NAME_CHARACTERS_MAX, NodeId, NotAName,
+    NotAnAllocationId, RequestId, ServerInstanceId, ServerName, TaskId, TaskNumber, WorkerNumber,
 };
 pub use image::{AllocationImage, NotAnImage, Outline, Restoration};
 pub use ports::{Port, SERVER_PORT_COUNT, SERVER_PORTS, WORKER_PORT_COUNT, WORKER_PORTS};

@@ -170,10 +170,22 @@ impl<J: Journal> Engine<J> {
             | Event::Renewed { allocation, .. }
             | Event::Releasing { allocation, .. }
             | Event::Released { allocation } => self.cluster.job_of(*allocation).cloned(),
+            Event::TaskSubmitted { task } => task.request.job.clone(),
+            Event::TaskLeased { task, .. }
+            | Event::TaskReturned { task }
+            | Event::AttemptEnded { task, .. }
+            | Event::TaskCancelled { task }
+            | Event::TaskUpdated { task, .. } => self.cluster.job_of_task(task).cloned(),
+            Event::TokenBudgetSet { job, .. } => job.clone(),
             Event::CapacitySet { .. }
             | Event::LimitsSet { .. }
             | Event::OutageNoted { .. }
-            | Event::HistoryTrimmed { .. } => None,
+            | Event::HistoryTrimmed { .. }
+            | Event::FleetSettingsSet { .. }
+            | Event::AgentRegistered { .. }
+            | Event::AgentLeft { .. }
+            | Event::TokenBudgetRefilled { .. }
+            | Event::AgentQuotaSet { .. } => None,
         }
     }
 

@@ -1,20 +1,44 @@
-//! Events of version 1, kept as they were first written: they must be read, replayed and written the same for ever.
+//! Events of each version, kept as they were first written: they must be read, replayed and written the same for ever.
 //!
-//! `tests/golden/events_v1.jsonl` holds each kind of event at least once, `events_v1.txt` what its books are in the end.
-//! Neither is ever changed; events of a later version get files of their own.
+//! `tests/golden/events_v1.jsonl` holds each kind of event of version 1 at least once, `events_v1.txt` what its books are
+//! in the end, and so for version 2, which adds the fleet. None is ever changed; events of a later version get files of
+//! their own.
 
 use cortex_resource_manager::core::{
-    AllocationId, AllocationView, Cluster, Command, DeadlineReason, Denied, EndReason, FencingToken, Filter, Phase,
-    Recorded, ServerName, Timestamp, check,
+    AgentFilter, AgentType, AgentView, AllocationView, BatchKey, BudgetUsage, Capabilities, Capability, Cluster,
+    Command, DeadlineReason, Denied, EndReason, FencingToken, Filter, FleetCommand, JobId, JsonText, Phase, Recorded,
+    Registration, ServerName, TaskFilter, TaskNumber, TaskView, Timestamp, TypeUsage, UsageView, check,
 };
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-const EVENTS: &str = include_str!("golden/events_v1.jsonl");
-const STATE: &str = include_str!("golden/events_v1.txt");
+/// What is kept of a version.
+struct Golden {
+    /// The events, one a line.
+    events: &'static str,
+    /// The books that they lead to, in words.
+    state: &'static str,
+    /// Which version the kinds below came with.
+    version: u64,
+    /// All kinds of events that came with it.
+    kinds: &'static [&'static str],
+}
 
-/// All kinds of events that version 1 has.
-const KINDS: [&str; 10] = [
+const VERSION_1: Golden = Golden {
+    events: include_str!("golden/events_v1.jsonl"),
+    state: include_str!("golden/events_v1.txt"),
+    version: 1,
+    kinds: &KINDS_1,
+};
+
+const VERSION_2: Golden = Golden {
+    events: include_str!("golden/events_v2.jsonl"),
+    state: include_str!("golden/events_v2.txt"),
+    version: 2,
+    kinds: &KINDS_2,
+};
+
+const KINDS_1: [&str; 10] = [
     "activated",
     "activation_failed",
     "capacity_set",
@@ -27,15 +51,30 @@ const KINDS: [&str; 10] = [
     "reserved",
 ];
 
-fn events() -> Vec<Recorded> {
+const KINDS_2: [&str; 12] = [
+    "agent_left",
+    "agent_quota_set",
+    "agent_registered",
+    "attempt_ended",
+    "fleet_settings_set",
+    "task_cancelled",
+    "task_leased",
+    "task_returned",
+    "task_submitted",
+    "task_updated",
+    "token_budget_refilled",
+    "token_budget_set",
+];
+
+fn events(golden: &Golden) -> Vec<Recorded> {
     let read = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-    EVENTS.lines().map(read).collect()
+    golden.events.lines().map(read).collect()
 }
 
-fn replayed() -> (Cluster, Timestamp) {
+fn replayed(golden: &Golden) -> (Cluster, Timestamp) {
     let mut cluster = Cluster::default();
     let mut now = Timestamp::MIN;
-    for (recorded, line) in events().iter().zip(EVENTS.lines()) {
+    for (recorded, line) in events(golden).iter().zip(golden.events.lines()) {
         cluster.apply(recorded);
         assert_eq!(check::violations(&cluster), [""; 0], "after {line}");
         now = recorded.at;
@@ -46,47 +85,70 @@ fn replayed() -> (Cluster, Timestamp) {
 }
 
 #[test]
-fn the_events_of_version_1_lead_to_the_same_books() {
-    let (cluster, now) = replayed();
-    assert_eq!(state_text(&cluster, now), STATE);
+fn the_events_lead_to_the_same_books() {
+    for golden in [VERSION_1, VERSION_2] {
+        let (cluster, now) = replayed(&golden);
+        let fleet = if golden.version == 1 { String::new() } else { fleet_text(&cluster, now) };
+        assert_eq!(state_text(&cluster, now) + &fleet, golden.state, "version {}", golden.version);
+    }
 }
 
 #[test]
-fn the_events_of_version_1_are_written_as_they_were() {
-    for (recorded, line) in events().iter().zip(EVENTS.lines()) {
-        assert_eq!(serde_json::to_string(recorded).expect("an event has a text"), line);
+fn the_events_are_written_as_they_were() {
+    for golden in [VERSION_1, VERSION_2] {
+        for (recorded, line) in events(&golden).iter().zip(golden.events.lines()) {
+            assert_eq!(serde_json::to_string(recorded).expect("an event has a text"), line);
+        }
     }
 }
 
 #[test]
 fn each_kind_of_event_is_among_them() {
-    let kind = |line| {
-        let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
-        event["event"]["type"].as_str().expect("a type").to_owned()
-    };
-    let kinds: BTreeSet<String> = EVENTS.lines().map(kind).collect();
-    assert!(kinds.iter().map(String::as_str).eq(KINDS), "{kinds:?}");
+    for golden in [VERSION_1, VERSION_2] {
+        let kind = |line| {
+            let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            let kind = event["event"]["type"].as_str().expect("a type").to_owned();
+            (event["version"] == golden.version).then_some(kind)
+        };
+        let kinds: BTreeSet<String> = golden.events.lines().filter_map(kind).collect();
+        assert!(kinds.iter().map(String::as_str).eq(golden.kinds.iter().copied()), "{kinds:?}");
+    }
 }
 
 #[test]
 fn the_books_can_be_gone_on_with() {
-    let (cluster, now) = replayed();
-    let live: Vec<AllocationId> = cluster
-        .list(now, &Filter::default(), FencingToken::new(0))
-        .filter(|view| view.allocation.state().is_live())
-        .map(|view| view.allocation.reservation.allocation)
-        .collect();
-    let mut cluster = cluster;
-    for allocation in live {
-        let release = Command::Release { allocation, reason: EndReason::Requested };
-        let decided: Result<_, Denied> = cluster.decide(now, &release);
-        for event in decided.expect("a live lease can be released").events {
+    for golden in [VERSION_1, VERSION_2] {
+        go_on(&golden);
+    }
+}
+
+fn go_on(golden: &Golden) {
+    let (mut cluster, now) = replayed(golden);
+    let mut carry_out = |command: &Command| {
+        let decided: Result<_, Denied> = cluster.decide(now, command);
+        for event in decided.expect("what is live can be ended").events {
             cluster.apply(&Recorded { at: now, event });
             assert_eq!(check::violations(&cluster), [""; 0]);
         }
+    };
+    let (books, _) = replayed(golden);
+    for view in books.tasks(now, &TaskFilter::default(), TaskNumber::new(0)) {
+        carry_out(&Command::Fleet(FleetCommand::Cancel { task: view.task.spec.task.clone() }));
     }
-    let capacity = cluster.capacity(now);
+    for view in books.agents(now, &AgentFilter::default(), None) {
+        carry_out(&Command::Fleet(FleetCommand::Unregister { agent: view.registration.request.agent.clone() }));
+    }
+    let all = Filter::default();
+    for view in books.list(now, &all, FencingToken::new(0)).filter(|view| view.allocation.state().is_live()) {
+        let allocation = view.allocation.reservation.allocation;
+        carry_out(&Command::Release { allocation, reason: EndReason::Requested });
+    }
+    let (capacity, usage) = (cluster.capacity(now), cluster.usage(now));
     assert_eq!((capacity.leased.workers, capacity.live_allocations, capacity.running_servers.len()), (0, 0, 0));
+    assert_eq!(
+        (usage.queue.all.tasks, usage.queue.running, usage.agents.active, usage.tokens.all.reserved),
+        (0, 0, 0, 0)
+    );
 }
 
 /// The books in words.
@@ -144,5 +206,111 @@ fn allocation_text(view: &AllocationView) -> String {
         Phase::Released { reason, released_at, .. } => writeln!(text, "  {since}, released {released_at}, {reason:?}"),
         Phase::Failed { error, failed_at } => writeln!(text, "  failed {failed_at}: {error}"),
     };
+    text
+}
+
+/// The books of the fleet in words.
+fn fleet_text(cluster: &Cluster, now: Timestamp) -> String {
+    let mut text = String::new();
+    let UsageView { agents, tokens, queue, conservation, .. } = cluster.usage(now);
+    let quota = |quota: Option<u64>| quota.map_or("any number".to_owned(), |quota| quota.to_string());
+    let _ = writeln!(text, "\nagents: {} of {}", agents.active, quota(agents.quota));
+    for TypeUsage { agent_type, quota: of_type, active } in agents.by_type {
+        let _ = writeln!(text, "  {agent_type}: {active} of {}", quota(of_type));
+    }
+    let budget = |budget: &BudgetUsage| {
+        let BudgetUsage { total, settled, reserved, overrun } = budget;
+        format!("{total}, {settled} settled, {reserved} reserved, overrun {overrun}")
+    };
+    let next = tokens.refills_at.map_or("never".to_owned(), |at| at.to_string());
+    let _ = writeln!(text, "tokens: {}, refilled each {} ms, next {next}", budget(&tokens.all), tokens.window.0);
+    for (job, tokens) in &tokens.jobs {
+        let _ = writeln!(text, "  job {job}: {}", budget(tokens));
+    }
+    let _ = writeln!(text, "a task in the mean: {:?} tokens", tokens.mean_per_task);
+    let (waiting, running, bytes) = (queue.all.tasks, queue.running, queue.bytes);
+    let _ = writeln!(text, "queue: {waiting} waiting, {} deferred, {running} running", conservation.deferred_tasks);
+    let settings = cluster.fleet_settings();
+    let (tasks, open, ended) = (settings.tasks_max, settings.task_bytes_max, settings.ended_task_bytes_max);
+    let _ = writeln!(text, "bounds: {tasks} tasks, {bytes} of {open} bytes, {ended} ended");
+    let (beat, aging) = (settings.heartbeat_ms.0, settings.priority_aging_ms.0);
+    let _ =
+        writeln!(text, "periods: heartbeat {beat} ms, aging {aging} ms, target {} ms", settings.response_target_ms.0);
+    for view in cluster.agents(now, &AgentFilter::default(), None) {
+        text += "\n";
+        text += &agent_text(&view);
+    }
+    for view in cluster.tasks(now, &TaskFilter::default(), TaskNumber::new(0)) {
+        text += "\n";
+        text += &task_text(&view);
+    }
+    text
+}
+
+fn capabilities_text(capabilities: &Capabilities) -> String {
+    let names: Vec<&str> = capabilities.as_slice().iter().map(Capability::as_str).collect();
+    names.join(" and ")
+}
+
+fn agent_text(view: &AgentView) -> String {
+    let mut text = String::new();
+    let Registration { request, node, takes } = &*view.registration;
+    let (agent, agent_type, tasks_max) = (&request.agent, &request.agent_type, request.tasks_max);
+    let _ = writeln!(text, "agent {agent}: {agent_type}, at most {tasks_max} tasks, since {}", view.registered_at);
+    let _ = writeln!(text, "  can do {}", capabilities_text(&request.capabilities));
+    let _ = match (request.allocation, takes) {
+        (Some(allocation), _) => writeln!(text, "  a worker of {allocation} on {node}"),
+        (None, Some(size)) => writeln!(text, "  takes {} cores and {} MB of {node}", size.cpu_millis, size.memory_mb),
+        (None, None) => writeln!(text, "  takes nothing of {node}"),
+    };
+    let _ = writeln!(text, "  metadata {}", request.metadata.as_json());
+    for held in &view.tasks {
+        let _ = writeln!(text, "  holds {} under {} until {}", held.task, held.fencing_token, held.expires_at);
+    }
+    text
+}
+
+fn task_text(view: &TaskView) -> String {
+    let mut text = String::new();
+    let task = &view.task;
+    let (spec, request) = (&task.spec, &task.spec.request);
+    let _ = writeln!(text, "task {}, number {}: {}", spec.task, spec.number.as_u64(), view.state);
+    let _ = writeln!(text, "  {}, at first {}, submitted {}", task.priority, request.priority, task.submitted_at);
+    let job = request.job.as_ref().map_or("none", JobId::as_str);
+    let batch = request.batch.as_ref().map_or("none", BatchKey::as_str);
+    let _ = writeln!(text, "  job {job}, batch {batch}, named by its submitter: {}", request.task.is_some());
+    let agent_type = request.selector.agent_type.as_ref().map_or("any", AgentType::as_str);
+    let _ = writeln!(text, "  for {agent_type}, who can do {}", capabilities_text(&request.selector.capabilities));
+    let tokens = request.tokens;
+    let (complexity, characters) = (tokens.complexity.as_str(), tokens.input_characters);
+    let _ = writeln!(
+        text,
+        "  {} tokens: given {:?}, {complexity}, {characters} characters",
+        spec.estimated_tokens, tokens.given
+    );
+    let moment = |moment: Option<Timestamp>| moment.map_or("never".to_owned(), |at| at.to_string());
+    let (deadline, urgent_at) = (moment(task.deadline), moment(task.urgent_at));
+    let _ = writeln!(text, "  deadline {deadline}, urgent from {urgent_at}");
+    let (deadline, urgent_at) = (moment(request.deadline), moment(spec.urgent_at));
+    let _ = writeln!(text, "  at first deadline {deadline}, urgent from {urgent_at}");
+    let payload = request.payload.as_ref().map_or("none", JsonText::as_str);
+    let _ = writeln!(text, "  payload {payload}");
+    let _ = writeln!(text, "  {} attempts of {} s", request.attempts_max, request.lease_seconds.as_seconds());
+    if let Some(lease) = task.lease() {
+        let (agent, token, deadline) = (&lease.agent, lease.fencing_token, lease.deadline);
+        let _ = writeln!(text, "  held by {agent} under {token} from {} to {deadline}", lease.leased_at);
+    }
+    for attempt in &task.attempts {
+        let (agent, token, outcome) = (&attempt.agent, attempt.fencing_token, attempt.outcome.as_str());
+        let (from, to) = (attempt.started_at, attempt.ended_at);
+        let _ = writeln!(text, "  {outcome}: {agent} under {token} from {from} to {to}");
+        let (tokens, duration) = (attempt.tokens_used, attempt.duration_ms.0);
+        let error = attempt.error.as_deref().unwrap_or("none");
+        let _ = writeln!(text, "    {tokens} tokens, {duration} ms, error {error}");
+    }
+    if let Some(end) = task.end() {
+        let output = end.output.as_ref().map_or("none", JsonText::as_str);
+        let _ = writeln!(text, "  {} at {}, output {output}", end.state, end.at);
+    }
     text
 }

@@ -6,6 +6,7 @@
 #[path = "core_simulation/draws.rs"]
 mod draws;
 #[path = "core_simulation/model.rs"]
+#[expect(dead_code, reason = "the simulation of the fleet uses all of it")]
 mod model;
 #[path = "support/seeds.rs"]
 mod seeds;
@@ -83,6 +84,7 @@ fn situation(outcome: &Result<Outcome, Denied>) -> &'static str {
         Err(Denied::NotActive { .. }) => "not active",
         Err(Denied::BelowLeased { .. }) => "below leased",
         Err(Denied::BelowLive { .. }) => "below live",
+        Ok(Outcome::Fleet(_)) | Err(Denied::Fleet(_)) => "of the fleet",
     }
 }
 

@@ -1,14 +1,45 @@
-//! Live and ended allocations by age, that is by fencing token.
+//! What is live and what has ended by age: allocations by their fencing tokens, tasks by their numbers.
 //!
-//! Tokens are given one after the other, so that neighbours in age fit into pages of neighbouring tokens: what a lease's
+//! Numbers are given one after the other, so that neighbours in age fit into pages of neighbouring numbers: what a lease's
 //! end costs here is one bit, where trees of the live and of the ended would each have to be searched and reordered.
 
-use super::ids::FencingToken;
+use super::ids::{FencingToken, TaskNumber};
 use super::table::Slot;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
-/// How many tokens a page is for: one for each bit of its sets.
-const PAGE_TOKENS: u64 = u64::BITS as u64;
+/// A number that is given once, larger than every one before.
+pub(super) trait Numbered: Copy {
+    /// The one with this number.
+    fn of(number: u64) -> Self;
+
+    /// Its number.
+    fn number(self) -> u64;
+}
+
+impl Numbered for FencingToken {
+    fn of(number: u64) -> Self {
+        Self::new(number)
+    }
+
+    fn number(self) -> u64 {
+        self.as_u64()
+    }
+}
+
+impl Numbered for TaskNumber {
+    fn of(number: u64) -> Self {
+        Self::new(number)
+    }
+
+    fn number(self) -> u64 {
+        self.as_u64()
+    }
+}
+
+/// How many numbers a page is for: one for each bit of its sets.
+const PAGE_NUMBERS: u64 = u64::BITS as u64;
 
 /// Which allocations to walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,35 +54,48 @@ impl Which {
     pub(super) const ALL: Self = Self { live: true, ended: true };
 }
 
-/// The slots of all allocations in the books, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ages {
-    /// The pages that have any, by their first token divided by [`PAGE_TOKENS`].
+/// The slots of all that is in the books, oldest first.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Ages<K> {
+    /// The pages that have any, by their first number divided by [`PAGE_NUMBERS`].
     pages: BTreeMap<u64, Box<Page>>,
     live: u64,
     ended: u64,
+    key: PhantomData<K>,
 }
 
-/// A run of neighbouring tokens.
+impl<K> Default for Ages<K> {
+    fn default() -> Self {
+        Self { pages: BTreeMap::new(), live: 0, ended: 0, key: PhantomData }
+    }
+}
+
+impl<K> fmt::Debug for Ages<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ages").field("pages", &self.pages).finish_non_exhaustive()
+    }
+}
+
+/// A run of neighbouring numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Page {
-    /// Whose allocations are live: a bit for each token.
+    /// Which are live: a bit for each number.
     live: u64,
-    /// Whose allocations have ended.
+    /// Which have ended.
     ended: u64,
     /// Where they are, if they are in one of the sets.
-    slots: [Slot; PAGE_TOKENS as usize],
+    slots: [Slot; PAGE_NUMBERS as usize],
 }
 
 impl Page {
-    const EMPTY: Self = Self { live: 0, ended: 0, slots: [Slot::FIRST; PAGE_TOKENS as usize] };
+    const EMPTY: Self = Self { live: 0, ended: 0, slots: [Slot::FIRST; PAGE_NUMBERS as usize] };
 
     const fn set(&self, which: Which) -> u64 {
         (if which.live { self.live } else { 0 }) | (if which.ended { self.ended } else { 0 })
     }
 }
 
-impl Ages {
+impl<K: Numbered> Ages<K> {
     /// How many are live.
     pub(super) const fn live(&self) -> u64 {
         self.live
@@ -62,18 +106,18 @@ impl Ages {
         self.ended
     }
 
-    /// Notes a live allocation.
-    pub(super) fn insert(&mut self, token: FencingToken, slot: Slot) {
-        let (page, place) = place(token);
+    /// Notes something live.
+    pub(super) fn insert(&mut self, number: K, slot: Slot) {
+        let (page, place) = place(number);
         let page = self.pages.entry(page).or_insert_with(|| Box::new(Page::EMPTY));
         page.live |= 1 << place;
         page.slots[place] = slot;
         self.live += 1;
     }
 
-    /// Notes that a live allocation has ended.
-    pub(super) fn end(&mut self, token: FencingToken) {
-        let (page, place) = place(token);
+    /// Notes that something live has ended.
+    pub(super) fn end(&mut self, number: K) {
+        let (page, place) = place(number);
         let Some(page) = self.pages.get_mut(&page) else { return };
         page.live &= !(1 << place);
         page.ended |= 1 << place;
@@ -81,21 +125,28 @@ impl Ages {
         self.ended += 1;
     }
 
-    /// Drops an allocation that had ended.
-    pub(super) fn forget(&mut self, token: FencingToken) {
-        let (number, place) = place(token);
-        let Some(page) = self.pages.get_mut(&number) else { return };
+    /// Drops something that had ended.
+    pub(super) fn forget(&mut self, number: K) {
+        let (first, place) = place(number);
+        let Some(page) = self.pages.get_mut(&first) else { return };
         page.ended &= !(1 << place);
         // Equal books have equal pages, in what is not used too.
         page.slots[place] = Slot::FIRST;
         self.ended -= 1;
         if page.set(Which::ALL) == 0 {
-            self.pages.remove(&number);
+            self.pages.remove(&first);
         }
     }
 
-    /// Those from this token on, oldest first. What is not asked for costs little: it is passed over by the page.
-    pub(super) fn since(&self, from: FencingToken, which: Which) -> impl Iterator<Item = (FencingToken, Slot)> + '_ {
+    /// The slot of what has this number, if it is in the books.
+    pub(super) fn get(&self, number: K) -> Option<Slot> {
+        let (page, place) = place(number);
+        let page = self.pages.get(&page)?;
+        (page.set(Which::ALL) & (1 << place) != 0).then(|| page.slots[place])
+    }
+
+    /// Those from this number on, oldest first. What is not asked for costs little: it is passed over by the page.
+    pub(super) fn since(&self, from: K, which: Which) -> impl Iterator<Item = (K, Slot)> + '_ {
         let (first_page, first_place) = place(from);
         self.pages.range(first_page..).flat_map(move |(number, page)| {
             let skipped = if *number == first_page { first_place } else { 0 };
@@ -104,17 +155,17 @@ impl Ages {
                 let place = left.trailing_zeros();
                 // Clears the lowest bit; there is none at the end of the page.
                 left &= left.checked_sub(1)?;
-                Some((FencingToken::new(number * PAGE_TOKENS + u64::from(place)), page.slots[place as usize]))
+                Some((K::of(number * PAGE_NUMBERS + u64::from(place)), page.slots[place as usize]))
             })
         })
     }
 
     /// All of them, oldest first.
-    pub(super) fn iter(&self, which: Which) -> impl Iterator<Item = (FencingToken, Slot)> + '_ {
-        self.since(FencingToken::new(0), which)
+    pub(super) fn iter(&self, which: Which) -> impl Iterator<Item = (K, Slot)> + '_ {
+        self.since(K::of(0), which)
     }
 
-    /// Whether the counts are those of the pages, none is empty, and no allocation is both live and ended.
+    /// Whether the counts are those of the pages, none is empty, and nothing is both live and ended.
     pub(super) fn is_sound(&self) -> bool {
         let count = |which| self.pages.values().map(|page| u64::from(page.set(which).count_ones())).sum::<u64>();
         self.live == count(Which::LIVE)
@@ -123,9 +174,9 @@ impl Ages {
     }
 }
 
-/// The page of a token, and its place there.
-const fn place(token: FencingToken) -> (u64, usize) {
-    (token.as_u64() / PAGE_TOKENS, (token.as_u64() % PAGE_TOKENS) as usize)
+/// The page of a number, and its place there.
+fn place(number: impl Numbered) -> (u64, usize) {
+    (number.number() / PAGE_NUMBERS, (number.number() % PAGE_NUMBERS) as usize)
 }
 
 #[cfg(test)]
@@ -134,7 +185,7 @@ mod tests {
 
     #[test]
     fn walks_are_in_order_and_start_where_they_are_told() {
-        let mut ages = Ages::default();
+        let mut ages = Ages::<FencingToken>::default();
         let empty = ages.clone();
         for token in [1, 5, 63, 64, 200] {
             ages.insert(FencingToken::new(token), Slot::FIRST);

@@ -4,11 +4,12 @@ use super::ages::Which;
 use super::allocation::{Allocation, State};
 use super::cluster::Cluster;
 use super::deadlines::Deadlines;
+use super::fleet::{agents_take, fleet_violations};
 use super::ids::{NodeId, ServerName};
 use super::node::{Node, Overdue};
 use super::ports::Port;
 use super::table::Slot;
-use super::units::Resources;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Lists every invariant of the books that is broken; a sound cluster has none.
@@ -21,6 +22,7 @@ pub fn violations(cluster: &Cluster) -> Vec<String> {
     index_violations(cluster, &mut broken);
     job_violations(cluster, &mut broken);
     history_violations(cluster, &mut broken);
+    fleet_violations(cluster, &mut broken);
     broken
 }
 
@@ -38,14 +40,14 @@ fn at(cluster: &Cluster, slot: Slot) -> Option<&Allocation> {
 }
 
 /// Notes `complaint` unless the invariant holds.
-fn expect(broken: &mut Vec<String>, holds: bool, complaint: impl FnOnce() -> String) {
+pub(super) fn expect(broken: &mut Vec<String>, holds: bool, complaint: impl FnOnce() -> String) {
     if !holds {
         broken.push(complaint());
     }
 }
 
 fn node_violations(cluster: &Cluster, id: &NodeId, node: &Node, broken: &mut Vec<String>) {
-    let mut leased = Resources::default();
+    let mut leased = agents_take(cluster, id);
     let mut overdue = Overdue::default();
     let mut ports: BTreeSet<Port> = BTreeSet::new();
     let mut doubled: Vec<Port> = Vec::new();

@@ -7,6 +7,7 @@ use super::ages::Ages;
 use super::allocation::{Allocation, EndReason, Phase, Reservation, State};
 use super::deadlines::Deadlines;
 use super::event::{Event, Limits, Recorded};
+use super::fleet::Fleet;
 use super::grace::{Grace, Graces};
 use super::ids::{AllocationId, FencingToken, NodeId, RequestId, ServerInstanceId};
 use super::job::Job;
@@ -45,7 +46,7 @@ pub struct Cluster {
     /// Live allocations and those on record.
     pub(super) records: Table<Record>,
     /// The same by age.
-    pub(super) ages: Ages,
+    pub(super) ages: Ages<FencingToken>,
     /// The ended ones in the order in which they ended.
     pub(super) ended_order: VecDeque<Slot>,
     pub(super) by_request: HashMap<RequestId, Slot>,
@@ -57,6 +58,8 @@ pub struct Cluster {
     pub(super) graces: Graces,
     pub(super) next_token: FencingToken,
     pub(super) next_instance: ServerInstanceId,
+    /// Agents, tasks and tokens.
+    pub(super) fleet: Fleet,
 }
 
 impl Default for Cluster {
@@ -74,6 +77,7 @@ impl Default for Cluster {
             graces: Graces::default(),
             next_token: FencingToken::FIRST,
             next_instance: ServerInstanceId::FIRST,
+            fleet: Fleet::default(),
         }
     }
 }
@@ -93,6 +97,7 @@ impl Cluster {
             Event::LimitsSet { limits } => {
                 self.limits = *limits;
                 self.trim_to_count();
+                self.fleet.trim(*limits);
             }
             Event::Reserved { reservation } => self.reserve(at, reservation),
             Event::Activated { allocation } => {
@@ -133,11 +138,17 @@ impl Cluster {
             Event::OutageNoted { since, grace_ms, spread_ms } => {
                 self.graces.add(at, Grace { since: *since, until: at.after(*grace_ms), spread: *spread_ms });
             }
-            Event::HistoryTrimmed { ended_before } => self.trim_to_age(*ended_before),
+            Event::HistoryTrimmed { ended_before } => {
+                self.trim_to_age(*ended_before);
+                self.fleet.trim_to_age(*ended_before);
+            }
+            event => self.apply_to_fleet(at, event),
         }
     }
 
-    /// Counts the leases whose deadline has passed by `now` as overdue. The cost is in proportion to those not counted before.
+    /// Counts the leases whose deadline has passed by `now` as overdue, and brings the order of the queue and the weights of
+    /// the agents up to then. The cost is in proportion to what has changed since the last look. A decision about the fleet
+    /// goes by the last look.
     pub fn observe(&mut self, now: Timestamp) {
         let horizon = self.expiry_horizon(now).max(self.deadlines.observed);
         for (_, slot) in self.deadlines.newly_overdue(horizon) {
@@ -147,6 +158,7 @@ impl Cluster {
             }
         }
         self.deadlines.observed = horizon;
+        self.fleet.observe(now);
     }
 
     /// The moment up to which nominal deadlines have passed: now, unless there was an outage shortly before.

@@ -2,6 +2,7 @@
 
 use super::allocation::{EndReason, Metadata, State};
 use super::event::{Event, Limits};
+use super::fleet::{FleetCommand, FleetDenied, FleetOutcome};
 use super::ids::{AllocationId, FencingToken, JobId, NodeId, RequestId, ServerName};
 use super::ports::{SERVER_PORT_COUNT, WORKER_PORT_COUNT};
 use super::priority::Priority;
@@ -108,6 +109,8 @@ pub enum Command {
         /// How long after that what was spared runs out.
         spread: Millis,
     },
+    /// Something about agents, tasks or tokens.
+    Fleet(FleetCommand),
 }
 
 /// The events that a command leads to, and what to answer once they are applied.
@@ -174,6 +177,8 @@ pub enum Outcome {
         /// Whether others past their deadline are left.
         more: bool,
     },
+    /// What a command about agents, tasks or tokens came to.
+    Fleet(FleetOutcome),
 }
 
 /// Why a request cannot be granted now: the first of the checks that failed.
@@ -305,4 +310,7 @@ pub enum Denied {
         /// How many are live.
         live: u64,
     },
+    /// A command about agents, tasks or tokens.
+    #[error(transparent)]
+    Fleet(#[from] FleetDenied),
 }

@@ -38,6 +38,7 @@ impl Cluster {
             Command::Sweep { leases_max } => Ok(self.sweep(now, *leases_max)),
             Command::TrimHistory { older_than } => Ok(self.trim_history(now, *older_than)),
             Command::NoteOutage { since, grace, spread } => Ok(self.note_outage(now, *since, *grace, *spread)),
+            Command::Fleet(command) => self.decide_fleet(now, command),
         }
     }
 
@@ -71,12 +72,12 @@ impl Cluster {
         }
 
         let (node_id, node) = self.nodes.first_key_value().ok_or(Denied::NoNode)?;
-        let mut room = Room::new(self, (node_id, node), request, size);
+        let mut room = Room::for_request(self, (node_id, node), request, size);
         let reclaimed = self.make_room(now, &mut room)?;
 
         let mut events = Vec::with_capacity(2 * reclaimed.len() + 2);
         let releases: Vec<Release> =
-            reclaimed.iter().map(|lease| end(&mut events, now, lease, EndReason::Expired)).collect();
+            reclaimed.iter().map(|lease| self.ending(&mut events, now, lease, EndReason::Expired)).collect();
         let reservation = self.reservation(now, request, size, draw, (node_id, node), &reclaimed);
         let allocation = reservation.allocation;
         events.push(Event::Reserved { reservation: Arc::new(reservation) });
@@ -85,7 +86,7 @@ impl Cluster {
     }
 
     /// The leases past their deadline to take back so that the request fits: none if it does anyway.
-    fn make_room<'a>(&'a self, now: Timestamp, room: &mut Room<'a>) -> Result<Vec<&'a Allocation>, Denied> {
+    pub(super) fn make_room<'a>(&'a self, now: Timestamp, room: &mut Room<'a>) -> Result<Vec<&'a Allocation>, Denied> {
         let Some(mut shortage) = room.shortage() else { return Ok(Vec::new()) };
         if let Some(shortage) = room.shortage_with_all_overdue(self, now) {
             return Err(Denied::NoRoom { shortage, retry_at: self.retry_at(now, room) });
@@ -205,7 +206,7 @@ impl Cluster {
             return Ok(Decision { events: Vec::new(), outcome: Outcome::AlreadyReleased { allocation, released_at } });
         }
         let mut events = Vec::with_capacity(2);
-        let release = end(&mut events, now, lease, reason);
+        let release = self.ending(&mut events, now, lease, reason);
         Ok(Decision { events, outcome: Outcome::Released(release) })
     }
 
@@ -237,7 +238,7 @@ impl Cluster {
         let mut events = Vec::new();
         let mut expired = Vec::new();
         for lease in overdue.by_ref().take(leases_max) {
-            expired.push(end(&mut events, now, lease, EndReason::Expired));
+            expired.push(self.ending(&mut events, now, lease, EndReason::Expired));
         }
         Decision { events, outcome: Outcome::Swept { expired, more: overdue.next().is_some() } }
     }
@@ -245,7 +246,7 @@ impl Cluster {
     fn trim_history(&self, now: Timestamp, older_than: Millis) -> Decision {
         let ended_before = now.before(older_than);
         let oldest = self.ended_order.front().and_then(|slot| self.at(*slot).ended_at());
-        let due = oldest.is_some_and(|at| at < ended_before);
+        let due = oldest.into_iter().chain(self.fleet.oldest_end()).any(|at| at < ended_before);
         done(due.then_some(Event::HistoryTrimmed { ended_before }))
     }
 
@@ -259,35 +260,44 @@ impl Cluster {
         let is_needed = since < now.after(grace_ms) && self.graces.has_room(now);
         done(is_needed.then_some(Event::OutageNoted { since, grace_ms, spread_ms }))
     }
+
+    /// Adds the events that end a live allocation now. While nothing real runs behind it, both halves are written at once.
+    pub(super) fn ending(
+        &self,
+        events: &mut Vec<Event>,
+        now: Timestamp,
+        lease: &Allocation,
+        reason: EndReason,
+    ) -> Release {
+        let allocation = lease.reservation.allocation;
+        if self.fleet.has_agents_of(allocation) {
+            self.let_agents_go(events, now, allocation);
+        }
+        // Why a lease ends was settled when its release began.
+        let reason = if let Phase::Releasing { reason, .. } = lease.phase { reason } else { reason };
+        match lease.phase {
+            Phase::Pending if reason == EndReason::Expired => {
+                events.push(Event::ActivationFailed { allocation, error: Arc::from("it was not activated in time") });
+            }
+            Phase::Releasing { .. } => events.push(Event::Released { allocation }),
+            _ => {
+                events.push(Event::Releasing { allocation, reason });
+                events.push(Event::Released { allocation });
+            }
+        }
+        Release {
+            allocation,
+            job: lease.reservation.job.clone(),
+            reason,
+            freed: lease.reservation.workers.resources(),
+            released_at: now,
+            duration: now.since(lease.created_at),
+        }
+    }
 }
 
 fn done(event: Option<Event>) -> Decision {
     Decision { events: event.into_iter().collect(), outcome: Outcome::Done }
-}
-
-/// Adds the events that end a live allocation now. While nothing real runs behind it, both halves are written at once.
-fn end(events: &mut Vec<Event>, now: Timestamp, lease: &Allocation, reason: EndReason) -> Release {
-    let allocation = lease.reservation.allocation;
-    // Why a lease ends was settled when its release began.
-    let reason = if let Phase::Releasing { reason, .. } = lease.phase { reason } else { reason };
-    match lease.phase {
-        Phase::Pending if reason == EndReason::Expired => {
-            events.push(Event::ActivationFailed { allocation, error: Arc::from("it was not activated in time") });
-        }
-        Phase::Releasing { .. } => events.push(Event::Released { allocation }),
-        _ => {
-            events.push(Event::Releasing { allocation, reason });
-            events.push(Event::Released { allocation });
-        }
-    }
-    Release {
-        allocation,
-        job: lease.reservation.job.clone(),
-        reason,
-        freed: lease.reservation.workers.resources(),
-        released_at: now,
-        duration: now.since(lease.created_at),
-    }
 }
 
 /// The node as it will be when these leases have ended, as far as ports and servers go.

@@ -1,10 +1,13 @@
 //! Events: the facts that changed the books. The books are what their events, folded in order, make of them.
 //!
 //! An event that has once been written must be readable for ever: what is here may be added to, in a new version, but
-//! not changed. `tests/golden/events_v1.jsonl` holds one of each and must replay.
+//! not changed. Each kind is written in the version it came with: the first has allocations, the second agents, tasks and
+//! tokens. `tests/golden/events_v1.jsonl` and `events_v2.jsonl` hold one of each and must replay.
 
 use super::allocation::{EndReason, Reservation};
-use super::ids::{AllocationId, NodeId};
+use super::fleet::{AgentEnd, AttemptEnd, FleetSettings, Registration, TaskSpec};
+use super::ids::{AgentId, AgentType, AllocationId, FencingToken, JobId, NodeId, TaskId};
+use super::priority::Priority;
 use super::tagged::Tagged;
 use super::time::{Millis, Timestamp, TtlSeconds};
 use super::units::Resources;
@@ -12,8 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::sync::Arc;
 
-/// The version in which events are written.
-pub const EVENT_VERSION: u32 = 1;
+/// The newest version in which events are written.
+pub const EVENT_VERSION: u32 = 2;
 
 /// The bounds within which the books are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,11 +97,146 @@ pub enum Event {
         #[serde(skip_serializing_if = "Millis::is_zero")]
         spread_ms: Millis,
     },
-    /// The records of allocations that ended before this moment are gone.
+    /// The records of allocations and tasks that ended before this moment are gone.
     HistoryTrimmed {
         /// The moment.
         ended_before: Timestamp,
     },
+    /// The fleet is kept by these settings from now on.
+    FleetSettingsSet {
+        /// The settings.
+        settings: FleetSettings,
+    },
+    /// An agent was taken on.
+    AgentRegistered {
+        /// Who it is, and what it takes.
+        registration: Arc<Registration>,
+    },
+    /// An agent is no more; it holds no task and no worker slot.
+    AgentLeft {
+        /// Which.
+        agent: AgentId,
+        /// Why.
+        reason: AgentEnd,
+    },
+    /// A task is in the queue.
+    TaskSubmitted {
+        /// What is to be done.
+        task: Arc<TaskSpec>,
+    },
+    /// An agent holds a task; its estimated tokens are reserved.
+    TaskLeased {
+        /// Which task.
+        task: TaskId,
+        /// Which agent.
+        agent: AgentId,
+        /// The token of the lease.
+        fencing_token: FencingToken,
+        /// Until when.
+        deadline: Timestamp,
+    },
+    /// A task is back in the queue, as if no agent had held it.
+    TaskReturned {
+        /// Which.
+        task: TaskId,
+    },
+    /// An attempt at a task is over: its tokens are settled, and what was reserved for it is free.
+    AttemptEnded {
+        /// Which task.
+        task: TaskId,
+        /// How, and where the task stands now.
+        end: AttemptEnd,
+    },
+    /// A task that nobody held was taken back.
+    TaskCancelled {
+        /// Which.
+        task: TaskId,
+    },
+    /// How urgent a task is has changed.
+    TaskUpdated {
+        /// Which.
+        task: TaskId,
+        /// Its priority from now on.
+        priority: Priority,
+        /// Its deadline from now on.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        deadline: Option<Timestamp>,
+        /// From when on it is urgent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        urgent_at: Option<Timestamp>,
+    },
+    /// There are so many tokens from now on.
+    TokenBudgetSet {
+        /// For this job; for all tasks together if absent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        job: Option<JobId>,
+        /// How many; none takes the budget of a job away.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tokens: Option<u64>,
+        /// After how long what is settled is cleared, in milliseconds; zero for never. Only for all tasks together.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        window_ms: Option<Millis>,
+    },
+    /// What was settled of the token budgets is cleared.
+    TokenBudgetRefilled {
+        /// When the window began that is running now.
+        window_started_at: Timestamp,
+    },
+    /// There may be so many agents from now on.
+    AgentQuotaSet {
+        /// Of this type; in all if absent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        agent_type: Option<AgentType>,
+        /// How many; none for as many as there is room for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        agents: Option<u64>,
+    },
+}
+
+impl Event {
+    /// The version that this kind of event came with.
+    const fn version(&self) -> u32 {
+        match self {
+            Self::CapacitySet { .. }
+            | Self::LimitsSet { .. }
+            | Self::Reserved { .. }
+            | Self::Activated { .. }
+            | Self::ActivationFailed { .. }
+            | Self::Renewed { .. }
+            | Self::Releasing { .. }
+            | Self::Released { .. }
+            | Self::OutageNoted { .. }
+            | Self::HistoryTrimmed { .. } => 1,
+            Self::FleetSettingsSet { .. }
+            | Self::AgentRegistered { .. }
+            | Self::AgentLeft { .. }
+            | Self::TaskSubmitted { .. }
+            | Self::TaskLeased { .. }
+            | Self::TaskReturned { .. }
+            | Self::AttemptEnded { .. }
+            | Self::TaskCancelled { .. }
+            | Self::TaskUpdated { .. }
+            | Self::TokenBudgetSet { .. }
+            | Self::TokenBudgetRefilled { .. }
+            | Self::AgentQuotaSet { .. } => 2,
+        }
+    }
+
+    /// Whether it may have made a task available, or an agent able to take one.
+    #[must_use]
+    pub const fn may_help_claims(&self) -> bool {
+        matches!(
+            self,
+            Self::TaskSubmitted { .. }
+                | Self::TaskReturned { .. }
+                | Self::AttemptEnded { .. }
+                | Self::TaskCancelled { .. }
+                | Self::TaskUpdated { .. }
+                | Self::TokenBudgetSet { .. }
+                | Self::TokenBudgetRefilled { .. }
+                | Self::FleetSettingsSet { .. }
+        )
+    }
 }
 
 /// How the fields of an event are read: those of [`Event`], which the compiler holds them against.
@@ -141,6 +279,60 @@ enum Fields {
     },
     HistoryTrimmed {
         ended_before: Timestamp,
+    },
+    FleetSettingsSet {
+        settings: FleetSettings,
+    },
+    AgentRegistered {
+        registration: Arc<Registration>,
+    },
+    AgentLeft {
+        agent: AgentId,
+        reason: AgentEnd,
+    },
+    TaskSubmitted {
+        task: Arc<TaskSpec>,
+    },
+    TaskLeased {
+        task: TaskId,
+        agent: AgentId,
+        fencing_token: FencingToken,
+        deadline: Timestamp,
+    },
+    TaskReturned {
+        task: TaskId,
+    },
+    AttemptEnded {
+        task: TaskId,
+        end: AttemptEnd,
+    },
+    TaskCancelled {
+        task: TaskId,
+    },
+    TaskUpdated {
+        task: TaskId,
+        priority: Priority,
+        #[serde(default)]
+        deadline: Option<Timestamp>,
+        #[serde(default)]
+        urgent_at: Option<Timestamp>,
+    },
+    TokenBudgetSet {
+        #[serde(default)]
+        job: Option<JobId>,
+        #[serde(default)]
+        tokens: Option<u64>,
+        #[serde(default)]
+        window_ms: Option<Millis>,
+    },
+    TokenBudgetRefilled {
+        window_started_at: Timestamp,
+    },
+    AgentQuotaSet {
+        #[serde(default)]
+        agent_type: Option<AgentType>,
+        #[serde(default)]
+        agents: Option<u64>,
     },
 }
 
@@ -191,7 +383,7 @@ struct Written {
 
 impl Serialize for Recorded {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        WrittenRef { version: EVENT_VERSION, at: self.at, event: &self.event }.serialize(serializer)
+        WrittenRef { version: self.event.version(), at: self.at, event: &self.event }.serialize(serializer)
     }
 }
 
@@ -199,9 +391,9 @@ impl<'de> Deserialize<'de> for Recorded {
     /// Reads an event; one of another version or an unknown type is an error, never skipped.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let written = Written::deserialize(deserializer)?;
-        if written.version != EVENT_VERSION {
+        if written.version != written.event.version() {
             return Err(de::Error::custom(format!(
-                "event version {} is not known here: this program reads version {EVENT_VERSION}",
+                "event version {} is not known here for this event: this program reads up to version {EVENT_VERSION}",
                 written.version
             )));
         }

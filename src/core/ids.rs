@@ -86,6 +86,35 @@ name!(
     NodeId
 );
 
+name!(
+    /// An agent: a worker that registered itself and is handed tasks.
+    AgentId
+);
+name!(
+    /// What kind of agent one is, such as `backend`.
+    AgentType
+);
+name!(
+    /// Something that an agent can do and a task may need, such as `rust`.
+    Capability
+);
+name!(
+    /// A task, named by its client or by us.
+    TaskId
+);
+name!(
+    /// What tasks have in common that belong in one pair of hands.
+    BatchKey
+);
+
+impl TaskId {
+    /// The id made of the low 48 bits of `draw`: `task-` and 12 hex digits.
+    #[must_use]
+    pub fn from_draw(draw: u64) -> Self {
+        Self(Arc::from(format!("task-{:012x}", draw & AllocationId::BITS)))
+    }
+}
+
 impl NodeId {
     /// The node that this process runs on, unless told otherwise.
     #[must_use]
@@ -199,6 +228,34 @@ impl FencingToken {
 impl fmt::Display for FencingToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+/// A task's place among all that were ever submitted, counted from 1: the order in which they came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TaskNumber(u64);
+
+impl TaskNumber {
+    /// The number of the first task.
+    pub const FIRST: Self = Self(1);
+
+    /// The task with this number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// The number after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
     }
 }
 

@@ -9,6 +9,7 @@ use super::ages::Which;
 use super::allocation::{Allocation, EndReason, Metadata, Phase, Reservation, ServerHold, State, Workers};
 use super::cluster::{Cluster, Record};
 use super::event::Limits;
+use super::fleet::FleetOutline;
 use super::grace::{Grace, Graces};
 use super::ids::{AllocationId, FencingToken, JobId, NodeId, RequestId, ServerInstanceId, ServerName, WorkerNumber};
 use super::job::Job;
@@ -101,6 +102,15 @@ pub enum NotAnImage {
     /// An allocation on a node that the outline does not have.
     #[error("{0} is on node {1}, which does not exist")]
     Node(AllocationId, NodeId),
+    /// An agent or a task that cannot be read.
+    #[error("an agent or a task of it cannot be read: {0}")]
+    FleetUnreadable(String),
+    /// An agent or a task that stands there twice.
+    #[error("{0} stands in it twice")]
+    FleetTwice(String),
+    /// A task in the hands of an agent, or an agent on a node, that is not there.
+    #[error("{0} belongs to what is not there")]
+    FleetAlone(String),
 }
 
 impl Cluster {
@@ -124,7 +134,11 @@ impl Cluster {
     /// Whether the other books have the same image.
     #[must_use]
     pub fn has_image_of(&self, other: &Self) -> bool {
-        self.outline() == other.outline() && self.allocation_images().eq(other.allocation_images())
+        self.outline() == other.outline()
+            && self.allocation_images().eq(other.allocation_images())
+            && self.fleet_outline() == other.fleet_outline()
+            && self.agent_images().eq(other.agent_images())
+            && self.task_images().eq(other.task_images())
     }
 
     /// The allocations: those that have ended in the order in which they did, then the live ones, oldest first.
@@ -204,7 +218,28 @@ impl Restoration {
         Ok(())
     }
 
-    /// The books, once every allocation was added.
+    /// Begins the fleet with its outline, once every allocation was added.
+    pub fn add_fleet(&mut self, outline: FleetOutline) {
+        self.cluster.restore_fleet(outline);
+    }
+
+    /// Adds an agent; they must come in the order of [`Cluster::agent_images`].
+    ///
+    /// # Errors
+    /// [`NotAnImage`], if it cannot be one of these books; then they are of no use any more.
+    pub fn add_agent(&mut self, image: &str) -> Result<(), NotAnImage> {
+        self.cluster.restore_agent(image)
+    }
+
+    /// Adds a task; they must come in the order of [`Cluster::task_images`], after all agents.
+    ///
+    /// # Errors
+    /// [`NotAnImage`], if it cannot be one of these books; then they are of no use any more.
+    pub fn add_task(&mut self, image: &str) -> Result<(), NotAnImage> {
+        self.cluster.restore_task(image)
+    }
+
+    /// The books, once everything was added.
     #[must_use]
     pub fn finish(mut self) -> Cluster {
         for (id, next) in self.next_ports {

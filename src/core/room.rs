@@ -16,6 +16,7 @@ pub(super) struct Room<'a> {
     node: &'a Node,
     live_max: u64,
     needed: Resources,
+    needed_worker_ports: u64,
     /// The servers asked for.
     names: &'a [ServerName],
     free: Resources,
@@ -29,19 +30,35 @@ pub(super) struct Room<'a> {
 }
 
 impl<'a> Room<'a> {
-    pub(super) fn new(
+    /// For a request.
+    pub(super) fn for_request(
         cluster: &Cluster,
-        (node_id, node): (&'a NodeId, &'a Node),
+        node: (&'a NodeId, &'a Node),
         request: &'a Request,
         size: WorkerSize,
     ) -> Self {
-        let names = request.servers.as_slice();
+        let room = Self::new(cluster, node, Resources::of_workers(request.workers, size), request.servers.as_slice());
+        Self { needed_worker_ports: request.workers, live_max: cluster.limits.live_allocations_max, ..room }
+    }
+
+    /// For an agent, which takes one worker slot, but no port, and is no allocation.
+    pub(super) fn for_agent(cluster: &Cluster, node: (&'a NodeId, &'a Node), size: WorkerSize) -> Self {
+        Self::new(cluster, node, Resources::of_workers(1, size), &[])
+    }
+
+    fn new(
+        cluster: &Cluster,
+        (node_id, node): (&'a NodeId, &'a Node),
+        needed: Resources,
+        names: &'a [ServerName],
+    ) -> Self {
         let to_start = names.iter().filter(|name| node.servers.find(name).is_none()).count() as u64;
         Self {
             node_id,
             node,
-            live_max: cluster.limits.live_allocations_max,
-            needed: Resources::of_workers(request.workers, size),
+            live_max: u64::MAX,
+            needed,
+            needed_worker_ports: 0,
             names,
             free: node.capacity.less(node.leased),
             free_worker_ports: node.ports.free(Purpose::Worker),
@@ -106,8 +123,8 @@ impl<'a> Room<'a> {
         if to_start > server_ports {
             return Some(Shortage::ServerPorts { requested: to_start, available: server_ports });
         }
-        if needed.workers > worker_ports {
-            return Some(Shortage::WorkerPorts { requested: needed.workers, available: worker_ports });
+        if self.needed_worker_ports > worker_ports {
+            return Some(Shortage::WorkerPorts { requested: self.needed_worker_ports, available: worker_ports });
         }
         (live >= self.live_max).then_some(Shortage::LiveAllocations { limit: self.live_max })
     }

@@ -21,14 +21,14 @@ pub(super) trait Keyed {
 }
 
 /// Where a value is. It is only good for the table that gave it, until the value is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Slot(u32);
 
 impl Slot {
     /// The slot of the first value.
     pub(super) const FIRST: Self = Self(0);
 
-    const fn place(self) -> usize {
+    pub(super) const fn place(self) -> usize {
         self.0 as usize
     }
 }

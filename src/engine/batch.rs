@@ -159,7 +159,21 @@ fn note_change(change: &mut Option<Change>, event: &Event) {
             (false, Some(*allocation))
         }
         Event::ActivationFailed { allocation, .. } | Event::Released { allocation } => (true, Some(*allocation)),
-        Event::LimitsSet { .. } | Event::OutageNoted { .. } | Event::HistoryTrimmed { .. } => return,
+        // An agent may take a worker slot.
+        Event::AgentRegistered { .. } | Event::AgentLeft { .. } => (true, None),
+        Event::LimitsSet { .. }
+        | Event::OutageNoted { .. }
+        | Event::HistoryTrimmed { .. }
+        | Event::FleetSettingsSet { .. }
+        | Event::TaskSubmitted { .. }
+        | Event::TaskLeased { .. }
+        | Event::TaskReturned { .. }
+        | Event::AttemptEnded { .. }
+        | Event::TaskCancelled { .. }
+        | Event::TaskUpdated { .. }
+        | Event::TokenBudgetSet { .. }
+        | Event::TokenBudgetRefilled { .. }
+        | Event::AgentQuotaSet { .. } => return,
     };
     let change = change.get_or_insert_with(|| Change { capacity: false, allocations: BTreeSet::new() });
     change.capacity |= capacity;

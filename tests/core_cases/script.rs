@@ -286,6 +286,7 @@ impl Player {
             Outcome::Swept { expired, more } => {
                 format!("expired {}{}", self.names(expired), if *more { ", more" } else { "" })
             }
+            Outcome::Fleet(outcome) => format!("{outcome:?}"),
         }
     }
 

@@ -5,12 +5,14 @@
 mod lease;
 mod questions;
 mod room;
+mod slots;
 
 use cortex_resource_manager::core::{
     Allocation, AllocationId, Command, Denied, EndReason, FencingToken, JobId, Limits, Millis, NodeId, Outcome, Phase,
     Release, Request, Resources, State, Timestamp, TtlSeconds, WorkerSize,
 };
 use lease::{Lease, asked_the_same, sum, told};
+use slots::WorkerSlot;
 use std::sync::Arc;
 
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct Model {
     nodes: Vec<Node>,
     /// Live and on record, in the order granted.
     leases: Vec<Lease>,
+    /// The workers that agents have by themselves.
+    slots: Vec<WorkerSlot>,
     /// The next worker of each job that has something live.
     counters: Vec<(JobId, u64)>,
     tokens: u64,
@@ -47,6 +51,7 @@ impl Model {
             limits: Limits::default(),
             nodes: Vec::new(),
             leases: Vec::new(),
+            slots: Vec::new(),
             counters: Vec::new(),
             tokens: 0,
             instances: 0,
@@ -89,6 +94,7 @@ impl Model {
                 self.note_outage(now, *since, *grace, *spread);
                 Ok(Outcome::Done)
             }
+            Command::Fleet(command) => panic!("the fleet has a reference of its own: {command:?}"),
         }
     }
 
@@ -132,7 +138,7 @@ impl Model {
 
     fn set_capacity(&mut self, id: &NodeId, capacity: Resources) -> Result<Outcome, Denied> {
         let on_it = self.leases.iter().filter(|lease| lease.is_live() && lease.record.reservation.node == *id);
-        let leased = sum(on_it.map(Lease::held));
+        let leased = sum(on_it.map(Lease::held).chain(self.slots_of(id)));
         let holds = capacity.workers >= leased.workers
             && capacity.cpu_millis >= leased.cpu_millis
             && capacity.memory_mb >= leased.memory_mb;
@@ -170,7 +176,7 @@ impl Model {
             return Err(Denied::RequestIdReused { request_id: key.expect("a key").clone(), allocation });
         }
         let node = self.nodes.first().cloned().ok_or(Denied::NoNode)?;
-        let taken = self.make_room(now, &node, request, size)?;
+        let taken = self.make_room(now, &node, Some(request), size)?;
 
         let mut bits = draw % (1 << 48);
         while self.find(AllocationId::from_draw(bits)).is_some() {

@@ -2,6 +2,7 @@
 
 use super::Model;
 use super::lease::{Lease, running, sum};
+use super::slots::WorkerSlot;
 use cortex_resource_manager::core::{
     AllocationId, AllocationView, CapacityView, DeadlineReason, FencingToken, Filter, Millis, State, Timestamp,
 };
@@ -26,7 +27,7 @@ impl Model {
         }
         CapacityView {
             total: sum(self.nodes.iter().map(|node| node.capacity)),
-            leased: sum(self.live().iter().map(|lease| lease.held())),
+            leased: sum(self.live().iter().map(|lease| lease.held()).chain(self.slots.iter().map(WorkerSlot::held))),
             reclaimable: sum(self.overdue(now).iter().map(|lease| lease.held())),
             running_servers,
             live_allocations: self.live().len() as u64,
@@ -99,7 +100,7 @@ impl Model {
         Timestamp::from_millis(passed)
     }
 
-    pub(super) fn graced(&self, deadline: Timestamp) -> Timestamp {
+    pub(crate) fn graced(&self, deadline: Timestamp) -> Timestamp {
         let span = |from: Timestamp, to: Timestamp| u128::from(to.since(from).0);
         match self.graces.iter().rfind(|(since, _, _)| *since < deadline) {
             Some((since, until, end)) if deadline < *end => {

@@ -14,12 +14,12 @@ const ACTIVATION_MS: i64 = 60_000;
 const LEASES_AHEAD: usize = 1_000;
 
 impl Model {
-    /// Which overdue leases have to go so that the request fits.
+    /// Which overdue leases have to go so that the request fits; without one, an agent that needs a worker.
     pub(super) fn make_room(
         &self,
         now: Timestamp,
         node: &Node,
-        request: &Request,
+        request: Option<&Request>,
         size: WorkerSize,
     ) -> Result<Vec<AllocationId>, Denied> {
         let overdue = self.overdue(now);
@@ -65,16 +65,19 @@ impl Model {
         &self,
         live: &[&Lease],
         node: &Node,
-        request: &Request,
+        request: Option<&Request>,
         size: WorkerSize,
     ) -> Option<Shortage> {
-        let held = sum(live.iter().filter(|lease| lease.record.reservation.node == node.id).map(|lease| lease.held()));
-        let needed = amount(request.workers, size);
+        let on_it = live.iter().filter(|lease| lease.record.reservation.node == node.id);
+        let leased = sum(on_it.map(|lease| lease.held()));
+        let held = sum([leased].into_iter().chain(self.slots_of(&node.id)));
+        let workers = request.map_or(1, |request| request.workers);
+        let needed = amount(workers, size);
         let free_workers = node.capacity.workers - held.workers;
         let free_cpu = node.capacity.cpu_millis.as_millis() - held.cpu_millis.as_millis();
         let free_memory = node.capacity.memory_mb.0 - held.memory_mb.0;
-        if request.workers > free_workers {
-            return Some(Shortage::Workers { requested: request.workers, available: free_workers });
+        if workers > free_workers {
+            return Some(Shortage::Workers { requested: workers, available: free_workers });
         }
         if needed.cpu_millis.as_millis() > free_cpu {
             let available = CpuMillis::from_millis(free_cpu);
@@ -83,15 +86,17 @@ impl Model {
         if needed.memory_mb.0 > free_memory {
             return Some(Shortage::Memory { requested: needed.memory_mb, available: MemoryMb(free_memory) });
         }
+        // An agent has no port, and is no allocation.
+        let request = request?;
         let running = running(live, &node.id);
         let to_start = request.servers.as_slice().iter().filter(|name| !running.contains(name)).count() as u64;
         let free_ports = 100 - running.len() as u64;
         if to_start > free_ports {
             return Some(Shortage::ServerPorts { requested: to_start, available: free_ports });
         }
-        let free_ports = 65_536 - 8_000 - 100 - held.workers;
-        if request.workers > free_ports {
-            return Some(Shortage::WorkerPorts { requested: request.workers, available: free_ports });
+        let free_ports = 65_536 - 8_000 - 100 - leased.workers;
+        if workers > free_ports {
+            return Some(Shortage::WorkerPorts { requested: workers, available: free_ports });
         }
         let limit = self.limits.live_allocations_max;
         (live.len() as u64 >= limit).then_some(Shortage::LiveAllocations { limit })

@@ -1,13 +1,14 @@
 //! One snapshot: the books at a place in the log, as a file.
 //!
 //! The file is a mark, then blocks of a length, a checksum and as many bytes: first what the snapshot is of, then the
-//! allocations, many to a block, and at last how many there were. It is written under another name and gets its own
+//! allocations, many to a block, then the fleet, if there is one, its agents and its tasks, and at last how many there were
+//! of each. It is written under another name and gets its own
 //! only once all of it is on the disk, so that a crash leaves no half of one. Whatever is wrong with it (a bit, a
 //! missing end, another format) makes it unusable, never something else than what was written.
 
 use super::super::SnapshotFault;
 use super::snapshots;
-use crate::core::{AllocationImage, Cluster, Outline, Restoration, Timestamp};
+use crate::core::{AllocationImage, Cluster, FleetOutline, Outline, Restoration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -60,6 +61,20 @@ enum Block<'a> {
     End {
         allocations: u64,
     },
+    // Blocks of an earlier program end above: what stands below can only be added to.
+    Fleet {
+        outline: FleetOutline,
+    },
+    Agents {
+        agents: Vec<String>,
+    },
+    Tasks {
+        tasks: Vec<String>,
+    },
+    FleetEnd {
+        agents: u64,
+        tasks: u64,
+    },
 }
 
 /// Writes a snapshot to a file that is made anew. `goes_on` is asked now and then whether to go on.
@@ -70,23 +85,17 @@ pub(super) fn write(path: &Path, anchor: &Anchor, books: &Cluster, goes_on: &dyn
     let mut file = Blocks { file: snapshots::create_private(path)?, unsynced: 0 };
     file.file.write_all(MARK)?;
     file.put(&Block::Start { anchor: anchor.clone(), outline: books.outline() })?;
-    let mut images = books.allocation_images().peekable();
-    let mut count = 0;
-    while images.peek().is_some() {
-        if !goes_on() {
-            return Err(io::Error::from(io::ErrorKind::Interrupted));
-        }
-        // An estimate is enough: most of an allocation is of fixed size.
-        let mut bytes = 0;
-        let mut allocations = Vec::new();
-        while let Some(image) = images.next_if(|_| bytes < BLOCK_BYTES) {
-            bytes += image.bytes_about();
-            allocations.push(image);
-        }
-        count += allocations.len() as u64;
-        file.put(&Block::Allocations { allocations })?;
+    // An estimate is enough: most of an allocation is of fixed size.
+    let images = books.allocation_images();
+    let allocations =
+        file.put_all(images, AllocationImage::bytes_about, goes_on, |allocations| Block::Allocations { allocations })?;
+    if let Some(outline) = books.fleet_outline() {
+        file.put(&Block::Fleet { outline })?;
+        let agents = file.put_all(books.agent_images(), String::len, goes_on, |agents| Block::Agents { agents })?;
+        let tasks = file.put_all(books.task_images(), String::len, goes_on, |tasks| Block::Tasks { tasks })?;
+        file.put(&Block::FleetEnd { agents, tasks })?;
     }
-    file.put(&Block::End { allocations: count })?;
+    file.put(&Block::End { allocations })?;
     file.file.sync_all()
 }
 
@@ -96,6 +105,32 @@ struct Blocks {
 }
 
 impl Blocks {
+    /// Writes images, as many to a block as fill it, and says how many there were.
+    fn put_all<'a, T>(
+        &mut self,
+        images: impl Iterator<Item = T>,
+        bytes_about: impl Fn(&T) -> usize,
+        goes_on: &dyn Fn() -> bool,
+        block: impl Fn(Vec<T>) -> Block<'a>,
+    ) -> io::Result<u64> {
+        let mut images = images.peekable();
+        let mut count = 0;
+        while images.peek().is_some() {
+            if !goes_on() {
+                return Err(io::Error::from(io::ErrorKind::Interrupted));
+            }
+            let mut bytes = 0;
+            let mut filled = Vec::new();
+            while let Some(image) = images.next_if(|_| bytes < BLOCK_BYTES) {
+                bytes += bytes_about(&image);
+                filled.push(image);
+            }
+            count += filled.len() as u64;
+            self.put(&block(filled))?;
+        }
+        Ok(count)
+    }
+
     fn put(&mut self, block: &Block<'_>) -> io::Result<()> {
         let mut bytes = vec![0; 8];
         bytes = postcard::to_extend(block, bytes).map_err(io::Error::other)?;
@@ -146,44 +181,77 @@ pub(super) fn read_snapshot_while(path: &Path, goes_on: &dyn Fn() -> bool) -> Re
 pub(super) fn check(path: &Path) -> Result<(), SnapshotFault> {
     let (mut file, mut buffer) = start(path)?;
     read_start(&mut file, &mut buffer)?;
-    each_allocation(&mut file, &mut buffer, |_| Ok(()))
+    each_block(&mut file, &mut buffer, |_| Ok(()))
 }
 
 fn read_all(path: &Path, goes_on: &dyn Fn() -> bool) -> Result<(Anchor, Cluster), SnapshotFault> {
     let (mut file, mut buffer) = start(path)?;
     let (anchor, outline) = read_start(&mut file, &mut buffer)?;
     let mut books = Restoration::new(outline);
-    each_allocation(&mut file, &mut buffer, |allocations| {
+    each_block(&mut file, &mut buffer, |block| {
         if !goes_on() {
             return Err(SnapshotFault("it was not read to its end".to_owned()));
         }
-        for allocation in allocations {
-            books.add(allocation)?;
+        match block {
+            Block::Allocations { allocations } => allocations.iter().try_for_each(|image| books.add(image))?,
+            Block::Fleet { outline } => books.add_fleet(outline),
+            Block::Agents { agents } => agents.iter().try_for_each(|image| books.add_agent(image))?,
+            Block::Tasks { tasks } => tasks.iter().try_for_each(|image| books.add_task(image))?,
+            Block::Start { .. } | Block::End { .. } | Block::FleetEnd { .. } => {}
         }
         Ok(())
     })?;
     Ok((anchor, books.finish()))
 }
 
-/// Hands over the allocations behind the start, a block at a time.
-fn each_allocation(
+/// Hands over the blocks behind the start, and looks whether they are in order and all there.
+fn each_block(
     file: &mut impl Read,
     buffer: &mut Vec<u8>,
-    mut take: impl FnMut(&[AllocationImage<'_>]) -> Result<(), SnapshotFault>,
+    mut take: impl FnMut(Block<'_>) -> Result<(), SnapshotFault>,
 ) -> Result<(), SnapshotFault> {
-    let mut count = 0;
+    let (mut allocations_seen, mut agents_seen, mut tasks_seen) = (0, 0, 0);
+    let mut part = Part::Allocations;
     loop {
-        match next(file, buffer)? {
-            Block::Allocations { allocations } => {
-                take(&allocations)?;
-                count += allocations.len() as u64;
+        let block = next(file, buffer)?;
+        part = match (&block, part) {
+            (Block::Allocations { allocations }, Part::Allocations) => {
+                allocations_seen += allocations.len() as u64;
+                Part::Allocations
             }
-            Block::End { allocations } if allocations == count => return Ok(()),
-            Block::End { .. } | Block::Start { .. } => {
-                return Err(SnapshotFault("its blocks are not in order".to_owned()));
+            (Block::Fleet { .. }, Part::Allocations) => Part::Agents,
+            (Block::Agents { agents }, Part::Agents) => {
+                agents_seen += agents.len() as u64;
+                Part::Agents
             }
-        }
+            (Block::Tasks { tasks }, Part::Agents | Part::Tasks) => {
+                tasks_seen += tasks.len() as u64;
+                Part::Tasks
+            }
+            (Block::FleetEnd { agents, tasks }, Part::Agents | Part::Tasks)
+                if (*agents, *tasks) == (agents_seen, tasks_seen) =>
+            {
+                Part::End
+            }
+            (Block::End { allocations }, Part::Allocations | Part::End) if *allocations == allocations_seen => {
+                return Ok(());
+            }
+            _ => return Err(SnapshotFault("its blocks are not in order".to_owned())),
+        };
+        take(block)?;
     }
+}
+
+/// Which blocks may come.
+enum Part {
+    /// Allocations, or what follows them.
+    Allocations,
+    /// Agents, or what follows them.
+    Agents,
+    /// Tasks, or what follows them.
+    Tasks,
+    /// The end alone.
+    End,
 }
 
 fn start(path: &Path) -> Result<(BufReader<File>, Vec<u8>), SnapshotFault> {

@@ -1,0 +1,322 @@
+//! What agents, tasks and tokens cost in the core, against the figures to reach.
+//!
+//! `cargo bench --bench fleet` prints a markdown table; words after `--` choose the rows whose name has one of them. Times
+//! are medians of several samples.
+
+#[path = "support/table.rs"]
+mod table;
+
+use cortex_resource_manager::core::{
+    AgentId, AgentRequest, AgentType, Capabilities, Capability, Cluster, Command, Complexity, CpuMillis, Decision,
+    FencingToken, FleetCommand, FleetOutcome, FleetSettings, MemoryMb, Metadata, Millis, NodeId, Outcome, Priority,
+    Recorded, Report, ReportedResult, Resources, Selector, TaskId, TaskRequest, Timestamp, TokensExpected, TtlSeconds,
+    WorkerSize, check,
+};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+use table::{Measurement, median, milliseconds, resident_bytes, thousands};
+
+/// The waiting tasks of the large queue.
+const QUEUED: usize = 100_000;
+/// The agents that take them.
+const AGENTS: usize = 1_000;
+/// How many tasks are submitted, claimed and reported on in one sample.
+const ROUNDS: usize = 50_000;
+/// How many choices among agents, or beats, are timed in one sample.
+const CHOICES: usize = 10_000;
+/// How many types of agents there are, and so how many lanes of tasks.
+const TYPES: usize = 8;
+/// Tokens for whatever comes.
+const PLENTY: u64 = 1 << 60;
+
+/// All rows. That of memory is the first, since it looks at what the process takes in all.
+const MEASUREMENTS: [Measurement; 8] = [
+    ("memory per queued task without payload, 100,000 queued", "≤ 512 bytes", memory),
+    ("submit + claim + complete, 100,000 queued, 1,000 agents", "≥ 100,000 a second", rounds),
+    ("the same while tokens are saved", "none", rounds_saving),
+    ("ordering 1,000 tasks by efficiency", "≤ 0.20 ms", ordering_few),
+    ("ordering 1,000,000 tasks by efficiency, beside a plain sort of as many keys", "≤ 3x", ordering_many),
+    ("choosing among 10,000 agents and leasing", "≤ 50 µs", choosing),
+    ("a heartbeat of one of 10,000 agents", "none", beating),
+    ("first look at 100,000 tasks that were all raised a level", "none", raising),
+];
+
+fn main() {
+    table::print(&MEASUREMENTS);
+}
+
+/// The books under test, with what it takes to drive them.
+struct Driver {
+    cluster: Cluster,
+    now: Timestamp,
+    random: u64,
+    submitted: usize,
+    /// What each task is reported to have taken.
+    tokens_used: u64,
+}
+
+impl Driver {
+    /// Books with room for all, and these agents and waiting tasks.
+    fn new(agents: usize, tasks: usize) -> Self {
+        let mut driver = Self {
+            cluster: Cluster::default(),
+            now: Timestamp::from_millis(1_765_220_400_000),
+            random: 0x9e37_79b9_7f4a_7c15,
+            submitted: 0,
+            tokens_used: 500,
+        };
+        let capacity =
+            Resources { cpu_millis: CpuMillis::from_millis(1 << 40), memory_mb: MemoryMb(1 << 40), workers: 50_000 };
+        driver.run(&Command::SetCapacity { node: NodeId::local(), capacity });
+        let settings = FleetSettings { tasks_max: u64::MAX, task_bytes_max: u64::MAX, ..FleetSettings::default() };
+        driver.fleet(FleetCommand::SetSettings(settings));
+        driver.fleet(FleetCommand::SetTokenBudget { job: None, tokens: Some(PLENTY), window: None });
+        for number in 0..agents {
+            driver.register(number);
+        }
+        for _ in 0..tasks {
+            let request = driver.task();
+            driver.submit(request);
+        }
+        driver.pass(1);
+        driver
+    }
+
+    fn register(&mut self, number: usize) {
+        let request = AgentRequest {
+            agent: agent(number),
+            agent_type: agent_type(number),
+            capabilities: Capabilities::new([Capability::new("rust").expect("a name")]),
+            tasks_max: 3,
+            allocation: None,
+            metadata: Metadata::empty(),
+        };
+        let worker_size = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) };
+        self.fleet(FleetCommand::Register { request: Box::new(request), worker_size });
+    }
+
+    /// A task for agents of one type.
+    fn task(&mut self) -> TaskRequest {
+        self.submitted += 1;
+        let number = self.submitted;
+        let priority = Priority::ALL[self.below(4)];
+        let estimated = 100 + self.below(3_000) as u64;
+        TaskRequest {
+            task: Some(TaskId::new(&format!("task-{number:08}")).expect("a name")),
+            job: None,
+            selector: Selector { agent_type: Some(agent_type(number)), capabilities: Capabilities::default() },
+            priority,
+            tokens: TokensExpected { given: Some(estimated), complexity: Complexity::Medium, input_characters: 0 },
+            deadline: None,
+            batch: None,
+            payload: None,
+            attempts_max: 3,
+            lease_seconds: TtlSeconds::new(3_600).expect("above 0"),
+        }
+    }
+
+    fn submit(&mut self, request: TaskRequest) {
+        self.fleet(FleetCommand::Submit { request: Box::new(request), draw: 0 });
+    }
+
+    /// A random number (xorshift64*).
+    fn draw(&mut self) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A random index into something that has so many.
+    fn below(&mut self, count: usize) -> usize {
+        usize::try_from(self.draw() >> 32).unwrap_or(0) % count
+    }
+
+    /// Decides and applies, as the engine does.
+    fn run(&mut self, command: &Command) -> Outcome {
+        let Decision { events, outcome } = self.cluster.decide(self.now, command).expect("there is room");
+        for event in events {
+            self.cluster.apply(&Recorded { at: self.now, event });
+        }
+        outcome
+    }
+
+    fn fleet(&mut self, command: FleetCommand) -> FleetOutcome {
+        match self.run(&Command::Fleet(command)) {
+            Outcome::Fleet(outcome) => outcome,
+            other => panic!("a command about the fleet answered {other:?}"),
+        }
+    }
+
+    /// Lets so many milliseconds pass.
+    fn pass(&mut self, millis: u64) {
+        self.now = self.now.after(Millis(millis));
+        self.cluster.observe(self.now);
+    }
+
+    /// An agent takes the best task for it and reports on it.
+    fn claim_and_complete(&mut self, agent: &AgentId) {
+        let FleetOutcome::Leased { tasks, .. } = self.fleet(FleetCommand::Claim { agent: agent.clone() }) else {
+            panic!("agent {agent} found no task")
+        };
+        for task in tasks {
+            let fencing_token = self.token(&task);
+            let report = self.report();
+            self.fleet(FleetCommand::Complete { task, agent: agent.clone(), fencing_token, report });
+        }
+    }
+
+    fn report(&self) -> Box<Report> {
+        let (tokens_used, duration) = (Some(self.tokens_used), Some(Millis(2_000)));
+        Box::new(Report { result: ReportedResult::Success, tokens_used, duration, output: None, error: None })
+    }
+
+    fn token(&self, task: &TaskId) -> FencingToken {
+        let view = self.cluster.task(self.now, task).expect("a task");
+        view.task.lease().expect("one that runs").fencing_token
+    }
+
+    /// How many tasks are submitted, claimed and reported on in a second.
+    fn rounds_per_second(&mut self) -> f64 {
+        let requests: Vec<TaskRequest> = (0..ROUNDS).map(|_| self.task()).collect();
+        let agents: Vec<AgentId> = (0..AGENTS).map(agent).collect();
+        let mut spent = Duration::ZERO;
+        for (round, request) in requests.into_iter().enumerate() {
+            if round.is_multiple_of(100) {
+                self.pass(1);
+            }
+            let start = Instant::now();
+            self.submit(request);
+            self.claim_and_complete(&agents[round % AGENTS]);
+            spent += start.elapsed();
+        }
+        ROUNDS as f64 / spent.as_secs_f64()
+    }
+}
+
+fn agent(number: usize) -> AgentId {
+    AgentId::new(&format!("agent-{number:05}")).expect("a name")
+}
+
+fn agent_type(number: usize) -> AgentType {
+    AgentType::new(&format!("type-{}", number % TYPES)).expect("a name")
+}
+
+fn memory() -> String {
+    let mut driver = Driver::new(0, 0);
+    let Some(before) = resident_bytes() else { return "not measured on this system".to_owned() };
+    for _ in 0..QUEUED {
+        let request = driver.task();
+        driver.submit(request);
+    }
+    let after = resident_bytes().unwrap_or(before);
+    black_box(&driver.cluster);
+    format!("{} bytes", thousands((after - before) as f64 / QUEUED as f64))
+}
+
+fn rounds() -> String {
+    let mut driver = Driver::new(AGENTS, QUEUED);
+    let measured = median(|| driver.rounds_per_second());
+    assert_eq!(driver.cluster.usage(driver.now).queue.all.tasks, QUEUED as u64);
+    assert_eq!(check::violations(&driver.cluster), [] as [String; 0]);
+    format!("{} a second", thousands(measured))
+}
+
+fn rounds_saving() -> String {
+    let mut driver = Driver::new(AGENTS, QUEUED);
+    // Nine tenths are reserved by one task.
+    driver.fleet(FleetCommand::SetTokenBudget { job: None, tokens: Some(PLENTY / 2), window: None });
+    let hog = TaskRequest {
+        tokens: TokensExpected { given: Some(PLENTY / 2 / 10 * 9), ..TokensExpected::default() },
+        priority: Priority::Critical,
+        selector: Selector {
+            agent_type: Some(agent_type(0)),
+            capabilities: Capabilities::new([Capability::new("rust").expect("a name")]),
+        },
+        ..driver.task()
+    };
+    let task = hog.task.clone().expect("an id");
+    driver.submit(hog);
+    driver.fleet(FleetCommand::Assign { task, draw: 0 });
+    let used = driver.cluster.usage(driver.now).tokens.all.reserved;
+    // What is left is enough for some thousand others, and stays so: they are reported to have taken nothing.
+    driver.fleet(FleetCommand::SetTokenBudget { job: None, tokens: Some(used + 1_000_000), window: None });
+    driver.tokens_used = 0;
+    assert!(driver.cluster.usage(driver.now).conservation.is_on);
+    format!("{} a second", thousands(median(|| driver.rounds_per_second())))
+}
+
+fn ordering_few() -> String {
+    let driver = Driver::new(0, 1_000);
+    milliseconds(median(|| ordering(&driver)))
+}
+
+fn ordering_many() -> String {
+    const MANY: usize = 1_000_000;
+    let driver = Driver::new(0, MANY);
+    let keys: Vec<u64> = driver.cluster.tasks_by_efficiency().map(|task| task.spec.estimated_tokens).collect();
+    assert_eq!(keys.len(), MANY);
+    let mut shuffling = Driver::new(0, 0);
+    let ratio = median(|| {
+        let mut keys: Vec<u64> = (0..MANY).map(|_| shuffling.draw()).collect();
+        let start = Instant::now();
+        keys.sort_unstable();
+        let sorted = start.elapsed().as_secs_f64();
+        black_box(&keys);
+        ordering(&driver) / sorted
+    });
+    format!("{ratio:.1}x, {}", milliseconds(median(|| ordering(&driver))))
+}
+
+/// How long it takes to go through all waiting tasks by efficiency.
+fn ordering(driver: &Driver) -> f64 {
+    let start = Instant::now();
+    let ordered = driver.cluster.tasks_by_efficiency().fold(0, |sum, task| sum + task.spec.estimated_tokens);
+    black_box(ordered);
+    start.elapsed().as_secs_f64()
+}
+
+fn choosing() -> String {
+    let mut driver = Driver::new(10_000, 0);
+    let measured = median(|| {
+        let mut spent = Duration::ZERO;
+        for _ in 0..CHOICES {
+            let request = TaskRequest { selector: Selector::default(), ..driver.task() };
+            let task = request.task.clone().expect("an id");
+            driver.submit(request);
+            let command = FleetCommand::Assign { task: task.clone(), draw: driver.draw() };
+            let start = Instant::now();
+            let outcome = black_box(driver.fleet(command));
+            spent += start.elapsed();
+            let FleetOutcome::Leased { agent, .. } = outcome else { panic!("no agent was chosen: {outcome:?}") };
+            let fencing_token = driver.token(&task);
+            let report = driver.report();
+            driver.fleet(FleetCommand::Complete { task, agent, fencing_token, report });
+        }
+        spent.as_secs_f64() / CHOICES as f64
+    });
+    format!("{:.2} µs", measured * 1e6)
+}
+
+fn beating() -> String {
+    let mut driver = Driver::new(10_000, 0);
+    let agents: Vec<AgentId> = (0..10_000).map(agent).collect();
+    let measured = median(|| {
+        driver.pass(10_000);
+        let start = Instant::now();
+        for agent in &agents {
+            driver.cluster.hear(driver.now, agent);
+        }
+        start.elapsed().as_secs_f64() / agents.len() as f64
+    });
+    format!("{:.2} µs", measured * 1e6)
+}
+
+fn raising() -> String {
+    milliseconds(median(|| {
+        let mut driver = Driver::new(0, QUEUED);
+        let start = Instant::now();
+        driver.pass(300_000);
+        start.elapsed().as_secs_f64()
+    }))
+}

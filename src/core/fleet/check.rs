@@ -1,0 +1,233 @@
+//! What must hold of the fleet between events.
+
+use super::super::ages::Which;
+use super::super::check::expect;
+use super::super::cluster::Cluster;
+use super::super::ids::{FencingToken, NodeId};
+use super::super::table::Slot;
+use super::super::units::Resources;
+use super::Fleet;
+use super::apply::ended_place;
+use super::queue::{Queue, place};
+use super::task::{Task, TaskPhase, TaskRecord};
+use super::view::BudgetUsage;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the agents of a node take that are no workers of an allocation.
+pub(in super::super) fn agents_take(cluster: &Cluster, node: &NodeId) -> Resources {
+    let mut taken = Resources::default();
+    for slot in cluster.fleet.agents_by_id.values() {
+        let registration = &cluster.fleet.agents[*slot].registration;
+        if let Some(size) = registration.takes.filter(|_| registration.node == *node) {
+            taken += Resources::of_workers(1, size);
+        }
+    }
+    taken
+}
+
+/// Adds every invariant of the fleet that is broken.
+pub(in super::super) fn fleet_violations(cluster: &Cluster, broken: &mut Vec<String>) {
+    agent_violations(cluster, broken);
+    task_violations(cluster, broken);
+    queue_violations(&cluster.fleet, broken);
+    token_violations(&cluster.fleet, broken);
+    record_violations(cluster, broken);
+}
+
+fn tasks(fleet: &Fleet) -> impl Iterator<Item = (Slot, &TaskRecord)> {
+    fleet.tasks_by_number.iter(Which::ALL).filter_map(|(_, slot)| Some((slot, fleet.tasks.get(slot)?)))
+}
+
+fn waiting(fleet: &Fleet) -> impl Iterator<Item = (Slot, &TaskRecord)> {
+    tasks(fleet).filter(|(_, record)| record.task.phase == TaskPhase::Queued)
+}
+
+fn agent_violations(cluster: &Cluster, broken: &mut Vec<String>) {
+    let fleet = &cluster.fleet;
+    let mut types = BTreeMap::new();
+    let mut by_allocation: BTreeMap<_, BTreeSet<Slot>> = BTreeMap::new();
+    for (id, slot) in &fleet.agents_by_id {
+        let Some(agent) = fleet.agents.get(*slot) else {
+            broken.push(format!("agent {id} leads to {slot:?}, which is free"));
+            continue;
+        };
+        let request = agent.request();
+        expect(broken, request.agent == *id, || format!("agent {} is kept as {id}", request.agent));
+        expect(broken, agent.number < fleet.registered, || format!("the number of agent {id} is to be given again"));
+        *types.entry(request.agent_type.clone()).or_insert(0) += 1;
+        let held = agent.tasks.len();
+        expect(broken, held <= request.tasks_max as usize, || {
+            format!("agent {id} holds {held} tasks, at most {} may be", request.tasks_max)
+        });
+        for task in &agent.tasks {
+            let lease = fleet.tasks.get(*task).and_then(|record| record.task.lease());
+            expect(broken, lease.is_some_and(|lease| lease.agent == *id), || {
+                format!("agent {id} is said to hold {task:?}, which is held by {lease:?}")
+            });
+        }
+        match request.allocation {
+            Some(allocation) => {
+                by_allocation.entry(allocation).or_default().insert(*slot);
+                let workers = cluster.find(allocation).filter(|lease| lease.state().is_live());
+                let workers = workers.map_or(0, |lease| lease.reservation.workers.count());
+                let agents = fleet.by_allocation.get(&allocation).map_or(0, BTreeSet::len) as u64;
+                expect(broken, agents <= workers && agent.registration.takes.is_none(), || {
+                    format!("{allocation} has {workers} workers and {agents} agents")
+                });
+            }
+            None => expect(broken, agent.registration.takes.is_some(), || format!("agent {id} takes no slot")),
+        }
+        expect(broken, agent.ended.len() <= super::agent::HEALTH_TASKS_MAX, || {
+            format!("agent {id} remembers too much")
+        });
+    }
+    expect(broken, types == fleet.types, || format!("agents of each type are counted as {:?}: {types:?}", fleet.types));
+    expect(broken, by_allocation == fleet.by_allocation, || "agents are kept under other allocations".to_owned());
+    let count = fleet.agents.len();
+    expect(broken, count == fleet.agents_by_id.len(), || "an agent is in no list".to_owned());
+    expect(broken, fleet.tracked() == [count; 3], || {
+        format!("{count} agents are listened for in {:?} ways", fleet.tracked())
+    });
+    let mut weighed = 0;
+    for group in fleet.pulses.0.balance.groups() {
+        weighed += group.agents.len();
+        let total: u64 = group.weights.iter().copied().map(u64::from).sum();
+        expect(broken, total == group.total, || format!("weights of {total} are counted as {}", group.total));
+        for (slot, weight) in group.agents.iter().zip(&group.weights) {
+            let has_room = fleet.agents.get(*slot).is_some_and(|agent| agent.room() > 0);
+            expect(broken, *weight == 0 || has_room, || format!("{slot:?} weighs {weight} and has no room"));
+        }
+    }
+    expect(broken, weighed == count, || format!("{weighed} of {count} agents are weighed"));
+    expect(broken, fleet.agents.lost_slots() == 0, || "slots of the agents are lost".to_owned());
+}
+
+fn task_violations(cluster: &Cluster, broken: &mut Vec<String>) {
+    let fleet = &cluster.fleet;
+    let mut leases = BTreeMap::new();
+    let mut tokens: BTreeSet<FencingToken> = BTreeSet::new();
+    expect(broken, fleet.tasks_by_number.is_sound(), || "the pages of the tasks are not what is counted".to_owned());
+    for (number, slot) in fleet.tasks_by_number.iter(Which::ALL) {
+        let Some(TaskRecord { task, .. }) = fleet.tasks.get(slot) else {
+            broken.push(format!("task {number:?} leads to {slot:?}, which is free"));
+            continue;
+        };
+        let id = &task.spec.task;
+        expect(broken, task.spec.number == number && number < fleet.next_task, || {
+            format!("task {id} is kept as {number:?}")
+        });
+        expect(broken, fleet.tasks.find(id) == Some(slot), || format!("task {id} is not found in its slot"));
+        if let Some(lease) = task.lease() {
+            leases.insert((lease.deadline, lease.fencing_token), slot);
+            let holder = fleet.agents.find(&lease.agent).map(|slot| &fleet.agents[slot]);
+            expect(broken, holder.is_some_and(|agent| agent.tasks.contains(&slot)), || {
+                format!("task {id} is held by agent {}, which does not hold it", lease.agent)
+            });
+        }
+        let attempts = task.attempts.len() + usize::from(task.lease().is_some());
+        let max = task.spec.request.attempts_max as usize;
+        expect(broken, attempts <= max, || format!("task {id} was tried {attempts} times, at most {max} may be"));
+        let own = task.attempts.iter().map(|attempt| attempt.fencing_token);
+        for token in own.chain(task.lease().map(|lease| lease.fencing_token)) {
+            expect(broken, token < cluster.next_token && tokens.insert(token), || {
+                format!("token {token} of task {id} is given twice, or to be given again")
+            });
+        }
+        let completed =
+            task.attempts.iter().filter(|attempt| attempt.outcome == super::AttemptOutcome::Success).count();
+        let is_completed = task.end().is_some_and(|end| end.state == super::TaskState::Completed);
+        expect(broken, completed == usize::from(is_completed), || format!("task {id} was completed {completed} times"));
+    }
+    let held: usize =
+        fleet.agents_by_id.values().filter_map(|slot| fleet.agents.get(*slot)).map(|a| a.tasks.len()).sum();
+    expect(broken, held == leases.len(), || format!("{held} tasks are held under {} leases", leases.len()));
+    expect(broken, leases == fleet.leases, || "the deadlines are not those of the running tasks".to_owned());
+    expect(broken, fleet.tasks.len() == fleet.tasks_by_number.iter(Which::ALL).count(), || {
+        "a task is in no list".to_owned()
+    });
+    expect(broken, fleet.tasks.lost_slots() == 0, || "slots of the tasks are lost".to_owned());
+    let bytes: u64 = tasks(fleet).filter(|(_, r)| r.task.is_open()).map(|(_, r)| r.task.spec.text_bytes()).sum();
+    expect(broken, bytes == fleet.open_bytes, || format!("{bytes} bytes are counted as {}", fleet.open_bytes));
+}
+
+fn queue_violations(fleet: &Fleet, broken: &mut Vec<String>) {
+    // The same queue, made anew.
+    let mut queue = Queue::new(fleet.settings.priority_aging_ms);
+    queue.observed = fleet.queue.observed;
+    let mut open: BTreeMap<Slot, u64> = BTreeMap::new();
+    for (slot, TaskRecord { task, lane }) in tasks(fleet).filter(|(_, record)| record.task.is_open()) {
+        *open.entry(*lane).or_default() += 1;
+        let own = queue.open(&fleet.lane_key(&task.spec));
+        let known = fleet.queue.lanes.get(*lane).map(|lane| &lane.key);
+        expect(broken, known == Some(&fleet.lane_key(&task.spec)), || {
+            format!("task {} is in the lane of others: {known:?}", task.spec.task)
+        });
+        match task.phase {
+            TaskPhase::Queued => queue.insert(slot, own, task),
+            _ => queue.note_running(slot, task),
+        }
+    }
+    let waiting_now = waiting(fleet).count() as u64;
+    expect(broken, fleet.queue.len() == waiting_now, || format!("{waiting_now} waiting tasks are counted otherwise"));
+    expect(broken, queue.waiting == fleet.queue.waiting, || "other tasks wait than those that do".to_owned());
+    expect(broken, queue.submitted_sum == fleet.queue.submitted_sum, || "moments are summed up otherwise".to_owned());
+    expect(broken, queue.batches == fleet.queue.batches, || "batches are kept otherwise".to_owned());
+    expect(broken, queue.sizes() == fleet.queue.sizes(), || "lanes or changes are lost".to_owned());
+    for (_, lane) in queue.all_lanes() {
+        let known = fleet.queue.lanes.find(&lane.key).map(|slot| &fleet.queue.lanes[slot]);
+        expect(broken, known == Some(lane), || format!("the lane {:?} has other tasks than it should", lane.key));
+    }
+    for (slot, counted) in open {
+        let lane = fleet.queue.lanes.get(slot).map(|lane| lane.open);
+        expect(broken, lane == Some(counted), || format!("{counted} open tasks of a lane are counted as {lane:?}"));
+    }
+    expect(broken, fleet.queue.lanes.lost_slots() == 0, || "slots of the lanes are lost".to_owned());
+}
+
+fn token_violations(fleet: &Fleet, broken: &mut Vec<String>) {
+    let running = || tasks(fleet).filter(|(_, record)| record.task.lease().is_some()).map(|(_, record)| &record.task);
+    let reserved = |of: &dyn Fn(&Task) -> bool| -> u64 {
+        running().filter(|task| of(task)).map(|task| task.spec.estimated_tokens).sum()
+    };
+    let mut check = |name: &str, budget: &BudgetUsage, held: u64, may_begin_over: bool| {
+        expect(broken, budget.reserved == held, || {
+            format!("{} tokens are reserved of {name}, running tasks have {held}", budget.reserved)
+        });
+        let used = budget.settled.saturating_add(budget.reserved);
+        expect(broken, may_begin_over || used <= budget.total.saturating_add(budget.overrun), || {
+            format!("{used} tokens are used of {name}, which has {} and an overrun of {}", budget.total, budget.overrun)
+        });
+    };
+    check("all", &fleet.tokens.all, reserved(&|_| true), false);
+    for (job, budget) in &fleet.tokens.jobs {
+        let of_job = |task: &Task| task.spec.request.job.as_ref() == Some(job);
+        // A budget that is given to a job with running tasks may be less than they have reserved.
+        check(job.as_str(), budget, reserved(&of_job), true);
+    }
+}
+
+fn record_violations(cluster: &Cluster, broken: &mut Vec<String>) {
+    let fleet = &cluster.fleet;
+    let ended: Vec<&Task> = fleet.ended.iter().filter_map(|slot| Some(&fleet.tasks.get(*slot)?.task)).collect();
+    let all: BTreeSet<Slot> = tasks(fleet).filter(|(_, record)| !record.task.is_open()).map(|(slot, _)| slot).collect();
+    let listed: BTreeSet<Slot> = fleet.ended.iter().copied().collect();
+    expect(broken, all == listed && listed.len() == fleet.ended.len(), || {
+        "ended tasks are not those on record".to_owned()
+    });
+    let ends: Vec<_> = ended.iter().filter_map(|task| task.end()).map(|end| end.at).collect();
+    expect(broken, ends.is_sorted(), || "ended tasks are not in the order in which they ended".to_owned());
+    let mut counts = [0; 3];
+    ended.iter().for_each(|task| counts[ended_place(task)] += 1);
+    expect(broken, counts == fleet.ended_counts, || format!("{counts:?} ended tasks are counted otherwise"));
+    let bytes: u64 = ended.iter().map(|task| task.bytes_once_ended()).sum();
+    expect(broken, bytes == fleet.ended_bytes && bytes <= fleet.settings.ended_task_bytes_max, || {
+        format!("{bytes} bytes of ended tasks are counted as {}", fleet.ended_bytes)
+    });
+    let (kept, max) = (ended.len() as u64, cluster.limits.history_records_max);
+    expect(broken, kept <= max, || format!("{kept} ended tasks are kept, at most {max} may be"));
+    for (_, record) in waiting(fleet) {
+        let (priority, task) = (place(record.task.priority), &record.task.spec.task);
+        let is_there = fleet.queue.waiting[priority].contains(&record.task.spec.number);
+        expect(broken, is_there, || format!("task {task} waits nowhere"));
+    }
+}

@@ -1,0 +1,301 @@
+//! Reading the books of the fleet at a moment.
+
+use super::super::ages::Which;
+use super::super::cluster::Cluster;
+use super::super::ids::{AgentId, JobId, TaskId, TaskNumber};
+use super::super::table::Slot;
+use super::super::time::{Millis, Timestamp};
+use super::Fleet;
+use super::agent::HEALTH_WINDOW;
+use super::conservation::ByEfficiency;
+use super::health;
+use super::queue::PRIORITIES;
+use super::settings::FleetSettings;
+use super::task::{Task, TaskPhase, TaskRecord, TaskState};
+use super::view::{
+    AgentFigures, AgentFilter, AgentState, AgentUsage, AgentView, ConservationView, FleetFigures, HeldTask, QueueUsage,
+    TaskFilter, TaskView, TokenUsage, TypeUsage, UsageView, Waiting,
+};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+impl Cluster {
+    /// Notes that an agent is alive; nothing if there is no such agent. That is no event: it is forgotten with the process.
+    pub fn hear(&mut self, now: Timestamp, agent: &AgentId) {
+        if let Some(slot) = self.fleet.agents.find(agent) {
+            self.fleet.hear(slot, now);
+        }
+    }
+
+    /// Takes all agents for heard of at `now`: nobody could be heard before, as after a restart.
+    pub fn presume_alive(&mut self, now: Timestamp) {
+        self.fleet.presume_alive(now);
+    }
+
+    /// The settings that the fleet is kept by.
+    #[must_use]
+    pub const fn fleet_settings(&self) -> FleetSettings {
+        self.fleet.settings
+    }
+
+    /// An agent at `now`.
+    #[must_use]
+    pub fn agent(&self, now: Timestamp, agent: &AgentId) -> Option<AgentView> {
+        self.fleet.agents.find(agent).map(|slot| self.agent_view(now, slot))
+    }
+
+    /// The agents that the filter admits with an id behind `after`, by id.
+    pub fn agents<'a>(
+        &'a self,
+        now: Timestamp,
+        filter: &'a AgentFilter,
+        after: Option<&AgentId>,
+    ) -> Box<dyn Iterator<Item = AgentView> + 'a> {
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.clone()));
+        let slots = self.fleet.agents_by_id.range((from, Bound::Unbounded)).map(|(_, slot)| *slot);
+        let admitted = slots.filter(move |slot| self.fleet.admits_agent(now, *slot, filter));
+        Box::new(admitted.map(move |slot| self.agent_view(now, slot)))
+    }
+
+    /// How many agents the filter admits.
+    #[must_use]
+    pub fn count_agents(&self, now: Timestamp, filter: &AgentFilter) -> u64 {
+        self.fleet.agents_by_id.values().filter(|slot| self.fleet.admits_agent(now, **slot, filter)).count() as u64
+    }
+
+    fn agent_view(&self, now: Timestamp, slot: Slot) -> AgentView {
+        let fleet = &self.fleet;
+        let (agent, pulse) = (&fleet.agents[slot], fleet.pulse(slot));
+        let held = |(task, lease, _): (&Task, &super::TaskLease, Slot)| HeldTask {
+            task: task.spec.task.clone(),
+            fencing_token: lease.fencing_token,
+            expires_at: self.deadline_with_grace(lease.deadline),
+        };
+        AgentView {
+            at: now,
+            registration: Arc::clone(&agent.registration),
+            registered_at: agent.registered_at,
+            heard_at: pulse.heard_at,
+            lost_at: pulse.lost_at(fleet.settings.heartbeat_ms),
+            state: fleet.agent_state(now, slot),
+            tasks: fleet.held(slot).map(held).collect(),
+            health: health::health(agent, &pulse, &fleet.settings, now),
+        }
+    }
+
+    /// A task at `now`, open or on record.
+    #[must_use]
+    pub fn task(&self, now: Timestamp, task: &TaskId) -> Option<TaskView> {
+        self.fleet.tasks.find(task).map(|slot| self.task_view(now, slot))
+    }
+
+    /// The job of a task, if it is part of one.
+    #[must_use]
+    pub fn job_of_task(&self, task: &TaskId) -> Option<&JobId> {
+        let slot = self.fleet.tasks.find(task)?;
+        self.fleet.tasks[slot].task.spec.request.job.as_ref()
+    }
+
+    /// The tasks that the filter admits with a number above `after`, in the order in which they were submitted.
+    pub fn tasks<'a>(
+        &'a self,
+        now: Timestamp,
+        filter: &'a TaskFilter,
+        after: TaskNumber,
+    ) -> Box<dyn Iterator<Item = TaskView> + 'a> {
+        let slots = self.fleet.tasks_by_number.since(after.next(), Which::ALL).map(|(_, slot)| slot);
+        let admitted = slots.filter(move |slot| self.fleet.admits_task(*slot, filter));
+        Box::new(admitted.map(move |slot| self.task_view(now, slot)))
+    }
+
+    /// How many tasks the filter admits. Cheap for a state alone.
+    #[must_use]
+    pub fn count_tasks(&self, filter: &TaskFilter) -> u64 {
+        let fleet = &self.fleet;
+        if filter.job.is_some() || filter.agent.is_some() {
+            return fleet.tasks_by_number.iter(Which::ALL).filter(|(_, slot)| fleet.admits_task(*slot, filter)).count()
+                as u64;
+        }
+        let [completed, failed, cancelled] = fleet.ended_counts;
+        match filter.state {
+            None => fleet.tasks.len() as u64,
+            Some(TaskState::Queued) => fleet.conservation().active_tasks,
+            Some(TaskState::Deferred) => fleet.conservation().deferred_tasks,
+            Some(TaskState::Running) => fleet.leases.len() as u64,
+            Some(TaskState::Completed) => completed,
+            Some(TaskState::Failed) => failed,
+            Some(TaskState::Cancelled) => cancelled,
+        }
+    }
+
+    fn task_view(&self, now: Timestamp, slot: Slot) -> TaskView {
+        let fleet = &self.fleet;
+        let task = &fleet.tasks[slot].task;
+        let waits = task.phase == TaskPhase::Queued;
+        TaskView {
+            at: now,
+            task: task.clone(),
+            state: fleet.task_state(slot),
+            deferral: if waits { fleet.deferral(slot) } else { None },
+            effective_priority: if waits { fleet.queue.level(task, now) } else { task.priority },
+            lease_expires_at: task.lease().map(|lease| self.deadline_with_grace(lease.deadline)),
+        }
+    }
+
+    /// What is used of quotas, tokens and the queue at `now`.
+    #[must_use]
+    pub fn usage(&self, now: Timestamp) -> UsageView {
+        let fleet = &self.fleet;
+        let workers = self.nodes.values().map(|node| node.capacity.workers).sum();
+        UsageView {
+            at: now,
+            agents: fleet.agent_usage(workers),
+            tokens: fleet.token_usage(now),
+            queue: fleet.queue_usage(now),
+            conservation: fleet.conservation(),
+        }
+    }
+
+    /// What a look for bottlenecks goes by at `now`.
+    #[must_use]
+    pub fn fleet_figures(&self, now: Timestamp) -> FleetFigures {
+        let agents = self.fleet.agents_by_id.iter().filter_map(|(id, slot)| {
+            let agent = &self.fleet.agents[*slot];
+            let lately = || agent.ended.iter().filter(|ended| ended.at.after(HEALTH_WINDOW) > now);
+            let tasks = lately().count() as u64;
+            let duration = lately().fold(0_u64, |sum, ended| sum.saturating_add(ended.duration.0));
+            let successes = lately().filter(|ended| ended.is_success).count() as u64;
+            let duration_mean = Millis(duration.checked_div(tasks)?);
+            Some(AgentFigures { agent: id.clone(), tasks, successes, duration_mean })
+        });
+        FleetFigures { usage: self.usage(now), agents: agents.collect() }
+    }
+}
+
+impl Fleet {
+    fn agent_state(&self, now: Timestamp, slot: Slot) -> AgentState {
+        let agent = &self.agents[slot];
+        if self.pulse(slot).late_at(self.settings.heartbeat_ms) <= now {
+            AgentState::Unresponsive
+        } else if agent.tasks.is_empty() {
+            AgentState::Idle
+        } else if agent.room() == 0 {
+            AgentState::Full
+        } else {
+            AgentState::Busy
+        }
+    }
+
+    fn admits_agent(&self, now: Timestamp, slot: Slot, filter: &AgentFilter) -> bool {
+        let agent_type = &self.agents[slot].request().agent_type;
+        filter.agent_type.as_ref().is_none_or(|wanted| wanted == agent_type)
+            && filter.state.is_none_or(|wanted| wanted == self.agent_state(now, slot))
+    }
+
+    fn task_state(&self, slot: Slot) -> TaskState {
+        match &self.tasks[slot].task.phase {
+            TaskPhase::Queued if self.deferral(slot).is_some() => TaskState::Deferred,
+            TaskPhase::Queued => TaskState::Queued,
+            TaskPhase::Running(_) => TaskState::Running,
+            TaskPhase::Ended(end) => end.state,
+        }
+    }
+
+    fn admits_task(&self, slot: Slot, filter: &TaskFilter) -> bool {
+        let TaskRecord { task, .. } = &self.tasks[slot];
+        let is_of_job = |job| task.spec.request.job.as_ref() == Some(job);
+        let is_held_by = |agent: &AgentId| task.lease().is_some_and(|lease| lease.agent == *agent);
+        filter.job.as_ref().is_none_or(is_of_job)
+            && filter.agent.as_ref().is_none_or(is_held_by)
+            && filter.state.is_none_or(|wanted| wanted == self.task_state(slot))
+    }
+
+    fn agent_usage(&self, workers: u64) -> AgentUsage {
+        let mut by_type: BTreeMap<_, (Option<u64>, u64)> = BTreeMap::new();
+        for (agent_type, quota) in &self.quotas {
+            by_type.entry(agent_type).or_default().0 = Some(*quota);
+        }
+        for (agent_type, active) in &self.types {
+            by_type.entry(agent_type).or_default().1 = *active;
+        }
+        let usage = |(agent_type, (quota, active)): (&super::AgentType, _)| TypeUsage {
+            agent_type: agent_type.clone(),
+            quota,
+            active,
+        };
+        let by_type = by_type.into_iter().map(usage).collect();
+        AgentUsage { quota: self.quota, workers, active: self.agents.len() as u64, by_type }
+    }
+
+    fn token_usage(&self, now: Timestamp) -> TokenUsage {
+        TokenUsage {
+            all: self.tokens.all,
+            window: self.tokens.window,
+            refills_at: self.tokens.window_end(now),
+            mean_per_task: self.experience.mean_tokens(),
+            jobs: self.tokens.jobs.iter().map(|(job, budget)| (job.clone(), *budget)).collect(),
+        }
+    }
+
+    fn queue_usage(&self, now: Timestamp) -> QueueUsage {
+        let queue = &self.queue;
+        let oldest = |class: usize| {
+            let slot = self.tasks_by_number.get(*queue.waiting[class].first()?)?;
+            Some(self.tasks[slot].task.submitted_at)
+        };
+        let waiting = |tasks: u64, sum: i128, oldest: Option<Timestamp>| {
+            let waited = i128::from(now.as_millis()) * i128::from(tasks) - sum;
+            let mean = u128::try_from(waited).unwrap_or(0).checked_div(u128::from(tasks)).unwrap_or(0);
+            let wait_max = oldest.map_or(Millis(0), |oldest| now.since(oldest));
+            Waiting { tasks, wait_mean: Millis(u64::try_from(mean).unwrap_or(u64::MAX)), wait_max }
+        };
+        let of_class =
+            |class: usize| waiting(queue.waiting[class].len() as u64, queue.submitted_sum[class], oldest(class));
+        let first = (0..PRIORITIES).filter_map(oldest).min();
+        QueueUsage {
+            all: waiting(queue.len(), queue.submitted_sum.iter().sum(), first),
+            by_priority: std::array::from_fn(of_class),
+            running: self.leases.len() as u64,
+            bytes: self.open_bytes,
+        }
+    }
+
+    /// What the tokens are there for. The cost is in proportion to the tasks that wait.
+    fn conservation(&self) -> ConservationView {
+        let mut view = ConservationView {
+            is_on: self.plan().is_some(),
+            remaining_tokens: self.tokens.all.remaining(),
+            ..ConservationView::default()
+        };
+        for (slot, lane) in self.queue.all_lanes() {
+            for class in 0..PRIORITIES {
+                // What fits is the beginning of each priority's order.
+                let costs = lane.by_cost[class].keys();
+                for cost in costs.take_while(|cost| self.has_tokens(slot, class, **cost)) {
+                    view.active_tasks += 1;
+                    view.estimated_tokens = view.estimated_tokens.saturating_add(cost.0);
+                }
+            }
+        }
+        view.deferred_tasks = self.queue.len() - view.active_tasks;
+        view
+    }
+
+    /// The waiting tasks by efficiency, that is by what each is worth for a token.
+    pub(in super::super) fn by_efficiency(&self) -> impl Iterator<Item = &Task> {
+        let order = ByEfficiency::new(self.queue.all_lanes().map(|(_, lane)| lane));
+        order.filter_map(|(lane, efficiency)| {
+            let slot = lane.by_cost[efficiency.class].get(&(efficiency.cost, efficiency.number))?;
+            Some(&self.tasks[*slot].task)
+        })
+    }
+}
+
+impl Cluster {
+    /// The waiting tasks by efficiency: what each is worth by its priority for a token it is expected to take. Ties go to the
+    /// higher priority, then as they came.
+    pub fn tasks_by_efficiency(&self) -> impl Iterator<Item = &Task> {
+        self.fleet.by_efficiency()
+    }
+}

@@ -1,0 +1,59 @@
+//! Workers that agents have by themselves, and what else the fleet needs of the reference of the leases.
+
+use super::Model;
+use super::lease::amount;
+use cortex_resource_manager::core::{
+    Denied, EndReason, FencingToken, Limits, NodeId, Release, Resources, Timestamp, WorkerSize,
+};
+
+/// A worker that an agent has without an allocation.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct WorkerSlot {
+    node: NodeId,
+    size: WorkerSize,
+}
+
+impl WorkerSlot {
+    pub(super) fn held(&self) -> Resources {
+        amount(1, self.size)
+    }
+}
+
+impl Model {
+    /// Takes a worker for an agent: where it is, and which leases had to go for it.
+    pub(crate) fn take_slot(&mut self, now: Timestamp, size: WorkerSize) -> Result<(NodeId, Vec<Release>), Denied> {
+        let node = self.nodes.first().cloned().ok_or(Denied::NoNode)?;
+        let taken = self.make_room(now, &node, None, size)?;
+        let reclaimed = taken.iter().map(|id| self.end(now, *id, EndReason::Expired)).collect();
+        self.slots.push(WorkerSlot { node: node.id.clone(), size });
+        Ok((node.id, reclaimed))
+    }
+
+    /// Gives back the worker of an agent.
+    pub(crate) fn give_slot_back(&mut self, node: &NodeId, size: WorkerSize) {
+        let slot = WorkerSlot { node: node.clone(), size };
+        let place = self.slots.iter().position(|held| *held == slot);
+        self.slots.remove(place.expect("a worker that was taken"));
+    }
+
+    /// The token of the next lease, of whatever kind.
+    pub(crate) fn next_token(&mut self) -> FencingToken {
+        self.tokens += 1;
+        FencingToken::new(self.tokens)
+    }
+
+    /// The bounds of the books.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// How many workers there are in all.
+    pub(crate) fn workers(&self) -> u64 {
+        self.nodes.iter().map(|node| node.capacity.workers).sum()
+    }
+
+    /// What agents hold of a node.
+    pub(super) fn slots_of(&self, node: &NodeId) -> impl Iterator<Item = Resources> {
+        self.slots.iter().filter(move |slot| slot.node == *node).map(WorkerSlot::held)
+    }
+}
