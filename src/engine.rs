@@ -6,13 +6,17 @@
 
 mod batch;
 pub mod clock;
+mod fleet;
 mod handle;
 mod message;
 mod refusals;
 mod start;
 
 pub use handle::{EngineHandle, Expired};
-pub use message::{Change, Demand, EngineError, Grant, Listing, Page, Reading, Record, Released, Ticket};
+pub use message::{
+    AgentListing, AgentPage, AgentTakenOn, Change, Claim, Demand, EngineError, Grant, Grants, Listing, Page, Reading,
+    Record, Released, Submitted, TaskAfter, TaskListing, TaskPage, Ticket,
+};
 pub use refusals::{Place, REFUSALS_MAX, Refusal};
 pub use start::{EngineOptions, StartError, Totals};
 
@@ -23,10 +27,12 @@ use crate::core::{
 use crate::journal::{Entry, Journal, JournalError};
 use batch::Batch;
 use clock::EngineClock;
+use fleet::Waiting;
 use message::Message;
 use refusals::Refusals;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,10 +76,12 @@ pub struct Engine<J> {
     changes: broadcast::Sender<Arc<Change>>,
     /// What is decided and not yet committed.
     batch: Batch,
-    /// Leases that nobody was told of, and nobody can ask for: they are given back.
-    orphans: Vec<AllocationId>,
+    /// Leases, tasks and claims that nobody was told of, and nobody can ask for: they are given back.
+    orphans: Vec<Grants>,
     /// The last moment before an outage of which it is not committed yet that there was one.
     outage_since: Option<Timestamp>,
+    /// Claims that wait for a task.
+    waiting: Waiting,
 }
 
 impl<J: Journal> Engine<J> {
@@ -83,12 +91,17 @@ impl<J: Journal> Engine<J> {
     /// [`JournalError`], if a batch could not be committed and the books cannot be loaded again.
     pub async fn run(mut self) -> Result<(), JournalError> {
         let mut batch = Vec::with_capacity(BATCH_MESSAGES_MAX);
-        while self.messages.recv_many(&mut batch, BATCH_MESSAGES_MAX).await > 0 {
+        // Whatever happened by itself while nobody ran is recorded at once.
+        let mut sleep_max = Some(Duration::ZERO);
+        while self.receive(&mut batch, sleep_max).await.is_continue() {
             let now = self.now();
             self.give_back_orphans(now);
+            self.pass_time(now);
             for message in batch.drain(..) {
                 self.take(now, message);
             }
+            self.serve_waiting(now);
+            sleep_max = self.sleep_max(now);
             if let Err(error) = self.commit().await {
                 self.start_over(error).await?;
             }
@@ -104,16 +117,40 @@ impl<J: Journal> Engine<J> {
         Ok(())
     }
 
+    /// Takes the next messages into `batch`, at once or as soon as there are some, or none once it has waited so long. Breaks
+    /// when the last handle is gone.
+    async fn receive(&mut self, batch: &mut Vec<Message>, wait_max: Option<Duration>) -> ControlFlow<()> {
+        let receiving = self.messages.recv_many(batch, BATCH_MESSAGES_MAX);
+        let received = match wait_max {
+            None => receiving.await,
+            Some(wait_max) => match tokio::time::timeout(wait_max, receiving).await {
+                Ok(received) => received,
+                Err(_) => return ControlFlow::Continue(()),
+            },
+        };
+        if received == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
     /// Gives back what nobody was told of. It is forgotten once that is committed.
     fn give_back_orphans(&mut self, now: Timestamp) {
         for orphan in self.orphans.clone() {
-            // One that has ended meanwhile needs no giving back.
-            let _ = self.release(now, orphan, EndReason::Cancelled);
+            self.undo(now, &orphan);
         }
     }
 
     /// Reads the clock, and notes an outage if there was one.
     fn now(&mut self) -> Timestamp {
+        let now = self.read_clock();
+        // It is noted until that is committed: the clock tells of it only once.
+        if let Some(since) = self.outage_since {
+            self.note_outage(now, since);
+        }
+        self.cluster.observe(now);
+        now
+    }
+
+    /// Reads the clock, and remembers an outage if there was one. Nobody could be heard in it.
+    fn read_clock(&mut self) -> Timestamp {
         let reading = self.clock.read();
         if let Some(since) = reading.outage_since {
             let lasted_seconds = reading.now.since(since).as_seconds();
@@ -123,12 +160,8 @@ impl<J: Journal> Engine<J> {
                 "the clock jumped: leases get a grace"
             );
             self.outage_since.get_or_insert(since);
+            self.cluster.presume_alive(reading.now);
         }
-        // It is noted until that is committed: the clock tells of it only once.
-        if let Some(since) = self.outage_since {
-            self.note_outage(reading.now, since);
-        }
-        self.cluster.observe(reading.now);
         reading.now
     }
 
@@ -153,6 +186,7 @@ impl<J: Journal> Engine<J> {
         for event in events {
             // Before the event is applied: with it the record may be gone.
             let job = if J::IS_LASTING { self.job_of(&event) } else { None };
+            self.waiting.is_due |= event.may_help_claims();
             let recorded = Recorded { at: now, event };
             self.cluster.apply(&recorded);
             self.note(Entry { recorded, job });
@@ -196,9 +230,9 @@ impl<J: Journal> Engine<J> {
                     if ticket.is_called_off() { Err(EngineError::CalledOff) } else { self.request(now, request) };
                 if let Ok(Grant { view, is_new: true }) = &answer {
                     let reservation = &view.allocation.reservation;
-                    ticket.note(reservation.allocation);
+                    ticket.note(Grants::Allocation(reservation.allocation));
                     if reservation.request_id.is_none() {
-                        self.note_unwanted(reservation.allocation);
+                        self.note_unwanted(Grants::Allocation(reservation.allocation));
                     }
                 }
                 self.answer(reply, answer);
@@ -208,10 +242,10 @@ impl<J: Journal> Engine<J> {
                 self.answer(reply, answer);
             }
             Message::CallOff { ticket } => {
-                if let Some(allocation) = self.called_off(&ticket) {
-                    // What has ended meanwhile needs no rolling back.
-                    let _ = self.release(now, allocation, EndReason::Cancelled);
-                    self.note_unwanted(allocation);
+                self.waiting.call_off(&ticket);
+                if let Some(grants) = self.called_off(&ticket) {
+                    self.undo(now, &grants);
+                    self.note_unwanted(grants);
                 }
             }
             Message::Renew { allocation, ttl_seconds, fencing_token, reply } => {
@@ -256,12 +290,27 @@ impl<J: Journal> Engine<J> {
                 let answer = self.list(now, &listing);
                 self.answer(reply, answer);
             }
+            Message::Fleet(message) => self.take_fleet(now, message),
         }
     }
 
-    /// The grant that nobody wants any more. One that a repeat of the request was answered with is that caller's.
-    fn called_off(&self, ticket: &Ticket) -> Option<AllocationId> {
-        ticket.granted().filter(|allocation| !self.repeated.contains(allocation))
+    /// What nobody wants any more. A grant that a repeat of the request was answered with is that caller's.
+    fn called_off(&self, ticket: &Ticket) -> Option<Grants> {
+        let grants = ticket.granted()?;
+        let is_repeated = matches!(grants, Grants::Allocation(allocation) if self.repeated.contains(allocation));
+        (!is_repeated).then(|| grants.clone())
+    }
+
+    /// Takes back what nobody wants.
+    fn undo(&mut self, now: Timestamp, grants: &Grants) {
+        // What has ended or gone on meanwhile needs no taking back, and a refusal says just that.
+        match grants {
+            Grants::Allocation(allocation) => {
+                let _ = self.release(now, *allocation, EndReason::Cancelled);
+            }
+            Grants::Submitted(task) => self.take_back_task(now, task),
+            Grants::Claimed(leases) => self.return_tasks(now, leases),
+        }
     }
 
     fn view(&self, now: Timestamp, allocation: AllocationId) -> Result<AllocationView, EngineError> {
@@ -326,15 +375,19 @@ impl<J: Journal> Engine<J> {
     /// A random number whose id neither the books nor the refusals have.
     fn unused_draw(&mut self) -> u64 {
         loop {
-            // A keyed hash of a count, with a key from the system: nobody can guess the next one, and asking the system
-            // itself each time costs more than deciding on a request.
-            self.drawn += 1;
-            let draw = self.draws.hash_one(self.drawn);
+            let draw = self.draw();
             let id = AllocationId::from_draw(draw);
             if !self.refusals.contains(id) && !self.cluster.contains(id) {
                 return draw;
             }
         }
+    }
+
+    /// A random number: a keyed hash of a count, with a key from the system. Nobody can guess the next one, and asking the
+    /// system itself each time costs more than deciding on a request.
+    fn draw(&mut self) -> u64 {
+        self.drawn += 1;
+        self.draws.hash_one(self.drawn)
     }
 
     fn release(

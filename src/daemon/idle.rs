@@ -1,4 +1,5 @@
-//! When the daemon is no longer needed: without a session and without a lease that goes on for a while.
+//! When the daemon is no longer needed: without a session and without a lease that goes on for a while. Tasks that are still
+//! to be done keep it only where they would be lost with it.
 
 use std::time::Duration;
 
@@ -13,9 +14,15 @@ use crate::engine::{EngineError, EngineHandle};
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(250);
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(15);
 
-/// Resolves once there was neither a session nor a lease before its deadline for `wait`, or the engine has ended. What has
-/// run out meanwhile is recorded, as the next sweep would have done.
-pub(super) async fn wait_until_idle(mut sessions: watch::Receiver<usize>, engine: EngineHandle, wait: Duration) {
+/// Resolves once there was neither a session nor a lease before its deadline for `wait`, nor, unless a state `is_lasting`, a
+/// task that is still to be done; or once the engine has ended. What has run out meanwhile is recorded, as the next sweep
+/// would have done.
+pub(super) async fn wait_until_idle(
+    mut sessions: watch::Receiver<usize>,
+    engine: EngineHandle,
+    wait: Duration,
+    is_lasting: bool,
+) {
     let interval = (wait / 4).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
     let mut needed_at = Instant::now();
     loop {
@@ -23,8 +30,8 @@ pub(super) async fn wait_until_idle(mut sessions: watch::Receiver<usize>, engine
         // A session that came and went since the last look counts too.
         let is_needed = sessions.has_changed().unwrap_or(false)
             || *sessions.borrow() > 0
-            || match engine.capacity().await {
-                Ok(reading) => reading.value.live_allocations > reading.value.expired_allocations,
+            || match is_in_use(&engine, is_lasting).await {
+                Ok(is_in_use) => is_in_use,
                 Err(EngineError::Stopped) => return,
                 // A batch that failed says nothing about whether it is needed.
                 Err(_) => true,
@@ -42,6 +49,15 @@ pub(super) async fn wait_until_idle(mut sessions: watch::Receiver<usize>, engine
             }
         }
     }
+}
+
+async fn is_in_use(engine: &EngineHandle, is_lasting: bool) -> Result<bool, EngineError> {
+    let capacity = engine.capacity().await?.value;
+    if capacity.live_allocations > capacity.expired_allocations {
+        return Ok(true);
+    }
+    let queue = engine.usage().await?.queue;
+    Ok(!is_lasting && queue.all.tasks + queue.running > 0)
 }
 
 #[cfg(test)]
@@ -68,7 +84,7 @@ mod tests {
         };
         tokio::select! {
             () = leave => {}
-            () = wait_until_idle(sessions, manager.engine().clone(), wait) => {}
+            () = wait_until_idle(sessions, manager.engine().clone(), wait, true) => {}
         }
         let took = start.elapsed().as_secs();
         assert!((1_085..=1_130).contains(&took), "{took} s");
@@ -109,7 +125,7 @@ mod tests {
         };
         tokio::select! {
             () = come => {}
-            () = wait_until_idle(sessions, engine, Duration::from_secs(100)) => {}
+            () = wait_until_idle(sessions, engine, Duration::from_secs(100), true) => {}
         }
         assert!(start.elapsed() >= Duration::from_secs(1_100), "{:?}", start.elapsed());
     }

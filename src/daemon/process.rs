@@ -130,7 +130,8 @@ async fn open(configuration: &Configuration) -> anyhow::Result<Opened<impl Futur
 async fn serve(opened: Opened<impl Future<Output = anyhow::Error>>) -> anyhow::Result<()> {
     let Opened { shared, mut socket, mut presence, failed, idle_wait, told, _log } = opened;
     let listener = Listener::new();
-    let idle = wait_until_idle(shared.sessions.subscribe(), shared.manager.engine().clone(), idle_wait);
+    let (sessions, engine) = (shared.sessions.subscribe(), shared.manager.engine().clone());
+    let idle = wait_until_idle(sessions, engine, idle_wait, shared.state.is_some());
     let (place, door, inside) = (&mut presence, &listener, &shared);
     // The socket goes with this, so that nobody waits at it while the rest ends.
     let serving = async move {

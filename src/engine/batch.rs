@@ -2,8 +2,8 @@
 //! fails.
 
 use super::message::Message;
-use super::{Change, Engine};
-use crate::core::{AllocationId, Event};
+use super::{Change, Engine, Grants};
+use crate::core::Event;
 use crate::journal::{Entry, Journal, JournalError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,9 +29,9 @@ pub(super) struct Batch {
     is_handed_over: bool,
     /// What it changed, if anybody listens.
     change: Option<Change>,
-    /// Leases that nobody asks for again if the batch fails, and that nobody wants: grants without a request id, and what
-    /// was called off.
-    unwanted: Vec<AllocationId>,
+    /// What nobody asks for again if the batch fails, and nobody wants: grants without a request id, tasks without an id of
+    /// their submitter's, claims, and what was called off.
+    unwanted: Vec<Grants>,
     /// Answers that go out once it is committed.
     answers: Vec<Box<dyn FnOnce() + Send>>,
 }
@@ -64,9 +64,9 @@ impl<J: Journal> Engine<J> {
         self.batch.answers.push(Box::new(move || drop(reply.send(answer))));
     }
 
-    /// Remembers that nobody wants a lease if the batch fails.
-    pub(super) fn note_unwanted(&mut self, allocation: AllocationId) {
-        self.batch.unwanted.push(allocation);
+    /// Remembers that nobody wants this if the batch fails.
+    pub(super) fn note_unwanted(&mut self, grants: Grants) {
+        self.batch.unwanted.push(grants);
     }
 
     /// Makes the batch lasting, and then known. Without events there is nothing to wait for.
@@ -124,9 +124,15 @@ impl<J: Journal> Engine<J> {
             }
         };
         self.cluster = recovered.books;
+        // Who was heard of is not in the journal.
+        let now = self.read_clock();
+        self.cluster.presume_alive(now);
         // Those of an earlier batch are still there: giving them back was not committed either.
         self.orphans.append(&mut self.batch.unwanted);
-        self.orphans.retain(|grant| self.cluster.contains(*grant));
+        self.orphans.retain(|grants| match grants {
+            Grants::Allocation(allocation) => self.cluster.contains(*allocation),
+            Grants::Submitted(_) | Grants::Claimed(_) => true,
+        });
         // It may have happened after all: whoever listens looks again.
         self.tell_change();
         Ok(())
@@ -137,6 +143,7 @@ impl<J: Journal> Engine<J> {
     fn turn_away(&mut self) {
         while let Ok(message) = self.messages.try_recv() {
             if let Message::CallOff { ticket } = message {
+                self.waiting.call_off(&ticket);
                 let called_off = self.called_off(&ticket);
                 self.batch.unwanted.extend(called_off);
             }

@@ -1,8 +1,16 @@
 //! The handle by which everybody else reaches the engine.
 
-use super::message::{Change, Demand, EngineError, Grant, Listing, Message, Page, Reading, Record, Released, Ticket};
-use crate::core::{AllocationId, AllocationView, CapacityView, FencingToken, Request, TtlSeconds};
+use super::message::{
+    AgentListing, AgentPage, AgentTakenOn, Change, Claim, Demand, EngineError, FleetMessage, Grant, Listing, Message,
+    Page, Reading, Record, Released, Submitted, TaskAfter, TaskListing, TaskPage, Ticket,
+};
+use crate::core::{
+    AgentId, AgentLeft, AgentRequest, AgentType, AgentView, AllocationId, AllocationView, CapacityView, FencingToken,
+    FleetCommand, FleetFigures, JobId, Millis, Priority, Report, Request, TaskId, TaskRequest, TaskView, Timestamp,
+    TtlSeconds, UsageView,
+};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// How many ids of expired leases one answer names; all are counted.
@@ -148,5 +156,166 @@ impl EngineHandle {
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<Arc<Change>> {
         self.changes.subscribe()
+    }
+
+    async fn ask_fleet<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> FleetMessage) -> Result<T, EngineError> {
+        self.ask(|reply| Message::Fleet(message(reply))).await
+    }
+
+    /// Takes an agent on. A repeat is answered with the agent as it stands.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if there is no room, a quota is reached, or the id is taken.
+    pub async fn register_agent(&self, request: AgentRequest) -> Result<AgentTakenOn, EngineError> {
+        let request = Box::new(request);
+        self.ask_fleet(|reply| FleetMessage::Register { request, reply }).await?
+    }
+
+    /// Notes that an agent is alive, and gives how it stands.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if it is unknown.
+    pub async fn beat(&self, agent: AgentId) -> Result<AgentView, EngineError> {
+        self.ask_fleet(|reply| FleetMessage::Beat { agent, reply }).await?
+    }
+
+    /// Lets an agent go. The tasks it holds go back to the queue.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if it is unknown.
+    pub async fn unregister_agent(&self, agent: AgentId) -> Result<Reading<AgentLeft>, EngineError> {
+        self.ask_fleet(|reply| FleetMessage::Unregister { agent, reply }).await?
+    }
+
+    /// A page of the list of agents.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    pub async fn agents(&self, listing: AgentListing) -> Result<AgentPage, EngineError> {
+        let listing = Box::new(listing);
+        self.ask_fleet(|reply| FleetMessage::Agents { listing, reply }).await
+    }
+
+    /// Takes a task into the queue. With the ticket a task that has no id of its submitter's can be called off.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if the queue is full, the deadline has passed, or the id was used for another task;
+    /// [`EngineError::CalledOff`] if it was called off by then.
+    pub async fn submit_task(&self, request: TaskRequest, ticket: Ticket) -> Result<Submitted, EngineError> {
+        let request = Box::new(request);
+        self.ask_fleet(|reply| FleetMessage::Submit { request, ticket, reply }).await?
+    }
+
+    /// Gives an agent the best task for it, and with it others of its batch; if there is none, waits so long for one.
+    /// With the ticket the claim can be called off, before and after.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if the agent is unknown, [`EngineError::CalledOff`] if it was called off by then.
+    pub async fn claim_task(&self, agent: AgentId, wait: Duration, ticket: Ticket) -> Result<Claim, EngineError> {
+        self.ask_fleet(|reply| FleetMessage::Claim { agent, wait, ticket, reply }).await?
+    }
+
+    /// Chooses an agent for a task and gives it to that one, and with it others of its batch.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if the task is unknown or not waiting, there are no tokens for it, or no agent can take it.
+    pub async fn assign_task(&self, task: TaskId) -> Result<(AgentId, Vec<TaskView>), EngineError> {
+        self.ask_fleet(|reply| FleetMessage::Assign { task, reply }).await?
+    }
+
+    /// Takes an agent's report on a task that it holds.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if the task is unknown, or the agent does not hold it under this token.
+    pub async fn complete_task(
+        &self,
+        task: TaskId,
+        agent: AgentId,
+        fencing_token: FencingToken,
+        report: Report,
+    ) -> Result<TaskAfter, EngineError> {
+        let report = Box::new(report);
+        self.ask_fleet(|reply| FleetMessage::Complete { task, agent, fencing_token, report, reply }).await?
+    }
+
+    /// Takes a task back.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if it is unknown.
+    pub async fn cancel_task(&self, task: TaskId) -> Result<TaskAfter, EngineError> {
+        self.ask_fleet(|reply| FleetMessage::Cancel { task, reply }).await?
+    }
+
+    /// Changes how urgent a task is.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if it is unknown or has ended, or the deadline has passed.
+    pub async fn update_task(
+        &self,
+        task: TaskId,
+        priority: Option<Priority>,
+        deadline: Option<Timestamp>,
+    ) -> Result<TaskAfter, EngineError> {
+        self.ask_fleet(|reply| FleetMessage::Update { task, priority, deadline, reply }).await?
+    }
+
+    /// A task, open or on record.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    pub async fn task(&self, task: TaskId) -> Result<Option<TaskView>, EngineError> {
+        self.ask_fleet(|reply| FleetMessage::Task { task, reply }).await
+    }
+
+    /// A page of the list of tasks.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    pub async fn tasks(&self, listing: TaskListing) -> Result<TaskPage, EngineError> {
+        let listing = Box::new(listing);
+        self.ask_fleet(|reply| FleetMessage::Tasks { listing, reply }).await
+    }
+
+    /// What is used of quotas, tokens and the queue.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    pub async fn usage(&self) -> Result<UsageView, EngineError> {
+        self.ask_fleet(|reply| FleetMessage::Usage { reply }).await
+    }
+
+    /// What a look for bottlenecks goes by.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    pub async fn fleet_figures(&self) -> Result<FleetFigures, EngineError> {
+        self.ask_fleet(|reply| FleetMessage::Figures { reply }).await
+    }
+
+    /// Sets the budget of tokens of a job, or of all tasks together; [`FleetCommand::SetTokenBudget`] says what absent means.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if more is used already, or too many jobs have a budget.
+    pub async fn set_token_budget(
+        &self,
+        job: Option<JobId>,
+        tokens: Option<u64>,
+        window: Option<Millis>,
+    ) -> Result<UsageView, EngineError> {
+        let command = FleetCommand::SetTokenBudget { job, tokens, window };
+        self.ask_fleet(|reply| FleetMessage::Set { command, reply }).await?
+    }
+
+    /// Sets how many agents there may be at once, of a type or in all; none takes the quota away.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if too many types have a quota.
+    pub async fn set_agent_quota(
+        &self,
+        agent_type: Option<AgentType>,
+        agents: Option<u64>,
+    ) -> Result<UsageView, EngineError> {
+        let command = FleetCommand::SetAgentQuota { agent_type, agents };
+        self.ask_fleet(|reply| FleetMessage::Set { command, reply }).await?
     }
 }

@@ -2,11 +2,14 @@
 
 use super::refusals::{Place, Refusal};
 use crate::core::{
-    AllocationId, AllocationView, CapacityView, Denied, FencingToken, Filter, Release, Request, Timestamp, TtlSeconds,
+    AgentFilter, AgentId, AgentLeft, AgentRequest, AgentView, AllocationId, AllocationView, CapacityView, Denied,
+    FencingToken, Filter, FleetCommand, FleetDenied, FleetFigures, FleetOutcome, NothingClaimed, Priority, Release,
+    Report, Request, TaskFilter, TaskId, TaskNumber, TaskRequest, TaskView, Timestamp, TtlSeconds, UsageView,
 };
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -75,6 +78,95 @@ pub struct Page {
     pub next: Option<Place>,
 }
 
+/// An answer to an agent that registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentTakenOn {
+    /// The agent as it stands.
+    pub view: AgentView,
+    /// Whether it was taken on now, rather than before.
+    pub is_new: bool,
+}
+
+/// Which part of the list of agents is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentListing {
+    /// Only those it admits.
+    pub filter: AgentFilter,
+    /// Only those behind this one, by id.
+    pub after: Option<AgentId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A page of the list of agents, by id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentPage {
+    /// When it was read.
+    pub at: Timestamp,
+    /// The agents.
+    pub entries: Vec<AgentView>,
+    /// How many the filter admits in all.
+    pub total: u64,
+    /// The agent to go on from, if there is more.
+    pub next: Option<AgentId>,
+}
+
+/// An answer to a submitted task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// The task as it stands.
+    pub view: TaskView,
+    /// Whether it was submitted now, rather than before.
+    pub is_new: bool,
+}
+
+/// An answer to a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The agent holds these now, the best one first.
+    Tasks {
+        /// When it was given them.
+        at: Timestamp,
+        /// The tasks.
+        tasks: Vec<TaskView>,
+    },
+    /// There was nothing for it, and why.
+    Nothing(NothingClaimed),
+}
+
+/// A task after something was done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskAfter {
+    /// What was done.
+    pub outcome: FleetOutcome,
+    /// The task as it stands.
+    pub view: TaskView,
+}
+
+/// Which part of the list of tasks is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskListing {
+    /// Only those it admits.
+    pub filter: TaskFilter,
+    /// Only those behind this one.
+    pub after: TaskNumber,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A page of the list of tasks, in the order in which they were submitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskPage {
+    /// When it was read.
+    pub at: Timestamp,
+    /// The tasks.
+    pub entries: Vec<TaskView>,
+    /// How many the filter admits in all.
+    pub total: u64,
+    /// The task to go on from, if there is more.
+    pub next: Option<TaskNumber>,
+}
+
 /// What the planner looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Demand {
@@ -118,12 +210,29 @@ pub enum EngineError {
     /// The change could not be made lasting, or it is not known whether it was.
     #[error(
         "the manager could not make this lasting, or does not know whether it did: ask again, \
-         with the same request_id if one was given; the manager's log says why"
+         with the same request_id or task_id if one was given; the manager's log says why"
     )]
     NotCommitted,
     /// The engine has ended: the server is going down.
     #[error("the server is shutting down: look whether this has taken effect before asking for it again")]
     Stopped,
+}
+
+impl From<FleetDenied> for EngineError {
+    fn from(denied: FleetDenied) -> Self {
+        Self::Denied(Denied::Fleet(denied))
+    }
+}
+
+/// What a call led to that nobody wants if the call is called off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grants {
+    /// A lease.
+    Allocation(AllocationId),
+    /// A task whose id nobody was told.
+    Submitted(TaskId),
+    /// Tasks in the hands of an agent, with the token of each.
+    Claimed(Vec<(TaskId, FencingToken)>),
 }
 
 /// What a request can be called off by, from before it is sent until its caller hears of the grant.
@@ -133,7 +242,7 @@ pub struct Ticket(Arc<Fate>);
 #[derive(Debug, Default)]
 struct Fate {
     is_called_off: AtomicBool,
-    granted: OnceLock<AllocationId>,
+    granted: OnceLock<Grants>,
 }
 
 impl Ticket {
@@ -146,13 +255,17 @@ impl Ticket {
     }
 
     /// Notes what was granted for this request; a repeat of an earlier one is granted nothing.
-    pub(super) fn note(&self, allocation: AllocationId) {
+    pub(super) fn note(&self, grants: Grants) {
         // A ticket goes with one request, so that nothing is noted twice.
-        let _ = self.0.granted.set(allocation);
+        let _ = self.0.granted.set(grants);
     }
 
-    pub(super) fn granted(&self) -> Option<AllocationId> {
-        self.0.granted.get().copied()
+    pub(super) fn granted(&self) -> Option<&Grants> {
+        self.0.granted.get()
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -199,5 +312,76 @@ pub(super) enum Message {
     List {
         listing: Box<Listing>,
         reply: Reply<Page>,
+    },
+    Fleet(FleetMessage),
+}
+
+/// Everything that can be asked of the engine about agents, tasks and tokens.
+pub(super) enum FleetMessage {
+    Register {
+        request: Box<AgentRequest>,
+        reply: Reply<Result<AgentTakenOn, EngineError>>,
+    },
+    Beat {
+        agent: AgentId,
+        reply: Reply<Result<AgentView, EngineError>>,
+    },
+    Unregister {
+        agent: AgentId,
+        reply: Reply<Result<Reading<AgentLeft>, EngineError>>,
+    },
+    Agents {
+        listing: Box<AgentListing>,
+        reply: Reply<AgentPage>,
+    },
+    Submit {
+        request: Box<TaskRequest>,
+        ticket: Ticket,
+        reply: Reply<Result<Submitted, EngineError>>,
+    },
+    Claim {
+        agent: AgentId,
+        wait: Duration,
+        ticket: Ticket,
+        reply: Reply<Result<Claim, EngineError>>,
+    },
+    Assign {
+        task: TaskId,
+        reply: Reply<Result<(AgentId, Vec<TaskView>), EngineError>>,
+    },
+    Complete {
+        task: TaskId,
+        agent: AgentId,
+        fencing_token: FencingToken,
+        report: Box<Report>,
+        reply: Reply<Result<TaskAfter, EngineError>>,
+    },
+    Cancel {
+        task: TaskId,
+        reply: Reply<Result<TaskAfter, EngineError>>,
+    },
+    Update {
+        task: TaskId,
+        priority: Option<Priority>,
+        deadline: Option<Timestamp>,
+        reply: Reply<Result<TaskAfter, EngineError>>,
+    },
+    Task {
+        task: TaskId,
+        reply: Reply<Option<TaskView>>,
+    },
+    Tasks {
+        listing: Box<TaskListing>,
+        reply: Reply<TaskPage>,
+    },
+    Usage {
+        reply: Reply<UsageView>,
+    },
+    Figures {
+        reply: Reply<FleetFigures>,
+    },
+    Set {
+        command: FleetCommand,
+        reply: Reply<Result<UsageView, EngineError>>,
     },
 }

@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::clock::EngineClock;
+use super::fleet::Waiting;
 use super::message::EngineError;
 use super::refusals::Refusals;
 use super::{CHANGES_WAITING_MAX, Engine, EngineHandle, MESSAGES_WAITING_MAX};
@@ -145,6 +146,7 @@ impl<J: Journal> Engine<J> {
             batch: Batch::default(),
             orphans: Vec::new(),
             outage_since: None,
+            waiting: Waiting::default(),
         };
         let now = engine.clock.read().now;
         let held = engine.cluster.capacity(now).total;
@@ -154,19 +156,23 @@ impl<J: Journal> Engine<J> {
         for command in [set_limits, set_capacity] {
             engine.execute(now, &command).map_err(StartError::Books)?;
         }
+        let leases = engine.cluster.capacity(now).live_allocations;
+        let running_tasks = engine.cluster.usage(now).queue.running;
         if let Some(last_at) = last_at
-            && engine.cluster.capacity(now).live_allocations > 0
+            && leases + running_tasks > 0
         {
-            let leases = engine.cluster.capacity(now).live_allocations;
             let away_seconds = now.since(last_at).as_seconds();
             tracing::info!(
                 leases,
+                running_tasks,
                 away_seconds,
                 grace_seconds = options.outage_grace.as_seconds(),
                 "leases go on: those that ran out meanwhile are spared for the grace"
             );
             engine.note_outage(now, last_at);
         }
+        // Nobody could beat while nothing ran.
+        engine.cluster.presume_alive(now);
         engine.cluster.observe(now);
         engine.commit().await?;
         Ok((engine, handle))

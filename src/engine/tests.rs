@@ -1,12 +1,13 @@
 //! The engine through its handle.
 
 mod durable;
+mod fleet;
 
 use super::handle::EXPIRED_NAMED_MAX;
 use super::*;
 use crate::core::{
     CpuMillis, DistinctServers, Filter, JobId, Limits, MemoryMb, Metadata, Priority, RequestId, ServerName, State,
-    TtlSeconds,
+    TtlSeconds, check,
 };
 use crate::journal::Nowhere;
 use futures_util::FutureExt;

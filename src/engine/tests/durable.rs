@@ -1,7 +1,7 @@
 //! The engine over a journal that lasts and can fail.
 
 use super::*;
-use crate::core::{Timestamp, check};
+use crate::core::Timestamp;
 use crate::engine::batch::RELOADS_MAX;
 use crate::engine::start::StartError;
 use crate::journal::Recovered;
@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 
 /// What a commit comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// Nothing was written.
     Before,
     /// All was written, and nobody is told.
@@ -18,7 +18,7 @@ enum Fault {
 
 /// A journal in memory that outlives its engines. Faults are taken from the front, one for each commit.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Kept>>);
+pub(super) struct Memory(Arc<Mutex<Kept>>);
 
 #[derive(Default)]
 struct Kept {
@@ -36,11 +36,11 @@ impl Memory {
         self.0.lock().expect("nobody panics with the log in hand")
     }
 
-    fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
+    pub(super) fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
         self.kept().faults = faults.into_iter().map(Some).collect();
     }
 
-    fn books(&self) -> Cluster {
+    pub(super) fn books(&self) -> Cluster {
         let mut books = Cluster::default();
         self.kept().log.iter().for_each(|recorded| books.apply(recorded));
         assert_eq!(check::violations(&books), [""; 0]);
@@ -95,10 +95,10 @@ impl Journal for Memory {
 
 /// A clock in seconds on the wall, where time passes only so.
 #[derive(Clone, Default)]
-struct Wall(Arc<Mutex<i64>>);
+pub(super) struct Wall(Arc<Mutex<i64>>);
 
 impl Wall {
-    fn set(&self, seconds: i64) {
+    pub(super) fn set(&self, seconds: i64) {
         *self.0.lock().expect("nobody panics with the clock in hand") = seconds;
     }
 
@@ -115,7 +115,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_millis(seconds * 1_000)
 }
 
-type Run = tokio::task::JoinHandle<Result<(), JournalError>>;
+pub(super) type Run = tokio::task::JoinHandle<Result<(), JournalError>>;
 
 async fn start_with(memory: &Memory, wall: &Wall, totals: Totals) -> Result<(EngineHandle, Run), StartError> {
     let options = EngineOptions { totals, ..options(CAPACITY) };
@@ -123,7 +123,7 @@ async fn start_with(memory: &Memory, wall: &Wall, totals: Totals) -> Result<(Eng
     Ok((handle, tokio::spawn(engine.run())))
 }
 
-async fn start_on(memory: &Memory, wall: &Wall) -> (EngineHandle, Run) {
+pub(super) async fn start_on(memory: &Memory, wall: &Wall) -> (EngineHandle, Run) {
     start_with(memory, wall, Totals::fixed(CAPACITY)).await.expect("a good start")
 }
 
