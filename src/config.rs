@@ -70,6 +70,22 @@ pub struct Settings {
     pub history_count: usize,
     /// How long a released allocation is remembered, in seconds.
     pub history_seconds: u64,
+    /// How many tokens the tasks may take together, in all or in each window.
+    pub token_budget: u64,
+    /// After how long what was taken of the token budget is cleared, each time, in seconds; 0 for never.
+    pub token_window_seconds: u64,
+    /// How often an agent sends a heartbeat, in seconds.
+    pub heartbeat_seconds: u64,
+    /// How long a task waits before it counts as one level more urgent, in seconds; 0 for never.
+    pub priority_aging_seconds: u64,
+    /// How long a task should take, in milliseconds; the health of agents is measured against it.
+    pub response_target_ms: u64,
+    /// How long an attempt at a task may take when its submission does not say, in seconds; at most `max_ttl_seconds`.
+    pub task_lease_seconds: u64,
+    /// How many tasks may be queued or running at once.
+    pub max_tasks: u64,
+    /// How many bytes the texts of queued and running tasks may take.
+    pub max_task_bytes: u64,
     /// The file in which the state lasts; without one, nothing outlives the process.
     pub state: Option<PathBuf>,
     /// What an answer survives.
@@ -113,6 +129,14 @@ impl Default for Settings {
             max_live_allocations: 1_000_000,
             history_count: 10_000,
             history_seconds: 86_400,
+            token_budget: 200_000,
+            token_window_seconds: 0,
+            heartbeat_seconds: 10,
+            priority_aging_seconds: 300,
+            response_target_ms: 3_000,
+            task_lease_seconds: 300,
+            max_tasks: 100_000,
+            max_task_bytes: 268_435_456,
             state: None,
             durability: Durability::Full,
             keep_events_days: 30,
@@ -161,6 +185,7 @@ impl Configuration {
             }
         }
         configuration.fill_worker_bounds();
+        configuration.fill_task_lease();
         configuration.check_agreement()?;
         Ok(configuration)
     }
@@ -221,6 +246,14 @@ impl Configuration {
         }
     }
 
+    /// A lease on a task that nobody gave is no longer than a lease may be: whoever lowers the maximum need not know of it.
+    fn fill_task_lease(&mut self) {
+        if !self.sources.contains_key("task_lease_seconds") {
+            let settings = &mut self.settings;
+            settings.task_lease_seconds = settings.task_lease_seconds.min(settings.max_ttl_seconds);
+        }
+    }
+
     /// Checks the settings that bound each other, in force as they are now.
     fn check_agreement(&self) -> Result<(), ConfigError> {
         let settings = &self.settings;
@@ -229,9 +262,14 @@ impl Configuration {
             ("total_workers", u64::from(settings.total_workers)),
             ("max_workers", u64::from(settings.max_workers)),
         ];
-        let ttl =
-            [("default_ttl_seconds", settings.default_ttl_seconds), ("max_ttl_seconds", settings.max_ttl_seconds)];
-        for (smaller, larger) in [(workers[0], workers[1]), (workers[1], workers[2]), (ttl[0], ttl[1])] {
+        let ttl_max = ("max_ttl_seconds", settings.max_ttl_seconds);
+        let pairs = [
+            (workers[0], workers[1]),
+            (workers[1], workers[2]),
+            (("default_ttl_seconds", settings.default_ttl_seconds), ttl_max),
+            (("task_lease_seconds", settings.task_lease_seconds), ttl_max),
+        ];
+        for (smaller, larger) in pairs {
             if smaller.1 > larger.1 {
                 return Err(ConfigError::Contradiction {
                     smaller: smaller.0,

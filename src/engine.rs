@@ -18,7 +18,7 @@ pub use message::{
     Record, Released, Submitted, TaskAfter, TaskListing, TaskPage, Ticket,
 };
 pub use refusals::{Place, REFUSALS_MAX, Refusal};
-pub use start::{EngineOptions, StartError, Totals};
+pub use start::{EngineOptions, StartError, TokenBudget, Totals};
 
 use crate::core::{
     AllocationId, AllocationView, Cluster, Command, Decision, Denied, EndReason, Event, FencingToken, JobId, Millis,

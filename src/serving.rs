@@ -8,9 +8,9 @@ mod signals;
 pub use signals::Signals;
 
 use crate::config::{Configuration, Durability, Settings, Source};
-use crate::core::{Limits, Millis, Resources, TtlSeconds, WorkerSize};
+use crate::core::{FleetSettings, Limits, Millis, Resources, TtlSeconds, WorkerSize};
 use crate::engine::clock::EngineClock;
-use crate::engine::{Engine, EngineHandle, EngineOptions, StartError, Totals};
+use crate::engine::{Engine, EngineHandle, EngineOptions, StartError, TokenBudget, Totals};
 use crate::journal::{Journal, JournalError, Nowhere, SNAPSHOT_EVENTS_MIN, SqliteJournal, SqliteOptions, Synchronous};
 use crate::lock::{LockError, OwnerRecord};
 use crate::loops::{LoopStatus, plan_capacity, sweep_expired};
@@ -97,6 +97,10 @@ impl Manager {
             if *configuration.source("total_workers") == Source::Default {
                 settings.total_workers = u32::try_from(total.workers).unwrap_or(u32::MAX);
             }
+        }
+        if let Ok(usage) = engine.usage().await {
+            settings.token_budget = usage.tokens.all.total;
+            settings.token_window_seconds = usage.tokens.window.as_seconds();
         }
         // What nobody gave follows the books, so that the planner moves nothing unasked.
         let is_given = |key| *configuration.source(key) != Source::Default;
@@ -240,6 +244,7 @@ pub fn server_options(settings: &Settings) -> anyhow::Result<ServerOptions> {
         default_ttl: TtlSeconds::new(settings.default_ttl_seconds)
             .context("default_ttl_seconds is 0: give 1 or more")?,
         ttl_seconds_max: settings.max_ttl_seconds,
+        task_lease: TtlSeconds::new(settings.task_lease_seconds).context("task_lease_seconds is 0: give 1 or more")?,
     })
 }
 
@@ -326,6 +331,20 @@ fn engine_options(configuration: &Configuration, close_within: Duration) -> Engi
         },
         history_age: Millis::from_seconds(settings.history_seconds),
         outage_grace: Millis::from_seconds(settings.recovery_grace_seconds),
+        fleet: FleetSettings {
+            tasks_max: settings.max_tasks,
+            task_bytes_max: settings.max_task_bytes,
+            heartbeat_ms: Millis::from_seconds(settings.heartbeat_seconds),
+            priority_aging_ms: Millis::from_seconds(settings.priority_aging_seconds),
+            response_target_ms: Millis(settings.response_target_ms),
+            ..FleetSettings::default()
+        },
+        token_budget: TokenBudget {
+            tokens: settings.token_budget,
+            window: Millis::from_seconds(settings.token_window_seconds),
+            names_tokens: names("token_budget"),
+            names_window: names("token_window_seconds"),
+        },
         close_within,
     }
 }

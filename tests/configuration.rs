@@ -100,7 +100,7 @@ fn wrong_arguments_are_refused_in_one_line() {
         (
             &["--toolsets", "allocation,leses"],
             "toolsets is allocation,leses (from --toolsets): leses is unknown, did you mean leases? \
-             give allocation or leases, or several of these with commas between them, or all",
+             give allocation, leases, agents, tasks or usage, or several with commas between them, or all",
         ),
         (
             &["--min-workers", "3", "--max-workers", "2", "--total-workers", "3"],
@@ -176,6 +176,14 @@ fn printed_settings_say_where_they_came_from() {
         "max_live_allocations = 1000000 # default",
         "history_count = 10000 # default",
         "history_seconds = 86400 # default",
+        "token_budget = 200000 # default",
+        "token_window_seconds = 0 # default",
+        "heartbeat_seconds = 10 # default",
+        "priority_aging_seconds = 300 # default",
+        "response_target_ms = 3000 # default",
+        "task_lease_seconds = 300 # default",
+        "max_tasks = 100000 # default",
+        "max_task_bytes = 268435456 # default",
         "durability = \"full\" # default",
         "keep_events = 30 # default",
         "recovery_grace_seconds = 60 # default",

@@ -23,6 +23,12 @@ const TTL_SECONDS_MAX: u64 = 315_360_000;
 /// The longest memory of released allocations, in seconds: a year.
 const HISTORY_SECONDS_MAX: u64 = 31_536_000;
 
+/// The largest token budget: far more than is spent in a life, and far below where a figure of JSON loses its last digit.
+const TOKENS_MAX: u64 = 1_000_000_000_000_000;
+
+/// The longest window of a token budget, in seconds: a year.
+const WINDOW_SECONDS_MAX: u64 = 31_536_000;
+
 /// The longest that events can be kept, in days: a hundred years.
 const KEEP_EVENTS_DAYS_MAX: u64 = 36_500;
 
@@ -258,6 +264,126 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "token_budget",
+        flag: "--token-budget",
+        variable: "CORTEX_TOKEN_BUDGET",
+        placeholder: "TOKENS",
+        help: "How many tokens all tasks may take together, in each window if there are any",
+        follows: None,
+        kind: Kind::Whole {
+            least: 0,
+            most: TOKENS_MAX,
+            note: "",
+            get: |settings| settings.token_budget,
+            set: |settings, value| settings.token_budget = value,
+        },
+    },
+    Setting {
+        key: "token_window_seconds",
+        flag: "--token-window-seconds",
+        variable: "CORTEX_TOKEN_WINDOW_SECONDS",
+        placeholder: "SECONDS",
+        help: "After how long what was taken of the token budget is cleared, each time; 0 for never",
+        follows: None,
+        kind: Kind::Whole {
+            least: 0,
+            most: WINDOW_SECONDS_MAX,
+            note: "",
+            get: |settings| settings.token_window_seconds,
+            set: |settings, value| settings.token_window_seconds = value,
+        },
+    },
+    Setting {
+        key: "heartbeat_seconds",
+        flag: "--heartbeat-seconds",
+        variable: "CORTEX_HEARTBEAT_SECONDS",
+        placeholder: "SECONDS",
+        help: "How often an agent sends a heartbeat; one that misses three in a row is lost",
+        follows: None,
+        kind: Kind::Whole {
+            least: 1,
+            most: 3_600,
+            note: "",
+            get: |settings| settings.heartbeat_seconds,
+            set: |settings, value| settings.heartbeat_seconds = value,
+        },
+    },
+    Setting {
+        key: "priority_aging_seconds",
+        flag: "--priority-aging-seconds",
+        variable: "CORTEX_PRIORITY_AGING_SECONDS",
+        placeholder: "SECONDS",
+        help: "How long a task waits before it counts as one level more urgent; 0 for never",
+        follows: None,
+        kind: Kind::Whole {
+            least: 0,
+            most: 604_800,
+            note: "",
+            get: |settings| settings.priority_aging_seconds,
+            set: |settings, value| settings.priority_aging_seconds = value,
+        },
+    },
+    Setting {
+        key: "response_target_ms",
+        flag: "--response-target-ms",
+        variable: "CORTEX_RESPONSE_TARGET_MS",
+        placeholder: "MILLISECONDS",
+        help: "How long a task should take; the health of agents is measured against it",
+        follows: None,
+        kind: Kind::Whole {
+            least: 1,
+            most: 86_400_000,
+            note: "",
+            get: |settings| settings.response_target_ms,
+            set: |settings, value| settings.response_target_ms = value,
+        },
+    },
+    Setting {
+        key: "task_lease_seconds",
+        flag: "--task-lease-seconds",
+        variable: "CORTEX_TASK_LEASE_SECONDS",
+        placeholder: "SECONDS",
+        help: "How long an attempt at a task may take that does not say; at most max_ttl_seconds",
+        follows: None,
+        kind: Kind::Whole {
+            least: 1,
+            most: 604_800,
+            note: "",
+            get: |settings| settings.task_lease_seconds,
+            set: |settings, value| settings.task_lease_seconds = value,
+        },
+    },
+    Setting {
+        key: "max_tasks",
+        flag: "--max-tasks",
+        variable: "CORTEX_MAX_TASKS",
+        placeholder: "COUNT",
+        help: "How many tasks may be queued or running at once",
+        follows: None,
+        kind: Kind::Whole {
+            least: 1,
+            most: 10_000_000,
+            note: "",
+            get: |settings| settings.max_tasks,
+            set: |settings, value| settings.max_tasks = value,
+        },
+    },
+    Setting {
+        key: "max_task_bytes",
+        flag: "--max-task-bytes",
+        variable: "CORTEX_MAX_TASK_BYTES",
+        placeholder: "BYTES",
+        help: "How many bytes the texts of queued and running tasks may take together",
+        follows: None,
+        kind: Kind::Whole {
+            least: 65_536,
+            most: 1_099_511_627_776,
+            note: "",
+            get: |settings| settings.max_task_bytes,
+            set: |settings, value| settings.max_task_bytes = value,
+        },
+    },
+    Setting {
         key: "state",
         flag: "--state",
         variable: "CORTEX_STATE",
@@ -388,7 +514,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--toolsets",
         variable: "CORTEX_TOOLSETS",
         placeholder: "LIST",
-        help: "The tools that clients are offered: allocation is the six that lease, leases is the renewal",
+        help: "The tools that clients are offered: allocation leases, leases renews, the others are the fleet's",
         follows: None,
         kind: Kind::Toolsets,
     },

@@ -7,11 +7,23 @@ pub enum Toolset {
     Allocation,
     /// The renewal of leases.
     Leases,
+    /// The tools by which agents register and beat.
+    Agents,
+    /// The queue of tasks.
+    Tasks,
+    /// Quotas, token budgets and bottlenecks.
+    Usage,
 }
 
 impl Toolset {
     /// Every toolset by its name, in the order in which they are shown.
-    pub const ALL: &[(&str, Self)] = &[("allocation", Self::Allocation), ("leases", Self::Leases)];
+    pub const ALL: &[(&str, Self)] = &[
+        ("allocation", Self::Allocation),
+        ("leases", Self::Leases),
+        ("agents", Self::Agents),
+        ("tasks", Self::Tasks),
+        ("usage", Self::Usage),
+    ];
 
     /// The word that stands for every toolset.
     pub const ALL_NAME: &str = "all";

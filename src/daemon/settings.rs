@@ -18,8 +18,15 @@ pub(super) struct SessionSettings {
     pub(super) toolsets: Vec<String>,
     pub(super) default_ttl_seconds: u64,
     pub(super) max_ttl_seconds: u64,
+    /// Absent in the hello of a version that knew of no tasks, and asks for none.
+    #[serde(default = "task_lease_seconds_default")]
+    pub(super) task_lease_seconds: u64,
     pub(super) max_calls_in_flight: usize,
     pub(super) max_line_bytes: usize,
+}
+
+fn task_lease_seconds_default() -> u64 {
+    Settings::default().task_lease_seconds
 }
 
 /// The most calls in flight that a session may have, as in the table of the settings.
@@ -38,8 +45,14 @@ const TOTALS: [(&str, Show); 3] = [
     ("total_workers", |settings| settings.total_workers.to_string()),
 ];
 
+/// The token budget at the start of the daemon, which the books remember. A session that was given another is warned.
+const TOKENS: [(&str, Show); 2] = [
+    ("token_budget", |settings| settings.token_budget.to_string()),
+    ("token_window_seconds", |settings| settings.token_window_seconds.to_string()),
+];
+
 /// The other settings of the daemon. A session that was given others is warned.
-const OTHERS: [(&str, Show); 13] = [
+const OTHERS: [(&str, Show); 18] = [
     ("worker_cpu", |settings| settings.worker_cpu.as_cores().to_string()),
     ("worker_memory", |settings| settings.worker_memory.0.to_string()),
     ("min_workers", |settings| settings.min_workers.to_string()),
@@ -49,6 +62,11 @@ const OTHERS: [(&str, Show); 13] = [
     ("max_live_allocations", |settings| settings.max_live_allocations.to_string()),
     ("history_count", |settings| settings.history_count.to_string()),
     ("history_seconds", |settings| settings.history_seconds.to_string()),
+    ("heartbeat_seconds", |settings| settings.heartbeat_seconds.to_string()),
+    ("priority_aging_seconds", |settings| settings.priority_aging_seconds.to_string()),
+    ("response_target_ms", |settings| settings.response_target_ms.to_string()),
+    ("max_tasks", |settings| settings.max_tasks.to_string()),
+    ("max_task_bytes", |settings| settings.max_task_bytes.to_string()),
     ("durability", |settings| settings.durability.name().to_owned()),
     ("keep_events", |settings| settings.keep_events_days.to_string()),
     ("recovery_grace_seconds", |settings| settings.recovery_grace_seconds.to_string()),
@@ -61,6 +79,7 @@ impl SessionSettings {
             toolsets: settings.toolsets.iter().map(|toolset| toolset.name().to_owned()).collect(),
             default_ttl_seconds: settings.default_ttl_seconds,
             max_ttl_seconds: settings.max_ttl_seconds,
+            task_lease_seconds: settings.task_lease_seconds,
             max_calls_in_flight: settings.max_calls_in_flight,
             max_line_bytes: settings.max_line_bytes,
         }
@@ -76,7 +95,8 @@ impl SessionSettings {
             known.map(|(_, toolset)| *toolset).ok_or_else(|| format!("the daemon knows no toolset {name:?}"))
         };
         let toolsets = self.toolsets.iter().map(toolset).collect::<Result<BTreeSet<_>, _>>()?;
-        if self.default_ttl_seconds == 0 || self.max_calls_in_flight == 0 || self.max_line_bytes == 0 {
+        let seconds_min = self.default_ttl_seconds.min(self.task_lease_seconds);
+        if seconds_min == 0 || self.max_calls_in_flight == 0 || self.max_line_bytes == 0 {
             return Err("the session's limits are 0: give 1 or more".to_owned());
         }
         let bounds = [
@@ -90,6 +110,7 @@ impl SessionSettings {
             toolsets,
             default_ttl_seconds: self.default_ttl_seconds,
             max_ttl_seconds: self.max_ttl_seconds,
+            task_lease_seconds: self.task_lease_seconds,
             ..settings.clone()
         };
         let limits = WireLimits {
@@ -105,6 +126,7 @@ impl SessionSettings {
 pub(super) fn given(configuration: &Configuration) -> Map<String, Value> {
     TOTALS
         .iter()
+        .chain(&TOKENS)
         .chain(&OTHERS)
         .filter(|(key, _)| *configuration.source(key) != Source::Default)
         .map(|(key, show)| ((*key).to_owned(), show(&configuration.settings).into()))
@@ -133,9 +155,11 @@ pub(super) fn compare(given: &Map<String, Value>, in_force: &Settings, subject: 
         let resize = if in_force.state.is_some() { " with --resize yes" } else { "" };
         format!("{difference}: leave {} out, or end it with `{stop}` and start again{resize}", key_of(&difference))
     });
-    let warnings = differing(&OTHERS)
-        .map(|difference| format!("{difference}, which stands: to change it, end it with `{stop}` and start again"))
-        .collect();
+    let of_tokens = differing(&TOKENS)
+        .map(|difference| format!("{difference} at its start, which stands: to change it, call set_token_budget"));
+    let of_others = differing(&OTHERS)
+        .map(|difference| format!("{difference}, which stands: to change it, end it with `{stop}` and start again"));
+    let warnings = of_tokens.chain(of_others).collect();
     Differences { refused, warnings }
 }
 
@@ -156,7 +180,7 @@ mod tests {
         let session = serde_json::to_value(SessionSettings::of(&Settings::default())).expect("JSON");
         for setting in SETTINGS {
             let places = [
-                TOTALS.iter().chain(&OTHERS).any(|(key, _)| *key == setting.key),
+                TOTALS.iter().chain(&TOKENS).chain(&OTHERS).any(|(key, _)| *key == setting.key),
                 session.get(setting.key).is_some(),
                 OF_THE_PROCESS.contains(&setting.key),
             ];
@@ -188,6 +212,14 @@ mod tests {
         );
         check(&[("sweep_seconds", "1"), ("from_the_future", "1")], None, &["sweep_seconds is 1, and 300"]);
         check(&[("total_memory", "1"), ("durability", "normal")], Some("total_memory is 1"), &["durability is normal"]);
+        check(
+            &[("heartbeat_seconds", "1"), ("token_budget", "5"), ("token_window_seconds", "0")],
+            None,
+            &[
+                "token_budget is 5, and 200000 in the daemon on the shared memory at its start",
+                "heartbeat_seconds is 1",
+            ],
+        );
     }
 
     #[test]
@@ -196,15 +228,17 @@ mod tests {
         let own = Settings {
             toolsets: BTreeSet::from([Toolset::Leases]),
             default_ttl_seconds: 7,
+            task_lease_seconds: 8,
             max_line_bytes: 2_000,
             ..Settings::default()
         };
         let (settings, limits) = SessionSettings::of(&own).over(&daemon).expect("settings that fit");
         assert_eq!((settings.total_workers, settings.default_ttl_seconds, &settings.toolsets), (3, 7, &own.toolsets));
-        assert_eq!(limits.line_bytes_max, 2_000);
+        assert_eq!((settings.task_lease_seconds, limits.line_bytes_max), (8, 2_000));
         for wrong in [
             SessionSettings { toolsets: vec!["other".to_owned()], ..SessionSettings::of(&own) },
             SessionSettings { default_ttl_seconds: 0, ..SessionSettings::of(&own) },
+            SessionSettings { task_lease_seconds: 0, ..SessionSettings::of(&own) },
             SessionSettings { max_calls_in_flight: 0, ..SessionSettings::of(&own) },
             SessionSettings { max_calls_in_flight: CALLS_IN_FLIGHT_MAX + 1, ..SessionSettings::of(&own) },
             SessionSettings { max_line_bytes: LINE_BYTES_MAX + 1, ..SessionSettings::of(&own) },

@@ -6,7 +6,7 @@ use super::fleet::Waiting;
 use super::message::EngineError;
 use super::refusals::Refusals;
 use super::{CHANGES_WAITING_MAX, Engine, EngineHandle, MESSAGES_WAITING_MAX};
-use crate::core::{Command, Limits, Millis, NodeId, Resources, WorkerSize};
+use crate::core::{Command, FleetCommand, FleetSettings, Limits, Millis, NodeId, Resources, TokenUsage, WorkerSize};
 use crate::journal::{Journal, JournalError, Recovered};
 use std::collections::VecDeque;
 use std::hash::RandomState;
@@ -29,8 +29,59 @@ pub struct EngineOptions {
     /// How long leases that ran out while nobody could renew them are spared at least; what was spared runs out within
     /// as long again.
     pub outage_grace: Millis,
+    /// The bounds and periods of the fleet.
+    pub fleet: FleetSettings,
+    /// The token budget of the fleet.
+    pub token_budget: TokenBudget,
     /// How long the end may take once the last handle is gone.
     pub close_within: Duration,
+}
+
+/// The token budget that a start was told. Books that have one go on with theirs, unless this one was named and they are to
+/// be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenBudget {
+    /// How many tokens.
+    pub tokens: u64,
+    /// After how long what is settled is cleared, again and again; zero for never.
+    pub window: Millis,
+    /// Whether the tokens were named, rather than being a default.
+    pub names_tokens: bool,
+    /// Whether the window was named.
+    pub names_window: bool,
+}
+
+impl TokenBudget {
+    /// So many tokens, for ever, for books that have no budget.
+    #[must_use]
+    pub const fn lasting(tokens: u64) -> Self {
+        Self { tokens, window: Millis(0), names_tokens: false, names_window: false }
+    }
+
+    /// What to change of the budget of the books, if they have one: the tokens, and the window. What is kept although another
+    /// was named is told.
+    fn changes(&self, books: Option<&TokenUsage>, resize: bool) -> (Option<u64>, Option<Millis>) {
+        let Some(books) = books else { return (Some(self.tokens), Some(self.window)) };
+        let tokens = Some(self.tokens).filter(|tokens| self.names_tokens && *tokens != books.all.total);
+        let window = Some(self.window).filter(|window| self.names_window && *window != books.window);
+        if resize {
+            return (tokens, window);
+        }
+        if let Some(tokens) = tokens {
+            warn_of_kept("token_budget", tokens, books.all.total);
+        }
+        if let Some(window) = window {
+            warn_of_kept("token_window_seconds", window.as_seconds(), books.window.as_seconds());
+        }
+        (None, None)
+    }
+}
+
+fn warn_of_kept(setting: &str, told: u64, books: u64) {
+    tracing::warn!(
+        "{setting} is {told}, and the state has {books}, which stands: \
+         change it with set_token_budget, or give --resize yes"
+    );
 }
 
 /// The totals that a start was told, and what to do if the books have others.
@@ -153,7 +204,12 @@ impl<J: Journal> Engine<J> {
         let capacity = if last_at.is_some() { options.totals.reconciled(held)? } else { options.totals.capacity };
         let set_limits = Command::SetLimits(options.limits);
         let set_capacity = Command::SetCapacity { node: NodeId::local(), capacity };
-        for command in [set_limits, set_capacity] {
+        // Books in which there never was a fleet have no budget either; one of nothing is a budget.
+        let budget = engine.cluster.fleet_outline().map(|_| engine.cluster.usage(now).tokens);
+        let (tokens, window) = options.token_budget.changes(budget.as_ref(), options.totals.resize);
+        let set_fleet = Command::Fleet(FleetCommand::SetSettings(options.fleet));
+        let set_budget = Command::Fleet(FleetCommand::SetTokenBudget { job: None, tokens, window });
+        for command in [set_limits, set_capacity, set_fleet, set_budget] {
             engine.execute(now, &command).map_err(StartError::Books)?;
         }
         let leases = engine.cluster.capacity(now).live_allocations;
@@ -176,5 +232,45 @@ impl<J: Journal> Engine<J> {
         engine.cluster.observe(now);
         engine.commit().await?;
         Ok((engine, handle))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::BudgetUsage;
+
+    #[test]
+    fn a_budget_in_the_books_stands_unless_another_is_named_and_they_shall_change() {
+        let books = |total, window_seconds| {
+            Some(TokenUsage {
+                all: BudgetUsage { total, ..BudgetUsage::default() },
+                window: Millis::from_seconds(window_seconds),
+                refills_at: None,
+                mean_per_task: None,
+                jobs: Vec::new(),
+            })
+        };
+        let told = |names_tokens, names_window| TokenBudget {
+            tokens: 500,
+            window: Millis::from_seconds(60),
+            names_tokens,
+            names_window,
+        };
+        let check = |told: TokenBudget, books: Option<TokenUsage>, resize, tokens, window_seconds: Option<u64>| {
+            let expected = (tokens, window_seconds.map(Millis::from_seconds));
+            assert_eq!(told.changes(books.as_ref(), resize), expected, "{told:?} on {books:?}, resize {resize}");
+        };
+        for resize in [false, true] {
+            check(told(false, false), None, resize, Some(500), Some(60));
+            // A default changes nothing, and neither does what is so already.
+            check(told(false, false), books(700, 30), resize, None, None);
+            check(told(true, true), books(500, 60), resize, None, None);
+            check(told(false, false), books(0, 0), resize, None, None);
+        }
+        check(told(true, true), books(700, 30), false, None, None);
+        check(told(true, true), books(700, 30), true, Some(500), Some(60));
+        check(told(true, false), books(700, 30), true, Some(500), None);
+        check(told(true, true), books(500, 30), true, None, Some(60));
     }
 }

@@ -6,8 +6,8 @@ mod fleet;
 use super::handle::EXPIRED_NAMED_MAX;
 use super::*;
 use crate::core::{
-    CpuMillis, DistinctServers, Filter, JobId, Limits, MemoryMb, Metadata, Priority, RequestId, ServerName, State,
-    TtlSeconds, check,
+    CpuMillis, DistinctServers, Filter, FleetSettings, JobId, Limits, MemoryMb, Metadata, Priority, RequestId,
+    ServerName, State, TtlSeconds, check,
 };
 use crate::journal::Nowhere;
 use futures_util::FutureExt;
@@ -21,6 +21,8 @@ fn options(capacity: Resources) -> EngineOptions {
         limits: Limits::default(),
         history_age: Millis::from_seconds(86_400),
         outage_grace: Millis::from_seconds(60),
+        fleet: FleetSettings::default(),
+        token_budget: TokenBudget::lasting(200_000),
         close_within: Duration::from_secs(5),
     }
 }

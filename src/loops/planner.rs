@@ -86,11 +86,11 @@ async fn plan_once(
 mod tests {
     use super::*;
     use crate::core::{
-        CpuMillis, DistinctServers, JobId, Limits, MemoryMb, Metadata, Millis, Priority, Request, Resources,
-        TtlSeconds, WorkerSize,
+        CpuMillis, DistinctServers, FleetSettings, JobId, Limits, MemoryMb, Metadata, Millis, Priority, Request,
+        Resources, TtlSeconds, WorkerSize,
     };
     use crate::engine::clock::EngineClock;
-    use crate::engine::{Engine, EngineOptions, Ticket, Totals};
+    use crate::engine::{Engine, EngineOptions, Ticket, TokenBudget, Totals};
     use crate::journal::Nowhere;
     use crate::planning::{Bounds, Policy};
     use futures_util::FutureExt;
@@ -107,6 +107,8 @@ mod tests {
             limits: Limits::default(),
             history_age: Millis::from_seconds(60),
             outage_grace: Millis::from_seconds(60),
+            fleet: FleetSettings::default(),
+            token_budget: TokenBudget::lasting(200_000),
             close_within: Duration::ZERO,
         };
         let started = Engine::start(options, Nowhere, EngineClock::system()).now_or_never();

@@ -30,6 +30,8 @@ pub struct ServerOptions {
     pub default_ttl: TtlSeconds,
     /// The longest time to live that may be asked for, in seconds.
     pub ttl_seconds_max: u64,
+    /// How long an attempt at a task may take that does not say.
+    pub task_lease: TtlSeconds,
 }
 
 /// The server of one connection.

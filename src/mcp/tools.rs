@@ -116,6 +116,9 @@ impl Tools {
                     Arc::new(cleanup_expired::CleanupExpired),
                 ],
                 Toolset::Leases => vec![Arc::new(renew_allocation::RenewAllocation::new(options))],
+                Toolset::Agents => vec![],
+                Toolset::Tasks => vec![],
+                Toolset::Usage => vec![],
             };
             if options.toolsets.contains(toolset) {
                 tools.extend(of_set);

@@ -5,12 +5,13 @@ use crate::calls::{Answer, Call, make};
 use crate::faulty::{Fault, Faults, Faulty};
 use crate::known::Known;
 use cortex_resource_manager::core::{
-    AllocationView, Cluster, CpuMillis, DistinctServers, FencingToken, Filter, JobId, Limits, MemoryMb, Metadata,
-    Millis, Priority, Request, RequestId, Resources, ServerName, State, Timestamp, TtlSeconds, WorkerSize, check,
+    AllocationView, Cluster, CpuMillis, DistinctServers, FencingToken, Filter, FleetSettings, JobId, Limits, MemoryMb,
+    Metadata, Millis, Priority, Request, RequestId, Resources, ServerName, State, Timestamp, TtlSeconds, WorkerSize,
+    check,
 };
 use cortex_resource_manager::engine::clock::EngineClock;
 use cortex_resource_manager::engine::{
-    Engine, EngineError, EngineHandle, EngineOptions, Listing, Place, Record, StartError, Totals,
+    Engine, EngineError, EngineHandle, EngineOptions, Listing, Place, Record, StartError, TokenBudget, Totals,
 };
 use cortex_resource_manager::journal::{
     JournalError, SqliteJournal, SqliteOptions, Synchronous, find_snapshots, open_to_read, recover,
@@ -176,6 +177,8 @@ impl Run {
             limits: Limits::default(),
             history_age: Millis(u64::MAX),
             outage_grace: GRACE,
+            fleet: FleetSettings::default(),
+            token_budget: TokenBudget::lasting(200_000),
             close_within: Duration::from_secs(30),
         }
     }

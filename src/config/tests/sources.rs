@@ -62,6 +62,15 @@ fn bounds_of_the_planner_follow_the_total_unless_given() {
 }
 
 #[test]
+fn a_lease_on_a_task_is_no_longer_than_a_lease_may_be_unless_given() {
+    let seconds = |sources: Sources| sources.load().expect("settings that agree").settings.task_lease_seconds;
+    let short = || Sources::new().flag("default_ttl_seconds", "50").flag("max_ttl_seconds", "100");
+    assert_eq!(seconds(Sources::new()), 300);
+    assert_eq!(seconds(short()), 100);
+    assert_eq!(seconds(short().flag("task_lease_seconds", "7")), 7);
+}
+
+#[test]
 fn settings_that_contradict_each_other_are_both_named() {
     let cases = [
         (
@@ -78,6 +87,11 @@ fn settings_that_contradict_each_other_are_both_named() {
             Sources::new().flag("max_ttl_seconds", "60"),
             "default_ttl_seconds is 3600 (the default), above max_ttl_seconds, which is 60 (from --max-ttl-seconds): \
              lower default_ttl_seconds or raise max_ttl_seconds",
+        ),
+        (
+            Sources::new().flag("max_ttl_seconds", "3600").variable("CORTEX_TASK_LEASE_SECONDS", "3601"),
+            "task_lease_seconds is 3601 (from CORTEX_TASK_LEASE_SECONDS), above max_ttl_seconds, which is 3600 \
+             (from --max-ttl-seconds): lower task_lease_seconds or raise max_ttl_seconds",
         ),
     ];
     for (sources, expected) in cases {
@@ -97,11 +111,11 @@ fn a_wrong_file_is_told_in_one_line() {
         (b"total_cpu = 1\ntotal_cpu = 2", "cortex.toml is not valid TOML at line 2, column 1: duplicate key"),
         (b"a = 1\nb = \"\xff\"", "cortex.toml is not valid TOML at line 2, column 6: this is not UTF-8"),
         ("total_cpu = \"ä\" ?".as_bytes(), "cortex.toml is not valid TOML at line 1, column 17: "),
-        (b"toolsets = []", "toolsets is an empty array (from cortex.toml): give allocation or leases, "),
+        (b"toolsets = []", "toolsets is an empty array (from cortex.toml): give allocation, leases, agents, "),
         (b"toolsets = [1]", "toolsets is an array of something other than names (from cortex.toml): give "),
         (
             b"toolsets = ['allocation', 'leses']",
-            "toolsets is allocation,leses (from cortex.toml): leses is unknown, did you mean leases? give allocation or ",
+            "toolsets is allocation,leses (from cortex.toml): leses is unknown, did you mean leases? give allocation, ",
         ),
         (b"total_cpu = [1]", "total_cpu is an array (from cortex.toml): give 0 to 1000000 cores, "),
         (b"total_cpu.x = 1", "total_cpu is a table (from cortex.toml): give 0 to "),
