@@ -1,8 +1,13 @@
-//! Planning: what the planner would do now, and why. Pure, as the core is: it is given what was observed and returns a
-//! plan; carrying a plan out is somebody else's work.
+//! Planning: what the planner would do now, and why, and what holds tasks up. Pure, as the core is: it is given what was
+//! observed and returns a plan; carrying a plan out is somebody else's work.
 
+mod bottlenecks;
 mod forecast;
 mod scaling;
 
+pub use bottlenecks::{
+    BACKLOG_TASKS_MIN, Bottleneck, Bottlenecks, ENDED_TASKS_MIN, Figures, QUOTA_RATIO_MIN, SLOWNESS_MAX,
+    SUCCESS_RATE_MIN, Severity, Subject, TOKEN_RATIO_MAX,
+};
 pub use forecast::{Forecast, TREND_CHANGE_MIN, Trend};
 pub use scaling::{Action, Bounds, Observation, Plan, Planner, Policy};
