@@ -1,6 +1,7 @@
 //! The two loops that run by themselves: the sweep and the planner. They are idempotent, take no input, and run on a
 //! period. A tick that fails is logged, and the loop runs again at its next.
 
+mod bottlenecks;
 mod planner;
 mod status;
 mod sweep;

@@ -4,10 +4,12 @@
 
 mod arguments;
 mod notices;
+mod progress;
 mod resources;
 mod results;
 mod server;
 mod tools;
 pub mod transport;
 
+pub use resources::Shown;
 pub use server::{Server, ServerOptions};

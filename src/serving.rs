@@ -15,8 +15,8 @@ use crate::journal::{Journal, JournalError, Nowhere, SNAPSHOT_EVENTS_MIN, Sqlite
 use crate::lock::{LockError, OwnerRecord};
 use crate::loops::{LoopStatus, plan_capacity, sweep_expired};
 use crate::mcp::transport::{ConnectionHandle, LineTransport};
-use crate::mcp::{Server, ServerOptions};
-use crate::planning::{Bounds, Plan, Planner, Policy};
+use crate::mcp::{Server, ServerOptions, Shown};
+use crate::planning::{Bounds, Planner, Policy};
 use anyhow::{Context, anyhow};
 use rmcp::ServiceExt;
 use rmcp::service::ServerInitializeError;
@@ -56,7 +56,7 @@ impl Unusable {
 /// The books of this process with all that runs on them.
 pub struct Manager {
     engine: EngineHandle,
-    plan: watch::Receiver<Option<Arc<Plan>>>,
+    shown: Shown,
     settings: Settings,
     sweep: Arc<LoopStatus>,
     planner: Arc<LoopStatus>,
@@ -112,6 +112,7 @@ impl Manager {
         }
 
         let (show_plan, plan) = watch::channel(None);
+        let (show_bottlenecks, bottlenecks) = watch::channel(None);
         let planner = Planner::new(
             Policy::BALANCED,
             Bounds { workers_min: u64::from(settings.min_workers), workers_max: u64::from(settings.max_workers) },
@@ -119,7 +120,8 @@ impl Manager {
         let sweep_status = Arc::new(LoopStatus::new("sweep", Duration::from_secs(settings.sweep_seconds)));
         let planner_status = Arc::new(LoopStatus::new("planner", Duration::from_secs(settings.plan_seconds)));
         let sweep = sweep_expired(engine.clone(), Arc::clone(&sweep_status));
-        let plan_ahead = plan_capacity(engine.clone(), planner, Arc::clone(&planner_status), show_plan);
+        let plan_ahead =
+            plan_capacity(engine.clone(), planner, Arc::clone(&planner_status), show_plan, show_bottlenecks);
         let ended = async move {
             tokio::select! {
                 failed = failed => failed.unwrap_or_else(|_| anyhow!("the engine met a fault of this program")),
@@ -134,14 +136,15 @@ impl Manager {
             memory_mb = settings.total_memory.0,
             "ready"
         );
-        let manager = Self { engine, plan, settings, sweep: sweep_status, planner: planner_status, running };
+        let shown = Shown { plan, bottlenecks };
+        let manager = Self { engine, shown, settings, sweep: sweep_status, planner: planner_status, running };
         Ok((manager, ended))
     }
 
     /// A server for a connection that ends when `closing` is cancelled.
     #[must_use]
     pub fn server(&self, options: &ServerOptions, closing: CancellationToken) -> Server {
-        Server::new(self.engine.clone(), self.plan.clone(), options, closing)
+        Server::new(self.engine.clone(), self.shown.clone(), options, closing)
     }
 
     /// A way to the engine.
@@ -244,6 +247,7 @@ pub fn server_options(settings: &Settings) -> anyhow::Result<ServerOptions> {
         default_ttl: TtlSeconds::new(settings.default_ttl_seconds)
             .context("default_ttl_seconds is 0: give 1 or more")?,
         ttl_seconds_max: settings.max_ttl_seconds,
+        heartbeat_seconds: settings.heartbeat_seconds,
         task_lease: TtlSeconds::new(settings.task_lease_seconds).context("task_lease_seconds is 0: give 1 or more")?,
     })
 }

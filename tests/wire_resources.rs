@@ -30,6 +30,7 @@ const CAPACITY: &str = "cluster://capacity";
 
 /// The last plan of the planner.
 const PLAN: &str = "cluster://plan";
+const BOTTLENECKS: &str = "cluster://bottlenecks";
 
 /// The most notices that one resource may cause in a second.
 const NOTICES_PER_SECOND_MAX: u32 = 10;
@@ -223,7 +224,7 @@ async fn resources_are_listed_and_read() {
         let listed = within(client.service.list_all_resources()).await.expect("a list");
         let mut uris: Vec<_> = listed.iter().map(|resource| resource.uri.as_str()).collect();
         uris.sort_unstable();
-        assert_eq!(uris, [CAPACITY, PLAN]);
+        assert_eq!(uris, [BOTTLENECKS, CAPACITY, PLAN]);
         let templates = within(client.service.list_all_resource_templates()).await.expect("a list");
         let uris: Vec<_> = templates.iter().map(|template| template.uri_template.as_str()).collect();
         assert_eq!(uris, ["cluster://allocations/{allocation_id}"]);
@@ -240,6 +241,7 @@ async fn resources_are_listed_and_read() {
             &client.read(PLAN).await,
             &json!({"action": "hold", "current_workers": 10, "min_workers": 10, "max_workers": 10}),
         );
+        check(&client.read(BOTTLENECKS).await, &json!({"bottlenecks": [], "count": 0}));
         client.end().await;
     }
 }

@@ -66,3 +66,55 @@ fn the_greeting() {
     check_snapshot("resources", server.ask("resources/list", &json!({}))["result"].clone());
     check_snapshot("resource_templates", server.ask("resources/templates/list", &json!({}))["result"].clone());
 }
+
+#[test]
+fn the_answer_of_each_tool_about_tasks() {
+    let mut server = Server::ready(&["--toolsets", "all"]);
+    let agent = json!({"agent_id": "agent-1", "agent_type": "backend", "capabilities": ["rust"], "max_concurrent": 3});
+    server.answer("register_agent", &agent);
+    let task = json!({
+        "task_id": "task-1", "job_id": "job-001", "agent_type": "backend", "capabilities": ["rust"], "priority": "HIGH",
+        "estimated_tokens": 1500, "deadline": "2999-12-31T23:00:00Z", "batch_key": "login",
+        "payload": {"file": "src/login.rs"}, "max_attempts": 2
+    });
+    check_snapshot("submit_task", result(&mut server, "submit_task", &task));
+    check_snapshot("submit_task_again", result(&mut server, "submit_task", &task));
+    let by_agent = json!({"agent_id": "agent-1"});
+    let claimed = result(&mut server, "claim_task", &by_agent);
+    let token = claimed["structuredContent"]["tasks"][0]["fencing_token"].clone();
+    check_snapshot("claim_task", claimed);
+    check_snapshot("claim_task_nothing", result(&mut server, "claim_task", &by_agent));
+    let failed = json!({
+        "task_id": "task-1", "agent_id": "agent-1", "fencing_token": token, "result": "failure", "tokens_used": 1200,
+        "duration_ms": 2500, "error": "the tests do not pass"
+    });
+    check_snapshot("complete_task_requeued", result(&mut server, "complete_task", &failed));
+    check_snapshot("complete_task_again", result(&mut server, "complete_task", &failed));
+    let by_id = json!({"task_id": "task-1"});
+    let assigned = result(&mut server, "assign_task", &by_id);
+    let mut done = failed.clone();
+    done["fencing_token"] = assigned["structuredContent"]["tasks"][0]["fencing_token"].clone();
+    check_snapshot("assign_task", assigned);
+    check_snapshot("get_task_running", result(&mut server, "get_task", &by_id));
+    check_snapshot(
+        "complete_task_stale",
+        result(&mut server, "complete_task", &{
+            let mut stale = done.clone();
+            stale["fencing_token"] = json!(99);
+            stale
+        }),
+    );
+    done["result"] = json!("success");
+    done["error"] = Value::Null;
+    done["output"] = json!({"commit": "4f2a"});
+    check_snapshot("complete_task", result(&mut server, "complete_task", &done));
+    check_snapshot("get_task", result(&mut server, "get_task", &by_id));
+    server.answer("submit_task", &json!({"task_id": "task-2", "estimated_tokens": 500}));
+    let urgent = json!({"task_id": "task-2", "priority": "CRITICAL"});
+    check_snapshot("update_task", result(&mut server, "update_task", &urgent));
+    check_snapshot("list_tasks", result(&mut server, "list_tasks", &json!({"limit": 1})));
+    let by_id = json!({"task_id": "task-2"});
+    check_snapshot("cancel_task", result(&mut server, "cancel_task", &by_id));
+    check_snapshot("cancel_task_again", result(&mut server, "cancel_task", &by_id));
+    check_snapshot("get_task_not_found", result(&mut server, "get_task", &json!({"task_id": "task-3"})));
+}

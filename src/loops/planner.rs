@@ -1,21 +1,29 @@
-//! The planner: looks at demand, makes a plan, carries it out, and shows the last one.
+//! The planner: looks at demand, makes a plan, carries it out, and shows the last one; and looks for bottlenecks of the fleet.
 
+use super::bottlenecks::Lookout;
 use super::{LoopStatus, every, once};
 use crate::core::Timestamp;
 use crate::engine::{Demand, EngineError, EngineHandle, Reading};
-use crate::planning::{Action, Observation, Plan, Planner};
+use crate::planning::{Action, Bottlenecks, Observation, Plan, Planner};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Plans at once and then every period of `status` until the engine has ended. Each plan is shown to whoever watches `shown`.
+/// Plans at once and then every period of `status` until the engine has ended. Each plan is shown to whoever watches `shown`,
+/// and the bottlenecks of the fleet to whoever watches `bottlenecks`.
 pub async fn plan_capacity(
     engine: EngineHandle,
     mut planner: Planner,
     status: Arc<LoopStatus>,
     shown: watch::Sender<Option<Arc<Plan>>>,
+    bottlenecks: watch::Sender<Option<Arc<Bottlenecks>>>,
 ) {
     let mut last = Last::default();
-    let mut tick = async || plan_once(&engine, &mut planner, &mut last, &shown).await;
+    let mut lookout = Lookout::new(bottlenecks);
+    let mut tick = async || {
+        let planned = plan_once(&engine, &mut planner, &mut last, &shown).await;
+        // A plan that could not be carried out is no reason to look away.
+        lookout.look(&engine).await.and(planned)
+    };
     if once(&status, &mut tick).await.is_continue() {
         every(&status, tick).await;
     }
@@ -160,6 +168,7 @@ mod tests {
     async fn the_loop_plans_at_once_and_then_every_period() {
         let engine = start(4);
         let (show, mut shown) = watch::channel(None::<Arc<Plan>>);
+        let (show_bottlenecks, bottlenecks) = watch::channel(None);
         let planner = Planner::new(Policy::BALANCED, Bounds { workers_min: 4, workers_max: 4 });
         let start = tokio::time::Instant::now();
         let looking = async {
@@ -172,8 +181,10 @@ mod tests {
         let status = Arc::new(LoopStatus::new("planner", Duration::from_secs(30)));
         tokio::select! {
             () = looking => {}
-            () = plan_capacity(engine, planner, Arc::clone(&status), show) => panic!("the loop ended"),
+            () = plan_capacity(engine, planner, Arc::clone(&status), show, show_bottlenecks) => panic!("the loop ended"),
         }
         assert!(status.seen().runs >= 2, "the first run counts too");
+        let looked = bottlenecks.borrow().clone().expect("a look");
+        assert_eq!(looked.found, [], "nothing is asked of the fleet");
     }
 }

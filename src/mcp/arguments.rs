@@ -1,15 +1,23 @@
 //! Arguments of tools: what each may be, stated once. The same statement gives the input schema and reads the value, so
 //! that what an error says is allowed is what the schema shows.
 
+use super::results::priority_of_task;
 use crate::config::nearest;
-use crate::core::{AllocationId, DistinctServers, Metadata, NAME_CHARACTERS_MAX, NotAName, Priority, ServerName};
+use crate::core::{
+    AgentId, AllocationId, Capabilities, Capability, Complexity, DistinctServers, JsonText, Metadata,
+    NAME_CHARACTERS_MAX, NotAName, Priority, ServerName, TaskId, Timestamp,
+};
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// The most MCP servers one request may name.
 pub(super) const SERVERS_PER_REQUEST_MAX: usize = 64;
+
+/// The most capabilities that one agent may have, or one task need.
+pub(super) const CAPABILITIES_MAX: usize = 64;
 
 /// The most bytes of metadata, as JSON text.
 pub(super) const METADATA_BYTES_MAX: usize = 16 * 1024;
@@ -17,6 +25,15 @@ pub(super) const METADATA_BYTES_MAX: usize = 16 * 1024;
 /// How deep metadata may be nested. Readers of JSON give up somewhere past a hundred levels, and what is written with an
 /// event must be readable for ever.
 pub(super) const METADATA_DEPTH_MAX: usize = 32;
+
+/// The most tokens that anything may be said to take: far more than any budget, and far less than a sum can hold.
+pub(super) const TOKENS_MAX: u64 = 1_000_000_000_000;
+
+/// The most bytes of what a task is given or what comes of it, as JSON text.
+pub(super) const JSON_BYTES_MAX: usize = 64 * 1024;
+
+/// How deep that may be nested, for the same reason as metadata.
+pub(super) const JSON_DEPTH_MAX: usize = METADATA_DEPTH_MAX;
 
 /// The most characters of a value that an error repeats.
 const VALUE_CHARACTERS_SHOWN_MAX: usize = 60;
@@ -82,14 +99,23 @@ pub(super) fn name<T: 'static>(
     Parameter::new(name, description, allowed, schema, move |value| read(value.as_str()?).ok())
 }
 
-/// The id of an allocation. A text that no allocation can have as its id is read too: it is not found.
+/// The id of the allocation that a call is about.
 pub(super) fn allocation_id() -> Parameter<Result<AllocationId, String>> {
-    let description = "The allocation_id that request_resources answered with, such as alloc-0123456789ab.";
+    allocation_id_for("The allocation_id that request_resources answered with, such as alloc-0123456789ab.").required()
+}
+
+/// The id of an allocation. A text that no allocation can have as its id is read too: it is not found.
+pub(super) fn allocation_id_for(description: &str) -> Parameter<Result<AllocationId, String>> {
     let read = |text: &str| match crate::core::JobId::new(text) {
         Ok(_) => Ok(text.parse().map_err(|_| text.to_owned())),
         Err(error) => Err(error),
     };
-    name("allocation_id", description, read).required()
+    name("allocation_id", description, read)
+}
+
+/// The id of the agent that a call is about.
+pub(super) fn agent_id() -> Parameter<AgentId> {
+    name("agent_id", "The agent_id that register_agent was given.", AgentId::new).required()
 }
 
 /// A whole number.
@@ -132,16 +158,38 @@ pub(super) fn priority() -> Parameter<Priority> {
 
 /// Names of MCP servers.
 pub(super) fn servers(name: &'static str, description: &str) -> Parameter<DistinctServers> {
+    names(name, description, SERVERS_PER_REQUEST_MAX, ServerName::new, DistinctServers::new)
+}
+
+/// What an agent can do, or a task needs.
+pub(super) fn capabilities(description: &str) -> Parameter<Capabilities> {
+    names("capabilities", description, CAPABILITIES_MAX, Capability::new, Capabilities::new)
+}
+
+/// A list of names.
+fn names<N: 'static, T: 'static>(
+    name: &'static str,
+    description: &str,
+    count_max: usize,
+    read: fn(&str) -> Result<N, NotAName>,
+    collect: fn(Vec<N>) -> T,
+) -> Parameter<T> {
     let allowed = format!(
-        "a list of 0 to {SERVERS_PER_REQUEST_MAX} names, each of 1 to {NAME_CHARACTERS_MAX} characters without control characters"
+        "a list of 0 to {count_max} names, each of 1 to {NAME_CHARACTERS_MAX} characters without control characters"
     );
     let item = json!({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX});
-    let schema = json!({"type": "array", "items": item, "maxItems": SERVERS_PER_REQUEST_MAX});
-    Parameter::new(name, description, allowed, schema, |value| {
-        let items = value.as_array().filter(|items| items.len() <= SERVERS_PER_REQUEST_MAX)?;
-        let names: Option<Vec<ServerName>> = items.iter().map(|item| ServerName::new(item.as_str()?).ok()).collect();
-        names.map(DistinctServers::new)
+    let schema = json!({"type": "array", "items": item, "maxItems": count_max});
+    Parameter::new(name, description, allowed, schema, move |value| {
+        let items = value.as_array().filter(|items| items.len() <= count_max)?;
+        let names: Option<Vec<N>> = items.iter().map(|item| read(item.as_str()?).ok()).collect();
+        names.map(collect)
     })
+}
+
+/// Whether or not.
+pub(super) fn flag(name: &'static str, description: &str) -> Parameter<bool> {
+    let schema = json!({"type": "boolean"});
+    Parameter::new(name, description, "true or false".to_owned(), schema, Value::as_bool).with_default(false)
 }
 
 /// A note of the client's own.
@@ -174,6 +222,63 @@ pub(super) fn text<T: 'static>(
     read: impl Fn(&str) -> Option<T> + Send + Sync + 'static,
 ) -> Parameter<T> {
     Parameter::new(name, description, allowed.to_owned(), json!({"type": "string"}), move |value| read(value.as_str()?))
+}
+
+/// How urgent a task is, in the spelling of tasks or of allocations.
+pub(super) fn task_priority(description: &str) -> Parameter<Priority> {
+    let mut words = Priority::ALL.map(priority_of_task);
+    words.reverse();
+    choice("priority", description, &words, |text| text.parse().ok())
+}
+
+/// The id of a task.
+pub(super) fn task_id(description: &str) -> Parameter<TaskId> {
+    name("task_id", description, TaskId::new)
+}
+
+/// How hard a task is.
+pub(super) fn complexity(description: &str) -> Parameter<Complexity> {
+    let words = Complexity::ALL.map(Complexity::as_str);
+    let read = |text: &str| Complexity::ALL.into_iter().find(|one| text.eq_ignore_ascii_case(one.as_str()));
+    choice("complexity", description, &words, read)
+}
+
+/// A text of which only the length is of interest: how many characters it has.
+pub(super) fn measured_text(name: &'static str, description: &str) -> Parameter<u64> {
+    text(name, description, "a text", |text| Some(text.chars().count() as u64))
+}
+
+/// A text of at most so many characters, whatever they are: what went wrong often has several lines.
+pub(super) fn bounded_text(name: &'static str, description: &str, characters_max: usize) -> Parameter<Arc<str>> {
+    let allowed = format!("a text of at most {characters_max} characters");
+    let schema = json!({"type": "string", "maxLength": characters_max});
+    Parameter::new(name, description, allowed, schema, move |value| {
+        let text = value.as_str()?;
+        text.chars().nth(characters_max).is_none().then(|| Arc::from(text))
+    })
+}
+
+/// A moment.
+pub(super) fn moment(name: &'static str, description: &str) -> Parameter<Timestamp> {
+    text(name, description, "an RFC 3339 time with its offset, such as 2030-01-31T18:00:00Z", |text| {
+        let moment: Timestamp = text.parse().ok()?;
+        // The last hours of the year 9999 somewhere are those of a year elsewhere that RFC 3339 cannot spell.
+        (moment.to_string().parse() == Ok(moment)).then_some(moment)
+    })
+}
+
+/// Any JSON value.
+pub(super) fn any_json(name: &'static str, description: &str) -> Parameter<JsonText> {
+    let allowed = format!(
+        "a JSON value of at most {JSON_BYTES_MAX} bytes as JSON text, nested at most {JSON_DEPTH_MAX} levels deep"
+    );
+    Parameter::new(name, description, allowed, json!({}), |value| {
+        if !is_at_most_so_deep(value, JSON_DEPTH_MAX) {
+            return None;
+        }
+        let text = JsonText::new(value);
+        (text.as_str().len() <= JSON_BYTES_MAX).then_some(text)
+    })
 }
 
 /// The start of a text, marked if that is not all of it.
@@ -255,6 +360,13 @@ impl Arguments {
         }
     }
 
+    /// The value of an argument, or the default that its schema shows.
+    pub(super) fn or_default<T>(&self, parameter: &Parameter<T>) -> Result<T, ArgumentError> {
+        let default = || parameter.schema.get("default").and_then(&parameter.read);
+        let value = self.optional(parameter)?.or_else(default);
+        value.ok_or_else(|| ArgumentError::Missing { name: parameter.name, allowed: parameter.allowed.clone() })
+    }
+
     /// The value of an argument that must be given.
     pub(super) fn required<T>(&self, parameter: &Parameter<T>) -> Result<T, ArgumentError> {
         self.optional(parameter)?
@@ -277,6 +389,78 @@ mod tests {
         assert!(read(METADATA_DEPTH_MAX));
         assert!(!read(METADATA_DEPTH_MAX + 1));
         assert!(!read(100));
+    }
+
+    #[test]
+    fn a_json_value_has_a_size_and_a_depth() {
+        let parameter = any_json("payload", "");
+        let read = |value: &Value| (parameter.read)(value).is_some();
+        assert!(read(&json!("v".repeat(JSON_BYTES_MAX - 2))));
+        assert!(!read(&json!("v".repeat(JSON_BYTES_MAX - 1))));
+        // Bytes of the JSON text count, not characters of the value.
+        assert!(!read(&json!("\"".repeat(JSON_BYTES_MAX / 2))));
+        assert!(!read(&json!("é".repeat(JSON_BYTES_MAX / 2))));
+        let nested = |levels| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+        assert!(read(&nested(JSON_DEPTH_MAX)));
+        assert!(!read(&nested(JSON_DEPTH_MAX + 1)));
+        for value in [json!(1.5), json!(false), json!(""), json!([]), json!({})] {
+            assert!(read(&value), "{value}");
+        }
+    }
+
+    #[test]
+    fn moments_have_an_offset_and_a_spelling() {
+        let parameter = moment("deadline", "");
+        let check = |text: &str, expected: Option<i64>| {
+            let read = (parameter.read)(&json!(text)).map(Timestamp::as_millis);
+            assert_eq!(read, expected, "{text}");
+        };
+        check("2025-12-08T19:00:00Z", Some(1_765_220_400_000));
+        check("2025-12-08T20:00:00.1239+01:00", Some(1_765_220_400_123));
+        check("9999-12-31T23:59:59.999Z", Some(253_402_300_799_999));
+        check("9999-12-31T23:59:59.999-00:01", None);
+        check("0000-01-01T00:00:00+00:01", None);
+        check("2025-12-08T19:00:00", None);
+        check("2025-12-08", None);
+        check("2025-02-30T19:00:00Z", None);
+        check("tomorrow", None);
+        check("", None);
+    }
+
+    #[test]
+    fn a_bounded_text_counts_characters_and_may_have_lines() {
+        let parameter = bounded_text("error", "", 4);
+        let read = |text: &str| (parameter.read)(&json!(text)).is_some();
+        assert!(read("") && read("a\nb\u{0}") && read("𝄞𝄞𝄞𝄞"));
+        assert!(!read("abcde") && !read("𝄞𝄞𝄞𝄞𝄞"));
+        assert_eq!((parameter.read)(&json!(5)), None);
+        assert_eq!((measured_text("input", "").read)(&json!("𝄞é\n")), Some(3));
+    }
+
+    #[test]
+    fn capabilities_are_few_names() {
+        let parameter = capabilities("");
+        let read = |value: &Value| (parameter.read)(value).map(|all| all.as_slice().len());
+        assert_eq!(read(&json!(["b", "a", "b"])), Some(2));
+        assert_eq!(read(&json!([])), Some(0));
+        assert_eq!(read(&json!(vec!["a"; CAPABILITIES_MAX])), Some(1));
+        for bad in [json!(vec!["a"; CAPABILITIES_MAX + 1]), json!("a"), json!([""]), json!(["a", 1]), json!(["a\n"])] {
+            assert_eq!(read(&bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_task_takes_both_spellings_of_a_priority() {
+        let parameter = task_priority("");
+        let read = |text: &str| (parameter.read)(&json!(text));
+        for priority in Priority::ALL {
+            let word = priority_of_task(priority);
+            assert_eq!(read(word), Some(priority));
+            assert_eq!(read(&word.to_lowercase()), Some(priority));
+            assert_eq!(read(priority.as_str()), Some(priority));
+        }
+        assert_eq!(parameter.schema["enum"], json!(["CRITICAL", "HIGH", "MEDIUM", "LOW"]));
+        assert_eq!(read("urgent"), None);
     }
 
     #[test]

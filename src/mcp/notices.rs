@@ -1,14 +1,13 @@
 //! Notices that a watched resource has changed. Changes of one resource that follow each other quickly make one notice,
 //! so that a busy server does not flood its client: at most [`NOTICES_PER_SECOND_MAX`] for each resource.
 
-use super::resources::ResourceUri;
+use super::resources::{ResourceUri, Shown};
 use crate::engine::{Change, EngineHandle};
-use crate::planning::Plan;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep_until};
 
 /// At most so many notices a second for one resource.
@@ -54,7 +53,7 @@ impl Watched {
 pub(super) struct Watcher {
     watched: Watched,
     changes: broadcast::Receiver<Arc<Change>>,
-    plan: watch::Receiver<Option<Arc<Plan>>>,
+    shown: Shown,
     /// Changed, and not yet told.
     changed: BTreeSet<ResourceUri>,
     /// When each was last told, while that still holds a notice back.
@@ -62,9 +61,10 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn new(engine: &EngineHandle, mut plan: watch::Receiver<Option<Arc<Plan>>>, watched: Watched) -> Self {
-        plan.mark_unchanged();
-        Self { watched, changes: engine.changes(), plan, changed: BTreeSet::new(), told: BTreeMap::new() }
+    pub(super) fn new(engine: &EngineHandle, mut shown: Shown, watched: Watched) -> Self {
+        shown.plan.mark_unchanged();
+        shown.bottlenecks.mark_unchanged();
+        Self { watched, changes: engine.changes(), shown, changed: BTreeSet::new(), told: BTreeMap::new() }
     }
 
     /// The set that it looks at.
@@ -96,9 +96,9 @@ impl Watcher {
                     Err(RecvError::Lagged(_)) => self.changed.extend(self.watched.lock().iter().copied()),
                     Err(RecvError::Closed) => return None,
                 },
-                changed = self.plan.changed() => match changed {
-                    Ok(()) => self.changed.extend(self.watched.lock().get(&ResourceUri::Plan).copied()),
-                    Err(_) => return None,
+                changed = self.shown.changed() => match changed {
+                    Some(uri) => self.changed.extend(self.watched.lock().get(&uri).copied()),
+                    None => return None,
                 },
                 () = sleep_until(next.unwrap_or(now)), if next.is_some() => {}
             }

@@ -1,9 +1,9 @@
-//! Resources: the capacity, the plan and each allocation, as documents that can be read and watched.
+//! Resources: the capacity, the plan, the bottlenecks and each allocation, as documents that can be read and watched.
 
-use super::results::{AllocationResult, CapacityResult};
+use super::results::{AllocationResult, BottlenecksResult, CapacityResult};
 use crate::core::AllocationId;
 use crate::engine::{EngineError, EngineHandle};
-use crate::planning::Plan;
+use crate::planning::{Bottlenecks, Plan};
 use rmcp::ErrorData;
 use rmcp::model::{ReadResourceResult, Resource, ResourceContents, ResourceTemplate};
 use serde::Serialize;
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 const CAPACITY: &str = "cluster://capacity";
 const PLAN: &str = "cluster://plan";
+const BOTTLENECKS: &str = "cluster://bottlenecks";
 const ALLOCATIONS: &str = "cluster://allocations/";
 const MIME_TYPE: &str = "application/json";
 
@@ -22,7 +23,27 @@ const MIME_TYPE: &str = "application/json";
 pub(super) enum ResourceUri {
     Capacity,
     Plan,
+    Bottlenecks,
     Allocation(AllocationId),
+}
+
+/// What the loops show.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The last plan.
+    pub plan: watch::Receiver<Option<Arc<Plan>>>,
+    /// The bottlenecks that the last look found.
+    pub bottlenecks: watch::Receiver<Option<Arc<Bottlenecks>>>,
+}
+
+impl Shown {
+    /// The resource that shows something else by now, or nothing once the loops have ended.
+    pub(super) async fn changed(&mut self) -> Option<ResourceUri> {
+        tokio::select! {
+            changed = self.plan.changed() => changed.ok().map(|()| ResourceUri::Plan),
+            changed = self.bottlenecks.changed() => changed.ok().map(|()| ResourceUri::Bottlenecks),
+        }
+    }
 }
 
 /// A URI that is none of ours.
@@ -35,6 +56,7 @@ impl FromStr for ResourceUri {
         match text {
             CAPACITY => Ok(Self::Capacity),
             PLAN => Ok(Self::Plan),
+            BOTTLENECKS => Ok(Self::Bottlenecks),
             _ => {
                 let id = text.strip_prefix(ALLOCATIONS).ok_or(UnknownUri)?;
                 id.parse().map(Self::Allocation).map_err(|_| UnknownUri)
@@ -48,6 +70,7 @@ impl fmt::Display for ResourceUri {
         match self {
             Self::Capacity => f.write_str(CAPACITY),
             Self::Plan => f.write_str(PLAN),
+            Self::Bottlenecks => f.write_str(BOTTLENECKS),
             Self::Allocation(id) => write!(f, "{ALLOCATIONS}{id}"),
         }
     }
@@ -64,6 +87,12 @@ pub(super) fn listed() -> Vec<Resource> {
             .with_title("Plan")
             .with_description(
                 "What the planner would do with the number of workers, with the figures and reasons for it.",
+            )
+            .with_mime_type(MIME_TYPE),
+        Resource::new(BOTTLENECKS, "bottlenecks")
+            .with_title("Bottlenecks")
+            .with_description(
+                "What held tasks up when the planner last looked: tokens, quotas, slow agents, the queue. The same as detect_bottlenecks.",
             )
             .with_mime_type(MIME_TYPE),
     ]
@@ -83,16 +112,21 @@ pub(super) fn templates() -> Vec<ResourceTemplate> {
 ///
 /// # Errors
 /// `-32602` if there is none at this URI; `-32603` if the engine has ended.
-pub(super) async fn read(
-    engine: &EngineHandle,
-    plan: &watch::Receiver<Option<Arc<Plan>>>,
-    uri: &str,
-) -> Result<ReadResourceResult, ErrorData> {
+pub(super) async fn read(engine: &EngineHandle, shown: &Shown, uri: &str) -> Result<ReadResourceResult, ErrorData> {
     let text = match uri.parse() {
         Ok(ResourceUri::Capacity) => json(&CapacityResult::from(&engine.capacity().await.map_err(ended)?.value))?,
         Ok(ResourceUri::Plan) => {
-            let plan = plan.borrow().clone();
+            let plan = shown.plan.borrow().clone();
             json(&*plan.ok_or_else(|| not_found(uri))?)?
+        }
+        Ok(ResourceUri::Bottlenecks) => {
+            let looked = shown.bottlenecks.borrow().clone();
+            let looked = match looked {
+                Some(looked) => looked,
+                // The planner has not looked yet.
+                None => Arc::new(Bottlenecks::find(&engine.fleet_figures().await.map_err(ended)?)),
+            };
+            json(&BottlenecksResult::from(&*looked))?
         }
         Ok(ResourceUri::Allocation(id)) => {
             let reading = engine.allocation(id).await.map_err(ended)?;
@@ -115,7 +149,9 @@ fn ended(error: EngineError) -> ErrorData {
 pub(super) fn not_found(uri: &str) -> ErrorData {
     let shown: String = uri.chars().take(100).collect();
     ErrorData::invalid_params(
-        format!("there is no resource {shown}: there are {CAPACITY}, {PLAN} and {ALLOCATIONS}{{allocation_id}}"),
+        format!(
+            "there is no resource {shown}: there are {CAPACITY}, {PLAN}, {BOTTLENECKS} and {ALLOCATIONS}{{allocation_id}}"
+        ),
         None,
     )
 }

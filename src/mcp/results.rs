@@ -1,7 +1,9 @@
 //! Results as clients see them. Keys, types and spellings are those of the resource allocation API; what is new here is
 //! only added to them.
 
+mod agents;
 mod allocation;
+mod bottlenecks;
 mod capacity;
 mod cleanup;
 mod granted;
@@ -9,8 +11,18 @@ mod list;
 mod released;
 mod renewed;
 mod schema;
+mod task;
+mod task_cancelled;
+mod task_completed;
+mod task_list;
+mod task_submitted;
+mod task_updated;
+mod tasks_leased;
+mod usage;
 
+pub(super) use agents::{AgentsResult, HeartbeatResult, RegisterResult, UnregisterResult};
 pub(super) use allocation::AllocationResult;
+pub(super) use bottlenecks::BottlenecksResult;
 pub(super) use capacity::CapacityResult;
 pub(super) use cleanup::CleanupResult;
 pub(super) use granted::RequestResult;
@@ -18,22 +30,50 @@ pub(super) use list::ListResult;
 pub(super) use released::ReleaseResult;
 pub(super) use renewed::RenewResult;
 pub(super) use schema::output_schema;
+pub(super) use task::TaskResult;
+pub(super) use task_cancelled::TaskCancelResult;
+pub(super) use task_completed::TaskCompleteResult;
+pub(super) use task_list::TaskListResult;
+pub(super) use task_submitted::TaskSubmitResult;
+pub(super) use task_updated::TaskUpdateResult;
+pub(super) use tasks_leased::{AssignResult, ClaimResult};
+pub(super) use usage::{BudgetSetResult, QuotaSetResult, UsageResult};
 
-use crate::core::{JobId, State, Workers};
+use crate::core::{JobId, JsonText, Priority, State, Task, TaskView, Workers};
+use serde_json::value::RawValue;
 
 /// How many workers of one allocation an answer shows at most.
 const WORKERS_SHOWN_MAX: usize = 10_000;
 
-/// How many bytes of an answer the workers may take. Some clients drop the connection on an answer of over 10 MiB.
-const WORKERS_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// How many bytes of an answer a list may take. Some clients drop the connection on an answer of over 10 MiB.
+const LIST_BYTES_MAX: usize = 6 * 1024 * 1024;
+
+/// How many bytes of an answer a byte of a name can take: in the text of the answer up to four, escaped and escaped again.
+const NAME_BYTE_BYTES: usize = 5;
 
 /// How many bytes one worker takes at most, its job's name left out, once as data and once as text.
 const WORKER_BYTES: usize = 500;
 
 /// How many workers of this job an answer shows: fewer if its name, which is part of each worker's id, is long.
 fn workers_shown(job: &JobId) -> usize {
-    // In the text of an answer each letter of a name can take four times the bytes: escaped, and escaped again.
-    WORKERS_SHOWN_MAX.min(WORKERS_BYTES_MAX / (WORKER_BYTES + 5 * job.as_str().len()))
+    WORKERS_SHOWN_MAX.min(LIST_BYTES_MAX / (WORKER_BYTES + NAME_BYTE_BYTES * job.as_str().len()))
+}
+
+/// How many entries of a list fit into so many bytes, given the lengths of their names in bytes and what each takes beside them.
+fn fitting(names: impl IntoIterator<Item = usize>, entry_bytes: usize, bytes_max: usize) -> usize {
+    let mut taken = 0_usize;
+    let fits = |name: &usize| {
+        taken = taken.saturating_add(entry_bytes).saturating_add(name.saturating_mul(NAME_BYTE_BYTES));
+        taken <= bytes_max
+    };
+    names.into_iter().take_while(fits).count()
+}
+
+/// JSON text that is put into an answer as it stands.
+fn raw(json: &str) -> Box<RawValue> {
+    // It is kept as JSON text, so that this cannot fail; an empty note is the safe answer if it did.
+    RawValue::from_string(json.to_owned())
+        .unwrap_or_else(|_| RawValue::from_string("{}".to_owned()).unwrap_or_default())
 }
 
 const fn server_status(state: State) -> &'static str {
@@ -42,6 +82,33 @@ const fn server_status(state: State) -> &'static str {
 
 fn omitted(job: &JobId, workers: &Workers) -> Option<u64> {
     workers.count().checked_sub(workers_shown(job) as u64).filter(|rest| *rest > 0)
+}
+
+/// A priority as tasks spell it.
+pub(super) const fn priority_of_task(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Low => "LOW",
+        Priority::Normal => "MEDIUM",
+        Priority::High => "HIGH",
+        Priority::Critical => "CRITICAL",
+    }
+}
+
+/// Why a task waits for tokens, in a word.
+fn deferred_reason(view: &TaskView) -> Option<String> {
+    view.deferral.map(|why| why.to_string())
+}
+
+/// How often a task can still be tried, the attempt that is under way left out.
+fn attempts_left(task: &Task) -> u64 {
+    let used = task.attempts.len() as u64 + u64::from(task.lease().is_some());
+    if task.is_open() { u64::from(task.spec.request.attempts_max).saturating_sub(used) } else { 0 }
+}
+
+/// A JSON value that is put into an answer as it stands.
+fn raw_json(value: &JsonText) -> Option<Box<RawValue>> {
+    // It is kept as JSON text, so that this cannot fail; null is the safe answer if it did.
+    RawValue::from_string(value.as_str().to_owned()).ok()
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! The MCP server: one for each connection, all on one engine.
 
 use super::notices::{WATCHED_MAX, Watched, Watcher};
-use super::resources::{self, ResourceUri};
+use super::progress::Progress;
+use super::resources::{self, ResourceUri, Shown};
 use super::tools::{Invocation, Tools};
 use super::transport::{Call, LISTENS_MAX};
 use crate::config::Toolset;
 use crate::core::TtlSeconds;
 use crate::engine::EngineHandle;
-use crate::planning::Plan;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CustomRequest, CustomResult,
     ErrorCode, Implementation, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
@@ -17,8 +17,7 @@ use rmcp::model::{
 use rmcp::service::{RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, Peer, RoleServer, ServerHandler};
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use tokio::sync::watch;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 /// What a server needs to know.
@@ -30,6 +29,8 @@ pub struct ServerOptions {
     pub default_ttl: TtlSeconds,
     /// The longest time to live that may be asked for, in seconds.
     pub ttl_seconds_max: u64,
+    /// How often an agent sends a heartbeat, in seconds.
+    pub heartbeat_seconds: u64,
     /// How long an attempt at a task may take that does not say.
     pub task_lease: TtlSeconds,
 }
@@ -37,7 +38,7 @@ pub struct ServerOptions {
 /// The server of one connection.
 pub struct Server {
     engine: EngineHandle,
-    plan: watch::Receiver<Option<Arc<Plan>>>,
+    shown: Shown,
     tools: Tools,
     /// Is cancelled when the connection comes to its end.
     closing: CancellationToken,
@@ -50,18 +51,13 @@ pub struct Server {
 impl Server {
     /// A server for a connection that ends when `closing` is cancelled.
     #[must_use]
-    pub fn new(
-        engine: EngineHandle,
-        plan: watch::Receiver<Option<Arc<Plan>>>,
-        options: &ServerOptions,
-        closing: CancellationToken,
-    ) -> Self {
+    pub fn new(engine: EngineHandle, shown: Shown, options: &ServerOptions, closing: CancellationToken) -> Self {
         let tools = Tools::new(options);
-        Self { engine, plan, tools, closing, subscriptions: OnceLock::new(), accepted: Mutex::default() }
+        Self { engine, shown, tools, closing, subscriptions: OnceLock::new(), accepted: Mutex::default() }
     }
 
     fn watcher(&self, watched: Watched) -> Watcher {
-        Watcher::new(&self.engine, self.plan.clone(), watched)
+        Watcher::new(&self.engine, self.shown.clone(), watched)
     }
 
     /// The set that a client of an older protocol watches; whoever asks first starts the task that tells it.
@@ -113,7 +109,14 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let call = context.extensions.get::<Call>().cloned();
-        let invocation = Invocation { engine: self.engine.clone(), arguments: request.arguments, call };
+        let progress = context.meta.get_progress_token().map(|token| Progress::new(context.peer, token));
+        let invocation = Invocation {
+            engine: self.engine.clone(),
+            arguments: request.arguments,
+            call,
+            progress,
+            closing: self.closing.clone(),
+        };
         self.tools.call(&request.name, invocation).await.map(CallToolResponse::Complete)
     }
 
@@ -150,7 +153,7 @@ impl ServerHandler for Server {
         request: ReadResourceRequestParams,
         _context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        resources::read(&self.engine, &self.plan, &request.uri).await.map(ReadResourceResponse::Complete)
+        resources::read(&self.engine, &self.shown, &request.uri).await.map(ReadResourceResponse::Complete)
     }
 
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {

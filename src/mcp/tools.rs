@@ -1,19 +1,36 @@
 //! The tools, by toolset. Each tool is a file that states its description, its arguments and what it does.
 
+mod assign_task;
+mod cancel_task;
+mod claim_task;
 mod cleanup_expired;
+mod complete_task;
+mod detect_bottlenecks;
 mod get_allocation;
 mod get_capacity;
+mod get_resource_usage;
+mod get_task;
+mod heartbeat_agent;
+mod list_agents;
 mod list_allocations;
+mod list_tasks;
+mod register_agent;
 mod release_resources;
 mod renew_allocation;
 mod request_resources;
+mod set_agent_quota;
+mod set_token_budget;
+mod submit_task;
+mod unregister_agent;
+mod update_task;
 
 use super::arguments::{ArgumentError, Described, input_schema};
+use super::progress::Progress;
 use super::results::output_schema;
 use super::server::ServerOptions;
 use super::transport::Call;
 use crate::config::{Toolset, nearest};
-use crate::core::Denied;
+use crate::core::{Denied, FleetDenied, TaskId};
 use crate::engine::{EngineError, EngineHandle};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -24,6 +41,7 @@ use serde::Serialize;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
 /// Why a tool did not do as asked: told to the model as a result, so that it can mend its call.
 #[derive(Debug, Error)]
@@ -59,6 +77,10 @@ pub(super) struct Invocation {
     pub(super) arguments: Option<JsonObject>,
     /// The call as the transport knows it; absent where no transport of ours carries it.
     pub(super) call: Option<Call>,
+    /// Present if the caller wants to hear of the progress.
+    pub(super) progress: Option<Progress>,
+    /// Is cancelled when the connection comes to its end: a tool that waits ends then.
+    pub(super) closing: CancellationToken,
 }
 
 /// What an MCP client may assume of a tool before it calls it.
@@ -116,9 +138,28 @@ impl Tools {
                     Arc::new(cleanup_expired::CleanupExpired),
                 ],
                 Toolset::Leases => vec![Arc::new(renew_allocation::RenewAllocation::new(options))],
-                Toolset::Agents => vec![],
-                Toolset::Tasks => vec![],
-                Toolset::Usage => vec![],
+                Toolset::Agents => vec![
+                    Arc::new(register_agent::RegisterAgent::new(options)),
+                    Arc::new(heartbeat_agent::HeartbeatAgent::new(options)),
+                    Arc::new(unregister_agent::UnregisterAgent::new()),
+                    Arc::new(list_agents::ListAgents::new()),
+                ],
+                Toolset::Tasks => vec![
+                    Arc::new(submit_task::SubmitTask::new(options)),
+                    Arc::new(claim_task::ClaimTask::new()),
+                    Arc::new(assign_task::AssignTask::new()),
+                    Arc::new(get_task::GetTask::new()),
+                    Arc::new(complete_task::CompleteTask::new()),
+                    Arc::new(cancel_task::CancelTask::new()),
+                    Arc::new(update_task::UpdateTask::new()),
+                    Arc::new(list_tasks::ListTasks::new()),
+                ],
+                Toolset::Usage => vec![
+                    Arc::new(get_resource_usage::GetResourceUsage),
+                    Arc::new(detect_bottlenecks::DetectBottlenecks),
+                    Arc::new(set_token_budget::SetTokenBudget::new()),
+                    Arc::new(set_agent_quota::SetAgentQuota::new()),
+                ],
             };
             if options.toolsets.contains(toolset) {
                 tools.extend(of_set);
@@ -187,6 +228,11 @@ async fn contained(name: &str, run: BoxFuture<'_, Result<Answer, ToolError>>) ->
 /// The denial of an id that no allocation has.
 fn unknown_allocation(allocation: crate::core::AllocationId) -> ToolError {
     ToolError::Engine(EngineError::Denied(Denied::UnknownAllocation(allocation)))
+}
+
+/// The denial of an id that no task has.
+fn unknown_task(task: TaskId) -> ToolError {
+    ToolError::Engine(FleetDenied::UnknownTask(task).into())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod endings;
 mod home;
 mod losses;
 mod places;
+mod queue;
 mod refusals;
 mod sharing;
 #[path = "../support/mod.rs"]

@@ -219,11 +219,26 @@ fn there_are_exactly_six_tools_unless_more_are_asked_for() {
         "cleanup_expired",
     ];
     let seven = [six.as_slice(), &["renew_allocation"]].concat();
+    let agents = ["register_agent", "heartbeat_agent", "unregister_agent", "list_agents"];
+    let tasks = [
+        "submit_task",
+        "claim_task",
+        "assign_task",
+        "get_task",
+        "complete_task",
+        "cancel_task",
+        "update_task",
+        "list_tasks",
+    ];
+    let usage = ["get_resource_usage", "detect_bottlenecks", "set_token_budget", "set_agent_quota"];
+    let all = [seven.as_slice(), &agents, &tasks, &usage].concat();
     for (arguments, names) in [
         (vec![], six.to_vec()),
         (vec!["--toolsets", "allocation"], six.to_vec()),
         (vec!["--toolsets", "allocation,leases"], seven.clone()),
-        (vec!["--toolsets", "all"], seven),
+        (vec!["--toolsets", "allocation,agents,tasks"], [six.as_slice(), &agents, &tasks].concat()),
+        (vec!["--toolsets", "usage"], usage.to_vec()),
+        (vec!["--toolsets", "all"], all),
     ] {
         let mut server = Server::ready(&arguments);
         let tools = server.learn_schemas();

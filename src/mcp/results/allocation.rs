@@ -1,6 +1,6 @@
 //! What get_allocation answers.
 
-use super::{omitted, server_status, workers_shown};
+use super::{omitted, raw, server_status, workers_shown};
 use crate::core::{Allocation, AllocationView, EndReason, Phase, ServerHold, State, Timestamp};
 use crate::engine::{Reading, Record, Refusal};
 use rmcp::model::JsonObject;
@@ -210,11 +210,4 @@ fn failure(allocation: &Allocation) -> Option<String> {
         Phase::Failed { error, .. } => Some(error.to_string()),
         _ => None,
     }
-}
-
-/// JSON text that is put into an answer as it stands.
-fn raw(json: &str) -> Box<RawValue> {
-    // Metadata is kept as JSON text, so that this cannot fail; an empty note is the safe answer if it did.
-    RawValue::from_string(json.to_owned())
-        .unwrap_or_else(|_| RawValue::from_string("{}".to_owned()).unwrap_or_default())
 }

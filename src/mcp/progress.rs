@@ -1,0 +1,45 @@
+//! Progress notices of a call that waits, so that its client knows that it is not forgotten.
+
+use rmcp::model::{ProgressNotificationParam, ProgressToken};
+use rmcp::{Peer, RoleServer};
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+/// The time between two notices of one call. Clients give up on a call after a minute or so without one.
+const NOTICE_EVERY: Duration = Duration::from_secs(5);
+
+/// The wish of a caller to hear of the progress of its call.
+pub(super) struct Progress {
+    peer: Peer<RoleServer>,
+    token: ProgressToken,
+}
+
+impl Progress {
+    pub(super) const fn new(peer: Peer<RoleServer>, token: ProgressToken) -> Self {
+        Self { peer, token }
+    }
+
+    /// Awaits `work`, which takes up to `total`, and tells the caller now and then how long it has been waiting.
+    ///
+    /// A notice that has begun is sent before `work` is looked at again, so that none comes behind the answer.
+    pub(super) async fn while_waiting<T>(self, message: &str, total: Duration, work: impl Future<Output = T>) -> T {
+        let begin = Instant::now();
+        let mut notices = interval_at(begin + NOTICE_EVERY, NOTICE_EVERY);
+        notices.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                _ = notices.tick() => {}
+            }
+            let notice = ProgressNotificationParam::new(self.token.clone(), begin.elapsed().as_secs_f64())
+                .with_total(total.as_secs_f64())
+                .with_message(message);
+            if self.peer.notify_progress(notice).await.is_err() {
+                // Nobody is there to be told any more; the end of the connection ends the work.
+                return work.await;
+            }
+        }
+    }
+}
