@@ -1,0 +1,190 @@
+//! Budgets of tokens in the reference: what is settled, what is reserved, and what has to wait for more.
+
+use super::Fleet;
+use super::leases::is_able;
+use cortex_resource_manager::core::{
+    BudgetUsage, Deferral, Denied, FleetDenied, FleetOutcome, JobId, Millis, Task, TaskNumber, TaskSpec, Timestamp,
+};
+
+/// A budget, without what is reserved of it: that is worked out.
+#[derive(Clone, Debug)]
+pub(super) struct Budget {
+    pub(super) tokens: u64,
+    pub(super) settled: u64,
+    pub(super) overrun: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct JobBudget {
+    pub(super) job: JobId,
+    pub(super) budget: Budget,
+}
+
+impl Budget {
+    pub(super) fn of(tokens: u64) -> Self {
+        Self { tokens, settled: 0, overrun: 0 }
+    }
+
+    fn settle(&mut self, estimated: u64, used: u64) {
+        self.settled = self.settled.saturating_add(used);
+        self.overrun = self.overrun.saturating_add(used.saturating_sub(estimated));
+    }
+
+    /// Whether so many tokens are a lower budget than this one, and too low for what is used.
+    fn refuse(&self, given: u64, reserved: u64) -> Result<(), FleetDenied> {
+        let settled = self.settled;
+        if given < self.tokens && given < settled.saturating_add(reserved) {
+            return Err(FleetDenied::BudgetBelowUse { given, settled, reserved });
+        }
+        Ok(())
+    }
+}
+
+impl Fleet {
+    pub(super) fn set_budget(
+        &mut self,
+        now: Timestamp,
+        tokens: Option<u64>,
+        window: Option<Millis>,
+    ) -> Result<FleetOutcome, Denied> {
+        if let Some(tokens) = tokens {
+            self.budget.refuse(tokens, self.reserved(None))?;
+            self.budget.tokens = tokens;
+        }
+        if let Some(window) = window.filter(|window| *window != self.window) {
+            self.window = window;
+            self.window_started_at = now;
+        }
+        Ok(FleetOutcome::Done)
+    }
+
+    pub(super) fn set_job_budget(&mut self, job: &JobId, tokens: Option<u64>) -> Result<FleetOutcome, Denied> {
+        let reserved = self.reserved(Some(job));
+        let known = self.job_budgets.iter_mut().find(|budget| budget.job == *job);
+        match (tokens, known) {
+            (None, _) => self.job_budgets.retain(|budget| budget.job != *job),
+            (Some(tokens), Some(known)) => {
+                known.budget.refuse(tokens, reserved)?;
+                known.budget.tokens = tokens;
+            }
+            (Some(tokens), None) => {
+                self.job_budgets.push(JobBudget { job: job.clone(), budget: Budget::of(tokens) });
+            }
+        }
+        Ok(FleetOutcome::Done)
+    }
+
+    /// Books what an attempt took.
+    pub(super) fn settle(&mut self, now: Timestamp, spec: &TaskSpec, used: u64) {
+        if used > 0 {
+            self.settled_at = self.settled_at.or(Some(now));
+        }
+        self.budget.settle(spec.estimated_tokens, used);
+        for known in self.job_budgets.iter_mut().filter(|known| Some(&known.job) == spec.request.job.as_ref()) {
+            known.budget.settle(spec.estimated_tokens, used);
+        }
+    }
+
+    /// Clears what is settled, if a window is over.
+    pub(super) fn refill(&mut self, now: Timestamp) -> bool {
+        if self.refill_due().is_none_or(|at| at > now) {
+            return false;
+        }
+        self.window_started_at = self.window_end_after(now).before(self.window);
+        self.settled_at = None;
+        self.budget.settled = 0;
+        self.budget.overrun = 0;
+        for known in &mut self.job_budgets {
+            known.budget.settled = 0;
+            known.budget.overrun = 0;
+        }
+        true
+    }
+
+    /// The end of the window in which something was first settled since the last refill; without anything, none is due.
+    pub(super) fn refill_due(&self) -> Option<Timestamp> {
+        let settled_at = self.settled_at.filter(|_| self.window.0 > 0)?;
+        Some(self.window_end_after(settled_at))
+    }
+
+    /// The end of the window that is running.
+    pub(super) fn refills_at(&self, now: Timestamp) -> Option<Timestamp> {
+        (self.window.0 > 0).then(|| self.window_end_after(now))
+    }
+
+    /// The end of the window that a moment lies in, or of the first one.
+    fn window_end_after(&self, moment: Timestamp) -> Timestamp {
+        let windows = moment.since(self.window_started_at).0 / self.window.0 + 1;
+        self.window_started_at.after(Millis(windows * self.window.0))
+    }
+
+    /// What running attempts are expected to take: those of a job, or all.
+    fn reserved(&self, job: Option<&JobId>) -> u64 {
+        let counts = |task: &&Task| job.is_none() || task.spec.request.job.as_ref() == job;
+        self.running().into_iter().filter(counts).map(|task| task.spec.estimated_tokens).sum()
+    }
+
+    pub(super) fn usage_of(&self, job: Option<&JobId>, budget: &Budget) -> BudgetUsage {
+        let Budget { tokens, settled, overrun } = *budget;
+        BudgetUsage { total: tokens, settled, reserved: self.reserved(job), overrun }
+    }
+
+    fn remaining(&self) -> u64 {
+        self.usage_of(None, &self.budget).remaining()
+    }
+
+    fn remaining_of(&self, job: &JobId) -> Option<u64> {
+        let known = self.job_budgets.iter().find(|budget| budget.job == *job)?;
+        Some(self.usage_of(Some(job), &known.budget).remaining())
+    }
+
+    /// What remains of the budgets that a task of this job counts towards.
+    pub(super) fn remaining_for(&self, job: Option<&JobId>) -> u64 {
+        let of_job = job.and_then(|job| self.remaining_of(job));
+        of_job.map_or(self.remaining(), |of_job| of_job.min(self.remaining()))
+    }
+
+    /// Whether more than four fifths of the budget are used.
+    pub(super) fn is_saving(&self) -> bool {
+        let used = u128::from(self.budget.settled) + u128::from(self.reserved(None));
+        self.budget.tokens == 0 || 5 * used > 4 * u128::from(self.budget.tokens)
+    }
+
+    /// What waits for tokens, and why.
+    pub(super) fn deferrals(&self) -> Vec<(TaskNumber, Deferral)> {
+        let is_saving = self.is_saving();
+        let waiting = self.tasks_by_efficiency();
+        // What those before a task will take, of all tokens and of each job's.
+        let mut taken: Vec<&Task> = Vec::new();
+        let mut deferred = Vec::new();
+        for task in waiting {
+            let counts = is_saving && self.agents.iter().any(|agent| is_able(agent, task));
+            let ahead: &[&Task] = if counts { &taken } else { &[] };
+            match self.deferral_after(task, ahead) {
+                Some(reason) => deferred.push((task.spec.number, reason)),
+                None if counts => taken.push(task),
+                None => {}
+            }
+        }
+        deferred
+    }
+
+    fn deferral_after(&self, task: &Task, ahead: &[&Task]) -> Option<Deferral> {
+        let needed = u128::from(task.spec.estimated_tokens);
+        let sum = |tasks: &[&Task]| tasks.iter().map(|task| u128::from(task.spec.estimated_tokens)).sum::<u128>();
+        let fits = sum(ahead) + needed <= u128::from(self.remaining());
+        let job = task.spec.request.job.as_ref();
+        let Some(left) = job.and_then(|job| self.remaining_of(job)).map(u128::from) else {
+            return (!fits).then_some(Deferral::Tokens);
+        };
+        let of_job: Vec<&Task> = ahead.iter().copied().filter(|other| other.spec.request.job.as_ref() == job).collect();
+        // The job's own budget is the reason where it would not do even with nothing before the task.
+        let reason = if needed > left { Deferral::JobTokens } else { Deferral::Tokens };
+        (!fits || sum(&of_job) + needed > left).then_some(reason)
+    }
+}
+
+/// Why a task waits for tokens, if it is among those that do.
+pub(super) fn deferral(task: &Task, deferrals: &[(TaskNumber, Deferral)]) -> Option<Deferral> {
+    deferrals.iter().find(|(number, _)| *number == task.spec.number).map(|(_, reason)| *reason)
+}

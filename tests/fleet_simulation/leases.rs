@@ -1,0 +1,123 @@
+//! Which tasks an agent is given in the reference, and in which order tasks go.
+
+use super::Fleet;
+use super::agents::Agent;
+use super::budgets::deferral;
+use cortex_resource_manager::core::{
+    AgentId, AgentState, Denied, Event, FleetDenied, FleetOutcome, NoAgent, NothingClaimed, Priority, Task, TaskId,
+    Timestamp,
+};
+use std::cmp::Reverse;
+
+impl Fleet {
+    pub(super) fn claim(&mut self, now: Timestamp, id: &AgentId) -> Result<FleetOutcome, Denied> {
+        let agent = self.agent_with(id).ok_or_else(|| FleetDenied::UnknownAgent(id.clone()))?.clone();
+        if self.room_of(&agent) == 0 {
+            return Ok(FleetOutcome::Nothing(NothingClaimed::AgentIsFull));
+        }
+        let order: Vec<&Task> = self.order(now).into_iter().filter(|task| is_able(&agent, task)).collect();
+        let deferrals = self.deferrals();
+        let best = order.iter().find(|task| deferral(task, &deferrals).is_none());
+        match best.map(|task| task.spec.task.clone()) {
+            Some(best) => Ok(self.lease_with_batch(now, &agent, &best)),
+            None if order.is_empty() => Ok(FleetOutcome::Nothing(NothingClaimed::NoTask)),
+            None => Ok(FleetOutcome::Nothing(NothingClaimed::NoTokens)),
+        }
+    }
+
+    pub(super) fn assign(&mut self, now: Timestamp, id: &TaskId, decided: &[Event]) -> Result<FleetOutcome, Denied> {
+        let task = self.known(id)?;
+        self.refuse_ended(task)?;
+        if let Some(lease) = task.lease() {
+            return Err(FleetDenied::TaskRunning { task: id.clone(), holder: lease.agent.clone() }.into());
+        }
+        if let Some(reason) = deferral(task, &self.deferrals()) {
+            let estimated_tokens = task.spec.estimated_tokens;
+            let remaining = self.remaining_for(task.spec.request.job.as_ref());
+            return Err(FleetDenied::NoTokens { task: id.clone(), reason, estimated_tokens, remaining }.into());
+        }
+        let able: Vec<&Agent> = self.agents.iter().filter(|agent| is_able(agent, task)).collect();
+        if able.is_empty() {
+            return Err(FleetDenied::NoAgent { task: id.clone(), reason: NoAgent::Unknown }.into());
+        }
+        let count = |state| able.iter().filter(|agent| self.state_of(now, agent) == state).count() as u64;
+        let (full, unresponsive) = (count(AgentState::Full), count(AgentState::Unresponsive));
+        if full + unresponsive == able.len() as u64 {
+            let reason = NoAgent::Busy { able: able.len() as u64, full, unresponsive };
+            return Err(FleetDenied::NoAgent { task: id.clone(), reason }.into());
+        }
+        // A batch stays together, with whoever holds the first of it; else any of them may be chosen.
+        let is_free = |agent: &&Agent| matches!(self.state_of(now, agent), AgentState::Idle | AgentState::Busy);
+        let free: Vec<&Agent> = able.into_iter().filter(is_free).collect();
+        let batch = task.spec.request.batch.as_ref();
+        let first = |agent: &Agent| {
+            let held = self.held_by(agent.id()).into_iter();
+            held.filter(|held| held.spec.request.batch.as_ref() == batch).map(|held| held.spec.number).min()
+        };
+        let holders = free.iter().copied().filter(|agent| batch.is_some() && first(agent).is_some());
+        let admissible = holders.min_by_key(|agent| first(agent)).map_or(free.clone(), |holder| vec![holder]);
+        let chosen = decided.iter().find_map(|event| match event {
+            Event::TaskLeased { agent, .. } => Some(agent),
+            _ => None,
+        });
+        let Some(agent) = admissible.iter().copied().find(|agent| Some(agent.id()) == chosen).cloned() else {
+            let ids: Vec<_> = admissible.iter().map(|agent| agent.id()).collect();
+            panic!("{id} goes to {chosen:?}, and may go to {ids:?}")
+        };
+        Ok(self.lease_with_batch(now, &agent, id))
+    }
+
+    /// Gives an agent a task, and with it what else of its batch it can take.
+    fn lease_with_batch(&mut self, now: Timestamp, agent: &Agent, first: &TaskId) -> FleetOutcome {
+        let batch = self.task_with(first).and_then(|task| task.spec.request.batch.clone());
+        let mut tasks = vec![first.clone()];
+        let deferrals = self.deferrals();
+        let others: Vec<TaskId> = self
+            .waiting()
+            .into_iter()
+            .filter(|task| batch.is_some() && task.spec.request.batch == batch && task.spec.task != *first)
+            .filter(|task| is_able(agent, task) && deferral(task, &deferrals).is_none())
+            .map(|task| task.spec.task.clone())
+            .collect();
+        self.lease(now, first, agent.id());
+        for other in others {
+            let task = self.task_with(&other).expect("a task that waits");
+            let fits = task.spec.estimated_tokens <= self.remaining_for(task.spec.request.job.as_ref());
+            if fits && self.room_of(agent) > 0 {
+                self.lease(now, &other, agent.id());
+                tasks.push(other);
+            }
+        }
+        FleetOutcome::Leased { agent: agent.id().clone(), tasks }
+    }
+
+    /// What waits, the best first.
+    fn order(&self, now: Timestamp) -> Vec<&Task> {
+        if self.is_saving() {
+            return self.tasks_by_efficiency();
+        }
+        let mut waiting = self.waiting();
+        waiting.sort_by_key(|task| {
+            let urgent_at = task.urgent_at.filter(|at| *at <= now);
+            let calm = urgent_at.is_none();
+            (Reverse(self.effective_priority(now, task)), calm, urgent_at, task.spec.number)
+        });
+        waiting
+    }
+
+    /// How urgent a task counts after its waiting.
+    pub(super) fn effective_priority(&self, now: Timestamp, task: &Task) -> Priority {
+        let aging = self.settings.priority_aging_ms.0;
+        let raised = now.since(task.submitted_at).0.checked_div(aging).unwrap_or(0);
+        let level = Priority::ALL.iter().position(|priority| *priority == task.priority).expect("one of all") as u64;
+        Priority::ALL[usize::try_from((level + raised.min(3)).min(3)).expect("one of four")]
+    }
+}
+
+/// Whether an agent can do a task.
+pub(super) fn is_able(agent: &Agent, task: &Task) -> bool {
+    let (agent, selector) = (agent.request(), &task.spec.request.selector);
+    let has = |capability| agent.capabilities.as_slice().contains(capability);
+    selector.agent_type.as_ref().is_none_or(|wanted| *wanted == agent.agent_type)
+        && selector.capabilities.as_slice().iter().all(has)
+}
