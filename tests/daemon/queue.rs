@@ -4,7 +4,11 @@ use serde_json::{Value, json};
 
 use crate::{
     home::Home,
-    support::{pattern::check, server::Server, wait_for},
+    support::{
+        pattern::check,
+        server::{Server, call, cancel},
+        wait_for,
+    },
 };
 
 /// A session that offers all tools.
@@ -76,6 +80,32 @@ fn a_session_that_ends_while_it_waits_is_gone_within_a_second() {
         }
         worker.check_end();
         check(&claimed(&mut worker, waits), &json!({"status": "none", "reason": "no_task"}));
+    }
+}
+
+#[test]
+fn a_claim_that_is_cancelled_with_the_end_of_its_session_holds_nothing() {
+    let home = Home::new();
+    let mut coordinator = session(&home);
+    for round in 0..20 {
+        let mut worker = session(&home);
+        register(&mut worker, "a");
+        let task = json!({"task_id": format!("t{round}")});
+        let [submits, claims] = [worker.new_id(), worker.new_id()];
+        let lines = [
+            call(submits, "submit_task", &task),
+            call(claims, "claim_task", &json!({"agent_id": "a", "wait_seconds": 30})),
+            cancel(claims),
+        ];
+        worker.write_line(lines.join("\n"));
+        worker.close_input();
+        worker.check_end();
+        // A claim whose answer was faster than its cancelling keeps the task, since its client knows of it.
+        let is_answered = worker.rest().iter().any(|reply| reply["id"] == claims);
+        wait_for("the end of the session", || (home.status("sessions")? == "1").then_some(()));
+        let read = coordinator.answer("get_task", &task);
+        check(&read, &json!({"state": if is_answered { "running" } else { "queued" }, "attempts": []}));
+        coordinator.answer("cancel_task", &task);
     }
 }
 

@@ -15,8 +15,9 @@ const CLAIM_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How many bytes one task takes at most, its names and its payload left out, once as data and once as text.
 const TASK_BYTES: usize = 1_200;
 
-/// How many bytes each byte of a name takes at most: escaped as data, and escaped again in the text.
-const NAME_FACTOR: usize = 6;
+/// How many bytes each character of a name takes at most, once as data and once as text: four twice, or a quote that is
+/// escaped there and escaped again here.
+const NAME_CHARACTER_BYTES: usize = 8;
 
 /// A task that an agent holds, as it is assigned.
 #[derive(Serialize, JsonSchema)]
@@ -108,7 +109,8 @@ impl LeasedTask {
     /// How many bytes of an answer it takes at most.
     fn bytes(&self) -> usize {
         let names = [Some(&self.task_id), self.job_id.as_ref(), self.batch_key.as_ref()];
-        TASK_BYTES + NAME_FACTOR * names.into_iter().flatten().map(String::len).sum::<usize>()
+        let characters: usize = names.into_iter().flatten().map(|name| name.chars().count()).sum();
+        TASK_BYTES + NAME_CHARACTER_BYTES * characters
     }
 }
 
@@ -177,26 +179,26 @@ mod tests {
     };
     use std::sync::Arc;
 
-    /// A task in an agent's hands, with the longest names there are.
-    fn view(number: u64, payload: Option<&Value>) -> TaskView {
+    /// A task in an agent's hands, with names of 256 of this character.
+    fn named(character: char, payload: Option<&Value>) -> TaskView {
         let at = Timestamp::from_millis(0);
-        let name = |first: char| first.to_string() + &"😀".repeat(255);
+        let name = character.to_string().repeat(256);
         let request = TaskRequest {
             task: None,
-            job: JobId::new(&name('j')).ok(),
+            job: JobId::new(&name).ok(),
             selector: Selector::default(),
             priority: Priority::Normal,
             tokens: TokensExpected { given: None, complexity: Complexity::Medium, input_characters: 0 },
             deadline: None,
-            batch: BatchKey::new(&name('b')).ok(),
+            batch: BatchKey::new(&name).ok(),
             payload: payload.map(JsonText::new),
             attempts_max: 3,
             lease_seconds: TtlSeconds::new(60).expect("a time"),
         };
-        let task = TaskId::new(&name('t')).expect("a name");
+        let task = TaskId::new(&name).expect("a name");
         let spec = TaskSpec {
             task,
-            number: TaskNumber::new(number),
+            number: TaskNumber::new(u64::MAX),
             estimated_tokens: 1_000_000_000_000,
             urgent_at: None,
             request,
@@ -226,6 +228,10 @@ mod tests {
         }
     }
 
+    fn view(payload: Option<&Value>) -> TaskView {
+        named('😀', payload)
+    }
+
     fn claim(views: Vec<TaskView>) -> Value {
         let claim = Claim::Tasks { at: Timestamp::from_millis(0), tasks: views };
         serde_json::to_value(ClaimResult::from(&claim)).expect("JSON")
@@ -235,7 +241,7 @@ mod tests {
     fn payloads_are_left_out_where_the_answer_would_be_too_long() {
         // Every byte of it is escaped, and escaped again in the text.
         let payload = Value::from("\"".repeat(32_000));
-        let given = claim((0..200).map(|number| view(number, Some(&payload))).collect());
+        let given = claim((0..200).map(|_| view(Some(&payload))).collect());
         let text = given.to_string();
         let bytes = text.len() + serde_json::to_string(&text).expect("JSON").len();
         assert!(bytes <= CLAIM_BYTES_MAX, "{bytes}");
@@ -251,17 +257,21 @@ mod tests {
 
     #[test]
     fn a_task_without_a_payload_has_null_in_its_place() {
-        let given = claim(vec![view(1, None)]);
+        let given = claim(vec![view(None)]);
         assert_eq!(given["tasks"][0]["payload"], Value::Null);
         assert_eq!(given["tasks"][0].get("payload_omitted"), None);
     }
 
     #[test]
     fn the_longest_names_fit_what_is_reckoned_for_them() {
-        let given = claim(vec![view(u64::MAX, None)]);
-        let text = given["tasks"][0].to_string();
-        let bytes = text.len() + serde_json::to_string(&text).expect("JSON").len();
-        let reckoned = LeasedTask::new(&view(1, None)).map(|task| task.bytes());
-        assert!(reckoned.is_some_and(|reckoned| bytes <= reckoned), "{bytes} of {reckoned:?}");
+        for character in ['😀', '"', '\\', 'é', 'a'] {
+            let given = claim(vec![named(character, None)]);
+            let text = given["tasks"][0].to_string();
+            let bytes = text.len() + serde_json::to_string(&text).expect("JSON").len();
+            let reckoned = LeasedTask::new(&named(character, None)).map(|task| task.bytes());
+            assert!(reckoned.is_some_and(|reckoned| bytes <= reckoned), "{character}: {bytes} of {reckoned:?}");
+        }
+        // An agent may hold a thousand at once.
+        assert!(LeasedTask::new(&view(None)).is_some_and(|task| 1_000 * task.bytes() <= CLAIM_BYTES_MAX));
     }
 }

@@ -24,7 +24,7 @@ impl ClaimTask {
     pub(super) fn new() -> Self {
         let wait = "How long to wait for a task if there is none, in seconds.";
         Self {
-            agent_id: arguments::name("agent_id", "The agent that takes it, as registered.", AgentId::new).required(),
+            agent_id: arguments::agent_id(),
             wait_seconds: arguments::whole("wait_seconds", wait, 0..=WAIT_SECONDS_MAX).with_default(0),
         }
     }
