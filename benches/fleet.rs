@@ -8,9 +8,9 @@ mod table;
 
 use cortex_resource_manager::core::{
     AgentId, AgentRequest, AgentType, Capabilities, Capability, Cluster, Command, Complexity, CpuMillis, Decision,
-    FencingToken, FleetCommand, FleetOutcome, FleetSettings, MemoryMb, Metadata, Millis, NodeId, Outcome, Priority,
-    Recorded, Report, ReportedResult, Resources, Selector, TaskId, TaskRequest, Timestamp, TokensExpected, TtlSeconds,
-    WorkerSize, check,
+    FencingToken, FleetCommand, FleetOutcome, FleetSettings, MemoryMb, Metadata, Millis, NodeId, NothingClaimed,
+    Outcome, Priority, Recorded, Report, ReportedResult, Resources, Selector, TaskId, TaskRequest, Timestamp,
+    TokensExpected, TtlSeconds, WorkerSize, check,
 };
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -156,8 +156,11 @@ impl Driver {
 
     /// An agent takes the best task for it and reports on it.
     fn claim_and_complete(&mut self, agent: &AgentId) {
-        let FleetOutcome::Leased { tasks, .. } = self.fleet(FleetCommand::Claim { agent: agent.clone() }) else {
-            panic!("agent {agent} found no task")
+        let tasks = match self.fleet(FleetCommand::Claim { agent: agent.clone() }) {
+            FleetOutcome::Leased { tasks, .. } => tasks,
+            // While tokens are saved, they may all be for tasks of other types.
+            FleetOutcome::Nothing(NothingClaimed::NoTokens) => Vec::new(),
+            other => panic!("agent {agent} found no task: {other:?}"),
         };
         for task in tasks {
             let fencing_token = self.token(&task);

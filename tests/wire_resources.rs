@@ -30,6 +30,8 @@ const CAPACITY: &str = "cluster://capacity";
 
 /// The last plan of the planner.
 const PLAN: &str = "cluster://plan";
+
+/// What the planner found when it last looked.
 const BOTTLENECKS: &str = "cluster://bottlenecks";
 
 /// The most notices that one resource may cause in a second.
@@ -241,7 +243,7 @@ async fn resources_are_listed_and_read() {
             &client.read(PLAN).await,
             &json!({"action": "hold", "current_workers": 10, "min_workers": 10, "max_workers": 10}),
         );
-        check(&client.read(BOTTLENECKS).await, &json!({"bottlenecks": [], "count": 0}));
+        check(&client.read(BOTTLENECKS).await, &json!({"bottlenecks": [], "count": 0, "detected_at": TIME}));
         client.end().await;
     }
 }
@@ -288,6 +290,20 @@ async fn each_change_is_told() {
             client.read_until(CAPACITY, |capacity| capacity["allocated_workers"] == 2).await;
             client.release(&id).await;
             client.read_until(CAPACITY, |capacity| capacity["allocated_workers"] == 0).await;
+        }
+        client.end().await;
+    }
+}
+
+#[tokio::test]
+async fn bottlenecks_that_appear_and_go_are_told() {
+    for generation in GENERATIONS {
+        let mut client = Client::connect(generation, &["--toolsets", "all", "--plan-seconds", "1"]).await;
+        client.watch(&[BOTTLENECKS]).await;
+        for (budget, count) in [(0, 1), (100, 0)] {
+            client.call("set_token_budget", json!({"job_id": "a", "budget_tokens": budget})).await;
+            let notices = client.read_until(BOTTLENECKS, |bottlenecks| bottlenecks["count"] == count).await;
+            assert_eq!(notices, 1, "looks that find the same tell of nothing");
         }
         client.end().await;
     }

@@ -180,8 +180,9 @@ impl Bottlenecks {
     }
 }
 
+/// A part in percent, with a decimal where it has one.
 fn percent(part: f64) -> String {
-    format!("{:.1} %", part * 100.0)
+    format!("{} %", (part * 1_000.0).round() / 10.0)
 }
 
 fn of_tokens(tokens: &TokenUsage) -> impl Iterator<Item = Bottleneck> {
@@ -242,7 +243,7 @@ fn of_quotas(usage: &UsageView) -> impl Iterator<Item = Bottleneck> {
             severity,
             figures: Figures::Agents { quota, active },
             description: format!(
-                "{active} agents{of_type} are registered and {quota} may be, {} or more of it",
+                "{active} of {quota} agents{of_type} are registered, at least {} of what may be",
                 percent(QUOTA_RATIO_MIN)
             ),
             advice: advice.to_owned(),
@@ -526,12 +527,9 @@ mod tests {
                 assert!(said.contains(part), "{part:?} is not in {said:?}");
             }
         };
-        check("token_exhaustion", &["500 of 1000", "350 reserved", "85.0 %", "150 remain", "1970-01-01T00:01:00.000Z"]);
-        check("quota_exceeded", &["10 agents are registered and 10 may be", "--total-workers"]);
-        check(
-            "slow_agent",
-            &["1 of its 5", "20.0 %", "9000 ms", "9.0 times the 1000 ms", "get_task", "max_concurrent"],
-        );
+        check("token_exhaustion", &["500 of 1000", "350 reserved", "85 %", "150 remain", "1970-01-01T00:01:00.000Z"]);
+        check("quota_exceeded", &["10 of 10 agents are registered, at least 90 %", "--total-workers"]);
+        check("slow_agent", &["1 of its 5", "20 %", "9000 ms", "9.0 times the 1000 ms", "get_task", "max_concurrent"]);
         check(
             "task_queue_backlog",
             &["60 tasks wait, 4 of them for tokens", "9 ms at the longest", "set_token_budget"],

@@ -18,21 +18,23 @@ pub(super) const HEALTH_TASKS_MAX: usize = 100;
 /// What an agent can do, or a task needs: each once, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "Vec<Capability>", into = "Vec<Capability>")]
-pub struct Capabilities(Option<Arc<[Capability]>>);
+pub struct Capabilities(
+    /// Nothing if there are none, as for most tasks; one word where there are some, since every queued task has a set.
+    Option<Arc<Vec<Capability>>>,
+);
 
 impl Capabilities {
     /// These capabilities, where one named twice counts once.
     #[must_use]
     pub fn new(capabilities: impl IntoIterator<Item = Capability>) -> Self {
         let distinct: BTreeSet<Capability> = capabilities.into_iter().collect();
-        // Most tasks need none, which takes no room.
-        Self((!distinct.is_empty()).then(|| distinct.into_iter().collect()))
+        Self((!distinct.is_empty()).then(|| Arc::new(distinct.into_iter().collect())))
     }
 
     /// All of them.
     #[must_use]
     pub fn as_slice(&self) -> &[Capability] {
-        self.0.as_deref().unwrap_or_default()
+        self.0.as_deref().map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Whether each of `needed` is among them.

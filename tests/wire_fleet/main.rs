@@ -1,0 +1,13 @@
+//! The toolsets `agents` and `usage` over the real binary: who may work, and what there is to work with.
+
+#![cfg(unix)]
+
+mod agents;
+mod bad_input;
+mod bottlenecks;
+mod fleet;
+mod health;
+mod lists;
+#[path = "../support/mod.rs"]
+mod support;
+mod usage;
