@@ -68,6 +68,31 @@ fn the_greeting() {
 }
 
 #[test]
+fn the_answer_of_each_tool_about_agents_and_usage() {
+    let mut server = Server::ready(&["--toolsets", "all"]);
+    let agent = json!({
+        "agent_id": "agent-1", "agent_type": "backend", "capabilities": ["rust", "review"], "metadata": {"host": "a"}
+    });
+    check_snapshot("register_agent", result(&mut server, "register_agent", &agent));
+    check_snapshot("register_agent_again", result(&mut server, "register_agent", &agent));
+    let quota = json!({"agent_type": "backend", "quota": 1});
+    check_snapshot("set_agent_quota", result(&mut server, "set_agent_quota", &quota));
+    let second = json!({"agent_id": "agent-2", "agent_type": "backend"});
+    check_snapshot("register_agent_over_quota", result(&mut server, "register_agent", &second));
+    server.answer("submit_task", &json!({"task_id": "task-1", "job_id": "job-001", "estimated_tokens": 1500}));
+    let budget = json!({"job_id": "job-001", "budget_tokens": 1800});
+    check_snapshot("set_token_budget", result(&mut server, "set_token_budget", &budget));
+    let by_id = json!({"agent_id": "agent-1"});
+    server.answer("claim_task", &by_id);
+    check_snapshot("heartbeat_agent", result(&mut server, "heartbeat_agent", &by_id));
+    check_snapshot("list_agents", result(&mut server, "list_agents", &json!({})));
+    check_snapshot("get_resource_usage", result(&mut server, "get_resource_usage", &json!({})));
+    check_snapshot("detect_bottlenecks", result(&mut server, "detect_bottlenecks", &json!({})));
+    check_snapshot("unregister_agent", result(&mut server, "unregister_agent", &by_id));
+    check_snapshot("heartbeat_agent_not_found", result(&mut server, "heartbeat_agent", &by_id));
+}
+
+#[test]
 fn the_answer_of_each_tool_about_tasks() {
     let mut server = Server::ready(&["--toolsets", "all"]);
     let agent = json!({"agent_id": "agent-1", "agent_type": "backend", "capabilities": ["rust"], "max_concurrent": 3});
