@@ -1,0 +1,43 @@
+//! The tasks: what is asked of the fleet.
+
+use crate::SEED;
+use chrono::{SecondsFormat, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+/// One task in so many can never be done.
+const HOPELESS_EVERY: u64 = 60;
+
+/// One task in so many has a deadline.
+const DEADLINE_EVERY: u64 = 12;
+
+/// One task in so many belongs to a batch, in groups of so many.
+const BATCHED_EVERY: u64 = 10;
+const BATCH_TASKS: u64 = 5;
+
+/// The task with this number, always the same but for its deadline.
+pub(crate) fn task(number: u64) -> Value {
+    let mut random = fastrand::Rng::with_seed(SEED ^ (number << 8));
+    let agent_type = ["backend", "backend", "backend", "frontend", "frontend", "writer"][random.usize(0..6)];
+    let priority = ["CRITICAL", "HIGH", "HIGH", "MEDIUM", "MEDIUM", "MEDIUM", "LOW", "LOW"][random.usize(0..8)];
+    let complexity = ["simple", "simple", "medium", "medium", "complex"][random.usize(0..5)];
+    let is_hopeless = number % HOPELESS_EVERY == 7;
+    let mut task = json!({
+        "task_id": format!("task-{number:03}"), "job_id": format!("{agent_type}-work"), "agent_type": agent_type,
+        "priority": priority, "complexity": complexity, "payload": {"number": number, "is_hopeless": is_hopeless},
+        "max_attempts": if is_hopeless { 2 } else { 6 },
+    });
+    if number % 9 == 4 {
+        // Whoever can review may take it, of any type.
+        task["agent_type"] = Value::Null;
+        task["capabilities"] = json!(["review"]);
+    }
+    if number % BATCHED_EVERY == 3 {
+        task["agent_type"] = Value::from("frontend");
+        task["batch_key"] = Value::from(format!("page-{}", number / BATCHED_EVERY / BATCH_TASKS));
+    }
+    if number % DEADLINE_EVERY == 5 {
+        let deadline = Utc::now() + TimeDelta::seconds(random.i64(2..10));
+        task["deadline"] = Value::from(deadline.to_rfc3339_opts(SecondsFormat::Millis, true));
+    }
+    task
+}
