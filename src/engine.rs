@@ -93,8 +93,11 @@ impl<J: Journal> Engine<J> {
         let mut batch = Vec::with_capacity(BATCH_MESSAGES_MAX);
         // Whatever happened by itself while nobody ran is recorded at once.
         let mut sleep_max = Some(Duration::ZERO);
+        let mut last_turn = None;
         while self.receive(&mut batch, sleep_max).await.is_continue() {
+            self.notice_stall(last_turn, sleep_max);
             let now = self.now();
+            last_turn = Some(now);
             self.give_back_orphans(now);
             self.pass_time(now);
             for message in batch.drain(..) {
@@ -115,6 +118,20 @@ impl<J: Journal> Engine<J> {
         }
         self.journal.close(self.cluster, self.close_within).await;
         Ok(())
+    }
+
+    /// Takes it for an outage if the turn that is due comes too late by more than a heartbeat: the process stood still, or a
+    /// commit took that long, and what was sent in time waits to be read.
+    fn notice_stall(&mut self, last_turn: Option<Timestamp>, sleep_max: Option<Duration>) {
+        let (Some(last_turn), Some(sleep_max)) = (last_turn, sleep_max) else { return };
+        let now = self.read_clock();
+        let slept = Millis(u64::try_from(sleep_max.as_millis()).unwrap_or(u64::MAX));
+        let due = last_turn.after(slept).after(self.cluster.fleet_settings().heartbeat_ms);
+        if now > due {
+            tracing::warn!(late_ms = now.since(due).0, "the manager stood still: agents and leases get a grace");
+            self.outage_since.get_or_insert(last_turn);
+            self.cluster.presume_alive(now);
+        }
     }
 
     /// Takes the next messages into `batch`, at once or as soon as there are some, or none once it has waited so long. Breaks

@@ -44,8 +44,10 @@ fn do_tasks(books: &mut Books, agent: &str, results: &[(ReportedResult, u64)]) {
 fn agents_are_chosen_by_their_health() {
     use ReportedResult::{Failure, Success};
     let mut books = Books::new(8);
-    for name in ["good", "slow", "failing", "new", "laden"] {
-        books.register(name, 4).expect("there is room");
+    // Whatever kind they are of: the task is for any.
+    for (name, of_type) in [("good", "x"), ("slow", "y"), ("failing", "x"), ("new", "y"), ("laden", "z")] {
+        let request = Box::new(agent(name, of_type, 4));
+        books.ask(FleetCommand::Register { request, worker_size: SIZE }).expect("there is room");
     }
     do_tasks(&mut books, "good", &[(Success, 100), (Success, 200)]);
     do_tasks(&mut books, "slow", &[(Success, 9_000), (Success, 2_000)]);

@@ -235,6 +235,8 @@ impl Event {
                 | Self::TokenBudgetSet { .. }
                 | Self::TokenBudgetRefilled { .. }
                 | Self::FleetSettingsSet { .. }
+                // Tokens may have been kept for its tasks, and its own claim is to hear of it.
+                | Self::AgentLeft { .. }
         )
     }
 }

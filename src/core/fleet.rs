@@ -1,7 +1,7 @@
 //! The fleet: agents, the tasks they are handed, and the tokens that these take.
 //!
 //! It is one part of the same books: an agent takes a worker slot of the same ledger as allocations, a task in an agent's
-//! hands is a lease with a token of the same sequence, and [`Cluster::apply`] is the only thing that changes what lasts.
+//! hands is a lease with a token of the same sequence, and [`super::Cluster::apply`] is the only thing that changes what lasts.
 //! What does not last lies in [`Volatile`]: when agents were heard of, and what follows from that.
 //!
 //! What always holds, checked by [`super::check::violations`]: a task is in one state, and held by at most one agent; no

@@ -212,6 +212,8 @@ impl<J: Journal> Engine<J> {
             Ok(Claim::Nothing(_)) if !wait.is_zero() && self.waiting.claims.len() < CLAIMS_WAITING_MAX => {
                 let until = now.after(Millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
                 self.waiting.claims.push_back(WaitingClaim { agent, until, ticket, reply });
+                // From its claim on; the next sign of life is due with the next heartbeat.
+                self.waiting.heard_at.get_or_insert(now);
             }
             answer => self.answer_claim(&ticket, reply, answer),
         }
@@ -325,7 +327,11 @@ impl<J: Journal> Engine<J> {
     /// Whoever waits for a task is alive: as its client sees it, it does nothing else meanwhile.
     fn hear_waiting(&mut self, now: Timestamp) {
         let interval = self.cluster.fleet_settings().heartbeat_ms;
-        if self.waiting.claims.is_empty() || self.waiting.heard_at.is_some_and(|at| at.after(interval) > now) {
+        if self.waiting.claims.is_empty() {
+            self.waiting.heard_at = None;
+            return;
+        }
+        if self.waiting.heard_at.is_some_and(|at| at.after(interval) > now) {
             return;
         }
         self.waiting.heard_at = Some(now);

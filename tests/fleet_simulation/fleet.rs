@@ -141,7 +141,7 @@ impl Fleet {
     fn trim(&mut self) {
         loop {
             let ended: Vec<&Entry> = self.tasks.iter().filter(|entry| entry.end.is_some()).collect();
-            let bytes: u64 = ended.iter().map(|entry| tasks::bytes_once_ended(&entry.task)).sum();
+            let bytes: u64 = ended.iter().map(|entry| tasks::bytes(&entry.task)).sum();
             let are_too_many = ended.len() as u64 > self.ledger.limits().history_records_max;
             if !are_too_many && bytes <= self.settings.ended_task_bytes_max {
                 return;

@@ -273,7 +273,7 @@ impl Fleet {
     }
 
     pub(super) fn bytes_held(&self) -> u64 {
-        self.open().into_iter().map(|task| text_bytes(&task.spec)).sum()
+        self.open().into_iter().map(bytes).sum()
     }
 
     fn entry_mut(&mut self, id: &TaskId) -> &mut Entry {
@@ -289,12 +289,14 @@ fn text_bytes(spec: &TaskSpec) -> u64 {
         request.job.as_ref().map(|job| job.as_str()),
         request.batch.as_ref().map(|batch| batch.as_str()),
         request.payload.as_ref().map(JsonText::as_str),
+        request.selector.agent_type.as_ref().map(|agent_type| agent_type.as_str()),
     ];
-    texts.into_iter().flatten().map(|text| text.len() as u64).sum()
+    let capabilities = request.selector.capabilities.as_slice().iter().map(|capability| capability.as_str());
+    texts.into_iter().flatten().chain(capabilities).map(|text| text.len() as u64).sum()
 }
 
-/// How many bytes a task takes that has ended: its texts, what came of it, and what went wrong.
-pub(super) fn bytes_once_ended(task: &Task) -> u64 {
+/// How many bytes a task takes: its texts, what came of it, and what went wrong.
+pub(super) fn bytes(task: &Task) -> u64 {
     let output = task.end().and_then(|end| end.output.as_ref()).map_or(0, |output| output.as_str().len());
     let errors: usize = task.attempts.iter().flat_map(|attempt| &attempt.error).map(|error| error.len()).sum();
     text_bytes(&task.spec) + (output + errors) as u64

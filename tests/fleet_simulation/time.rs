@@ -27,6 +27,12 @@ impl Fleet {
         leases.chain(losses).chain(self.refill_due()).min().map(|due| due.max(now))
     }
 
+    /// When the next agent counts as unresponsive, unless it is heard of before.
+    pub(crate) fn late_next(&self, now: Timestamp) -> Option<Timestamp> {
+        let late_at = |agent: &Agent| self.lost_at(agent).before(self.settings.heartbeat_ms);
+        self.agents.iter().map(late_at).filter(|at| *at > now).min()
+    }
+
     /// Tasks whose leases have run out, the longest overdue first.
     fn overdue(&self, now: Timestamp) -> Vec<TaskId> {
         let has_run_out = |(deadline, _, _): &(Timestamp, FencingToken, TaskId)| self.ledger.graced(*deadline) <= now;

@@ -167,7 +167,7 @@ impl Fleet {
     /// Takes an open task into the books: it waits, or its agent holds it.
     pub(super) fn insert_open(&mut self, task: Task) {
         let lane = self.queue.open(&self.lane_key(&task.spec));
-        self.open_bytes += task.spec.text_bytes();
+        self.open_bytes += task.bytes();
         let number = task.spec.number;
         let slot = self.tasks.insert(TaskRecord { task, lane });
         self.tasks_by_number.insert(number, slot);
@@ -256,6 +256,7 @@ impl Fleet {
             duration_ms: end.duration_ms,
             error: end.error.clone(),
         });
+        self.open_bytes += end.error.as_ref().map_or(0, |error| error.len() as u64);
         if end.then == TaskState::Queued {
             let TaskRecord { task, lane } = &self.tasks[slot];
             self.queue.insert(slot, *lane, task);
@@ -295,9 +296,9 @@ impl Fleet {
         limits: Limits,
     ) {
         let TaskRecord { task, lane } = &mut self.tasks[slot];
+        self.open_bytes -= task.bytes();
         task.phase = TaskPhase::Ended(Box::new(TaskEnd { state, at, output }));
         self.queue.close(*lane);
-        self.open_bytes -= task.spec.text_bytes();
         self.note_ended(slot);
         self.trim(limits);
     }
@@ -314,7 +315,7 @@ impl Fleet {
         let record = &mut self.tasks[slot];
         // Equal books are equal in what is not used, too.
         record.lane = Slot::FIRST;
-        self.ended_bytes += record.task.bytes_once_ended();
+        self.ended_bytes += record.task.bytes();
         self.ended_counts[ended_place(&record.task)] += 1;
         self.tasks_by_number.end(record.task.spec.number);
         self.ended.push_back(slot);
@@ -345,7 +346,7 @@ impl Fleet {
     fn forget_oldest(&mut self) {
         let Some(slot) = self.ended.pop_front() else { return };
         let Some(TaskRecord { task, .. }) = self.tasks.remove(slot) else { return };
-        self.ended_bytes -= task.bytes_once_ended();
+        self.ended_bytes -= task.bytes();
         self.ended_counts[ended_place(&task)] -= 1;
         self.tasks_by_number.forget(task.spec.number);
     }

@@ -146,7 +146,7 @@ fn task_violations(cluster: &Cluster, broken: &mut Vec<String>) {
         "a task is in no list".to_owned()
     });
     expect(broken, fleet.tasks.lost_slots() == 0, || "slots of the tasks are lost".to_owned());
-    let bytes: u64 = tasks(fleet).filter(|(_, r)| r.task.is_open()).map(|(_, r)| r.task.spec.text_bytes()).sum();
+    let bytes: u64 = tasks(fleet).filter(|(_, r)| r.task.is_open()).map(|(_, r)| r.task.bytes()).sum();
     expect(broken, bytes == fleet.open_bytes, || format!("{bytes} bytes are counted as {}", fleet.open_bytes));
 }
 
@@ -219,7 +219,7 @@ fn record_violations(cluster: &Cluster, broken: &mut Vec<String>) {
     let mut counts = [0; 3];
     ended.iter().for_each(|task| counts[ended_place(task)] += 1);
     expect(broken, counts == fleet.ended_counts, || format!("{counts:?} ended tasks are counted otherwise"));
-    let bytes: u64 = ended.iter().map(|task| task.bytes_once_ended()).sum();
+    let bytes: u64 = ended.iter().map(|task| task.bytes()).sum();
     expect(broken, bytes == fleet.ended_bytes && bytes <= fleet.settings.ended_task_bytes_max, || {
         format!("{bytes} bytes of ended tasks are counted as {}", fleet.ended_bytes)
     });

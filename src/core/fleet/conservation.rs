@@ -11,7 +11,8 @@ use super::balance::Balance;
 use super::queue::{Cost, Lane, PRIORITIES, Queue, WEIGHTS};
 use super::tokens::Tokens;
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, btree_map};
 
 /// A task's place in the order of efficiency; the least comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,33 +77,26 @@ impl Plan {
 /// The waiting tasks of lanes in the order of efficiency, merged as far as it is walked.
 pub(super) struct ByEfficiency<'a> {
     lanes: Vec<&'a Lane>,
+    /// The next task of each lane and priority, with where it comes from.
     heads: BinaryHeap<Reverse<(Efficiency, usize)>>,
     /// What follows in each lane and priority.
-    rest: Vec<std::collections::btree_map::Keys<'a, Cost, Slot>>,
-    /// Where the last task that was given came from.
-    last: Option<usize>,
+    rest: Vec<btree_map::Keys<'a, Cost, Slot>>,
+    /// Whether the first of the heads was given already.
+    is_given: bool,
 }
 
 impl<'a> ByEfficiency<'a> {
     pub(super) fn new(lanes: impl Iterator<Item = &'a Lane>) -> Self {
         let lanes: Vec<&Lane> = lanes.collect();
-        let rest = lanes.iter().flat_map(|lane| lane.by_cost.iter().map(BTreeMap::keys)).collect();
-        let mut order = Self { lanes, heads: BinaryHeap::new(), rest, last: None };
-        for from in 0..order.rest.len() {
-            order.refill(from);
-        }
-        order
+        let mut rest: Vec<_> = lanes.iter().flat_map(|lane| lane.by_cost.iter().map(BTreeMap::keys)).collect();
+        let heads = rest.iter_mut().enumerate().filter_map(|(from, rest)| Some(Reverse((head(from, rest)?, from))));
+        Self { heads: heads.collect(), lanes, rest, is_given: false }
     }
 
     /// Gives nothing more of where the last task came from.
-    pub(super) const fn drop_last(&mut self) {
-        self.last = None;
-    }
-
-    fn refill(&mut self, from: usize) {
-        if let Some((cost, number)) = self.rest[from].next() {
-            let efficiency = Efficiency { class: from % PRIORITIES, cost: *cost, number: *number };
-            self.heads.push(Reverse((efficiency, from)));
+    pub(super) fn drop_last(&mut self) {
+        if std::mem::take(&mut self.is_given) {
+            self.heads.pop();
         }
     }
 }
@@ -111,12 +105,24 @@ impl<'a> Iterator for ByEfficiency<'a> {
     type Item = (&'a Lane, Efficiency);
 
     fn next(&mut self) -> Option<Self::Item> {
-        // Only now, so that `drop_last` can be called in between.
-        if let Some(from) = self.last.take() {
-            self.refill(from);
+        // Only now, so that `drop_last` can be called in between; and in its place, which is cheaper than to take it out.
+        if std::mem::take(&mut self.is_given)
+            && let Some(mut first) = self.heads.peek_mut()
+        {
+            let from = first.0.1;
+            match head(from, &mut self.rest[from]) {
+                Some(next) => first.0.0 = next,
+                None => drop(PeekMut::pop(first)),
+            }
         }
-        let Reverse((efficiency, from)) = self.heads.pop()?;
-        self.last = Some(from);
-        Some((self.lanes[from / PRIORITIES], efficiency))
+        let Reverse((efficiency, from)) = self.heads.peek()?;
+        self.is_given = true;
+        Some((self.lanes[from / PRIORITIES], *efficiency))
     }
+}
+
+/// The next task of a lane and priority.
+fn head(from: usize, rest: &mut btree_map::Keys<'_, Cost, Slot>) -> Option<Efficiency> {
+    let (cost, number) = rest.next()?;
+    Some(Efficiency { class: from % PRIORITIES, cost: *cost, number: *number })
 }

@@ -157,6 +157,13 @@ impl Cluster {
         }
     }
 
+    /// The waiting tasks by efficiency: what each is worth by its priority for a token that it is expected to take. Ties go to
+    /// the higher priority, then as they came. It is merged as far as it is walked.
+    pub fn order_of_efficiency(&self) -> impl Iterator<Item = TaskNumber> {
+        let lanes = self.fleet.queue.all_lanes().map(|(_, lane)| lane);
+        ByEfficiency::new(lanes).map(|(_, efficiency)| efficiency.number)
+    }
+
     /// What a look for bottlenecks goes by at `now`.
     #[must_use]
     pub fn fleet_figures(&self, now: Timestamp) -> FleetFigures {
@@ -280,22 +287,5 @@ impl Fleet {
         }
         view.deferred_tasks = self.queue.len() - view.active_tasks;
         view
-    }
-
-    /// The waiting tasks by efficiency, that is by what each is worth for a token.
-    pub(in super::super) fn by_efficiency(&self) -> impl Iterator<Item = &Task> {
-        let order = ByEfficiency::new(self.queue.all_lanes().map(|(_, lane)| lane));
-        order.filter_map(|(lane, efficiency)| {
-            let slot = lane.by_cost[efficiency.class].get(&(efficiency.cost, efficiency.number))?;
-            Some(&self.tasks[*slot].task)
-        })
-    }
-}
-
-impl Cluster {
-    /// The waiting tasks by efficiency: what each is worth by its priority for a token it is expected to take. Ties go to the
-    /// higher priority, then as they came.
-    pub fn tasks_by_efficiency(&self) -> impl Iterator<Item = &Task> {
-        self.fleet.by_efficiency()
     }
 }

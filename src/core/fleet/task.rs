@@ -126,7 +126,10 @@ impl TaskRequest {
         let payload = self.payload.as_ref().map_or(0, |payload| payload.as_str().len());
         let job = self.job.as_ref().map_or(0, |job| job.as_str().len());
         let batch = self.batch.as_ref().map_or(0, |batch| batch.as_str().len());
-        (payload + job + batch) as u64
+        // Those that many tasks ask for alike are kept once, and counted for each all the same.
+        let agent_type = self.selector.agent_type.as_ref().map_or(0, |agent_type| agent_type.as_str().len());
+        let capabilities: usize = self.selector.capabilities.as_slice().iter().map(|one| one.as_str().len()).sum();
+        (payload + job + batch + agent_type + capabilities) as u64
     }
 }
 
@@ -380,8 +383,9 @@ impl Task {
         }
     }
 
-    /// How many bytes are kept of it beyond what every task takes, once it has ended.
-    pub(super) fn bytes_once_ended(&self) -> u64 {
+    /// How many bytes are kept of it beyond what every task takes: the texts of its submitter, what came of it, and what went
+    /// wrong.
+    pub(super) fn bytes(&self) -> u64 {
         let output = self.end().and_then(|end| end.output.as_ref()).map_or(0, |output| output.as_str().len());
         let errors: usize =
             self.attempts.iter().filter_map(|attempt| attempt.error.as_ref()).map(|error| error.len()).sum();

@@ -47,7 +47,7 @@ impl Memory {
         books
     }
 
-    fn outages(&self) -> Vec<(Timestamp, Timestamp)> {
+    pub(super) fn outages(&self) -> Vec<(Timestamp, Timestamp)> {
         let kept = self.kept();
         let outage = |recorded: &Recorded| match recorded.event {
             Event::OutageNoted { since, .. } => Some((since, recorded.at)),
@@ -111,7 +111,7 @@ impl Wall {
     }
 }
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_millis(seconds * 1_000)
 }
 

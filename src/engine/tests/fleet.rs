@@ -1,6 +1,6 @@
 //! The fleet through the handle: claims that wait, what is called off, failures of the journal, and what time does by itself.
 
-use super::durable::{Fault, Memory, Wall, start_on};
+use super::durable::{Fault, Memory, Wall, at, start_on};
 use super::*;
 use crate::core::{
     AgentId, AgentRequest, AgentType, Capabilities, FleetDenied, FleetOutcome, NothingClaimed, Report, ReportedResult,
@@ -254,4 +254,38 @@ async fn a_claim_that_is_not_met_ends_in_time() {
     }
     let waited = start.elapsed().as_secs();
     assert!((30..=31).contains(&waited), "{waited} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_manager_stands_still_nobody_is_lost() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (engine, _run) = start_on(&memory, &wall).await;
+    let engine = with_tokens(engine).await;
+    let worker = register(&engine, "worker").await;
+    submit(&engine, "a").await;
+    assert_eq!(names(&claim(&engine, &worker, Duration::ZERO).await), ["a"]);
+    // Five heartbeats, and no turn of the engine in between: it sees all that came meanwhile at once.
+    wall.set(50);
+    assert!(engine.beat(worker.clone()).await.is_ok(), "its beats lay unread");
+    assert_eq!(state(&engine, "a").await, (TaskState::Running, 0));
+    assert_eq!(memory.outages(), [(at(0), at(50))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_task_is_heard_from_its_claim_on() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (engine, _run) = start_on(&memory, &wall).await;
+    let worker = register(&engine, "worker").await;
+    let turning = async {
+        for second in 1_i64.. {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            wall.set(second);
+        }
+    };
+    tokio::select! {
+        claimed = claim(&engine, &worker, WAIT) => assert!(claimed.is_ok(), "{claimed:?}"),
+        () = turning => {}
+    }
+    let view = engine.beat(worker).await.expect("a living agent");
+    assert_eq!(view.health.heartbeat, 1_000_000, "a beat in each interval");
 }
