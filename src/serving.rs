@@ -249,6 +249,7 @@ pub fn server_options(settings: &Settings) -> anyhow::Result<ServerOptions> {
         ttl_seconds_max: settings.max_ttl_seconds,
         heartbeat_seconds: settings.heartbeat_seconds,
         task_lease: TtlSeconds::new(settings.task_lease_seconds).context("task_lease_seconds is 0: give 1 or more")?,
+        claims_waiting_max: settings.max_calls_in_flight / 2,
     })
 }
 

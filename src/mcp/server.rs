@@ -33,6 +33,9 @@ pub struct ServerOptions {
     pub heartbeat_seconds: u64,
     /// How long an attempt at a task may take that does not say.
     pub task_lease: TtlSeconds,
+    /// How many claims of one connection may wait at once: fewer than the calls that may be in flight, since a heartbeat or a
+    /// report that came behind them all would not even be read.
+    pub claims_waiting_max: usize,
 }
 
 /// The server of one connection.
@@ -54,6 +57,14 @@ impl Server {
     pub fn new(engine: EngineHandle, shown: Shown, options: &ServerOptions, closing: CancellationToken) -> Self {
         let tools = Tools::new(options);
         Self { engine, shown, tools, closing, subscriptions: OnceLock::new(), accepted: Mutex::default() }
+    }
+
+    fn instructions(&self) -> String {
+        let mut instructions = INSTRUCTIONS.to_owned();
+        if self.tools.definitions().iter().any(|tool| tool.name == "claim_task") {
+            instructions.push_str(TASK_INSTRUCTIONS);
+        }
+        instructions
     }
 
     fn watcher(&self, watched: Watched) -> Watcher {
@@ -93,6 +104,12 @@ const INSTRUCTIONS: &str = "Leases workers and shared MCP servers to jobs. Typic
     release_resources when done, also after a failure. A lease that is not released ends at its expires_at. A refused request \
     answers status \"failed\" with the reason. Watch cluster://capacity or cluster://allocations/{allocation_id} for changes.";
 
+/// What is said besides where the queue of tasks is on.
+const TASK_INSTRUCTIONS: &str = " Tasks: submit_task puts one into the queue. A worker calls register_agent once, then again and \
+    again claim_task (with wait_seconds), does the task, and complete_task with its fencing_token; it calls heartbeat_agent in \
+    time while it works, and unregister_agent at the end. What a silent agent held goes to another. get_resource_usage shows \
+    quotas, tokens and the queue.";
+
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
         let capabilities =
@@ -100,7 +117,7 @@ impl ServerHandler for Server {
         let implementation = Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
             .with_title("Cortex Resource Manager")
             .with_description(env!("CARGO_PKG_DESCRIPTION"));
-        ServerConfig::new(capabilities).with_server_info(implementation).with_instructions(INSTRUCTIONS)
+        ServerConfig::new(capabilities).with_server_info(implementation).with_instructions(self.instructions())
     }
 
     async fn call_tool(

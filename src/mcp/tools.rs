@@ -146,7 +146,7 @@ impl Tools {
                 ],
                 Toolset::Tasks => vec![
                     Arc::new(submit_task::SubmitTask::new(options)),
-                    Arc::new(claim_task::ClaimTask::new()),
+                    Arc::new(claim_task::ClaimTask::new(options)),
                     Arc::new(assign_task::AssignTask::new()),
                     Arc::new(get_task::GetTask::new()),
                     Arc::new(complete_task::CompleteTask::new()),

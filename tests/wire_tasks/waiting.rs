@@ -234,3 +234,31 @@ fn a_client_that_never_reads_cannot_hold_up_the_end() {
     server.signal("TERM");
     server.check_end();
 }
+
+#[test]
+fn a_claim_hears_at_once_that_its_agent_has_left() {
+    let mut server = ready(&[]);
+    register(&mut server, "a", 1);
+    let waits = wait_for_task(&mut server, "a");
+    server.answer("unregister_agent", &json!({"agent_id": "a"}));
+    let reply = server.reply(waits);
+    assert!(reply["result"]["content"][0]["text"].to_string().contains("Agent a not found"), "{reply}");
+}
+
+#[test]
+fn claims_that_wait_leave_room_for_other_calls() {
+    let mut server = ready(&["--max-calls-in-flight", "4"]);
+    for agent in ["a", "b", "c", "d", "e"] {
+        register(&mut server, agent, 1);
+    }
+    let waiting = ["a", "b"].map(|agent| wait_for_task(&mut server, agent));
+    for agent in ["c", "d", "e"] {
+        let at_once = wait_for_task(&mut server, agent);
+        check(&claimed(&mut server, at_once), &json!({"status": "none", "reason": "no_task"}));
+    }
+    server.answer("heartbeat_agent", &json!({"agent_id": "a"}));
+    for request in waiting {
+        let id = submit(&mut server, &json!({}));
+        assert_eq!(ids(&claimed(&mut server, request)), [&id]);
+    }
+}

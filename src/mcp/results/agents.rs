@@ -333,8 +333,8 @@ mod tests {
         check(0, 0, None, (0, None));
         check(2_000, 0, None, (2_000, None));
         check(2_000, 0, Some("a1999"), (2_000, Some("a1999")));
-        check(100, 16_000, None, (77, Some("a0076")));
-        check(70, 16_000, Some("b"), (70, Some("b")));
+        check(100, 16_000, None, (64, Some("a0063")));
+        check(60, 16_000, Some("b"), (60, Some("b")));
     }
 
     #[test]

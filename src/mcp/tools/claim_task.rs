@@ -6,11 +6,13 @@ use crate::engine::{Claim, EngineError, EngineHandle, Ticket};
 use crate::mcp::arguments::{self, Arguments, Described, Parameter};
 use crate::mcp::progress::Progress;
 use crate::mcp::results::ClaimResult;
+use crate::mcp::server::ServerOptions;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// How long a claim may wait, in seconds: well under the minute after which some clients give up on a call.
 const WAIT_SECONDS_MAX: u64 = 30;
@@ -18,14 +20,17 @@ const WAIT_SECONDS_MAX: u64 = 30;
 pub(super) struct ClaimTask {
     agent_id: Parameter<AgentId>,
     wait_seconds: Parameter<u64>,
+    /// The claims of this connection that may still wait.
+    may_wait: Arc<Semaphore>,
 }
 
 impl ClaimTask {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(options: &ServerOptions) -> Self {
         let wait = "How long to wait for a task if there is none, in seconds.";
         Self {
             agent_id: arguments::agent_id(),
             wait_seconds: arguments::whole("wait_seconds", wait, 0..=WAIT_SECONDS_MAX).with_default(0),
+            may_wait: Arc::new(Semaphore::new(options.claims_waiting_max)),
         }
     }
 
@@ -69,8 +74,9 @@ impl Run for ClaimTask {
                 }
                 ticket
             };
-            // A claim that comes with the end of the input has nothing to wait for.
-            let wait = if closing.is_cancelled() { Duration::ZERO } else { wait };
+            // A claim that comes with the end of the input has nothing to wait for, and one more than may wait does not.
+            let place = if wait.is_zero() { None } else { self.may_wait.try_acquire().ok() };
+            let wait = if closing.is_cancelled() || place.is_none() { Duration::ZERO } else { wait };
             let waiting = ticket();
             let claim = tokio::select! {
                 biased;
