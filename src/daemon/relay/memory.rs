@@ -25,14 +25,14 @@ const LISTEN_BYTES_MAX: usize = 1_048_576;
 /// The code of the error for a call that may or may not have taken effect.
 const LOST_CODE: i32 = -32_000;
 
-const LOST: &str = "the manager was restarted: this call may or may not have taken effect. Ask again, a request_resources with the \
-                    same request_id, which never grants twice";
+const LOST: &str = "the manager was restarted: this call may or may not have taken effect. Ask again: with the same request_id or \
+                    task_id nothing is done twice, a report to complete_task can be repeated, and heartbeat_agent shows what an agent holds";
 
-const LOST_WITH_BOOKS: &str = "the manager was restarted, and all leases are gone, which were in its memory alone. Ask again for what is \
-                               still needed; it may be what another job holds on to";
+const LOST_WITH_BOOKS: &str = "the manager was restarted, and all leases are gone, with agents and tasks, which were in its memory alone. \
+                               Ask again for what is still needed; it may be what another job holds on to";
 
 const GIVEN_UP: &str = "the manager cannot be reached any more, and this process ends: this call may or may not have taken effect. \
-                        Start it again, and ask again with the same request_id";
+                        Start it again, and ask again with the same request_id or task_id";
 
 /// How every reply of a daemon of ours begins.
 const REPLY_PREFIX: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":";
