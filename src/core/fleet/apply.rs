@@ -178,6 +178,7 @@ impl Fleet {
             self.leases.insert(key, slot);
             let agent = self.agent_slot(&agent);
             self.agents[agent].tasks.insert(slot);
+            self.weigh(agent, self.pulse(agent).heard_at);
         } else {
             self.queue.insert(slot, lane, task);
         }

@@ -119,8 +119,11 @@ impl Cluster {
 
     /// Adds the events by which the agents of an allocation leave that ends.
     pub(in super::super) fn let_agents_go(&self, events: &mut Vec<Event>, now: Timestamp, allocation: AllocationId) {
-        for slot in self.fleet.by_allocation.get(&allocation).into_iter().flatten() {
-            self.fleet.let_go(events, now, *slot, AgentEnd::AllocationEnded);
+        let mut leaving: Vec<Slot> = self.fleet.by_allocation.get(&allocation).into_iter().flatten().copied().collect();
+        // As they registered: the order of slots is not that of books made from an image.
+        leaving.sort_by_key(|slot| self.fleet.agents[*slot].number);
+        for slot in leaving {
+            self.fleet.let_go(events, now, slot, AgentEnd::AllocationEnded);
         }
     }
 
