@@ -25,6 +25,9 @@ const TIME_STEPS_MAX: usize = 500;
 /// The longest that the engine sleeps towards something that happens by itself, so that a clock that jumps is noticed.
 const SLEEP_MAX: Duration = Duration::from_secs(10);
 
+/// How long it is waited after a fault before time is recorded again.
+const FAULT_PAUSE: Millis = Millis::from_seconds(1);
+
 /// A claim that waits for a task.
 struct WaitingClaim {
     agent: AgentId,
@@ -41,6 +44,8 @@ pub(super) struct Waiting {
     pub(super) is_due: bool,
     /// When those who wait were last noted as alive.
     heard_at: Option<Timestamp>,
+    /// Until when time is not recorded, because of a fault.
+    paused_until: Option<Timestamp>,
 }
 
 impl Waiting {
@@ -306,14 +311,17 @@ impl<J: Journal> Engine<J> {
     /// Records what time has done to the fleet by `now`. What is left, if there is much, comes with the next batch.
     pub(super) fn pass_time(&mut self, now: Timestamp) {
         self.hear_waiting(now);
-        if self.cluster.fleet_due(now).is_none_or(|due| due > now) {
+        if self.waiting.paused_until.is_some_and(|until| until > now)
+            || self.cluster.fleet_due(now).is_none_or(|due| due > now)
+        {
             return;
         }
         let passed = match self.fleet(now, FleetCommand::PassTime { steps_max: TIME_STEPS_MAX }) {
             Ok(FleetOutcome::TimePassed(passed)) => passed,
             Ok(_) => return,
             Err(error) => {
-                tracing::error!(%error, "what time has done to the fleet could not be recorded");
+                tracing::error!(%error, "what time has done to the fleet could not be recorded; it is tried again");
+                self.waiting.paused_until = Some(now.after(FAULT_PAUSE));
                 return;
             }
         };
@@ -369,7 +377,8 @@ impl<J: Journal> Engine<J> {
         let interval = self.cluster.fleet_settings().heartbeat_ms;
         let hear_at = self.waiting.heard_at.filter(|_| !self.waiting.claims.is_empty()).map(|at| at.after(interval));
         let over_at = self.waiting.claims.iter().map(|claim| claim.until).min();
-        let next = [self.cluster.fleet_due(now), hear_at, over_at].into_iter().flatten().min()?;
+        let due = self.cluster.fleet_due(now).max(self.waiting.paused_until.filter(|until| *until > now));
+        let next = [due, hear_at, over_at].into_iter().flatten().min()?;
         Some(Duration::from_millis(next.since(now).0).min(SLEEP_MAX))
     }
 }
