@@ -246,8 +246,9 @@ impl<J: Journal> Engine<J> {
     fn claim_now(&mut self, now: Timestamp, agent: &AgentId) -> Result<Claim, EngineError> {
         match self.fleet(now, FleetCommand::Claim { agent: agent.clone() })? {
             FleetOutcome::Leased { tasks, .. } => {
-                self.log_leased(now, agent, &tasks);
-                Ok(Claim::Tasks { at: now, tasks: self.views(now, &tasks) })
+                let tasks = self.views(now, &tasks);
+                log_leased(agent, &tasks);
+                Ok(Claim::Tasks { at: now, tasks })
             }
             FleetOutcome::Nothing(why) => Ok(Claim::Nothing(why)),
             _ => Err(EngineError::Fault),
@@ -259,8 +260,8 @@ impl<J: Journal> Engine<J> {
         let FleetOutcome::Leased { agent, tasks } = self.fleet(now, FleetCommand::Assign { task, draw })? else {
             return Err(EngineError::Fault);
         };
-        self.log_leased(now, &agent, &tasks);
         let views = self.views(now, &tasks);
+        log_leased(&agent, &views);
         // If that agent is waiting for a task, here it is.
         if let Some(place) =
             self.waiting.claims.iter().position(|claim| claim.agent == agent && !claim.reply.is_closed())
@@ -269,13 +270,6 @@ impl<J: Journal> Engine<J> {
             self.answer(claim.reply, Ok(Claim::Tasks { at: now, tasks: views.clone() }));
         }
         Ok((agent, views))
-    }
-
-    fn log_leased(&self, now: Timestamp, agent: &AgentId, tasks: &[TaskId]) {
-        for view in self.views(now, tasks) {
-            let token = view.task.lease().map(|lease| lease.fencing_token.as_u64());
-            tracing::debug!(task = %view.task.spec.task, %agent, fencing_token = token, "leased");
-        }
     }
 
     fn change_task(&mut self, now: Timestamp, task: TaskId, command: FleetCommand) -> Result<TaskAfter, EngineError> {
@@ -380,6 +374,13 @@ impl<J: Journal> Engine<J> {
         let due = self.cluster.fleet_due(now).max(self.waiting.paused_until.filter(|until| *until > now));
         let next = [due, hear_at, over_at].into_iter().flatten().min()?;
         Some(Duration::from_millis(next.since(now).0).min(SLEEP_MAX))
+    }
+}
+
+fn log_leased(agent: &AgentId, tasks: &[TaskView]) {
+    for view in tasks {
+        let token = view.task.lease().map(|lease| lease.fencing_token.as_u64());
+        tracing::debug!(task = %view.task.spec.task, %agent, fencing_token = token, "leased");
     }
 }
 

@@ -88,6 +88,14 @@ async fn count(engine: &EngineHandle) -> u64 {
     engine.tasks(listing).await.expect("a running engine").total
 }
 
+/// Lets the clock on the wall go on second by second, for ever.
+async fn turn(wall: &Wall) {
+    for second in 1_i64.. {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        wall.set(second);
+    }
+}
+
 #[tokio::test]
 async fn claims_that_wait_are_met_in_their_order() {
     let engine = with_tokens(start()).await;
@@ -218,15 +226,9 @@ async fn what_a_lost_agent_held_goes_to_one_who_waits() {
     submit(&engine, "a").await;
     assert_eq!(names(&claim(&engine, &dying, Duration::ZERO).await), ["a"]);
     // Nobody sends anything more: what happens, the engine does by itself.
-    let turning = async {
-        for second in 1_i64.. {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            wall.set(second);
-        }
-    };
     tokio::select! {
         claimed = claim(&engine, &waiting, Duration::from_secs(3_600)) => assert_eq!(names(&claimed), ["a"]),
-        () = turning => {}
+        () = turn(&wall) => {}
     }
     let gone = engine.beat(dying.clone()).await;
     assert_eq!(gone.map(drop), Err(FleetDenied::UnknownAgent(dying).into()));
@@ -239,18 +241,12 @@ async fn a_claim_that_is_not_met_ends_in_time() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (engine, _run) = start_on(&memory, &wall).await;
     let worker = register(&engine, "worker").await;
-    let turning = async {
-        for second in 1_i64.. {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            wall.set(second);
-        }
-    };
     let start = tokio::time::Instant::now();
     tokio::select! {
         claimed = claim(&engine, &worker, WAIT) => {
             assert_eq!(claimed, Ok(Claim::Nothing(NothingClaimed::NoTask)));
         }
-        () = turning => {}
+        () = turn(&wall) => {}
     }
     let waited = start.elapsed().as_secs();
     assert!((30..=31).contains(&waited), "{waited} s");
@@ -276,15 +272,9 @@ async fn who_waits_for_a_task_is_heard_from_its_claim_on() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (engine, _run) = start_on(&memory, &wall).await;
     let worker = register(&engine, "worker").await;
-    let turning = async {
-        for second in 1_i64.. {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            wall.set(second);
-        }
-    };
     tokio::select! {
         claimed = claim(&engine, &worker, WAIT) => assert!(claimed.is_ok(), "{claimed:?}"),
-        () = turning => {}
+        () = turn(&wall) => {}
     }
     let view = engine.beat(worker).await.expect("a living agent");
     assert_eq!(view.health.heartbeat, 1_000_000, "a beat in each interval");
