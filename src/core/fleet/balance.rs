@@ -16,7 +16,8 @@ type Profile = (AgentType, Capabilities);
 /// Agents that can take the same tasks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Group {
-    pub(super) agents: Vec<Slot>,
+    /// As they registered: books made anew of an image let a draw fall on the same agent.
+    pub(super) agents: Vec<(u64, Slot)>,
     /// The weight of each, in the same order.
     pub(super) weights: Vec<u32>,
     /// All of them together.
@@ -27,31 +28,32 @@ pub(super) struct Group {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Balance {
     groups: BTreeMap<Profile, Group>,
-    /// The place of each agent in its group, by its slot.
-    places: Vec<usize>,
+}
+
+impl Group {
+    /// Where an agent is, or belongs.
+    fn place(&self, agent: &Agent) -> Result<usize, usize> {
+        self.agents.binary_search_by_key(&agent.number, |(number, _)| *number)
+    }
 }
 
 impl Balance {
     /// Takes an agent into its group, with no weight.
     pub(super) fn insert(&mut self, slot: Slot, agent: &Agent) {
         let group = self.groups.entry(profile(agent)).or_default();
-        if self.places.len() <= slot.place() {
-            self.places.resize(slot.place() + 1, 0);
+        if let Err(place) = group.place(agent) {
+            group.agents.insert(place, (agent.number, slot));
+            group.weights.insert(place, 0);
         }
-        self.places[slot.place()] = group.agents.len();
-        group.agents.push(slot);
-        group.weights.push(0);
     }
 
     /// Takes an agent out of its group.
-    pub(super) fn remove(&mut self, slot: Slot, agent: &Agent) {
+    pub(super) fn remove(&mut self, agent: &Agent) {
         let profile = profile(agent);
         let Some(group) = self.groups.get_mut(&profile) else { return };
-        let place = self.places[slot.place()];
-        group.total -= u64::from(group.weights.swap_remove(place));
-        group.agents.swap_remove(place);
-        if let Some(moved) = group.agents.get(place) {
-            self.places[moved.place()] = place;
+        if let Ok(place) = group.place(agent) {
+            group.agents.remove(place);
+            group.total -= u64::from(group.weights.remove(place));
         }
         if group.agents.is_empty() {
             self.groups.remove(&profile);
@@ -59,16 +61,18 @@ impl Balance {
     }
 
     /// Lets an agent weigh so much.
-    pub(super) fn set(&mut self, slot: Slot, agent: &Agent, weight: u32) {
-        let place = self.places[slot.place()];
+    pub(super) fn set(&mut self, agent: &Agent, weight: u32) {
         let Some(group) = self.groups.get_mut(&profile(agent)) else { return };
-        group.total = group.total - u64::from(group.weights[place]) + u64::from(weight);
-        group.weights[place] = weight;
+        if let Ok(place) = group.place(agent) {
+            let before = std::mem::replace(&mut group.weights[place], weight);
+            group.total = group.total - u64::from(before) + u64::from(weight);
+        }
     }
 
     /// What an agent weighs.
-    pub(super) fn weight(&self, slot: Slot, agent: &Agent) -> u32 {
-        self.groups.get(&profile(agent)).map_or(0, |group| group.weights[self.places[slot.place()]])
+    pub(super) fn weight(&self, agent: &Agent) -> u32 {
+        let group = self.groups.get(&profile(agent));
+        group.and_then(|group| Some(group.weights[group.place(agent).ok()?])).unwrap_or(0)
     }
 
     /// The groups whose agents may take a task.
@@ -94,7 +98,7 @@ impl Balance {
                 left -= group.total;
                 continue;
             }
-            for (slot, weight) in group.agents.iter().zip(&group.weights) {
+            for ((_, slot), weight) in group.agents.iter().zip(&group.weights) {
                 if left < u64::from(*weight) {
                     return Some(*slot);
                 }

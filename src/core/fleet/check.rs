@@ -93,7 +93,7 @@ fn agent_violations(cluster: &Cluster, broken: &mut Vec<String>) {
         weighed += group.agents.len();
         let total: u64 = group.weights.iter().copied().map(u64::from).sum();
         expect(broken, total == group.total, || format!("weights of {total} are counted as {}", group.total));
-        for (slot, weight) in group.agents.iter().zip(&group.weights) {
+        for ((_, slot), weight) in group.agents.iter().zip(&group.weights) {
             let has_room = fleet.agents.get(*slot).is_some_and(|agent| agent.room() > 0);
             expect(broken, *weight == 0 || has_room, || format!("{slot:?} weighs {weight} and has no room"));
         }

@@ -105,7 +105,7 @@ impl Fleet {
             let agent = &self.agents[*slot];
             let request = agent.request();
             let may_take = task.spec.request.selector.admits(&request.agent_type, &request.capabilities);
-            may_take && self.pulses.0.balance.weight(*slot, agent) > 0
+            may_take && self.pulses.0.balance.weight(agent) > 0
         })
     }
 
@@ -117,7 +117,7 @@ impl Fleet {
     /// Why no agent can be given a task like this.
     pub(super) fn why_no_agent(&self, selector: &Selector, now: Timestamp) -> NoAgent {
         let (mut able, mut full, mut unresponsive) = (0, 0, 0);
-        for slot in self.pulses.0.balance.able(selector).flat_map(|group| &group.agents) {
+        for (_, slot) in self.pulses.0.balance.able(selector).flat_map(|group| &group.agents) {
             able += 1;
             if self.pulse(*slot).late_at(self.settings.heartbeat_ms) <= now {
                 unresponsive += 1;

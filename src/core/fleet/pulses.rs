@@ -52,7 +52,7 @@ impl Fleet {
     /// Listens for an agent no more.
     pub(super) fn untrack(&mut self, slot: Slot) {
         let (agent, pulses) = (&self.agents[slot], &mut self.pulses.0);
-        pulses.balance.remove(slot, agent);
+        pulses.balance.remove(agent);
         if let Some(heard) = pulses.heard(slot) {
             pulses.silence.remove(&(heard.pulse.heard_at, agent.number, slot));
             pulses.changes.remove(&(heard.changes_at, slot));
@@ -93,7 +93,7 @@ impl Fleet {
         let is_able = agent.room() > 0 && pulse.late_at(interval) > now;
         // Whoever can be given a task weighs something, however badly it does.
         let weight = if is_able { health::health(agent, &pulse, &self.settings, now).score.max(1) } else { 0 };
-        pulses.balance.set(slot, agent, weight);
+        pulses.balance.set(agent, weight);
 
         let changes_at = health::changes_at(agent, &pulse, &self.settings, now);
         if let Some(before) = pulses.heard(slot) {
