@@ -307,23 +307,33 @@ proptest! {
     }
 
     /// Under a stream of urgent tasks without end, one that is not urgent counts as they do after three agings; from then on
-    /// only those before it are given first.
+    /// only those before it are given first. It is the same while tokens are saved, where each takes as many.
     #[test]
-    fn waiting_wins_in_the_end(aging_ms in 1..10_000_u64, ahead in 0..10_usize, stream in 1..4_usize, claims_an_aging in 1..8_u64) {
-        let mut books = Books::new(1);
+    fn waiting_wins_in_the_end(aging_ms in 1..10_000_u64, ahead in 0..10_usize, stream in 1..4_usize, claims_an_aging in 1..8_u64, is_saving in any::<bool>()) {
+        let mut books = Books::new(2);
         let settings = FleetSettings { priority_aging_ms: Millis(aging_ms), ..FleetSettings::default() };
         books.ask(FleetCommand::SetSettings(settings)).expect("settings");
         books.register("agent", 1).expect("there is room");
-        books.set_budget(1);
-        for _ in 0..ahead {
-            books.submit(task(Priority::Critical, 0));
+        let tokens = u64::from(is_saving);
+        if is_saving {
+            books.set_budget(u64::MAX);
+            books.register("holder", 1).expect("there is room");
+            books.submit(task(Priority::Normal, 4_001));
+            prop_assert_eq!(books.claim("holder").len(), 1);
+            books.set_budget(5_001);
+        } else {
+            books.set_budget(1);
         }
-        let low = books.submit(task(Priority::Low, 0));
+        for _ in 0..ahead {
+            books.submit(task(Priority::Critical, tokens));
+        }
+        let low = books.submit(task(Priority::Low, tokens));
         let counts_from = books.now.after(Millis(3 * aging_ms));
         let mut left_before = ahead;
         loop {
+            prop_assert_eq!(books.cluster.usage(books.now).conservation.is_on, is_saving);
             for _ in 0..stream {
-                books.submit(task(Priority::Critical, 0));
+                books.submit(task(Priority::Critical, tokens));
             }
             let claimed = books.claim("agent");
             prop_assert_eq!(claimed.len(), 1);
@@ -333,7 +343,7 @@ proptest! {
             let came_later = books.task(&claimed[0]).task.spec.number > books.task(&low).task.spec.number;
             prop_assert!(!came_later || books.now < counts_from, "it is passed over");
             left_before -= usize::from(!came_later);
-            books.complete(&claimed[0], report(ReportedResult::Success, None, 1));
+            books.complete(&claimed[0], report(ReportedResult::Success, Some(0), 1));
             books.wait(aging_ms.div_ceil(claims_an_aging));
         }
         prop_assert_eq!(left_before, 0);

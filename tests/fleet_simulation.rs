@@ -206,7 +206,7 @@ impl Run {
 
     fn observe(&mut self) {
         self.cluster.observe(self.now);
-        self.fleet.ledger.observe(self.now);
+        self.fleet.observe(self.now);
         if let Some(copy) = &mut self.copy {
             copy.observe(self.now);
         }

@@ -46,6 +46,8 @@ pub(crate) struct Fleet {
     /// Open and on record, in the order in which they came.
     tasks: Vec<Entry>,
     submitted: u64,
+    /// The moment of the last look.
+    observed: Timestamp,
     ends: u64,
     budget: Budget,
     window: Millis,
@@ -69,6 +71,7 @@ impl Fleet {
             agents: Vec::new(),
             tasks: Vec::new(),
             submitted: 0,
+            observed: Timestamp::MIN,
             ends: 0,
             budget: Budget::of(0),
             window: Millis(0),
@@ -80,6 +83,12 @@ impl Fleet {
             samples: Vec::new(),
             reported_tokens: Vec::new(),
         }
+    }
+
+    /// Takes a look at what a moment makes of things.
+    pub(crate) fn observe(&mut self, now: Timestamp) {
+        self.observed = now;
+        self.ledger.observe(now);
     }
 
     /// Carries a command out. With `whole` false, a grant stays pending and a release stays unfinished. Where the machine

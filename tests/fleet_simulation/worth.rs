@@ -15,8 +15,23 @@ impl Fleet {
     /// What waits, that first which is worth most for its tokens.
     pub(crate) fn tasks_by_efficiency(&self) -> Vec<&Task> {
         let mut waiting = self.waiting();
-        waiting.sort_by(|a, b| efficiency_order(a, b));
+        waiting.sort_by(|a, b| self.efficiency_order(a, b));
         waiting
+    }
+
+    /// What is worth more for its tokens goes first, then what is more urgent, then what came earlier.
+    fn efficiency_order(&self, a: &Task, b: &Task) -> Ordering {
+        let level = |task: &Task| self.effective_priority(self.observed, task);
+        let weight = |task: &Task| match level(task) {
+            Priority::Critical => 10_u128,
+            Priority::High => 5,
+            Priority::Normal => 2,
+            Priority::Low => 1,
+        };
+        let tokens = |task: &Task| u128::from(task.spec.estimated_tokens);
+        // Held against each other without dividing: a task may take no tokens at all.
+        let worth = (weight(b) * tokens(a)).cmp(&(weight(a) * tokens(b)));
+        worth.then(level(b).cmp(&level(a))).then(a.spec.number.cmp(&b.spec.number))
     }
 
     /// How many tokens an attempt is expected to take. Where it is rounded, `chosen` is taken if it is as good.
@@ -81,18 +96,4 @@ fn near(number: f64, chosen: Option<u64>) -> u64 {
     let doubt = 1e-6 * number.max(1.0);
     let (least, most) = ((number - doubt).ceil() as u64, (number + doubt).ceil() as u64);
     chosen.filter(|chosen| (least..=most).contains(chosen)).unwrap_or(least)
-}
-
-/// What is worth more for its tokens goes first, then what is more urgent, then what came earlier.
-pub(super) fn efficiency_order(a: &Task, b: &Task) -> Ordering {
-    let weight = |task: &Task| match task.priority {
-        Priority::Critical => 10_u128,
-        Priority::High => 5,
-        Priority::Normal => 2,
-        Priority::Low => 1,
-    };
-    let tokens = |task: &Task| u128::from(task.spec.estimated_tokens);
-    // Held against each other without dividing: a task may take no tokens at all.
-    let worth = (weight(b) * tokens(a)).cmp(&(weight(a) * tokens(b)));
-    worth.then(b.priority.cmp(&a.priority)).then(a.spec.number.cmp(&b.spec.number))
 }

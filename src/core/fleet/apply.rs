@@ -420,7 +420,9 @@ impl Fleet {
     /// Brings what depends on the moment up to `now`.
     pub(in super::super) fn observe(&mut self, now: Timestamp) {
         let Self { queue, tasks, .. } = self;
-        queue.observe(now, |slot| (&tasks[slot].task, tasks[slot].lane));
+        if queue.observe(now, |slot| (&tasks[slot].task, tasks[slot].lane)) {
+            self.plan.0 = OnceLock::new();
+        }
         self.observe_pulses(now);
     }
 }

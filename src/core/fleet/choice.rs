@@ -7,7 +7,7 @@ use super::Fleet;
 use super::agent::Agent;
 use super::command::{Deferral, NoAgent, NothingClaimed};
 use super::conservation::Efficiency;
-use super::queue::{Lane, PRIORITIES, Rank, place};
+use super::queue::{Lane, PRIORITIES, Rank};
 use super::task::{Selector, Task, TaskRecord};
 
 impl Fleet {
@@ -15,7 +15,7 @@ impl Fleet {
     pub(super) fn deferral(&self, slot: Slot) -> Option<Deferral> {
         let TaskRecord { task, lane } = &self.tasks[slot];
         let cost = (task.spec.estimated_tokens, task.spec.number);
-        if self.has_tokens(*lane, place(task.priority), cost) {
+        if self.has_tokens(*lane, self.queue.class(task), cost) {
             return None;
         }
         let of_job = self.queue.lanes[*lane].key.job.as_ref().and_then(|job| self.tokens.jobs.get(job));
@@ -23,7 +23,7 @@ impl Fleet {
         Some(if is_of_job { Deferral::JobTokens } else { Deferral::Tokens })
     }
 
-    /// Whether there are tokens for a waiting task of this lane and priority that costs so much.
+    /// Whether there are tokens for a waiting task of this lane and level that costs so much.
     pub(super) fn has_tokens(&self, slot: Slot, class: usize, cost: (u64, TaskNumber)) -> bool {
         let lane = &self.queue.lanes[slot];
         let planned = self.plan().and_then(|plan| plan.admits(slot, lane, class, cost));

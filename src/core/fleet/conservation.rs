@@ -1,8 +1,8 @@
 //! Conservation: what the tokens that remain are kept for, once most are used.
 //!
 //! Tasks are gone through by efficiency, that is by what they are worth for a token, and each that still fits in what is
-//! left after those before it is to have its tokens; the others are deferred. Within one priority the order of efficiency
-//! is that of the cost, so what fits is the beginning of each priority's order, and the plan is where it ends. Handing out
+//! left after those before it is to have its tokens; the others are deferred. Within one level the order of efficiency
+//! is that of the cost, so what fits is the beginning of each level's order, and the plan is where it ends. Handing out
 //! a task that the plan is for leaves the plan for the others as it is.
 
 use super::super::ids::{JobId, TaskNumber};
@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, btree_map};
 /// A task's place in the order of efficiency; the least comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Efficiency {
-    /// Its priority's place.
+    /// The place of its level.
     pub(super) class: usize,
     pub(super) cost: u64,
     pub(super) number: TaskNumber,
@@ -25,7 +25,7 @@ pub(super) struct Efficiency {
 
 impl Ord for Efficiency {
     fn cmp(&self, other: &Self) -> Ordering {
-        // Worth over cost, compared without a division: the more for a token, the earlier. Then the higher priority.
+        // Worth over cost, compared without a division: the more for a token, the earlier. Then the higher level.
         let own = u128::from(WEIGHTS[self.class]) * u128::from(other.cost);
         let others = u128::from(WEIGHTS[other.class]) * u128::from(self.cost);
         let order = others.cmp(&own).then(other.class.cmp(&self.class));
@@ -42,7 +42,7 @@ impl PartialOrd for Efficiency {
 /// What the tokens that remain are kept for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Plan {
-    /// The last task that fits, of each priority and each job with a budget of its own.
+    /// The last task that fits, of each level and each job with a budget of its own.
     ends: BTreeMap<(Option<JobId>, usize), Cost>,
     /// The lanes that some agent serves: for the others no tokens are kept.
     served: BTreeSet<Slot>,
@@ -67,7 +67,7 @@ impl Plan {
         Self { ends, served }
     }
 
-    /// Whether tokens are kept for a task of this lane, priority and cost; nothing if no agent serves its lane.
+    /// Whether tokens are kept for a task of this lane, level and cost; nothing if no agent serves its lane.
     pub(super) fn admits(&self, slot: Slot, lane: &Lane, class: usize, cost: Cost) -> Option<bool> {
         let end = || self.ends.get(&(lane.key.job.clone(), class));
         self.served.contains(&slot).then(|| end().is_some_and(|end| cost <= *end))
@@ -77,9 +77,9 @@ impl Plan {
 /// The waiting tasks of lanes in the order of efficiency, merged as far as it is walked.
 pub(super) struct ByEfficiency<'a> {
     lanes: Vec<&'a Lane>,
-    /// The next task of each lane and priority, with where it comes from.
+    /// The next task of each lane and level, with where it comes from.
     heads: BinaryHeap<Reverse<(Efficiency, usize)>>,
-    /// What follows in each lane and priority.
+    /// What follows in each lane and level.
     rest: Vec<btree_map::Keys<'a, Cost, Slot>>,
     /// Whether the first of the heads was given already.
     is_given: bool,
@@ -121,7 +121,7 @@ impl<'a> Iterator for ByEfficiency<'a> {
     }
 }
 
-/// The next task of a lane and priority.
+/// The next task of a lane and level.
 fn head(from: usize, rest: &mut btree_map::Keys<'_, Cost, Slot>) -> Option<Efficiency> {
     let (cost, number) = rest.next()?;
     Some(Efficiency { class: from % PRIORITIES, cost: *cost, number: *number })

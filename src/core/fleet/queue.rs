@@ -1,8 +1,8 @@
 //! The queue: tasks that wait, in lanes of those that the same agents may take.
 //!
 //! A lane has its tasks in two orders. By rank, the most urgent first: the level that priority and waiting come to, then
-//! those whose slack has run out, then as they came. And by what they cost, the cheapest first within each priority, from
-//! which the order of efficiency is merged. Ranks change as time passes: [`Queue::observe`] moves those tasks that are due,
+//! those whose slack has run out, then as they came. And by what they cost, the cheapest first within each level, from
+//! which the order of efficiency is merged. Both change as time passes: [`Queue::observe`] moves those tasks that are due,
 //! each only when it is, so that choosing one never has to look at all.
 
 use super::super::ids::{AgentType, BatchKey, JobId, TaskNumber};
@@ -19,7 +19,7 @@ use std::fmt;
 /// How many priorities there are.
 pub(super) const PRIORITIES: usize = Priority::ALL.len();
 
-/// What a task is worth by its priority, in the order of [`Priority::ALL`]: from the efficiency score that this follows.
+/// What a task is worth by its level, in the order of [`Priority::ALL`]: from the efficiency score that this follows.
 pub(super) const WEIGHTS: [u64; PRIORITIES] = [1, 2, 5, 10];
 
 /// The last moment there is, at which a task becomes urgent that never does.
@@ -34,7 +34,7 @@ pub(super) struct Rank {
     number: TaskNumber,
 }
 
-/// A task's place among those of its priority in its lane, the cheapest first.
+/// A task's place among those of its level in its lane, the cheapest first.
 pub(super) type Cost = (u64, TaskNumber);
 
 /// Tasks that the same agents may take and the same budgets bound.
@@ -58,7 +58,7 @@ pub(super) struct Lane {
     /// How many open tasks belong to it, running ones included.
     pub(super) open: u64,
     pub(super) by_rank: BTreeMap<Rank, Slot>,
-    /// Of each priority, as submitted or updated: waiting raises a rank, not what a task is worth.
+    /// Of each level, so that waiting raises what a task is worth, too.
     pub(super) by_cost: [BTreeMap<Cost, Slot>; PRIORITIES],
 }
 
@@ -122,6 +122,11 @@ impl Queue {
         Priority::ALL[level.min(PRIORITIES - 1)]
     }
 
+    /// The place of a task's level at the moment of the last look, in tables by priority.
+    pub(super) fn class(&self, task: &Task) -> usize {
+        place(self.level(task, self.observed))
+    }
+
     /// The rank of a task at the moment of the last look.
     pub(super) fn rank(&self, task: &Task) -> Rank {
         self.rank_at(task, self.observed)
@@ -170,13 +175,13 @@ impl Queue {
 
     /// Lets a task wait in its lane.
     pub(super) fn insert(&mut self, slot: Slot, lane: Slot, task: &Task) {
-        let (rank, class, number) = (self.rank(task), place(task.priority), task.spec.number);
-        let cost = task.spec.estimated_tokens;
+        let (rank, class, number) = (self.rank(task), self.class(task), task.spec.number);
         let lane = &mut self.lanes[lane];
         lane.by_rank.insert(rank, slot);
-        lane.by_cost[class].insert((cost, number), slot);
-        self.waiting[class].insert(number);
-        self.submitted_sum[class] += i128::from(task.submitted_at.as_millis());
+        lane.by_cost[class].insert((task.spec.estimated_tokens, number), slot);
+        let priority = place(task.priority);
+        self.waiting[priority].insert(number);
+        self.submitted_sum[priority] += i128::from(task.submitted_at.as_millis());
         if let Some(at) = self.changes_at(task, self.observed) {
             self.changes.insert((at, slot));
         }
@@ -187,12 +192,13 @@ impl Queue {
 
     /// Takes a task out of its lane.
     pub(super) fn remove(&mut self, slot: Slot, lane: Slot, task: &Task) {
-        let (rank, class, number) = (self.rank(task), place(task.priority), task.spec.number);
+        let (rank, class, number) = (self.rank(task), self.class(task), task.spec.number);
         let lane = &mut self.lanes[lane];
         lane.by_rank.remove(&rank);
         lane.by_cost[class].remove(&(task.spec.estimated_tokens, number));
-        self.waiting[class].remove(&number);
-        self.submitted_sum[class] -= i128::from(task.submitted_at.as_millis());
+        let priority = place(task.priority);
+        self.waiting[priority].remove(&number);
+        self.submitted_sum[priority] -= i128::from(task.submitted_at.as_millis());
         if let Some(at) = self.changes_at(task, self.observed) {
             self.changes.remove(&(at, slot));
         }
@@ -220,23 +226,32 @@ impl Queue {
         }
     }
 
-    /// Brings the ranks up to `now`. The cost is in proportion to those that change.
-    pub(super) fn observe<'a>(&mut self, now: Timestamp, task_at: impl Fn(Slot) -> (&'a Task, Slot)) {
+    /// Brings ranks and levels up to `now`, and tells whether any level changed. The cost is in proportion to the tasks
+    /// that do.
+    pub(super) fn observe<'a>(&mut self, now: Timestamp, task_at: impl Fn(Slot) -> (&'a Task, Slot)) -> bool {
+        let mut is_raised = false;
         if now <= self.observed {
-            return;
+            return is_raised;
         }
         while let Some((_, slot)) = self.changes.first().copied().filter(|(at, _)| *at <= now) {
             self.changes.pop_first();
             let (task, lane) = task_at(slot);
             let (before, after) = (self.rank(task), self.rank_at(task, now));
-            let by_rank = &mut self.lanes[lane].by_rank;
-            by_rank.remove(&before);
-            by_rank.insert(after, slot);
+            let lane = &mut self.lanes[lane];
+            lane.by_rank.remove(&before);
+            lane.by_rank.insert(after, slot);
+            if before.level != after.level {
+                is_raised = true;
+                let cost = (task.spec.estimated_tokens, task.spec.number);
+                lane.by_cost[place(before.level.0)].remove(&cost);
+                lane.by_cost[place(after.level.0)].insert(cost, slot);
+            }
             if let Some(next) = self.changes_at(task, now) {
                 self.changes.insert((next, slot));
             }
         }
         self.observed = now;
+        is_raised
     }
 
     /// Lets tasks age otherwise from now on.

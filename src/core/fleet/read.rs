@@ -277,7 +277,7 @@ impl Fleet {
         };
         for (slot, lane) in self.queue.all_lanes() {
             for class in 0..PRIORITIES {
-                // What fits is the beginning of each priority's order.
+                // What fits is the beginning of each level's order.
                 let costs = lane.by_cost[class].keys();
                 for cost in costs.take_while(|cost| self.has_tokens(slot, class, **cost)) {
                     view.active_tasks += 1;
