@@ -7,10 +7,10 @@ mod books;
 
 use books::{Books, SIZE, agent, agent_id, report, task};
 use cortex_resource_manager::core::{
-    AgentEnd, AgentRequest, AllocationId, AttemptEnd, AttemptOutcome, Command, CpuMillis, DistinctServers, EndReason,
-    Event, FencingToken, FleetCommand, JobId, MemoryMb, Metadata, Millis, NodeId, Outcome, Priority, Registration,
-    ReportedResult, Request, Resources, TaskId, TaskNumber, TaskRequest, TaskSpec, TaskState, TtlSeconds, WorkerSize,
-    check,
+    AgentEnd, AgentRequest, AgentType, AllocationId, AttemptEnd, AttemptOutcome, Command, CpuMillis, DistinctServers,
+    EndReason, Event, FencingToken, FleetCommand, FleetSettings, JobId, MemoryMb, Metadata, Millis, NodeId, Outcome,
+    Priority, Registration, ReportedResult, Request, Resources, TaskId, TaskNumber, TaskRequest, TaskSpec, TaskState,
+    TtlSeconds, WorkerSize, check,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -154,7 +154,15 @@ fn a_task_is_in_one_state_and_is_done_once() {
         let again = |token| [attempt_ended(&scene.held, token, Failure, Queued), leased(&scene.held, "b", token + 8)];
         [2, 10, 18].into_iter().flat_map(again).chain([attempt_ended(&scene.held, 26, Failure, Queued)]).collect()
     };
-    check("a task is tried for ever", tried_for_ever, "was tried 4 times, at most 3 may be");
+    check("a task is tried for ever", tried_for_ever, "is open after 4 attempts of 3");
+    let fails = |then| move |scene: &Scene| vec![attempt_ended(&scene.held, 2, Failure, then)];
+    check("a task fails before its time", fails(TaskState::Failed), "is failed after 1 attempts of 3");
+    check("a task ends and runs on", fails(TaskState::Running), "is running after 1 attempts of 3");
+    let fails_to_the_end = |scene: &Scene| {
+        let again = |token| [attempt_ended(&scene.held, token, Failure, Queued), leased(&scene.held, "b", token + 8)];
+        [2, 10].into_iter().flat_map(again).chain([attempt_ended(&scene.held, 18, Failure, Queued)]).collect()
+    };
+    check("a task waits that was tried to the end", fails_to_the_end, "is open after 3 attempts of 3");
     let cancelled = |task: &TaskId| vec![Event::TaskCancelled { task: task.clone() }];
     check("a task is cancelled under its holder's hands", |scene| cancelled(&scene.held), "does not wait");
     check("a task is cancelled that is over", |scene| cancelled(&scene.completed), "does not wait");
@@ -163,6 +171,11 @@ fn a_task_is_in_one_state_and_is_done_once() {
         |scene| vec![Event::TaskReturned { task: scene.waiting.clone() }],
         "is not running",
     );
+    let updated = |scene: &Scene| {
+        let (task, priority) = (scene.completed.clone(), Priority::High);
+        vec![Event::TaskUpdated { task, priority, deadline: None, urgent_at: None }]
+    };
+    check("a task changes that is over", updated, "is over");
     check("a task comes twice", |scene| vec![submitted(9, scene.waiting.as_str())], "exists already");
     check("two tasks have one place", |_| vec![submitted(1, "new")], "a number given before");
 }
@@ -190,4 +203,27 @@ fn an_allocation_has_no_more_agents_than_workers() {
         vec![Event::Releasing { allocation, reason: EndReason::Requested }, Event::Released { allocation }]
     };
     check("it is over", released, "has 0 workers and 1 agents");
+    let releasing =
+        |scene: &Scene| vec![Event::Releasing { allocation: scene.allocation, reason: EndReason::Requested }];
+    check("it is ending", releasing, "has 0 workers and 1 agents");
+    let takes_both = |scene: &Scene| vec![left("c"), registered("d", Some(scene.allocation), Some(SIZE))];
+    check("an agent of it takes a slot besides", takes_both, "d takes a slot of its own");
+}
+
+#[test]
+fn bounds_are_kept_to() {
+    let quota = |agent_type: Option<&str>| {
+        let agent_type = agent_type.map(|name| AgentType::new(name).expect("a name"));
+        move |_: &Scene| {
+            let quota = Event::AgentQuotaSet { agent_type: agent_type.clone(), agents: Some(3) };
+            vec![quota, left("b"), registered("d", None, Some(SIZE)), registered("e", None, Some(SIZE))]
+        }
+    };
+    check("there are more agents than may be", quota(None), "agent e is beyond a quota");
+    check("there are more of a type than may be", quota(Some("backend")), "agent e is beyond a quota");
+    let crowded = |_: &Scene| {
+        let settings = FleetSettings { tasks_max: 4, ..FleetSettings::default() };
+        vec![Event::FleetSettingsSet { settings }, submitted(8, "x"), submitted(9, "y")]
+    };
+    check("there are more tasks than may be", crowded, "task y is one more than 4");
 }

@@ -26,6 +26,9 @@ impl Cluster {
     pub(in super::super) fn apply_to_fleet(&mut self, at: Timestamp, event: &Event) {
         match event {
             Event::AgentRegistered { registration } => {
+                // Not for the check of what always holds: a quota may be lowered below the agents that are there.
+                let reached = self.fleet.quota_reached(&registration.request.agent_type);
+                assert_eq!(reached, None, "agent {} is beyond a quota", registration.request.agent);
                 if let Some(size) = registration.takes {
                     let node = self.nodes.get_mut(&registration.node);
                     let node = node.unwrap_or_else(|| panic!("there is no node {}", registration.node));
@@ -151,6 +154,9 @@ impl Fleet {
 
     fn submit(&mut self, at: Timestamp, spec: &Arc<TaskSpec>) {
         assert!(spec.number >= self.next_task, "task {} has a number given before", spec.task);
+        // Nor this: the bound may be lowered below the tasks that are there.
+        let tasks_max = self.settings.tasks_max;
+        assert!(self.open() < tasks_max, "task {} is one more than {tasks_max}", spec.task);
         self.next_task = spec.number.next();
         let task = Task {
             priority: spec.request.priority,
@@ -356,6 +362,7 @@ impl Fleet {
     fn change_waiting(&mut self, task: &TaskId, change: impl FnOnce(&mut Task)) {
         let slot = self.task_slot(task);
         let TaskRecord { task, lane } = &mut self.tasks[slot];
+        assert!(task.is_open(), "task {} is over", task.spec.task);
         let waits = task.phase == TaskPhase::Queued;
         if waits {
             self.queue.remove(slot, *lane, task);

@@ -1,6 +1,7 @@
 //! What must hold of the fleet between events.
 
 use super::super::ages::Which;
+use super::super::allocation::State;
 use super::super::check::expect;
 use super::super::cluster::Cluster;
 use super::super::ids::{FencingToken, NodeId};
@@ -9,7 +10,7 @@ use super::super::units::Resources;
 use super::Fleet;
 use super::apply::ended_place;
 use super::queue::{Queue, place};
-use super::task::{Task, TaskPhase, TaskRecord};
+use super::task::{AttemptOutcome, Task, TaskPhase, TaskRecord, TaskState};
 use super::view::BudgetUsage;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,12 +69,7 @@ fn agent_violations(cluster: &Cluster, broken: &mut Vec<String>) {
         match request.allocation {
             Some(allocation) => {
                 by_allocation.entry(allocation).or_default().insert(*slot);
-                let workers = cluster.find(allocation).filter(|lease| lease.state().is_live());
-                let workers = workers.map_or(0, |lease| lease.reservation.workers.count());
-                let agents = fleet.by_allocation.get(&allocation).map_or(0, BTreeSet::len) as u64;
-                expect(broken, agents <= workers && agent.registration.takes.is_none(), || {
-                    format!("{allocation} has {workers} workers and {agents} agents")
-                });
+                expect(broken, agent.registration.takes.is_none(), || format!("agent {id} takes a slot of its own"));
             }
             None => expect(broken, agent.registration.takes.is_some(), || format!("agent {id} takes no slot")),
         }
@@ -83,6 +79,12 @@ fn agent_violations(cluster: &Cluster, broken: &mut Vec<String>) {
     }
     expect(broken, types == fleet.types, || format!("agents of each type are counted as {:?}: {types:?}", fleet.types));
     expect(broken, by_allocation == fleet.by_allocation, || "agents are kept under other allocations".to_owned());
+    for (allocation, agents) in &by_allocation {
+        let active = cluster.find(*allocation).filter(|lease| lease.state() == State::Active);
+        let workers = active.map_or(0, |lease| lease.reservation.workers.count());
+        let agents = agents.len() as u64;
+        expect(broken, agents <= workers, || format!("{allocation} has {workers} workers and {agents} agents"));
+    }
     let count = fleet.agents.len();
     expect(broken, count == fleet.agents_by_id.len(), || "an agent is in no list".to_owned());
     expect(broken, fleet.tracked() == [count; 3], || {
@@ -124,18 +126,27 @@ fn task_violations(cluster: &Cluster, broken: &mut Vec<String>) {
                 format!("task {id} is held by agent {}, which does not hold it", lease.agent)
             });
         }
-        let attempts = task.attempts.len() + usize::from(task.lease().is_some());
-        let max = task.spec.request.attempts_max as usize;
-        expect(broken, attempts <= max, || format!("task {id} was tried {attempts} times, at most {max} may be"));
+        let (attempts, max) = (task.attempts.len(), task.spec.request.attempts_max as usize);
+        let last = task.attempts.last().map(|attempt| attempt.outcome);
+        let is_due = match task.end().map(|end| end.state) {
+            None => attempts < max,
+            Some(TaskState::Completed) => last == Some(AttemptOutcome::Success),
+            Some(TaskState::Failed) => attempts == max && last != Some(AttemptOutcome::Success),
+            Some(TaskState::Cancelled) => attempts < max || last == Some(AttemptOutcome::Cancelled),
+            Some(TaskState::Queued | TaskState::Deferred | TaskState::Running) => false,
+        };
+        expect(broken, is_due, || {
+            let state = task.end().map_or("open", |end| end.state.as_str());
+            format!("task {id} is {state} after {attempts} attempts of {max}, of which the last was {last:?}")
+        });
         let own = task.attempts.iter().map(|attempt| attempt.fencing_token);
         for token in own.chain(task.lease().map(|lease| lease.fencing_token)) {
             expect(broken, token < cluster.next_token && tokens.insert(token), || {
                 format!("token {token} of task {id} is given twice, or to be given again")
             });
         }
-        let completed =
-            task.attempts.iter().filter(|attempt| attempt.outcome == super::AttemptOutcome::Success).count();
-        let is_completed = task.end().is_some_and(|end| end.state == super::TaskState::Completed);
+        let completed = task.attempts.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Success).count();
+        let is_completed = task.end().is_some_and(|end| end.state == TaskState::Completed);
         expect(broken, completed == usize::from(is_completed), || format!("task {id} was completed {completed} times"));
     }
     let held: usize =

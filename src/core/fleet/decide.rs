@@ -61,14 +61,8 @@ impl Cluster {
             }
             return Ok(decision(None, FleetOutcome::Registered { is_new: false, reclaimed: Vec::new() }));
         }
-        let active = fleet.agents.len() as u64;
-        if let Some(quota) = fleet.quota.filter(|quota| active >= *quota) {
-            return Err(FleetDenied::QuotaReached { agent_type: None, active, quota }.into());
-        }
-        let of_type = fleet.types.get(&request.agent_type).copied().unwrap_or(0);
-        if let Some(quota) = fleet.quotas.get(&request.agent_type).copied().filter(|quota| of_type >= *quota) {
-            let agent_type = Some(request.agent_type.clone());
-            return Err(FleetDenied::QuotaReached { agent_type, active: of_type, quota }.into());
+        if let Some(reached) = fleet.quota_reached(&request.agent_type) {
+            return Err(reached.into());
         }
         let mut events = Vec::with_capacity(1);
         let mut reclaimed = Vec::new();
@@ -400,6 +394,17 @@ impl Fleet {
 
     pub(super) fn find_task(&self, task: &TaskId) -> Result<Slot, FleetDenied> {
         self.tasks.find(task).ok_or_else(|| FleetDenied::UnknownTask(task.clone()))
+    }
+
+    /// The quota that leaves no room for another agent of this type, if there is one.
+    pub(super) fn quota_reached(&self, agent_type: &AgentType) -> Option<FleetDenied> {
+        let active = self.agents.len() as u64;
+        if let Some(quota) = self.quota.filter(|quota| active >= *quota) {
+            return Some(FleetDenied::QuotaReached { agent_type: None, active, quota });
+        }
+        let active = self.types.get(agent_type).copied().unwrap_or(0);
+        let quota = self.quotas.get(agent_type).copied().filter(|quota| active >= *quota)?;
+        Some(FleetDenied::QuotaReached { agent_type: Some(agent_type.clone()), active, quota })
     }
 
     /// Adds the events by which an agent leaves and what it holds goes back to the queue.
