@@ -337,6 +337,8 @@ impl<J: Journal> Engine<J> {
             return;
         }
         self.waiting.heard_at = Some(now);
+        // Waiting raises tasks, and that may be what a claim needs while tokens are saved. It is no event.
+        self.waiting.is_due = true;
         for claim in self.waiting.claims.iter().filter(|claim| !claim.reply.is_closed()) {
             self.cluster.hear(now, &claim.agent);
         }

@@ -14,16 +14,19 @@ fn agent(name: &str) -> AgentId {
     AgentId::new(name).expect("a name")
 }
 
-async fn register(engine: &EngineHandle, name: &str) -> AgentId {
-    let request = AgentRequest {
+fn agent_request(name: &str, agent_type: &str, tasks_max: u32) -> AgentRequest {
+    AgentRequest {
         agent: agent(name),
-        agent_type: AgentType::new("general").expect("a name"),
+        agent_type: AgentType::new(agent_type).expect("a name"),
         capabilities: Capabilities::default(),
-        tasks_max: 2,
+        tasks_max,
         allocation: None,
         metadata: Metadata::empty(),
-    };
-    engine.register_agent(request).await.expect("room");
+    }
+}
+
+async fn register(engine: &EngineHandle, name: &str) -> AgentId {
+    engine.register_agent(agent_request(name, "general", 2)).await.expect("room");
     agent(name)
 }
 
@@ -234,6 +237,42 @@ async fn what_a_lost_agent_held_goes_to_one_who_waits() {
     assert_eq!(gone.map(drop), Err(FleetDenied::UnknownAgent(dying).into()));
     assert!(engine.beat(waiting).await.is_ok(), "who waits is alive");
     assert_eq!(state(&engine, "a").await, (TaskState::Running, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waiting_has_raised_goes_to_one_who_waits() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (engine, _run) = start_on(&memory, &wall).await;
+    let engine = with_tokens(engine).await;
+    let worker = register(&engine, "worker").await;
+    // It is full all the while, so that what is kept for its type stays where it is.
+    engine.register_agent(agent_request("full", "special", 1)).await.expect("room");
+    let request = |name: &str, agent_type: &str, priority: Priority, tokens: u64| TaskRequest {
+        selector: Selector { agent_type: Some(AgentType::new(agent_type).expect("a name")), ..Selector::default() },
+        priority,
+        tokens: TokensExpected { given: Some(tokens), ..TokensExpected::default() },
+        lease_seconds: TtlSeconds::new(7_200).expect("a time to live"),
+        ..task(Some(name))
+    };
+    for request in [
+        request("held", "special", Priority::Critical, 850),
+        request("low", "general", Priority::Low, 100),
+        request("high", "special", Priority::High, 100),
+    ] {
+        engine.submit_task(request, Ticket::default()).await.expect("room");
+    }
+    assert_eq!(names(&claim(&engine, &agent("full"), Duration::ZERO).await), ["held"]);
+    assert_eq!(claim(&engine, &worker, Duration::ZERO).await, Ok(Claim::Nothing(NothingClaimed::NoTokens)));
+
+    let (started, wait) = (tokio::time::Instant::now(), Duration::from_secs(3_600));
+    let claiming = async { tokio::join!(claim(&engine, &agent("full"), wait), turn(&wall)) };
+    tokio::select! {
+        claimed = claim(&engine, &worker, wait) => assert_eq!(names(&claimed), ["low"]),
+        _ = claiming => {}
+    }
+    // Three levels of 300 s each, and no later than a heartbeat after that.
+    let waited = started.elapsed().as_secs();
+    assert!((900..=911).contains(&waited), "{waited} s");
 }
 
 #[tokio::test(start_paused = true)]
