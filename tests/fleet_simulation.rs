@@ -350,8 +350,8 @@ impl Run {
             let all = self.fleet.agents(self.now, filter, None).len() as u64;
             assert_eq!(self.cluster.count_agents(self.now, filter), all, "{filter:?}");
         }
-        let expected = self.fleet.tasks_by_efficiency().into_iter().map(|task| task.spec.number);
-        assert!(self.cluster.order_of_efficiency().eq(expected), "at {}", self.now);
+        let expected: Vec<_> = self.fleet.tasks_by_efficiency().into_iter().map(|task| task.spec.number).collect();
+        assert_eq!(self.cluster.order_of_efficiency(), expected, "at {}", self.now);
         let leases: Vec<_> = self.cluster.list(self.now, &Filter::default(), FencingToken::new(0)).collect();
         assert_eq!(leases, self.fleet.ledger.list(self.now, &Filter::default(), FencingToken::new(0)));
         assert_eq!(self.cluster.fleet_figures(self.now), self.fleet.figures(self.now), "at {}", self.now);

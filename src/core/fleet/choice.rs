@@ -50,7 +50,7 @@ impl Fleet {
         let heads = (0..PRIORITIES).filter_map(|class| {
             let (cost, task) = lane.by_cost[class].first_key_value()?;
             // What is behind it costs no less.
-            self.has_tokens(slot, class, *cost).then_some((Efficiency { class, cost: cost.0, number: cost.1 }, *task))
+            self.has_tokens(slot, class, *cost).then(|| (Efficiency::new(class, *cost), *task))
         });
         heads.min_by_key(|(efficiency, _)| *efficiency)
     }

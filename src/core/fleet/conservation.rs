@@ -5,124 +5,108 @@
 //! is that of the cost, so what fits is the beginning of each level's order, and the plan is where it ends. Handing out
 //! a task that the plan is for leaves the plan for the others as it is.
 
-use super::super::ids::{JobId, TaskNumber};
+use super::super::ids::JobId;
 use super::super::table::Slot;
 use super::balance::Balance;
-use super::queue::{Cost, Lane, PRIORITIES, Queue, WEIGHTS};
-use super::tokens::Tokens;
-use std::cmp::{Ordering, Reverse};
+use super::queue::{Cost, Lane, PRIORITIES, Queue};
+use super::tokens::{Left, Tokens};
+use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-/// A task's place in the order of efficiency; the least comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Efficiency {
-    /// The place of its level.
-    pub(super) class: usize,
-    pub(super) cost: u64,
-    pub(super) number: TaskNumber,
-}
+/// By what a task's tokens are multiplied to compare what tasks of different levels cost for the same worth, in the order of
+/// [`Priority::ALL`](super::super::priority::Priority::ALL): ten over the weights 1, 2, 5 and 10 of the efficiency score
+/// that this follows, which are all whole numbers.
+const PRICES: [u64; PRIORITIES] = [10, 5, 2, 1];
 
-impl Ord for Efficiency {
-    fn cmp(&self, other: &Self) -> Ordering {
-        // Worth over cost, compared without a division: the more for a token, the earlier. Then the higher level.
-        let own = u128::from(WEIGHTS[self.class]) * u128::from(other.cost);
-        let others = u128::from(WEIGHTS[other.class]) * u128::from(self.cost);
-        let order = others.cmp(&own).then(other.class.cmp(&self.class));
-        order.then(self.cost.cmp(&other.cost)).then(self.number.cmp(&other.number))
-    }
-}
+/// How many bits of a number of a task are held against each other: more than there will ever be.
+const NUMBER_BITS: u32 = 58;
 
-impl PartialOrd for Efficiency {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+/// A task's place in the order of efficiency; the least comes first. It is one number, which is compared in one step: the
+/// price, then the level, of which the higher comes first, then the number of the task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Efficiency(u128);
+
+impl Efficiency {
+    /// The place of a task of a level and cost.
+    pub(super) fn new(class: usize, (cost, number): Cost) -> Self {
+        // A price takes at most 68 bits and a level two.
+        let price = u128::from(cost) * u128::from(PRICES[class]);
+        let level = (PRIORITIES - 1 - class) as u128;
+        let number = u128::from(number.as_u64()) & ((1 << NUMBER_BITS) - 1);
+        Self((price * PRIORITIES as u128 + level) << NUMBER_BITS | number)
     }
 }
 
 /// What the tokens that remain are kept for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Plan {
-    /// The last task that fits, of each level and each job with a budget of its own.
-    ends: BTreeMap<(Option<JobId>, usize), Cost>,
     /// The lanes that some agent serves: for the others no tokens are kept.
     served: BTreeSet<Slot>,
+    /// The last task that fits, of each level and each job with a budget of its own; nothing if all fit.
+    ends: Option<BTreeMap<(Option<JobId>, usize), Cost>>,
 }
 
 impl Plan {
-    /// The plan for what waits in the lanes that some agent serves. The cost is in proportion to the tasks that fit.
+    /// The plan for what waits in the lanes that some agent serves. The cost is in proportion to the tasks that fit, unless
+    /// all do.
     pub(super) fn new(queue: &Queue, tokens: &Tokens, balance: &Balance) -> Self {
         let is_served = |(_, lane): &(Slot, &Lane)| balance.serves(&lane.key.selector);
         let served: BTreeSet<Slot> = queue.all_lanes().filter(is_served).map(|(slot, _)| slot).collect();
-        let mut ends = BTreeMap::new();
+        let lanes = || served.iter().map(|slot| &queue.lanes[*slot]);
         let mut left = tokens.left();
-        let mut order = ByEfficiency::new(served.iter().map(|slot| &queue.lanes[*slot]));
-        while let Some((lane, Efficiency { class, cost, number })) = order.next() {
-            if left.take(lane.key.job.as_ref(), cost) {
-                ends.insert((lane.key.job.clone(), class), (cost, number));
-            } else {
-                // What is behind it in its lane costs no less, and what is left grows no more.
-                order.drop_last();
+        let all_fit =
+            lanes().all(|lane| u64::try_from(lane.tokens).is_ok_and(|tokens| left.take(lane.key.job.as_ref(), tokens)));
+        let ends = (!all_fit).then(|| Self::ends(lanes(), tokens.left()));
+        Self { served, ends }
+    }
+
+    fn ends<'a>(lanes: impl Iterator<Item = &'a Lane>, mut left: Left<'a>) -> BTreeMap<(Option<JobId>, usize), Cost> {
+        let mut ends = BTreeMap::new();
+        walk_by_efficiency(lanes, |lane, class, cost| {
+            let fits = left.take(lane.key.job.as_ref(), cost.0);
+            if fits {
+                ends.insert((lane.key.job.clone(), class), cost);
             }
-        }
-        Self { ends, served }
+            // What is behind it in its lane costs no less, and what is left grows no more.
+            fits
+        });
+        ends
     }
 
     /// Whether tokens are kept for a task of this lane, level and cost; nothing if no agent serves its lane.
     pub(super) fn admits(&self, slot: Slot, lane: &Lane, class: usize, cost: Cost) -> Option<bool> {
-        let end = || self.ends.get(&(lane.key.job.clone(), class));
-        self.served.contains(&slot).then(|| end().is_some_and(|end| cost <= *end))
+        let fits = |ends: &BTreeMap<_, Cost>| ends.get(&(lane.key.job.clone(), class)).is_some_and(|end| cost <= *end);
+        self.served.contains(&slot).then(|| self.ends.as_ref().is_none_or(fits))
     }
 }
 
-/// The waiting tasks of lanes in the order of efficiency, merged as far as it is walked.
-pub(super) struct ByEfficiency<'a> {
-    lanes: Vec<&'a Lane>,
-    /// The next task of each lane and level, with where it comes from.
-    heads: BinaryHeap<Reverse<(Efficiency, usize)>>,
-    /// What follows in each lane and level.
-    rest: Vec<btree_map::Keys<'a, Cost, Slot>>,
-    /// Whether the first of the heads was given already.
-    is_given: bool,
-}
-
-impl<'a> ByEfficiency<'a> {
-    pub(super) fn new(lanes: impl Iterator<Item = &'a Lane>) -> Self {
-        let lanes: Vec<&Lane> = lanes.collect();
-        let mut rest: Vec<_> = lanes.iter().flat_map(|lane| lane.by_cost.iter().map(BTreeMap::keys)).collect();
-        let heads = rest.iter_mut().enumerate().filter_map(|(from, rest)| Some(Reverse((head(from, rest)?, from))));
-        Self { heads: heads.collect(), lanes, rest, is_given: false }
+/// Visits the waiting tasks of lanes in the order of efficiency: the lane of each, the place of its level, and what it
+/// costs. A visit tells whether to go on with those behind it in its lane and level.
+pub(super) fn walk_by_efficiency<'a>(
+    lanes: impl Iterator<Item = &'a Lane>,
+    mut visit: impl FnMut(&'a Lane, usize, Cost) -> bool,
+) {
+    let lanes: Vec<&Lane> = lanes.collect();
+    // Those of each lane and level are in order, so that they only have to be merged.
+    let mut runs = Vec::with_capacity(lanes.len() * PRIORITIES);
+    let mut heads = BinaryHeap::with_capacity(lanes.len() * PRIORITIES);
+    for (class, tasks) in lanes.iter().flat_map(|lane| lane.by_cost.iter().enumerate()) {
+        let mut costs = tasks.keys().copied();
+        let first = costs.next();
+        heads.extend(first.map(|first| Reverse((Efficiency::new(class, first), runs.len()))));
+        runs.push((first, costs));
     }
-
-    /// Gives nothing more of where the last task came from.
-    pub(super) fn drop_last(&mut self) {
-        if std::mem::take(&mut self.is_given) {
-            self.heads.pop();
+    while let Some(mut head) = heads.peek_mut() {
+        let Reverse((efficiency, run)) = &mut *head;
+        let class = *run % PRIORITIES;
+        let (next, rest) = &mut runs[*run];
+        let goes_on = next.is_some_and(|cost| visit(lanes[*run / PRIORITIES], class, cost));
+        *next = rest.next().filter(|_| goes_on);
+        match *next {
+            // In its place, which is cheaper than to take it out.
+            Some(next) => *efficiency = Efficiency::new(class, next),
+            None => drop(PeekMut::pop(head)),
         }
     }
-}
-
-impl<'a> Iterator for ByEfficiency<'a> {
-    type Item = (&'a Lane, Efficiency);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        // Only now, so that `drop_last` can be called in between; and in its place, which is cheaper than to take it out.
-        if std::mem::take(&mut self.is_given)
-            && let Some(mut first) = self.heads.peek_mut()
-        {
-            let from = first.0.1;
-            match head(from, &mut self.rest[from]) {
-                Some(next) => first.0.0 = next,
-                None => drop(PeekMut::pop(first)),
-            }
-        }
-        let Reverse((efficiency, from)) = self.heads.peek()?;
-        self.is_given = true;
-        Some((self.lanes[from / PRIORITIES], *efficiency))
-    }
-}
-
-/// The next task of a lane and level.
-fn head(from: usize, rest: &mut btree_map::Keys<'_, Cost, Slot>) -> Option<Efficiency> {
-    let (cost, number) = rest.next()?;
-    Some(Efficiency { class: from % PRIORITIES, cost: *cost, number: *number })
 }

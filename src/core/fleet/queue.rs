@@ -19,9 +19,6 @@ use std::fmt;
 /// How many priorities there are.
 pub(super) const PRIORITIES: usize = Priority::ALL.len();
 
-/// What a task is worth by its level, in the order of [`Priority::ALL`]: from the efficiency score that this follows.
-pub(super) const WEIGHTS: [u64; PRIORITIES] = [1, 2, 5, 10];
-
 /// The last moment there is, at which a task becomes urgent that never does.
 const NEVER: Timestamp = Timestamp::from_millis(i64::MAX);
 
@@ -57,6 +54,8 @@ pub(super) struct Lane {
     pub(super) key: LaneKey,
     /// How many open tasks belong to it, running ones included.
     pub(super) open: u64,
+    /// How many tokens its waiting tasks are expected to take, all together.
+    pub(super) tokens: u128,
     pub(super) by_rank: BTreeMap<Rank, Slot>,
     /// Of each level, so that waiting raises what a task is worth, too.
     pub(super) by_cost: [BTreeMap<Cost, Slot>; PRIORITIES],
@@ -150,7 +149,8 @@ impl Queue {
 
     /// The lane of a task, which is made if there is none, with one open task more.
     pub(super) fn open(&mut self, key: &LaneKey) -> Slot {
-        let make = || Lane { key: key.clone(), open: 0, by_rank: BTreeMap::new(), by_cost: Default::default() };
+        let make =
+            || Lane { key: key.clone(), open: 0, tokens: 0, by_rank: BTreeMap::new(), by_cost: Default::default() };
         let slot = self.lanes.find_or_insert(key, make);
         self.lanes[slot].open += 1;
         self.by_type.entry(key.selector.agent_type.clone()).or_default().insert(slot);
@@ -177,6 +177,7 @@ impl Queue {
     pub(super) fn insert(&mut self, slot: Slot, lane: Slot, task: &Task) {
         let (rank, class, number) = (self.rank(task), self.class(task), task.spec.number);
         let lane = &mut self.lanes[lane];
+        lane.tokens += u128::from(task.spec.estimated_tokens);
         lane.by_rank.insert(rank, slot);
         lane.by_cost[class].insert((task.spec.estimated_tokens, number), slot);
         let priority = place(task.priority);
@@ -194,6 +195,7 @@ impl Queue {
     pub(super) fn remove(&mut self, slot: Slot, lane: Slot, task: &Task) {
         let (rank, class, number) = (self.rank(task), self.class(task), task.spec.number);
         let lane = &mut self.lanes[lane];
+        lane.tokens -= u128::from(task.spec.estimated_tokens);
         lane.by_rank.remove(&rank);
         lane.by_cost[class].remove(&(task.spec.estimated_tokens, number));
         let priority = place(task.priority);

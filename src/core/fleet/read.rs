@@ -7,7 +7,7 @@ use super::super::table::Slot;
 use super::super::time::{Millis, Timestamp};
 use super::Fleet;
 use super::agent::HEALTH_WINDOW;
-use super::conservation::ByEfficiency;
+use super::conservation::walk_by_efficiency;
 use super::health;
 use super::queue::PRIORITIES;
 use super::settings::FleetSettings;
@@ -159,9 +159,14 @@ impl Cluster {
 
     /// The waiting tasks by efficiency: what each is worth by its priority for a token that it is expected to take. Ties go to
     /// the higher priority, then as they came. It is merged as far as it is walked.
-    pub fn order_of_efficiency(&self) -> impl Iterator<Item = TaskNumber> {
+    pub fn order_of_efficiency(&self) -> Vec<TaskNumber> {
         let lanes = self.fleet.queue.all_lanes().map(|(_, lane)| lane);
-        ByEfficiency::new(lanes).map(|(_, efficiency)| efficiency.number)
+        let mut order = Vec::new();
+        walk_by_efficiency(lanes, |_, _, (_, number)| {
+            order.push(number);
+            true
+        });
+        order
     }
 
     /// What a look for bottlenecks goes by at `now`.
