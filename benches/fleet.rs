@@ -26,6 +26,8 @@ const ROUNDS: usize = 50_000;
 const CHOICES: usize = 10_000;
 /// How many types of agents there are, and so how many lanes of tasks.
 const TYPES: usize = 8;
+/// What a worker takes.
+const WORKER_SIZE: WorkerSize = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) };
 /// Tokens for whatever comes.
 const PLENTY: u64 = 1 << 60;
 
@@ -91,8 +93,7 @@ impl Driver {
             allocation: None,
             metadata: Metadata::empty(),
         };
-        let worker_size = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) };
-        self.fleet(FleetCommand::Register { request: Box::new(request), worker_size });
+        self.fleet(FleetCommand::Register { request: Box::new(request), worker_size: WORKER_SIZE });
     }
 
     /// A task for agents of one type.
@@ -220,7 +221,7 @@ fn memory() -> String {
 fn rounds() -> String {
     let mut driver = Driver::new(AGENTS, QUEUED);
     let measured = median(|| driver.rounds_per_second());
-    assert_eq!(driver.cluster.usage(driver.now).queue.all.tasks, QUEUED as u64);
+    assert_eq!(driver.cluster.usage(driver.now, WORKER_SIZE).queue.all.tasks, QUEUED as u64);
     assert_eq!(check::violations(&driver.cluster), [] as [String; 0]);
     format!("{} a second", thousands(measured))
 }
@@ -241,11 +242,11 @@ fn rounds_saving() -> String {
     let task = hog.task.clone().expect("an id");
     driver.submit(hog);
     driver.fleet(FleetCommand::Assign { task, draw: 0 });
-    let used = driver.cluster.usage(driver.now).tokens.all.reserved;
+    let used = driver.cluster.usage(driver.now, WORKER_SIZE).tokens.all.reserved;
     // What is left is enough for some thousand others, and stays so: they are reported to have taken nothing.
     driver.fleet(FleetCommand::SetTokenBudget { job: None, tokens: Some(used + 1_000_000), window: None });
     driver.tokens_used = 0;
-    assert!(driver.cluster.usage(driver.now).conservation.is_on);
+    assert!(driver.cluster.usage(driver.now, WORKER_SIZE).conservation.is_on);
     format!("{} a second", thousands(median(|| driver.rounds_per_second())))
 }
 

@@ -56,7 +56,7 @@ pub use fleet::{
     FleetDenied, FleetFigures, FleetOutcome, FleetOutline, FleetSettings, HEARTBEATS_MISSED_MAX, Health, HeldTask,
     JsonText, NoAgent, NothingClaimed, QueueUsage, Registration, Report, ReportedResult, Selector, Task, TaskEnd,
     TaskFilter, TaskLease, TaskLeft, TaskPhase, TaskRequest, TaskSpec, TaskState, TaskView, TimePassed, TokenUsage,
-    TokensExpected, TypeUsage, UsageView, Waiting,
+    TokensExpected, TypeUsage, Unserved, UsageView, Waiting,
 };
 pub use ids::{
     AgentId, AgentType, AllocationId, BatchKey, Capability, FencingToken, JobId, NAME_CHARACTERS_MAX, NodeId, NotAName,

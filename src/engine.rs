@@ -15,7 +15,7 @@ mod start;
 pub use handle::{EngineHandle, Expired};
 pub use message::{
     AgentListing, AgentPage, AgentTakenOn, Change, Claim, Demand, EngineError, Grant, Grants, Listing, Page, Reading,
-    Record, Released, Submitted, TaskAfter, TaskListing, TaskPage, Ticket,
+    Record, Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage, Ticket,
 };
 pub use refusals::{Place, REFUSALS_MAX, Refusal};
 pub use start::{EngineOptions, StartError, TokenBudget, Totals};

@@ -1,10 +1,10 @@
 //! Cases of the fleet that were thought of, each a short story.
 
 use cortex_resource_manager::core::{
-    AgentId, AgentRequest, AgentType, Capabilities, Cluster, Command, Complexity, CpuMillis, Denied, FencingToken,
-    FleetCommand, FleetDenied, FleetOutcome, JsonText, MemoryMb, Metadata, Millis, NodeId, NothingClaimed, Outcome,
-    Priority, Recorded, Report, ReportedResult, Resources, Selector, TaskId, TaskRequest, TaskState, Timestamp,
-    TokensExpected, TtlSeconds, WorkerSize, check,
+    AgentId, AgentRequest, AgentType, AttemptOutcome, Capabilities, Cluster, Command, Complexity, CpuMillis, Denied,
+    FencingToken, FleetCommand, FleetDenied, FleetOutcome, JsonText, MemoryMb, Metadata, Millis, NodeId,
+    NothingClaimed, Outcome, Priority, Recorded, Report, ReportedResult, Resources, Selector, TaskId, TaskRequest,
+    TaskState, Timestamp, TokensExpected, TtlSeconds, WorkerSize, check,
 };
 
 struct Story {
@@ -140,12 +140,12 @@ fn a_task_is_claimed_reported_on_and_settled() {
     let claimed = story.claim(&agent).expect("a task");
     assert_eq!(claimed.len(), 1);
     let token = claimed[0].1;
-    assert_eq!(story.cluster.usage(story.now).tokens.all.reserved, 100);
+    assert_eq!(story.cluster.usage(story.now, size()).tokens.all.reserved, 100);
     assert_eq!(story.cluster.capacity(story.now).leased.workers, 1);
     story.wait(5);
     let reported = story.complete("t", &agent, token, ReportedResult::Success, 120);
     assert!(matches!(reported, Ok(FleetOutcome::Reported(_))), "{reported:?}");
-    let usage = story.cluster.usage(story.now).tokens.all;
+    let usage = story.cluster.usage(story.now, size()).tokens.all;
     assert_eq!((usage.reserved, usage.settled, usage.overrun), (0, 120, 20));
     assert_eq!(story.state("t"), TaskState::Completed);
     let again = story.complete("t", &agent, token, ReportedResult::Success, 120);
@@ -167,7 +167,7 @@ fn a_silent_agent_loses_its_task_and_its_late_report_changes_nothing() {
     assert!(story.cluster.agent(story.now, &dying).is_none());
     assert_eq!(story.state("t"), TaskState::Queued);
     let late = story.complete("t", &dying, token, ReportedResult::Success, 1);
-    assert!(matches!(late, Err(FleetDenied::StaleTaskToken { own: None, .. })), "{late:?}");
+    assert!(matches!(late, Err(FleetDenied::AttemptOver { outcome: AttemptOutcome::AgentLost, .. })), "{late:?}");
     let next = story.claim(&other).expect("the task")[0].1;
     assert!(next > token);
     story.wait(60);

@@ -6,11 +6,15 @@
 
 use cortex_resource_manager::core::{
     AgentFilter, AgentType, AgentView, AllocationView, BatchKey, BudgetUsage, Capabilities, Capability, Cluster,
-    Command, DeadlineReason, Denied, EndReason, FencingToken, Filter, FleetCommand, JobId, JsonText, Phase, Recorded,
-    Registration, ServerName, TaskFilter, TaskNumber, TaskView, Timestamp, TypeUsage, UsageView, check,
+    Command, CpuMillis, DeadlineReason, Denied, EndReason, FencingToken, Filter, FleetCommand, JobId, JsonText,
+    MemoryMb, Phase, Recorded, Registration, ServerName, TaskFilter, TaskNumber, TaskView, Timestamp, TypeUsage,
+    UsageView, WorkerSize, check,
 };
 use std::collections::BTreeSet;
 use std::fmt::Write;
+
+/// What a worker takes.
+const SIZE: WorkerSize = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) };
 
 /// What is kept of a version.
 struct Golden {
@@ -143,7 +147,7 @@ fn go_on(golden: &Golden) {
         let allocation = view.allocation.reservation.allocation;
         carry_out(&Command::Release { allocation, reason: EndReason::Requested });
     }
-    let (capacity, usage) = (cluster.capacity(now), cluster.usage(now));
+    let (capacity, usage) = (cluster.capacity(now), cluster.usage(now, SIZE));
     assert_eq!((capacity.leased.workers, capacity.live_allocations, capacity.running_servers.len()), (0, 0, 0));
     assert_eq!(
         (usage.queue.all.tasks, usage.queue.running, usage.agents.active, usage.tokens.all.reserved),
@@ -212,7 +216,7 @@ fn allocation_text(view: &AllocationView) -> String {
 /// The books of the fleet in words.
 fn fleet_text(cluster: &Cluster, now: Timestamp) -> String {
     let mut text = String::new();
-    let UsageView { agents, tokens, queue, conservation, .. } = cluster.usage(now);
+    let UsageView { agents, tokens, queue, conservation, .. } = cluster.usage(now, SIZE);
     let quota = |quota: Option<u64>| quota.map_or("any number".to_owned(), |quota| quota.to_string());
     let _ = writeln!(text, "\nagents: {} of {}", agents.active, quota(agents.quota));
     for TypeUsage { agent_type, quota: of_type, active } in agents.by_type {

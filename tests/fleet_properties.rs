@@ -196,7 +196,7 @@ proptest! {
         for step in &steps {
             let outcome = walk.go(step);
             let Ok(Outcome::Fleet(FleetOutcome::Leased { tasks, .. })) = outcome else { continue };
-            let usage = walk.books.cluster.usage(walk.books.now).tokens;
+            let usage = walk.books.cluster.usage(walk.books.now, SIZE).tokens;
             // What is expected to take nothing may go where nothing is left.
             let tokens = |task: &TaskId| walk.books.task(task).task.spec.estimated_tokens;
             let all = usage.all;
@@ -331,7 +331,7 @@ proptest! {
         let counts_from = books.now.after(Millis(3 * aging_ms));
         let mut left_before = ahead;
         loop {
-            prop_assert_eq!(books.cluster.usage(books.now).conservation.is_on, is_saving);
+            prop_assert_eq!(books.cluster.usage(books.now, SIZE).conservation.is_on, is_saving);
             for _ in 0..stream {
                 books.submit(task(Priority::Critical, tokens));
             }
@@ -396,7 +396,7 @@ proptest! {
             }
         }
 
-        let view = books.cluster.usage(books.now).conservation;
+        let view = books.cluster.usage(books.now, SIZE).conservation;
         prop_assert!(view.is_on);
         prop_assert_eq!((view.active_tasks, view.deferred_tasks), (active.len() as u64, deferred));
         prop_assert_eq!((view.estimated_tokens, view.remaining_tokens), (budget - left, budget));

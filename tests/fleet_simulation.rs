@@ -19,8 +19,9 @@ mod seeds;
 mod situations;
 
 use cortex_resource_manager::core::{
-    AgentFilter, AgentId, Cluster, Command, Event, FencingToken, Filter, FleetCommand, FleetOutline, Millis, Outcome,
-    Outline, Recorded, Restoration, State, TaskFilter, TaskNumber, Timestamp, check,
+    AgentFilter, AgentId, Cluster, Command, CpuMillis, Event, FencingToken, Filter, FleetCommand, FleetOutline,
+    MemoryMb, Millis, Outcome, Outline, Recorded, Restoration, State, TaskFilter, TaskNumber, Timestamp, WorkerSize,
+    check,
 };
 use draws::Shape;
 use fastrand::Rng;
@@ -30,6 +31,8 @@ use situations::{SITUATIONS, situation, situations_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+/// The size of a worker at which it is asked how many more agents may come. Those that come have any size.
+const SIZE: WorkerSize = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) };
 /// How many commands `cargo test` runs.
 const STEPS: u64 = 200_000;
 /// The seed of the first run; the next run has the next number.
@@ -307,10 +310,10 @@ impl Run {
         assert_eq!(check::violations(&self.cluster), [""; 0], "at {now}");
         assert_eq!(self.cluster.capacity(now), self.fleet.ledger.capacity(now), "at {now}");
         assert_eq!(self.cluster.next_deadline(), self.fleet.ledger.next_deadline(), "at {now}");
-        assert_eq!(self.cluster.usage(now), self.fleet.usage(now), "at {now}");
+        assert_eq!(self.cluster.usage(now, SIZE), self.fleet.usage(now, SIZE), "at {now}");
         assert_eq!(self.cluster.fleet_due(now), self.fleet.due(now), "at {now}");
         if let Some(copy) = &self.copy {
-            assert_eq!(copy.usage(now), self.cluster.usage(now), "a copy at {now}");
+            assert_eq!(copy.usage(now, SIZE), self.cluster.usage(now, SIZE), "a copy at {now}");
             assert_eq!(copy.fleet_due(now), self.cluster.fleet_due(now), "a copy at {now}");
             let agents = |books: &Cluster| books.agents(now, &AgentFilter::default(), None).collect::<Vec<_>>();
             assert_eq!(agents(copy), agents(&self.cluster), "a copy at {now}");
@@ -354,7 +357,7 @@ impl Run {
         assert_eq!(self.cluster.order_of_efficiency(), expected, "at {}", self.now);
         let leases: Vec<_> = self.cluster.list(self.now, &Filter::default(), FencingToken::new(0)).collect();
         assert_eq!(leases, self.fleet.ledger.list(self.now, &Filter::default(), FencingToken::new(0)));
-        assert_eq!(self.cluster.fleet_figures(self.now), self.fleet.figures(self.now), "at {}", self.now);
+        assert_eq!(self.cluster.fleet_figures(self.now, SIZE), self.fleet.figures(self.now, SIZE), "at {}", self.now);
     }
 
     fn compare_with(&self, mut folded: Cluster) {

@@ -81,6 +81,15 @@ impl Resources {
         }
     }
 
+    /// How many workers of `size` it has room for.
+    #[must_use]
+    pub fn room_for_workers(&self, size: WorkerSize) -> u64 {
+        // What takes nothing of a resource is not bounded by it.
+        let by_cpu = self.cpu_millis.0.checked_div(size.cpu_millis.0).unwrap_or(u64::MAX);
+        let by_memory = self.memory_mb.0.checked_div(size.memory_mb.0).unwrap_or(u64::MAX);
+        self.workers.min(by_cpu).min(by_memory)
+    }
+
     /// What is left of `self` when `taken` is gone; zero where nothing is left.
     #[must_use]
     pub const fn less(self, taken: Self) -> Self {
@@ -119,6 +128,21 @@ impl SubAssign for Resources {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workers_find_as_much_room_as_each_resource_has() {
+        let room = |workers, cpu_millis, memory_mb, worker_cpu, worker_memory| {
+            let resources =
+                Resources { cpu_millis: CpuMillis::from_millis(cpu_millis), memory_mb: MemoryMb(memory_mb), workers };
+            let (cpu_millis, memory_mb) = (CpuMillis::from_millis(worker_cpu), MemoryMb(worker_memory));
+            resources.room_for_workers(WorkerSize { cpu_millis, memory_mb })
+        };
+        assert_eq!(room(5, 9_000, 9_000, 1_000, 1_000), 5);
+        assert_eq!(room(5, 3_999, 9_000, 1_000, 1_000), 3);
+        assert_eq!(room(5, 9_000, 2_000, 1_000, 1_000), 2);
+        assert_eq!(room(5, 0, 0, 0, 0), 5);
+        assert_eq!(room(5, 0, 9_000, 1, 0), 0);
+    }
 
     #[test]
     fn cores_read_as_on_the_wire() {

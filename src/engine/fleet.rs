@@ -3,7 +3,7 @@
 
 use super::message::{
     AgentListing, AgentPage, AgentTakenOn, Claim, EngineError, FleetMessage, Grants, Reading, Submitted, TaskAfter,
-    TaskListing, TaskPage, Ticket,
+    TaskDetail, TaskListing, TaskPage, Ticket,
 };
 use super::{Engine, log_end};
 use crate::core::{
@@ -78,11 +78,12 @@ impl<J: Journal> Engine<J> {
             FleetMessage::Submit { request, ticket, reply } => {
                 let answer =
                     if ticket.is_called_off() { Err(EngineError::CalledOff) } else { self.submit(now, request) };
-                if let Ok(Submitted { view, is_new: true }) = &answer
-                    && view.task.spec.request.task.is_none()
+                if let Ok(Submitted { detail, is_new: true }) = &answer
+                    && let spec = &detail.view.task.spec
+                    && spec.request.task.is_none()
                 {
                     // Nobody could ask for it.
-                    let grants = Grants::Submitted(view.task.spec.task.clone());
+                    let grants = Grants::Submitted(spec.task.clone());
                     ticket.note(grants.clone());
                     self.note_unwanted(grants);
                 }
@@ -112,7 +113,7 @@ impl<J: Journal> Engine<J> {
                 self.answer(reply, answer);
             }
             FleetMessage::Task { task, reply } => {
-                let answer = self.cluster.task(now, &task);
+                let answer = self.cluster.task(now, &task).map(|view| self.detail(view));
                 self.answer(reply, answer);
             }
             FleetMessage::Tasks { listing, reply } => {
@@ -120,15 +121,15 @@ impl<J: Journal> Engine<J> {
                 self.answer(reply, answer);
             }
             FleetMessage::Usage { reply } => {
-                let answer = self.cluster.usage(now);
+                let answer = self.cluster.usage(now, self.worker_size);
                 self.answer(reply, answer);
             }
             FleetMessage::Figures { reply } => {
-                let answer = self.cluster.fleet_figures(now);
+                let answer = self.cluster.fleet_figures(now, self.worker_size);
                 self.answer(reply, answer);
             }
             FleetMessage::Set { command, reply } => {
-                let answer = self.fleet(now, command).map(|_| self.cluster.usage(now));
+                let answer = self.fleet(now, command).map(|_| self.cluster.usage(now, self.worker_size));
                 self.answer(reply, answer);
             }
         }
@@ -189,7 +190,11 @@ impl<J: Journal> Engine<J> {
             let spec = &view.task.spec;
             tracing::debug!(%task, priority = %spec.request.priority, estimated_tokens = spec.estimated_tokens, "submitted");
         }
-        Ok(Submitted { view, is_new })
+        Ok(Submitted { detail: self.detail(view), is_new })
+    }
+
+    fn detail(&self, view: TaskView) -> TaskDetail {
+        TaskDetail { able_agents: self.cluster.able_agents(&view.task.spec.request.selector), view }
     }
 
     fn task(&self, now: Timestamp, task: &TaskId) -> Result<TaskView, EngineError> {

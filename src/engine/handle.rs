@@ -2,7 +2,7 @@
 
 use super::message::{
     AgentListing, AgentPage, AgentTakenOn, Change, Claim, Demand, EngineError, FleetMessage, Grant, Listing, Message,
-    Page, Reading, Record, Released, Submitted, TaskAfter, TaskListing, TaskPage, Ticket,
+    Page, Reading, Record, Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage, Ticket,
 };
 use crate::core::{
     AgentId, AgentLeft, AgentRequest, AgentType, AgentView, AllocationId, AllocationView, CapacityView, FencingToken,
@@ -263,7 +263,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
-    pub async fn task(&self, task: TaskId) -> Result<Option<TaskView>, EngineError> {
+    pub async fn task(&self, task: TaskId) -> Result<Option<TaskDetail>, EngineError> {
         self.ask_fleet(|reply| FleetMessage::Task { task, reply }).await
     }
 

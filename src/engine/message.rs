@@ -111,11 +111,20 @@ pub struct AgentPage {
     pub next: Option<AgentId>,
 }
 
+/// A task, and how it stands with the agents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskDetail {
+    /// The task.
+    pub view: TaskView,
+    /// How many agents are registered that may take it, now or later.
+    pub able_agents: u64,
+}
+
 /// An answer to a submitted task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submitted {
     /// The task as it stands.
-    pub view: TaskView,
+    pub detail: TaskDetail,
     /// Whether it was submitted now, rather than before.
     pub is_new: bool,
 }
@@ -368,7 +377,7 @@ pub(super) enum FleetMessage {
     },
     Task {
         task: TaskId,
-        reply: Reply<Option<TaskView>>,
+        reply: Reply<Option<TaskDetail>>,
     },
     Tasks {
         listing: Box<TaskListing>,

@@ -205,7 +205,7 @@ impl<J: Journal> Engine<J> {
         let set_limits = Command::SetLimits(options.limits);
         let set_capacity = Command::SetCapacity { node: NodeId::local(), capacity };
         // Books in which there never was a fleet have no budget either; one of nothing is a budget.
-        let budget = engine.cluster.fleet_outline().map(|_| engine.cluster.usage(now).tokens);
+        let budget = engine.cluster.fleet_outline().map(|_| engine.cluster.usage(now, options.worker_size).tokens);
         let (tokens, window) = options.token_budget.changes(budget.as_ref(), options.totals.resize);
         let set_fleet = Command::Fleet(FleetCommand::SetSettings(options.fleet));
         let set_budget = Command::Fleet(FleetCommand::SetTokenBudget { job: None, tokens, window });
@@ -213,7 +213,7 @@ impl<J: Journal> Engine<J> {
             engine.execute(now, &command).map_err(StartError::Books)?;
         }
         let leases = engine.cluster.capacity(now).live_allocations;
-        let running_tasks = engine.cluster.usage(now).queue.running;
+        let running_tasks = engine.cluster.usage(now, options.worker_size).queue.running;
         if let Some(last_at) = last_at
             && leases + running_tasks > 0
         {

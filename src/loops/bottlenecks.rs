@@ -80,7 +80,13 @@ mod tests {
             let found = found.iter().map(|(subject, severity)| Bottleneck {
                 subject: subject.clone(),
                 severity: *severity,
-                figures: Figures::Queue { waiting: Waiting::default(), deferred: 0, running: 0, agents: 0 },
+                figures: Figures::Queue {
+                    waiting: Waiting::default(),
+                    deferred: 0,
+                    unserved: 0,
+                    running: 0,
+                    agents: 0,
+                },
                 description: String::new(),
                 advice: String::new(),
             });

@@ -94,7 +94,7 @@ pub(super) fn name<T: 'static>(
     description: &str,
     read: fn(&str) -> Result<T, NotAName>,
 ) -> Parameter<T> {
-    let allowed = format!("1 to {NAME_CHARACTERS_MAX} characters without control characters");
+    let allowed = format!("a text of 1 to {NAME_CHARACTERS_MAX} characters without control characters");
     let schema = json!({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX});
     Parameter::new(name, description, allowed, schema, move |value| read(value.as_str()?).ok())
 }
@@ -175,7 +175,7 @@ fn names<N: 'static, T: 'static>(
     collect: fn(Vec<N>) -> T,
 ) -> Parameter<T> {
     let allowed = format!(
-        "a list of 0 to {count_max} names, each of 1 to {NAME_CHARACTERS_MAX} characters without control characters"
+        "a list of 0 to {count_max} names, each a text of 1 to {NAME_CHARACTERS_MAX} characters without control characters"
     );
     let item = json!({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX});
     let schema = json!({"type": "array", "items": item, "maxItems": count_max});

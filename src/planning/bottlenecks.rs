@@ -11,8 +11,8 @@
 //! | waiting tasks | from 50 | from 100 | from 200 | from 400, or from 50 while there is no agent |
 
 use crate::core::{
-    AgentFigures, AgentId, AgentType, BudgetUsage, FleetFigures, JobId, Millis, Timestamp, TokenUsage, UsageView,
-    Waiting,
+    AgentFigures, AgentId, AgentType, AgentUsage, BudgetUsage, Capability, FleetFigures, JobId, Millis, Timestamp,
+    TokenUsage, Unserved, UsageView, Waiting,
 };
 
 /// Above this part settled or reserved a token budget runs out. It is where the Resource Allocation Module begins to save tokens.
@@ -33,6 +33,9 @@ pub const BACKLOG_TASKS_MIN: u64 = 50;
 /// So many tasks of an agent, and so many of the others, say something of it. With fewer than four one failure alone
 /// would be under 70 %, and so a single bad task would condemn an agent; five leaves one to spare.
 pub const ENDED_TASKS_MIN: u64 = 5;
+
+/// How much is said of whom waiting tasks are for: names may be long, and there may be many.
+const NAME_CHARACTERS_MAX: usize = 60;
 
 /// How severe a bottleneck is, from the least to the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,6 +121,8 @@ pub enum Figures {
         quota: u64,
         /// How many there are.
         active: u64,
+        /// How many more may come, as far as there are free workers for them.
+        available: u64,
     },
     /// Of an agent, over the last minute.
     Work {
@@ -138,6 +143,8 @@ pub enum Figures {
         deferred: u64,
         /// How many tasks agents hold.
         running: u64,
+        /// How many of those that wait no registered agent may take.
+        unserved: u64,
         /// How many agents there are.
         agents: u64,
     },
@@ -174,7 +181,7 @@ impl Bottlenecks {
         let usage = &figures.usage;
         let mut found: Vec<Bottleneck> = of_tokens(&usage.tokens).chain(of_quotas(usage)).collect();
         found.extend(of_agents(&figures.agents));
-        found.extend(of_queue(usage));
+        found.extend(of_queue(figures));
         found.sort_by(|one, other| (other.severity, &one.subject).cmp(&(one.severity, &other.subject)));
         Self { at: usage.at, found }
     }
@@ -241,7 +248,7 @@ fn of_quotas(usage: &UsageView) -> impl Iterator<Item = Bottleneck> {
         (ratio >= QUOTA_RATIO_MIN).then(|| Bottleneck {
             subject: Subject::AgentQuota(agent_type.cloned()),
             severity,
-            figures: Figures::Agents { quota, active },
+            figures: Figures::Agents { quota, active, available: agents.available().min(quota.saturating_sub(active)) },
             description: format!(
                 "{active} of {quota} agents{of_type} are registered, at least {} of what may be",
                 percent(QUOTA_RATIO_MIN)
@@ -304,8 +311,9 @@ fn of_agent(agent: &AgentFigures, others_mean: Option<Millis>) -> Option<Bottlen
     })
 }
 
-fn of_queue(usage: &UsageView) -> Option<Bottleneck> {
-    let (waiting, agents) = (usage.queue.all, usage.agents.active);
+fn of_queue(figures: &FleetFigures) -> Option<Bottleneck> {
+    let FleetFigures { usage, unserved, .. } = figures;
+    let (waiting, agents, deferred) = (usage.queue.all, usage.agents.active, usage.conservation.deferred_tasks);
     if waiting.tasks < BACKLOG_TASKS_MIN {
         return None;
     }
@@ -313,35 +321,65 @@ fn of_queue(usage: &UsageView) -> Option<Bottleneck> {
         _ if agents == 0 => Severity::Critical,
         severity => severity,
     };
-    let deferred = usage.conservation.deferred_tasks;
-    let more_agents = match usage.agents.total().saturating_sub(agents) {
-        0 => "let more agents come, with set_agent_quota or more workers, and register them".to_owned(),
-        free => format!("register agents: {free} more may come"),
-    };
-    let tokens = if deferred == 0 { "" } else { "; raise the token budget with set_token_budget for those deferred" };
+    let mut advice = vec![more_agents(&usage.agents)];
+    if deferred > 0 {
+        advice.push("raise the token budget with set_token_budget for those deferred".to_owned());
+    }
+    if unserved.tasks > 0 && agents > 0 {
+        advice.push(format!("register agents for those that nobody here may take: {}", named(unserved)));
+    }
     Some(Bottleneck {
         subject: Subject::Queue,
         severity,
-        figures: Figures::Queue { waiting, deferred, running: usage.queue.running, agents },
+        figures: Figures::Queue { waiting, deferred, unserved: unserved.tasks, running: usage.queue.running, agents },
         description: format!(
             "{} tasks wait, {deferred} of them for tokens, for {} ms in the mean and {} ms at the longest; \
-             {agents} agents are registered",
-            waiting.tasks, waiting.wait_mean.0, waiting.wait_max.0
+             {agents} agents are registered, none of which may take {} of them",
+            waiting.tasks, waiting.wait_mean.0, waiting.wait_max.0, unserved.tasks
         ),
-        advice: format!("{more_agents}{tokens}"),
+        advice: advice.join("; "),
     })
+}
+
+/// How more agents can come.
+fn more_agents(agents: &AgentUsage) -> String {
+    if agents.active >= agents.total() && agents.quota.is_some() {
+        return "raise the quota with set_agent_quota, and register agents".to_owned();
+    }
+    match agents.available() {
+        0 => "no worker is free for another agent: release allocations, give the server more (--total-workers, --total-cpu, \
+              --total-memory), or register agents with the allocation_id of leases whose workers they are"
+            .to_owned(),
+        free => format!("register agents: {free} more may come"),
+    }
+}
+
+/// What tasks are for that nobody may take, with how many there are of each.
+fn named(unserved: &Unserved) -> String {
+    let named = unserved.selectors.iter().map(|(selector, tasks)| {
+        let agent_type = selector.agent_type.as_ref().map_or("any agent_type", AgentType::as_str);
+        let capabilities: Vec<&str> = selector.capabilities.as_slice().iter().map(Capability::as_str).collect();
+        let with = if capabilities.is_empty() { "" } else { " with " };
+        let wanted = format!("{agent_type}{with}{}", capabilities.join(", "));
+        let cut = if wanted.chars().count() > NAME_CHARACTERS_MAX { "…" } else { "" };
+        format!("{tasks} for {}{cut}", wanted.chars().take(NAME_CHARACTERS_MAX).collect::<String>())
+    });
+    let named: Vec<String> = named.collect();
+    let told: u64 = unserved.selectors.iter().map(|(_, tasks)| tasks).sum();
+    let others = if told < unserved.tasks { format!(", {} for others", unserved.tasks - told) } else { String::new() };
+    format!("{}{others}", named.join("; "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{AgentUsage, ConservationView, QueueUsage, TypeUsage};
+    use crate::core::{Capabilities, ConservationView, QueueUsage, Selector, TypeUsage};
 
     /// A fleet of ten agents' room in which nothing is short.
     fn calm() -> FleetFigures {
         let usage = UsageView {
             at: Timestamp::from_millis(0),
-            agents: AgentUsage { quota: None, workers: 10, active: 1, by_type: Vec::new() },
+            agents: AgentUsage { quota: None, workers: 10, active: 1, free_workers: 9, by_type: Vec::new() },
             tokens: TokenUsage {
                 all: BudgetUsage { total: 1_000, ..BudgetUsage::default() },
                 window: Millis(0),
@@ -352,7 +390,7 @@ mod tests {
             queue: QueueUsage { all: Waiting::default(), by_priority: [Waiting::default(); 4], running: 0, bytes: 0 },
             conservation: ConservationView::default(),
         };
-        FleetFigures { usage, agents: Vec::new() }
+        FleetFigures { usage, agents: Vec::new(), unserved: Unserved::default() }
     }
 
     fn budget(total: u64, settled: u64, reserved: u64) -> BudgetUsage {
@@ -532,7 +570,49 @@ mod tests {
         check("slow_agent", &["1 of its 5", "20 %", "9000 ms", "9.0 times the 1000 ms", "get_task", "max_concurrent"]);
         check(
             "task_queue_backlog",
-            &["60 tasks wait, 4 of them for tokens", "9 ms at the longest", "set_token_budget"],
+            &[
+                "60 tasks wait, 4 of them for tokens",
+                "9 ms at the longest",
+                "none of which may take 0",
+                "set_token_budget",
+            ],
         );
+    }
+
+    #[test]
+    fn a_backlog_says_how_more_agents_come_and_for_what() {
+        let check = |change: &dyn Fn(&mut FleetFigures), advice: &str| {
+            let mut figures = calm();
+            figures.usage.queue.all.tasks = 60;
+            change(&mut figures);
+            let looked = Bottlenecks::find(&figures);
+            let one = looked.found.iter().find(|one| one.subject == Subject::Queue).expect("a backlog");
+            assert_eq!(one.advice, advice);
+        };
+        check(&|_| {}, "register agents: 9 more may come");
+        check(&|figures| figures.usage.agents.free_workers = 4, "register agents: 4 more may come");
+        let full = "no worker is free for another agent: release allocations, give the server more (--total-workers, --total-cpu, \
+                    --total-memory), or register agents with the allocation_id of leases whose workers they are";
+        check(&|figures| figures.usage.agents.free_workers = 0, full);
+        check(
+            &|figures| figures.usage.agents.quota = Some(1),
+            "raise the quota with set_agent_quota, and register agents",
+        );
+        let selector = |agent_type: Option<&str>, capabilities: &[&str]| Selector {
+            agent_type: agent_type.map(|name| AgentType::new(name).expect("a name")),
+            capabilities: Capabilities::new(capabilities.iter().map(|name| Capability::new(name).expect("a name"))),
+        };
+        let selectors = vec![
+            (selector(Some("bakend"), &[]), 7),
+            (selector(None, &["go", "rsut"]), 2),
+            (selector(Some(&"x".repeat(100)), &[]), 1),
+        ];
+        let unserved = Unserved { tasks: 14, selectors };
+        let named = format!(
+            "register agents: 9 more may come; register agents for those that nobody here may take: 7 for bakend; \
+             2 for any agent_type with go, rsut; 1 for {}…, 4 for others",
+            "x".repeat(60)
+        );
+        check(&|figures| figures.unserved = unserved.clone(), &named);
     }
 }

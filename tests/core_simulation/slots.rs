@@ -1,7 +1,7 @@
 //! Workers that agents have by themselves, and what else the fleet needs of the reference of the leases.
 
 use super::Model;
-use super::lease::amount;
+use super::lease::{Lease, amount, sum};
 use cortex_resource_manager::core::{
     Denied, EndReason, FencingToken, Limits, NodeId, Release, Resources, Timestamp, WorkerSize,
 };
@@ -27,6 +27,19 @@ impl Model {
         let reclaimed = taken.iter().map(|id| self.end(now, *id, EndReason::Expired)).collect();
         self.slots.push(WorkerSlot { node: node.id.clone(), size });
         Ok((node.id, reclaimed))
+    }
+
+    /// How many workers there is room for where agents take theirs.
+    pub(crate) fn room_for_workers(&self, now: Timestamp, size: WorkerSize) -> u64 {
+        let Some(node) = self.nodes.first() else { return 0 };
+        let overdue: Vec<_> = self.overdue(now).iter().map(|lease| lease.id()).collect();
+        let is_here = |lease: &&&Lease| lease.record.reservation.node == node.id && !overdue.contains(&lease.id());
+        let held = || self.live().iter().filter(is_here).map(|lease| lease.held()).collect::<Vec<_>>();
+        let fits = |workers: &u64| {
+            let more = [amount(*workers, size)];
+            node.capacity.covers(&sum(held().into_iter().chain(self.slots_of(&node.id)).chain(more)))
+        };
+        (0..=node.capacity.workers).rev().find(fits).unwrap_or(0)
     }
 
     /// Gives back the worker of an agent.

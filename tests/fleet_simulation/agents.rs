@@ -87,7 +87,8 @@ impl Fleet {
             if known.request() == request {
                 return Ok(FleetOutcome::Registered { is_new: false, reclaimed: Vec::new() });
             }
-            return Err(FleetDenied::AgentExists(request.agent.clone()).into());
+            let (agent, differs) = (request.agent.clone(), differences(known.request(), request));
+            return Err(FleetDenied::AgentExists { agent, differs }.into());
         }
         let full = |agent_type: Option<AgentType>, active: u64, quota: Option<u64>| match quota {
             Some(quota) if active >= quota => Err(FleetDenied::QuotaReached { agent_type, active, quota }),
@@ -111,7 +112,10 @@ impl Fleet {
                 (view.allocation.reservation.node.clone(), None, Vec::new())
             }
             None => {
-                let (node, reclaimed) = self.ledger.take_slot(now, size)?;
+                let (node, reclaimed) = self.ledger.take_slot(now, size).map_err(|denied| match denied {
+                    Denied::NoRoom { shortage, .. } => FleetDenied::NoWorker(shortage).into(),
+                    other => other,
+                })?;
                 (node, Some(size), reclaimed)
             }
         };
@@ -229,4 +233,17 @@ pub(super) fn mean_duration(ended: &[&Ended]) -> Millis {
 /// A part of a whole in millionths, rounded down.
 fn part(part: u64, whole: u64) -> u32 {
     u32::try_from(u128::from(part) * 1_000_000 / u128::from(whole)).expect("at most all of it")
+}
+
+/// The arguments in which two requests differ, by their names on the wire.
+fn differences(one: &AgentRequest, other: &AgentRequest) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    let mut note = |name, is_same: bool| names.extend((!is_same).then_some(name));
+    note("agent_id", one.agent == other.agent);
+    note("agent_type", one.agent_type == other.agent_type);
+    note("capabilities", one.capabilities == other.capabilities);
+    note("max_concurrent", one.tasks_max == other.tasks_max);
+    note("allocation_id", one.allocation == other.allocation);
+    note("metadata", one.metadata == other.metadata);
+    names
 }

@@ -3,10 +3,11 @@
 use super::Fleet;
 use super::agents::{Agent, mean_duration};
 use super::budgets::deferral;
+use super::leases::is_able;
 use cortex_resource_manager::core::{
     AgentFigures, AgentFilter, AgentId, AgentType, AgentUsage, AgentView, ConservationView, Deferral, FencingToken,
-    FleetFigures, HeldTask, Millis, Priority, QueueUsage, Task, TaskFilter, TaskId, TaskNumber, TaskPhase, TaskState,
-    TaskView, Timestamp, TokenUsage, TypeUsage, UsageView, Waiting,
+    FleetFigures, HeldTask, Millis, Priority, QueueUsage, Selector, Task, TaskFilter, TaskId, TaskNumber, TaskPhase,
+    TaskState, TaskView, Timestamp, TokenUsage, TypeUsage, Unserved, UsageView, Waiting, WorkerSize,
 };
 
 impl Fleet {
@@ -47,17 +48,17 @@ impl Fleet {
             .collect()
     }
 
-    pub(crate) fn usage(&self, now: Timestamp) -> UsageView {
+    pub(crate) fn usage(&self, now: Timestamp, size: WorkerSize) -> UsageView {
         UsageView {
             at: now,
-            agents: self.agent_usage(),
+            agents: self.agent_usage(now, size),
             tokens: self.token_usage(now),
             queue: self.queue_usage(now),
             conservation: self.conservation(),
         }
     }
 
-    pub(crate) fn figures(&self, now: Timestamp) -> FleetFigures {
+    pub(crate) fn figures(&self, now: Timestamp, size: WorkerSize) -> FleetFigures {
         let mut agents: Vec<AgentFigures> = Vec::new();
         for agent in &self.agents {
             let lately = agent.lately(now);
@@ -71,7 +72,7 @@ impl Fleet {
             }
         }
         agents.sort_by(|a, b| a.agent.cmp(&b.agent));
-        FleetFigures { usage: self.usage(now), agents }
+        FleetFigures { usage: self.usage(now, size), agents, unserved: self.unserved() }
     }
 
     /// The ids of all agents.
@@ -149,7 +150,7 @@ impl Fleet {
         }
     }
 
-    fn agent_usage(&self) -> AgentUsage {
+    fn agent_usage(&self, now: Timestamp, size: WorkerSize) -> AgentUsage {
         let with_quota = self.type_quotas.iter().map(|(agent_type, _)| agent_type);
         let mut types: Vec<&AgentType> =
             with_quota.chain(self.agents.iter().map(|agent| &agent.request().agent_type)).collect();
@@ -164,8 +165,29 @@ impl Fleet {
             quota: self.quota,
             workers: self.ledger.workers(),
             active: self.agents.len() as u64,
+            free_workers: self.ledger.room_for_workers(now, size),
             by_type: types.into_iter().map(usage).collect(),
         }
+    }
+
+    fn unserved(&self) -> Unserved {
+        let waiting = self.waiting();
+        let waiting: Vec<&Selector> = waiting
+            .iter()
+            .filter(|task| !self.agents.iter().any(|agent| is_able(agent, task)))
+            .map(|task| &task.spec.request.selector)
+            .collect();
+        let mut selectors: Vec<(Selector, u64)> = Vec::new();
+        for selector in &waiting {
+            if !selectors.iter().any(|(known, _)| known == *selector) {
+                let tasks = waiting.iter().filter(|other| *other == selector).count() as u64;
+                selectors.push(((*selector).clone(), tasks));
+            }
+        }
+        selectors.sort();
+        selectors.sort_by(|(_, a), (_, b)| b.cmp(a));
+        selectors.truncate(Unserved::SELECTORS_MAX);
+        Unserved { tasks: waiting.len() as u64, selectors }
     }
 
     fn token_usage(&self, now: Timestamp) -> TokenUsage {

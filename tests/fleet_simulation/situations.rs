@@ -1,5 +1,6 @@
 //! What a simulation of the fleet has to meet to be worth its time.
 
+use crate::SIZE;
 use crate::fleet::Fleet;
 use cortex_resource_manager::core::{
     Command, Deferral, Denied, FleetDenied, FleetOutcome, NoAgent, NothingClaimed, Outcome, TaskFilter, TaskNumber,
@@ -70,7 +71,6 @@ pub(crate) fn situation(command: &Command, outcome: &Result<Outcome, Denied>) ->
         Ok(Outcome::Released(_)) => "a lease that was released",
         Ok(_) => "of leases: something else",
         Err(Denied::Fleet(denied)) => situation_of_denial(denied),
-        Err(Denied::NoRoom { .. }) if is_of_fleet => "an agent without room",
         Err(Denied::UnknownAllocation(_)) if is_of_fleet => "an agent of an unknown allocation",
         Err(_) => "of leases: refused",
     }
@@ -110,17 +110,19 @@ fn situation_of_outcome(outcome: &FleetOutcome) -> &'static str {
 fn situation_of_denial(denied: &FleetDenied) -> &'static str {
     match denied {
         FleetDenied::UnknownAgent(_) => "an unknown agent",
-        FleetDenied::AgentExists(_) => "an agent that exists",
+        FleetDenied::AgentExists { .. } => "an agent that exists",
         FleetDenied::QuotaReached { agent_type: None, .. } => "a quota reached",
         FleetDenied::QuotaReached { .. } => "a quota of a type reached",
         FleetDenied::AllocationFull { .. } => "an agent in an allocation that is full",
         FleetDenied::AllocationNotActive(_) => "an agent in an allocation that is not active",
         FleetDenied::UnknownTask(_) => "an unknown task",
-        FleetDenied::TaskExists(_) => "a task that exists",
+        FleetDenied::TaskExists { .. } => "a task that exists",
         FleetDenied::TooManyTasks { .. } => "too many tasks",
         FleetDenied::TooManyTaskBytes { .. } => "too many bytes",
         FleetDenied::DeadlinePassed { .. } => "a task past its deadline",
         FleetDenied::WrongOwner { .. } => "a task of another agent",
+        FleetDenied::AttemptOver { .. } => "an attempt that is over",
+        FleetDenied::NoWorker(_) => "an agent without room",
         FleetDenied::StaleTaskToken { .. } => "a stale token of a task",
         FleetDenied::TaskLeaseExpired { .. } => "a lease that ran out and was reported on",
         FleetDenied::TaskEnded { .. } => "a task that had ended",
@@ -146,7 +148,7 @@ pub(crate) fn situations_of(
             seen.push(what);
         }
     };
-    let usage = after.usage(now);
+    let usage = after.usage(now, SIZE);
     note(usage.conservation.is_on && usage.queue.all.tasks > 0, "saving tokens");
     note(usage.conservation.deferred_tasks > 0, "deferred tasks");
     let views = after.tasks(now, &TaskFilter::default(), TaskNumber::new(0));

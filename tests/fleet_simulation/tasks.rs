@@ -32,7 +32,8 @@ impl Fleet {
             if known.spec.request == *request {
                 return Ok(FleetOutcome::Submitted { task: known.spec.task.clone(), is_new: false });
             }
-            return Err(FleetDenied::TaskExists(known.spec.task.clone()).into());
+            let differs = differences(&known.spec.request, request);
+            return Err(FleetDenied::TaskExists { task: known.spec.task.clone(), differs }.into());
         }
         if let Some(deadline) = request.deadline.filter(|deadline| *deadline <= now) {
             return Err(FleetDenied::DeadlinePassed { deadline, now }.into());
@@ -99,12 +100,13 @@ impl Fleet {
             ReportedResult::Failure => AttemptOutcome::Failure,
             ReportedResult::Timeout => AttemptOutcome::Timeout,
         };
-        let before = task
-            .attempts
-            .iter()
-            .find(|attempt| attempt.fencing_token == given && attempt.agent == *agent && attempt.outcome == outcome);
-        if let Some(before) = before {
-            return Ok(FleetOutcome::ReportedBefore { outcome, at: before.ended_at });
+        if let Some(attempt) = task.attempts.iter().find(|attempt| attempt.fencing_token == given) {
+            let at = attempt.ended_at;
+            if (&attempt.agent, attempt.outcome) == (agent, outcome) {
+                return Ok(FleetOutcome::ReportedBefore { outcome, at });
+            }
+            let (task, agent, outcome) = (id.clone(), attempt.agent.clone(), attempt.outcome);
+            return Err(FleetDenied::AttemptOver { task, given, agent, outcome, at }.into());
         }
         let Some(lease) = task.lease() else {
             return Err(FleetDenied::StaleTaskToken { task: id.clone(), given, own: None }.into());
@@ -300,4 +302,24 @@ pub(super) fn bytes(task: &Task) -> u64 {
     let output = task.end().and_then(|end| end.output.as_ref()).map_or(0, |output| output.as_str().len());
     let errors: usize = task.attempts.iter().flat_map(|attempt| &attempt.error).map(|error| error.len()).sum();
     text_bytes(&task.spec) + (output + errors) as u64
+}
+
+/// The arguments in which two requests differ, by their names on the wire.
+fn differences(one: &TaskRequest, other: &TaskRequest) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    let mut note = |name, is_same: bool| names.extend((!is_same).then_some(name));
+    note("task_id", one.task == other.task);
+    note("job_id", one.job == other.job);
+    note("agent_type", one.selector.agent_type == other.selector.agent_type);
+    note("capabilities", one.selector.capabilities == other.selector.capabilities);
+    note("priority", one.priority == other.priority);
+    note("estimated_tokens", one.tokens.given == other.tokens.given);
+    note("complexity", one.tokens.complexity == other.tokens.complexity);
+    note("input", one.tokens.input_characters == other.tokens.input_characters);
+    note("deadline", one.deadline == other.deadline);
+    note("batch_key", one.batch == other.batch);
+    note("payload", one.payload == other.payload);
+    note("max_attempts", one.attempts_max == other.attempts_max);
+    note("lease_seconds", one.lease_seconds == other.lease_seconds);
+    names
 }

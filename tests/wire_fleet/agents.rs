@@ -178,7 +178,7 @@ fn agents_and_allocations_share_the_workers() {
     );
     let allocation = server.grant(&json!({"job_id": "a", "mcp_servers": [], "workers": 1}));
     let error = server.error("register_agent", &agent("agent-4"));
-    assert_eq!(error, "Insufficient workers: requested 1, available 0");
+    assert_eq!(error, no_worker("Insufficient workers: requested 1, available 0"));
     check(&server.capacity(), &json!({"allocated_workers": 4, "available_workers": 0}));
     server.answer("release_resources", &json!({"allocation_id": allocation}));
     register(&mut server, "agent-4");
@@ -192,6 +192,14 @@ fn agents_and_allocations_share_the_workers() {
     check(&server.capacity(), &json!({"allocated_workers": 4, "active_allocations": 1}));
 }
 
+/// What is said to an agent that there is no worker for.
+fn no_worker(shortage: &str) -> String {
+    format!(
+        "an agent takes a worker, and there is no room for one ({shortage}): unregister an agent, release an allocation, give the \
+         server larger totals, or register with an allocation_id"
+    )
+}
+
 #[test]
 fn an_agent_takes_the_cpu_and_memory_of_a_worker() {
     for (totals, error) in [
@@ -200,7 +208,7 @@ fn an_agent_takes_the_cpu_and_memory_of_a_worker() {
     ] {
         let mut server = ready(&totals);
         register(&mut server, "agent-1");
-        assert_eq!(server.error("register_agent", &agent("agent-2")), error);
+        assert_eq!(server.error("register_agent", &agent("agent-2")), no_worker(error));
         let request = json!({"job_id": "a", "mcp_servers": [], "workers": 1});
         check(&server.answer("request_resources", &request), &json!({"status": "failed", "error": error}));
     }
@@ -297,7 +305,8 @@ fn quotas_are_kept_in_all_and_by_type() {
     let removed = server.answer("set_agent_quota", &json!({"remove": true}));
     check(&removed, &json!({"status": "removed", "agents": {"total_quotas": 5, "has_quota": false}}));
     register(&mut server, "g-3");
-    assert_eq!(server.error("register_agent", &agent("g-4")), "Insufficient workers: requested 1, available 0");
+    let error = server.error("register_agent", &agent("g-4"));
+    assert_eq!(error, no_worker("Insufficient workers: requested 1, available 0"));
 }
 
 #[test]

@@ -430,7 +430,8 @@ fn what_does_not_exist_is_an_error_by_name() {
         ("update_task", json!({"task_id": "nowhere", "priority": "LOW"})),
         ("complete_task", report("nowhere", "a")),
     ] {
-        assert_eq!(server.error(tool, &arguments), "Task nowhere not found", "{tool}");
+        let error = server.error(tool, &arguments);
+        assert!(error.starts_with("Task nowhere not found: ") && error.contains("list_tasks"), "{tool}: {error}");
     }
     for (tool, arguments) in [
         ("claim_task", json!({"agent_id": "nobody"})),

@@ -77,6 +77,22 @@ pub struct AgentRequest {
     pub metadata: Metadata,
 }
 
+impl AgentRequest {
+    /// The arguments in which another request differs from it.
+    pub(super) fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let Self { agent, agent_type, capabilities, tasks_max, allocation, metadata } = other;
+        let differs = [
+            ("agent_id", self.agent != *agent),
+            ("agent_type", self.agent_type != *agent_type),
+            ("capabilities", self.capabilities != *capabilities),
+            ("max_concurrent", self.tasks_max != *tasks_max),
+            ("allocation_id", self.allocation != *allocation),
+            ("metadata", self.metadata != *metadata),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+}
+
 /// An agent as it was taken on. It never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,6 +1,6 @@
 //! What may be asked of the fleet, and what it answers.
 
-use super::super::command::Release;
+use super::super::command::{Release, Shortage};
 use super::super::ids::{AgentId, AgentType, AllocationId, FencingToken, JobId, TaskId};
 use super::super::priority::Priority;
 use super::super::time::{Millis, Timestamp};
@@ -283,9 +283,15 @@ pub enum FleetDenied {
     UnknownAgent(AgentId),
     /// The id is taken by an agent that said something else of itself.
     #[error(
-        "agent_id {0} is registered with other particulars: repeat those, call unregister_agent first, or choose another agent_id"
+        "agent_id {agent} is registered with other particulars ({}): repeat those, call unregister_agent first, or choose another agent_id",
+        .differs.join(", ")
     )]
-    AgentExists(AgentId),
+    AgentExists {
+        /// Which agent.
+        agent: AgentId,
+        /// The arguments in which it differs.
+        differs: Vec<&'static str>,
+    },
     /// There are as many agents as there may be.
     #[error("Agent quota exceeded: {active} of {quota} agents are registered{}; unregister one, or raise it with set_agent_quota", of_type(.agent_type.as_ref()))]
     QuotaReached {
@@ -296,6 +302,11 @@ pub enum FleetDenied {
         /// How many there may be.
         quota: u64,
     },
+    /// There is no worker for another agent.
+    #[error(
+        "an agent takes a worker, and there is no room for one ({0}): unregister an agent, release an allocation, give the server larger totals, or register with an allocation_id"
+    )]
+    NoWorker(Shortage),
     /// As many agents belong to an allocation as it has workers.
     #[error(
         "Allocation {allocation} has {workers} workers, and as many agents belong to it: unregister one, or register without allocation_id"
@@ -312,11 +323,21 @@ pub enum FleetDenied {
     )]
     AllocationNotActive(AllocationId),
     /// There is no such task, or its record is gone.
-    #[error("Task {0} not found")]
+    #[error(
+        "Task {0} not found: none of this id was submitted here, or its record is gone; list_tasks shows which there are"
+    )]
     UnknownTask(TaskId),
     /// The id was used for another task.
-    #[error("task_id {0} was used for another task: repeat that one unchanged, or choose a new task_id")]
-    TaskExists(TaskId),
+    #[error(
+        "task_id {task} was used for another task, which differs in {}: repeat that one unchanged, or choose a new task_id",
+        .differs.join(", ")
+    )]
+    TaskExists {
+        /// Which task.
+        task: TaskId,
+        /// The arguments in which it differs.
+        differs: Vec<&'static str>,
+    },
     /// The queue holds as many tasks as it may.
     #[error(
         "Too many tasks: {limit} of {limit} are open (the limit is max_tasks): wait until some are done, or cancel some"
@@ -365,6 +386,23 @@ pub enum FleetDenied {
         given: FencingToken,
         /// The lease's own, if there is one.
         own: Option<FencingToken>,
+    },
+    /// The attempt under this fencing token has ended.
+    #[error(
+        "the attempt under fencing_token {given} at task {task} is over: {} at {at}; drop the work on it",
+        how_it_ended(.agent, *.outcome)
+    )]
+    AttemptOver {
+        /// Which task.
+        task: TaskId,
+        /// The token given.
+        given: FencingToken,
+        /// The agent whose attempt it was.
+        agent: AgentId,
+        /// How it ended.
+        outcome: AttemptOutcome,
+        /// When.
+        at: Timestamp,
     },
     /// The lease on a task has run out.
     #[error("the lease on task {task} ran out at {expired_at}: drop the work on it; the task goes to another agent")]
@@ -441,6 +479,18 @@ pub enum FleetDenied {
 
 fn of_type(agent_type: Option<&AgentType>) -> String {
     agent_type.map_or_else(String::new, |agent_type| format!(" of type {agent_type}"))
+}
+
+fn how_it_ended(agent: &AgentId, outcome: AttemptOutcome) -> String {
+    let reported = |result: &str| format!("agent {agent} reported a {result}");
+    match outcome {
+        AttemptOutcome::Success | AttemptOutcome::Failure | AttemptOutcome::Timeout => reported(outcome.as_str()),
+        AttemptOutcome::LeaseExpired => format!("the lease of agent {agent} ran out"),
+        AttemptOutcome::AgentLost => format!("agent {agent} was lost"),
+        AttemptOutcome::AgentUnregistered => format!("agent {agent} left"),
+        AttemptOutcome::AllocationEnded => format!("the allocation of agent {agent} ended"),
+        AttemptOutcome::Cancelled => "the task was cancelled".to_owned(),
+    }
 }
 
 fn held_under(own: Option<FencingToken>) -> String {

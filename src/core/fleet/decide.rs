@@ -56,8 +56,9 @@ impl Cluster {
     fn register(&self, now: Timestamp, request: &AgentRequest, size: WorkerSize) -> Result<Decision, Denied> {
         let fleet = &self.fleet;
         if let Some(slot) = fleet.agents.find(&request.agent) {
-            if fleet.agents[slot].request() != request {
-                return Err(FleetDenied::AgentExists(request.agent.clone()).into());
+            let (agent, known) = (request.agent.clone(), fleet.agents[slot].request());
+            if known != request {
+                return Err(FleetDenied::AgentExists { agent, differs: known.differences(request) }.into());
             }
             return Ok(decision(None, FleetOutcome::Registered { is_new: false, reclaimed: Vec::new() }));
         }
@@ -69,7 +70,10 @@ impl Cluster {
         let (node, takes) = match request.allocation {
             Some(allocation) => (self.node_of_agents(now, allocation)?, None),
             None => {
-                let (node, leases) = self.room_for_agent(now, size)?;
+                let (node, leases) = self.room_for_agent(now, size).map_err(|denied| match denied {
+                    Denied::NoRoom { shortage, .. } => FleetDenied::NoWorker(shortage).into(),
+                    denied => denied,
+                })?;
                 reclaimed.extend(leases.iter().map(|lease| self.ending(&mut events, now, lease, EndReason::Expired)));
                 (node, Some(size))
             }
@@ -126,8 +130,9 @@ impl Cluster {
         if let Some(task) = &request.task
             && let Some(slot) = fleet.tasks.find(task)
         {
-            if fleet.tasks[slot].task.spec.request != *request {
-                return Err(FleetDenied::TaskExists(task.clone()).into());
+            let known = &fleet.tasks[slot].task.spec.request;
+            if known != request {
+                return Err(FleetDenied::TaskExists { task: task.clone(), differs: known.differences(request) }.into());
             }
             return Ok(decision(None, FleetOutcome::Submitted { task: task.clone(), is_new: false }));
         }
@@ -232,11 +237,15 @@ impl Cluster {
         let slot = self.fleet.find_task(task)?;
         let record = &self.fleet.tasks[slot].task;
         let outcome = AttemptOutcome::from(report.result);
-        let before = record.attempts.iter().find(|attempt| attempt.fencing_token == given);
-        if let Some(before) = before.filter(|before| before.agent == *agent && before.outcome == outcome) {
-            return Ok(decision(None, FleetOutcome::ReportedBefore { outcome, at: before.ended_at }));
-        }
         let task = task.clone();
+        if let Some(before) = record.attempts.iter().find(|attempt| attempt.fencing_token == given) {
+            let at = before.ended_at;
+            if before.agent == *agent && before.outcome == outcome {
+                return Ok(decision(None, FleetOutcome::ReportedBefore { outcome, at }));
+            }
+            let (agent, outcome) = (before.agent.clone(), before.outcome);
+            return Err(FleetDenied::AttemptOver { task, given, agent, outcome, at }.into());
+        }
         let lease = match record.lease() {
             Some(lease) if lease.fencing_token == given => lease,
             lease => {

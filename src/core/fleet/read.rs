@@ -5,17 +5,19 @@ use super::super::cluster::Cluster;
 use super::super::ids::{AgentId, JobId, TaskId, TaskNumber};
 use super::super::table::Slot;
 use super::super::time::{Millis, Timestamp};
+use super::super::units::WorkerSize;
 use super::Fleet;
 use super::agent::HEALTH_WINDOW;
 use super::conservation::walk_by_efficiency;
 use super::health;
 use super::queue::PRIORITIES;
 use super::settings::FleetSettings;
-use super::task::{Task, TaskPhase, TaskRecord, TaskState};
+use super::task::{Selector, Task, TaskPhase, TaskRecord, TaskState};
 use super::view::{
     AgentFigures, AgentFilter, AgentState, AgentUsage, AgentView, ConservationView, FleetFigures, HeldTask, QueueUsage,
-    TaskFilter, TaskView, TokenUsage, TypeUsage, UsageView, Waiting,
+    TaskFilter, TaskView, TokenUsage, TypeUsage, Unserved, UsageView, Waiting,
 };
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -143,14 +145,26 @@ impl Cluster {
         }
     }
 
-    /// What is used of quotas, tokens and the queue at `now`.
+    /// How many agents are registered that may take a task like this, now or later.
     #[must_use]
-    pub fn usage(&self, now: Timestamp) -> UsageView {
+    pub fn able_agents(&self, selector: &Selector) -> u64 {
+        self.fleet.pulses.0.balance.able(selector).map(|group| group.agents.len() as u64).sum()
+    }
+
+    /// What is used of quotas, tokens and the queue at `now`, where a worker is of this size.
+    #[must_use]
+    pub fn usage(&self, now: Timestamp, worker_size: WorkerSize) -> UsageView {
         let fleet = &self.fleet;
         let workers = self.nodes.values().map(|node| node.capacity.workers).sum();
+        // Agents take their workers where requests take theirs.
+        let free = self.nodes.first_key_value().map(|(id, node)| {
+            let mut free = node.capacity.less(node.leased);
+            free += self.overdue_of(id, node, now).resources;
+            free.room_for_workers(worker_size)
+        });
         UsageView {
             at: now,
-            agents: fleet.agent_usage(workers),
+            agents: fleet.agent_usage(workers, free.unwrap_or(0)),
             tokens: fleet.token_usage(now),
             queue: fleet.queue_usage(now),
             conservation: fleet.conservation(),
@@ -171,7 +185,7 @@ impl Cluster {
 
     /// What a look for bottlenecks goes by at `now`.
     #[must_use]
-    pub fn fleet_figures(&self, now: Timestamp) -> FleetFigures {
+    pub fn fleet_figures(&self, now: Timestamp, worker_size: WorkerSize) -> FleetFigures {
         let agents = self.fleet.agents_by_id.iter().filter_map(|(id, slot)| {
             let agent = &self.fleet.agents[*slot];
             let lately = || agent.ended.iter().filter(|ended| ended.at.after(HEALTH_WINDOW) > now);
@@ -181,7 +195,8 @@ impl Cluster {
             let duration_mean = Millis(duration.checked_div(tasks)?);
             Some(AgentFigures { agent: id.clone(), tasks, successes, duration_mean })
         });
-        FleetFigures { usage: self.usage(now), agents: agents.collect() }
+        let (usage, unserved) = (self.usage(now, worker_size), self.fleet.unserved());
+        FleetFigures { usage, agents: agents.collect(), unserved }
     }
 }
 
@@ -223,7 +238,7 @@ impl Fleet {
             && filter.state.is_none_or(|wanted| wanted == self.task_state(slot))
     }
 
-    fn agent_usage(&self, workers: u64) -> AgentUsage {
+    fn agent_usage(&self, workers: u64, free_workers: u64) -> AgentUsage {
         let mut by_type: BTreeMap<_, (Option<u64>, u64)> = BTreeMap::new();
         for (agent_type, quota) in &self.quotas {
             by_type.entry(agent_type).or_default().0 = Some(*quota);
@@ -237,7 +252,24 @@ impl Fleet {
             active,
         };
         let by_type = by_type.into_iter().map(usage).collect();
-        AgentUsage { quota: self.quota, workers, active: self.agents.len() as u64, by_type }
+        AgentUsage { quota: self.quota, workers, active: self.agents.len() as u64, free_workers, by_type }
+    }
+
+    /// What waits that no registered agent may take. The cost is in proportion to the lanes.
+    fn unserved(&self) -> Unserved {
+        let mut by_selector: BTreeMap<&Selector, u64> = BTreeMap::new();
+        for (_, lane) in self.queue.all_lanes() {
+            let selector = &lane.key.selector;
+            if !lane.by_rank.is_empty() && !self.pulses.0.balance.serves(selector) {
+                *by_selector.entry(selector).or_default() += lane.by_rank.len() as u64;
+            }
+        }
+        let tasks = by_selector.values().sum();
+        let mut selectors: Vec<_> = by_selector.into_iter().collect();
+        selectors.sort_by_key(|(selector, tasks)| (Reverse(*tasks), *selector));
+        selectors.truncate(Unserved::SELECTORS_MAX);
+        let selectors = selectors.into_iter().map(|(selector, tasks)| (selector.clone(), tasks)).collect();
+        Unserved { tasks, selectors }
     }
 
     fn token_usage(&self, now: Timestamp) -> TokenUsage {

@@ -121,6 +121,28 @@ pub struct TaskRequest {
 }
 
 impl TaskRequest {
+    /// The arguments in which another request differs from it.
+    pub(super) fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let Self { task, job, selector, priority, tokens, deadline, batch, payload, attempts_max, lease_seconds } =
+            other;
+        let differs = [
+            ("task_id", self.task != *task),
+            ("job_id", self.job != *job),
+            ("agent_type", self.selector.agent_type != selector.agent_type),
+            ("capabilities", self.selector.capabilities != selector.capabilities),
+            ("priority", self.priority != *priority),
+            ("estimated_tokens", self.tokens.given != tokens.given),
+            ("complexity", self.tokens.complexity != tokens.complexity),
+            ("input", self.tokens.input_characters != tokens.input_characters),
+            ("deadline", self.deadline != *deadline),
+            ("batch_key", self.batch != *batch),
+            ("payload", self.payload != *payload),
+            ("max_attempts", self.attempts_max != *attempts_max),
+            ("lease_seconds", self.lease_seconds != *lease_seconds),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
     /// How many bytes of texts it has that its submitter chose.
     pub(super) fn text_bytes(&self) -> u64 {
         let payload = self.payload.as_ref().map_or(0, |payload| payload.as_str().len());

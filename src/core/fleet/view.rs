@@ -6,7 +6,7 @@ use super::super::time::{Millis, Timestamp};
 use super::agent::Registration;
 use super::command::Deferral;
 use super::health::Health;
-use super::task::{Task, TaskState};
+use super::task::{Selector, Task, TaskState};
 use std::sync::Arc;
 
 /// How an agent stands.
@@ -127,6 +127,8 @@ pub struct AgentUsage {
     pub workers: u64,
     /// How many there are.
     pub active: u64,
+    /// How many workers are free for more, or held by leases past their deadline.
+    pub free_workers: u64,
     /// Of each type that has a quota or agents, by name.
     pub by_type: Vec<TypeUsage>,
 }
@@ -136,6 +138,12 @@ impl AgentUsage {
     #[must_use]
     pub fn total(&self) -> u64 {
         self.quota.unwrap_or(self.workers)
+    }
+
+    /// How many more may come that belong to no allocation.
+    #[must_use]
+    pub fn available(&self) -> u64 {
+        self.total().saturating_sub(self.active).min(self.free_workers)
     }
 }
 
@@ -249,6 +257,20 @@ pub struct AgentFigures {
     pub duration_mean: Millis,
 }
 
+/// What waits that no registered agent may take.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unserved {
+    /// How many tasks.
+    pub tasks: u64,
+    /// What the most of them are for, the most first; at most [`Self::SELECTORS_MAX`].
+    pub selectors: Vec<(Selector, u64)>,
+}
+
+impl Unserved {
+    /// How many selectors are told apart: enough to see a misspelt name.
+    pub const SELECTORS_MAX: usize = 3;
+}
+
 /// What a look for bottlenecks goes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FleetFigures {
@@ -256,4 +278,6 @@ pub struct FleetFigures {
     pub usage: UsageView,
     /// Each agent in whose hands a task ended over the last minute, by name.
     pub agents: Vec<AgentFigures>,
+    /// What waits that no registered agent may take.
+    pub unserved: Unserved,
 }

@@ -51,7 +51,7 @@ async fn with_tokens(engine: EngineHandle) -> EngineHandle {
 }
 
 async fn submit(engine: &EngineHandle, name: &str) -> TaskView {
-    engine.submit_task(task(Some(name)), Ticket::default()).await.expect("room").view
+    engine.submit_task(task(Some(name)), Ticket::default()).await.expect("room").detail.view
 }
 
 fn claim(
@@ -82,7 +82,7 @@ fn names(claim: &Result<Claim, EngineError>) -> Vec<String> {
 
 async fn state(engine: &EngineHandle, name: &str) -> (TaskState, usize) {
     let id = TaskId::new(name).expect("a name");
-    let view = engine.task(id).await.expect("a running engine").expect("a task");
+    let view = engine.task(id).await.expect("a running engine").expect("a task").view;
     (view.state, view.task.attempts.len())
 }
 
@@ -154,7 +154,7 @@ async fn what_is_called_off_is_as_if_it_had_not_been() {
         let ticket = Ticket::default();
         let submitted = engine.submit_task(task(name), ticket.clone()).await.expect("room");
         engine.call_off(ticket);
-        assert_eq!(state(&engine, submitted.view.task.spec.task.as_str()).await, (expected, 0));
+        assert_eq!(state(&engine, submitted.detail.view.task.spec.task.as_str()).await, (expected, 0));
     }
     let ticket = Ticket::default();
     engine.call_off(ticket.clone());

@@ -19,7 +19,7 @@ pub(in crate::mcp) struct QuotaMetrics {
     quota: u64,
     /// How many there are.
     active_agents: u64,
-    /// How many more may be.
+    /// How many more may register without an allocation, as far as there are free workers.
     available_slots: u64,
     /// Which part of the quota is taken; 1 for a quota of 0.
     usage_ratio: f64,
@@ -45,6 +45,8 @@ pub(in crate::mcp) struct QueueMetrics {
     pending_tasks: u64,
     /// How many of those are deferred for want of tokens.
     deferred_tasks: u64,
+    /// How many of those that wait no registered agent may take.
+    unserved_tasks: u64,
     /// How many tasks agents hold.
     running_tasks: u64,
     /// How many agents there are.
@@ -73,10 +75,10 @@ impl From<&Figures> for Metrics {
     fn from(figures: &Figures) -> Self {
         match *figures {
             Figures::Tokens(usage) => Self::Tokens(BudgetBlock::from(&usage)),
-            Figures::Agents { quota, active } => Self::Quota(QuotaMetrics {
+            Figures::Agents { quota, active, available } => Self::Quota(QuotaMetrics {
                 quota,
                 active_agents: active,
-                available_slots: quota.saturating_sub(active),
+                available_slots: available,
                 usage_ratio: if quota == 0 { 1.0 } else { active as f64 / quota as f64 },
             }),
             Figures::Work { tasks, success_rate, duration_mean, others_mean } => Self::Agent(AgentMetrics {
@@ -85,9 +87,10 @@ impl From<&Figures> for Metrics {
                 avg_duration_ms: duration_mean.0,
                 others_avg_duration_ms: others_mean.map(|mean| mean.0),
             }),
-            Figures::Queue { waiting, deferred, running, agents } => Self::Queue(QueueMetrics {
+            Figures::Queue { waiting, deferred, unserved, running, agents } => Self::Queue(QueueMetrics {
                 pending_tasks: waiting.tasks,
                 deferred_tasks: deferred,
+                unserved_tasks: unserved,
                 running_tasks: running,
                 active_agents: agents,
                 avg_wait_time_ms: waiting.wait_mean.0,
@@ -170,7 +173,7 @@ mod tests {
                     AgentId::new(&format!("{number:05}{}", "😀".repeat(name_length - 5))).expect("a name"),
                 ),
                 severity: Severity::High,
-                figures: Figures::Agents { quota: 0, active: u64::MAX },
+                figures: Figures::Agents { quota: 0, active: u64::MAX, available: 0 },
                 description: "d".repeat(400),
                 advice: "a".repeat(200),
             };

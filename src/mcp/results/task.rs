@@ -2,6 +2,7 @@
 
 use super::{attempts_left, deferred_reason, priority_of_task, raw_json};
 use crate::core::{Attempt, TaskState, TaskView};
+use crate::engine::TaskDetail;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -78,6 +79,8 @@ pub(in crate::mcp) struct TaskResult {
     agent_type: Option<String>,
     /// What an agent must be capable of to take it.
     capabilities: Vec<String>,
+    /// How many agents are registered that may take it, now or later; null once it has ended.
+    able_agents: Option<u64>,
     /// What it has in common with others that the same agent takes.
     batch_key: Option<String>,
     /// How many tokens an attempt is expected to take, and reserves.
@@ -143,8 +146,8 @@ impl TaskLeaseHeld {
     }
 }
 
-impl From<&TaskView> for TaskResult {
-    fn from(view: &TaskView) -> Self {
+impl From<&TaskDetail> for TaskResult {
+    fn from(TaskDetail { view, able_agents }: &TaskDetail) -> Self {
         let TaskView { at, task, state, .. } = view;
         let request = &task.spec.request;
         let is_waiting = matches!(state, TaskState::Queued | TaskState::Deferred);
@@ -159,6 +162,7 @@ impl From<&TaskView> for TaskResult {
             effective_priority: is_waiting.then(|| priority_of_task(view.effective_priority)),
             agent_type: request.selector.agent_type.as_ref().map(ToString::to_string),
             capabilities: request.selector.capabilities.as_slice().iter().map(ToString::to_string).collect(),
+            able_agents: state.is_open().then_some(*able_agents),
             batch_key: request.batch.as_ref().map(ToString::to_string),
             estimated_tokens: task.spec.estimated_tokens,
             is_estimated: request.tokens.given.is_none(),

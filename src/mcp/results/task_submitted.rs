@@ -20,6 +20,8 @@ pub(in crate::mcp) struct TaskSubmitResult {
     deferred_reason: Option<String>,
     /// `CRITICAL`, `HIGH`, `MEDIUM` or `LOW`.
     priority: &'static str,
+    /// How many agents are registered that may take it, now or later.
+    able_agents: u64,
     /// How many tokens an attempt is expected to take, and reserves.
     estimated_tokens: u64,
     /// Whether that was estimated here rather than given.
@@ -36,7 +38,7 @@ pub(in crate::mcp) struct TaskSubmitResult {
 
 impl From<&Submitted> for TaskSubmitResult {
     fn from(submitted: &Submitted) -> Self {
-        let view = &submitted.view;
+        let view = &submitted.detail.view;
         let spec = &view.task.spec;
         Self {
             status: if submitted.is_new { "submitted" } else { "already_submitted" },
@@ -45,6 +47,7 @@ impl From<&Submitted> for TaskSubmitResult {
             state: view.state.as_str(),
             deferred_reason: deferred_reason(view),
             priority: priority_of_task(view.task.priority),
+            able_agents: submitted.detail.able_agents,
             estimated_tokens: spec.estimated_tokens,
             is_estimated: spec.request.tokens.given.is_none(),
             deadline: view.task.deadline.map(|at| at.to_string()),

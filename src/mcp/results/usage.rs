@@ -35,7 +35,7 @@ pub(in crate::mcp) struct AgentsBlock {
     total_quotas: u64,
     /// How many there are.
     active_agents: u64,
-    /// How many more the quota admits. Each takes a worker slot, unless it is a worker of an allocation.
+    /// How many more may register without an allocation: what the quota leaves, and no more than there are free workers.
     available_slots: u64,
     /// Of each type that has a quota or agents.
     by_type: BTreeMap<String, TypeBlock>,
@@ -61,7 +61,7 @@ impl AgentsBlock {
         Self {
             total_quotas: total,
             active_agents: usage.active,
-            available_slots: total.saturating_sub(usage.active),
+            available_slots: usage.available(),
             types_omitted: omitted(usage.by_type.len(), by_type.len()),
             by_type,
             has_quota: usage.quota.is_some(),
@@ -311,7 +311,7 @@ mod tests {
         let waiting = |tasks, mean, max| Waiting { tasks, wait_mean: Millis(mean), wait_max: Millis(max) };
         UsageView {
             at: Timestamp::from_millis(0),
-            agents: AgentUsage { quota: None, workers: 10, active: 0, by_type: Vec::new() },
+            agents: AgentUsage { quota: None, workers: 10, active: 0, free_workers: 10, by_type: Vec::new() },
             tokens: TokenUsage {
                 all: BudgetUsage { total: 200_000, settled: 140_000, reserved: 10_000, overrun: 7 },
                 window: Millis(0),
@@ -382,6 +382,8 @@ mod tests {
     #[test]
     fn what_is_unknown_is_null_and_no_figure_is_below_zero() {
         let mut view = view();
+        view.agents.free_workers = 4;
+        assert_eq!(shown_of(&view)["agents"]["available_slots"], 4, "others have workers, too");
         view.agents.quota = Some(2);
         view.agents.active = 5;
         view.tokens.all = BudgetUsage { total: 100, settled: 150, reserved: 10, overrun: 60 };

@@ -39,8 +39,8 @@ impl Run for GetTask {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.task_id])?;
             let task = arguments.required(&self.task_id)?;
-            let view = invocation.engine.task(task.clone()).await?.ok_or_else(|| unknown_task(task))?;
-            Answer::new(&TaskResult::from(&view))
+            let detail = invocation.engine.task(task.clone()).await?.ok_or_else(|| unknown_task(task))?;
+            Answer::new(&TaskResult::from(&detail))
         }
         .boxed()
     }
