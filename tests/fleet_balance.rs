@@ -138,6 +138,17 @@ fn a_batch_stays_with_whoever_holds_some_of_it() {
     assert_eq!(chosen.len(), 5, "the holder is full, and any other does: {chosen:?}");
 }
 
+#[test]
+fn a_batch_comes_with_its_most_urgent_first() {
+    let mut books = Books::new(1);
+    books.register("agent", 3).expect("there is room");
+    books.set_budget(1);
+    let mut submit = |priority| books.submit(TaskRequest { batch: Some(batch_key("batch")), ..task(priority, 0) });
+    let (low, _, first) = (submit(Priority::Low), submit(Priority::Low), submit(Priority::Critical));
+    let second = submit(Priority::Critical);
+    assert_eq!(books.claim("agent"), [first, second, low]);
+}
+
 /// A task that says only how hard it is and how long its input.
 fn unestimated(complexity: Complexity, input_characters: u64) -> TaskRequest {
     TaskRequest {

@@ -307,7 +307,7 @@ proptest! {
     }
 
     /// Under a stream of urgent tasks without end, one that is not urgent counts as they do after three agings; from then on
-    /// only those before it are given first. It is the same while tokens are saved, where each takes as many.
+    /// only those before it, or soon after it, are given first. It is the same while tokens are saved, where each takes as many.
     #[test]
     fn waiting_wins_in_the_end(aging_ms in 1..10_000_u64, ahead in 0..10_usize, stream in 1..4_usize, claims_an_aging in 1..8_u64, is_saving in any::<bool>()) {
         let mut books = Books::new(2);
@@ -340,14 +340,46 @@ proptest! {
             if claimed[0] == low {
                 break;
             }
-            let came_later = books.task(&claimed[0]).task.spec.number > books.task(&low).task.spec.number;
-            prop_assert!(!came_later || books.now < counts_from, "it is passed over");
+            let (claimed_task, low_task) = (books.task(&claimed[0]).task, books.task(&low).task);
+            let came_later = claimed_task.spec.number > low_task.spec.number;
+            // Those that came soon after it have waited for as many levels above the highest before it has.
+            let came_soon = claimed_task.submitted_at.since(low_task.submitted_at).0 < 3 * aging_ms;
+            prop_assert!(!came_later || came_soon || books.now < counts_from, "it is passed over");
             left_before -= usize::from(!came_later);
             books.complete(&claimed[0], report(ReportedResult::Success, Some(0), 1));
             books.wait(aging_ms.div_ceil(claims_an_aging));
         }
         prop_assert_eq!(left_before, 0);
         prop_assert!(books.now >= counts_from, "it goes before its time");
+    }
+
+    /// The same under a stream of urgent tasks whose time is short: another one's counts as short, too, four levels above the
+    /// highest, and from longer ago than that of those that come later.
+    #[test]
+    fn waiting_wins_over_close_deadlines(aging_ms in 1..10_000_u64, level in 0..4_usize, claims_an_aging in 1..8_u64) {
+        let mut books = Books::new(1);
+        let settings = FleetSettings { priority_aging_ms: Millis(aging_ms), ..FleetSettings::default() };
+        books.ask(FleetCommand::SetSettings(settings)).expect("settings");
+        books.register("agent", 1).expect("there is room");
+        books.set_budget(1);
+        let submitted_at = books.now;
+        let waiting = books.submit(task(Priority::ALL[level], 0));
+        loop {
+            let deadline = Some(books.now.after(Millis(1)));
+            books.submit(TaskRequest { deadline, ..task(Priority::Critical, 0) });
+            let claimed = books.claim("agent");
+            prop_assert_eq!(claimed.len(), 1);
+            if claimed[0] == waiting {
+                break;
+            }
+            books.complete(&claimed[0], report(ReportedResult::Success, Some(0), 1));
+            books.wait(aging_ms.div_ceil(claims_an_aging));
+        }
+        // Time is short from twice the target before a deadline on.
+        let lead_ms = 2 * settings.response_target_ms.0;
+        let waited_ms = books.now.since(submitted_at).0;
+        let short_ms = (8 - level as u64) * aging_ms;
+        prop_assert!((short_ms..short_ms + lead_ms + 2 * aging_ms).contains(&waited_ms), "not after {} ms", waited_ms);
     }
 
     #[test]

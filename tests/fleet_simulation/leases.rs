@@ -4,8 +4,8 @@ use super::Fleet;
 use super::agents::Agent;
 use super::budgets::deferral;
 use cortex_resource_manager::core::{
-    AgentId, AgentState, Denied, Event, FleetDenied, FleetOutcome, NoAgent, NothingClaimed, Priority, Task, TaskId,
-    Timestamp,
+    AgentId, AgentState, Denied, Event, FleetDenied, FleetOutcome, Millis, NoAgent, NothingClaimed, Priority, Task,
+    TaskId, Timestamp,
 };
 use std::cmp::Reverse;
 
@@ -73,7 +73,7 @@ impl Fleet {
         let mut tasks = vec![first.clone()];
         let deferrals = self.deferrals();
         let others: Vec<TaskId> = self
-            .waiting()
+            .by_urgency(now)
             .into_iter()
             .filter(|task| batch.is_some() && task.spec.request.batch == batch && task.spec.task != *first)
             .filter(|task| is_able(agent, task) && deferral(task, &deferrals).is_none())
@@ -93,16 +93,27 @@ impl Fleet {
 
     /// What waits, the best first.
     fn order(&self, now: Timestamp) -> Vec<&Task> {
-        if self.is_saving() {
-            return self.tasks_by_efficiency();
-        }
+        if self.is_saving() { self.tasks_by_efficiency() } else { self.by_urgency(now) }
+    }
+
+    fn by_urgency(&self, now: Timestamp) -> Vec<&Task> {
         let mut waiting = self.waiting();
         waiting.sort_by_key(|task| {
-            let urgent_at = task.urgent_at.filter(|at| *at <= now);
+            let urgent_at = self.urgent_from(task).filter(|at| *at <= now);
             let calm = urgent_at.is_none();
             (Reverse(self.effective_priority(now, task)), calm, urgent_at, task.spec.number)
         });
         waiting
+    }
+
+    /// From when on a task's time counts as short: for its deadline, or as it has waited at the highest level for four more.
+    fn urgent_from(&self, task: &Task) -> Option<Timestamp> {
+        let aging = self.settings.priority_aging_ms.0;
+        let mut waited = aging.saturating_mul(4);
+        let missing = Priority::ALL.iter().filter(|priority| **priority >= task.priority).count();
+        (0..missing).for_each(|_| waited = waited.saturating_add(aging));
+        let by_waiting = (aging > 0).then(|| task.submitted_at.after(Millis(waited)));
+        task.urgent_at.into_iter().chain(by_waiting).min()
     }
 
     /// How urgent a task counts after its waiting.

@@ -1,7 +1,7 @@
 //! The queue: tasks that wait, in lanes of those that the same agents may take.
 //!
 //! A lane has its tasks in two orders. By rank, the most urgent first: the level that priority and waiting come to, then
-//! those whose slack has run out, then as they came. And by what they cost, the cheapest first within each level, from
+//! those whose time has run short, then as they came. And by what they cost, the cheapest first within each level, from
 //! which the order of efficiency is merged. Both change as time passes: [`Queue::observe`] moves those tasks that are due,
 //! each only when it is, so that choosing one never has to look at all.
 
@@ -26,7 +26,7 @@ const NEVER: Timestamp = Timestamp::from_millis(i64::MAX);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     level: Reverse<Priority>,
-    /// When its slack ran out, if it has; [`NEVER`] otherwise.
+    /// When its time ran short, if it has; [`NEVER`] otherwise.
     urgent_since: Timestamp,
     number: TaskNumber,
 }
@@ -72,7 +72,8 @@ impl Keyed for Lane {
 /// The open tasks of one batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Batch {
-    pub(super) waiting: BTreeMap<TaskNumber, Slot>,
+    /// The most urgent first.
+    pub(super) waiting: BTreeMap<Rank, Slot>,
     pub(super) running: BTreeMap<TaskNumber, Slot>,
 }
 
@@ -132,8 +133,18 @@ impl Queue {
     }
 
     fn rank_at(&self, task: &Task, now: Timestamp) -> Rank {
-        let urgent_since = task.urgent_at.filter(|at| *at <= now).unwrap_or(NEVER);
+        let urgent_since = self.urgent_at(task).filter(|at| *at <= now).unwrap_or(NEVER);
         Rank { level: Reverse(self.level(task, now)), urgent_since, number: task.spec.number }
+    }
+
+    /// When a task's time runs short: for its deadline, or because it has waited for [`PRIORITIES`] levels above the highest.
+    /// Without the latter, a stream of tasks with close deadlines would pass over all others of the highest level for ever; if
+    /// it came sooner, such a task could pass over nothing any more once there is a backlog.
+    fn urgent_at(&self, task: &Task) -> Option<Timestamp> {
+        let levels = (2 * PRIORITIES - place(task.priority)) as u64;
+        let waited_at = task.submitted_at.after(Millis(self.aging.0.saturating_mul(levels)));
+        let waited_at = (!self.aging.is_zero()).then_some(waited_at);
+        [task.urgent_at, waited_at].into_iter().flatten().min()
     }
 
     /// When the rank of a task changes after `now`.
@@ -143,7 +154,7 @@ impl Queue {
             let times = now.since(task.submitted_at).0 / self.aging.0 + 1;
             task.submitted_at.after(Millis(times.saturating_mul(self.aging.0)))
         });
-        let urgent_at = task.urgent_at.filter(|at| *at > now);
+        let urgent_at = self.urgent_at(task).filter(|at| *at > now);
         [raised_at, urgent_at].into_iter().flatten().min().filter(|at| *at > now)
     }
 
@@ -187,7 +198,7 @@ impl Queue {
             self.changes.insert((at, slot));
         }
         if let Some(batch) = &task.spec.request.batch {
-            self.batches.entry(batch.clone()).or_default().waiting.insert(number, slot);
+            self.batches.entry(batch.clone()).or_default().waiting.insert(rank, slot);
         }
     }
 
@@ -204,7 +215,7 @@ impl Queue {
         if let Some(at) = self.changes_at(task, self.observed) {
             self.changes.remove(&(at, slot));
         }
-        self.change_batch(task, |batch| batch.waiting.remove(&number));
+        self.change_batch(task, |batch| batch.waiting.remove(&rank));
     }
 
     /// Notes that a task of a batch runs.
@@ -242,6 +253,10 @@ impl Queue {
             let lane = &mut self.lanes[lane];
             lane.by_rank.remove(&before);
             lane.by_rank.insert(after, slot);
+            if let Some(batch) = task.spec.request.batch.as_ref().and_then(|batch| self.batches.get_mut(batch)) {
+                batch.waiting.remove(&before);
+                batch.waiting.insert(after, slot);
+            }
             if before.level != after.level {
                 is_raised = true;
                 let cost = (task.spec.estimated_tokens, task.spec.number);
