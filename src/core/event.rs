@@ -235,7 +235,8 @@ impl Event {
                 | Self::TokenBudgetSet { .. }
                 | Self::TokenBudgetRefilled { .. }
                 | Self::FleetSettingsSet { .. }
-                // Tokens may have been kept for its tasks, and its own claim is to hear of it.
+                // Tokens may have been kept for its tasks, or are now in the place of others, and its own claim is to hear of it.
+                | Self::AgentRegistered { .. }
                 | Self::AgentLeft { .. }
         )
     }

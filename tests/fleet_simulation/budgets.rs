@@ -47,25 +47,49 @@ impl Fleet {
         tokens: Option<u64>,
         window: Option<Millis>,
     ) -> Result<FleetOutcome, Denied> {
-        if let Some(tokens) = tokens {
-            self.budget.refuse(tokens, self.reserved(None))?;
-            self.budget.tokens = tokens;
+        let before = self.clone();
+        self.refill(now);
+        let tokens = tokens.unwrap_or(self.budget.tokens);
+        let window = window.unwrap_or(self.window);
+        if let Err(denied) = self.budget.refuse(tokens, self.reserved(None)) {
+            *self = before;
+            return Err(denied.into());
         }
-        if let Some(window) = window.filter(|window| *window != self.window) {
+        if (tokens, window) == (self.budget.tokens, self.window) {
+            *self = before;
+            return Ok(FleetOutcome::Done);
+        }
+        self.budget.tokens = tokens;
+        if window != self.window {
             self.window = window;
             self.window_started_at = now;
         }
         Ok(FleetOutcome::Done)
     }
 
-    pub(super) fn set_job_budget(&mut self, job: &JobId, tokens: Option<u64>) -> Result<FleetOutcome, Denied> {
+    pub(super) fn set_job_budget(
+        &mut self,
+        now: Timestamp,
+        job: &JobId,
+        tokens: Option<u64>,
+    ) -> Result<FleetOutcome, Denied> {
+        let before = self.clone();
+        self.refill(now);
         let reserved = self.reserved(Some(job));
         let known = self.job_budgets.iter_mut().find(|budget| budget.job == *job);
         match (tokens, known) {
-            (None, _) => self.job_budgets.retain(|budget| budget.job != *job),
+            (None, None) => *self = before,
+            (None, Some(_)) => self.job_budgets.retain(|budget| budget.job != *job),
             (Some(tokens), Some(known)) => {
-                known.budget.refuse(tokens, reserved)?;
-                known.budget.tokens = tokens;
+                if let Err(denied) = known.budget.refuse(tokens, reserved) {
+                    *self = before;
+                    return Err(denied.into());
+                }
+                if tokens == known.budget.tokens {
+                    *self = before;
+                } else {
+                    known.budget.tokens = tokens;
+                }
             }
             (Some(tokens), None) => {
                 self.job_budgets.push(JobBudget { job: job.clone(), budget: Budget::of(tokens) });

@@ -137,7 +137,9 @@ impl Fleet {
             FleetCommand::Cancel { task } => self.cancel(now, task),
             FleetCommand::Update { task, priority, deadline } => self.update(now, task, *priority, *deadline, decided),
             FleetCommand::SetTokenBudget { job: None, tokens, window } => self.set_budget(now, *tokens, *window),
-            FleetCommand::SetTokenBudget { job: Some(job), tokens, window: _ } => self.set_job_budget(job, *tokens),
+            FleetCommand::SetTokenBudget { job: Some(job), tokens, window: _ } => {
+                self.set_job_budget(now, job, *tokens)
+            }
             FleetCommand::SetAgentQuota { agent_type, agents } => {
                 self.set_quota(agent_type.as_ref(), *agents);
                 Ok(FleetOutcome::Done)
@@ -151,7 +153,7 @@ impl Fleet {
         loop {
             let ended: Vec<&Entry> = self.tasks.iter().filter(|entry| entry.end.is_some()).collect();
             let bytes: u64 = ended.iter().map(|entry| tasks::bytes(&entry.task)).sum();
-            let are_too_many = ended.len() as u64 > self.ledger.limits().history_records_max;
+            let are_too_many = ended.len() > 1 && ended.len() as u64 > self.ledger.limits().history_records_max;
             if !are_too_many && bytes <= self.settings.ended_task_bytes_max {
                 return;
             }

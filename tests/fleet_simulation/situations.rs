@@ -7,7 +7,7 @@ use cortex_resource_manager::core::{
     TaskState, Timestamp,
 };
 
-pub(crate) const SITUATIONS: [&str; 52] = [
+pub(crate) const SITUATIONS: [&str; 53] = [
     "a batch was given together",
     "a budget below its use",
     "a claim with no room",
@@ -41,6 +41,7 @@ pub(crate) const SITUATIONS: [&str; 52] = [
     "an agent that left",
     "an agent without room",
     "an attempt that failed",
+    "an attempt that is over",
     "an estimate from what was learned",
     "an unknown agent",
     "an unknown task",

@@ -1,6 +1,7 @@
 //! Tasks of the reference: how they come, how they change, and how an attempt at one ends.
 
 use super::agents::Ended;
+use super::worth::seen;
 use super::{Entry, Fleet, Sample};
 use cortex_resource_manager::core::{
     AgentId, Attempt, AttemptOutcome, Denied, Event, FencingToken, FleetDenied, FleetOutcome, JsonText, Millis,
@@ -123,12 +124,22 @@ impl Fleet {
         if expired_at <= now {
             return Err(FleetDenied::TaskLeaseExpired { task: id.clone(), expired_at }.into());
         }
+        // Where the queue is full of texts, one more is not kept for a task that goes back to it.
+        let tries = task.attempts.len() + 1;
+        let goes_back = outcome != AttemptOutcome::Success && tries < task.spec.request.attempts_max as usize;
+        let left_out = "(left out: open tasks take max_task_bytes)";
+        let fits = |error: &str| {
+            let held = self.bytes_held() + error.len() as u64;
+            !goes_back || error.len() <= left_out.len() || held <= self.settings.task_bytes_max
+        };
+        let error = report.error.as_ref();
+        let error = error.map(|error| if fits(error) { Arc::clone(error) } else { Arc::from(left_out) });
         let ending = Ending {
             outcome,
             tokens_used: report.tokens_used.unwrap_or(task.spec.estimated_tokens),
             is_estimated: report.tokens_used.is_none(),
             duration: report.duration.unwrap_or_else(|| now.since(lease.leased_at)),
-            error: report.error.clone(),
+            error,
             output: report.output.clone(),
         };
         Ok(FleetOutcome::Reported(self.end_attempt(now, id, ending)))
@@ -206,7 +217,7 @@ impl Fleet {
             self.samples.push(Sample {
                 agent_type: spec.request.selector.agent_type.clone(),
                 complexity: spec.request.tokens.complexity,
-                tokens: (!is_estimated).then_some(tokens_used),
+                tokens: (!is_estimated).then(|| seen(&spec, tokens_used)),
                 duration,
             });
         }

@@ -1,7 +1,7 @@
 //! What a task is expected to take in the reference, and what it is worth for that.
 
 use super::{Fleet, Sample};
-use cortex_resource_manager::core::{Complexity, Millis, Priority, Task, TaskRequest, Timestamp};
+use cortex_resource_manager::core::{Complexity, Millis, Priority, Task, TaskRequest, TaskSpec, Timestamp};
 use std::cmp::Ordering;
 
 /// How many similar attempts there must be before anything is made of them.
@@ -41,15 +41,7 @@ impl Fleet {
         }
         match self.upper_quantile(request, |sample| sample.tokens) {
             Some(quantile) => near(quantile.max(1.0), chosen),
-            None => {
-                let quarters = match request.tokens.complexity {
-                    Complexity::Simple => 2_000,
-                    Complexity::Medium => 4_000,
-                    Complexity::Complex => 8_000,
-                };
-                let quarters = quarters + 3 * u128::from(request.tokens.input_characters);
-                u64::try_from(quarters / 4).expect("three quarters of a number of the same size")
-            }
+            None => by_formula(request),
         }
     }
 
@@ -89,6 +81,23 @@ impl Fleet {
         let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
         Some(mean + NINE_OF_TEN * variance.sqrt())
     }
+}
+
+/// How many tokens an attempt is expected to take while nothing is known of others.
+fn by_formula(request: &TaskRequest) -> u64 {
+    let quarters = match request.tokens.complexity {
+        Complexity::Simple => 2_000,
+        Complexity::Medium => 4_000,
+        Complexity::Complex => 8_000,
+    };
+    let quarters = quarters + 3 * u128::from(request.tokens.input_characters);
+    u64::try_from(quarters / 4).expect("three quarters of a number of the same size")
+}
+
+/// As how many tokens an attempt is seen: at most as eight times what was expected.
+pub(super) fn seen(spec: &TaskSpec, taken: u64) -> u64 {
+    let expected = u128::from(spec.estimated_tokens.max(by_formula(&spec.request)));
+    u64::try_from(u128::from(taken).min(8 * expected)).expect("at most what was taken")
 }
 
 /// A number rounded up. Where that is in doubt, the one that was chosen is right.

@@ -9,6 +9,7 @@ use super::super::time::Timestamp;
 use super::super::units::Resources;
 use super::Fleet;
 use super::agent::{Agent, Ended, Registration};
+use super::estimate::Experience;
 use super::queue::LaneKey;
 use super::settings::FleetSettings;
 use super::task::{
@@ -205,6 +206,8 @@ impl Fleet {
         self.tokens.reserve(request.job.as_ref(), record.task.spec.estimated_tokens);
         self.leases.insert((lease.deadline, lease.fencing_token), slot);
         let agent = self.agent_slot(&lease.agent);
+        // The same text for all that it holds, and for what is kept of it.
+        let lease = TaskLease { agent: self.agents[agent].request().agent.clone(), ..lease };
         assert!(self.agents[agent].room() > 0, "agent {} holds as many tasks as it may", lease.agent);
         self.agents[agent].tasks.insert(slot);
         self.weigh(agent, at);
@@ -263,7 +266,7 @@ impl Fleet {
             duration_ms: end.duration_ms,
             error: end.error.clone(),
         });
-        self.open_bytes += end.error.as_ref().map_or(0, |error| error.len() as u64);
+        self.open_bytes += record.task.attempts.last().map_or(0, Attempt::bytes);
         if end.then == TaskState::Queued {
             let TaskRecord { task, lane } = &self.tasks[slot];
             self.queue.insert(slot, *lane, task);
@@ -275,7 +278,8 @@ impl Fleet {
     fn learn(&mut self, spec: &TaskSpec, end: &AttemptEnd) {
         let is_reported =
             matches!(end.outcome, AttemptOutcome::Success | AttemptOutcome::Failure | AttemptOutcome::Timeout);
-        let told = (!end.is_estimated).then_some(end.tokens_used);
+        let expected = &spec.request.tokens;
+        let told = (!end.is_estimated).then(|| Experience::counted(expected, spec.estimated_tokens, end.tokens_used));
         if is_reported {
             self.experience.note_report(end.tokens_used);
         }
@@ -330,8 +334,7 @@ impl Fleet {
 
     /// Forgets the oldest ended tasks that are too many, or take too much room.
     pub(in super::super) fn trim(&mut self, limits: Limits) {
-        while self.ended.len() as u64 > limits.history_records_max
-            || self.ended_bytes > self.settings.ended_task_bytes_max
+        while self.ended.len() as u64 > tasks_kept_max(limits) || self.ended_bytes > self.settings.ended_task_bytes_max
         {
             self.forget_oldest();
         }
@@ -432,6 +435,11 @@ impl Fleet {
         }
         self.observe_pulses(now);
     }
+}
+
+/// How many ended tasks are kept at most: the last one in any case, so that whoever ended it can be told of it.
+pub(super) fn tasks_kept_max(limits: Limits) -> u64 {
+    limits.history_records_max.max(1)
 }
 
 /// The place of an ended task in the counts by state.

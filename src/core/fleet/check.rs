@@ -8,7 +8,7 @@ use super::super::ids::{FencingToken, NodeId};
 use super::super::table::Slot;
 use super::super::units::Resources;
 use super::Fleet;
-use super::apply::ended_place;
+use super::apply::{ended_place, tasks_kept_max};
 use super::queue::{Queue, place};
 use super::task::{AttemptOutcome, Task, TaskPhase, TaskRecord, TaskState};
 use super::view::BudgetUsage;
@@ -234,7 +234,7 @@ fn record_violations(cluster: &Cluster, broken: &mut Vec<String>) {
     expect(broken, bytes == fleet.ended_bytes && bytes <= fleet.settings.ended_task_bytes_max, || {
         format!("{bytes} bytes of ended tasks are counted as {}", fleet.ended_bytes)
     });
-    let (kept, max) = (ended.len() as u64, cluster.limits.history_records_max);
+    let (kept, max) = (ended.len() as u64, tasks_kept_max(cluster.limits));
     expect(broken, kept <= max, || format!("{kept} ended tasks are kept, at most {max} may be"));
     for (_, record) in waiting(fleet) {
         let (priority, task) = (place(record.task.priority), &record.task.spec.task);

@@ -22,6 +22,9 @@ use super::{Fleet, queue};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// What is kept in the place of an error where open tasks take as many bytes as they may.
+const ERROR_LEFT_OUT: &str = "(left out: open tasks take max_task_bytes)";
+
 /// How many types of agents may have a quota of their own.
 const QUOTAS_MAX: usize = 1_000;
 
@@ -41,8 +44,8 @@ impl Cluster {
             }
             FleetCommand::Cancel { task } => self.cancel(now, task),
             FleetCommand::Update { task, priority, deadline } => self.update(now, task, *priority, *deadline),
-            FleetCommand::SetTokenBudget { job: None, tokens, window } => self.set_token_budget(*tokens, *window),
-            FleetCommand::SetTokenBudget { job: Some(job), tokens, .. } => self.set_job_budget(job, *tokens),
+            FleetCommand::SetTokenBudget { job: None, tokens, window } => self.set_token_budget(now, *tokens, *window),
+            FleetCommand::SetTokenBudget { job: Some(job), tokens, .. } => self.set_job_budget(now, job, *tokens),
             FleetCommand::SetAgentQuota { agent_type, agents } => self.set_agent_quota(agent_type.as_ref(), *agents),
             FleetCommand::PassTime { steps_max } => Ok(self.pass_time(now, *steps_max)),
         }
@@ -261,15 +264,20 @@ impl Cluster {
         if expires_at <= now {
             return Err(FleetDenied::TaskLeaseExpired { task, expired_at: expires_at }.into());
         }
+        let then = after(record, outcome);
+        let error = report.error.as_ref().map(|error| match then {
+            TaskState::Queued => self.fleet.error_kept(error),
+            _ => Arc::clone(error),
+        });
         let end = AttemptEnd {
             fencing_token: given,
             outcome,
             tokens_used: report.tokens_used.unwrap_or(record.spec.estimated_tokens),
             is_estimated: report.tokens_used.is_none(),
             duration_ms: report.duration.unwrap_or_else(|| now.since(lease.leased_at)),
-            error: report.error.clone(),
+            error,
             output: report.output.clone(),
-            then: after(record, outcome),
+            then,
         };
         let left = TaskLeft { task: task.clone(), agent: agent.clone(), outcome, state: end.then };
         Ok(decision(Some(Event::AttemptEnded { task, end }), FleetOutcome::Reported(left)))
@@ -317,21 +325,39 @@ impl Cluster {
         Ok(decision(event, FleetOutcome::Done))
     }
 
-    fn set_token_budget(&self, tokens: Option<u64>, window: Option<Millis>) -> Result<Decision, Denied> {
+    fn set_token_budget(
+        &self,
+        now: Timestamp,
+        tokens: Option<u64>,
+        window: Option<Millis>,
+    ) -> Result<Decision, Denied> {
         let budgets = &self.fleet.tokens;
         let total = tokens.unwrap_or(budgets.all.total);
-        check_lowering(&budgets.all, total)?;
+        // What was used in a window that is over counts no more, whether or not that was recorded.
+        let refill = self.refill(now);
+        let used = if refill.is_some() { budgets.all.refilled() } else { budgets.all };
+        check_lowering(&used, total)?;
         let window_ms = window.filter(|window| *window != budgets.window);
         let tokens = Some(total).filter(|total| *total != budgets.all.total);
         let changes = tokens.is_some() || window_ms.is_some();
         let event = changes.then_some(Event::TokenBudgetSet { job: None, tokens, window_ms });
-        Ok(decision(event, FleetOutcome::Done))
+        Ok(decision(event.map(|event| refill.into_iter().chain([event])).into_iter().flatten(), FleetOutcome::Done))
     }
 
-    fn set_job_budget(&self, job: &JobId, tokens: Option<u64>) -> Result<Decision, Denied> {
+    /// The refill that is due, if one is.
+    fn refill(&self, now: Timestamp) -> Option<Event> {
+        let tokens = &self.fleet.tokens;
+        tokens.refill_due().filter(|at| *at <= now)?;
+        Some(Event::TokenBudgetRefilled { window_started_at: tokens.window_start(now) })
+    }
+
+    fn set_job_budget(&self, now: Timestamp, job: &JobId, tokens: Option<u64>) -> Result<Decision, Denied> {
         let jobs = &self.fleet.tokens.jobs;
+        let refill = self.refill(now);
         match (jobs.get(job), tokens) {
-            (Some(budget), Some(total)) => check_lowering(budget, total)?,
+            (Some(budget), Some(total)) => {
+                check_lowering(&if refill.is_some() { budget.refilled() } else { *budget }, total)?;
+            }
             (None, Some(_)) if jobs.len() >= JOB_BUDGETS_MAX => {
                 return Err(FleetDenied::TooMany { what: "jobs", limit: JOB_BUDGETS_MAX }.into());
             }
@@ -339,7 +365,7 @@ impl Cluster {
         }
         let changes = jobs.get(job).map(|budget| budget.total) != tokens;
         let event = changes.then(|| Event::TokenBudgetSet { job: Some(job.clone()), tokens, window_ms: None });
-        Ok(decision(event, FleetOutcome::Done))
+        Ok(decision(event.map(|event| refill.into_iter().chain([event])).into_iter().flatten(), FleetOutcome::Done))
     }
 
     fn set_agent_quota(&self, agent_type: Option<&AgentType>, agents: Option<u64>) -> Result<Decision, Denied> {
@@ -360,10 +386,8 @@ impl Cluster {
         let fleet = &self.fleet;
         let mut events = Vec::new();
         let mut passed = TimePassed::default();
-        if fleet.tokens.refill_due().is_some_and(|at| at <= now) {
-            events.push(Event::TokenBudgetRefilled { window_started_at: fleet.tokens.window_start(now) });
-            passed.refilled = true;
-        }
+        events.extend(self.refill(now));
+        passed.refilled = !events.is_empty();
         // A task of a lost agent whose lease has run out as well ends once.
         let mut expired = BTreeSet::new();
         let horizon = (self.expiry_horizon(now), FencingToken::new(u64::MAX));
@@ -451,6 +475,12 @@ impl Fleet {
         let mut held: Vec<_> = tasks.filter_map(|(task, slot)| Some((task, task.lease()?, slot))).collect();
         held.sort_by_key(|(_, lease, _)| lease.fencing_token);
         held.into_iter()
+    }
+
+    /// The error of an attempt as it is kept: a word in its place where open tasks take as many bytes as they may.
+    fn error_kept(&self, error: &Arc<str>) -> Arc<str> {
+        let fits = self.open_bytes.saturating_add(error.len() as u64) <= self.settings.task_bytes_max;
+        if fits || error.len() <= ERROR_LEFT_OUT.len() { Arc::clone(error) } else { Arc::from(ERROR_LEFT_OUT) }
     }
 
     /// The id made of `draw`, or of the next number that no task has.

@@ -22,6 +22,10 @@ const EXPERIENCE_MAX: u64 = 1_024;
 /// The 0.9 quantile of the standard normal distribution: of ten tasks about nine take no more than is reserved.
 const UPPER_QUANTILE: f64 = 1.281_551_565_5;
 
+/// By how many times its estimate an attempt counts at most: one that reports a thousand times as much, by mistake or not,
+/// would otherwise be told by the spread for long, and all tasks like it would wait for tokens that nobody has.
+const OUTLIER_MAX: u64 = 8;
+
 /// How many kinds of tasks experience is kept of.
 const KINDS_MAX: usize = 1_000;
 
@@ -104,6 +108,11 @@ impl Experience {
         self.reported_tokens = self.reported_tokens.saturating_add(u128::from(tokens));
     }
 
+    /// As how many tokens an attempt counts that took so many, where so many were expected.
+    pub(super) fn counted(expected: &TokensExpected, estimate: u64, taken: u64) -> u64 {
+        taken.min(estimate.max(by_formula(expected)).saturating_mul(OUTLIER_MAX))
+    }
+
     /// Notes an attempt that went well. Its tokens are left out if they were not told.
     pub(super) fn note_success(
         &mut self,
@@ -179,6 +188,19 @@ mod tests {
         assert_eq!(experience.tokens(None, &expected(Complexity::Simple, 0)), 500, "of another kind");
         let given = TokensExpected { given: Some(7), ..asked };
         assert_eq!(experience.tokens(None, &given), 7);
+    }
+
+    #[test]
+    fn one_report_of_too_much_does_not_stop_all_others() {
+        let asked = expected(Complexity::Medium, 0);
+        let mut experience = Experience::default();
+        for taken in [1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000_000] {
+            let taken = Experience::counted(&asked, 1_000, taken);
+            experience.note_success(None, Complexity::Medium, Some(taken), Millis(2_000));
+        }
+        assert_eq!(experience.tokens(None, &asked), 4_392, "1,700 and 1.28 times 2,100, rounded up");
+        assert_eq!(Experience::counted(&asked, 1, 8_001), 8_000, "the formula expects more");
+        assert_eq!(Experience::counted(&asked, u64::MAX, 8_001), 8_001);
     }
 
     #[test]

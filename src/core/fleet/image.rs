@@ -5,7 +5,7 @@
 
 use super::super::ages::Which;
 use super::super::cluster::Cluster;
-use super::super::ids::{AgentType, JobId, TaskNumber};
+use super::super::ids::{AgentId, AgentType, JobId, TaskNumber};
 use super::super::image::NotAnImage;
 use super::super::time::{Millis, Timestamp};
 use super::agent::{Agent, Ended, Registration};
@@ -165,7 +165,16 @@ impl Cluster {
 
     /// Adds a task; they must come in the order of [`Cluster::task_images`], after the agents.
     pub(in super::super) fn restore_task(&mut self, image: &str) -> Result<(), NotAnImage> {
-        let task: Task = read(image)?;
+        let mut task: Task = read(image)?;
+        // Otherwise each attempt would have a text of its own for an agent that may have made them all.
+        let mut known: BTreeSet<AgentId> = BTreeSet::new();
+        for attempt in &mut task.attempts {
+            let own = self.fleet.agents.find(&attempt.agent).map(|slot| &self.fleet.agents[slot].request().agent);
+            match own.or_else(|| known.get(&attempt.agent)).cloned() {
+                Some(shared) => attempt.agent = shared,
+                None => drop(known.insert(attempt.agent.clone())),
+            }
+        }
         let id = &task.spec.task;
         let number_taken = self.fleet.tasks_by_number.get(task.spec.number).is_some();
         if number_taken || self.fleet.tasks.find(id).is_some() {

@@ -12,8 +12,8 @@ pub const HEARTBEATS_MISSED_MAX: u64 = 3;
 pub struct FleetSettings {
     /// The most tasks that may be open at once.
     pub tasks_max: u64,
-    /// The most bytes that the texts of open tasks may take when another is submitted. What agents report of failed attempts
-    /// counts too, and is never refused.
+    /// The most bytes that the texts of open tasks may take: a task that takes more is refused, and an error that takes more is
+    /// left out of its attempt.
     pub task_bytes_max: u64,
     /// The most bytes that the texts of ended tasks may take; the oldest are forgotten first.
     pub ended_task_bytes_max: u64,

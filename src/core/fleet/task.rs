@@ -321,6 +321,13 @@ pub struct Attempt {
     pub error: Option<Arc<str>>,
 }
 
+impl Attempt {
+    /// How many bytes of texts are kept of it. The id of its agent is not among them: all attempts share it.
+    pub(super) fn bytes(&self) -> u64 {
+        self.error.as_ref().map_or(0, |error| error.len() as u64)
+    }
+}
+
 /// An agent's hold on a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -405,13 +412,11 @@ impl Task {
         }
     }
 
-    /// How many bytes are kept of it beyond what every task takes: the texts of its submitter, what came of it, and what went
-    /// wrong.
+    /// How many bytes of texts are kept of it: those of its submitter, what came of it, and what went wrong.
     pub(super) fn bytes(&self) -> u64 {
         let output = self.end().and_then(|end| end.output.as_ref()).map_or(0, |output| output.as_str().len());
-        let errors: usize =
-            self.attempts.iter().filter_map(|attempt| attempt.error.as_ref()).map(|error| error.len()).sum();
-        self.spec.text_bytes() + (output + errors) as u64
+        let attempts: u64 = self.attempts.iter().map(Attempt::bytes).sum();
+        self.spec.text_bytes() + output as u64 + attempts
     }
 }
 

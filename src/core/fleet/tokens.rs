@@ -102,7 +102,7 @@ impl Tokens {
     /// Clears what is settled. What is reserved stays so.
     pub(super) fn refill(&mut self) {
         for budget in self.jobs.values_mut().chain([&mut self.all]) {
-            (budget.settled, budget.overrun) = (0, 0);
+            *budget = budget.refilled();
         }
         self.settled_since = None;
     }

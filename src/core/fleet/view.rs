@@ -161,6 +161,11 @@ pub struct BudgetUsage {
 }
 
 impl BudgetUsage {
+    /// The same once what is settled is cleared.
+    pub(super) const fn refilled(self) -> Self {
+        Self { settled: 0, overrun: 0, ..self }
+    }
+
     /// How many are left to be reserved.
     #[must_use]
     pub const fn remaining(&self) -> u64 {
