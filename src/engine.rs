@@ -30,7 +30,7 @@ use clock::EngineClock;
 use fleet::Waiting;
 use message::Message;
 use refusals::Refusals;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,6 +53,25 @@ const REPEATED_MAX: usize = 65_536;
 
 /// How many changes a slow listener may lag behind before it is told only that it missed some.
 const CHANGES_WAITING_MAX: usize = 256;
+
+/// A turn that is later than this was no mere wait for the processor. Shorter than the shortest heartbeat and lease, and
+/// longer than what a busy machine lets a thread wait now and then.
+const STALL_MIN: Millis = Millis::from_seconds(1);
+
+/// A turn that is later than this may be one at which what was sent in time is not read yet.
+const LATE_MIN: Millis = Millis(50);
+
+/// How long what was sent in time has to be read, before time is recorded.
+const LATE_PAUSE: Millis = Millis(250);
+
+/// A time in which nobody could be heard.
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    /// The last moment before it.
+    since: Timestamp,
+    /// For how long leases are spared after it.
+    grace: Millis,
+}
 
 /// The engine. [`Engine::run`] is its life.
 pub struct Engine<J> {
@@ -78,8 +97,8 @@ pub struct Engine<J> {
     batch: Batch,
     /// Leases, tasks and claims that nobody was told of, and nobody can ask for: they are given back.
     orphans: Vec<Grants>,
-    /// The last moment before an outage of which it is not committed yet that there was one.
-    outage_since: Option<Timestamp>,
+    /// An outage of which it is not committed yet that there was one.
+    outage: Option<Outage>,
     /// Claims that wait for a task.
     waiting: Waiting,
 }
@@ -120,17 +139,22 @@ impl<J: Journal> Engine<J> {
         Ok(())
     }
 
-    /// Takes it for an outage if the turn that is due comes too late by more than a heartbeat: the process stood still, or a
-    /// commit took that long, and what was sent in time waits to be read.
+    /// Notices if the turn that is due comes late: the process stood still, or a commit took long, and what was sent in time
+    /// waits to be read. A little late, it is read before time is recorded; later than that, it was an outage.
     fn notice_stall(&mut self, last_turn: Option<Timestamp>, sleep_max: Option<Duration>) {
         let (Some(last_turn), Some(sleep_max)) = (last_turn, sleep_max) else { return };
         let now = self.read_clock();
         let slept = Millis(u64::try_from(sleep_max.as_millis()).unwrap_or(u64::MAX));
-        let due = last_turn.after(slept).after(self.cluster.fleet_settings().heartbeat_ms);
-        if now > due {
-            tracing::warn!(late_ms = now.since(due).0, "the manager stood still: agents and leases get a grace");
-            self.outage_since.get_or_insert(last_turn);
+        let late = Millis(now.since(last_turn.after(slept)).0);
+        if late > STALL_MIN {
+            tracing::warn!(late_ms = late.0, "the manager stood still: agents and leases get a grace");
+            // As long as it stood still, since what waits is read in less than that.
+            let grace = late.min(self.outage_grace);
+            self.outage.get_or_insert(Outage { since: last_turn, grace });
             self.cluster.presume_alive(now);
+        }
+        if late > LATE_MIN {
+            self.waiting.pause_once(last_turn, now.after(LATE_PAUSE));
         }
     }
 
@@ -159,8 +183,8 @@ impl<J: Journal> Engine<J> {
     fn now(&mut self) -> Timestamp {
         let now = self.read_clock();
         // It is noted until that is committed: the clock tells of it only once.
-        if let Some(since) = self.outage_since {
-            self.note_outage(now, since);
+        if let Some(outage) = self.outage {
+            self.note_outage(now, outage);
         }
         self.cluster.observe(now);
         now
@@ -176,16 +200,16 @@ impl<J: Journal> Engine<J> {
                 grace_seconds = self.outage_grace.as_seconds(),
                 "the clock jumped: leases get a grace"
             );
-            self.outage_since.get_or_insert(since);
+            self.outage.get_or_insert(Outage { since, grace: self.outage_grace });
             self.cluster.presume_alive(reading.now);
         }
         reading.now
     }
 
     /// Gives leases that ran out since then, or do soon, a grace.
-    fn note_outage(&mut self, now: Timestamp, since: Timestamp) {
+    fn note_outage(&mut self, now: Timestamp, Outage { since, grace }: Outage) {
         // As long again as they are spared, what was spared runs out bit by bit. A note of an outage is never refused.
-        let (grace, spread) = (self.outage_grace, self.outage_grace);
+        let spread = grace;
         let _ = self.execute(now, &Command::NoteOutage { since, grace, spread });
     }
 
@@ -200,15 +224,20 @@ impl<J: Journal> Engine<J> {
             }
             decision => decision?,
         };
+        let mut left = BTreeSet::new();
         for event in events {
             // Before the event is applied: with it the record may be gone.
             let job = if J::IS_LASTING { self.job_of(&event) } else { None };
             self.waiting.is_due |= event.may_help_claims();
+            if let Event::AgentLeft { agent, .. } = &event {
+                left.insert(agent.clone());
+            }
             let recorded = Recorded { at: now, event };
             self.cluster.apply(&recorded);
             self.note(Entry { recorded, job });
         }
         self.hand_over();
+        self.end_claims_of(&left);
         Ok(outcome)
     }
 

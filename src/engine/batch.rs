@@ -80,7 +80,7 @@ impl<J: Journal> Engine<J> {
         }
         self.batch.unwanted.clear();
         self.orphans.clear();
-        self.outage_since = None;
+        self.outage = None;
         self.refusals.settle();
         for answer in self.batch.answers.drain(..) {
             answer();

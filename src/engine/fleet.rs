@@ -12,7 +12,7 @@ use crate::core::{
     Timestamp,
 };
 use crate::journal::Journal;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -22,8 +22,9 @@ const CLAIMS_WAITING_MAX: usize = 65_536;
 /// How many tasks and agents one look at the time records at most, so that no call waits long behind it.
 const TIME_STEPS_MAX: usize = 500;
 
-/// The longest that the engine sleeps towards something that happens by itself, so that a clock that jumps is noticed.
-const SLEEP_MAX: Duration = Duration::from_secs(10);
+/// The longest that the engine sleeps while anybody holds a lease or is listened for, so that it notices if the clock jumps or
+/// it stood still.
+const SLEEP_MAX: Duration = Duration::from_secs(2);
 
 /// How long it is waited after a fault before time is recorded again.
 const FAULT_PAUSE: Millis = Millis::from_seconds(1);
@@ -49,6 +50,13 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// Lets time go unrecorded until then, unless that was so up to now: a machine that is always late must get on, too.
+    pub(super) fn pause_once(&mut self, last_turn: Timestamp, until: Timestamp) {
+        if self.paused_until.is_none_or(|paused_until| paused_until <= last_turn) {
+            self.paused_until = Some(until);
+        }
+    }
+
     /// Lets those go on waiting whose claims are not called off by this ticket; whoever waited hears nothing more.
     pub(super) fn call_off(&mut self, ticket: &Ticket) {
         self.claims.retain(|claim| !claim.ticket.is_same(ticket));
@@ -373,14 +381,29 @@ impl<J: Journal> Engine<J> {
         self.waiting.claims = left;
     }
 
+    /// Ends the claims of agents that have left, before others register by their names.
+    pub(super) fn end_claims_of(&mut self, left: &BTreeSet<AgentId>) {
+        if left.is_empty() {
+            return;
+        }
+        let claims = std::mem::take(&mut self.waiting.claims);
+        let (ended, others): (VecDeque<_>, _) = claims.into_iter().partition(|claim| left.contains(&claim.agent));
+        self.waiting.claims = others;
+        for claim in ended {
+            self.answer(claim.reply, Err(FleetDenied::UnknownAgent(claim.agent).into()));
+        }
+    }
+
     /// How long the engine may sleep before something happens by itself; for ever if nothing does.
     pub(super) fn sleep_max(&self, now: Timestamp) -> Option<Duration> {
         let interval = self.cluster.fleet_settings().heartbeat_ms;
         let hear_at = self.waiting.heard_at.filter(|_| !self.waiting.claims.is_empty()).map(|at| at.after(interval));
         let over_at = self.waiting.claims.iter().map(|claim| claim.until).min();
         let due = self.cluster.fleet_due(now).max(self.waiting.paused_until.filter(|until| *until > now));
-        let next = [due, hear_at, over_at].into_iter().flatten().min()?;
-        Some(Duration::from_millis(next.since(now).0).min(SLEEP_MAX))
+        let next = [due, hear_at, over_at].into_iter().flatten().min();
+        let is_listening = next.is_some() || self.cluster.next_deadline().is_some();
+        let sleep_max = next.map_or(SLEEP_MAX, |next| Duration::from_millis(next.since(now).0).min(SLEEP_MAX));
+        is_listening.then_some(sleep_max)
     }
 }
 

@@ -5,7 +5,7 @@ use super::clock::EngineClock;
 use super::fleet::Waiting;
 use super::message::EngineError;
 use super::refusals::Refusals;
-use super::{CHANGES_WAITING_MAX, Engine, EngineHandle, MESSAGES_WAITING_MAX};
+use super::{CHANGES_WAITING_MAX, Engine, EngineHandle, MESSAGES_WAITING_MAX, Outage};
 use crate::core::{Command, FleetCommand, FleetSettings, Limits, Millis, NodeId, Resources, TokenUsage, WorkerSize};
 use crate::journal::{Journal, JournalError, Recovered};
 use std::collections::VecDeque;
@@ -196,7 +196,7 @@ impl<J: Journal> Engine<J> {
             changes,
             batch: Batch::default(),
             orphans: Vec::new(),
-            outage_since: None,
+            outage: None,
             waiting: Waiting::default(),
         };
         let now = engine.clock.read().now;
@@ -225,7 +225,7 @@ impl<J: Journal> Engine<J> {
                 grace_seconds = options.outage_grace.as_seconds(),
                 "leases go on: those that ran out meanwhile are spared for the grace"
             );
-            engine.note_outage(now, last_at);
+            engine.note_outage(now, Outage { since: last_at, grace: options.outage_grace });
         }
         // Nobody could beat while nothing ran.
         engine.cluster.presume_alive(now);

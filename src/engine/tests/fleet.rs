@@ -307,6 +307,39 @@ async fn while_the_manager_stands_still_nobody_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stall_that_ends_just_behind_the_loss_of_an_agent_loses_nobody() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (engine, _run) = start_on(&memory, &wall).await;
+    let engine = with_tokens(engine).await;
+    let worker = register(&engine, "worker").await;
+    submit(&engine, "a").await;
+    assert_eq!(names(&claim(&engine, &worker, Duration::ZERO).await), ["a"]);
+    for second in 1..30 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        wall.set(second);
+    }
+    // It is lost at 30 unless it is heard of, and what it sent at 29 is read at 32.
+    wall.set(32);
+    assert!(engine.beat(worker.clone()).await.is_ok(), "it beat in time");
+    assert_eq!(state(&engine, "a").await, (TaskState::Running, 0));
+}
+
+#[tokio::test]
+async fn a_claim_of_an_agent_that_has_left_is_not_met_under_its_name() {
+    let engine = with_tokens(start()).await;
+    let worker = register(&engine, "worker").await;
+    let (claimed, left, came, _) = tokio::join!(
+        claim(&engine, &worker, WAIT),
+        engine.unregister_agent(worker.clone()),
+        engine.register_agent(agent_request("worker", "special", 1)),
+        submit(&engine, "a"),
+    );
+    assert_eq!(claimed, Err(FleetDenied::UnknownAgent(worker).into()));
+    assert!(left.is_ok() && came.is_ok_and(|came| came.is_new));
+    assert_eq!(state(&engine, "a").await, (TaskState::Queued, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_waits_for_a_task_is_heard_from_its_claim_on() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (engine, _run) = start_on(&memory, &wall).await;
