@@ -4,11 +4,12 @@ use anyhow::{Context, anyhow, bail, ensure};
 use rmcp::model::{CallToolRequestParams, ProtocolVersion};
 use rmcp::service::RunningService;
 use rmcp::transport::TokioChildProcess;
-use rmcp::{ClientLifecycleMode, ClientServiceExt, RoleClient};
+use rmcp::{ClientLifecycleMode, ClientServiceExt, RoleClient, ServiceError};
 use serde_json::Value;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use thiserror::Error;
 
 /// The name of the server's binary.
 const SERVER: &str = env!("CARGO_PKG_NAME");
@@ -35,23 +36,41 @@ pub(crate) async fn start(options: &[&str]) -> anyhow::Result<RunningService<Rol
     ().serve_with_lifecycle(child, lifecycle).await.with_context(|| format!("{SERVER} did not answer"))
 }
 
+/// Why a call failed although the session goes on.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    /// The server has something against the call, such as a bad argument.
+    #[error("{0}")]
+    Refused(String),
+    /// The call may or may not have taken effect: the server was restarted, or could not write.
+    #[error("{0}")]
+    Lost(String),
+}
+
 /// Calls a tool and gives its answer.
 ///
 /// # Errors
-/// What the server has against the call, such as a bad argument. A request that is refused for want of room is no error: its
-/// answer has the status `failed`.
+/// [`Failure`], or what ended the session. A request that is refused for want of room is no error: its answer has the status
+/// `failed`.
 pub(crate) async fn call(
     client: &rmcp::Peer<RoleClient>,
     tool: &'static str,
     arguments: Value,
 ) -> anyhow::Result<Value> {
     let Value::Object(arguments) = arguments else { bail!("the arguments of {tool} are {arguments}: give an object") };
-    let result = client.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments)).await?;
+    let is_retryable = |told: &Value| told["retryable"] == true;
+    let result = match client.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments)).await {
+        Err(ServiceError::McpError(error)) if error.data.as_ref().is_some_and(is_retryable) => {
+            bail!(Failure::Lost(error.message.into_owned()));
+        }
+        result => result?,
+    };
     if result.is_error == Some(true) {
         // An error comes as text, which is JSON with the reason in it.
         let text = result.content.first().and_then(|content| content.as_text()).map_or("", |content| &content.text);
-        let error: Value = serde_json::from_str(text).with_context(|| format!("{tool} answered {text}"))?;
-        bail!("{}", error["error"].as_str().unwrap_or(text));
+        let told: Value = serde_json::from_str(text).with_context(|| format!("{tool} answered {text}"))?;
+        let reason = told["error"].as_str().unwrap_or(text).to_owned();
+        bail!(if is_retryable(&told) { Failure::Lost(reason) } else { Failure::Refused(reason) });
     }
     result.structured_content.ok_or_else(|| anyhow!("{tool} answered without structured content"))
 }
