@@ -1,69 +1,107 @@
-//! The loop of an agent: claim a task, say that you live while you work on it, report how it went.
+//! The loop of an agent: claim a task, say that you live while you work on it, report how it went; and begin anew when something
+//! came between.
 //!
-//! Run it with `cargo run --example worker`.
+//! Run it with `cargo run --example worker`. The agent does what a process before it left behind, is unregistered by somebody
+//! midway, and goes on.
 #![expect(clippy::print_stdout, reason = "an example tells what it does")]
 
 mod support;
 
 use anyhow::{bail, ensure};
+use futures_util::future::join_all;
 use rmcp::{Peer, RoleClient};
 use serde_json::{Value, json};
-use std::pin::pin;
+use std::convert::Infallible;
 use std::time::Duration;
-use support::call;
+use support::{Failure, call};
 use tokio::time::{interval, sleep};
+
+/// How long the agent waits before it begins anew, or repeats a call.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How often the submitter looks whether its tasks are done, and how often it does at most.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const LOOKS_MAX: u32 = 1_500;
 
-/// Works for ever.
+/// Works until the session ends.
 async fn work(server: &Peer<RoleClient>, agent_id: &str) -> anyhow::Result<()> {
-    let agent = json!({"agent_id": agent_id, "agent_type": "backend"});
-    let registered = call(server, "register_agent", agent).await?;
+    loop {
+        let Err(reason) = work_until_refused(server, agent_id).await;
+        if !reason.is::<Failure>() {
+            return Err(reason);
+        }
+        println!("{agent_id} begins anew: {reason}");
+        sleep(PAUSE).await;
+    }
+}
+
+async fn work_until_refused(server: &Peer<RoleClient>, agent_id: &str) -> anyhow::Result<Infallible> {
+    // What a process before this one left behind, or a lost claim gave, goes back to the queue.
+    match call(server, "unregister_agent", json!({"agent_id": agent_id})).await {
+        Err(reason) if matches!(reason.downcast_ref(), Some(Failure::Refused(_))) => {} // It was not registered.
+        answer => drop(answer?),
+    }
+    let registration = json!({"agent_id": agent_id, "agent_type": "backend"});
+    let registered = call(server, "register_agent", registration).await?;
     let beat_every = Duration::from_secs(registered["heartbeat_seconds"].as_u64().unwrap_or(10));
     loop {
         let claim = call(server, "claim_task", json!({"agent_id": agent_id, "wait_seconds": 20})).await?;
-        for task in claim["tasks"].as_array().into_iter().flatten() {
-            let Some(mut report) = attempt(server, agent_id, task, beat_every).await? else { continue };
-            report["agent_id"] = json!(agent_id);
-            for key in ["task_id", "fencing_token"] {
-                report[key] = task[key].clone();
-            }
-            if let Err(refusal) = call(server, "complete_task", report).await {
-                println!("{refusal:#}"); // Too late, or cancelled: somebody else may have the task by now.
+        let tasks = claim["tasks"].as_array().into_iter().flatten();
+        for ended in join_all(tasks.map(|task| attempt(server, agent_id, task, beat_every))).await {
+            match ended {
+                // Too late, or cancelled: somebody else may have the task by now.
+                Err(reason) if reason.is::<Failure>() => println!("{reason}"),
+                ended => ended?,
             }
         }
     }
 }
 
-/// Does a task while the agent beats. Nothing if it was taken back meanwhile.
-async fn attempt(
-    server: &Peer<RoleClient>,
-    agent_id: &str,
-    task: &Value,
-    beat_every: Duration,
-) -> anyhow::Result<Option<Value>> {
-    let mut doing = pin!(carry_out(&task["payload"]));
+/// Does a task while the agent beats, and reports how it went.
+async fn attempt(server: &Peer<RoleClient>, agent_id: &str, task: &Value, beat_every: Duration) -> anyhow::Result<()> {
+    let outcome = tokio::select! {
+        outcome = carry_out(&task["payload"]) => outcome,
+        taken_back = beat(server, agent_id, task, beat_every) => return taken_back,
+    };
+    let mut report = match outcome {
+        Ok((output, tokens)) => json!({"result": "success", "output": output, "tokens_used": tokens}),
+        Err(error) => {
+            let reason: String = format!("{error:#}").chars().take(4096).collect();
+            json!({"result": "failure", "error": reason})
+        }
+    };
+    report["agent_id"] = json!(agent_id);
+    for key in ["task_id", "fencing_token"] {
+        report[key] = task[key].clone();
+    }
+    insist(server, "complete_task", report).await.map(drop)
+}
+
+/// Says that the agent is alive, until it no longer holds the task.
+async fn beat(server: &Peer<RoleClient>, agent_id: &str, task: &Value, beat_every: Duration) -> anyhow::Result<()> {
     let mut beats = interval(beat_every);
     loop {
-        tokio::select! {
-            outcome = &mut doing => return Ok(Some(match outcome {
-                Ok((output, tokens)) => json!({"result": "success", "output": output, "tokens_used": tokens}),
-                Err(error) => json!({"result": "failure", "error": format!("{error:#}")}),
-            })),
-            _ = beats.tick() => {
-                let beat = call(server, "heartbeat_agent", json!({"agent_id": agent_id})).await?;
-                let mut held = beat["tasks"].as_array().into_iter().flatten();
-                if !held.any(|held| held["fencing_token"] == task["fencing_token"]) {
-                    return Ok(None);
-                }
-            }
+        beats.tick().await;
+        let answer = insist(server, "heartbeat_agent", json!({"agent_id": agent_id})).await?;
+        let mut held = answer["tasks"].as_array().into_iter().flatten();
+        if !held.any(|held| held["fencing_token"] == task["fencing_token"]) {
+            return Ok(());
         }
     }
 }
 
-/// What the agent is there for: gives what came of it, and the tokens it took.
+/// Repeats a call that was lost, for a minute. A claim must not be repeated so: what the first one gave would lie idle.
+async fn insist(server: &Peer<RoleClient>, tool: &'static str, arguments: Value) -> anyhow::Result<Value> {
+    for _ in 0..60 {
+        match call(server, tool, arguments.clone()).await {
+            Err(reason) if matches!(reason.downcast_ref(), Some(Failure::Lost(_))) => sleep(PAUSE).await,
+            answer => return answer,
+        }
+    }
+    call(server, tool, arguments).await
+}
+
+/// What the agent is there for: gives what came of it, and the tokens it took. It never blocks, so that the agent can beat.
 async fn carry_out(payload: &Value) -> anyhow::Result<(Value, u64)> {
     match payload.as_u64() {
         Some(number) => Ok((json!(number * 2), 10)),
@@ -75,33 +113,49 @@ async fn carry_out(payload: &Value) -> anyhow::Result<(Value, u64)> {
 async fn main() -> anyhow::Result<()> {
     let client = support::start(&["--toolsets", "all"]).await?;
     let server = client.peer();
-    for (task_id, payload) in [("task-1", json!(21)), ("task-2", json!("x")), ("task-3", json!(4))] {
-        call(server, "submit_task", json!({"task_id": task_id, "payload": payload})).await?;
-    }
+    // A process before this one took a task, and ended without a word.
+    call(server, "register_agent", json!({"agent_id": "backend-1", "agent_type": "backend"})).await?;
+    submit(server, "task-1", json!(21)).await?;
+    call(server, "claim_task", json!({"agent_id": "backend-1"})).await?;
     tokio::select! {
         outcome = work(server, "backend-1") => outcome?,
-        outcome = watch(server) => outcome?,
+        outcome = give_work(server) => outcome?,
     }
     client.cancel().await?;
     Ok(())
 }
 
-/// Waits until all tasks have ended, and tells how.
-async fn watch(server: &Peer<RoleClient>) -> anyhow::Result<()> {
-    let is_ended = |task: &Value| ["completed", "failed"].iter().any(|state| task["state"] == *state);
+/// Submits tasks and waits for them, whatever becomes of the agent.
+async fn give_work(server: &Peer<RoleClient>) -> anyhow::Result<()> {
+    submit(server, "task-2", json!("x")).await?;
+    submit(server, "task-3", json!(4)).await?;
     for task_id in ["task-1", "task-2", "task-3"] {
-        let mut looks = 0;
-        let task = loop {
-            let task = call(server, "get_task", json!({"task_id": task_id})).await?;
-            if is_ended(&task) {
-                break task;
-            }
-            looks += 1;
-            ensure!(looks < LOOKS_MAX, "{task_id} is not done: {task}");
-            sleep(LOOK_EVERY).await;
-        };
-        let outcome = if task["output"].is_null() { &task["error"] } else { &task["output"] };
-        println!("{task_id} is {}: {outcome}", task["state"].as_str().unwrap_or_default());
+        watch(server, task_id).await?;
     }
+    println!("somebody unregisters the agent");
+    call(server, "unregister_agent", json!({"agent_id": "backend-1"})).await?;
+    submit(server, "task-4", json!(5)).await?;
+    watch(server, "task-4").await
+}
+
+async fn submit(server: &Peer<RoleClient>, task_id: &str, payload: Value) -> anyhow::Result<()> {
+    call(server, "submit_task", json!({"task_id": task_id, "payload": payload})).await.map(drop)
+}
+
+/// Waits until a task has ended, and tells how.
+async fn watch(server: &Peer<RoleClient>, task_id: &str) -> anyhow::Result<()> {
+    let is_ended = |task: &Value| ["completed", "failed"].iter().any(|state| task["state"] == *state);
+    let mut looks = 0;
+    let task = loop {
+        let task = call(server, "get_task", json!({"task_id": task_id})).await?;
+        if is_ended(&task) {
+            break task;
+        }
+        looks += 1;
+        ensure!(looks < LOOKS_MAX, "{task_id} is not done: {task}");
+        sleep(LOOK_EVERY).await;
+    };
+    let outcome = if task["output"].is_null() { &task["error"] } else { &task["output"] };
+    println!("{task_id} is {}: {outcome}", task["state"].as_str().unwrap_or_default());
     Ok(())
 }
