@@ -2,16 +2,21 @@
 
 usage: interop.py SERVER
 The SDK itself holds every structured result against the tool's output schema and fails if it does not fit.
-The worker of the README is taken out of it and run.
+The worker of the README is taken out of it and run, also while its daemon is killed and its agent is lost.
 """
 
 import asyncio
+import contextlib
 import json
+import os
 import pathlib
 import re
+import signal
+import subprocess
 import sys
+import tempfile
 
-from mcp import Client
+from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 TOOLS = {
@@ -63,8 +68,8 @@ def refusal(result):
     return json.loads(result.content[0].text)["error"]
 
 
-def connect(server, mode, *options):
-    parameters = StdioServerParameters(command=server, args=["--log-level", "warn", *options])
+def connect(server, mode, *options, environment=None):
+    parameters = StdioServerParameters(command=server, args=["--log-level", "warn", *options], env=environment)
     return Client(stdio_client(parameters), mode=mode)
 
 
@@ -164,27 +169,56 @@ async def drive_fleet(server, mode):
         assert "agent-001" in refusal(await client.call_tool("heartbeat_agent", agent))
 
 
-async def drive_readme_worker(server, mode):
+def readme_worker():
+    """What the worker of the README defines."""
     readme = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
     (worker,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     names = {"__name__": "readme"}
     exec(compile(worker, "README.md", "exec"), names)
+    return names
+
+
+@contextlib.asynccontextmanager
+async def at_work(client, do):
+    """The worker of the README at work, as agent-001."""
+    working = asyncio.create_task(readme_worker()["work"](client, "agent-001", do))
+    try:
+        yield working
+    finally:
+        working.cancel()
+
+
+async def until(condition, working):
+    """Waits for a condition while the worker goes on."""
+    while not await condition():
+        assert not working.done(), working
+        await asyncio.sleep(0.02)
+
+
+async def drive_readme_worker(server, mode):
+    begun = {0: asyncio.Event(), 1: asyncio.Event()}
 
     async def double(payload):
+        # The two of a batch come with one claim, and each waits for the other to be begun.
+        if payload["number"] in begun:
+            begun[payload["number"]].set()
+            await begun[1 - payload["number"]].wait()
         if payload["is_hopeless"]:
-            raise ValueError("that cannot be done")
+            raise ValueError("that cannot be done " * 1_000)
         return payload["number"] * 2, 10
 
     async with connect(server, mode, "--toolsets", "all") as client:
         for number in range(5):
             task = {"task_id": f"task-{number}", "payload": {"number": number, "is_hopeless": number == 3}}
-            data(await client.call_tool("submit_task", task))
-        working = asyncio.create_task(names["work"](client, "agent-001", double))
-        ended = {"completed": 4, "failed": 1}
-        while any([await total(client, state) != count for state, count in ended.items()]):
-            assert not working.done(), working
-            await asyncio.sleep(0.02)
-        working.cancel()
+            batch = {"batch_key": "batch"} if number in begun else {}
+            data(await client.call_tool("submit_task", {**task, **batch}))
+
+        async def have_ended():
+            ended = {"completed": 4, "failed": 1}
+            return all([await total(client, state) == count for state, count in ended.items()])
+
+        async with at_work(client, double) as working:
+            await until(have_ended, working)
         outputs = [data(await client.call_tool("get_task", {"task_id": f"task-{n}"}))["output"] for n in range(5)]
         assert outputs == [0, 2, 4, None, 8], outputs
 
@@ -193,9 +227,142 @@ async def total(client, state):
     return data(await client.call_tool("list_tasks", {"state": state}))["total"]
 
 
+class Home:
+    """A state in a folder of its own, with the daemon that owns it."""
+
+    def __init__(self, server):
+        self.server = server
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.environment = {**os.environ, "XDG_RUNTIME_DIR": self.folder.name}
+        self.state = ["--state", self.folder.name + "/cortex.db"]
+        return self
+
+    def __exit__(self, *_):
+        self.run("stop")
+        self.folder.cleanup()
+
+    def connect(self, mode):
+        options = [*self.state, "--toolsets", "all", "--heartbeat-seconds", "1"]
+        return connect(self.server, mode, *options, environment=self.environment)
+
+    def run(self, command):
+        line = [self.server, command, *self.state]
+        return subprocess.run(line, env=self.environment, capture_output=True, text=True, timeout=30).stdout
+
+    def daemon(self):
+        (pid,) = re.findall(r"^pid: (\d+)$", self.run("status"), re.MULTILINE)
+        return int(pid)
+
+
+class Spied:
+    """A client, with the calls that it waits for, and those that the loss of a daemon met."""
+
+    def __init__(self, client):
+        self.client, self.in_flight, self.lost = client, [], []
+
+    async def call_tool(self, tool, arguments):
+        self.in_flight.append(tool)
+        try:
+            return await self.client.call_tool(tool, arguments)
+        except MCPError as error:
+            assert error.data == {"retryable": True}, error
+            self.lost.append(tool)
+            raise
+        finally:
+            self.in_flight.remove(tool)
+
+
+class Coordinator:
+    """Gives work to agent-001, and looks at what becomes of it."""
+
+    def __init__(self, client):
+        self.client = client
+
+    async def call(self, tool, **arguments):
+        # This session has the same daemon, which is lost to it as well.
+        return await readme_worker()["insist"](self.client, tool, **arguments)
+
+    async def submit(self, task_id, payload=None):
+        await self.call("submit_task", task_id=task_id, payload=payload)
+
+    async def see_done(self, task_id, working):
+        async def is_done():
+            return (await self.call("get_task", task_id=task_id))["state"] == "completed"
+
+        await until(is_done, working)
+
+    async def see_waiting(self, worker, working):
+        """A claim in flight is at the daemon if the agent is heard of, since it makes no other call then."""
+
+        async def is_claiming():
+            return worker.in_flight == ["claim_task"]
+
+        async def heard_at():
+            return [agent["heard_at"] for agent in (await self.call("list_agents"))["agents"]]
+
+        async def is_heard():
+            return await is_claiming() and await heard_at() > heard_before
+
+        await until(is_claiming, working)
+        heard_before = await heard_at()
+        await until(is_heard, working)
+
+
+async def drive_readme_worker_through_losses(server, mode):
+    with Home(server) as home:
+        async with home.connect(mode) as client, home.connect(mode) as other:
+            worker, coordinator, seen, stopped = Spied(client), Coordinator(other), [], []
+
+            async def do(payload):
+                seen.append(payload)
+                if payload == "stop the daemon":
+                    stopped.append(home.daemon())
+                    os.kill(stopped[0], signal.SIGSTOP)
+                if payload == "unregister" and seen.count(payload) == 1:
+                    await coordinator.call("unregister_agent", agent_id="agent-001")
+                    await asyncio.Event().wait()
+                return payload, 10
+
+            # A process before this one took a task, and ended without a word.
+            await coordinator.submit("left-behind")
+            await coordinator.call("register_agent", agent_id="agent-001", agent_type="backend")
+            assert (await coordinator.call("claim_task", agent_id="agent-001"))["count"] == 1
+            async with at_work(worker, do) as working:
+                await coordinator.see_done("left-behind", working)
+
+                await coordinator.see_waiting(worker, working)
+                await coordinator.call("unregister_agent", agent_id="agent-001")
+                await coordinator.submit("unregistered-while-waiting")
+                await coordinator.see_done("unregistered-while-waiting", working)
+
+                await coordinator.see_waiting(worker, working)
+                assert worker.lost == [], worker.lost
+                os.kill(home.daemon(), signal.SIGKILL)
+                await coordinator.submit("killed-while-waiting")
+                await coordinator.see_done("killed-while-waiting", working)
+                assert worker.lost == ["claim_task"], worker.lost
+
+                # The daemon answers the report no more.
+                async def is_reporting():
+                    return stopped and worker.in_flight == ["complete_task"]
+
+                await coordinator.submit("killed-at-report", "stop the daemon")
+                await until(is_reporting, working)
+                os.kill(stopped[0], signal.SIGKILL)
+                await coordinator.see_done("killed-at-report", working)
+                assert seen.count("stop the daemon") == 1, seen
+
+                # A heartbeat tells that the task was taken back, and it is given again.
+                await coordinator.submit("unregistered-at-work", "unregister")
+                await coordinator.see_done("unregistered-at-work", working)
+            assert seen.count("unregister") == 2, seen
+
+
 async def main():
     for mode in ("legacy", "2026-07-28", "auto"):
-        for drive in (drive_allocations, drive_fleet, drive_readme_worker):
+        for drive in (drive_allocations, drive_fleet, drive_readme_worker, drive_readme_worker_through_losses):
             await asyncio.wait_for(drive(sys.argv[1], mode), timeout=60)
         print(f"interop: the Python SDK in mode {mode}: ok")
 
