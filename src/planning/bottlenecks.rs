@@ -306,7 +306,7 @@ fn of_agent(agent: &AgentFigures, others_mean: Option<Millis>) -> Option<Bottlen
         subject: Subject::Agent(agent.agent.clone()),
         severity,
         figures: Figures::Work { tasks, success_rate, duration_mean, others_mean },
-        description: said.join("; "),
+        description: format!("agent {}: {}", agent.agent, said.join("; ")),
         advice: advice.join("; "),
     })
 }
@@ -567,7 +567,10 @@ mod tests {
         };
         check("token_exhaustion", &["500 of 1000", "350 reserved", "85 %", "150 remain", "1970-01-01T00:01:00.000Z"]);
         check("quota_exceeded", &["10 of 10 agents are registered, at least 90 %", "--total-workers"]);
-        check("slow_agent", &["1 of its 5", "20 %", "9000 ms", "9.0 times the 1000 ms", "get_task", "max_concurrent"]);
+        check(
+            "slow_agent",
+            &["agent a: 1 of its 5", "20 %", "9000 ms", "9.0 times the 1000 ms", "get_task", "max_concurrent"],
+        );
         check(
             "task_queue_backlog",
             &[

@@ -30,6 +30,8 @@ const WORKERS: u64 = 10;
 const GRACE: Millis = Millis::from_seconds(60);
 /// A jump of more than this against the monotonic clock is an outage.
 const OUTAGE_MS: i64 = 60_000;
+/// What passes from one turn of the engine to the next in more than this may count as a stall, by when it meant to wake.
+const STALL_MS: u64 = 1_000;
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 86_400_000;
 /// The most calls made at once.
@@ -212,7 +214,7 @@ impl Run {
             }
             _ => {}
         }
-        let outage_since = self.turn_clock();
+        let (passed, outage_since) = self.turn_clock();
         let calls: Vec<Call> = (0..self.rng.usize(1..=CALLS_MAX)).map(|_| self.draw()).collect();
         let planned = self.faults.plan().commit;
         let fails = matches!(planned, Some(Fault::FailBefore | Fault::FailAfter));
@@ -241,6 +243,8 @@ impl Run {
             // Of a batch whose outcome is unknown, the note may have been made, and is not made again later then.
             Some(_) if has_crashed || was_met => self.known.perhaps_spared(self.now, GRACE),
             Some(since) => self.known.spared(since, self.now, GRACE),
+            // It is spared for no longer than the engine stood still.
+            None if passed > STALL_MS => self.known.perhaps_spared(self.now, Millis(passed)),
             None => {}
         }
         for answer in answers {
@@ -291,8 +295,9 @@ impl Run {
         self.pass(away, passed);
     }
 
-    /// Within a life: some seconds, or the clock is set. Gives the last moment before the outage, if that was one.
-    fn turn_clock(&mut self) -> Option<Timestamp> {
+    /// Within a life: some seconds, or the clock is set. Gives how many milliseconds passed, and the last moment before the
+    /// outage, if that was one.
+    fn turn_clock(&mut self) -> (u64, Option<Timestamp>) {
         let passed = if self.rng.bool() { 0 } else { self.rng.u64(0..20_000) };
         let set = match self.rng.u8(0..60) {
             0 => -HOUR_MS,
@@ -304,7 +309,7 @@ impl Run {
         let expected = self.now.after(Millis(passed));
         let before = self.now;
         self.now = if wall < before.as_millis() { expected } else { Timestamp::from_millis(wall) };
-        (self.now.as_millis() - expected.as_millis() > OUTAGE_MS).then_some(before)
+        (passed, (self.now.as_millis() - expected.as_millis() > OUTAGE_MS).then_some(before))
     }
 
     fn draw(&mut self) -> Call {
