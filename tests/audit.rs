@@ -31,6 +31,35 @@ fn lease(server: &mut Server) {
     }
 }
 
+/// Registers an agent with a worker of its own and one that is a worker of an allocation, and lets tasks come to each end but a
+/// failure; one runs, one waits, and one waits for tokens.
+fn keep_busy(server: &mut Server) {
+    let id = server.grant(&workers("hosting", 1));
+    server.answer("set_token_budget", &json!({"budget_tokens": 20_000, "window_seconds": 86_400}));
+    server.answer("register_agent", &json!({"agent_id": "own", "agent_type": "backend", "max_concurrent": 1}));
+    server.answer("register_agent", &json!({"agent_id": "hosted", "agent_type": "frontend", "allocation_id": id}));
+    for (task, tokens) in [("done", 500), ("held", 4_000), ("next", 3_000), ("large", 19_000), ("off", 100)] {
+        let task = json!({
+            "task_id": task, "agent_type": "backend", "estimated_tokens": tokens, "payload": {"for": task}
+        });
+        server.answer("submit_task", &task);
+    }
+    let claim = server.answer("claim_task", &json!({"agent_id": "own"}));
+    let report = json!({
+        "agent_id": "own", "task_id": "done", "fencing_token": claim["tasks"][0]["fencing_token"], "result": "success",
+        "tokens_used": 410, "output": {"lines": 7}
+    });
+    server.answer("complete_task", &report);
+    server.answer("cancel_task", &json!({"task_id": "off"}));
+    server.answer("claim_task", &json!({"agent_id": "own"}));
+}
+
+/// What is said of the tasks then.
+const TASKS: &str = "1 queued, 1 deferred, 1 running; 1 completed, 0 failed, 1 cancelled on record";
+
+/// What is said of the tokens then, before the time of the refill.
+const TOKENS: &str = "410 used and 4000 reserved of 20000, refill at ";
+
 /// The types of events, in order.
 fn types(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["event"]["type"].as_str().expect("a type")).collect()
@@ -341,6 +370,44 @@ fn the_status_without_a_daemon_says_what_is_in_the_state() {
     assert!(status.contains(&home.state().display().to_string()), "{status}");
     assert!(value(&status, "leases").starts_with('1'), "{status}");
     assert!(home.processes().is_empty(), "a look starts nothing");
+}
+
+#[test]
+fn the_fleet_is_in_what_is_said_of_a_state() {
+    for mode in MODES {
+        let home = Home::new();
+        let mut server = home.server(mode, &[]);
+        keep_busy(&mut server);
+        let check = |command: &str, agents: &str| {
+            let said = home.told(command, &[]);
+            assert_eq!((value(&said, "agents"), value(&said, "tasks")), (agents, TASKS), "{said}");
+            let refill = value(&said, "tokens").strip_prefix(TOKENS).unwrap_or_else(|| panic!("{said}"));
+            assert!(support::pattern::is_time(refill), "{said}");
+            said
+        };
+        // Only a daemon that is asked knows whom it has heard of.
+        let heard = if mode == Mode::Auto { ", 0 unresponsive" } else { "" };
+        let status = check("status", &format!("2 registered, 1 taking a worker each{heard}"));
+        assert_eq!(value(&status, "workers"), "8 free of 10", "{status}");
+        check("verify", "2 registered, 1 taking a worker each");
+        home.end(server, Ending::InOrder);
+        let status = check("status", "2 registered, 1 taking a worker each");
+        assert_eq!(value(&status, "workers"), "8 free of 10", "{status}");
+        check("verify", "2 registered, 1 taking a worker each");
+    }
+}
+
+#[test]
+fn a_state_without_a_fleet_says_so() {
+    let home = Home::new();
+    let server = home.server(Mode::Never, &[]);
+    home.end(server, Ending::InOrder);
+    for command in ["status", "verify"] {
+        let said = home.told(command, &[]);
+        assert_eq!(value(&said, "agents"), "0 registered, 0 taking a worker each", "{said}");
+        assert!(value(&said, "tasks").starts_with("0 queued, 0 deferred, 0 running; "), "{said}");
+        assert_eq!(value(&said, "tokens"), "0 used and 0 reserved of 200000", "{said}");
+    }
 }
 
 #[test]

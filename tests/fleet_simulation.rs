@@ -358,6 +358,7 @@ impl Run {
         let leases: Vec<_> = self.cluster.list(self.now, &Filter::default(), FencingToken::new(0)).collect();
         assert_eq!(leases, self.fleet.ledger.list(self.now, &Filter::default(), FencingToken::new(0)));
         assert_eq!(self.cluster.fleet_figures(self.now, SIZE), self.fleet.figures(self.now, SIZE), "at {}", self.now);
+        assert_eq!(self.cluster.fleet_summary(self.now), self.fleet.summary(self.now), "at {}", self.now);
     }
 
     fn compare_with(&self, mut folded: Cluster) {

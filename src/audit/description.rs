@@ -10,13 +10,14 @@ use std::path::Path;
 /// There is no such state, or it cannot be read.
 pub fn describe(state: &Path) -> anyhow::Result<String> {
     let connection = open_to_read(state)?;
-    let recovery = recover(&connection, state, None)?;
+    let mut recovery = recover(&connection, state, None)?;
     let mut lines = String::new();
     let last_at = recovery.last_at();
     // Writing into a string cannot fail.
     let _ = writeln!(lines, "state: {}", state.display());
     let _ = writeln!(lines, "events: {}", recovery.anchor.sequence);
     if let Some(at) = last_at {
+        recovery.books.observe(at);
         let capacity = recovery.books.capacity(at);
         let total = capacity.total;
         let _ = writeln!(lines, "last_event: {at}");
@@ -26,6 +27,7 @@ pub fn describe(state: &Path) -> anyhow::Result<String> {
         let _ = writeln!(lines, "memory_mb: {} free of {}", free.memory_mb, total.memory_mb);
         let _ = writeln!(lines, "leases: {}", capacity.live_allocations);
         let _ = writeln!(lines, "leases_expired: {}", capacity.expired_allocations);
+        let _ = write!(lines, "{}", recovery.books.fleet_summary(at));
     }
     for UnusableSnapshot(path, fault) in &recovery.faults {
         let _ = writeln!(lines, "unusable_snapshot: {} ({fault})", path.display());

@@ -172,5 +172,6 @@ fn describe(
         capacity.leased.memory_mb,
         capacity.total.memory_mb
     ));
+    verdict.seen.extend(books.fleet_summary(at).to_string().lines().map(str::to_owned));
     verdict.seen.push(format!("invariants: checked {checks} times on the way"));
 }

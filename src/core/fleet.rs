@@ -41,7 +41,7 @@ pub use task::{
 };
 pub use view::{
     AgentFigures, AgentFilter, AgentState, AgentUsage, AgentView, BudgetUsage, ConservationView, FleetFigures,
-    HeldTask, QueueUsage, TaskFilter, TaskView, TokenUsage, TypeUsage, Unserved, UsageView, Waiting,
+    FleetSummary, HeldTask, QueueUsage, TaskFilter, TaskView, TokenUsage, TypeUsage, Unserved, UsageView, Waiting,
 };
 
 use super::ages::Ages;

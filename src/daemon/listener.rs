@@ -287,7 +287,10 @@ impl Shared {
 
     /// How it stands, even while the engine waits for the disk or has a commit that failed.
     async fn status(&self) -> Status {
-        let capacity = timeout(BOOKS_WAIT_MAX, self.manager.engine().capacity()).await;
+        let engine = self.manager.engine();
+        // Both are sent before either is answered, so that they are of one batch, unless that is full.
+        let books = async { tokio::try_join!(engine.capacity(), engine.fleet_summary()) };
+        let books = timeout(BOOKS_WAIT_MAX, books).await.ok().and_then(Result::ok);
         Status {
             instance: self.instance.clone(),
             pid: std::process::id(),
@@ -295,7 +298,7 @@ impl Shared {
             state: self.manager.settings().state.clone(),
             uptime_seconds: self.started.elapsed().as_secs(),
             sessions: *self.sessions.borrow() as u64,
-            books: capacity.ok().and_then(Result::ok).map(|reading| Books::of(&reading.value)),
+            books: books.map(|(capacity, fleet)| Books::of(&capacity.value, fleet)),
             log: self.log.clone(),
             loops: self.manager.loops().map(crate::loops::LoopStatus::seen).into(),
         }

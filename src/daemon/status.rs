@@ -1,11 +1,14 @@
 //! How the daemon stands, as it tells on the socket and as people read it.
+//!
+//! Daemons are asked by programs of other versions: what is added within a version of the protocol may be absent, and is
+//! passed over by those that do not know it.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::subject;
-use crate::core::{CapacityView, CpuMillis};
+use crate::core::{CapacityView, CpuMillis, FleetSummary};
 use crate::loops::LoopSeen;
 
 /// How the daemon stands at a moment.
@@ -25,7 +28,7 @@ pub(super) struct Status {
     pub(super) loops: Vec<LoopSeen>,
 }
 
-/// What there is and what of it is free, each as total and free; and what is leased.
+/// What there is and what of it is free, each as total and free; what is leased; and the fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Books {
     workers: (u64, u64),
@@ -34,10 +37,13 @@ pub(super) struct Books {
     leases: u64,
     /// How many of them are past their deadline.
     leases_expired: u64,
+    /// Nothing from a daemon that does not tell of it.
+    #[serde(default)]
+    fleet: Option<FleetSummary>,
 }
 
 impl Books {
-    pub(super) fn of(view: &CapacityView) -> Self {
+    pub(super) fn of(view: &CapacityView, fleet: FleetSummary) -> Self {
         let (total, leased) = (&view.total, &view.leased);
         let of = |total: u64, leased: u64| (total, total.saturating_sub(leased));
         Self {
@@ -46,6 +52,7 @@ impl Books {
             memory_mb: of(total.memory_mb.0, leased.memory_mb.0),
             leases: view.live_allocations,
             leases_expired: view.expired_allocations,
+            fleet: Some(fleet),
         }
     }
 }
@@ -82,13 +89,14 @@ impl fmt::Display for Status {
 
 impl fmt::Display for Books {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workers, cpu_millis, memory_mb, leases, leases_expired } = self;
+        let Self { workers, cpu_millis, memory_mb, leases, leases_expired, fleet } = self;
         let cores = |millis| CpuMillis::from_millis(millis).as_cores();
         writeln!(formatter, "workers: {} free of {}", workers.1, workers.0)?;
         writeln!(formatter, "cpu_cores: {} free of {}", cores(cpu_millis.1), cores(cpu_millis.0))?;
         writeln!(formatter, "memory_mb: {} free of {}", memory_mb.1, memory_mb.0)?;
         writeln!(formatter, "leases: {leases}")?;
-        writeln!(formatter, "leases_expired: {leases_expired}")
+        writeln!(formatter, "leases_expired: {leases_expired}")?;
+        fleet.iter().try_for_each(|fleet| fleet.fmt(formatter))
     }
 }
 
@@ -106,10 +114,27 @@ fn span(span: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Timestamp;
+    use serde_json::json;
 
     #[test]
     fn a_status_reads_as_lines_of_names_and_values() {
         let loop_seen = |last| LoopSeen { name: "sweep".to_owned(), period_seconds: 300, runs: 0, last };
+        let fleet = FleetSummary {
+            agents: 4,
+            taking_workers: 3,
+            unresponsive: Some(1),
+            queued: 9,
+            deferred: 8,
+            running: 7,
+            completed: 6,
+            failed: 5,
+            cancelled: 4,
+            tokens_total: 20_000,
+            tokens_settled: 410,
+            tokens_reserved: 500,
+            refills_at: Some(Timestamp::from_millis(60_000)),
+        };
         let status = Status {
             instance: "abc".to_owned(),
             pid: 7,
@@ -123,6 +148,7 @@ mod tests {
                 memory_mb: (100, 1),
                 leases: 2,
                 leases_expired: 1,
+                fleet: Some(fleet),
             }),
             log: Some("/run/x.log".into()),
             loops: vec![loop_seen(None)],
@@ -134,6 +160,9 @@ mod tests {
             "workers: 4 free of 10",
             "cpu_cores: 15.5 free of 16",
             "leases_expired: 1",
+            "agents: 4 registered, 3 taking a worker each, 1 unresponsive",
+            "tasks: 9 queued, 8 deferred, 7 running; 6 completed, 5 failed, 4 cancelled on record",
+            "tokens: 410 used and 500 reserved of 20000, refill at 1970-01-01T00:01:00.000Z",
             "sweep: every 300 s, not run yet",
             "log: /run/x.log",
         ] {
@@ -144,6 +173,26 @@ mod tests {
         assert!(waiting.contains("\nbooks: not to be had now") && waiting.contains("\npid: 7\n"), "{waiting}");
         let read: Status = serde_json::from_str(&serde_json::to_string(&status).expect("JSON")).expect("a status");
         assert_eq!(read, status);
+        let unheard = FleetSummary { unresponsive: None, refills_at: None, ..fleet }.to_string();
+        assert!(unheard.starts_with("agents: 4 registered, 3 taking a worker each\n"), "{unheard}");
+        assert!(unheard.ends_with("\ntokens: 410 used and 500 reserved of 20000\n"), "{unheard}");
         assert_eq!(span(Duration::from_secs(90_000)), "1 d 1 h");
+    }
+
+    #[test]
+    fn what_another_version_adds_or_leaves_out_of_a_status_does_not_matter() {
+        let books = json!({
+            "workers": [10, 4], "cpu_millis": [16_000, 15_500], "memory_mb": [100, 1], "leases": 2, "leases_expired": 1
+        });
+        let mut told = json!({
+            "instance": "abc", "pid": 7, "version": "1.2.3", "state": null, "uptime_seconds": 1, "sessions": 2,
+            "books": books, "log": null, "loops": []
+        });
+        let before = Status::deserialize(&told).expect("the status of a daemon that does not tell of the fleet");
+        let text = before.to_string();
+        assert!(text.contains("\nleases_expired: 1\nlog: "), "{text}");
+        told["more"] = json!(1);
+        told["books"]["more"] = json!(1);
+        assert_eq!(Status::deserialize(&told).expect("a status with more"), before);
     }
 }

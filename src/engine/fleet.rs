@@ -7,9 +7,9 @@ use super::message::{
 };
 use super::{Engine, log_end};
 use crate::core::{
-    AgentEnd, AgentId, AgentLeft, AgentRequest, AgentView, Command, FencingToken, FleetCommand, FleetDenied,
-    FleetOutcome, Millis, NothingClaimed, Outcome, TaskId, TaskLeft, TaskNumber, TaskRequest, TaskState, TaskView,
-    Timestamp,
+    AgentEnd, AgentFilter, AgentId, AgentLeft, AgentRequest, AgentState, AgentView, Command, FencingToken,
+    FleetCommand, FleetDenied, FleetOutcome, FleetSummary, Millis, NothingClaimed, Outcome, TaskId, TaskLeft,
+    TaskNumber, TaskRequest, TaskState, TaskView, Timestamp,
 };
 use crate::journal::Journal;
 use std::collections::{BTreeSet, VecDeque};
@@ -134,6 +134,12 @@ impl<J: Journal> Engine<J> {
             }
             FleetMessage::Figures { reply } => {
                 let answer = self.cluster.fleet_figures(now, self.worker_size);
+                self.answer(reply, answer);
+            }
+            FleetMessage::Summary { reply } => {
+                let filter = AgentFilter { state: Some(AgentState::Unresponsive), agent_type: None };
+                let unresponsive = Some(self.cluster.count_agents(now, &filter));
+                let answer = FleetSummary { unresponsive, ..self.cluster.fleet_summary(now) };
                 self.answer(reply, answer);
             }
             FleetMessage::Set { command, reply } => {

@@ -6,8 +6,8 @@ use super::message::{
 };
 use crate::core::{
     AgentId, AgentLeft, AgentRequest, AgentType, AgentView, AllocationId, AllocationView, CapacityView, FencingToken,
-    FleetCommand, FleetFigures, JobId, Millis, Priority, Report, Request, TaskId, TaskRequest, TaskView, Timestamp,
-    TtlSeconds, UsageView,
+    FleetCommand, FleetFigures, FleetSummary, JobId, Millis, Priority, Report, Request, TaskId, TaskRequest, TaskView,
+    Timestamp, TtlSeconds, UsageView,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -290,6 +290,14 @@ impl EngineHandle {
     /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
     pub async fn fleet_figures(&self) -> Result<FleetFigures, EngineError> {
         self.ask_fleet(|reply| FleetMessage::Figures { reply }).await
+    }
+
+    /// The fleet in figures.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    pub async fn fleet_summary(&self) -> Result<FleetSummary, EngineError> {
+        self.ask_fleet(|reply| FleetMessage::Summary { reply }).await
     }
 
     /// Sets the budget of tokens of a job, or of all tasks together; [`FleetCommand::SetTokenBudget`] says what absent means.

@@ -3,8 +3,9 @@
 use super::refusals::{Place, Refusal};
 use crate::core::{
     AgentFilter, AgentId, AgentLeft, AgentRequest, AgentView, AllocationId, AllocationView, CapacityView, Denied,
-    FencingToken, Filter, FleetCommand, FleetDenied, FleetFigures, FleetOutcome, NothingClaimed, Priority, Release,
-    Report, Request, TaskFilter, TaskId, TaskNumber, TaskRequest, TaskView, Timestamp, TtlSeconds, UsageView,
+    FencingToken, Filter, FleetCommand, FleetDenied, FleetFigures, FleetOutcome, FleetSummary, NothingClaimed,
+    Priority, Release, Report, Request, TaskFilter, TaskId, TaskNumber, TaskRequest, TaskView, Timestamp, TtlSeconds,
+    UsageView,
 };
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -388,6 +389,9 @@ pub(super) enum FleetMessage {
     },
     Figures {
         reply: Reply<FleetFigures>,
+    },
+    Summary {
+        reply: Reply<FleetSummary>,
     },
     Set {
         command: FleetCommand,

@@ -6,8 +6,8 @@ use super::budgets::deferral;
 use super::leases::is_able;
 use cortex_resource_manager::core::{
     AgentFigures, AgentFilter, AgentId, AgentType, AgentUsage, AgentView, ConservationView, Deferral, FencingToken,
-    FleetFigures, HeldTask, Millis, Priority, QueueUsage, Selector, Task, TaskFilter, TaskId, TaskNumber, TaskPhase,
-    TaskState, TaskView, Timestamp, TokenUsage, TypeUsage, Unserved, UsageView, Waiting, WorkerSize,
+    FleetFigures, FleetSummary, HeldTask, Millis, Priority, QueueUsage, Selector, Task, TaskFilter, TaskId, TaskNumber,
+    TaskPhase, TaskState, TaskView, Timestamp, TokenUsage, TypeUsage, Unserved, UsageView, Waiting, WorkerSize,
 };
 
 impl Fleet {
@@ -73,6 +73,28 @@ impl Fleet {
         }
         agents.sort_by(|a, b| a.agent.cmp(&b.agent));
         FleetFigures { usage: self.usage(now, size), agents, unserved: self.unserved() }
+    }
+
+    pub(crate) fn summary(&self, now: Timestamp) -> FleetSummary {
+        let tasks = self.tasks(now, &TaskFilter::default(), TaskNumber::new(0));
+        let count = |state| tasks.iter().filter(|task| task.state == state).count() as u64;
+        let takes_a_worker = |agent: &&Agent| agent.request().allocation.is_none();
+        let tokens = self.usage_of(None, &self.budget);
+        FleetSummary {
+            agents: self.agents.len() as u64,
+            taking_workers: self.agents.iter().filter(takes_a_worker).count() as u64,
+            unresponsive: None,
+            queued: count(TaskState::Queued),
+            deferred: count(TaskState::Deferred),
+            running: count(TaskState::Running),
+            completed: count(TaskState::Completed),
+            failed: count(TaskState::Failed),
+            cancelled: count(TaskState::Cancelled),
+            tokens_total: tokens.total,
+            tokens_settled: tokens.settled,
+            tokens_reserved: tokens.reserved,
+            refills_at: self.refills_at(now),
+        }
     }
 
     /// The ids of all agents.

@@ -14,8 +14,8 @@ use super::queue::PRIORITIES;
 use super::settings::FleetSettings;
 use super::task::{Selector, Task, TaskPhase, TaskRecord, TaskState};
 use super::view::{
-    AgentFigures, AgentFilter, AgentState, AgentUsage, AgentView, ConservationView, FleetFigures, HeldTask, QueueUsage,
-    TaskFilter, TaskView, TokenUsage, TypeUsage, Unserved, UsageView, Waiting,
+    AgentFigures, AgentFilter, AgentState, AgentUsage, AgentView, ConservationView, FleetFigures, FleetSummary,
+    HeldTask, QueueUsage, TaskFilter, TaskView, TokenUsage, TypeUsage, Unserved, UsageView, Waiting,
 };
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -168,6 +168,31 @@ impl Cluster {
             tokens: fleet.token_usage(now),
             queue: fleet.queue_usage(now),
             conservation: fleet.conservation(),
+        }
+    }
+
+    /// The fleet in figures at `now`, without who is unresponsive. The cost is in proportion to the tasks that wait.
+    #[must_use]
+    pub fn fleet_summary(&self, now: Timestamp) -> FleetSummary {
+        let fleet = &self.fleet;
+        let agents = fleet.agents.len() as u64;
+        let of_allocations: u64 = fleet.by_allocation.values().map(|agents| agents.len() as u64).sum();
+        let conservation = fleet.conservation();
+        let [completed, failed, cancelled] = fleet.ended_counts;
+        FleetSummary {
+            agents,
+            taking_workers: agents - of_allocations,
+            unresponsive: None,
+            queued: conservation.active_tasks,
+            deferred: conservation.deferred_tasks,
+            running: fleet.leases.len() as u64,
+            completed,
+            failed,
+            cancelled,
+            tokens_total: fleet.tokens.all.total,
+            tokens_settled: fleet.tokens.all.settled,
+            tokens_reserved: fleet.tokens.all.reserved,
+            refills_at: fleet.tokens.window_end(now),
         }
     }
 

@@ -7,6 +7,8 @@ use super::agent::Registration;
 use super::command::Deferral;
 use super::health::Health;
 use super::task::{Selector, Task, TaskState};
+use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::Arc;
 
 /// How an agent stands.
@@ -247,6 +249,56 @@ pub struct UsageView {
     pub queue: QueueUsage,
     /// What the tokens are there for.
     pub conservation: ConservationView,
+}
+
+/// The fleet in figures at a moment, and as lines of `name: value`. A daemon tells it to programs of other versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetSummary {
+    /// How many agents there are.
+    pub agents: u64,
+    /// How many of them take a worker each, since they are no workers of an allocation.
+    pub taking_workers: u64,
+    /// How many of them are unresponsive; nothing where nobody listens for them.
+    pub unresponsive: Option<u64>,
+    /// How many tasks wait for an agent.
+    pub queued: u64,
+    /// How many wait for tokens.
+    pub deferred: u64,
+    /// How many agents hold.
+    pub running: u64,
+    /// How many are on record that went well.
+    pub completed: u64,
+    /// How many are on record of which the last attempt failed.
+    pub failed: u64,
+    /// How many are on record that were taken back.
+    pub cancelled: u64,
+    /// How many tokens there are for all tasks together.
+    pub tokens_total: u64,
+    /// How many of them ended attempts took.
+    pub tokens_settled: u64,
+    /// How many of them running attempts are expected to take.
+    pub tokens_reserved: u64,
+    /// When those that were taken are cleared next, if ever.
+    pub refills_at: Option<Timestamp>,
+}
+
+impl fmt::Display for FleetSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { agents, taking_workers, queued, deferred, running, completed, failed, cancelled, .. } = self;
+        let Self { tokens_total, tokens_settled, tokens_reserved, .. } = self;
+        write!(f, "agents: {agents} registered, {taking_workers} taking a worker each")?;
+        if let Some(unresponsive) = self.unresponsive {
+            write!(f, ", {unresponsive} unresponsive")?;
+        }
+        writeln!(f)?;
+        write!(f, "tasks: {queued} queued, {deferred} deferred, {running} running; ")?;
+        writeln!(f, "{completed} completed, {failed} failed, {cancelled} cancelled on record")?;
+        write!(f, "tokens: {tokens_settled} used and {tokens_reserved} reserved of {tokens_total}")?;
+        if let Some(refills_at) = self.refills_at {
+            write!(f, ", refill at {refills_at}")?;
+        }
+        writeln!(f)
+    }
 }
 
 /// How the tasks of an agent went over the last minute.
