@@ -411,6 +411,26 @@ fn a_state_without_a_fleet_says_so() {
 }
 
 #[test]
+fn the_events_of_the_fleet_have_what_was_handed_over() {
+    let home = Home::new();
+    let mut server = home.server(Mode::Never, &[]);
+    keep_busy(&mut server);
+    home.end(server, Ending::InOrder);
+    let events = home.events(&[]);
+    let found = types(&events);
+    for kind in
+        ["agent_registered", "attempt_ended", "task_cancelled", "task_leased", "task_submitted", "token_budget_set"]
+    {
+        assert!(found.contains(&kind), "{kind} is not among {found:?}");
+    }
+    let of = |kind: &str| &events.iter().find(|event| event["event"]["type"] == kind).expect("an event")["event"];
+    let submitted = &of("task_submitted")["task"]["request"];
+    assert_eq!((&submitted["payload"], &submitted["attempts_max"]), (&json!(r#"{"for":"done"}"#), &json!(3)));
+    assert_eq!(of("attempt_ended")["end"]["output"], r#"{"lines":7}"#);
+    assert_eq!(of("agent_registered")["registration"]["request"]["tasks_max"], 1);
+}
+
+#[test]
 fn stopping_what_does_not_run_says_so() {
     let home = Home::new();
     let mut server = home.server(Mode::Auto, &[]);
