@@ -1,0 +1,120 @@
+//! Decisions on agents: who may come, and who leaves.
+
+use super::super::super::allocation::{Allocation, EndReason, State};
+use super::super::super::cluster::Cluster;
+use super::super::super::command::{Decision, Denied};
+use super::super::super::event::Event;
+use super::super::super::ids::{AgentId, AgentType, AllocationId, NodeId};
+use super::super::super::node::Node;
+use super::super::super::room::Room;
+use super::super::super::table::Slot;
+use super::super::super::time::Timestamp;
+use super::super::super::units::WorkerSize;
+use super::super::Fleet;
+use super::super::agent::{AgentEnd, AgentRequest, Registration};
+use super::super::command::{FleetDenied, FleetOutcome};
+use super::decision;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+impl Cluster {
+    pub(super) fn register(
+        &self,
+        now: Timestamp,
+        request: &AgentRequest,
+        size: WorkerSize,
+    ) -> Result<Decision, Denied> {
+        let fleet = &self.fleet;
+        if let Some(slot) = fleet.agents.find(&request.agent) {
+            let (agent, known) = (request.agent.clone(), fleet.agents[slot].request());
+            if known != request {
+                return Err(FleetDenied::AgentExists { agent, differs: known.differences(request) }.into());
+            }
+            return Ok(decision(None, FleetOutcome::Registered { is_new: false, reclaimed: Vec::new() }));
+        }
+        if let Some(reached) = fleet.quota_reached(&request.agent_type) {
+            return Err(reached.into());
+        }
+        let mut events = Vec::with_capacity(1);
+        let mut reclaimed = Vec::new();
+        let (node, takes) = match request.allocation {
+            Some(allocation) => (self.node_of_agents(now, allocation)?, None),
+            None => {
+                let (node, leases) = self.room_for_agent(now, size).map_err(|denied| match denied {
+                    Denied::NoRoom { shortage, .. } => FleetDenied::NoWorker(shortage).into(),
+                    denied => denied,
+                })?;
+                reclaimed.extend(leases.iter().map(|lease| self.ending(&mut events, now, lease, EndReason::Expired)));
+                (node, Some(size))
+            }
+        };
+        let request = AgentRequest { agent_type: fleet.known_type(&request.agent_type), ..request.clone() };
+        events.push(Event::AgentRegistered {
+            registration: Arc::new(Registration { request, node: node.clone(), takes }),
+        });
+        Ok(decision(events, FleetOutcome::Registered { is_new: true, reclaimed }))
+    }
+
+    /// The node of an allocation that has a worker to spare for an agent.
+    fn node_of_agents(&self, now: Timestamp, allocation: AllocationId) -> Result<&NodeId, Denied> {
+        let lease = self.find(allocation).ok_or(Denied::UnknownAllocation(allocation))?;
+        let is_over = self.deadline(lease).is_none_or(|deadline| deadline <= now);
+        if lease.state() != State::Active || is_over {
+            return Err(FleetDenied::AllocationNotActive(allocation).into());
+        }
+        let workers = lease.reservation.workers.count();
+        let agents = self.fleet.by_allocation.get(&allocation).map_or(0, BTreeSet::len) as u64;
+        if agents >= workers {
+            return Err(FleetDenied::AllocationFull { allocation, workers }.into());
+        }
+        Ok(&lease.reservation.node)
+    }
+
+    /// The node with a worker slot for an agent, and the leases past their deadline that have to be taken back for it.
+    fn room_for_agent(&self, now: Timestamp, size: WorkerSize) -> Result<(&NodeId, Vec<&Allocation>), Denied> {
+        let node: (&NodeId, &Node) = self.nodes.first_key_value().ok_or(Denied::NoNode)?;
+        let mut room = Room::for_agent(self, node, size);
+        let reclaimed = self.make_room(now, &mut room)?;
+        Ok((node.0, reclaimed))
+    }
+
+    pub(super) fn unregister(&self, now: Timestamp, agent: &AgentId) -> Result<Decision, Denied> {
+        let slot = self.fleet.find_agent(agent)?;
+        let mut events = Vec::new();
+        let left = self.fleet.let_go(&mut events, now, slot, AgentEnd::Unregistered);
+        Ok(decision(events, FleetOutcome::Unregistered(left)))
+    }
+
+    /// Adds the events by which the agents of an allocation leave that ends.
+    pub(in super::super::super) fn let_agents_go(
+        &self,
+        events: &mut Vec<Event>,
+        now: Timestamp,
+        allocation: AllocationId,
+    ) {
+        let mut leaving: Vec<Slot> = self.fleet.by_allocation.get(&allocation).into_iter().flatten().copied().collect();
+        // As they registered: the order of slots is not that of books made from an image.
+        leaving.sort_by_key(|slot| self.fleet.agents[*slot].number);
+        for slot in leaving {
+            self.fleet.let_go(events, now, slot, AgentEnd::AllocationEnded);
+        }
+    }
+}
+
+impl Fleet {
+    /// The quota that leaves no room for another agent of this type, if there is one.
+    pub(in super::super) fn quota_reached(&self, agent_type: &AgentType) -> Option<FleetDenied> {
+        let active = self.agents.len() as u64;
+        if let Some(quota) = self.quota.filter(|quota| active >= *quota) {
+            return Some(FleetDenied::QuotaReached { agent_type: None, active, quota });
+        }
+        let active = self.types.get(agent_type).copied().unwrap_or(0);
+        let quota = self.quotas.get(agent_type).copied().filter(|quota| active >= *quota)?;
+        Some(FleetDenied::QuotaReached { agent_type: Some(agent_type.clone()), active, quota })
+    }
+
+    /// The same type of agents, by a text that is shared where it is known.
+    fn known_type(&self, agent_type: &AgentType) -> AgentType {
+        self.types.get_key_value(agent_type).map_or_else(|| agent_type.clone(), |(known, _)| known.clone())
+    }
+}
