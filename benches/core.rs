@@ -11,6 +11,7 @@ use cortex_resource_manager::core::{
     AllocationId, Cluster, Command, CpuMillis, Decision, DistinctServers, EndReason, JobId, MemoryMb, Metadata, NodeId,
     Outcome, Priority, Recorded, Request, Resources, ServerName, Timestamp, TtlSeconds, WorkerSize, check,
 };
+use fastrand::Rng;
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -71,7 +72,7 @@ struct Driver {
     /// The live leases, oldest first until one is taken from the middle.
     held: VecDeque<AllocationId>,
     jobs: u64,
-    random: u64,
+    random: Rng,
     names: Vec<ServerName>,
     metadata: Metadata,
 }
@@ -85,7 +86,7 @@ impl Driver {
             now: Timestamp::from_millis(1_765_220_400_000),
             held: VecDeque::with_capacity(live),
             jobs: 0,
-            random: 0x9e37_79b9_7f4a_7c15,
+            random: Rng::with_seed(1),
             names,
             metadata: Metadata::empty(),
         };
@@ -101,23 +102,10 @@ impl Driver {
         driver
     }
 
-    /// A random number (xorshift64*).
-    fn draw(&mut self) -> u64 {
-        self.random ^= self.random >> 12;
-        self.random ^= self.random << 25;
-        self.random ^= self.random >> 27;
-        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// A random index into something that has so many.
-    fn below(&mut self, count: usize) -> usize {
-        usize::try_from(self.draw() >> 32).unwrap_or(0) % count
-    }
-
     fn request(&mut self, shape: Shape) -> Command {
         self.jobs += 1;
         let job = JobId::new(&format!("job-{:07}", self.jobs)).expect("a name");
-        let chosen = self.below(SERVERS);
+        let chosen = self.random.usize(..SERVERS);
         let request = Request {
             job,
             servers: DistinctServers::new([self.names[chosen].clone()]),
@@ -128,7 +116,7 @@ impl Driver {
             metadata: self.metadata.clone(),
         };
         let worker_size = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) };
-        Command::Request { request: Box::new(request), worker_size, draw: self.draw() }
+        Command::Request { request: Box::new(request), worker_size, draw: self.random.u64(..) }
     }
 
     fn requests(&mut self, count: usize, shape: Shape) -> Vec<Command> {
@@ -161,7 +149,7 @@ impl Driver {
         let take = |driver: &mut Self| match order {
             Order::OldestFirst => driver.held.pop_front(),
             Order::Random => {
-                let index = driver.below(driver.held.len());
+                let index = driver.random.usize(..driver.held.len());
                 driver.held.swap_remove_back(index)
             }
         };

@@ -12,6 +12,7 @@ use cortex_resource_manager::core::{
     Outcome, Priority, Recorded, Report, ReportedResult, Resources, Selector, TaskId, TaskRequest, Timestamp,
     TokensExpected, TtlSeconds, WorkerSize, check,
 };
+use fastrand::Rng;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 use table::{Measurement, median, milliseconds, resident_bytes, thousands};
@@ -51,7 +52,7 @@ fn main() {
 struct Driver {
     cluster: Cluster,
     now: Timestamp,
-    random: u64,
+    random: Rng,
     submitted: usize,
     /// What each task is reported to have taken.
     tokens_used: u64,
@@ -63,7 +64,7 @@ impl Driver {
         let mut driver = Self {
             cluster: Cluster::default(),
             now: Timestamp::from_millis(1_765_220_400_000),
-            random: 0x9e37_79b9_7f4a_7c15,
+            random: Rng::with_seed(1),
             submitted: 0,
             tokens_used: 500,
         };
@@ -100,8 +101,8 @@ impl Driver {
     fn task(&mut self) -> TaskRequest {
         self.submitted += 1;
         let number = self.submitted;
-        let priority = Priority::ALL[self.below(4)];
-        let estimated = 100 + self.below(3_000) as u64;
+        let priority = Priority::ALL[self.random.usize(..4)];
+        let estimated = 100 + self.random.u64(..3_000);
         TaskRequest {
             task: Some(TaskId::new(&format!("task-{number:08}")).expect("a name")),
             job: None,
@@ -118,19 +119,6 @@ impl Driver {
 
     fn submit(&mut self, request: TaskRequest) {
         self.fleet(FleetCommand::Submit { request: Box::new(request), draw: 0 });
-    }
-
-    /// A random number (xorshift64*).
-    fn draw(&mut self) -> u64 {
-        self.random ^= self.random >> 12;
-        self.random ^= self.random << 25;
-        self.random ^= self.random >> 27;
-        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// A random index into something that has so many.
-    fn below(&mut self, count: usize) -> usize {
-        usize::try_from(self.draw() >> 32).unwrap_or(0) % count
     }
 
     /// Decides and applies, as the engine does.
@@ -259,13 +247,13 @@ fn ordering_many() -> String {
     const MANY: usize = 1_000_000;
     let driver = Driver::new(0, MANY);
     assert_eq!(driver.cluster.order_of_efficiency().len(), MANY);
-    let mut shuffling = Driver::new(0, 0);
+    let mut shuffling = Rng::with_seed(2);
     // What a task's place takes at least: its worth for a token, and its number to tell it from others.
     let of_pairs = median(|| {
-        let pairs = (0..MANY).map(|number| (shuffling.below(30_000), number));
+        let pairs = (0..MANY).map(|number| (shuffling.u64(..30_000), number));
         ordering(&driver) / sorting(pairs.collect())
     });
-    let of_numbers = median(|| ordering(&driver) / sorting((0..MANY).map(|_| shuffling.draw()).collect()));
+    let of_numbers = median(|| ordering(&driver) / sorting((0..MANY).map(|_| shuffling.u64(..)).collect()));
     let spent = milliseconds(median(|| ordering(&driver)));
     format!("{of_pairs:.1}x of pairs, {of_numbers:.1}x of numbers, {spent}")
 }
@@ -294,7 +282,7 @@ fn choosing() -> String {
             let request = TaskRequest { selector: Selector::default(), ..driver.task() };
             let task = request.task.clone().expect("an id");
             driver.submit(request);
-            let command = FleetCommand::Assign { task: task.clone(), draw: driver.draw() };
+            let command = FleetCommand::Assign { task: task.clone(), draw: driver.random.u64(..) };
             let start = Instant::now();
             let outcome = black_box(driver.fleet(command));
             spent += start.elapsed();

@@ -243,6 +243,21 @@ pub(super) fn complexity(description: &str) -> Parameter<Complexity> {
     choice("complexity", description, &words, read)
 }
 
+/// How many entries a page of a list has.
+pub(super) fn page_limit(default: u64, most: u64) -> Parameter<u64> {
+    whole("limit", "At most so many on one page.", 1..=most).with_default(default)
+}
+
+/// Where a list goes on: a text that `read` knows from a page before.
+pub(super) fn cursor<T: 'static>(read: fn(&str) -> Option<T>) -> Parameter<T> {
+    text(
+        "cursor",
+        "Where to go on: the next_cursor of the page before.",
+        "the next_cursor of an earlier answer, unchanged",
+        read,
+    )
+}
+
 /// A text of which only the length is of interest: how many characters it has.
 pub(super) fn measured_text(name: &'static str, description: &str) -> Parameter<u64> {
     text(name, description, "a text", |text| Some(text.chars().count() as u64))

@@ -34,14 +34,8 @@ impl ListAgents {
         Self {
             agent_type: arguments::name("agent_type", "Only agents of this type.", AgentType::new),
             state: arguments::choice("state", "Only agents in this state.", &states, read_state),
-            limit: arguments::whole("limit", "At most so many on one page.", 1..=PAGE_ENTRIES_MAX)
-                .with_default(PAGE_ENTRIES_DEFAULT),
-            cursor: arguments::text(
-                "cursor",
-                "Where to go on: the next_cursor of the page before.",
-                "the next_cursor of an earlier answer, unchanged",
-                read_cursor,
-            ),
+            limit: arguments::page_limit(PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX),
+            cursor: arguments::cursor(read_cursor),
         }
     }
 

@@ -30,14 +30,8 @@ impl ListAllocations {
         Self {
             state: arguments::choice("state", "Only allocations in this state.", &states, read_state),
             job_id: arguments::name("job_id", "Only allocations of this job.", JobId::new),
-            limit: arguments::whole("limit", "At most so many on one page.", 1..=PAGE_ENTRIES_MAX)
-                .with_default(PAGE_ENTRIES_DEFAULT),
-            cursor: arguments::text(
-                "cursor",
-                "Where to go on: the next_cursor of the page before.",
-                "the next_cursor of an earlier answer, unchanged",
-                read_cursor,
-            ),
+            limit: arguments::page_limit(PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX),
+            cursor: arguments::cursor(read_cursor),
         }
     }
 
