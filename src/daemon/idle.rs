@@ -1,5 +1,5 @@
-//! When the daemon is no longer needed: without a session and without a lease that goes on for a while. Tasks that are still
-//! to be done keep it only where they would be lost with it.
+//! When the daemon is no longer needed: without a session and without a lease that goes on for a while, of an allocation or of
+//! a task. Tasks that wait keep it only where they would be lost with it.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(250);
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(15);
 
 /// Resolves once there was neither a session nor a lease before its deadline for `wait`, nor, unless a state `is_lasting`, a
-/// task that is still to be done; or once the engine has ended. What has run out meanwhile is recorded, as the next sweep
+/// task that waits; or once the engine has ended. What has run out meanwhile is recorded, as the next sweep
 /// would have done.
 pub(super) async fn wait_until_idle(
     mut sessions: watch::Receiver<usize>,
@@ -57,14 +57,17 @@ async fn is_in_use(engine: &EngineHandle, is_lasting: bool) -> Result<bool, Engi
         return Ok(true);
     }
     let queue = engine.usage().await?.queue;
-    Ok(!is_lasting && queue.all.tasks + queue.running > 0)
+    Ok(queue.running > 0 || !is_lasting && queue.all.tasks > 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Configuration;
-    use crate::core::{DistinctServers, JobId, Metadata, Priority, Request, ServerName, TtlSeconds};
+    use crate::core::{
+        AgentId, AgentRequest, AgentType, Capabilities, DistinctServers, JobId, Metadata, Priority, Request, Selector,
+        ServerName, TaskId, TaskRequest, TokensExpected, TtlSeconds,
+    };
     use crate::engine::{SWEEP_LEASES_MAX, Ticket};
     use crate::lock::OwnerRecord;
     use crate::serving::Manager;
@@ -85,6 +88,52 @@ mod tests {
         tokio::select! {
             () = leave => {}
             () = wait_until_idle(sessions, manager.engine().clone(), wait, true) => {}
+        }
+        let took = start.elapsed().as_secs();
+        assert!((1_085..=1_130).contains(&took), "{took} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_an_agent_holds_keeps_the_daemon_and_one_that_waits_does_not() {
+        let (configuration, owner) = (Configuration::default(), OwnerRecord::of_this_process());
+        let opened = Manager::open(&configuration, &owner, Duration::ZERO, Duration::ZERO).await;
+        let (manager, _ended) = opened.expect("books in memory");
+        let engine = manager.engine().clone();
+        let agent = AgentId::new("agent").expect("a name");
+        let registration = AgentRequest {
+            agent: agent.clone(),
+            agent_type: AgentType::new("general").expect("a name"),
+            capabilities: Capabilities::default(),
+            tasks_max: 1,
+            allocation: None,
+            metadata: Metadata::empty(),
+        };
+        engine.register_agent(registration).await.expect("room");
+        let task = |name: &str| TaskRequest {
+            task: Some(TaskId::new(name).expect("a name")),
+            job: None,
+            selector: Selector::default(),
+            priority: Priority::Normal,
+            tokens: TokensExpected::default(),
+            deadline: None,
+            batch: None,
+            payload: None,
+            attempts_max: 1,
+            lease_seconds: TtlSeconds::new(3_600).expect("a time to live"),
+        };
+        engine.submit_task(task("held"), Ticket::default()).await.expect("room");
+        engine.claim_task(agent, Duration::ZERO, Ticket::default()).await.expect("a task");
+        engine.submit_task(task("waiting"), Ticket::default()).await.expect("room");
+        let (_count, sessions) = watch::channel(0);
+        let start = Instant::now();
+        let end = async {
+            sleep(Duration::from_secs(1_000)).await;
+            engine.cancel_task(TaskId::new("held").expect("a name")).await.expect("a task");
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = end => {}
+            () = wait_until_idle(sessions, engine.clone(), Duration::from_secs(100), true) => {}
         }
         let took = start.elapsed().as_secs();
         assert!((1_085..=1_130).contains(&took), "{took} s");
