@@ -277,7 +277,7 @@ fn quotas_are_kept_in_all_and_by_type() {
     register_as(&mut server, "b-2", backend());
     let third = json!({"agent_id": "b-3", "agent_type": "backend"});
     let error = server.error("register_agent", &third);
-    assert!(error.starts_with("Agent quota exceeded: 2 of 2 agents are registered of type backend"), "{error}");
+    assert!(error.starts_with("Agent quota exceeded: 2 of 2 agents of type backend are registered"), "{error}");
     assert!(error.contains("set_agent_quota"), "the way out: {error}");
     // A repeat is no agent more.
     let repeat = json!({"agent_id": "b-1", "agent_type": "backend"});

@@ -293,7 +293,7 @@ pub enum FleetDenied {
         differs: Vec<&'static str>,
     },
     /// There are as many agents as there may be.
-    #[error("Agent quota exceeded: {active} of {quota} agents are registered{}; unregister one, or raise it with set_agent_quota", of_type(.agent_type.as_ref()))]
+    #[error("Agent quota exceeded: {active} of {quota} agents{} are registered; unregister one, or raise it with set_agent_quota", of_type(.agent_type.as_ref()))]
     QuotaReached {
         /// Of this type; in all if absent.
         agent_type: Option<AgentType>,
