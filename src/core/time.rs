@@ -46,6 +46,12 @@ impl Timestamp {
         (self.0.get() ^ SIGN).cast_signed()
     }
 
+    /// A number that is the greater, the later the moment.
+    #[must_use]
+    pub(super) const fn as_ordered(self) -> u64 {
+        self.0.get()
+    }
+
     /// The moment `span` later; saturates at the last one there is.
     #[must_use]
     pub fn after(self, span: Millis) -> Self {

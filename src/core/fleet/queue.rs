@@ -12,7 +12,6 @@ use super::super::time::{Millis, Timestamp};
 use super::agent::Capabilities;
 use super::task::{Selector, Task};
 use foldhash::HashMap;
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -22,13 +21,28 @@ pub(super) const PRIORITIES: usize = Priority::ALL.len();
 /// The last moment there is, at which a task becomes urgent that never does.
 const NEVER: Timestamp = Timestamp::from_millis(i64::MAX);
 
-/// A task's place in the order of urgency; the least comes first.
+/// A task's place in the order of urgency; the least comes first. It is one number, so that comparing takes one step and a
+/// queued task little memory: two bits for the level, of which the higher comes first, then when its time ran short,
+/// [`NEVER`] if it has not, then the number of the task, of which 62 bits are more than there will ever be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank {
-    level: Reverse<Priority>,
-    /// When its time ran short, if it has; [`NEVER`] otherwise.
-    urgent_since: Timestamp,
-    number: TaskNumber,
+pub(super) struct Rank(u128);
+
+impl Rank {
+    const NUMBER_BITS: u32 = 62;
+    const LEVEL_SHIFT: u32 = Self::NUMBER_BITS + u64::BITS;
+
+    fn new(class: usize, urgent_since: Timestamp, number: TaskNumber) -> Self {
+        let level = (PRIORITIES - 1 - class) as u128;
+        let urgent_since = u128::from(urgent_since.as_ordered());
+        let number = u128::from(number.as_u64()) & ((1 << Self::NUMBER_BITS) - 1);
+        Self(level << Self::LEVEL_SHIFT | urgent_since << Self::NUMBER_BITS | number)
+    }
+
+    /// The place of its level, in tables by priority.
+    fn class(self) -> usize {
+        // Two bits.
+        PRIORITIES - 1 - (self.0 >> Self::LEVEL_SHIFT) as usize
+    }
 }
 
 /// A task's place among those of its level in its lane, the cheapest first.
@@ -134,7 +148,7 @@ impl Queue {
 
     fn rank_at(&self, task: &Task, now: Timestamp) -> Rank {
         let urgent_since = self.urgent_at(task).filter(|at| *at <= now).unwrap_or(NEVER);
-        Rank { level: Reverse(self.level(task, now)), urgent_since, number: task.spec.number }
+        Rank::new(place(self.level(task, now)), urgent_since, task.spec.number)
     }
 
     /// When a task's time runs short: for its deadline, or because it has waited for [`PRIORITIES`] levels above the highest.
@@ -257,11 +271,11 @@ impl Queue {
                 batch.waiting.remove(&before);
                 batch.waiting.insert(after, slot);
             }
-            if before.level != after.level {
+            if before.class() != after.class() {
                 is_raised = true;
                 let cost = (task.spec.estimated_tokens, task.spec.number);
-                lane.by_cost[place(before.level.0)].remove(&cost);
-                lane.by_cost[place(after.level.0)].insert(cost, slot);
+                lane.by_cost[before.class()].remove(&cost);
+                lane.by_cost[after.class()].insert(cost, slot);
             }
             if let Some(next) = self.changes_at(task, now) {
                 self.changes.insert((next, slot));
