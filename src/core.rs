@@ -53,10 +53,10 @@ pub use event::{EVENT_VERSION, Event, Limits, Recorded};
 pub use fleet::{
     AgentEnd, AgentFigures, AgentFilter, AgentLeft, AgentRequest, AgentState, AgentUsage, AgentView, Attempt,
     AttemptEnd, AttemptOutcome, BudgetUsage, Capabilities, Complexity, ConservationView, Deferral, FleetCommand,
-    FleetDenied, FleetFigures, FleetOutcome, FleetOutline, FleetSettings, FleetSummary, HEARTBEATS_MISSED_MAX, Health,
-    HeldTask, JsonText, NoAgent, NothingClaimed, QueueUsage, Registration, Report, ReportedResult, Selector, Task,
-    TaskEnd, TaskFilter, TaskLease, TaskLeft, TaskPhase, TaskRequest, TaskSpec, TaskState, TaskView, TimePassed,
-    TokenUsage, TokensExpected, TypeUsage, Unserved, UsageView, Waiting,
+    FleetDenied, FleetFigures, FleetLoad, FleetOutcome, FleetOutline, FleetSettings, FleetSummary,
+    HEARTBEATS_MISSED_MAX, Health, HeldTask, JsonText, NoAgent, NothingClaimed, QueueUsage, Registration, Report,
+    ReportedResult, Selector, Task, TaskEnd, TaskFilter, TaskLease, TaskLeft, TaskPhase, TaskRequest, TaskSpec,
+    TaskState, TaskView, TimePassed, TokenUsage, TokensExpected, TypeUsage, Unserved, UsageView, Waiting,
 };
 pub use ids::{
     AgentId, AgentType, AllocationId, BatchKey, Capability, FencingToken, JobId, NAME_CHARACTERS_MAX, NodeId, NotAName,

@@ -323,6 +323,7 @@ impl<J: Journal> Engine<J> {
                     granted: self.granted,
                     refused: self.refused,
                     refused_workers_max: std::mem::take(&mut self.refused_workers_max),
+                    fleet: self.cluster.fleet_load(now),
                 };
                 self.answer(reply, Reading { at: now, value: demand });
             }

@@ -3,6 +3,7 @@
 
 mod bottlenecks;
 mod forecast;
+mod policy;
 mod scaling;
 
 pub use bottlenecks::{
@@ -10,4 +11,5 @@ pub use bottlenecks::{
     SUCCESS_RATE_MIN, Severity, Subject, TOKEN_RATIO_MAX,
 };
 pub use forecast::{Forecast, TREND_CHANGE_MIN, Trend};
-pub use scaling::{Action, Bounds, Observation, Plan, Planner, Policy};
+pub use policy::{Policy, PolicyName};
+pub use scaling::{Action, Bounds, Observation, Plan, Planner};

@@ -41,7 +41,8 @@ pub use task::{
 };
 pub use view::{
     AgentFigures, AgentFilter, AgentState, AgentUsage, AgentView, BudgetUsage, ConservationView, FleetFigures,
-    FleetSummary, HeldTask, QueueUsage, TaskFilter, TaskView, TokenUsage, TypeUsage, Unserved, UsageView, Waiting,
+    FleetLoad, FleetSummary, HeldTask, QueueUsage, TaskFilter, TaskView, TokenUsage, TypeUsage, Unserved, UsageView,
+    Waiting,
 };
 
 use super::ages::Ages;

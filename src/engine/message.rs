@@ -3,9 +3,9 @@
 use super::refusals::{Place, Refusal};
 use crate::core::{
     AgentFilter, AgentId, AgentLeft, AgentRequest, AgentView, AllocationId, AllocationView, CapacityView, Denied,
-    FencingToken, Filter, FleetCommand, FleetDenied, FleetFigures, FleetOutcome, FleetSummary, NothingClaimed,
-    Priority, Release, Report, Request, TaskFilter, TaskId, TaskNumber, TaskRequest, TaskView, Timestamp, TtlSeconds,
-    UsageView,
+    FencingToken, Filter, FleetCommand, FleetDenied, FleetFigures, FleetLoad, FleetOutcome, FleetSummary,
+    NothingClaimed, Priority, Release, Report, Request, TaskFilter, TaskId, TaskNumber, TaskRequest, TaskView,
+    Timestamp, TtlSeconds, UsageView,
 };
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -188,6 +188,8 @@ pub struct Demand {
     pub refused: u64,
     /// The most workers that a request asked for that was refused for want of workers since the last look.
     pub refused_workers_max: u64,
+    /// What the fleet has to do.
+    pub fleet: FleetLoad,
 }
 
 /// What a batch of events changed of the things that clients watch.

@@ -40,7 +40,7 @@ struct Last {
 impl Last {
     /// What was seen since, and this reading for the next time.
     fn observe(&mut self, reading: &Reading<Demand>) -> Observation {
-        let Demand { capacity, granted, refused, refused_workers_max } = &reading.value;
+        let Demand { capacity, granted, refused, refused_workers_max, fleet } = &reading.value;
         let observation = Observation {
             at: reading.at,
             window: self.at.map_or_else(Default::default, |at| reading.at.since(at)),
@@ -50,6 +50,7 @@ impl Last {
             granted: granted - self.granted,
             refused: refused - self.refused,
             refused_workers_max: *refused_workers_max,
+            fleet: *fleet,
         };
         *self = Self { at: Some(reading.at), granted: *granted, refused: *refused };
         observation
@@ -140,7 +141,7 @@ mod tests {
     #[tokio::test]
     async fn a_busy_cluster_grows_and_an_idle_one_shrinks() {
         let engine = start(4);
-        let policy = Policy { cooldown: Millis(0), ..Policy::BALANCED };
+        let policy = Policy { cooldown: Millis(0), scale_in_window: Millis(0), ..Policy::BALANCED };
         let mut planner = Planner::new(policy, Bounds { workers_min: 2, workers_max: 10 });
         let mut last = Last::default();
         let (show, shown) = watch::channel(None);

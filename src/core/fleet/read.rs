@@ -14,8 +14,8 @@ use super::queue::PRIORITIES;
 use super::settings::FleetSettings;
 use super::task::{Selector, Task, TaskPhase, TaskRecord, TaskState};
 use super::view::{
-    AgentFigures, AgentFilter, AgentState, AgentUsage, AgentView, ConservationView, FleetFigures, FleetSummary,
-    HeldTask, QueueUsage, TaskFilter, TaskView, TokenUsage, TypeUsage, Unserved, UsageView, Waiting,
+    AgentFigures, AgentFilter, AgentState, AgentUsage, AgentView, ConservationView, FleetFigures, FleetLoad,
+    FleetSummary, HeldTask, QueueUsage, TaskFilter, TaskView, TokenUsage, TypeUsage, Unserved, UsageView, Waiting,
 };
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -142,6 +142,22 @@ impl Cluster {
             deferral: if waits { fleet.deferral(slot) } else { None },
             effective_priority: if waits { fleet.queue.level(task, now) } else { task.priority },
             lease_expires_at: task.lease().map(|lease| self.deadline_with_grace(lease.deadline)),
+        }
+    }
+
+    /// How much the fleet has to do at `now`. The cost is in proportion to the agents, and to the lanes of waiting tasks.
+    #[must_use]
+    pub fn fleet_load(&self, now: Timestamp) -> FleetLoad {
+        let fleet = &self.fleet;
+        let agents = || fleet.agents_by_id.values().map(|slot| &fleet.agents[*slot]);
+        FleetLoad {
+            agents: fleet.agents.len() as u64,
+            agents_at_work: agents().filter(|agent| !agent.tasks.is_empty()).count() as u64,
+            room: agents().map(|agent| u64::from(agent.request().tasks_max)).sum(),
+            running: fleet.leases.len() as u64,
+            waiting: fleet.conservation().active_tasks,
+            wait_mean: fleet.queue_usage(now).all.wait_mean,
+            quota: fleet.quota,
         }
     }
 
@@ -330,7 +346,8 @@ impl Fleet {
         }
     }
 
-    /// What the tokens are there for. The cost is in proportion to the tasks that wait.
+    /// What the tokens are there for. The cost is in proportion to the lanes, and to the tasks in those that have more than
+    /// there are tokens for.
     fn conservation(&self) -> ConservationView {
         let mut view = ConservationView {
             is_on: self.plan().is_some(),
@@ -338,6 +355,14 @@ impl Fleet {
             ..ConservationView::default()
         };
         for (slot, lane) in self.queue.all_lanes() {
+            // Where the tokens are there for the dearest of each level, they are for all.
+            let mut dearest = lane.by_cost.iter().map(|tasks| tasks.last_key_value()).enumerate();
+            if dearest.all(|(class, last)| last.is_none_or(|(cost, _)| self.has_tokens(slot, class, *cost))) {
+                view.active_tasks += lane.by_rank.len() as u64;
+                let tokens = u64::try_from(lane.tokens).unwrap_or(u64::MAX);
+                view.estimated_tokens = view.estimated_tokens.saturating_add(tokens);
+                continue;
+            }
             for class in 0..PRIORITIES {
                 // What fits is the beginning of each level's order.
                 let costs = lane.by_cost[class].keys();

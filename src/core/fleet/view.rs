@@ -314,6 +314,25 @@ pub struct AgentFigures {
     pub duration_mean: Millis,
 }
 
+/// How much there is to do, and who is there to do it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FleetLoad {
+    /// How many agents there are.
+    pub agents: u64,
+    /// How many of them hold a task.
+    pub agents_at_work: u64,
+    /// How many tasks they may hold together.
+    pub room: u64,
+    /// How many they hold.
+    pub running: u64,
+    /// How many tasks wait for an agent; those that wait for tokens are left out, since more agents would not help them.
+    pub waiting: u64,
+    /// How long all that waits has waited, in the mean.
+    pub wait_mean: Millis,
+    /// How many agents there may be, if that was set.
+    pub quota: Option<u64>,
+}
+
 /// What waits that no registered agent may take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unserved {

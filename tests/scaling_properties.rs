@@ -1,0 +1,150 @@
+//! What holds of every plan, whatever was seen and planned before.
+
+use cortex_resource_manager::core::{FleetLoad, Millis, Timestamp};
+use cortex_resource_manager::planning::{Action, Bounds, Observation, Planner, Policy};
+use proptest::prelude::*;
+
+/// Something that was seen, so many milliseconds after what was seen before it.
+fn observation() -> impl Strategy<Value = (u64, Observation)> {
+    let pool = (0..200_u64, 0..=100_u64, 0..=100_u64, 0..50_u64, 0..20_u64, 0..100_u64);
+    let fleet = (0..100_u64, 1..5_u64, 0..=100_u64, 0..500_u64, 0..20_000_u64, prop::option::of(0..120_u64));
+    (pool, fleet, 0..60_000_u64).prop_map(|(pool, fleet, later_ms)| {
+        let (total, leased, overdue, granted, refused, refused_workers_max) = pool;
+        let (agents, room_each, busy, waiting, wait_ms, quota) = fleet;
+        let workers_held = total * leased / 100;
+        let room = agents * room_each;
+        let running = room * busy / 100;
+        let seen = Observation {
+            at: Timestamp::from_millis(0),
+            window: Millis(30_000),
+            workers_total: total,
+            workers_leased: workers_held - workers_held * overdue / 100,
+            workers_held,
+            granted,
+            refused,
+            refused_workers_max: if refused == 0 { 0 } else { refused_workers_max },
+            fleet: FleetLoad {
+                agents,
+                agents_at_work: running.min(agents),
+                room,
+                running,
+                waiting,
+                wait_mean: Millis(wait_ms),
+                quota,
+            },
+        };
+        (later_ms, seen)
+    })
+}
+
+/// A planner that has planned for all but the last of these, and the last.
+fn planner() -> impl Strategy<Value = (Planner, Observation)> {
+    let bounds = (0..60_u64, 0..200_u64).prop_map(|(min, more)| Bounds { workers_min: min, workers_max: min + more });
+    (0..3_usize, bounds, prop::collection::vec(observation(), 1..12)).prop_map(|(policy, bounds, history)| {
+        let mut planner = Planner::new(Policy::NAMED[policy], bounds);
+        let mut at = Timestamp::from_millis(1_700_000_000_000);
+        let mut last = None;
+        for (later_ms, seen) in history {
+            if let Some(seen) = last {
+                let plan = planner.plan(&seen);
+                planner.note(&plan, plan.action != Action::Hold);
+            }
+            at = at.after(Millis(later_ms));
+            last = Some(Observation { at, ..seen });
+        }
+        (planner, last.expect("at least one"))
+    })
+}
+
+proptest! {
+    #[test]
+    fn more_demand_never_plans_fewer(
+        (planner, seen) in planner(),
+        (waiting, wait_ms, running, leased, refused) in (0..300_u64, 0..9_000_u64, 0..50_u64, 0..50_u64, 0..9_u64),
+    ) {
+        let fleet = seen.fleet;
+        let running = (fleet.running + running).min(fleet.room);
+        let more = Observation {
+            workers_leased: (seen.workers_leased + leased).min(seen.workers_held),
+            refused: seen.refused + refused,
+            refused_workers_max: seen.refused_workers_max + refused,
+            fleet: FleetLoad {
+                waiting: fleet.waiting + waiting,
+                wait_mean: Millis(fleet.wait_mean.0 + wait_ms),
+                running,
+                agents_at_work: fleet.agents_at_work.max(running.min(fleet.agents)),
+                ..fleet
+            },
+            ..seen
+        };
+        let (less, more) = (planner.plan(&seen), planner.plan(&more));
+        prop_assert!(more.target_agents >= less.target_agents, "{more:#?}\n{less:#?}");
+        prop_assert!(more.wanted_workers >= less.wanted_workers, "{more:#?}\n{less:#?}");
+        prop_assert!(more.target_workers >= less.target_workers, "{more:#?}\n{less:#?}");
+    }
+
+    #[test]
+    fn no_plan_leaves_the_bounds_the_quota_or_what_is_held((planner, seen) in planner()) {
+        let plan = planner.plan(&seen);
+        let (current, held, fleet) = (seen.workers_total, seen.workers_held, seen.fleet);
+        if plan.action == Action::Hold {
+            prop_assert_eq!(plan.target_workers, current);
+        } else {
+            let is_within = (plan.min_workers..=plan.max_workers).contains(&plan.target_workers);
+            // Where the bounds were moved, it gets there step by step, and no further than what is leased.
+            let is_on_the_way = plan.target_workers >= plan.max_workers && plan.target_workers < current;
+            prop_assert!(is_within || is_on_the_way, "{plan:#?}");
+        }
+        prop_assert!(plan.target_workers >= held.min(current), "{plan:#?}");
+        prop_assert!(plan.target_workers <= current.saturating_add(current.max(4)).max(plan.min_workers), "{plan:#?}");
+        prop_assert!(plan.target_workers >= current / 2 || plan.target_workers + 4 >= current, "{plan:#?}");
+        prop_assert!(plan.target_agents <= fleet.quota.map_or(u64::MAX, |quota| quota.max(fleet.agents)));
+        prop_assert!(plan.target_agents >= fleet.agents_at_work.min(fleet.agents));
+        prop_assert!(plan.target_agents >= fleet.agents.min(1));
+        prop_assert!(!plan.reasons.is_empty());
+    }
+
+    /// A plan is asked for as often as one likes, and the next tick does the same on the same figures.
+    #[test]
+    fn a_dry_run_is_what_is_done((planner, seen) in planner()) {
+        let shown = planner.plan(&seen);
+        prop_assert_eq!(&planner.plan(&seen), &shown);
+        prop_assert_eq!(&planner.clone().plan(&seen), &shown);
+    }
+
+    /// Whatever is asked for, it goes up and down and up again no sooner than after two cooldowns.
+    #[test]
+    fn no_policy_flaps(policy in 0..3_usize, demand in prop::collection::vec((0..100_u64, 1..20_u64), 1..200)) {
+        let policy = Policy::NAMED[policy];
+        let mut planner = Planner::new(policy, Bounds { workers_min: 1, workers_max: 100 });
+        let (mut at, mut total) = (Timestamp::from_millis(0), 10);
+        let mut changes: Vec<(Timestamp, Action)> = Vec::new();
+        for (wanted, seconds) in demand {
+            at = at.after(Millis::from_seconds(seconds));
+            let (leased, short) = (wanted.min(total), wanted.saturating_sub(total));
+            let seen = Observation {
+                at,
+                window: Millis::from_seconds(seconds),
+                workers_total: total,
+                workers_leased: leased,
+                workers_held: leased,
+                granted: wanted,
+                refused: short.min(1),
+                refused_workers_max: short,
+                fleet: FleetLoad::default(),
+            };
+            let plan = planner.plan(&seen);
+            let changed = plan.action != Action::Hold;
+            planner.note(&plan, changed);
+            if changed {
+                total = plan.target_workers;
+                changes.push((at, plan.action));
+            }
+        }
+        for pair in changes.windows(2) {
+            prop_assert!(pair[1].0.since(pair[0].0) >= policy.cooldown);
+            let turns_down = (pair[0].1, pair[1].1) == (Action::ScaleUp, Action::ScaleDown);
+            prop_assert!(!turns_down || pair[1].0.since(pair[0].0) >= policy.scale_in_window, "{changes:?}");
+        }
+    }
+}
