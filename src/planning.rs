@@ -2,6 +2,7 @@
 //! observed and returns a plan; carrying a plan out is somebody else's work.
 
 mod bottlenecks;
+mod capacity;
 mod forecast;
 mod policy;
 mod scaling;
@@ -10,6 +11,7 @@ pub use bottlenecks::{
     BACKLOG_TASKS_MIN, Bottleneck, Bottlenecks, ENDED_TASKS_MIN, Figures, QUOTA_RATIO_MIN, SLOWNESS_MAX,
     SUCCESS_RATE_MIN, Severity, Subject, TOKEN_RATIO_MAX,
 };
+pub use capacity::{Aim, Capacity, Work, dispersion};
 pub use forecast::{Forecast, TREND_CHANGE_MIN, Trend};
 pub use policy::{Policy, PolicyName};
 pub use scaling::{Action, Bounds, Observation, Plan, Planner};
