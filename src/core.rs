@@ -67,4 +67,4 @@ pub use ports::{Port, SERVER_PORT_COUNT, SERVER_PORTS, WORKER_PORT_COUNT, WORKER
 pub use priority::{NotAPriority, Priority};
 pub use time::{Millis, Timestamp, TtlSeconds};
 pub use units::{CpuMillis, MemoryMb, Resources, WorkerSize};
-pub use view::{AllocationView, CapacityView, DeadlineReason, Filter};
+pub use view::{AllocationView, CapacityView, DeadlineReason, Demand, Filter};

@@ -14,15 +14,15 @@ mod start;
 
 pub use handle::{EngineHandle, Expired};
 pub use message::{
-    AgentListing, AgentPage, AgentTakenOn, Change, Claim, Demand, EngineError, Grant, Grants, Listing, Page, Reading,
-    Record, Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage, Ticket,
+    AgentListing, AgentPage, AgentTakenOn, Change, Claim, EngineError, Grant, Grants, Listing, Page, Reading, Record,
+    Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage, Ticket,
 };
 pub use refusals::{Place, REFUSALS_MAX, Refusal};
 pub use start::{EngineOptions, StartError, TokenBudget, Totals};
 
 use crate::core::{
-    AllocationId, AllocationView, Cluster, Command, Decision, Denied, EndReason, Event, FencingToken, JobId, Millis,
-    NodeId, Outcome, Recorded, Release, Request, Resources, Shortage, Timestamp, WorkerSize,
+    AllocationId, AllocationView, Cluster, Command, Decision, Demand, Denied, EndReason, Event, FencingToken, JobId,
+    Millis, NodeId, Outcome, Recorded, Release, Request, Resources, Shortage, Timestamp, WorkerSize,
 };
 use crate::journal::{Entry, Journal, JournalError};
 use batch::Batch;
@@ -317,14 +317,17 @@ impl<J: Journal> Engine<J> {
                 let answer = Reading { at: now, value: self.cluster.capacity(now) };
                 self.answer(reply, answer);
             }
-            Message::Demand { reply } => {
+            Message::Demand { is_look, reply } => {
                 let demand = Demand {
                     capacity: self.cluster.capacity(now),
                     granted: self.granted,
                     refused: self.refused,
-                    refused_workers_max: std::mem::take(&mut self.refused_workers_max),
+                    refused_workers_max: self.refused_workers_max,
                     fleet: self.cluster.fleet_load(now),
                 };
+                if is_look {
+                    self.refused_workers_max = 0;
+                }
                 self.answer(reply, Reading { at: now, value: demand });
             }
             Message::Allocation { allocation, reply } => {

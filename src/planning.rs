@@ -14,4 +14,4 @@ pub use bottlenecks::{
 pub use capacity::{Aim, Capacity, Work, dispersion};
 pub use forecast::{Forecast, TREND_CHANGE_MIN, Trend};
 pub use policy::{Policy, PolicyName};
-pub use scaling::{Action, Bounds, Observation, Plan, Planner};
+pub use scaling::{Action, Bounds, Observation, Plan, Planner, WhatIf};

@@ -21,7 +21,7 @@ use anyhow::{Context, anyhow};
 use rmcp::ServiceExt;
 use rmcp::service::ServerInitializeError;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::AsyncRead;
 use tokio::sync::{oneshot, watch};
@@ -113,15 +113,20 @@ impl Manager {
 
         let (show_plan, plan) = watch::channel(None);
         let (show_bottlenecks, bottlenecks) = watch::channel(None);
-        let planner = Planner::new(
+        let planner = Arc::new(Mutex::new(Planner::new(
             Policy::BALANCED,
             Bounds { workers_min: u64::from(settings.min_workers), workers_max: u64::from(settings.max_workers) },
-        );
+        )));
         let sweep_status = Arc::new(LoopStatus::new("sweep", Duration::from_secs(settings.sweep_seconds)));
         let planner_status = Arc::new(LoopStatus::new("planner", Duration::from_secs(settings.plan_seconds)));
         let sweep = sweep_expired(engine.clone(), Arc::clone(&sweep_status));
-        let plan_ahead =
-            plan_capacity(engine.clone(), planner, Arc::clone(&planner_status), show_plan, show_bottlenecks);
+        let plan_ahead = plan_capacity(
+            engine.clone(),
+            Arc::clone(&planner),
+            Arc::clone(&planner_status),
+            show_plan,
+            show_bottlenecks,
+        );
         let ended = async move {
             tokio::select! {
                 failed = failed => failed.unwrap_or_else(|_| anyhow!("the engine met a fault of this program")),
@@ -136,7 +141,7 @@ impl Manager {
             memory_mb = settings.total_memory.0,
             "ready"
         );
-        let shown = Shown { plan, bottlenecks };
+        let shown = Shown { plan, bottlenecks, planner };
         let manager = Self { engine, shown, settings, sweep: sweep_status, planner: planner_status, running };
         Ok((manager, ended))
     }

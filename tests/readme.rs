@@ -181,13 +181,17 @@ fn without_chance(value: &Value) -> Value {
                 | "avg_wait_time_ms"
                 | "oldest_task_age_ms"
                 | "avg_ms"
-                | "oldest_ms" => (key.clone(), Value::from(0)),
+                | "oldest_ms"
+                | "window_seconds"
+                | "current_rate_per_minute"
+                | "predicted_rate_per_minute" => (key.clone(), Value::from(0)),
                 _ => (key.clone(), without_chance(value)),
             })
             .collect(),
         Value::Array(items) => items.iter().map(without_chance).collect(),
         Value::String(text) if text.parse::<chrono::DateTime<chrono::Utc>>().is_ok() => Value::from("a time"),
         Value::String(text) if text.starts_with("alloc-") => Value::from("an id"),
+        Value::String(text) if text.starts_with("the rate of requests is ") => Value::from("a rate"),
         other => other.clone(),
     }
 }

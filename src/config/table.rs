@@ -514,7 +514,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--toolsets",
         variable: "CORTEX_TOOLSETS",
         placeholder: "LIST",
-        help: "The tools that clients are offered: allocation leases, leases renews, the others are the fleet's",
+        help: "The tools on offer: allocation leases, leases renews, planning plans, the others are the fleet's",
         follows: None,
         kind: Kind::Toolsets,
     },

@@ -13,6 +13,8 @@ pub enum Toolset {
     Tasks,
     /// Quotas, token budgets and bottlenecks.
     Usage,
+    /// What the planner would do.
+    Planning,
 }
 
 impl Toolset {
@@ -23,6 +25,7 @@ impl Toolset {
         ("agents", Self::Agents),
         ("tasks", Self::Tasks),
         ("usage", Self::Usage),
+        ("planning", Self::Planning),
     ];
 
     /// The word that stands for every toolset.

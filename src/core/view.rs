@@ -3,6 +3,7 @@
 use super::ages::Which;
 use super::allocation::{Allocation, State};
 use super::cluster::Cluster;
+use super::fleet::FleetLoad;
 use super::ids::{AllocationId, FencingToken, JobId, NodeId, ServerName};
 use super::job::Job;
 use super::node::{Node, Overdue};
@@ -69,6 +70,21 @@ pub enum DeadlineReason {
     LeaseExpires(AllocationId),
     /// A reservation that is not active by then has failed.
     ActivationFails(AllocationId),
+}
+
+/// What is asked for, and what there is for it: what the planner looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// The capacity.
+    pub capacity: CapacityView,
+    /// Requests granted since the start; repeats of one request count once.
+    pub granted: u64,
+    /// Requests refused for want of room since the start.
+    pub refused: u64,
+    /// The most workers that a request asked for that was refused for want of workers since the planner last looked.
+    pub refused_workers_max: u64,
+    /// What the fleet has to do.
+    pub fleet: FleetLoad,
 }
 
 impl Cluster {

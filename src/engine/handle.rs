@@ -1,13 +1,13 @@
 //! The handle by which everybody else reaches the engine.
 
 use super::message::{
-    AgentListing, AgentPage, AgentTakenOn, Change, Claim, Demand, EngineError, FleetMessage, Grant, Listing, Message,
-    Page, Reading, Record, Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage, Ticket,
+    AgentListing, AgentPage, AgentTakenOn, Change, Claim, EngineError, FleetMessage, Grant, Listing, Message, Page,
+    Reading, Record, Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage, Ticket,
 };
 use crate::core::{
-    AgentId, AgentLeft, AgentRequest, AgentType, AgentView, AllocationId, AllocationView, CapacityView, FencingToken,
-    FleetCommand, FleetFigures, FleetSummary, JobId, Millis, Priority, Report, Request, TaskId, TaskRequest, TaskView,
-    Timestamp, TtlSeconds, UsageView,
+    AgentId, AgentLeft, AgentRequest, AgentType, AgentView, AllocationId, AllocationView, CapacityView, Demand,
+    FencingToken, FleetCommand, FleetFigures, FleetSummary, JobId, Millis, Priority, Report, Request, TaskId,
+    TaskRequest, TaskView, Timestamp, TtlSeconds, UsageView,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,12 +127,12 @@ impl EngineHandle {
         self.ask(|reply| Message::Capacity { reply }).await
     }
 
-    /// The capacity, and how much was asked for.
+    /// The capacity, and what is asked for. With `is_look`, the largest request that was refused counts anew from here.
     ///
     /// # Errors
     /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
-    pub async fn demand(&self) -> Result<Reading<Demand>, EngineError> {
-        self.ask(|reply| Message::Demand { reply }).await
+    pub async fn demand(&self, is_look: bool) -> Result<Reading<Demand>, EngineError> {
+        self.ask(|reply| Message::Demand { is_look, reply }).await
     }
 
     /// What is on record under this id.

@@ -2,10 +2,10 @@
 
 use super::refusals::{Place, Refusal};
 use crate::core::{
-    AgentFilter, AgentId, AgentLeft, AgentRequest, AgentView, AllocationId, AllocationView, CapacityView, Denied,
-    FencingToken, Filter, FleetCommand, FleetDenied, FleetFigures, FleetLoad, FleetOutcome, FleetSummary,
-    NothingClaimed, Priority, Release, Report, Request, TaskFilter, TaskId, TaskNumber, TaskRequest, TaskView,
-    Timestamp, TtlSeconds, UsageView,
+    AgentFilter, AgentId, AgentLeft, AgentRequest, AgentView, AllocationId, AllocationView, CapacityView, Demand,
+    Denied, FencingToken, Filter, FleetCommand, FleetDenied, FleetFigures, FleetOutcome, FleetSummary, NothingClaimed,
+    Priority, Release, Report, Request, TaskFilter, TaskId, TaskNumber, TaskRequest, TaskView, Timestamp, TtlSeconds,
+    UsageView,
 };
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -177,21 +177,6 @@ pub struct TaskPage {
     pub next: Option<TaskNumber>,
 }
 
-/// What the planner looks at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Demand {
-    /// The capacity.
-    pub capacity: CapacityView,
-    /// Requests granted since the start; repeats of one request count once.
-    pub granted: u64,
-    /// Requests refused for want of room since the start.
-    pub refused: u64,
-    /// The most workers that a request asked for that was refused for want of workers since the last look.
-    pub refused_workers_max: u64,
-    /// What the fleet has to do.
-    pub fleet: FleetLoad,
-}
-
 /// What a batch of events changed of the things that clients watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -315,6 +300,7 @@ pub(super) enum Message {
         reply: Reply<Reading<CapacityView>>,
     },
     Demand {
+        is_look: bool,
         reply: Reply<Reading<Demand>>,
     },
     Allocation {

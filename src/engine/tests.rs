@@ -185,7 +185,7 @@ async fn a_repeat_is_known_as_one() {
     let other = engine.request(keyed("a", 3, "key"), Ticket::default()).await;
     assert!(matches!(other, Err(EngineError::Denied(Denied::RequestIdReused { .. }))), "{other:?}");
     assert_eq!(leased(&engine).await, 2);
-    let demand = engine.demand().await.expect("a running engine").value;
+    let demand = engine.demand(true).await.expect("a running engine").value;
     assert_eq!((demand.granted, demand.refused), (1, 0), "a repeat is no demand");
 }
 

@@ -2,25 +2,23 @@
 
 use super::bottlenecks::Lookout;
 use super::{LoopStatus, every, once};
-use crate::core::Timestamp;
-use crate::engine::{Demand, EngineError, EngineHandle, Reading};
-use crate::planning::{Action, Bottlenecks, Observation, Plan, Planner};
-use std::sync::Arc;
+use crate::engine::{EngineError, EngineHandle};
+use crate::planning::{Action, Bottlenecks, Plan, Planner};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 /// Plans at once and then every period of `status` until the engine has ended. Each plan is shown to whoever watches `shown`,
 /// and the bottlenecks of the fleet to whoever watches `bottlenecks`.
 pub async fn plan_capacity(
     engine: EngineHandle,
-    mut planner: Planner,
+    planner: Arc<Mutex<Planner>>,
     status: Arc<LoopStatus>,
     shown: watch::Sender<Option<Arc<Plan>>>,
     bottlenecks: watch::Sender<Option<Arc<Bottlenecks>>>,
 ) {
-    let mut last = Last::default();
     let mut lookout = Lookout::new(bottlenecks);
     let mut tick = async || {
-        let planned = plan_once(&engine, &mut planner, &mut last, &shown).await;
+        let planned = plan_once(&engine, &planner, &shown).await;
         // A plan that could not be carried out is no reason to look away.
         lookout.look(&engine).await.and(planned)
     };
@@ -29,42 +27,19 @@ pub async fn plan_capacity(
     }
 }
 
-/// What the next tick is compared with.
-#[derive(Default)]
-struct Last {
-    at: Option<Timestamp>,
-    granted: u64,
-    refused: u64,
-}
-
-impl Last {
-    /// What was seen since, and this reading for the next time.
-    fn observe(&mut self, reading: &Reading<Demand>) -> Observation {
-        let Demand { capacity, granted, refused, refused_workers_max, fleet } = &reading.value;
-        let observation = Observation {
-            at: reading.at,
-            window: self.at.map_or_else(Default::default, |at| reading.at.since(at)),
-            workers_total: capacity.total.workers,
-            workers_leased: capacity.leased.workers - capacity.reclaimable.workers,
-            workers_held: capacity.leased.workers,
-            granted: granted - self.granted,
-            refused: refused - self.refused,
-            refused_workers_max: *refused_workers_max,
-            fleet: *fleet,
-        };
-        *self = Self { at: Some(reading.at), granted: *granted, refused: *refused };
-        observation
-    }
-}
-
 async fn plan_once(
     engine: &EngineHandle,
-    planner: &mut Planner,
-    last: &mut Last,
+    planner: &Mutex<Planner>,
     shown: &watch::Sender<Option<Arc<Plan>>>,
 ) -> Result<(), EngineError> {
-    let observation = last.observe(&engine.demand().await?);
-    let plan = planner.plan(&observation);
+    let demand = engine.demand(true).await?;
+    // Held for no longer than it takes to plan: whoever asks what would be done waits for that at most.
+    let held = || planner.lock().unwrap_or_else(PoisonError::into_inner);
+    let plan = {
+        let mut planner = held();
+        let seen = planner.look(demand.at, &demand.value);
+        planner.plan(&seen)
+    };
     let is_new = shown
         .borrow()
         .as_ref()
@@ -86,7 +61,7 @@ async fn plan_once(
     } else {
         engine.set_workers(plan.target_workers).await.map(|()| true)
     };
-    planner.note(&plan, *carried_out.as_ref().unwrap_or(&false));
+    held().note(&plan, *carried_out.as_ref().unwrap_or(&false));
     shown.send_replace(Some(Arc::new(plan)));
     carried_out.map(drop)
 }
@@ -142,24 +117,27 @@ mod tests {
     async fn a_busy_cluster_grows_and_an_idle_one_shrinks() {
         let engine = start(4);
         let policy = Policy { cooldown: Millis(0), scale_in_window: Millis(0), ..Policy::BALANCED };
-        let mut planner = Planner::new(policy, Bounds { workers_min: 2, workers_max: 10 });
-        let mut last = Last::default();
+        let planner = Mutex::new(Planner::new(policy, Bounds { workers_min: 2, workers_max: 10 }));
         let (show, shown) = watch::channel(None);
-        // As if there had been a look before: the first has nothing to go by.
-        last.at = Some(Timestamp::from_millis(0));
+        // A look an hour before each: the first has nothing to go by.
+        let look_before = async || {
+            let demand = engine.demand(false).await.expect("a running engine");
+            planner.lock().expect("nobody panics").look(demand.at.before(Millis::from_seconds(3_600)), &demand.value);
+        };
+        look_before().await;
         let workers = async || engine.capacity().await.expect("a running engine").value.total.workers;
 
         let grant = engine.request(request(4), Ticket::default()).await.expect("room");
         assert!(engine.request(request(1), Ticket::default()).await.is_err());
-        plan_once(&engine, &mut planner, &mut last, &show).await.expect("a plan");
+        plan_once(&engine, &planner, &show).await.expect("a plan");
         assert_eq!(workers().await, 6, "4 leased workers at 70 %");
         let plan = shown.borrow().clone().expect("a plan");
         assert_eq!((plan.action, plan.target_workers, plan.refused_requests), (Action::ScaleUp, 6, 1));
 
+        look_before().await;
         engine.request(request(1), Ticket::default()).await.expect("room, now that there is more");
         engine.release(grant.view.allocation.reservation.allocation).await.expect("a lease");
-        last.at = Some(Timestamp::from_millis(0));
-        plan_once(&engine, &mut planner, &mut last, &show).await.expect("a plan");
+        plan_once(&engine, &planner, &show).await.expect("a plan");
         assert_eq!(workers().await, 2, "1 leased worker at 70 %");
         let plan = shown.borrow().clone().expect("a plan");
         assert_eq!((plan.action, plan.granted_requests, plan.refused_requests), (Action::ScaleDown, 1, 0));
@@ -171,6 +149,7 @@ mod tests {
         let (show, mut shown) = watch::channel(None::<Arc<Plan>>);
         let (show_bottlenecks, bottlenecks) = watch::channel(None);
         let planner = Planner::new(Policy::BALANCED, Bounds { workers_min: 4, workers_max: 4 });
+        let planner = Arc::new(Mutex::new(planner));
         let start = tokio::time::Instant::now();
         let looking = async {
             for expected_seconds in [0, 30, 60] {

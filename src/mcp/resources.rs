@@ -1,15 +1,15 @@
 //! Resources: the capacity, the plan, the bottlenecks and each allocation, as documents that can be read and watched.
 
-use super::results::{AllocationResult, BottlenecksResult, CapacityResult};
+use super::results::{AllocationResult, BottlenecksResult, CapacityResult, PlanResult};
 use crate::core::AllocationId;
 use crate::engine::{EngineError, EngineHandle};
-use crate::planning::{Bottlenecks, Plan};
+use crate::planning::{Bottlenecks, Plan, Planner};
 use rmcp::ErrorData;
 use rmcp::model::{ReadResourceResult, Resource, ResourceContents, ResourceTemplate};
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 const CAPACITY: &str = "cluster://capacity";
@@ -34,6 +34,8 @@ pub struct Shown {
     pub plan: watch::Receiver<Option<Arc<Plan>>>,
     /// The bottlenecks that the last look found.
     pub bottlenecks: watch::Receiver<Option<Arc<Bottlenecks>>>,
+    /// Who plans, to be asked what would be done now.
+    pub planner: Arc<Mutex<Planner>>,
 }
 
 impl Shown {
@@ -117,7 +119,7 @@ pub(super) async fn read(engine: &EngineHandle, shown: &Shown, uri: &str) -> Res
         Ok(ResourceUri::Capacity) => json(&CapacityResult::from(&engine.capacity().await.map_err(ended)?.value))?,
         Ok(ResourceUri::Plan) => {
             let plan = shown.plan.borrow().clone();
-            json(&*plan.ok_or_else(|| not_found(uri))?)?
+            json(&PlanResult::from(&*plan.ok_or_else(|| not_found(uri))?))?
         }
         Ok(ResourceUri::Bottlenecks) => {
             let looked = shown.bottlenecks.borrow().clone();

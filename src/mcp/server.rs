@@ -17,7 +17,7 @@ use rmcp::model::{
 use rmcp::service::{RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, Peer, RoleServer, ServerHandler};
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 /// What a server needs to know.
@@ -129,6 +129,7 @@ impl ServerHandler for Server {
         let progress = context.meta.get_progress_token().map(|token| Progress::new(context.peer, token));
         let invocation = Invocation {
             engine: self.engine.clone(),
+            planner: Arc::clone(&self.shown.planner),
             arguments: request.arguments,
             call,
             progress,

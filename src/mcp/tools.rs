@@ -8,6 +8,7 @@ mod complete_task;
 mod detect_bottlenecks;
 mod get_allocation;
 mod get_capacity;
+mod get_plan;
 mod get_resource_usage;
 mod get_task;
 mod heartbeat_agent;
@@ -32,6 +33,7 @@ use super::transport::Call;
 use crate::config::{Toolset, nearest};
 use crate::core::{Denied, FleetDenied, TaskId};
 use crate::engine::{EngineError, EngineHandle};
+use crate::planning::Planner;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::ErrorData;
@@ -39,7 +41,7 @@ use rmcp::model::{CallToolResult, ContentBlock, JsonObject, Tool, ToolAnnotation
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -74,6 +76,7 @@ impl Answer {
 /// What a tool is given for one call.
 pub(super) struct Invocation {
     pub(super) engine: EngineHandle,
+    pub(super) planner: Arc<Mutex<Planner>>,
     pub(super) arguments: Option<JsonObject>,
     /// The call as the transport knows it; absent where no transport of ours carries it.
     pub(super) call: Option<Call>,
@@ -160,6 +163,7 @@ impl Tools {
                     Arc::new(set_token_budget::SetTokenBudget::new()),
                     Arc::new(set_agent_quota::SetAgentQuota::new()),
                 ],
+                Toolset::Planning => vec![Arc::new(get_plan::GetPlan::new())],
             };
             if options.toolsets.contains(toolset) {
                 tools.extend(of_set);

@@ -1,7 +1,6 @@
 //! Capacity: how many tasks have to be worked on at once for the work that comes, by Little's law and by the chance to wait.
 
 use crate::core::Millis;
-use serde::Serialize;
 
 /// The work that comes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,7 +34,7 @@ impl Aim {
 }
 
 /// How many tasks have to be worked on at once, with the figures it follows from.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Capacity {
     /// How many are under way at once, in the mean: by Little's law, the rate times the duration.
     pub tasks_under_way: f64,

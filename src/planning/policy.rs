@@ -1,11 +1,9 @@
 //! Policies: when to scale, and how far.
 
 use crate::core::Millis;
-use serde::Serialize;
 
 /// A policy by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyName {
     /// Early and much, for throughput.
     Aggressive,

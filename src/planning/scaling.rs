@@ -7,8 +7,7 @@
 
 use super::forecast::Forecast;
 use super::policy::{Policy, PolicyName};
-use crate::core::{FleetLoad, Millis, Timestamp};
-use serde::Serialize;
+use crate::core::{Demand, FleetLoad, Millis, Timestamp};
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
@@ -51,8 +50,7 @@ pub struct Observation {
 }
 
 /// What a plan does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// More workers.
     ScaleUp,
@@ -63,7 +61,7 @@ pub enum Action {
 }
 
 /// What the planner would do, with the figures and the reasons that led to it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// When it was made.
     pub planned_at: Timestamp,
@@ -107,11 +105,63 @@ pub struct Plan {
     pub reasons: Vec<String>,
 }
 
+/// Other figures than those that were seen, to ask what would be done then.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct WhatIf {
+    /// So many tasks wait for an agent.
+    pub waiting: Option<u64>,
+    /// So many requests a minute come.
+    pub requests_per_minute: Option<u64>,
+    /// There are so many agents.
+    pub agents: Option<u64>,
+}
+
+/// How many tasks an agent may hold of whom nothing is known: the default of its registration.
+const ROOM_EACH_DEFAULT: u64 = 3;
+
+/// Over how long requests are counted that somebody asks about before anything was counted.
+const WHAT_IF_WINDOW: Millis = Millis::from_seconds(60);
+
+impl Observation {
+    /// The same with other figures. What they lead to follows: more agents have more room, and fewer hold fewer tasks.
+    #[must_use]
+    pub fn with(self, what_if: &WhatIf) -> Self {
+        let mut seen = self;
+        if let Some(waiting) = what_if.waiting {
+            seen.fleet.waiting = waiting;
+        }
+        if let Some(agents) = what_if.agents {
+            let fleet = &mut seen.fleet;
+            let room_each = fleet.room.checked_div(fleet.agents).unwrap_or(ROOM_EACH_DEFAULT);
+            fleet.room = agents.saturating_mul(room_each);
+            fleet.running = fleet.running.min(fleet.room);
+            (fleet.agents, fleet.agents_at_work) = (agents, fleet.agents_at_work.min(agents));
+        }
+        if let Some(requests_per_minute) = what_if.requests_per_minute {
+            if seen.window.is_zero() {
+                seen.window = WHAT_IF_WINDOW;
+            }
+            let requests = u128::from(requests_per_minute) * u128::from(seen.window.0) / 60_000;
+            seen.granted = u64::try_from(requests).unwrap_or(u64::MAX).saturating_sub(seen.refused);
+        }
+        seen
+    }
+}
+
+/// What was counted at the last look.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    at: Timestamp,
+    granted: u64,
+    refused: u64,
+}
+
 /// Makes plans, and remembers what the next one is compared with.
 #[derive(Clone, Debug)]
 pub struct Planner {
     policy: Policy,
     bounds: Bounds,
+    last: Option<Look>,
     previous_rate: Option<f64>,
     changed_at: Option<Timestamp>,
     /// How many workers were wanted lately, oldest first.
@@ -129,7 +179,33 @@ impl Planner {
     /// A planner that has seen nothing yet.
     #[must_use]
     pub const fn new(policy: Policy, bounds: Bounds) -> Self {
-        Self { policy, bounds, previous_rate: None, changed_at: None, wanted: VecDeque::new() }
+        Self { policy, bounds, last: None, previous_rate: None, changed_at: None, wanted: VecDeque::new() }
+    }
+
+    /// What is seen at `at` since the last look.
+    #[must_use]
+    pub fn observe(&self, at: Timestamp, demand: &Demand) -> Observation {
+        let Demand { capacity, granted, refused, refused_workers_max, fleet } = demand;
+        // Before the first look nothing was counted, and so nothing counts.
+        let last = self.last.unwrap_or(Look { at, granted: *granted, refused: *refused });
+        Observation {
+            at,
+            window: at.since(last.at),
+            workers_total: capacity.total.workers,
+            workers_leased: capacity.leased.workers.saturating_sub(capacity.reclaimable.workers),
+            workers_held: capacity.leased.workers,
+            granted: granted.saturating_sub(last.granted),
+            refused: refused.saturating_sub(last.refused),
+            refused_workers_max: *refused_workers_max,
+            fleet: *fleet,
+        }
+    }
+
+    /// The same, and this look counts as the last from now on.
+    pub fn look(&mut self, at: Timestamp, demand: &Demand) -> Observation {
+        let seen = self.observe(at, demand);
+        self.last = Some(Look { at, granted: demand.granted, refused: demand.refused });
+        seen
     }
 
     /// What to do, given what was seen. Nothing is remembered of it: the same question has the same answer.

@@ -220,7 +220,7 @@ fn words_notes_and_flags() {
 #[test]
 fn tools_that_are_off_say_how_they_are_turned_on() {
     let mut server = Server::ready(&[]);
-    for (tool, toolset) in [("register_agent", "agents"), ("detect_bottlenecks", "usage")] {
+    for (tool, toolset) in [("register_agent", "agents"), ("detect_bottlenecks", "usage"), ("get_plan", "planning")] {
         let reply = server.ask("tools/call", &json!({"name": tool, "arguments": {}}));
         assert_eq!(reply["error"]["code"], -32602, "{reply}");
         let message = reply["error"]["message"].as_str().expect("a text");

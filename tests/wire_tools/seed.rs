@@ -231,13 +231,15 @@ fn there_are_exactly_six_tools_unless_more_are_asked_for() {
         "list_tasks",
     ];
     let usage = ["get_resource_usage", "detect_bottlenecks", "set_token_budget", "set_agent_quota"];
-    let all = [seven.as_slice(), &agents, &tasks, &usage].concat();
+    let planning = ["get_plan"];
+    let all = [seven.as_slice(), &agents, &tasks, &usage, &planning].concat();
     for (arguments, names) in [
         (vec![], six.to_vec()),
         (vec!["--toolsets", "allocation"], six.to_vec()),
         (vec!["--toolsets", "allocation,leases"], seven.clone()),
         (vec!["--toolsets", "allocation,agents,tasks"], [six.as_slice(), &agents, &tasks].concat()),
         (vec!["--toolsets", "usage"], usage.to_vec()),
+        (vec!["--toolsets", "planning"], planning.to_vec()),
         (vec!["--toolsets", "all"], all),
     ] {
         let mut server = Server::ready(&arguments);

@@ -60,7 +60,7 @@ impl Run for ClaimTask {
 
     fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
         async move {
-            let Invocation { engine, arguments, call, progress, closing } = invocation;
+            let Invocation { engine, arguments, call, progress, closing, .. } = invocation;
             let arguments = Arguments::new(arguments, &self.parameters())?;
             let agent = arguments.required(&self.agent_id)?;
             let wait = Duration::from_secs(arguments.optional(&self.wait_seconds)?.unwrap_or(0));
