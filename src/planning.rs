@@ -12,6 +12,9 @@ pub use bottlenecks::{
     SUCCESS_RATE_MIN, Severity, Subject, TOKEN_RATIO_MAX,
 };
 pub use capacity::{Aim, Capacity, Work, dispersion};
-pub use forecast::{Forecast, TREND_CHANGE_MIN, Trend};
+pub use forecast::{
+    Forecast, Forecaster, HISTORY_BINS_MAX, HISTORY_BINS_MIN, Horizon, Method, MethodOutlook, Outlook, Quantile,
+    SCORED_BINS_MAX, Score, TREND_CHANGE_MIN, Trend,
+};
 pub use policy::{Policy, PolicyName};
 pub use scaling::{Action, Bounds, Observation, Plan, Planner, WhatIf};

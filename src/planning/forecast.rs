@@ -1,82 +1,176 @@
-//! The rate of requests to expect next.
+//! What demand to expect: forecasters that compete, each with the margin that its past errors ask for, combined by what they
+//! have cost, and corrected until the coverage is right.
+//!
+//! Demand is counted in bins of one width, and observed one bin at a time. What is wanted for a bin ahead is a quantile of the
+//! demand in it and not its mean, since what is missing costs more than what is idle. Nothing here depends on the width of a bin
+//! or on the scale of demand, and everything kept has a bound. A forecast is held against a bin only once that bin was observed,
+//! and forecasts for the bin are made before.
 
-use serde::Serialize;
+mod correction;
+#[cfg(test)]
+mod draws;
+mod horizon;
+mod method;
+mod quantile;
+mod rehearsal;
+mod score;
+mod season;
+mod seasonal;
+mod smoothing;
+mod track;
+mod trend;
+mod weights;
+mod window;
 
-/// A change of the rate by less than this part of it is no trend. The rule below names three trends but not where one begins;
-/// a tenth is the width within which rates counted over one planning period are taken as equal.
-pub const TREND_CHANGE_MIN: f64 = 0.1;
+pub use horizon::Horizon;
+pub use method::Method;
+pub use quantile::Quantile;
+pub use score::{MethodOutlook, Outlook, Score};
+pub use track::SCORED_BINS_MAX;
+pub use trend::{Forecast, TREND_CHANGE_MIN, Trend};
 
-/// What an increasing rate is multiplied by: 20 % more, from the demand prediction of the Resource Allocation Module this follows.
-const INCREASE: f64 = 1.2;
+use method::{Model, PerMethod};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use track::Track;
 
-/// What a decreasing rate is multiplied by: 20 % less, from the same place.
-const DECREASE: f64 = 0.8;
+/// How many bins must have been observed before anything is said to be wanted: at the usual horizons of up to 6 bins, margins are
+/// then taken of over 20 errors, and that of the 0.9 quantile is no longer the largest of them.
+pub const HISTORY_BINS_MIN: u64 = 32;
 
-/// Which way the rate of requests goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Trend {
-    /// More than before.
-    Increasing,
-    /// As before, or nothing to compare with.
-    Stable,
-    /// Less than before.
-    Decreasing,
+/// How many of the last bins a season is looked for in: 14 days of bins of five minutes.
+pub const HISTORY_BINS_MAX: usize = 4_032;
+
+/// After how many bins a season is looked for again at the least, and after which part of the history: a search takes as long
+/// as many updates, and what it looks at has hardly changed before.
+const SEARCH_BINS_MIN: usize = 16;
+const SEARCH_PART: usize = 32;
+
+/// Forecasts demand, and remembers all it takes to go on. Plain data: it may be written, and read again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Forecaster {
+    quantile: Quantile,
+    /// How many bins were observed.
+    bins: u64,
+    /// The last of them, oldest first.
+    history: VecDeque<f64>,
+    /// How many bins came since a season was last looked for.
+    unsearched: usize,
+    season: Option<usize>,
+    models: PerMethod<Model>,
+    /// One for each horizon, the nearest first.
+    tracks: Vec<Track>,
 }
 
-/// The rate of requests now and the rate to expect.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Forecast {
-    /// Requests a minute in the last period, refused ones included.
-    pub current_rate_per_minute: f64,
-    /// Which way it goes against the period before.
-    pub trend: Trend,
-    /// Requests a minute to expect in the next period.
-    pub predicted_rate_per_minute: f64,
-}
-
-impl Forecast {
-    /// The rule of the same document: a rate that grows goes on to grow by 20 %, one that shrinks to shrink by 20 %.
+impl Forecaster {
+    /// One that has observed nothing, for these horizons. The same one twice counts once.
     #[must_use]
-    pub fn by_trend(previous: Option<f64>, current: f64) -> Self {
-        let trend = match previous {
-            Some(previous) if current > previous * (1.0 + TREND_CHANGE_MIN) => Trend::Increasing,
-            Some(previous) if current < previous * (1.0 - TREND_CHANGE_MIN) => Trend::Decreasing,
-            _ => Trend::Stable,
-        };
-        Self { current_rate_per_minute: current, trend, predicted_rate_per_minute: current * trend.factor() }
+    pub fn new(quantile: Quantile, horizons: &[Horizon]) -> Self {
+        let mut horizons = horizons.to_vec();
+        horizons.sort_unstable();
+        horizons.dedup();
+        Self {
+            quantile,
+            bins: 0,
+            history: VecDeque::new(),
+            unsearched: 0,
+            season: None,
+            models: Method::ALL.map(|method| Model::new(method, None)),
+            tracks: horizons.into_iter().map(Track::new).collect(),
+        }
     }
-}
 
-impl Trend {
-    /// What a rate that goes this way is multiplied by.
+    /// Takes in the demand of the next bin. A bin that nobody counted is the caller's to fill, with 0 if there was none.
+    pub fn observe(&mut self, demand: u64) {
+        // Above 2^53 the last digits are lost, which no forecast would notice.
+        let demand = demand as f64;
+        for track in &mut self.tracks {
+            track.settle(demand, self.quantile);
+        }
+        if self.history.len() == HISTORY_BINS_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back(demand);
+        self.bins = self.bins.saturating_add(1);
+        for model in &mut self.models {
+            model.observe(demand);
+        }
+        self.unsearched += 1;
+        if self.unsearched >= SEARCH_BINS_MIN.max(self.history.len() / SEARCH_PART) {
+            self.unsearched = 0;
+            self.adopt(season::find(&self.history));
+        }
+        let enough_history = self.bins >= HISTORY_BINS_MIN;
+        for track in &mut self.tracks {
+            track.issue(&self.models, enough_history, self.quantile);
+        }
+    }
+
+    /// The capacity wanted so far ahead of the last bin: the quantile of the demand to expect, in its units, finite and not below
+    /// 0. Nothing while fewer than [`HISTORY_BINS_MIN`] bins were observed, or too few to know a margin for this horizon and
+    /// quantile; nor for a horizon that was not asked for.
     #[must_use]
-    pub const fn factor(self) -> f64 {
-        match self {
-            Self::Increasing => INCREASE,
-            Self::Stable => 1.0,
-            Self::Decreasing => DECREASE,
+    pub fn wanted(&self, horizon: Horizon) -> Option<f64> {
+        self.track(horizon)?.wanted()
+    }
+
+    /// What one forecaster alone wants then, margin included.
+    #[must_use]
+    pub fn wanted_by(&self, method: Method, horizon: Horizon) -> Option<f64> {
+        self.track(horizon)?.wanted_by(method)
+    }
+
+    /// How what was [`wanted`](Self::wanted) did over the last [`SCORED_BINS_MAX`] bins; nothing while none of it has come due.
+    #[must_use]
+    pub fn score(&self, horizon: Horizon) -> Option<Score> {
+        self.track(horizon)?.score(self.quantile)
+    }
+
+    /// What is wanted at each horizon, the nearest first, and what led to it.
+    #[must_use]
+    pub fn outlooks(&self) -> Vec<Outlook> {
+        self.tracks.iter().map(|track| track.outlook(self.quantile)).collect()
+    }
+
+    /// The quantile that is wanted.
+    #[must_use]
+    pub const fn quantile(&self) -> Quantile {
+        self.quantile
+    }
+
+    /// How many bins were observed.
+    #[must_use]
+    pub const fn bins(&self) -> u64 {
+        self.bins
+    }
+
+    /// After how many bins demand repeats itself, if it does.
+    #[must_use]
+    pub const fn season(&self) -> Option<usize> {
+        self.season
+    }
+
+    fn track(&self, horizon: Horizon) -> Option<&Track> {
+        self.tracks.iter().find(|track| track.horizon() == horizon)
+    }
+
+    /// Goes by another season from now on. Who needs one begins anew, and is shown all of history.
+    fn adopt(&mut self, season: Option<usize>) {
+        if season == self.season {
+            return;
+        }
+        self.season = season;
+        let horizons: Vec<Horizon> = self.tracks.iter().map(Track::horizon).collect();
+        for method in Method::ALL.into_iter().filter(|method| method.is_seasonal()) {
+            let mut model = Model::new(method, season);
+            let errors = rehearsal::rehearse(&mut model, &self.history, &horizons, self.quantile);
+            self.models[method.place()] = model;
+            for (track, errors) in self.tracks.iter_mut().zip(errors) {
+                track.replace_errors(method.place(), errors);
+            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_trend_goes_on() {
-        let check = |previous, current, trend, predicted: f64| {
-            let forecast = Forecast::by_trend(previous, current);
-            assert_eq!(forecast.trend, trend, "{previous:?} then {current}");
-            assert!((forecast.predicted_rate_per_minute - predicted).abs() < 1e-9, "{previous:?} then {current}");
-        };
-        check(None, 10.0, Trend::Stable, 10.0);
-        check(Some(10.0), 10.9, Trend::Stable, 10.9);
-        check(Some(10.0), 20.0, Trend::Increasing, 24.0);
-        check(Some(10.0), 5.0, Trend::Decreasing, 4.0);
-        check(Some(0.0), 0.0, Trend::Stable, 0.0);
-        check(Some(0.0), 2.0, Trend::Increasing, 2.4);
-        check(Some(4.0), 0.0, Trend::Decreasing, 0.0);
-    }
-}
+mod tests;
