@@ -1,0 +1,107 @@
+//! What planning costs, against the figures to reach.
+//!
+//! `cargo bench --bench planning` prints a markdown table; words after `--` choose the rows whose name has one of them. Times
+//! are medians of several samples.
+
+#[path = "support/table.rs"]
+mod table;
+
+use cortex_resource_manager::planning::{Forecaster, HISTORY_BINS_MAX, Horizon, Quantile};
+use fastrand::Rng;
+use std::f64::consts::TAU;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+use table::{Measurement, median, milliseconds, resident_bytes, thousands};
+
+/// The horizons that are forecast, in bins.
+const HORIZONS: [u16; 3] = [1, 3, 6];
+/// How many bins a day has, which is the season that there is to find.
+const DAY: usize = 288;
+
+/// All rows. That of memory is the first, since it looks at what the process takes in all.
+const MEASUREMENTS: [Measurement; 4] = [
+    ("memory of a forecaster after 14 days, 3 horizons", "none", memory),
+    ("a forecast update, 14 days of 5-minute bins, 3 horizons, season found", "≤ 100 µs", updating),
+    ("the same while demand wanders and seasons come and go", "≤ 100 µs", updating_unsteady),
+    ("a forecaster as JSON, after 14 days", "none", writing),
+];
+
+fn main() {
+    table::print(&MEASUREMENTS);
+}
+
+/// Demand that goes up and down with the day, under noise.
+fn daily(random: &mut Rng, bin: usize) -> u64 {
+    let mean = 100.0 + 80.0 * (bin as f64 * TAU / DAY as f64).sin();
+    (mean * (0.5 + random.f64())) as u64
+}
+
+/// One with all the history that it keeps.
+fn forecaster(demand: &mut impl FnMut(usize) -> u64) -> Forecaster {
+    let horizons = HORIZONS.map(|bins| Horizon::new(bins).expect("within bounds"));
+    let mut forecaster = Forecaster::new(Quantile::NINE_TENTHS, &horizons);
+    (0..HISTORY_BINS_MAX).for_each(|bin| forecaster.observe(demand(bin)));
+    forecaster
+}
+
+/// The mean time of an update with all that it takes now and then, and the longest one of a sample.
+fn update(mut demand: impl FnMut(usize) -> u64) -> String {
+    let mut forecaster = forecaster(&mut demand);
+    let mut bin = HISTORY_BINS_MAX;
+    let mut longest_of_samples = Vec::new();
+    let mean = median(|| {
+        let (mut spent, mut longest) = (Duration::ZERO, Duration::ZERO);
+        for _ in 0..HISTORY_BINS_MAX {
+            let next = demand(bin);
+            let start = Instant::now();
+            forecaster.observe(next);
+            let took = start.elapsed();
+            (spent, longest) = (spent + took, longest.max(took));
+            bin += 1;
+        }
+        longest_of_samples.push(longest.as_secs_f64());
+        spent.as_secs_f64() / HISTORY_BINS_MAX as f64
+    });
+    black_box(&forecaster);
+    longest_of_samples.sort_by(f64::total_cmp);
+    let longest = milliseconds(longest_of_samples[longest_of_samples.len() / 2]);
+    format!("{:.1} µs; the longest of 4,032, with a search for a season, {longest}", mean * 1e6)
+}
+
+fn updating() -> String {
+    let mut random = Rng::with_seed(1);
+    update(|bin| daily(&mut random, bin))
+}
+
+fn updating_unsteady() -> String {
+    let mut random = Rng::with_seed(2);
+    let mut level = 500.0_f64;
+    update(|bin| {
+        level = (level + 40.0 * (random.f64() - 0.5)).clamp(0.0, 1_000.0);
+        level as u64 + if (bin / DAY).is_multiple_of(2) { daily(&mut random, bin) } else { 0 }
+    })
+}
+
+fn memory() -> String {
+    const COPIES: usize = 100;
+    let mut random = Rng::with_seed(3);
+    let forecaster = forecaster(&mut |bin| daily(&mut random, bin));
+    let Some(before) = resident_bytes() else { return "not measured on this system".to_owned() };
+    let copies = vec![forecaster; COPIES + 1];
+    let after = resident_bytes().unwrap_or(before);
+    black_box(&copies);
+    format!("{} bytes", thousands((after - before) as f64 / COPIES as f64))
+}
+
+fn writing() -> String {
+    let mut random = Rng::with_seed(3);
+    let forecaster = forecaster(&mut |bin| daily(&mut random, bin));
+    let mut bytes = 0;
+    let spent = median(|| {
+        let start = Instant::now();
+        let text = serde_json::to_string(&forecaster).expect("plain data");
+        bytes = black_box(text).len();
+        start.elapsed().as_secs_f64()
+    });
+    format!("{} bytes in {}", thousands(bytes as f64), milliseconds(spent))
+}
