@@ -73,7 +73,7 @@ impl Setting {
                 CpuMillis::from_millis(*most).as_cores()
             ),
             Kind::Toolsets => format!(
-                "{}, or several with commas between them, or {}",
+                "{}, several with commas between them, or {}",
                 words(&names_of(Toolset::ALL)),
                 Toolset::ALL_NAME
             ),
