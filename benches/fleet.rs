@@ -8,10 +8,11 @@ mod table;
 
 use cortex_resource_manager::core::{
     AgentId, AgentRequest, AgentType, Capabilities, Capability, Cluster, Command, Complexity, CpuMillis, Decision,
-    FencingToken, FleetCommand, FleetOutcome, FleetSettings, MemoryMb, Metadata, Millis, NodeId, NothingClaimed,
-    Outcome, Priority, Recorded, Report, ReportedResult, Resources, Selector, TaskId, TaskRequest, Timestamp,
-    TokensExpected, TtlSeconds, WorkerSize, check,
+    Demand, FencingToken, FleetCommand, FleetOutcome, FleetSettings, MemoryMb, Metadata, Millis, NodeId,
+    NothingClaimed, Outcome, Priority, Recorded, Report, ReportedResult, Resources, Selector, TaskId, TaskRequest,
+    Timestamp, TokensExpected, TtlSeconds, WorkerSize, check,
 };
+use cortex_resource_manager::planning::{Bounds, Planner, Policy};
 use fastrand::Rng;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ const WORKER_SIZE: WorkerSize = WorkerSize { cpu_millis: CpuMillis::from_millis(
 const PLENTY: u64 = 1 << 60;
 
 /// All rows. That of memory is the first, since it looks at what the process takes in all.
-const MEASUREMENTS: [Measurement; 8] = [
+const MEASUREMENTS: [Measurement; 9] = [
     ("memory per queued task without payload, 100,000 queued", "≤ 512 bytes", memory),
     ("submit + claim + complete, 100,000 queued, 1,000 agents", "≥ 100,000 a second", rounds),
     ("the same while tokens are saved", "none", rounds_saving),
@@ -42,6 +43,7 @@ const MEASUREMENTS: [Measurement; 8] = [
     ("choosing among 10,000 agents and leasing", "≤ 50 µs", choosing),
     ("a heartbeat of one of 10,000 agents", "none", beating),
     ("first look at 100,000 tasks that were all raised a level", "none", raising),
+    ("a scaling decision with 10,000 agents and 1,000,000 queued tasks", "≤ 1 ms", scaling),
 ];
 
 fn main() {
@@ -317,4 +319,27 @@ fn raising() -> String {
         driver.pass(300_000);
         start.elapsed().as_secs_f64()
     }))
+}
+
+fn scaling() -> String {
+    let mut driver = Driver::new(10_000, 1_000_000);
+    let mut planner = Planner::new(Policy::BALANCED, Bounds { workers_min: 1, workers_max: 50_000 });
+    let spent = median(|| {
+        driver.pass(30_000);
+        let start = Instant::now();
+        let demand = Demand {
+            capacity: driver.cluster.capacity(driver.now),
+            granted: 0,
+            refused: 0,
+            refused_workers_max: 0,
+            fleet: driver.cluster.fleet_load(driver.now),
+        };
+        let seen = planner.look(driver.now, &demand);
+        let plan = black_box(planner.plan(&seen));
+        let spent = start.elapsed().as_secs_f64();
+        assert_eq!((plan.pending_tasks, plan.current_agents), (1_000_000, 10_000));
+        planner.note(&plan, false);
+        spent
+    });
+    milliseconds(spent)
 }

@@ -1,7 +1,7 @@
 //! What holds of every plan, whatever was seen and planned before.
 
 use cortex_resource_manager::core::{FleetLoad, Millis, Timestamp};
-use cortex_resource_manager::planning::{Action, Bounds, Observation, Planner, Policy};
+use cortex_resource_manager::planning::{Action, Aim, Bounds, Capacity, Observation, Planner, Policy, Work};
 use proptest::prelude::*;
 
 /// Something that was seen, so many milliseconds after what was seen before it.
@@ -110,6 +110,30 @@ proptest! {
         let shown = planner.plan(&seen);
         prop_assert_eq!(&planner.plan(&seen), &shown);
         prop_assert_eq!(&planner.clone().plan(&seen), &shown);
+    }
+
+    #[test]
+    fn more_work_never_takes_fewer_places(
+        (rate, more_rate) in (0.0..1_000.0_f64, 0.0..1_000.0_f64),
+        (duration_ms, longer_ms) in (0..100_000_u64, 0..100_000_u64),
+        (bursts, more_bursts) in (0.0..50.0_f64, 0.0..50.0_f64),
+        most in 0..5_000_u64,
+    ) {
+        let less = Work {
+            tasks_per_second: rate,
+            duration_mean: Millis(duration_ms),
+            arrival_variability: bursts,
+            duration_variability: 1.0,
+        };
+        let of = |work: &Work| Capacity::of(work, &Aim::DEFAULT, most);
+        let capacity = of(&less);
+        prop_assert!(capacity.required <= most && (0.0..=1.0).contains(&capacity.wait_chance), "{capacity:?}");
+        let more = of(&Work { tasks_per_second: rate + more_rate, ..less });
+        prop_assert!(more.required >= capacity.required, "{more:?}");
+        let bursting = of(&Work { arrival_variability: bursts + more_bursts, ..less });
+        prop_assert!(bursting.required >= capacity.required, "{bursting:?}");
+        let longer = of(&Work { duration_mean: Millis(duration_ms + longer_ms), ..less });
+        prop_assert!(longer.for_utilization >= capacity.for_utilization, "{longer:?}");
     }
 
     /// Whatever is asked for, it goes up and down and up again no sooner than after two cooldowns.
