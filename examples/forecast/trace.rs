@@ -20,6 +20,8 @@ pub(crate) struct Bins {
     reader: Reader<File>,
     record: StringRecord,
     bin_seconds: f64,
+    /// How many columns the header has, and so each row.
+    columns: usize,
     /// Whether each row has a number of requests.
     is_counted: bool,
     /// The time of the last row.
@@ -35,7 +37,7 @@ pub(crate) struct Bins {
 impl Bins {
     /// Opens a file, and looks at its header.
     pub(crate) fn open(path: &Path, bin_seconds: u32) -> anyhow::Result<Self> {
-        let mut reader = ReaderBuilder::new().trim(csv::Trim::All).from_path(path)?;
+        let mut reader = ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_path(path)?;
         let header = reader.headers().context("line 1")?;
         ensure!(!header.is_empty(), "the file is empty: give a header and rows");
         ensure!(
@@ -43,11 +45,12 @@ impl Bins {
             "line 1: the first column is {:?}: give seconds, and requests behind it if they are counted",
             &header[0]
         );
-        let is_counted = header.get(1) == Some("requests");
+        let (columns, is_counted) = (header.len(), header.get(1) == Some("requests"));
         Ok(Self {
             reader,
             record: StringRecord::new(),
             bin_seconds: f64::from(bin_seconds),
+            columns,
             is_counted,
             seconds: None,
             bin: 0,
@@ -63,6 +66,8 @@ impl Bins {
             return Ok(None);
         }
         let line = self.record.position().map_or(0, csv::Position::line);
+        let columns = self.record.len();
+        ensure!(columns == self.columns, "line {line}: {columns} columns, and the header has {}", self.columns);
         let in_line = |problem| anyhow!("line {line}: {problem}");
         let seconds = self.seconds_of_row().map_err(in_line)?;
         let requests = if self.is_counted { requests(&self.record[1]) } else { Ok(1) };
