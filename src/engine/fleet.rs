@@ -375,6 +375,8 @@ impl<J: Journal> Engine<J> {
                 continue;
             }
             let is_over = claim.until <= now;
+            // Once the last task that waits is given out, thousands more need not ask.
+            let may_serve = may_serve && self.cluster.has_waiting_tasks();
             if !may_serve && !is_over {
                 left.push_back(claim);
                 continue;

@@ -86,6 +86,12 @@ impl Cluster {
         }
     }
 
+    /// Whether any task waits, for an agent or for tokens.
+    #[must_use]
+    pub fn has_waiting_tasks(&self) -> bool {
+        self.fleet.queue.len() > 0
+    }
+
     /// A task at `now`, open or on record.
     #[must_use]
     pub fn task(&self, now: Timestamp, task: &TaskId) -> Option<TaskView> {
