@@ -110,7 +110,7 @@ async def drive_allocations(server, mode):
 async def drive_fleet(server, mode):
     async with connect(server, mode, "--toolsets", "all") as client:
         tools = {tool.name for tool in (await client.list_tools()).tools}
-        assert tools == TOOLS | FLEET_TOOLS | {"renew_allocation"}, tools
+        assert tools == TOOLS | FLEET_TOOLS | {"renew_allocation", "get_plan"}, tools
 
         async def call(tool, **arguments):
             return data(await client.call_tool(tool, arguments))

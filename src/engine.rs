@@ -54,7 +54,7 @@ const REPEATED_MAX: usize = 65_536;
 /// How many changes a slow listener may lag behind before it is told only that it missed some.
 const CHANGES_WAITING_MAX: usize = 256;
 
-/// A turn that is later than this was no mere wait for the processor. Shorter than the shortest heartbeat and lease, and
+/// A turn that is later than this was no mere wait for the processor. No longer than the shortest heartbeat and lease, and
 /// longer than what a busy machine lets a thread wait now and then.
 const STALL_MIN: Millis = Millis::from_seconds(1);
 
