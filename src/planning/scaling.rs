@@ -130,7 +130,7 @@ impl Observation {
         if let Some(waiting) = what_if.waiting {
             seen.fleet.waiting = waiting;
         }
-        if let Some(agents) = what_if.agents {
+        if let Some(agents) = what_if.agents.filter(|agents| *agents != seen.fleet.agents) {
             let fleet = &mut seen.fleet;
             let room_each = fleet.room.checked_div(fleet.agents).unwrap_or(ROOM_EACH_DEFAULT);
             fleet.room = agents.saturating_mul(room_each);
@@ -636,6 +636,28 @@ mod tests {
         let waits = FleetLoad { wait_mean: Millis(1_000), ..fleet(10, 0, 9) };
         assert_eq!(agents(Policy::BALANCED, waits), 10);
         assert_eq!(agents(Policy::BALANCED, fleet(1, 0, 0)), 1);
+    }
+
+    #[test]
+    fn what_if_figures_lead_to_what_follows_from_them() {
+        let load = FleetLoad { room: 11, ..fleet(3, 8, 5) };
+        let seen = Observation { fleet: load, ..seen(10, 3, 1) };
+        assert_eq!(seen.with(&WhatIf::default()), seen);
+        let what_if = |agents| seen.with(&WhatIf { agents: Some(agents), ..WhatIf::default() }).fleet;
+        assert_eq!(what_if(3), load, "as many as there are");
+        assert_eq!((what_if(6).room, what_if(6).running, what_if(6).agents_at_work), (18, 8, 2));
+        assert_eq!((what_if(1).room, what_if(1).running, what_if(1).agents_at_work), (3, 3, 1));
+        assert_eq!((what_if(0).room, what_if(0).running, what_if(0).agents_at_work), (0, 0, 0));
+        let nobody = Observation { fleet: FleetLoad::default(), ..seen };
+        assert_eq!(nobody.with(&WhatIf { agents: Some(2), ..WhatIf::default() }).fleet.room, 6);
+        let rate = |window, requests| {
+            let what_if = WhatIf { requests_per_minute: Some(requests), ..WhatIf::default() };
+            let seen = Observation { window: Millis(window), ..seen }.with(&what_if);
+            (seen.window.0, seen.granted, seen.refused)
+        };
+        assert_eq!(rate(30_000, 20), (30_000, 9, 1));
+        assert_eq!(rate(0, 20), (60_000, 19, 1), "a minute where nothing was counted");
+        assert_eq!(rate(30_000, 0), (30_000, 0, 1));
     }
 
     #[test]
