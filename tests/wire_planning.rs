@@ -51,7 +51,10 @@ fn other_figures_can_be_asked_about_and_change_nothing() {
         &plan(&mut server, &json!({"queue_depth": 91, "agents": 20})),
         &json!({"current_agents": 20, "target_agents": 23}),
     );
-    check(&plan(&mut server, &json!({"agents": 20})), &json!({"current_agents": 20, "target_agents": 1}));
+    check(
+        &plan(&mut server, &json!({"agents": 20})),
+        &json!({"current_agents": 20, "wanted_agents": 1, "target_agents": 10}),
+    );
     let busy = plan(&mut server, &json!({"rate_per_minute": 60_000}));
     assert!(busy["granted_requests"].as_u64() > Some(0), "{busy}");
     assert_eq!(timeless(plan(&mut server, &json!({}))), timeless(calm));

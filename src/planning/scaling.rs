@@ -87,6 +87,8 @@ pub struct Plan {
     pub current_agents: u64,
     /// Agents there should be. None is ever registered or sent away: whoever runs agents does that.
     pub target_agents: u64,
+    /// Agents that are wanted, before steps and patience.
+    pub wanted_agents: u64,
     /// The part of what the agents may hold that they hold, from 0 to 1; 0 if there are none.
     pub agent_utilization: f64,
     /// Tasks that wait for an agent.
@@ -164,8 +166,16 @@ pub struct Planner {
     last: Option<Look>,
     previous_rate: Option<f64>,
     changed_at: Option<Timestamp>,
-    /// How many workers were wanted lately, oldest first.
-    wanted: VecDeque<(Timestamp, u64)>,
+    /// What was wanted lately, oldest first.
+    lately: VecDeque<Lately>,
+}
+
+/// What was wanted at a moment.
+#[derive(Clone, Copy, Debug)]
+struct Lately {
+    at: Timestamp,
+    workers: u64,
+    agents: u64,
 }
 
 /// A number of workers that is wanted.
@@ -179,7 +189,7 @@ impl Planner {
     /// A planner that has seen nothing yet.
     #[must_use]
     pub const fn new(policy: Policy, bounds: Bounds) -> Self {
-        Self { policy, bounds, last: None, previous_rate: None, changed_at: None, wanted: VecDeque::new() }
+        Self { policy, bounds, last: None, previous_rate: None, changed_at: None, lately: VecDeque::new() }
     }
 
     /// What is seen at `at` since the last look.
@@ -228,6 +238,7 @@ impl Planner {
             utilization: part(seen.workers_leased, seen.workers_total),
             current_agents: seen.fleet.agents,
             target_agents: seen.fleet.agents,
+            wanted_agents: seen.fleet.agents,
             agent_utilization: part(seen.fleet.running, seen.fleet.room),
             pending_tasks: seen.fleet.waiting,
             avg_wait_time_ms: seen.fleet.wait_mean.0,
@@ -241,7 +252,13 @@ impl Planner {
             plan.reasons.push("nothing has been observed yet".to_owned());
             return plan;
         }
-        plan.target_agents = self.agents(seen, &mut plan.reasons);
+        let current = seen.fleet.agents;
+        plan.wanted_agents = self.agents(seen, &mut plan.reasons);
+        let patient = self.patiently(seen.at, current, plan.wanted_agents, |lately| lately.agents, &mut plan.reasons);
+        plan.target_agents = step(current, patient);
+        if plan.target_agents != patient {
+            plan.reasons.push(format!("{patient} agents would be wanted, and one step goes to {}", plan.target_agents));
+        }
         let wanted = self.workers(seen, &mut plan);
         self.settle(seen, &wanted, &mut plan);
         plan
@@ -256,13 +273,16 @@ impl Planner {
             self.changed_at = Some(plan.planned_at);
         }
         let oldest = plan.planned_at.before(self.policy.scale_in_window);
-        self.wanted.retain(|(at, _)| *at > oldest);
-        if self.wanted.len() == RECOMMENDATIONS_MAX {
-            self.wanted.pop_front();
+        self.lately.retain(|lately| lately.at > oldest);
+        if self.lately.len() == RECOMMENDATIONS_MAX {
+            self.lately.pop_front();
         }
-        // What was wanted before the first plan is not known: it is taken for what there was.
-        let before = if self.wanted.is_empty() { plan.current_workers } else { 0 };
-        self.wanted.push_back((plan.planned_at, plan.wanted_workers.max(before)));
+        let (mut workers, mut agents) = (plan.wanted_workers, plan.wanted_agents);
+        if self.lately.is_empty() {
+            // What was wanted before the first plan is not known: it is taken for what there was.
+            (workers, agents) = (workers.max(plan.current_workers), agents.max(plan.current_agents));
+        }
+        self.lately.push_back(Lately { at: plan.planned_at, workers, agents });
     }
 
     /// Plans by other figures from now on. What was wanted lately still counts.
@@ -319,6 +339,27 @@ impl Planner {
         }
     }
 
+    /// As few as are wanted, but no fewer than the most that were wanted lately.
+    fn patiently(
+        &self,
+        at: Timestamp,
+        current: u64,
+        wanted: u64,
+        of: impl Fn(&Lately) -> u64,
+        reasons: &mut Vec<String>,
+    ) -> u64 {
+        let window = self.policy.scale_in_window;
+        if wanted >= current || window.is_zero() {
+            return wanted;
+        }
+        let lately = self.lately.iter().filter(|lately| at.since(lately.at) < window);
+        let highest = lately.map(of).max().unwrap_or(current).min(current);
+        if highest > wanted {
+            reasons.push(format!("up to {highest} were wanted over the last {} s", window.as_seconds()));
+        }
+        highest.max(wanted)
+    }
+
     /// How many workers there should be, bounds, steps and patience aside.
     fn workers(&self, seen: &Observation, plan: &mut Plan) -> Wanted {
         let Policy { utilization_up, utilization_down, utilization_target, .. } = self.policy;
@@ -371,16 +412,7 @@ impl Planner {
         let Bounds { workers_min, workers_max } = self.bounds;
         let current = seen.workers_total;
         plan.wanted_workers = wanted.workers;
-        let mut target = wanted.workers;
-        if target < current && !self.policy.scale_in_window.is_zero() {
-            let lately = self.wanted.iter().filter(|(at, _)| seen.at.since(*at) < self.policy.scale_in_window);
-            let highest = lately.map(|(_, wanted)| *wanted).max().unwrap_or(current).min(current);
-            if highest > target {
-                let seconds = self.policy.scale_in_window.as_seconds();
-                plan.reasons.push(format!("up to {highest} were wanted over the last {seconds} s"));
-                target = highest;
-            }
-        }
+        let mut target = self.patiently(seen.at, current, wanted.workers, |lately| lately.workers, &mut plan.reasons);
         let difference = target.abs_diff(current) as f64;
         if target != current && !wanted.is_pressing && difference <= self.policy.tolerance * current as f64 {
             plan.reasons.push(format!("{target} are about as many as {current}"));
@@ -399,13 +431,11 @@ impl Planner {
             target = seen.workers_held.min(current);
             plan.reasons.push(format!("{} workers are leased and stay", seen.workers_held));
         }
-        // At most twice as many, or half of them.
-        let (most, least) =
-            (current.saturating_add(current.max(STEP_MIN)), current - (current / 2).max(STEP_MIN).min(current));
-        let step = target.clamp(least.max(workers_min.min(current)), most.max(workers_min));
-        if step != target {
-            plan.reasons.push(format!("{target} would be wanted, and one step goes to {step}"));
-            target = step;
+        // However few there are, the fewest that may be are one step away.
+        let stepped = step(current, target).max(target.min(workers_min));
+        if stepped != target {
+            plan.reasons.push(format!("{target} would be wanted, and one step goes to {stepped}"));
+            target = stepped;
         }
         let cooling = self.changed_at.filter(|at| seen.at.since(*at) < self.policy.cooldown);
         if target != current && cooling.is_some() {
@@ -420,6 +450,13 @@ impl Planner {
             Ordering::Equal => Action::Hold,
         };
     }
+}
+
+/// As far towards `wanted` as one step goes: to twice as many or half of them, or four more or fewer.
+fn step(current: u64, wanted: u64) -> u64 {
+    let most = current.saturating_add(current.max(STEP_MIN));
+    let least = current.saturating_sub((current / 2).max(STEP_MIN));
+    wanted.clamp(least, most)
 }
 
 /// The part of `all` that `some` is; 0 of nothing.
@@ -590,6 +627,8 @@ mod tests {
     }
 
     fn agents(policy: Policy, fleet: FleetLoad) -> u64 {
+        // Without patience: what it wants it does.
+        let policy = Policy { scale_in_window: Millis(0), ..policy };
         let plan = Planner::new(policy, BOUNDS).plan(&Observation { fleet, ..seen(10, 3, 0) });
         assert!(plan.target_agents == fleet.agents || plan.reasons.len() > 1, "without a reason: {plan:#?}");
         plan.target_agents
@@ -628,10 +667,12 @@ mod tests {
 
     #[test]
     fn whoever_has_work_keeps_it_and_one_is_kept() {
-        assert_eq!(agents(Policy::BALANCED, fleet(10, 7, 0)), 3);
+        assert_eq!(agents(Policy::BALANCED, fleet(7, 5, 0)), 3, "of ten it would be more than a step");
         assert_eq!(agents(Policy::BALANCED, fleet(10, 8, 0)), 10, "a fifth is in use");
         assert_eq!(agents(Policy::BALANCED, FleetLoad { agents_at_work: 7, ..fleet(10, 7, 0) }), 7);
-        assert_eq!(agents(Policy::BALANCED, fleet(10, 0, 9)), 1);
+        assert_eq!(agents(Policy::BALANCED, fleet(5, 0, 9)), 1);
+        assert_eq!(agents(Policy::BALANCED, fleet(100, 0, 0)), 50, "half of them in one step");
+        assert_eq!(agents(Policy::BALANCED, fleet(3, 6, 5_000)), 7, "four more in one step");
         assert_eq!(agents(Policy::BALANCED, fleet(10, 0, 10)), 10);
         let waits = FleetLoad { wait_mean: Millis(1_000), ..fleet(10, 0, 9) };
         assert_eq!(agents(Policy::BALANCED, waits), 10);
@@ -658,6 +699,22 @@ mod tests {
         assert_eq!(rate(30_000, 20), (30_000, 9, 1));
         assert_eq!(rate(0, 20), (60_000, 19, 1), "a minute where nothing was counted");
         assert_eq!(rate(30_000, 0), (30_000, 0, 1));
+    }
+
+    #[test]
+    fn agents_are_kept_for_as_long_as_they_were_wanted_lately() {
+        let mut p = Planner::new(Policy::BALANCED, BOUNDS);
+        let start = seen(10, 3, 0).at;
+        let mut target_at = |seconds: u64, load| {
+            let at = start.after(Millis::from_seconds(seconds));
+            let plan = p.plan(&Observation { at, fleet: load, ..seen(10, 3, 0) });
+            p.note(&plan, false);
+            plan.target_agents
+        };
+        assert_eq!(target_at(0, fleet(4, 8, 91)), 7, "three more for 91 tasks");
+        assert_eq!(target_at(30, fleet(7, 0, 0)), 7);
+        assert_eq!(target_at(299, fleet(7, 0, 0)), 7, "as many were wanted 299 s ago");
+        assert_eq!(target_at(300, fleet(7, 0, 0)), 3, "four fewer in one step");
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub(in crate::mcp) struct PlanResult {
     current_agents: u64,
     /// Agents there should be: whoever runs agents starts and stops them.
     target_agents: u64,
+    /// Agents that are wanted, before steps and patience.
+    wanted_agents: u64,
     /// The part of what the agents may hold that they hold, from 0 to 1.
     agent_utilization: f64,
     /// Tasks that wait for an agent.
@@ -79,6 +81,7 @@ impl From<&Plan> for PlanResult {
             utilization: plan.utilization,
             current_agents: plan.current_agents,
             target_agents: plan.target_agents,
+            wanted_agents: plan.wanted_agents,
             agent_utilization: plan.agent_utilization,
             pending_tasks: plan.pending_tasks,
             avg_wait_time_ms: plan.avg_wait_time_ms,
