@@ -378,7 +378,7 @@ proptest! {
         // Time is short from twice the target before a deadline on.
         let lead_ms = 2 * settings.response_target_ms.0;
         let waited_ms = books.now.since(submitted_at).0;
-        let short_ms = (8 - level as u64) * aging_ms;
+        let short_ms = (7 - level as u64) * aging_ms;
         prop_assert!((short_ms..short_ms + lead_ms + 2 * aging_ms).contains(&waited_ms), "not after {} ms", waited_ms);
     }
 

@@ -55,8 +55,10 @@ fn other_figures_can_be_asked_about_and_change_nothing() {
         &plan(&mut server, &json!({"agents": 20})),
         &json!({"current_agents": 20, "wanted_agents": 1, "target_agents": 10}),
     );
-    let busy = plan(&mut server, &json!({"rate_per_minute": 60_000}));
-    assert!(busy["granted_requests"].as_u64() > Some(0), "{busy}");
+    check(
+        &plan(&mut server, &json!({"rate_per_minute": 59})),
+        &json!({"granted_requests": 59, "window_seconds": 60.0, "forecast": {"current_rate_per_minute": 59.0}}),
+    );
     assert_eq!(timeless(plan(&mut server, &json!({}))), timeless(calm));
     check(&server.capacity(), &json!({"total_workers": 10}));
 }

@@ -121,9 +121,6 @@ pub struct WhatIf {
 /// How many tasks an agent may hold of whom nothing is known: the default of its registration.
 const ROOM_EACH_DEFAULT: u64 = 3;
 
-/// Over how long requests are counted that somebody asks about before anything was counted.
-const WHAT_IF_WINDOW: Millis = Millis::from_seconds(60);
-
 impl Observation {
     /// The same with other figures. What they lead to follows: more agents have more room, and fewer hold fewer tasks.
     #[must_use]
@@ -139,12 +136,11 @@ impl Observation {
             fleet.running = fleet.running.min(fleet.room);
             (fleet.agents, fleet.agents_at_work) = (agents, fleet.agents_at_work.min(agents));
         }
-        if let Some(requests_per_minute) = what_if.requests_per_minute {
-            if seen.window.is_zero() {
-                seen.window = WHAT_IF_WINDOW;
-            }
-            let requests = u128::from(requests_per_minute) * u128::from(seen.window.0) / 60_000;
-            seen.granted = u64::try_from(requests).unwrap_or(u64::MAX).saturating_sub(seen.refused);
+        if let Some(requests) = what_if.requests_per_minute {
+            // A whole minute, so that no rate is lost between two looks that are close together.
+            seen.window = Millis::from_seconds(60);
+            seen.refused = seen.refused.min(requests);
+            seen.granted = requests - seen.refused;
         }
         seen
     }
@@ -696,9 +692,9 @@ mod tests {
             let seen = Observation { window: Millis(window), ..seen }.with(&what_if);
             (seen.window.0, seen.granted, seen.refused)
         };
-        assert_eq!(rate(30_000, 20), (30_000, 9, 1));
-        assert_eq!(rate(0, 20), (60_000, 19, 1), "a minute where nothing was counted");
-        assert_eq!(rate(30_000, 0), (30_000, 0, 1));
+        assert_eq!(rate(30_000, 20), (60_000, 19, 1));
+        assert_eq!(rate(0, 20), (60_000, 19, 1));
+        assert_eq!(rate(30_000, 0), (60_000, 0, 0));
     }
 
     #[test]

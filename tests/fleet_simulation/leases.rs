@@ -110,7 +110,7 @@ impl Fleet {
     fn urgent_from(&self, task: &Task) -> Option<Timestamp> {
         let aging = self.settings.priority_aging_ms.0;
         let mut waited = aging.saturating_mul(4);
-        let missing = Priority::ALL.iter().filter(|priority| **priority >= task.priority).count();
+        let missing = Priority::ALL.iter().filter(|priority| **priority > task.priority).count();
         (0..missing).for_each(|_| waited = waited.saturating_add(aging));
         let by_waiting = (aging > 0).then(|| task.submitted_at.after(Millis(waited)));
         task.urgent_at.into_iter().chain(by_waiting).min()

@@ -96,7 +96,9 @@ fn by_formula(request: &TaskRequest) -> u64 {
 
 /// As how many tokens an attempt is seen: at most as eight times what was expected.
 pub(super) fn seen(spec: &TaskSpec, taken: u64) -> u64 {
-    let expected = u128::from(spec.estimated_tokens.max(by_formula(&spec.request)));
+    let is_given = spec.request.tokens.given.is_some();
+    let least = if is_given { by_formula(&spec.request) } else { 0 };
+    let expected = u128::from(spec.estimated_tokens.max(least));
     u64::try_from(u128::from(taken).min(8 * expected)).expect("at most what was taken")
 }
 

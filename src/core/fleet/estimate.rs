@@ -110,7 +110,9 @@ impl Experience {
 
     /// As how many tokens an attempt counts that took so many, where so many were expected.
     pub(super) fn counted(expected: &TokensExpected, estimate: u64, taken: u64) -> u64 {
-        taken.min(estimate.max(by_formula(expected)).saturating_mul(OUTLIER_MAX))
+        // A submitter may have set the estimate to next to nothing, by which nothing could be learned.
+        let estimate = if expected.given.is_some() { estimate.max(by_formula(expected)) } else { estimate };
+        taken.min(estimate.saturating_mul(OUTLIER_MAX))
     }
 
     /// Notes an attempt that went well. Its tokens are left out if they were not told.
@@ -199,7 +201,9 @@ mod tests {
             experience.note_success(None, Complexity::Medium, Some(taken), Millis(2_000));
         }
         assert_eq!(experience.tokens(None, &asked), 4_392, "1,700 and 1.28 times 2,100, rounded up");
-        assert_eq!(Experience::counted(&asked, 1, 8_001), 8_000, "the formula expects more");
+        assert_eq!(Experience::counted(&asked, 100, 8_001), 800, "eight times what was learned");
+        let given = TokensExpected { given: Some(1), ..asked };
+        assert_eq!(Experience::counted(&given, 1, 8_001), 8_000, "the formula expects more than the submitter");
         assert_eq!(Experience::counted(&asked, u64::MAX, 8_001), 8_001);
     }
 

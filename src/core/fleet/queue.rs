@@ -155,7 +155,7 @@ impl Queue {
     /// Without the latter, a stream of tasks with close deadlines would pass over all others of the highest level for ever; if
     /// it came sooner, such a task could pass over nothing any more once there is a backlog.
     fn urgent_at(&self, task: &Task) -> Option<Timestamp> {
-        let levels = (2 * PRIORITIES - place(task.priority)) as u64;
+        let levels = (2 * PRIORITIES - 1 - place(task.priority)) as u64;
         let waited_at = task.submitted_at.after(Millis(self.aging.0.saturating_mul(levels)));
         let waited_at = (!self.aging.is_zero()).then_some(waited_at);
         [task.urgent_at, waited_at].into_iter().flatten().min()
