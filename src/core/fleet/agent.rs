@@ -5,6 +5,7 @@ use super::super::ids::{AgentId, AgentType, AllocationId, Capability, NodeId};
 use super::super::table::{Keyed, Slot};
 use super::super::time::{Millis, Timestamp};
 use super::super::units::WorkerSize;
+use super::task::differing;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -81,15 +82,14 @@ impl AgentRequest {
     /// The arguments in which another request differs from it.
     pub(super) fn differences(&self, other: &Self) -> Vec<&'static str> {
         let Self { agent, agent_type, capabilities, tasks_max, allocation, metadata } = other;
-        let differs = [
+        differing([
             ("agent_id", self.agent != *agent),
             ("agent_type", self.agent_type != *agent_type),
             ("capabilities", self.capabilities != *capabilities),
             ("max_concurrent", self.tasks_max != *tasks_max),
             ("allocation_id", self.allocation != *allocation),
             ("metadata", self.metadata != *metadata),
-        ];
-        differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+        ])
     }
 }
 

@@ -218,8 +218,8 @@ impl Cluster {
         }
     }
 
-    /// The waiting tasks by efficiency: what each is worth by its priority for a token that it is expected to take. Ties go to
-    /// the higher priority, then as they came. It is merged as far as it is walked.
+    /// The waiting tasks by efficiency: what each is worth by its level for a token that it is expected to take. Ties go to the
+    /// higher level, then as they came.
     pub fn order_of_efficiency(&self) -> Vec<TaskNumber> {
         let lanes = self.fleet.queue.all_lanes().map(|(_, lane)| lane);
         let mut order = Vec::new();

@@ -89,6 +89,11 @@ pub struct TokensExpected {
     pub input_characters: u64,
 }
 
+/// The names of those that differ.
+pub(super) fn differing<const COUNT: usize>(arguments: [(&'static str, bool); COUNT]) -> Vec<&'static str> {
+    arguments.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
 /// What is asked of the queue: a task as its submitter describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,7 +130,7 @@ impl TaskRequest {
     pub(super) fn differences(&self, other: &Self) -> Vec<&'static str> {
         let Self { task, job, selector, priority, tokens, deadline, batch, payload, attempts_max, lease_seconds } =
             other;
-        let differs = [
+        differing([
             ("task_id", self.task != *task),
             ("job_id", self.job != *job),
             ("agent_type", self.selector.agent_type != selector.agent_type),
@@ -139,8 +144,7 @@ impl TaskRequest {
             ("payload", self.payload != *payload),
             ("max_attempts", self.attempts_max != *attempts_max),
             ("lease_seconds", self.lease_seconds != *lease_seconds),
-        ];
-        differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+        ])
     }
 
     /// How many bytes of texts it has that its submitter chose.

@@ -22,15 +22,12 @@ impl Cluster {
     ) -> Result<Decision, Denied> {
         let budgets = &self.fleet.tokens;
         let total = tokens.unwrap_or(budgets.all.total);
-        // What was used in a window that is over counts no more, whether or not that was recorded.
-        let refill = self.refill(now);
-        let used = if refill.is_some() { budgets.all.refilled() } else { budgets.all };
-        check_lowering(&used, total)?;
+        self.check_lowering(now, &budgets.all, total)?;
         let window_ms = window.filter(|window| *window != budgets.window);
         let tokens = Some(total).filter(|total| *total != budgets.all.total);
         let changes = tokens.is_some() || window_ms.is_some();
         let event = changes.then_some(Event::TokenBudgetSet { job: None, tokens, window_ms });
-        Ok(decision(event.map(|event| refill.into_iter().chain([event])).into_iter().flatten(), FleetOutcome::Done))
+        Ok(self.budget_set(now, event))
     }
 
     /// The refill that is due, if one is.
@@ -42,11 +39,8 @@ impl Cluster {
 
     pub(super) fn set_job_budget(&self, now: Timestamp, job: &JobId, tokens: Option<u64>) -> Result<Decision, Denied> {
         let jobs = &self.fleet.tokens.jobs;
-        let refill = self.refill(now);
         match (jobs.get(job), tokens) {
-            (Some(budget), Some(total)) => {
-                check_lowering(&if refill.is_some() { budget.refilled() } else { *budget }, total)?;
-            }
+            (Some(budget), Some(total)) => self.check_lowering(now, budget, total)?,
             (None, Some(_)) if jobs.len() >= JOB_BUDGETS_MAX => {
                 return Err(FleetDenied::TooMany { what: "jobs", limit: JOB_BUDGETS_MAX }.into());
             }
@@ -54,7 +48,25 @@ impl Cluster {
         }
         let changes = jobs.get(job).map(|budget| budget.total) != tokens;
         let event = changes.then(|| Event::TokenBudgetSet { job: Some(job.clone()), tokens, window_ms: None });
-        Ok(decision(event.map(|event| refill.into_iter().chain([event])).into_iter().flatten(), FleetOutcome::Done))
+        Ok(self.budget_set(now, event))
+    }
+
+    /// Refuses a lower budget than what is used. What was used in a window that is over counts no more, whether or not that was
+    /// recorded.
+    fn check_lowering(&self, now: Timestamp, budget: &BudgetUsage, total: u64) -> Result<(), FleetDenied> {
+        let budget = if self.refill(now).is_some() { budget.refilled() } else { *budget };
+        let used = budget.settled.saturating_add(budget.reserved);
+        if total < budget.total && total < used {
+            let (settled, reserved) = (budget.settled, budget.reserved);
+            return Err(FleetDenied::BudgetBelowUse { given: total, settled, reserved });
+        }
+        Ok(())
+    }
+
+    /// What sets a budget, behind the refill that is due.
+    fn budget_set(&self, now: Timestamp, event: Option<Event>) -> Decision {
+        let refill = event.as_ref().and_then(|_| self.refill(now));
+        decision(refill.into_iter().chain(event), FleetOutcome::Done)
     }
 
     pub(super) fn set_agent_quota(
@@ -74,13 +86,4 @@ impl Cluster {
         let event = changes.then(|| Event::AgentQuotaSet { agent_type: agent_type.cloned(), agents });
         Ok(decision(event, FleetOutcome::Done))
     }
-}
-
-fn check_lowering(budget: &BudgetUsage, total: u64) -> Result<(), FleetDenied> {
-    let used = budget.settled.saturating_add(budget.reserved);
-    if total < budget.total && total < used {
-        let (settled, reserved) = (budget.settled, budget.reserved);
-        return Err(FleetDenied::BudgetBelowUse { given: total, settled, reserved });
-    }
-    Ok(())
 }
