@@ -4,6 +4,8 @@
 mod bottlenecks;
 mod capacity;
 mod forecast;
+mod observation;
+mod plan;
 mod policy;
 mod scaling;
 
@@ -16,5 +18,7 @@ pub use forecast::{
     Forecast, Forecaster, HISTORY_BINS_MAX, HISTORY_BINS_MIN, Horizon, Method, MethodOutlook, Outlook, Quantile,
     SCORED_BINS_MAX, Score, TREND_CHANGE_MIN, Trend,
 };
+pub use observation::{Observation, WhatIf};
+pub use plan::{Action, Plan};
 pub use policy::{Policy, PolicyName};
-pub use scaling::{Action, Bounds, Observation, Plan, Planner, WhatIf};
+pub use scaling::{Bounds, Planner};

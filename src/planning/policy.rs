@@ -11,8 +11,6 @@ pub enum PolicyName {
     Balanced,
     /// Late and little, for thrift.
     Conservative,
-    /// Figures of somebody's own.
-    Custom,
 }
 
 impl PolicyName {
@@ -23,7 +21,6 @@ impl PolicyName {
             Self::Aggressive => "aggressive",
             Self::Balanced => "balanced",
             Self::Conservative => "conservative",
-            Self::Custom => "custom",
         }
     }
 }

@@ -20,7 +20,7 @@ pub(in crate::mcp) struct RateResult {
 pub(in crate::mcp) struct PlanResult {
     /// When it was made.
     planned_at: String,
-    /// By which policy: `aggressive`, `balanced`, `conservative` or `custom`.
+    /// By which policy: `aggressive`, `balanced` or `conservative`.
     policy: &'static str,
     /// What is done with the number of workers: `scale_up`, `scale_down` or `hold`.
     action: &'static str,

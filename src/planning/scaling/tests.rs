@@ -1,0 +1,251 @@
+use super::super::observation::WhatIf;
+use super::*;
+use crate::core::{FleetLoad, Millis};
+
+const BOUNDS: Bounds = Bounds { workers_min: 2, workers_max: 40 };
+
+fn seen(total: u64, leased: u64, refused: u64) -> Observation {
+    Observation {
+        at: Timestamp::from_millis(1_000_000),
+        window: Millis::from_seconds(30),
+        workers_total: total,
+        workers_leased: leased,
+        workers_held: leased,
+        granted: 5,
+        refused,
+        refused_workers_max: 0,
+        fleet: FleetLoad::default(),
+    }
+}
+
+/// A planner without patience: what it wants it does.
+fn planner(min: u64, max: u64) -> Planner {
+    let policy = Policy { scale_in_window: Millis(0), ..Policy::BALANCED };
+    Planner::new(policy, Bounds { workers_min: min, workers_max: max })
+}
+
+fn check(planner: &Planner, seen: &Observation, action: Action, target: u64, because: &[&str]) {
+    let plan = planner.plan(seen);
+    assert_eq!((plan.action, plan.target_workers), (action, target), "{plan:#?}");
+    for reason in because {
+        assert!(plan.reasons.iter().any(|said| said.contains(reason)), "{reason:?} is not in {:#?}", plan.reasons);
+    }
+}
+
+#[test]
+fn utilization_decides() {
+    let p = planner(2, 40);
+    check(&p, &seen(10, 9, 0), Action::ScaleUp, 13, &["90 % of the workers are leased, over 80 %", "takes 13 workers"]);
+    check(&p, &seen(10, 8, 0), Action::Hold, 10, &["80 % of the workers are leased, between 20 % and 80 %"]);
+    check(&p, &seen(10, 2, 0), Action::Hold, 10, &["between"]);
+    check(&p, &seen(10, 1, 0), Action::ScaleDown, 5, &["10 % of the workers are leased, under 20 %"]);
+    check(&p, &seen(10, 0, 0), Action::ScaleDown, 5, &["0 would be wanted, and 2 to 40 are allowed"]);
+    check(&p, &seen(40, 40, 0), Action::Hold, 40, &["58 would be wanted, and 2 to 40 are allowed"]);
+    check(&p, &seen(0, 0, 0), Action::ScaleUp, 2, &[]);
+}
+
+#[test]
+fn a_refusal_scales_up_whatever_the_utilization() {
+    let p = planner(2, 40);
+    let refused = Observation { refused_workers_max: 8, ..seen(10, 3, 4) };
+    check(&p, &refused, Action::ScaleUp, 11, &["refused for want of workers (4 refused in all)"]);
+    check(&p, &Observation { refused_workers_max: 0, ..refused }, Action::Hold, 10, &[]);
+    let large = Observation { refused_workers_max: 20, ..refused };
+    check(&p, &large, Action::ScaleUp, 20, &["of up to 20 workers", "23 would be wanted, and one step goes to 20"]);
+    check(&p, &Observation { refused_workers_max: u64::from(u32::MAX), ..refused }, Action::ScaleUp, 20, &[]);
+}
+
+#[test]
+fn nothing_is_done_before_anything_was_observed() {
+    let first = Observation { window: Millis(0), ..seen(10, 0, 0) };
+    check(&planner(2, 40), &first, Action::Hold, 10, &["nothing has been observed yet"]);
+}
+
+#[test]
+fn equal_bounds_hold() {
+    check(&planner(10, 10), &seen(10, 10, 9), Action::Hold, 10, &["both 10: the number is fixed"]);
+    check(&planner(10, 10), &seen(10, 0, 0), Action::Hold, 10, &[]);
+}
+
+#[test]
+fn the_trend_moves_the_target() {
+    let mut p = planner(1, 100);
+    let calm = Observation { granted: 5, ..seen(10, 9, 0) };
+    let plan = p.plan(&calm);
+    p.note(&plan, false);
+    check(
+        &p,
+        &Observation { granted: 50, ..calm },
+        Action::ScaleUp,
+        16,
+        &["increasing: 100.0 a minute, 120.0 to expect"],
+    );
+    check(
+        &p,
+        &Observation { refused_workers_max: 1, granted: 1, ..calm },
+        Action::ScaleUp,
+        11,
+        &["decreasing: 2.0 a minute, 1.6 to expect"],
+    );
+}
+
+#[test]
+fn nothing_changes_within_the_cooldown() {
+    for policy in Policy::NAMED {
+        let mut p = Planner::new(policy, BOUNDS);
+        let busy = seen(10, 9, 0);
+        let plan = p.plan(&busy);
+        p.note(&plan, true);
+        let later = |ms| Observation { at: busy.at.after(Millis(ms)), ..busy };
+        check(&p, &later(policy.cooldown.0 - 1), Action::Hold, 10, &["the last change was less than"]);
+        check(&p, &later(policy.cooldown.0), Action::ScaleUp, 13, &[]);
+    }
+}
+
+#[test]
+fn what_is_leased_stays() {
+    let overdue = Observation { workers_held: 7, ..seen(10, 0, 0) };
+    check(&planner(1, 10), &overdue, Action::ScaleDown, 7, &["7 workers are leased and stay"]);
+}
+
+#[test]
+fn the_number_goes_down_to_the_highest_that_was_wanted_lately() {
+    let mut p = Planner::new(Policy::BALANCED, BOUNDS);
+    let start = seen(30, 0, 0).at;
+    let mut plan_at = |seconds: u64, leased| {
+        let plan = p.plan(&Observation { at: start.after(Millis::from_seconds(seconds)), ..seen(30, leased, 0) });
+        p.note(&plan, false);
+        (plan.action, plan.target_workers)
+    };
+    // What was wanted before the first plan is not known.
+    assert_eq!(plan_at(0, 0), (Action::Hold, 30));
+    assert_eq!(plan_at(299, 5), (Action::Hold, 30));
+    assert_eq!(plan_at(300, 0), (Action::ScaleDown, 15), "8 were wanted for 5, and a step is half");
+    assert_eq!(plan_at(301, 25), (Action::ScaleUp, 36));
+    assert_eq!(plan_at(600, 0), (Action::Hold, 30), "36 were wanted 299 s ago");
+    assert_eq!(plan_at(601, 0), (Action::ScaleDown, 15));
+}
+
+#[test]
+fn what_is_about_as_many_stays_unless_somebody_waits() {
+    let p = planner(1, 1_000);
+    // 91 of 100 are too many for 130, and 107 for 9 of 110 no more than a tenth beside it.
+    let policy = Policy { utilization_up: 0.7, ..p.policy };
+    let p = Planner::new(policy, p.bounds);
+    check(&p, &seen(100, 71, 0), Action::Hold, 100, &["102 are about as many as 100"]);
+    check(&p, &Observation { refused_workers_max: 1, ..seen(100, 71, 1) }, Action::ScaleUp, 102, &[]);
+    check(&p, &seen(100, 78, 0), Action::ScaleUp, 112, &[]);
+}
+
+/// Agents of which each may hold 4 tasks.
+fn fleet(agents: u64, running: u64, waiting: u64) -> FleetLoad {
+    FleetLoad {
+        agents,
+        agents_at_work: running.div_ceil(4).min(agents),
+        room: 4 * agents,
+        running,
+        waiting,
+        wait_mean: Millis(0),
+        quota: None,
+    }
+}
+
+fn agents(policy: Policy, fleet: FleetLoad) -> u64 {
+    // Without patience: what it wants it does.
+    let policy = Policy { scale_in_window: Millis(0), ..policy };
+    let plan = Planner::new(policy, BOUNDS).plan(&Observation { fleet, ..seen(10, 3, 0) });
+    assert!(plan.target_agents == fleet.agents || plan.reasons.len() > 1, "without a reason: {plan:#?}");
+    plan.target_agents
+}
+
+#[test]
+fn each_policy_goes_by_its_row_of_the_table() {
+    let check = |policy, waiting, expected| {
+        assert_eq!(agents(policy, fleet(5, 10, waiting)), expected, "{policy:?}, {waiting} waiting");
+    };
+    check(Policy::AGGRESSIVE, 20, 5);
+    check(Policy::AGGRESSIVE, 21, 6);
+    check(Policy::AGGRESSIVE, 50, 7);
+    check(Policy::BALANCED, 30, 5);
+    check(Policy::BALANCED, 31, 6);
+    check(Policy::BALANCED, 69, 6);
+    check(Policy::BALANCED, 70, 7);
+    check(Policy::CONSERVATIVE, 50, 5);
+    check(Policy::CONSERVATIVE, 51, 6);
+    check(Policy::CONSERVATIVE, 100, 7);
+}
+
+#[test]
+fn waiting_and_work_take_more_agents_too() {
+    let waits = |wait_ms, waiting| FleetLoad { wait_mean: Millis(wait_ms), ..fleet(5, 10, waiting) };
+    assert_eq!(agents(Policy::BALANCED, waits(5_000, 1)), 5);
+    assert_eq!(agents(Policy::BALANCED, waits(5_001, 1)), 6);
+    assert_eq!(agents(Policy::BALANCED, waits(5_001, 0)), 5, "nobody waits");
+    assert_eq!(agents(Policy::BALANCED, fleet(5, 16, 0)), 5);
+    assert_eq!(agents(Policy::BALANCED, fleet(5, 17, 0)), 7, "17 of 28 are 61 %, of 24 more than 70 %");
+    assert_eq!(agents(Policy::BALANCED, fleet(0, 0, 1)), 1);
+    assert_eq!(agents(Policy::BALANCED, fleet(0, 0, 0)), 0);
+    assert_eq!(agents(Policy::BALANCED, FleetLoad { quota: Some(6), ..fleet(5, 10, 500) }), 6);
+    assert_eq!(agents(Policy::BALANCED, FleetLoad { quota: Some(3), ..fleet(5, 10, 500) }), 5);
+}
+
+#[test]
+fn whoever_has_work_keeps_it_and_one_is_kept() {
+    assert_eq!(agents(Policy::BALANCED, fleet(7, 5, 0)), 3, "of ten it would be more than a step");
+    assert_eq!(agents(Policy::BALANCED, fleet(10, 8, 0)), 10, "a fifth is in use");
+    assert_eq!(agents(Policy::BALANCED, FleetLoad { agents_at_work: 7, ..fleet(10, 7, 0) }), 7);
+    assert_eq!(agents(Policy::BALANCED, fleet(5, 0, 9)), 1);
+    assert_eq!(agents(Policy::BALANCED, fleet(100, 0, 0)), 50, "half of them in one step");
+    assert_eq!(agents(Policy::BALANCED, fleet(3, 6, 5_000)), 7, "four more in one step");
+    assert_eq!(agents(Policy::BALANCED, fleet(10, 0, 10)), 10);
+    let waits = FleetLoad { wait_mean: Millis(1_000), ..fleet(10, 0, 9) };
+    assert_eq!(agents(Policy::BALANCED, waits), 10);
+    assert_eq!(agents(Policy::BALANCED, fleet(1, 0, 0)), 1);
+}
+
+#[test]
+fn what_if_figures_lead_to_what_follows_from_them() {
+    let load = FleetLoad { room: 11, ..fleet(3, 8, 5) };
+    let seen = Observation { fleet: load, ..seen(10, 3, 1) };
+    assert_eq!(seen.with(&WhatIf::default()), seen);
+    let what_if = |agents| seen.with(&WhatIf { agents: Some(agents), ..WhatIf::default() }).fleet;
+    assert_eq!(what_if(3), load, "as many as there are");
+    assert_eq!((what_if(6).room, what_if(6).running, what_if(6).agents_at_work), (18, 8, 2));
+    assert_eq!((what_if(1).room, what_if(1).running, what_if(1).agents_at_work), (3, 3, 1));
+    assert_eq!((what_if(0).room, what_if(0).running, what_if(0).agents_at_work), (0, 0, 0));
+    let nobody = Observation { fleet: FleetLoad::default(), ..seen };
+    assert_eq!(nobody.with(&WhatIf { agents: Some(2), ..WhatIf::default() }).fleet.room, 6);
+    let rate = |window, requests| {
+        let what_if = WhatIf { requests_per_minute: Some(requests), ..WhatIf::default() };
+        let seen = Observation { window: Millis(window), ..seen }.with(&what_if);
+        (seen.window.0, seen.granted, seen.refused)
+    };
+    assert_eq!(rate(30_000, 20), (60_000, 19, 1));
+    assert_eq!(rate(0, 20), (60_000, 19, 1));
+    assert_eq!(rate(30_000, 0), (60_000, 0, 0));
+}
+
+#[test]
+fn agents_are_kept_for_as_long_as_they_were_wanted_lately() {
+    let mut p = Planner::new(Policy::BALANCED, BOUNDS);
+    let start = seen(10, 3, 0).at;
+    let mut target_at = |seconds: u64, load| {
+        let at = start.after(Millis::from_seconds(seconds));
+        let plan = p.plan(&Observation { at, fleet: load, ..seen(10, 3, 0) });
+        p.note(&plan, false);
+        plan.target_agents
+    };
+    assert_eq!(target_at(0, fleet(4, 8, 91)), 7, "three more for 91 tasks");
+    assert_eq!(target_at(30, fleet(7, 0, 0)), 7);
+    assert_eq!(target_at(299, fleet(7, 0, 0)), 7, "as many were wanted 299 s ago");
+    assert_eq!(target_at(300, fleet(7, 0, 0)), 3, "four fewer in one step");
+}
+
+#[test]
+fn the_pool_has_room_for_the_agents_that_should_come() {
+    let p = planner(2, 40);
+    let busy = Observation { fleet: fleet(8, 20, 100), ..seen(10, 8, 0) };
+    check(&p, &busy, Action::ScaleUp, 11, &["100 tasks wait, over 30: 3 agents more", "3 agents more take as many"]);
+    let roomy = Observation { fleet: fleet(8, 20, 100), ..seen(20, 8, 0) };
+    check(&p, &roomy, Action::Hold, 20, &[]);
+}
