@@ -1,6 +1,6 @@
 //! The fleet through the handle: claims that wait, what is called off, failures of the journal, and what time does by itself.
 
-use super::durable::{Fault, Memory, Wall, at, start_on};
+use super::durable::{Fault, Memory, Run, Wall, at, start_on};
 use super::*;
 use crate::core::{
     AgentId, AgentRequest, AgentType, Capabilities, FleetDenied, FleetOutcome, NothingClaimed, Report, ReportedResult,
@@ -89,6 +89,16 @@ async fn state(engine: &EngineHandle, name: &str) -> (TaskState, usize) {
 async fn count(engine: &EngineHandle) -> u64 {
     let listing = TaskListing { filter: TaskFilter::default(), after: TaskNumber::new(0), limit: 1 };
     engine.tasks(listing).await.expect("a running engine").total
+}
+
+/// An engine with an agent that holds task a.
+async fn with_a_task_held(memory: &Memory, wall: &Wall) -> (EngineHandle, Run, AgentId) {
+    let (engine, run) = start_on(memory, wall).await;
+    let engine = with_tokens(engine).await;
+    let worker = register(&engine, "worker").await;
+    submit(&engine, "a").await;
+    assert_eq!(names(&claim(&engine, &worker, Duration::ZERO).await), ["a"]);
+    (engine, run, worker)
 }
 
 /// Lets the clock on the wall go on second by second, for ever.
@@ -294,11 +304,7 @@ async fn a_claim_that_is_not_met_ends_in_time() {
 #[tokio::test(start_paused = true)]
 async fn while_the_manager_stands_still_nobody_is_lost() {
     let (memory, wall) = (Memory::default(), Wall::default());
-    let (engine, _run) = start_on(&memory, &wall).await;
-    let engine = with_tokens(engine).await;
-    let worker = register(&engine, "worker").await;
-    submit(&engine, "a").await;
-    assert_eq!(names(&claim(&engine, &worker, Duration::ZERO).await), ["a"]);
+    let (engine, _run, worker) = with_a_task_held(&memory, &wall).await;
     // Five heartbeats, and no turn of the engine in between: it sees all that came meanwhile at once.
     wall.set(50);
     assert!(engine.beat(worker.clone()).await.is_ok(), "its beats lay unread");
@@ -309,11 +315,7 @@ async fn while_the_manager_stands_still_nobody_is_lost() {
 #[tokio::test(start_paused = true)]
 async fn a_stall_that_ends_just_behind_the_loss_of_an_agent_loses_nobody() {
     let (memory, wall) = (Memory::default(), Wall::default());
-    let (engine, _run) = start_on(&memory, &wall).await;
-    let engine = with_tokens(engine).await;
-    let worker = register(&engine, "worker").await;
-    submit(&engine, "a").await;
-    assert_eq!(names(&claim(&engine, &worker, Duration::ZERO).await), ["a"]);
+    let (engine, _run, worker) = with_a_task_held(&memory, &wall).await;
     for second in 1..30 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         wall.set(second);
