@@ -47,6 +47,11 @@ impl Memory {
         books
     }
 
+    /// How many events were committed.
+    pub(super) fn events(&self) -> usize {
+        self.kept().log.len()
+    }
+
     pub(super) fn outages(&self) -> Vec<(Timestamp, Timestamp)> {
         let kept = self.kept();
         let outage = |recorded: &Recorded| match recorded.event {

@@ -313,6 +313,20 @@ async fn while_the_manager_stands_still_nobody_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn heartbeats_cost_the_log_nothing() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (engine, _run, worker) = with_a_task_held(&memory, &wall).await;
+    let before = memory.events();
+    assert!(before > 0);
+    for second in 1..100 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        wall.set(second);
+        engine.beat(worker.clone()).await.expect("a living agent");
+    }
+    assert_eq!(memory.events(), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stall_that_ends_just_behind_the_loss_of_an_agent_loses_nobody() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (engine, _run, worker) = with_a_task_held(&memory, &wall).await;
