@@ -7,12 +7,12 @@
 mod table;
 
 use cortex_resource_manager::core::{
-    AgentId, AgentRequest, AgentType, Capabilities, Capability, Cluster, Command, Complexity, CpuMillis, Decision,
-    Demand, FencingToken, FleetCommand, FleetOutcome, FleetSettings, MemoryMb, Metadata, Millis, NodeId,
-    NothingClaimed, Outcome, Priority, Recorded, Report, ReportedResult, Resources, Selector, TaskId, TaskRequest,
-    Timestamp, TokensExpected, TtlSeconds, WorkerSize, check,
+    AgentId, AgentRequest, AgentType, Capabilities, Capability, Cluster, Command, Complexity, CpuMillis, DEMAND_BIN,
+    DEMAND_BINS_MAX, Decision, DemandBin, FencingToken, FleetCommand, FleetOutcome, FleetSettings, MemoryMb, Metadata,
+    Millis, NodeId, NothingClaimed, Outcome, Priority, Recorded, Report, ReportedResult, RequestsSeen, Resources,
+    Selector, TaskId, TaskRequest, Timestamp, TokensExpected, TtlSeconds, WorkerSize, check,
 };
-use cortex_resource_manager::planning::{Bounds, Planner, Policy};
+use cortex_resource_manager::planning::{Bottlenecks, Bounds, Planner};
 use fastrand::Rng;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -323,21 +323,31 @@ fn raising() -> String {
 
 fn scaling() -> String {
     let mut driver = Driver::new(10_000, 1_000_000);
-    let mut planner = Planner::new(Policy::BALANCED, Bounds { workers_min: 1, workers_max: 50_000 });
+    let mut planner = Planner::new(Bounds { workers_min: 1, workers_max: 50_000 });
+    // Two weeks of demand, so that capacity is planned too, and as much of it as such a fleet does.
+    let start = DemandBin::start_of(driver.now.before(Millis(DEMAND_BIN.0 * DEMAND_BINS_MAX as u64)));
+    let bins = (0..DEMAND_BINS_MAX as u64).map(|bin| DemandBin {
+        task_submissions: 300_000 + driver.random.u64(..100_000),
+        workers_max: 9_000 + driver.random.u64(..1_000),
+        ..DemandBin::empty(start.after(Millis(DEMAND_BIN.0 * bin)))
+    });
+    planner.take_in(&bins.collect::<Vec<_>>(), driver.now);
+    // What tasks take is known from some that were done.
+    for _ in 0..20 {
+        let request = driver.task();
+        driver.submit(request);
+        driver.claim_and_complete(&agent(0));
+    }
     let spent = median(|| {
         driver.pass(30_000);
         let start = Instant::now();
-        let demand = Demand {
-            capacity: driver.cluster.capacity(driver.now),
-            granted: 0,
-            refused: 0,
-            refused_workers_max: 0,
-            fleet: driver.cluster.fleet_load(driver.now),
-        };
+        let demand = driver.cluster.demand(driver.now, RequestsSeen::default());
+        let bottlenecks = Bottlenecks::find(&driver.cluster.fleet_figures(driver.now, WORKER_SIZE));
         let seen = planner.look(driver.now, &demand);
-        let plan = black_box(planner.plan(&seen));
+        let plan = black_box(planner.plan(&seen, Some(&bottlenecks)));
         let spent = start.elapsed().as_secs_f64();
         assert_eq!((plan.pending_tasks, plan.current_agents), (1_000_000, 10_000));
+        assert!(plan.capacity.agents.is_some(), "capacity is planned: {:?}", plan.reasons);
         planner.note(&plan, false);
         spent
     });

@@ -27,6 +27,7 @@ mod cluster;
 mod command;
 mod deadlines;
 mod decide;
+mod demand;
 mod event;
 mod fleet;
 mod grace;
@@ -34,6 +35,8 @@ mod ids;
 mod image;
 mod job;
 mod node;
+mod planned;
+mod policy;
 mod ports;
 mod priority;
 mod room;
@@ -49,11 +52,12 @@ pub use allocation::{Allocation, EndReason, Metadata, Phase, Reservation, Server
 pub use cluster::Cluster;
 pub use command::{Command, Decision, Denied, DistinctServers, Outcome, Release, Request, Shortage};
 pub use decide::ACTIVATION_SECONDS_MAX;
+pub use demand::{DEMAND_BIN, DEMAND_BINS_MAX, DemandBin, DemandCounter};
 pub use event::{EVENT_VERSION, Event, Limits, Recorded};
 pub use fleet::{
-    AgentEnd, AgentFigures, AgentFilter, AgentLeft, AgentRequest, AgentState, AgentUsage, AgentView, Attempt,
-    AttemptEnd, AttemptOutcome, BudgetUsage, Capabilities, Complexity, ConservationView, Deferral, FleetCommand,
-    FleetDenied, FleetFigures, FleetLoad, FleetOutcome, FleetOutline, FleetSettings, FleetSummary,
+    AgentEnd, AgentFigures, AgentFilter, AgentLeft, AgentRequest, AgentState, AgentUsage, AgentView, Alarms, Attempt,
+    AttemptEnd, AttemptOutcome, BudgetUsage, Capabilities, Complexity, ConservationView, Deferral, DurationsSeen,
+    FleetCommand, FleetDenied, FleetFigures, FleetLoad, FleetOutcome, FleetOutline, FleetSettings, FleetSummary,
     HEARTBEATS_MISSED_MAX, Health, HeldTask, JsonText, NoAgent, NothingClaimed, QueueUsage, Registration, Report,
     ReportedResult, Selector, Task, TaskEnd, TaskFilter, TaskLease, TaskLeft, TaskPhase, TaskRequest, TaskSpec,
     TaskState, TaskView, TimePassed, TokenUsage, TokensExpected, TypeUsage, Unserved, UsageView, Waiting,
@@ -63,8 +67,10 @@ pub use ids::{
     NotAnAllocationId, RequestId, ServerInstanceId, ServerName, TaskId, TaskNumber, WorkerNumber,
 };
 pub use image::{AllocationImage, NotAnImage, Outline, Restoration};
+pub use planned::{PastScaling, SCALING_REASON_CHARACTERS_MAX, SCALINGS_MAX, Scaling};
+pub use policy::{Percent, Policy, PolicyName};
 pub use ports::{Port, SERVER_PORT_COUNT, SERVER_PORTS, WORKER_PORT_COUNT, WORKER_PORTS};
 pub use priority::{NotAPriority, Priority};
 pub use time::{Millis, Timestamp, TtlSeconds};
 pub use units::{CpuMillis, MemoryMb, Resources, WorkerSize};
-pub use view::{AllocationView, CapacityView, DeadlineReason, Demand, Filter};
+pub use view::{AllocationView, CapacityView, DeadlineReason, Demand, Filter, RequestsSeen};

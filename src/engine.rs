@@ -10,6 +10,7 @@ mod fleet;
 mod handle;
 mod message;
 mod outage;
+mod planned;
 mod refusals;
 mod start;
 
@@ -22,8 +23,8 @@ pub use refusals::{Place, REFUSALS_MAX, Refusal};
 pub use start::{EngineOptions, StartError, TokenBudget, Totals};
 
 use crate::core::{
-    AllocationId, AllocationView, Cluster, Command, Decision, Demand, Denied, EndReason, Event, FencingToken, JobId,
-    Millis, NodeId, Outcome, Recorded, Release, Request, Resources, Shortage, Timestamp, WorkerSize,
+    Alarms, AllocationId, AllocationView, Cluster, Command, Decision, DemandCounter, Denied, EndReason, Event,
+    FencingToken, JobId, Millis, Outcome, Recorded, Release, Request, RequestsSeen, Shortage, Timestamp, WorkerSize,
 };
 use crate::journal::{Entry, Journal, JournalError};
 use batch::Batch;
@@ -38,7 +39,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 
 /// How many messages may wait for the engine; whoever sends one more waits.
 const MESSAGES_WAITING_MAX: usize = 1_024;
@@ -68,10 +69,13 @@ pub struct Engine<J> {
     refusals: Refusals,
     draws: RandomState,
     drawn: u64,
-    granted: u64,
-    refused: u64,
-    /// The most workers that a request refused since the last look at demand asked for.
-    refused_workers_max: u64,
+    requests: RequestsSeen,
+    /// Demand that is not in the books yet.
+    demand: DemandCounter,
+    /// What called for a plan at the last turn.
+    alarms: Alarms,
+    /// Whoever plans waits for it.
+    wake: Arc<Notify>,
     /// Grants that a repeat was answered with lately.
     repeated: VecDeque<AllocationId>,
     messages: mpsc::Receiver<Message>,
@@ -106,17 +110,21 @@ impl<J: Journal> Engine<J> {
                 self.take(now, message);
             }
             self.serve_waiting(now);
+            self.call_planner(now);
             sleep_max = self.sleep_max(now);
             if let Err(error) = self.commit().await {
                 self.start_over(error).await?;
             }
         }
+        let now = self.now();
+        self.write_demand(now);
         if !self.orphans.is_empty() {
-            let now = self.now();
             self.give_back_orphans(now);
-            if let Err(error) = self.commit().await {
-                self.start_over(error).await?;
-            }
+        }
+        if self.has_uncommitted()
+            && let Err(error) = self.commit().await
+        {
+            self.start_over(error).await?;
         }
         self.journal.close(self.cluster, self.close_within).await;
         Ok(())
@@ -195,7 +203,10 @@ impl<J: Journal> Engine<J> {
             | Event::AgentRegistered { .. }
             | Event::AgentLeft { .. }
             | Event::TokenBudgetRefilled { .. }
-            | Event::AgentQuotaSet { .. } => None,
+            | Event::AgentQuotaSet { .. }
+            | Event::DemandCounted { .. }
+            | Event::ScalingPolicySet { .. }
+            | Event::ScalingNoted { .. } => None,
         }
     }
 
@@ -238,27 +249,9 @@ impl<J: Journal> Engine<J> {
                 // Forgetting old records is never refused.
                 let _ = self.execute(now, &Command::TrimHistory { older_than: self.history_age });
             }
-            Message::SetWorkers { workers, reply } => {
-                let capacity = Resources { workers, ..self.cluster.capacity(now).total };
-                let answer = self.execute(now, &Command::SetCapacity { node: NodeId::local(), capacity }).map(drop);
-                self.answer(reply, answer);
-            }
             Message::Capacity { reply } => {
                 let answer = Reading { at: now, value: self.cluster.capacity(now) };
                 self.answer(reply, answer);
-            }
-            Message::Demand { is_look, reply } => {
-                let demand = Demand {
-                    capacity: self.cluster.capacity(now),
-                    granted: self.granted,
-                    refused: self.refused,
-                    refused_workers_max: self.refused_workers_max,
-                    fleet: self.cluster.fleet_load(now),
-                };
-                if is_look {
-                    self.refused_workers_max = 0;
-                }
-                self.answer(reply, Reading { at: now, value: demand });
             }
             Message::Allocation { allocation, reply } => {
                 let live = self.cluster.allocation(now, allocation).map(|view| Record::Allocation(Box::new(view)));
@@ -271,6 +264,7 @@ impl<J: Journal> Engine<J> {
                 self.answer(reply, answer);
             }
             Message::Fleet(message) => self.take_fleet(now, message),
+            Message::Planned(message) => self.take_planned(now, message),
         }
     }
 
@@ -302,7 +296,8 @@ impl<J: Journal> Engine<J> {
         let command = Command::Request { request, worker_size: self.worker_size, draw };
         match self.execute(now, &command) {
             Ok(Outcome::Granted { allocation, reclaimed }) => {
-                self.granted += 1;
+                self.requests.granted += 1;
+                self.demand.note_request(now, false, self.cluster.workers_taken(now));
                 reclaimed.iter().for_each(log_end);
                 let view = self.view(now, allocation)?;
                 let reservation = &view.allocation.reservation;
@@ -330,9 +325,11 @@ impl<J: Journal> Engine<J> {
             Ok(_) => Err(EngineError::Fault),
             Err(EngineError::Denied(denied @ Denied::NoRoom { retry_at, .. })) => {
                 let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
-                self.refused += 1;
+                self.requests.refused += 1;
+                let wanted = self.cluster.workers_taken(now).saturating_add(request.workers);
+                self.demand.note_request(now, true, wanted);
                 if matches!(denied, Denied::NoRoom { shortage: Shortage::Workers { .. }, .. }) {
-                    self.refused_workers_max = self.refused_workers_max.max(request.workers);
+                    self.requests.refused_workers_max = self.requests.refused_workers_max.max(request.workers);
                 }
                 let id = AllocationId::from_draw(self.unused_draw());
                 let last = self.cluster.last_token();

@@ -1,12 +1,12 @@
 //! The two loops that run by themselves: the sweep and the planner. They are idempotent, take no input, and run on a
-//! period. A tick that fails is logged, and the loop runs again at its next.
+//! period, the planner on a call too. A tick that fails is logged, and the loop runs again at its next.
 
 mod bottlenecks;
 mod planner;
 mod status;
 mod sweep;
 
-pub use planner::plan_capacity;
+pub use planner::{Show, plan_capacity};
 pub use status::{LastRun, LoopSeen, LoopStatus};
 pub use sweep::sweep_expired;
 
@@ -14,15 +14,30 @@ use crate::engine::EngineError;
 use futures_util::FutureExt;
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
-/// Runs `tick` every period of the loop, the first time after one, until the engine has ended.
-async fn every(status: &LoopStatus, mut tick: impl AsyncFnMut() -> Result<(), EngineError>) {
+/// How long after a tick the next one can be called for, so that many calls at once are few ticks.
+const CALL_SPACING: Duration = Duration::from_secs(1);
+
+/// Runs `tick` every period of the loop, the first time after one, and whenever it is `called` for, until the engine has ended.
+async fn every(
+    status: &LoopStatus,
+    mut called: impl AsyncFnMut(),
+    mut tick: impl AsyncFnMut() -> Result<(), EngineError>,
+) {
     let mut interval = interval_at(Instant::now() + status.period(), status.period());
     // After a pause of the whole process one tick makes up for all that were missed.
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        interval.tick().await;
+        let earliest = Instant::now() + CALL_SPACING;
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = async {
+                sleep_until(earliest).await;
+                called().await;
+            } => {}
+        }
         if once(status, &mut tick).await.is_break() {
             return;
         }
@@ -52,7 +67,7 @@ async fn once(status: &LoopStatus, tick: &mut impl AsyncFnMut() -> Result<(), En
 mod tests {
     use super::*;
     use std::cell::Cell;
-    use std::time::Duration;
+    use std::future::pending;
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_fails_or_panics_runs_again_at_its_next_tick() {
@@ -60,7 +75,7 @@ mod tests {
         let start = Instant::now();
         let status = LoopStatus::new("test", Duration::from_secs(300));
         let outcome = || status.seen().last.map(|last| last.outcome);
-        every(&status, async || {
+        every(&status, pending, async || {
             ticks.set(ticks.get() + 1);
             match ticks.get() {
                 1 => Err(EngineError::Fault),
@@ -81,5 +96,25 @@ mod tests {
         let seen = status.seen();
         assert_eq!((seen.name.as_str(), seen.period_seconds, seen.runs), ("test", 300, 3));
         assert_eq!(outcome().as_deref(), Some("fine"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_bring_ticks_forward_but_no_more_than_one_a_second() {
+        let start = Instant::now();
+        let status = LoopStatus::new("test", Duration::from_secs(30));
+        let calls = Cell::new(3);
+        let mut at = Vec::new();
+        let called = async || {
+            if calls.get() == 0 {
+                pending::<()>().await;
+            }
+            calls.set(calls.get() - 1);
+        };
+        every(&status, called, async || {
+            at.push(start.elapsed().as_secs());
+            if at.len() == 5 { Err(EngineError::Stopped) } else { Ok(()) }
+        })
+        .await;
+        assert_eq!(at, [1, 2, 3, 30, 60]);
     }
 }

@@ -1,12 +1,14 @@
-//! Planning: what the planner would do now, and why, and what holds tasks up. Pure, as the core is: it is given what was
-//! observed and returns a plan; carrying a plan out is somebody else's work.
+//! Planning: what the planner would do now, and why, what demand to expect, and what holds tasks up. Pure, as the core is: it is
+//! given what was observed and returns a plan; carrying a plan out is somebody else's work.
 
 mod bottlenecks;
 mod capacity;
+mod capacity_plan;
 mod forecast;
 mod observation;
+mod outlook;
 mod plan;
-mod policy;
+mod planner;
 mod scaling;
 
 pub use bottlenecks::{
@@ -14,11 +16,12 @@ pub use bottlenecks::{
     SUCCESS_RATE_MIN, Severity, Subject, TOKEN_RATIO_MAX,
 };
 pub use capacity::{Aim, Capacity, Work, dispersion};
+pub use capacity_plan::{AgentsAhead, CapacityPlan, WorkersAhead};
 pub use forecast::{
-    Forecast, Forecaster, HISTORY_BINS_MAX, HISTORY_BINS_MIN, Horizon, Method, MethodOutlook, Outlook, Quantile,
+    Forecast, Forecaster, HISTORY_BINS_MAX, HISTORY_BINS_MIN, Horizon, HorizonOutlook, Method, MethodOutlook, Quantile,
     SCORED_BINS_MAX, Score, TREND_CHANGE_MIN, Trend,
 };
 pub use observation::{Observation, WhatIf};
-pub use plan::{Action, Plan};
-pub use policy::{Policy, PolicyName};
-pub use scaling::{Bounds, Planner};
+pub use outlook::{CONFIDENCE_MIN, Expected, Outlook, SCORED_BINS_MIN, Series};
+pub use plan::{Action, PLAN_BOTTLENECKS_MAX, Plan};
+pub use planner::{Bounds, Planner, SCALE_IN_WINDOW_MAX};

@@ -13,10 +13,10 @@ use crate::engine::clock::EngineClock;
 use crate::engine::{Engine, EngineHandle, EngineOptions, StartError, TokenBudget, Totals};
 use crate::journal::{Journal, JournalError, Nowhere, SNAPSHOT_EVENTS_MIN, SqliteJournal, SqliteOptions, Synchronous};
 use crate::lock::{LockError, OwnerRecord};
-use crate::loops::{LoopStatus, plan_capacity, sweep_expired};
+use crate::loops::{LoopStatus, Show, plan_capacity, sweep_expired};
 use crate::mcp::transport::{ConnectionHandle, LineTransport};
 use crate::mcp::{Server, ServerOptions, Shown};
-use crate::planning::{Bounds, Planner, Policy};
+use crate::planning::{Bounds, Planner};
 use anyhow::{Context, anyhow};
 use rmcp::ServiceExt;
 use rmcp::service::ServerInitializeError;
@@ -113,20 +113,16 @@ impl Manager {
 
         let (show_plan, plan) = watch::channel(None);
         let (show_bottlenecks, bottlenecks) = watch::channel(None);
-        let planner = Arc::new(Mutex::new(Planner::new(
-            Policy::BALANCED,
-            Bounds { workers_min: u64::from(settings.min_workers), workers_max: u64::from(settings.max_workers) },
-        )));
+        let (show_forecast, forecast) = watch::channel(None);
+        let planner = Arc::new(Mutex::new(Planner::new(Bounds {
+            workers_min: u64::from(settings.min_workers),
+            workers_max: u64::from(settings.max_workers),
+        })));
         let sweep_status = Arc::new(LoopStatus::new("sweep", Duration::from_secs(settings.sweep_seconds)));
         let planner_status = Arc::new(LoopStatus::new("planner", Duration::from_secs(settings.plan_seconds)));
         let sweep = sweep_expired(engine.clone(), Arc::clone(&sweep_status));
-        let plan_ahead = plan_capacity(
-            engine.clone(),
-            Arc::clone(&planner),
-            Arc::clone(&planner_status),
-            show_plan,
-            show_bottlenecks,
-        );
+        let show = Show { plan: show_plan, bottlenecks: show_bottlenecks, forecast: show_forecast };
+        let plan_ahead = plan_capacity(engine.clone(), Arc::clone(&planner), Arc::clone(&planner_status), show);
         let ended = async move {
             tokio::select! {
                 failed = failed => failed.unwrap_or_else(|_| anyhow!("the engine met a fault of this program")),
@@ -141,7 +137,7 @@ impl Manager {
             memory_mb = settings.total_memory.0,
             "ready"
         );
-        let shown = Shown { plan, bottlenecks, planner };
+        let shown = Shown { plan, bottlenecks, forecast, planner };
         let manager = Self { engine, shown, settings, sweep: sweep_status, planner: planner_status, running };
         Ok((manager, ended))
     }

@@ -76,10 +76,15 @@ fn check_events(events: &[Value]) {
     let first = events.first().expect("events")["sequence"].as_u64().expect("a number");
     for (event, sequence) in events.iter().zip(first..) {
         assert_eq!(event["sequence"], sequence, "numbered without a gap: {event}");
-        // Agents, tasks and tokens came with the second version.
+        // Agents, tasks and tokens came with the second version, demand and scaling with the third.
         let kind = event["event"]["type"].as_str().expect("a type");
-        let is_of_fleet = ["agent_", "attempt_", "fleet_", "task_", "token_"].iter().any(|of| kind.starts_with(of));
-        assert_eq!(event["version"], if is_of_fleet { 2 } else { 1 }, "{event}");
+        let is_of = |prefixes: &[&str]| prefixes.iter().any(|of| kind.starts_with(of));
+        let version = match kind {
+            _ if is_of(&["demand_", "scaling_"]) => 3,
+            _ if is_of(&["agent_", "attempt_", "fleet_", "task_", "token_"]) => 2,
+            _ => 1,
+        };
+        assert_eq!(event["version"], version, "{event}");
         assert!(support::pattern::is_time(event["at"].as_str().expect("a time")), "{event}");
         let keys: BTreeSet<&str> = event.as_object().expect("an object").keys().map(String::as_str).collect();
         // More may be told of an event, but never less.

@@ -1,14 +1,14 @@
 //! Events of each version, kept as they were first written: they must be read, replayed and written the same for ever.
 //!
 //! `tests/golden/events_v1.jsonl` holds each kind of event of version 1 at least once, `events_v1.txt` what its books are
-//! in the end, and so for version 2, which adds the fleet. None is ever changed; events of a later version get files of
+//! in the end, and so for version 2, which adds the fleet, and version 3, which adds demand and scaling. None is ever changed; events of a later version get files of
 //! their own.
 
 use cortex_resource_manager::core::{
     AgentFilter, AgentType, AgentView, AllocationView, BatchKey, BudgetUsage, Capabilities, Capability, Cluster,
-    Command, CpuMillis, DeadlineReason, Denied, EndReason, FencingToken, Filter, FleetCommand, JobId, JsonText,
-    MemoryMb, Phase, Recorded, Registration, ServerName, TaskFilter, TaskNumber, TaskView, Timestamp, TypeUsage,
-    UsageView, WorkerSize, check,
+    Command, CpuMillis, DeadlineReason, DemandBin, Denied, EndReason, FencingToken, Filter, FleetCommand, JobId,
+    JsonText, MemoryMb, PastScaling, Phase, Recorded, Registration, ServerName, TaskFilter, TaskNumber, TaskView,
+    Timestamp, TypeUsage, UsageView, WorkerSize, check,
 };
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -42,6 +42,15 @@ const VERSION_2: Golden = Golden {
     kinds: &KINDS_2,
 };
 
+const VERSION_3: Golden = Golden {
+    events: include_str!("golden/events_v3.jsonl"),
+    state: include_str!("golden/events_v3.txt"),
+    version: 3,
+    kinds: &KINDS_3,
+};
+
+const ALL: [Golden; 3] = [VERSION_1, VERSION_2, VERSION_3];
+
 const KINDS_1: [&str; 10] = [
     "activated",
     "activation_failed",
@@ -70,6 +79,8 @@ const KINDS_2: [&str; 12] = [
     "token_budget_set",
 ];
 
+const KINDS_3: [&str; 3] = ["demand_counted", "scaling_noted", "scaling_policy_set"];
+
 fn events(golden: &Golden) -> Vec<Recorded> {
     let read = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
     golden.events.lines().map(read).collect()
@@ -90,16 +101,20 @@ fn replayed(golden: &Golden) -> (Cluster, Timestamp) {
 
 #[test]
 fn the_events_lead_to_the_same_books() {
-    for golden in [VERSION_1, VERSION_2] {
+    for golden in ALL {
         let (cluster, now) = replayed(&golden);
-        let fleet = if golden.version == 1 { String::new() } else { fleet_text(&cluster, now) };
-        assert_eq!(state_text(&cluster, now) + &fleet, golden.state, "version {}", golden.version);
+        let added = match golden.version {
+            1 => String::new(),
+            2 => fleet_text(&cluster, now),
+            _ => planned_text(&cluster),
+        };
+        assert_eq!(state_text(&cluster, now) + &added, golden.state, "version {}", golden.version);
     }
 }
 
 #[test]
 fn the_events_are_written_as_they_were() {
-    for golden in [VERSION_1, VERSION_2] {
+    for golden in ALL {
         for (recorded, line) in events(&golden).iter().zip(golden.events.lines()) {
             assert_eq!(serde_json::to_string(recorded).expect("an event has a text"), line);
         }
@@ -108,7 +123,7 @@ fn the_events_are_written_as_they_were() {
 
 #[test]
 fn each_kind_of_event_is_among_them() {
-    for golden in [VERSION_1, VERSION_2] {
+    for golden in ALL {
         let kind = |line| {
             let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
             let kind = event["event"]["type"].as_str().expect("a type").to_owned();
@@ -121,7 +136,7 @@ fn each_kind_of_event_is_among_them() {
 
 #[test]
 fn the_books_can_be_gone_on_with() {
-    for golden in [VERSION_1, VERSION_2] {
+    for golden in ALL {
         go_on(&golden);
     }
 }
@@ -210,6 +225,33 @@ fn allocation_text(view: &AllocationView) -> String {
         Phase::Released { reason, released_at, .. } => writeln!(text, "  {since}, released {released_at}, {reason:?}"),
         Phase::Failed { error, failed_at } => writeln!(text, "  failed {failed_at}: {error}"),
     };
+    text
+}
+
+/// What there is for the planner in words.
+fn planned_text(cluster: &Cluster) -> String {
+    let mut text = String::new();
+    let policy = cluster.policy();
+    let (up, down, each) = (policy.queue_depth_up, policy.queue_depth_down, policy.tasks_per_agent);
+    let _ = writeln!(text, "\npolicy {}: queue {up} and {down}, an agent for {each}", policy.name);
+    let (up, down) = (policy.wait_up_ms.0, policy.wait_down_ms.0);
+    let _ = writeln!(text, "  waits {up} and {down} ms");
+    let (up, down, target) = (policy.utilization_up, policy.utilization_down, policy.utilization_target);
+    let _ = writeln!(text, "  in use {up} and {down}, {target} to be; tolerance {}", policy.tolerance);
+    let (cooldown, window) = (policy.cooldown_ms.0, policy.scale_in_window_ms.0);
+    let _ = writeln!(text, "  cooldown {cooldown} ms, looks back {window} ms");
+    for bin in cluster.demand_bins(None) {
+        let DemandBin { from, requests, refused, task_submissions, workers_max } = bin;
+        let _ = writeln!(
+            text,
+            "from {from}: {requests} requests, {refused} refused, {task_submissions} tasks, {workers_max} workers"
+        );
+    }
+    for PastScaling { at, scaling } in cluster.scalings() {
+        let (workers, agents) = ((scaling.workers_from, scaling.workers_to), (scaling.agents_from, scaling.agents_to));
+        let _ =
+            writeln!(text, "{at}: workers {workers:?}, agents {agents:?} by {}: {}", scaling.policy, scaling.reason);
+    }
     text
 }
 

@@ -31,6 +31,9 @@ const CAPACITY: &str = "cluster://capacity";
 /// The last plan of the planner.
 const PLAN: &str = "cluster://plan";
 
+/// The demand to expect.
+const FORECAST: &str = "cluster://forecast";
+
 /// What the planner found when it last looked.
 const BOTTLENECKS: &str = "cluster://bottlenecks";
 
@@ -226,7 +229,7 @@ async fn resources_are_listed_and_read() {
         let listed = within(client.service.list_all_resources()).await.expect("a list");
         let mut uris: Vec<_> = listed.iter().map(|resource| resource.uri.as_str()).collect();
         uris.sort_unstable();
-        assert_eq!(uris, [BOTTLENECKS, CAPACITY, PLAN]);
+        assert_eq!(uris, [BOTTLENECKS, CAPACITY, FORECAST, PLAN]);
         let templates = within(client.service.list_all_resource_templates()).await.expect("a list");
         let uris: Vec<_> = templates.iter().map(|template| template.uri_template.as_str()).collect();
         assert_eq!(uris, ["cluster://allocations/{allocation_id}"]);

@@ -23,6 +23,7 @@ pub fn violations(cluster: &Cluster) -> Vec<String> {
     job_violations(cluster, &mut broken);
     history_violations(cluster, &mut broken);
     fleet_violations(cluster, &mut broken);
+    cluster.planned_violations(&mut broken);
     broken
 }
 

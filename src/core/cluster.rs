@@ -12,6 +12,7 @@ use super::grace::{Grace, Graces};
 use super::ids::{AllocationId, FencingToken, NodeId, RequestId, ServerInstanceId};
 use super::job::Job;
 use super::node::Node;
+use super::planned::Planned;
 use super::table::{Keyed, Slot, Table};
 use super::time::Timestamp;
 use foldhash::HashMap;
@@ -60,6 +61,8 @@ pub struct Cluster {
     pub(super) next_instance: ServerInstanceId,
     /// Agents, tasks and tokens.
     pub(super) fleet: Fleet,
+    /// Demand, policy and scalings.
+    pub(super) planned: Planned,
 }
 
 impl Default for Cluster {
@@ -78,6 +81,7 @@ impl Default for Cluster {
             next_token: FencingToken::FIRST,
             next_instance: ServerInstanceId::FIRST,
             fleet: Fleet::default(),
+            planned: Planned::default(),
         }
     }
 }
@@ -142,7 +146,7 @@ impl Cluster {
                 self.trim_to_age(*ended_before);
                 self.fleet.trim_to_age(*ended_before);
             }
-            event => self.apply_to_fleet(at, event),
+            event => self.apply_to_planned(at, event),
         }
     }
 

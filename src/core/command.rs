@@ -1,9 +1,12 @@
 //! Commands: what may be asked of the lease machine, and what it answers.
 
 use super::allocation::{EndReason, Metadata, State};
+use super::demand::DemandBin;
 use super::event::{Event, Limits};
 use super::fleet::{FleetCommand, FleetDenied, FleetOutcome};
 use super::ids::{AllocationId, FencingToken, JobId, NodeId, RequestId, ServerName};
+use super::planned::Scaling;
+use super::policy::Policy;
 use super::ports::{SERVER_PORT_COUNT, WORKER_PORT_COUNT};
 use super::priority::Priority;
 use super::time::{Millis, Timestamp, TtlSeconds};
@@ -109,6 +112,12 @@ pub enum Command {
         /// How long after that what was spared runs out.
         spread: Millis,
     },
+    /// Add to the demand there was.
+    CountDemand(Vec<DemandBin>),
+    /// Let the planner go by this policy.
+    SetPolicy(Policy),
+    /// Note a scaling.
+    NoteScaling(Scaling),
     /// Something about agents, tasks or tokens.
     Fleet(FleetCommand),
 }

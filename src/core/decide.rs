@@ -38,6 +38,9 @@ impl Cluster {
             Command::Sweep { leases_max } => Ok(self.sweep(now, *leases_max)),
             Command::TrimHistory { older_than } => Ok(self.trim_history(now, *older_than)),
             Command::NoteOutage { since, grace, spread } => Ok(self.note_outage(now, *since, *grace, *spread)),
+            Command::CountDemand(bins) => Ok(self.count_demand(bins)),
+            Command::SetPolicy(policy) => Ok(self.set_policy(*policy)),
+            Command::NoteScaling(scaling) => Ok(Self::note_scaling(scaling)),
             Command::Fleet(command) => self.decide_fleet(now, command),
         }
     }

@@ -2,11 +2,14 @@
 //!
 //! An event that has once been written must be readable for ever: what is here may be added to, in a new version, but
 //! not changed. Each kind is written in the version it came with: the first has allocations, the second agents, tasks and
-//! tokens. `tests/golden/events_v1.jsonl` and `events_v2.jsonl` hold one of each and must replay.
+//! tokens, the third demand and scaling. `tests/golden/events_v1.jsonl` and its likes hold one of each and must replay.
 
 use super::allocation::{EndReason, Reservation};
+use super::demand::DemandBin;
 use super::fleet::{AgentEnd, AttemptEnd, FleetSettings, Registration, TaskSpec};
 use super::ids::{AgentId, AgentType, AllocationId, FencingToken, JobId, NodeId, TaskId};
+use super::planned::Scaling;
+use super::policy::Policy;
 use super::priority::Priority;
 use super::tagged::Tagged;
 use super::time::{Millis, Timestamp, TtlSeconds};
@@ -16,7 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The newest version in which events are written.
-pub const EVENT_VERSION: u32 = 2;
+pub const EVENT_VERSION: u32 = 3;
 
 /// The bounds within which the books are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,6 +194,21 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         agents: Option<u64>,
     },
+    /// So much was asked for, besides what is counted already.
+    DemandCounted {
+        /// What, and in which bin.
+        bin: DemandBin,
+    },
+    /// The planner goes by this policy from now on.
+    ScalingPolicySet {
+        /// The policy.
+        policy: Policy,
+    },
+    /// There should be another number of workers or agents than before.
+    ScalingNoted {
+        /// What was changed, and why.
+        scaling: Scaling,
+    },
 }
 
 impl Event {
@@ -219,6 +237,7 @@ impl Event {
             | Self::TokenBudgetSet { .. }
             | Self::TokenBudgetRefilled { .. }
             | Self::AgentQuotaSet { .. } => 2,
+            Self::DemandCounted { .. } | Self::ScalingPolicySet { .. } | Self::ScalingNoted { .. } => 3,
         }
     }
 
@@ -336,6 +355,15 @@ enum Fields {
         agent_type: Option<AgentType>,
         #[serde(default)]
         agents: Option<u64>,
+    },
+    DemandCounted {
+        bin: DemandBin,
+    },
+    ScalingPolicySet {
+        policy: Policy,
+    },
+    ScalingNoted {
+        scaling: Scaling,
     },
 }
 

@@ -8,6 +8,7 @@
 //! agent holds more than it may; what is reserved and settled stays within the budget but for booked overruns.
 
 mod agent;
+mod alarms;
 mod apply;
 mod balance;
 mod check;
@@ -27,11 +28,13 @@ mod tokens;
 mod view;
 
 pub use agent::{AgentEnd, AgentRequest, Capabilities, Registration};
+pub use alarms::Alarms;
 pub(super) use check::{agents_take, fleet_violations};
 pub use command::{
     AgentLeft, Deferral, FleetCommand, FleetDenied, FleetOutcome, NoAgent, NothingClaimed, Report, ReportedResult,
     TaskLeft, TimePassed,
 };
+pub use estimate::DurationsSeen;
 pub use health::Health;
 pub use image::FleetOutline;
 pub use settings::{FleetSettings, HEARTBEATS_MISSED_MAX};
@@ -107,6 +110,8 @@ pub(super) struct Fleet {
     tokens: Tokens,
     experience: Experience,
 
+    /// How many agents were lost since these books were opened.
+    lost: Volatile<u64>,
     pulses: Volatile<Pulses>,
     /// What tokens are kept for, worked out when it is first asked for after a change.
     plan: Volatile<OnceLock<Option<Plan>>>,
@@ -135,6 +140,7 @@ impl Default for Fleet {
             ended_bytes: 0,
             tokens: Tokens::default(),
             experience: Experience::default(),
+            lost: Volatile::default(),
             pulses: Volatile::default(),
             plan: Volatile::default(),
         }

@@ -108,6 +108,9 @@ pub enum NotAnImage {
     /// An agent or a task that stands there twice.
     #[error("{0} stands in it twice")]
     FleetTwice(String),
+    /// What is there for the planner cannot be read.
+    #[error("what it has for the planner cannot be read: {0}")]
+    PlannedUnreadable(String),
     /// A task in the hands of an agent, or an agent on a node, that is not there.
     #[error("{0} belongs to what is not there")]
     FleetAlone(String),
@@ -139,6 +142,7 @@ impl Cluster {
             && self.fleet_outline() == other.fleet_outline()
             && self.agent_images().eq(other.agent_images())
             && self.task_images().eq(other.task_images())
+            && self.planned == other.planned
     }
 
     /// The allocations: those that have ended in the order in which they did, then the live ones, oldest first.
@@ -237,6 +241,14 @@ impl Restoration {
     /// [`NotAnImage`], if it cannot be one of these books; then they are of no use any more.
     pub fn add_task(&mut self, image: &str) -> Result<(), NotAnImage> {
         self.cluster.restore_task(image)
+    }
+
+    /// Adds what there is for the planner, from [`Cluster::planned_image`].
+    ///
+    /// # Errors
+    /// [`NotAnImage`], if it cannot be part of any books; then they are of no use any more.
+    pub fn add_planned(&mut self, image: &str) -> Result<(), NotAnImage> {
+        self.cluster.restore_planned(image)
     }
 
     /// The books, once everything was added.

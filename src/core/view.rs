@@ -7,6 +7,7 @@ use super::fleet::FleetLoad;
 use super::ids::{AllocationId, FencingToken, JobId, NodeId, ServerName};
 use super::job::Job;
 use super::node::{Node, Overdue};
+use super::policy::Policy;
 use super::servers::Server;
 use super::table::Slot;
 use super::time::Timestamp;
@@ -73,7 +74,7 @@ pub enum DeadlineReason {
 }
 
 /// What is asked for, and what there is for it: what the planner looks at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Demand {
     /// The capacity.
     pub capacity: CapacityView,
@@ -85,9 +86,36 @@ pub struct Demand {
     pub refused_workers_max: u64,
     /// What the fleet has to do.
     pub fleet: FleetLoad,
+    /// The policy to go by.
+    pub policy: Policy,
+}
+
+/// What was counted of requests, which the books do not count themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestsSeen {
+    /// Granted since the start; repeats of one request count once.
+    pub granted: u64,
+    /// Refused for want of room since the start.
+    pub refused: u64,
+    /// The most workers that one asked for that was refused for want of workers since the planner last looked.
+    pub refused_workers_max: u64,
 }
 
 impl Cluster {
+    /// What the planner looks at, at `now`.
+    #[must_use]
+    pub fn demand(&self, now: Timestamp, requests: RequestsSeen) -> Demand {
+        let RequestsSeen { granted, refused, refused_workers_max } = requests;
+        Demand {
+            capacity: self.capacity(now),
+            granted,
+            refused,
+            refused_workers_max,
+            fleet: self.fleet_load(now),
+            policy: self.policy(),
+        }
+    }
+
     /// The capacity at `now`.
     #[must_use]
     pub fn capacity(&self, now: Timestamp) -> CapacityView {
@@ -110,6 +138,15 @@ impl Cluster {
             view.running_servers.append(&mut names);
         }
         view
+    }
+
+    /// How many workers are taken at `now`, those of leases past their deadline left out.
+    #[must_use]
+    pub fn workers_taken(&self, now: Timestamp) -> u64 {
+        let taken = |(id, node): (&NodeId, &Node)| {
+            node.leased.workers.saturating_sub(self.overdue_of(id, node, now).resources.workers)
+        };
+        self.nodes.iter().map(taken).sum()
     }
 
     /// An allocation at `now`, live or on record.

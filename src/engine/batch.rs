@@ -58,6 +58,11 @@ impl<J: Journal> Engine<J> {
         self.batch.is_handed_over = true;
     }
 
+    /// Whether anything was decided that is not committed.
+    pub(super) fn has_uncommitted(&self) -> bool {
+        self.batch.is_handed_over || !self.batch.entries.is_empty()
+    }
+
     /// Has something answered once the batch is committed.
     pub(super) fn answer<T: Send + 'static>(&mut self, reply: oneshot::Sender<T>, answer: T) {
         // A caller that has gone does not want the answer.
@@ -82,6 +87,7 @@ impl<J: Journal> Engine<J> {
         self.orphans.clear();
         self.outage = None;
         self.refusals.settle();
+        self.demand.settle();
         for answer in self.batch.answers.drain(..) {
             answer();
         }
@@ -123,6 +129,12 @@ impl<J: Journal> Engine<J> {
                 Err(error) => return Err(error),
             }
         };
+        // What was counted and is not in the books after all is counted again.
+        if recovered.books.demand_bins(None).eq(self.cluster.demand_bins(None)) {
+            self.demand.settle();
+        } else {
+            self.demand.take_back();
+        }
         self.cluster = recovered.books;
         // Who was heard of is not in the journal.
         let now = self.read_clock();
@@ -180,7 +192,10 @@ fn note_change(change: &mut Option<Change>, event: &Event) {
         | Event::TaskUpdated { .. }
         | Event::TokenBudgetSet { .. }
         | Event::TokenBudgetRefilled { .. }
-        | Event::AgentQuotaSet { .. } => return,
+        | Event::AgentQuotaSet { .. }
+        | Event::DemandCounted { .. }
+        | Event::ScalingPolicySet { .. }
+        | Event::ScalingNoted { .. } => return,
     };
     let change = change.get_or_insert_with(|| Change { capacity: false, allocations: BTreeSet::new() });
     change.capacity |= capacity;

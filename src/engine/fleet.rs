@@ -201,6 +201,7 @@ impl<J: Journal> Engine<J> {
         };
         let view = self.task(now, &task)?;
         if is_new {
+            self.demand.note_submission(now);
             let spec = &view.task.spec;
             tracing::debug!(%task, priority = %spec.request.priority, estimated_tokens = spec.estimated_tokens, "submitted");
         }

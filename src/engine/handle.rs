@@ -2,16 +2,16 @@
 
 use super::message::{
     AgentListing, AgentPage, AgentTakenOn, Change, Claim, EngineError, FleetMessage, Grant, Listing, Message, Page,
-    Reading, Record, Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage, Ticket,
+    PlannedMessage, Reading, Record, Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage, Ticket,
 };
 use crate::core::{
     AgentId, AgentLeft, AgentRequest, AgentType, AgentView, AllocationId, AllocationView, CapacityView, Demand,
-    FencingToken, FleetCommand, FleetFigures, FleetSummary, JobId, Millis, Priority, Report, Request, TaskId,
-    TaskRequest, TaskView, Timestamp, TtlSeconds, UsageView,
+    DemandBin, FencingToken, FleetCommand, FleetFigures, FleetSummary, JobId, Millis, PastScaling, Policy, Priority,
+    Report, Request, Scaling, TaskId, TaskRequest, TaskView, Timestamp, TtlSeconds, UsageView,
 };
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
 /// How many ids of expired leases one answer names; all are counted.
 pub(super) const EXPIRED_NAMED_MAX: usize = 10_000;
@@ -21,6 +21,7 @@ pub(super) const EXPIRED_NAMED_MAX: usize = 10_000;
 pub struct EngineHandle {
     messages: mpsc::Sender<Message>,
     changes: broadcast::Sender<Arc<Change>>,
+    wake: Arc<Notify>,
 }
 
 /// What a sweep ended.
@@ -33,8 +34,12 @@ pub struct Expired {
 }
 
 impl EngineHandle {
-    pub(super) const fn new(messages: mpsc::Sender<Message>, changes: broadcast::Sender<Arc<Change>>) -> Self {
-        Self { messages, changes }
+    pub(super) const fn new(
+        messages: mpsc::Sender<Message>,
+        changes: broadcast::Sender<Arc<Change>>,
+        wake: Arc<Notify>,
+    ) -> Self {
+        Self { messages, changes, wake }
     }
 
     async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, EngineError> {
@@ -111,14 +116,6 @@ impl EngineHandle {
         Ok(expired)
     }
 
-    /// Gives the node so many worker slots.
-    ///
-    /// # Errors
-    /// [`EngineError::Denied`] if more are leased.
-    pub async fn set_workers(&self, workers: u64) -> Result<(), EngineError> {
-        self.ask(|reply| Message::SetWorkers { workers, reply }).await?
-    }
-
     /// The capacity.
     ///
     /// # Errors
@@ -127,12 +124,67 @@ impl EngineHandle {
         self.ask(|reply| Message::Capacity { reply }).await
     }
 
-    /// The capacity, and what is asked for. With `is_look`, the largest request that was refused counts anew from here.
+    async fn ask_planned<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<T>) -> PlannedMessage,
+    ) -> Result<T, EngineError> {
+        self.ask(|reply| Message::Planned(message(reply))).await
+    }
+
+    /// The capacity, and what is asked for. With `is_look`, the largest request that was refused counts anew from here, and what
+    /// was counted comes into the books.
     ///
     /// # Errors
     /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
     pub async fn demand(&self, is_look: bool) -> Result<Reading<Demand>, EngineError> {
-        self.ask(|reply| Message::Demand { is_look, reply }).await
+        self.ask_planned(|reply| PlannedMessage::Demand { is_look, reply }).await
+    }
+
+    /// The bins of demand in the books that begin after this moment, oldest first.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    pub async fn demand_bins(&self, after: Option<Timestamp>) -> Result<Reading<Vec<DemandBin>>, EngineError> {
+        self.ask_planned(|reply| PlannedMessage::DemandBins { after, reply }).await
+    }
+
+    /// Gives the node as many worker slots as a scaling says, and notes it.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if more are leased; then nothing is noted.
+    pub async fn scale(&self, scaling: Scaling) -> Result<(), EngineError> {
+        let scaling = Box::new(scaling);
+        self.ask_planned(|reply| PlannedMessage::Scale { scaling, reply }).await?
+    }
+
+    /// The last scalings, the newest first, at most so many, and how many there are on record.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    pub async fn scalings(&self, limit: usize) -> Result<(Vec<PastScaling>, usize), EngineError> {
+        self.ask_planned(|reply| PlannedMessage::Scalings { limit, reply }).await
+    }
+
+    /// The policy that the planner goes by.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    pub async fn policy(&self) -> Result<Policy, EngineError> {
+        self.ask_planned(|reply| PlannedMessage::Policy { reply }).await
+    }
+
+    /// Lets the planner go by a policy from now on, and gives the one before.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the engine has a fault or has ended.
+    pub async fn set_policy(&self, policy: Policy) -> Result<Policy, EngineError> {
+        self.ask_planned(|reply| PlannedMessage::SetPolicy { policy, reply }).await?
+    }
+
+    /// Waits until something calls for a plan before the next is due: a backlog, tokens that run out, an agent that was lost. A
+    /// call that came while nobody waited is heard at once.
+    pub async fn planner_called(&self) {
+        self.wake.notified().await;
     }
 
     /// What is on record under this id.

@@ -3,9 +3,9 @@
 use super::refusals::{Place, Refusal};
 use crate::core::{
     AgentFilter, AgentId, AgentLeft, AgentRequest, AgentView, AllocationId, AllocationView, CapacityView, Demand,
-    Denied, FencingToken, Filter, FleetCommand, FleetDenied, FleetFigures, FleetOutcome, FleetSummary, NothingClaimed,
-    Priority, Release, Report, Request, TaskFilter, TaskId, TaskNumber, TaskRequest, TaskView, Timestamp, TtlSeconds,
-    UsageView,
+    DemandBin, Denied, FencingToken, Filter, FleetCommand, FleetDenied, FleetFigures, FleetOutcome, FleetSummary,
+    NothingClaimed, PastScaling, Policy, Priority, Release, Report, Request, Scaling, TaskFilter, TaskId, TaskNumber,
+    TaskRequest, TaskView, Timestamp, TtlSeconds, UsageView,
 };
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -292,16 +292,8 @@ pub(super) enum Message {
         reply: Reply<Result<(Vec<AllocationId>, bool), EngineError>>,
     },
     TrimHistory,
-    SetWorkers {
-        workers: u64,
-        reply: Reply<Result<(), EngineError>>,
-    },
     Capacity {
         reply: Reply<Reading<CapacityView>>,
-    },
-    Demand {
-        is_look: bool,
-        reply: Reply<Reading<Demand>>,
     },
     Allocation {
         allocation: AllocationId,
@@ -312,6 +304,17 @@ pub(super) enum Message {
         reply: Reply<Page>,
     },
     Fleet(FleetMessage),
+    Planned(PlannedMessage),
+}
+
+/// Everything that can be asked of the engine about what the planner goes by.
+pub(super) enum PlannedMessage {
+    Demand { is_look: bool, reply: Reply<Reading<Demand>> },
+    DemandBins { after: Option<Timestamp>, reply: Reply<Reading<Vec<DemandBin>>> },
+    Scale { scaling: Box<Scaling>, reply: Reply<Result<(), EngineError>> },
+    Scalings { limit: usize, reply: Reply<(Vec<PastScaling>, usize)> },
+    SetPolicy { policy: Policy, reply: Reply<Result<Policy, EngineError>> },
+    Policy { reply: Reply<Policy> },
 }
 
 /// Everything that can be asked of the engine about agents, tasks and tokens.

@@ -7,14 +7,18 @@ use super::message::EngineError;
 use super::outage::Outage;
 use super::refusals::Refusals;
 use super::{CHANGES_WAITING_MAX, Engine, EngineHandle, MESSAGES_WAITING_MAX};
-use crate::core::{Command, FleetCommand, FleetSettings, Limits, Millis, NodeId, Resources, TokenUsage, WorkerSize};
+use crate::core::{
+    Alarms, Command, DemandCounter, FleetCommand, FleetSettings, Limits, Millis, NodeId, RequestsSeen, Resources,
+    TokenUsage, WorkerSize,
+};
 use crate::journal::{Journal, JournalError, Recovered};
 use std::collections::VecDeque;
 use std::hash::RandomState;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 
 /// What the engine needs to know at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,7 +181,8 @@ impl<J: Journal> Engine<J> {
         }
         let (sender, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
         let (changes, _) = broadcast::channel(CHANGES_WAITING_MAX);
-        let handle = EngineHandle::new(sender, changes.clone());
+        let wake = Arc::new(Notify::new());
+        let handle = EngineHandle::new(sender, changes.clone(), Arc::clone(&wake));
         let mut engine = Self {
             journal,
             cluster: books,
@@ -189,9 +194,10 @@ impl<J: Journal> Engine<J> {
             refusals: Refusals::default(),
             draws: RandomState::new(),
             drawn: 0,
-            granted: 0,
-            refused: 0,
-            refused_workers_max: 0,
+            requests: RequestsSeen::default(),
+            demand: DemandCounter::default(),
+            alarms: Alarms::default(),
+            wake,
             repeated: VecDeque::new(),
             messages,
             changes,
@@ -231,6 +237,7 @@ impl<J: Journal> Engine<J> {
         // Nobody could beat while nothing ran.
         engine.cluster.presume_alive(now);
         engine.cluster.observe(now);
+        engine.alarms = engine.cluster.alarms();
         engine.commit().await?;
         Ok((engine, handle))
     }

@@ -2,12 +2,13 @@
 
 mod durable;
 mod fleet;
+mod planned;
 
 use super::handle::EXPIRED_NAMED_MAX;
 use super::*;
 use crate::core::{
-    CpuMillis, DistinctServers, Filter, FleetSettings, JobId, Limits, MemoryMb, Metadata, Priority, RequestId,
-    ServerName, State, TtlSeconds, check,
+    CpuMillis, DistinctServers, Filter, FleetSettings, JobId, Limits, MemoryMb, Metadata, NodeId, PolicyName, Priority,
+    RequestId, Resources, Scaling, ServerName, State, TtlSeconds, check,
 };
 use crate::journal::Nowhere;
 use futures_util::FutureExt;
@@ -35,6 +36,17 @@ fn idle(capacity: Resources) -> (Engine<Nowhere>, EngineHandle) {
 
 const CAPACITY: Resources =
     Resources { cpu_millis: CpuMillis::from_millis(16_000), memory_mb: MemoryMb(32_768), workers: 10 };
+
+fn to_workers(workers: u64) -> Scaling {
+    Scaling {
+        policy: PolicyName::Balanced,
+        workers_from: CAPACITY.workers,
+        workers_to: workers,
+        agents_from: 0,
+        agents_to: 0,
+        reason: Arc::from("a test"),
+    }
+}
 
 fn start() -> EngineHandle {
     let (engine, handle) = idle(CAPACITY);
@@ -249,7 +261,7 @@ async fn changes_name_what_they_touched() {
     engine.renew(id(&grant), None, None).await.expect("a live lease");
     let renewed = changes.recv().await.expect("a change");
     assert_eq!(*renewed, Change { capacity: false, allocations: BTreeSet::from([id(&grant)]) });
-    engine.set_workers(12).await.expect("room");
+    engine.scale(to_workers(12)).await.expect("room");
     let grown = changes.recv().await.expect("a change");
     assert_eq!(*grown, Change { capacity: true, allocations: BTreeSet::new() });
 }
@@ -258,9 +270,9 @@ async fn changes_name_what_they_touched() {
 async fn capacity_is_never_set_below_what_is_leased() {
     let engine = start();
     engine.request(request("a", 6), Ticket::default()).await.expect("room");
-    let denied = engine.set_workers(5).await;
+    let denied = engine.scale(to_workers(5)).await;
     assert!(matches!(denied, Err(EngineError::Denied(Denied::BelowLeased { .. }))), "{denied:?}");
-    engine.set_workers(6).await.expect("as many as are leased");
+    engine.scale(to_workers(6)).await.expect("as many as are leased");
     let refusal = refused(&engine, request("b", 1)).await;
     assert_eq!(refusal.error, "Insufficient workers: requested 1, available 0");
 }

@@ -21,8 +21,8 @@ impl Lookout {
     }
 
     /// Looks once. Whoever watches is told if anything but the time has changed.
-    pub(super) async fn look(&mut self, engine: &EngineHandle) -> Result<(), EngineError> {
-        let bottlenecks = Bottlenecks::find(&engine.fleet_figures().await?);
+    pub(super) async fn look(&mut self, engine: &EngineHandle) -> Result<Arc<Bottlenecks>, EngineError> {
+        let bottlenecks = Arc::new(Bottlenecks::find(&engine.fleet_figures().await?));
         let (appeared, gone) = self.note(&bottlenecks);
         appeared.iter().take(LINES_MAX).for_each(|bottleneck| log_appeared(bottleneck));
         gone.iter().take(LINES_MAX).for_each(log_gone);
@@ -32,11 +32,12 @@ impl Lookout {
             }
         }
         self.shown.send_if_modified(|shown| {
-            let is_other = shown.as_ref().is_none_or(|shown| shown.found != bottlenecks.found);
-            *shown = Some(Arc::new(bottlenecks));
+            // Before the first look nothing was known to hold anything up.
+            let is_other = shown.as_ref().map_or(&[][..], |shown| &shown.found) != bottlenecks.found;
+            *shown = Some(Arc::clone(&bottlenecks));
             is_other
         });
-        Ok(())
+        Ok(bottlenecks)
     }
 
     /// Those that appeared since the last look, and those that are gone.

@@ -1,83 +1,136 @@
-//! The planner: looks at demand, makes a plan, carries it out, and shows the last one; and looks for bottlenecks of the fleet.
+//! The planner: looks at demand, learns from it, looks for bottlenecks, makes one plan of it all, carries it out, and shows it.
 
 use super::bottlenecks::Lookout;
 use super::{LoopStatus, every, once};
+use crate::core::Timestamp;
 use crate::engine::{EngineError, EngineHandle};
 use crate::planning::{Action, Bottlenecks, Plan, Planner};
-use std::sync::{Arc, Mutex, PoisonError};
+use futures_util::FutureExt;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// Plans at once and then every period of `status` until the engine has ended. Each plan is shown to whoever watches `shown`,
-/// and the bottlenecks of the fleet to whoever watches `bottlenecks`.
-pub async fn plan_capacity(
-    engine: EngineHandle,
-    planner: Arc<Mutex<Planner>>,
-    status: Arc<LoopStatus>,
-    shown: watch::Sender<Option<Arc<Plan>>>,
-    bottlenecks: watch::Sender<Option<Arc<Bottlenecks>>>,
-) {
-    let mut lookout = Lookout::new(bottlenecks);
-    let mut tick = async || {
-        let planned = plan_once(&engine, &planner, &shown).await;
-        // A plan that could not be carried out is no reason to look away.
-        lookout.look(&engine).await.and(planned)
-    };
+/// How many bins of demand are taken in at a time: less than a millisecond of work, after which others are served.
+const BINS_AT_ONCE: usize = 32;
+
+/// Where the planner shows what it has done.
+#[derive(Debug)]
+pub struct Show {
+    /// The last plan.
+    pub plan: watch::Sender<Option<Arc<Plan>>>,
+    /// The bottlenecks of the last look.
+    pub bottlenecks: watch::Sender<Option<Arc<Bottlenecks>>>,
+    /// When the last bin of demand began that forecasts are made from.
+    pub forecast: watch::Sender<Option<Timestamp>>,
+}
+
+/// Plans at once, then every period of `status` and whenever the engine calls for it, until the engine has ended.
+pub async fn plan_capacity(engine: EngineHandle, planner: Arc<Mutex<Planner>>, status: Arc<LoopStatus>, show: Show) {
+    let mut planning = Planning { lookout: Lookout::new(show.bottlenecks), plan: show.plan, forecast: show.forecast };
+    let mut tick = async || planning.once(&engine, &planner).await;
     if once(&status, &mut tick).await.is_continue() {
-        every(&status, tick).await;
+        every(&status, async || engine.planner_called().await, tick).await;
     }
 }
 
-async fn plan_once(
-    engine: &EngineHandle,
-    planner: &Mutex<Planner>,
-    shown: &watch::Sender<Option<Arc<Plan>>>,
-) -> Result<(), EngineError> {
-    let demand = engine.demand(true).await?;
-    // Held for no longer than it takes to plan: whoever asks what would be done waits for that at most.
-    let held = || planner.lock().unwrap_or_else(PoisonError::into_inner);
-    let plan = {
-        let mut planner = held();
-        let seen = planner.look(demand.at, &demand.value);
-        planner.plan(&seen)
-    };
-    let is_new = shown
-        .borrow()
-        .as_ref()
-        .is_none_or(|shown| (shown.action, shown.target_workers) != (plan.action, plan.target_workers));
-    if is_new {
-        tracing::info!(
-            action = ?plan.action,
-            current_workers = plan.current_workers,
-            target_workers = plan.target_workers,
-            utilization = plan.utilization,
-            refused = plan.refused_requests,
-            predicted_rate_per_minute = plan.forecast.predicted_rate_per_minute,
-            reasons = plan.reasons.join("; "),
-            "plan"
-        );
+struct Planning {
+    lookout: Lookout,
+    plan: watch::Sender<Option<Arc<Plan>>>,
+    forecast: watch::Sender<Option<Timestamp>>,
+}
+
+impl Planning {
+    /// Observes, learns, looks for bottlenecks, plans, and carries the plan out. A step that fails is logged and the others go on;
+    /// only without an observation there is nothing to go on with.
+    async fn once(&mut self, engine: &EngineHandle, planner: &Mutex<Planner>) -> Result<(), EngineError> {
+        let demand = engine.demand(true).await?;
+        let learned = step("learning from demand", learn(engine, planner, demand.at)).await;
+        let looked = step("the look for bottlenecks", self.lookout.look(engine)).await;
+        // Held for no longer than it takes to plan: whoever asks what would be done waits for that at most.
+        let (plan, scaling) = {
+            let mut planner = hold(planner);
+            let seen = planner.look(demand.at, &demand.value);
+            let plan = planner.plan(&seen, looked.as_deref().ok());
+            let scaling = planner.scaling(&plan);
+            (plan, scaling)
+        };
+        self.log(&plan);
+        let carried_out = match scaling {
+            Some(scaling) => step("carrying the plan out", engine.scale(scaling)).await,
+            None => Ok(()),
+        };
+        let shown_until = {
+            let mut planner = hold(planner);
+            planner.note(&plan, plan.action != Action::Hold && carried_out.is_ok());
+            planner.outlook().shown_until()
+        };
+        self.plan.send_replace(Some(Arc::new(plan)));
+        self.forecast.send_if_modified(|shown| std::mem::replace(shown, shown_until) != shown_until);
+        learned.and(looked.map(drop)).and(carried_out)
     }
-    let carried_out = if plan.action == Action::Hold {
-        Ok(false)
-    } else {
-        engine.set_workers(plan.target_workers).await.map(|()| true)
-    };
-    held().note(&plan, *carried_out.as_ref().unwrap_or(&false));
-    shown.send_replace(Some(Arc::new(plan)));
-    carried_out.map(drop)
+
+    /// Tells of a plan that is another than the last one.
+    fn log(&self, plan: &Plan) {
+        let goals = |plan: &Plan| (plan.action, plan.target_workers, plan.target_agents);
+        if !plan.failed_steps.is_empty() {
+            tracing::error!(steps = plan.failed_steps.join(", "), "steps of the plan failed: it was made without them");
+        }
+        if self.plan.borrow().as_ref().is_none_or(|shown| goals(shown) != goals(plan)) {
+            tracing::info!(
+                action = ?plan.action,
+                policy = %plan.policy,
+                current_workers = plan.current_workers,
+                target_workers = plan.target_workers,
+                current_agents = plan.current_agents,
+                target_agents = plan.target_agents,
+                utilization = plan.utilization,
+                refused = plan.refused_requests,
+                predicted_rate_per_minute = plan.forecast.predicted_rate_per_minute,
+                reasons = plan.reasons.join("; "),
+                "plan"
+            );
+        }
+    }
+}
+
+fn hold(planner: &Mutex<Planner>) -> MutexGuard<'_, Planner> {
+    planner.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes in the bins of demand that are over since the last look. At a start these may be those of two weeks.
+async fn learn(engine: &EngineHandle, planner: &Mutex<Planner>, now: Timestamp) -> Result<(), EngineError> {
+    let after = hold(planner).outlook().shown_until();
+    let bins = engine.demand_bins(after).await?.value;
+    for some in bins.chunks(BINS_AT_ONCE) {
+        hold(planner).take_in(some, now);
+        tokio::task::yield_now().await;
+    }
+    hold(planner).catch_up(now);
+    Ok(())
+}
+
+/// Takes a step, and logs it if it fails or panics, so that the next can be taken.
+async fn step<T>(name: &str, step: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
+    let outcome = AssertUnwindSafe(step).catch_unwind().await.unwrap_or(Err(EngineError::Fault));
+    if let Err(error) = &outcome
+        && *error != EngineError::Stopped
+    {
+        tracing::error!(%error, "{name} failed: the planner goes on without it");
+    }
+    outcome
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::core::{
-        CpuMillis, DistinctServers, FleetSettings, JobId, Limits, MemoryMb, Metadata, Millis, Priority, Request,
-        Resources, TtlSeconds, WorkerSize,
+        CpuMillis, DistinctServers, FleetSettings, JobId, Limits, MemoryMb, Metadata, Millis, Policy, PolicyName,
+        Priority, Request, Resources, TtlSeconds, WorkerSize,
     };
     use crate::engine::clock::EngineClock;
     use crate::engine::{Engine, EngineOptions, Ticket, TokenBudget, Totals};
     use crate::journal::Nowhere;
-    use crate::planning::{Bounds, Policy};
-    use futures_util::FutureExt;
+    use crate::planning::Bounds;
     use std::time::Duration;
 
     fn start(workers: u64) -> EngineHandle {
@@ -113,12 +166,27 @@ mod tests {
         }
     }
 
+    type Shown<T> = watch::Receiver<Option<Arc<T>>>;
+
+    fn show() -> (Show, Shown<Plan>, Shown<Bottlenecks>) {
+        let (plan, shown_plan) = watch::channel(None);
+        let (bottlenecks, shown_bottlenecks) = watch::channel(None);
+        let (forecast, _) = watch::channel(None);
+        (Show { plan, bottlenecks, forecast }, shown_plan, shown_bottlenecks)
+    }
+
+    fn planning() -> (Planning, Shown<Plan>, Shown<Bottlenecks>) {
+        let (Show { plan, bottlenecks, forecast }, shown, looked) = show();
+        (Planning { lookout: Lookout::new(bottlenecks), plan, forecast }, shown, looked)
+    }
+
     #[tokio::test]
     async fn a_busy_cluster_grows_and_an_idle_one_shrinks() {
         let engine = start(4);
-        let policy = Policy { cooldown: Millis(0), scale_in_window: Millis(0), ..Policy::BALANCED };
-        let planner = Mutex::new(Planner::new(policy, Bounds { workers_min: 2, workers_max: 10 }));
-        let (show, shown) = watch::channel(None);
+        let impatient = Policy { cooldown_ms: Millis(0), scale_in_window_ms: Millis(0), ..PolicyName::Custom.policy() };
+        engine.set_policy(impatient).await.expect("a running engine");
+        let planner = Mutex::new(Planner::new(Bounds { workers_min: 2, workers_max: 10 }));
+        let (mut planning, shown, ..) = planning();
         // A look an hour before each: the first has nothing to go by.
         let look_before = async || {
             let demand = engine.demand(false).await.expect("a running engine");
@@ -129,7 +197,7 @@ mod tests {
 
         let grant = engine.request(request(4), Ticket::default()).await.expect("room");
         assert!(engine.request(request(1), Ticket::default()).await.is_err());
-        plan_once(&engine, &planner, &show).await.expect("a plan");
+        planning.once(&engine, &planner).await.expect("a plan");
         assert_eq!(workers().await, 6, "4 leased workers at 70 %");
         let plan = shown.borrow().clone().expect("a plan");
         assert_eq!((plan.action, plan.target_workers, plan.refused_requests), (Action::ScaleUp, 6, 1));
@@ -137,7 +205,7 @@ mod tests {
         look_before().await;
         engine.request(request(1), Ticket::default()).await.expect("room, now that there is more");
         engine.release(grant.view.allocation.reservation.allocation).await.expect("a lease");
-        plan_once(&engine, &planner, &show).await.expect("a plan");
+        planning.once(&engine, &planner).await.expect("a plan");
         assert_eq!(workers().await, 2, "1 leased worker at 70 %");
         let plan = shown.borrow().clone().expect("a plan");
         assert_eq!((plan.action, plan.granted_requests, plan.refused_requests), (Action::ScaleDown, 1, 0));
@@ -146,9 +214,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_loop_plans_at_once_and_then_every_period() {
         let engine = start(4);
-        let (show, mut shown) = watch::channel(None::<Arc<Plan>>);
-        let (show_bottlenecks, bottlenecks) = watch::channel(None);
-        let planner = Planner::new(Policy::BALANCED, Bounds { workers_min: 4, workers_max: 4 });
+        let (show, mut shown, bottlenecks) = show();
+        let planner = Planner::new(Bounds { workers_min: 4, workers_max: 4 });
         let planner = Arc::new(Mutex::new(planner));
         let start = tokio::time::Instant::now();
         let looking = async {
@@ -161,7 +228,7 @@ mod tests {
         let status = Arc::new(LoopStatus::new("planner", Duration::from_secs(30)));
         tokio::select! {
             () = looking => {}
-            () = plan_capacity(engine, planner, Arc::clone(&status), show, show_bottlenecks) => panic!("the loop ended"),
+            () = plan_capacity(engine, planner, Arc::clone(&status), show) => panic!("the loop ended"),
         }
         assert!(status.seen().runs >= 2, "the first run counts too");
         let looked = bottlenecks.borrow().clone().expect("a look");

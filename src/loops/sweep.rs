@@ -2,11 +2,12 @@
 
 use super::{LoopStatus, every};
 use crate::engine::EngineHandle;
+use std::future::pending;
 use std::sync::Arc;
 
 /// Sweeps every period of `status` until the engine has ended.
 pub async fn sweep_expired(engine: EngineHandle, status: Arc<LoopStatus>) {
-    every(&status, async || {
+    every(&status, pending, async || {
         let expired = engine.sweep().await?;
         tracing::debug!(expired = expired.count, "swept");
         Ok(())

@@ -1,7 +1,7 @@
-//! Resources: the capacity, the plan, the bottlenecks and each allocation, as documents that can be read and watched.
+//! Resources: the capacity, the plan, the forecast, the bottlenecks and each allocation, as documents that can be read and watched.
 
-use super::results::{AllocationResult, BottlenecksResult, CapacityResult, PlanResult};
-use crate::core::AllocationId;
+use super::results::{AllocationResult, BottlenecksResult, CapacityResult, ForecastResult, PlanResult};
+use crate::core::{AllocationId, Timestamp};
 use crate::engine::{EngineError, EngineHandle};
 use crate::planning::{Bottlenecks, Plan, Planner};
 use rmcp::ErrorData;
@@ -9,11 +9,12 @@ use rmcp::model::{ReadResourceResult, Resource, ResourceContents, ResourceTempla
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 const CAPACITY: &str = "cluster://capacity";
 const PLAN: &str = "cluster://plan";
+const FORECAST: &str = "cluster://forecast";
 const BOTTLENECKS: &str = "cluster://bottlenecks";
 const ALLOCATIONS: &str = "cluster://allocations/";
 const MIME_TYPE: &str = "application/json";
@@ -23,6 +24,7 @@ const MIME_TYPE: &str = "application/json";
 pub(super) enum ResourceUri {
     Capacity,
     Plan,
+    Forecast,
     Bottlenecks,
     Allocation(AllocationId),
 }
@@ -32,6 +34,8 @@ pub(super) enum ResourceUri {
 pub struct Shown {
     /// The last plan.
     pub plan: watch::Receiver<Option<Arc<Plan>>>,
+    /// When the last bin of demand began that forecasts are made from.
+    pub forecast: watch::Receiver<Option<Timestamp>>,
     /// The bottlenecks that the last look found.
     pub bottlenecks: watch::Receiver<Option<Arc<Bottlenecks>>>,
     /// Who plans, to be asked what would be done now.
@@ -43,6 +47,7 @@ impl Shown {
     pub(super) async fn changed(&mut self) -> Option<ResourceUri> {
         tokio::select! {
             changed = self.plan.changed() => changed.ok().map(|()| ResourceUri::Plan),
+            changed = self.forecast.changed() => changed.ok().map(|()| ResourceUri::Forecast),
             changed = self.bottlenecks.changed() => changed.ok().map(|()| ResourceUri::Bottlenecks),
         }
     }
@@ -58,6 +63,7 @@ impl FromStr for ResourceUri {
         match text {
             CAPACITY => Ok(Self::Capacity),
             PLAN => Ok(Self::Plan),
+            FORECAST => Ok(Self::Forecast),
             BOTTLENECKS => Ok(Self::Bottlenecks),
             _ => {
                 let id = text.strip_prefix(ALLOCATIONS).ok_or(UnknownUri)?;
@@ -72,6 +78,7 @@ impl fmt::Display for ResourceUri {
         match self {
             Self::Capacity => f.write_str(CAPACITY),
             Self::Plan => f.write_str(PLAN),
+            Self::Forecast => f.write_str(FORECAST),
             Self::Bottlenecks => f.write_str(BOTTLENECKS),
             Self::Allocation(id) => write!(f, "{ALLOCATIONS}{id}"),
         }
@@ -89,6 +96,12 @@ pub(super) fn listed() -> Vec<Resource> {
             .with_title("Plan")
             .with_description(
                 "What the planner would do with the number of workers, with the figures and reasons for it.",
+            )
+            .with_mime_type(MIME_TYPE),
+        Resource::new(FORECAST, "forecast")
+            .with_title("Forecast")
+            .with_description(
+                "What demand to expect in the next half hour, and how good such forecasts were. The same as get_forecast.",
             )
             .with_mime_type(MIME_TYPE),
         Resource::new(BOTTLENECKS, "bottlenecks")
@@ -121,6 +134,13 @@ pub(super) async fn read(engine: &EngineHandle, shown: &Shown, uri: &str) -> Res
             let plan = shown.plan.borrow().clone();
             json(&PlanResult::from(&*plan.ok_or_else(|| not_found(uri))?))?
         }
+        Ok(ResourceUri::Forecast) => {
+            let forecast = {
+                let planner = shown.planner.lock().unwrap_or_else(PoisonError::into_inner);
+                ForecastResult::new(planner.outlook(), None)
+            };
+            json(&forecast)?
+        }
         Ok(ResourceUri::Bottlenecks) => {
             let looked = shown.bottlenecks.borrow().clone();
             let looked = match looked {
@@ -152,7 +172,7 @@ pub(super) fn not_found(uri: &str) -> ErrorData {
     let shown: String = uri.chars().take(100).collect();
     ErrorData::invalid_params(
         format!(
-            "there is no resource {shown}: there are {CAPACITY}, {PLAN}, {BOTTLENECKS} and {ALLOCATIONS}{{allocation_id}}"
+            "there is no resource {shown}: there are {CAPACITY}, {PLAN}, {FORECAST}, {BOTTLENECKS} and {ALLOCATIONS}{{allocation_id}}"
         ),
         None,
     )

@@ -25,7 +25,7 @@ mod window;
 pub use horizon::Horizon;
 pub use method::Method;
 pub use quantile::Quantile;
-pub use score::{MethodOutlook, Outlook, Score};
+pub use score::{HorizonOutlook, MethodOutlook, Score};
 pub use track::SCORED_BINS_MAX;
 pub use trend::{Forecast, TREND_CHANGE_MIN, Trend};
 
@@ -128,7 +128,7 @@ impl Forecaster {
 
     /// What is wanted at each horizon, the nearest first, and what led to it.
     #[must_use]
-    pub fn outlooks(&self) -> Vec<Outlook> {
+    pub fn outlooks(&self) -> Vec<HorizonOutlook> {
         self.tracks.iter().map(|track| track.outlook(self.quantile)).collect()
     }
 

@@ -1,9 +1,9 @@
 //! Observations: what a plan is made of.
 
-use crate::core::{FleetLoad, Millis, Timestamp};
+use crate::core::{FleetLoad, Millis, Policy, Timestamp};
 
 /// What was seen since the last plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Observation {
     /// When.
     pub at: Timestamp,
@@ -23,6 +23,8 @@ pub struct Observation {
     pub refused_workers_max: u64,
     /// The fleet.
     pub fleet: FleetLoad,
+    /// The policy to go by.
+    pub policy: Policy,
 }
 
 /// Other figures than those that were seen, to ask what would be done then.

@@ -1,8 +1,9 @@
 //! Plans: what the planner would do, as data with its reasons.
 
+use super::bottlenecks::{Severity, Subject};
+use super::capacity_plan::CapacityPlan;
 use super::forecast::Forecast;
-use super::policy::PolicyName;
-use crate::core::Timestamp;
+use crate::core::{PolicyName, Timestamp};
 
 /// What a plan does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,9 @@ pub enum Action {
     Hold,
 }
 
+/// How many bottlenecks a plan names.
+pub const PLAN_BOTTLENECKS_MAX: usize = 10;
+
 /// What the planner would do, with the figures and the reasons that led to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -24,6 +28,12 @@ pub struct Plan {
     pub policy: PolicyName,
     /// What it does.
     pub action: Action,
+    /// What holds tasks up, the most severe first; at most [`PLAN_BOTTLENECKS_MAX`] of them. Nothing if the look for them failed.
+    pub bottlenecks: Option<Vec<(Subject, Severity)>>,
+    /// Whether so many tokens are used that the rest is saved.
+    pub saves_tokens: bool,
+    /// How many tasks wait for tokens.
+    pub deferred_tasks: u64,
     /// Worker slots there are.
     pub current_workers: u64,
     /// Worker slots there should be.
@@ -56,8 +66,12 @@ pub struct Plan {
     pub granted_requests: u64,
     /// Requests refused in that time.
     pub refused_requests: u64,
-    /// The rate of requests, and the one to expect.
+    /// The rate of requests, and the one to expect by its trend.
     pub forecast: Forecast,
+    /// What the demand to expect takes.
+    pub capacity: CapacityPlan,
+    /// The steps that failed, if any: the others went on without them.
+    pub failed_steps: Vec<&'static str>,
     /// Why, in order.
     pub reasons: Vec<String>,
 }

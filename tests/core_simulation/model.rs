@@ -94,7 +94,9 @@ impl Model {
                 self.note_outage(now, *since, *grace, *spread);
                 Ok(Outcome::Done)
             }
-            Command::Fleet(command) => panic!("the fleet has a reference of its own: {command:?}"),
+            Command::Fleet(_) | Command::CountDemand(_) | Command::SetPolicy(_) | Command::NoteScaling(_) => {
+                panic!("it has a reference of its own: {command:?}")
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use super::super::table::Slot;
 use super::super::time::Timestamp;
 use super::super::units::Resources;
 use super::Fleet;
-use super::agent::{Agent, Ended, Registration};
+use super::agent::{Agent, AgentEnd, Ended, Registration};
 use super::estimate::Experience;
 use super::queue::LaneKey;
 use super::settings::FleetSettings;
@@ -37,7 +37,8 @@ impl Cluster {
                 }
                 self.fleet.register(at, registration);
             }
-            Event::AgentLeft { agent, .. } => {
+            Event::AgentLeft { agent, reason } => {
+                self.fleet.lost.0 += u64::from(*reason == AgentEnd::Lost);
                 let registration = self.fleet.leave(agent);
                 if let (Some(size), Some(node)) = (registration.takes, self.nodes.get_mut(&registration.node)) {
                     node.leased -= Resources::of_workers(1, size);

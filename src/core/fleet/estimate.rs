@@ -56,6 +56,15 @@ pub(super) struct Experience {
     pub(super) reported_tokens: u128,
 }
 
+/// How long tasks took, of all kinds together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DurationsSeen {
+    /// In the mean.
+    pub mean: Millis,
+    /// Their squared coefficient of variation: 1 for the exponential distribution, 0 if all took as long. At least 0.
+    pub variability: f64,
+}
+
 impl Moments {
     fn note(&mut self, value: u64) {
         if self.count == EXPERIENCE_MAX {
@@ -66,6 +75,15 @@ impl Moments {
         self.count += 1;
         self.sum = self.sum.saturating_add(value);
         self.squares = self.squares.saturating_add(value.saturating_mul(value));
+    }
+
+    /// Both together.
+    const fn with(self, other: &Self) -> Self {
+        Self {
+            count: self.count.saturating_add(other.count),
+            sum: self.sum.saturating_add(other.sum),
+            squares: self.squares.saturating_add(other.squares),
+        }
     }
 
     /// What nine of ten stay below, rounded up: mean and 1.28 standard deviations. Nothing without experience.
@@ -132,6 +150,17 @@ impl Experience {
             seen.tokens.note(tokens);
         }
         seen.durations_ms.note(duration.0);
+    }
+
+    /// How long attempts took that went well, of all kinds together. The cost is in proportion to the kinds.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    pub(super) fn durations(&self) -> Option<DurationsSeen> {
+        let all = self.kinds.values().fold(Moments::default(), |all, seen| all.with(&seen.durations_ms));
+        let count = u128::from(all.count);
+        let mean = u64::try_from(all.sum.checked_div(count)?).unwrap_or(u64::MAX);
+        let spread = count.saturating_mul(all.squares).saturating_sub(all.sum.saturating_mul(all.sum));
+        let squared = all.sum.saturating_mul(all.sum).max(1);
+        Some(DurationsSeen { mean: Millis(mean), variability: spread as f64 / squared as f64 })
     }
 
     /// How many tokens a task took that was reported on, in the mean.
@@ -205,6 +234,18 @@ mod tests {
         let given = TokensExpected { given: Some(1), ..asked };
         assert_eq!(Experience::counted(&given, 1, 8_001), 8_000, "the formula expects more than the submitter");
         assert_eq!(Experience::counted(&asked, u64::MAX, 8_001), 8_001);
+    }
+
+    #[test]
+    fn durations_of_all_kinds_count_together() {
+        let mut experience = Experience::default();
+        assert_eq!(experience.durations(), None);
+        for (complexity, seconds) in [(Complexity::Simple, 1), (Complexity::Complex, 3)] {
+            experience.note_success(None, complexity, None, Millis::from_seconds(seconds));
+        }
+        // Mean 2, variance 1.
+        let seen = experience.durations().expect("two were seen");
+        assert_eq!(seen, DurationsSeen { mean: Millis(2_000), variability: 0.25 });
     }
 
     #[test]

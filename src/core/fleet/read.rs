@@ -155,15 +155,19 @@ impl Cluster {
     #[must_use]
     pub fn fleet_load(&self, now: Timestamp) -> FleetLoad {
         let fleet = &self.fleet;
+        let conservation = fleet.conservation();
         let agents = || fleet.agents_by_id.values().map(|slot| &fleet.agents[*slot]);
         FleetLoad {
             agents: fleet.agents.len() as u64,
             agents_at_work: agents().filter(|agent| !agent.tasks.is_empty()).count() as u64,
             room: agents().map(|agent| u64::from(agent.request().tasks_max)).sum(),
             running: fleet.leases.len() as u64,
-            waiting: fleet.conservation().active_tasks,
+            waiting: conservation.active_tasks,
             wait_mean: fleet.queue_usage(now).all.wait_mean,
             quota: fleet.quota,
+            saves_tokens: fleet.tokens.is_conserving(),
+            deferred: conservation.deferred_tasks,
+            durations: fleet.experience.durations(),
         }
     }
 

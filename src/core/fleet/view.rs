@@ -5,6 +5,7 @@ use super::super::priority::Priority;
 use super::super::time::{Millis, Timestamp};
 use super::agent::Registration;
 use super::command::Deferral;
+use super::estimate::DurationsSeen;
 use super::health::Health;
 use super::task::{Selector, Task, TaskState};
 use serde::{Deserialize, Serialize};
@@ -315,7 +316,7 @@ pub struct AgentFigures {
 }
 
 /// How much there is to do, and who is there to do it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FleetLoad {
     /// How many agents there are.
     pub agents: u64,
@@ -331,6 +332,21 @@ pub struct FleetLoad {
     pub wait_mean: Millis,
     /// How many agents there may be, if that was set.
     pub quota: Option<u64>,
+    /// Whether so many tokens are used that the rest is saved.
+    pub saves_tokens: bool,
+    /// How many tasks wait for tokens.
+    pub deferred: u64,
+    /// How long tasks took that went well lately, if any did.
+    pub durations: Option<DurationsSeen>,
+}
+
+impl FleetLoad {
+    /// How many tasks an agent may hold, as they are now, in the mean; at least 1, and 1 if there are none.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a mean")]
+    pub fn room_each(&self) -> f64 {
+        if self.agents == 0 { 1.0 } else { (self.room as f64 / self.agents as f64).max(1.0) }
+    }
 }
 
 /// What waits that no registered agent may take.

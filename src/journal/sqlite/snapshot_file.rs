@@ -1,8 +1,8 @@
 //! One snapshot: the books at a place in the log, as a file.
 //!
 //! The file is a mark, then blocks of a length, a checksum and as many bytes: first what the snapshot is of, then the
-//! allocations, many to a block, then the fleet, if there is one, its agents and its tasks, and at last how many there were
-//! of each. It is written under another name and gets its own
+//! allocations, many to a block, then the fleet, if there is one, its agents and its tasks, then what there is for the
+//! planner, and at last how many there were of each. It is written under another name and gets its own
 //! only once all of it is on the disk, so that a crash leaves no half of one. Whatever is wrong with it (a bit, a
 //! missing end, another format) makes it unusable, never something else than what was written.
 
@@ -75,6 +75,9 @@ enum Block<'a> {
         agents: u64,
         tasks: u64,
     },
+    Planned {
+        planned: String,
+    },
 }
 
 /// Writes a snapshot to a file that is made anew. `goes_on` is asked now and then whether to go on.
@@ -94,6 +97,9 @@ pub(super) fn write(path: &Path, anchor: &Anchor, books: &Cluster, goes_on: &dyn
         let agents = file.put_all(books.agent_images(), String::len, goes_on, |agents| Block::Agents { agents })?;
         let tasks = file.put_all(books.task_images(), String::len, goes_on, |tasks| Block::Tasks { tasks })?;
         file.put(&Block::FleetEnd { agents, tasks })?;
+    }
+    if let Some(planned) = books.planned_image() {
+        file.put(&Block::Planned { planned })?;
     }
     file.put(&Block::End { allocations })?;
     file.file.sync_all()
@@ -197,6 +203,7 @@ fn read_all(path: &Path, goes_on: &dyn Fn() -> bool) -> Result<(Anchor, Cluster)
             Block::Fleet { outline } => books.add_fleet(outline),
             Block::Agents { agents } => agents.iter().try_for_each(|image| books.add_agent(image))?,
             Block::Tasks { tasks } => tasks.iter().try_for_each(|image| books.add_task(image))?,
+            Block::Planned { planned } => books.add_planned(&planned)?,
             Block::Start { .. } | Block::End { .. } | Block::FleetEnd { .. } => {}
         }
         Ok(())
@@ -231,9 +238,12 @@ fn each_block(
             (Block::FleetEnd { agents, tasks }, Part::Agents | Part::Tasks)
                 if (*agents, *tasks) == (agents_seen, tasks_seen) =>
             {
-                Part::End
+                Part::Planned
             }
-            (Block::End { allocations }, Part::Allocations | Part::End) if *allocations == allocations_seen => {
+            (Block::Planned { .. }, Part::Allocations | Part::Planned) => Part::End,
+            (Block::End { allocations }, Part::Allocations | Part::Planned | Part::End)
+                if *allocations == allocations_seen =>
+            {
                 return Ok(());
             }
             _ => return Err(SnapshotFault("its blocks are not in order".to_owned())),
@@ -250,6 +260,8 @@ enum Part {
     Agents,
     /// Tasks, or what follows them.
     Tasks,
+    /// What there is for the planner, or the end.
+    Planned,
     /// The end alone.
     End,
 }

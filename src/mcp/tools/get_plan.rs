@@ -3,7 +3,7 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::mcp::arguments::{self, Arguments, Described, Parameter};
 use crate::mcp::results::PlanResult;
-use crate::planning::WhatIf;
+use crate::planning::{Bottlenecks, WhatIf};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -69,9 +69,10 @@ impl Run for GetPlan {
                 agents: arguments.optional(&self.agents)?,
             };
             let demand = invocation.engine.demand(false).await?;
+            let bottlenecks = Bottlenecks::find(&invocation.engine.fleet_figures().await?);
             let plan = {
                 let planner = invocation.planner.lock().unwrap_or_else(PoisonError::into_inner);
-                planner.plan(&planner.observe(demand.at, &demand.value).with(&what_if))
+                planner.plan(&planner.observe(demand.at, &demand.value).with(&what_if), Some(&bottlenecks))
             };
             Answer::new(&PlanResult::from(&plan))
         }

@@ -55,7 +55,7 @@ pub struct MethodOutlook {
 
 /// What is wanted one horizon ahead, with what led to it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Outlook {
+pub struct HorizonOutlook {
     /// How many bins ahead.
     pub horizon: Horizon,
     /// The capacity wanted then: the quantile of demand in that bin. Nothing while there is too little history.

@@ -4,7 +4,7 @@ use super::correction::Correction;
 use super::horizon::Horizon;
 use super::method::{Method, Model, PerMethod, all};
 use super::quantile::Quantile;
-use super::score::{MethodOutlook, Outlook, Score};
+use super::score::{HorizonOutlook, MethodOutlook, Score};
 use super::weights::Weights;
 use super::window::Window;
 use serde::{Deserialize, Serialize};
@@ -123,7 +123,7 @@ impl Track {
         Score::of(self.settled.iter().filter_map(|one| Some((one.wanted?, one.demand))), quantile)
     }
 
-    pub(super) fn outlook(&self, quantile: Quantile) -> Outlook {
+    pub(super) fn outlook(&self, quantile: Quantile) -> HorizonOutlook {
         let uppers = self.issued.back().map_or_else(all, |issued| issued.uppers);
         let weights = self.weights.among(&uppers);
         let of_method = |method: Method| {
@@ -131,7 +131,7 @@ impl Track {
             let due = self.settled.iter().filter_map(|one| Some((one.uppers[place]?, one.demand)));
             MethodOutlook { method, wanted: uppers[place], weight: weights[place], score: Score::of(due, quantile) }
         };
-        Outlook {
+        HorizonOutlook {
             horizon: self.horizon,
             wanted: self.wanted(),
             score: self.score(quantile),

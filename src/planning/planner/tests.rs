@@ -1,6 +1,8 @@
+use super::super::capacity::Capacity;
+use super::super::capacity_plan::{AgentsAhead, WorkersAhead};
 use super::super::observation::WhatIf;
 use super::*;
-use crate::core::{FleetLoad, Millis};
+use crate::core::{DEMAND_BIN, DurationsSeen, FleetLoad, Percent, Policy};
 
 const BOUNDS: Bounds = Bounds { workers_min: 2, workers_max: 40 };
 
@@ -15,17 +17,30 @@ fn seen(total: u64, leased: u64, refused: u64) -> Observation {
         refused,
         refused_workers_max: 0,
         fleet: FleetLoad::default(),
+        // Without patience: what is wanted is done.
+        policy: Policy { scale_in_window_ms: Millis(0), ..Policy::BALANCED },
     }
 }
 
-/// A planner without patience: what it wants it does.
-fn planner(min: u64, max: u64) -> Planner {
-    let policy = Policy { scale_in_window: Millis(0), ..Policy::BALANCED };
-    Planner::new(policy, Bounds { workers_min: min, workers_max: max })
+/// The same by another policy.
+fn by(policy: Policy, seen: Observation) -> Observation {
+    Observation { policy, ..seen }
+}
+
+fn nothing_found(seen: &Observation) -> Bottlenecks {
+    Bottlenecks { at: seen.at, found: Vec::new() }
+}
+
+fn plan(planner: &Planner, seen: &Observation) -> Plan {
+    planner.plan(seen, Some(&nothing_found(seen)))
+}
+
+fn planner(workers_min: u64, workers_max: u64) -> Planner {
+    Planner::new(Bounds { workers_min, workers_max })
 }
 
 fn check(planner: &Planner, seen: &Observation, action: Action, target: u64, because: &[&str]) {
-    let plan = planner.plan(seen);
+    let plan = plan(planner, seen);
     assert_eq!((plan.action, plan.target_workers), (action, target), "{plan:#?}");
     for reason in because {
         assert!(plan.reasons.iter().any(|said| said.contains(reason)), "{reason:?} is not in {:#?}", plan.reasons);
@@ -71,8 +86,8 @@ fn equal_bounds_hold() {
 fn the_trend_moves_the_target() {
     let mut p = planner(1, 100);
     let calm = Observation { granted: 5, ..seen(10, 9, 0) };
-    let plan = p.plan(&calm);
-    p.note(&plan, false);
+    let first = plan(&p, &calm);
+    p.note(&first, false);
     check(
         &p,
         &Observation { granted: 50, ..calm },
@@ -92,13 +107,13 @@ fn the_trend_moves_the_target() {
 #[test]
 fn nothing_changes_within_the_cooldown() {
     for policy in Policy::NAMED {
-        let mut p = Planner::new(policy, BOUNDS);
-        let busy = seen(10, 9, 0);
-        let plan = p.plan(&busy);
-        p.note(&plan, true);
+        let mut p = Planner::new(BOUNDS);
+        let busy = by(policy, seen(10, 9, 0));
+        let first = plan(&p, &busy);
+        p.note(&first, true);
         let later = |ms| Observation { at: busy.at.after(Millis(ms)), ..busy };
-        check(&p, &later(policy.cooldown.0 - 1), Action::Hold, 10, &["the last change was less than"]);
-        check(&p, &later(policy.cooldown.0), Action::ScaleUp, 13, &[]);
+        check(&p, &later(policy.cooldown_ms.0 - 1), Action::Hold, 10, &["the last change was less than"]);
+        check(&p, &later(policy.cooldown_ms.0), Action::ScaleUp, 13, &[]);
     }
 }
 
@@ -110,10 +125,11 @@ fn what_is_leased_stays() {
 
 #[test]
 fn the_number_goes_down_to_the_highest_that_was_wanted_lately() {
-    let mut p = Planner::new(Policy::BALANCED, BOUNDS);
+    let mut p = Planner::new(BOUNDS);
     let start = seen(30, 0, 0).at;
     let mut plan_at = |seconds: u64, leased| {
-        let plan = p.plan(&Observation { at: start.after(Millis::from_seconds(seconds)), ..seen(30, leased, 0) });
+        let seen = by(Policy::BALANCED, seen(30, leased, 0));
+        let plan = plan(&p, &Observation { at: start.after(Millis::from_seconds(seconds)), ..seen });
         p.note(&plan, false);
         (plan.action, plan.target_workers)
     };
@@ -130,8 +146,11 @@ fn the_number_goes_down_to_the_highest_that_was_wanted_lately() {
 fn what_is_about_as_many_stays_unless_somebody_waits() {
     let p = planner(1, 1_000);
     // 91 of 100 are too many for 130, and 107 for 9 of 110 no more than a tenth beside it.
-    let policy = Policy { utilization_up: 0.7, ..p.policy };
-    let p = Planner::new(policy, p.bounds);
+    let up = Percent::new(70).expect("a part");
+    let seen = |total, leased, refused| {
+        let seen = seen(total, leased, refused);
+        by(Policy { utilization_up: up, ..seen.policy }, seen)
+    };
     check(&p, &seen(100, 71, 0), Action::Hold, 100, &["102 are about as many as 100"]);
     check(&p, &Observation { refused_workers_max: 1, ..seen(100, 71, 1) }, Action::ScaleUp, 102, &[]);
     check(&p, &seen(100, 78, 0), Action::ScaleUp, 112, &[]);
@@ -146,14 +165,14 @@ fn fleet(agents: u64, running: u64, waiting: u64) -> FleetLoad {
         running,
         waiting,
         wait_mean: Millis(0),
-        quota: None,
+        ..FleetLoad::default()
     }
 }
 
 fn agents(policy: Policy, fleet: FleetLoad) -> u64 {
     // Without patience: what it wants it does.
-    let policy = Policy { scale_in_window: Millis(0), ..policy };
-    let plan = Planner::new(policy, BOUNDS).plan(&Observation { fleet, ..seen(10, 3, 0) });
+    let policy = Policy { scale_in_window_ms: Millis(0), ..policy };
+    let plan = plan(&Planner::new(BOUNDS), &by(policy, Observation { fleet, ..seen(10, 3, 0) }));
     assert!(plan.target_agents == fleet.agents || plan.reasons.len() > 1, "without a reason: {plan:#?}");
     plan.target_agents
 }
@@ -227,11 +246,11 @@ fn what_if_figures_lead_to_what_follows_from_them() {
 
 #[test]
 fn agents_are_kept_for_as_long_as_they_were_wanted_lately() {
-    let mut p = Planner::new(Policy::BALANCED, BOUNDS);
+    let mut p = Planner::new(BOUNDS);
     let start = seen(10, 3, 0).at;
     let mut target_at = |seconds: u64, load| {
         let at = start.after(Millis::from_seconds(seconds));
-        let plan = p.plan(&Observation { at, fleet: load, ..seen(10, 3, 0) });
+        let plan = plan(&p, &by(Policy::BALANCED, Observation { at, fleet: load, ..seen(10, 3, 0) }));
         p.note(&plan, false);
         plan.target_agents
     };
@@ -248,4 +267,141 @@ fn the_pool_has_room_for_the_agents_that_should_come() {
     check(&p, &busy, Action::ScaleUp, 11, &["100 tasks wait, over 30: 3 agents more", "3 agents more take as many"]);
     let roomy = Observation { fleet: fleet(8, 20, 100), ..seen(20, 8, 0) };
     check(&p, &roomy, Action::Hold, 20, &[]);
+}
+
+/// A planner that has seen this demand in each of so many bins up to the moment that `seen` is of.
+fn informed(bins: u64, task_submissions: u64, workers_max: u64) -> Planner {
+    let mut planner = Planner::new(BOUNDS);
+    let until = DemandBin::start_of(seen(10, 3, 0).at);
+    let bin =
+        |ago| DemandBin { task_submissions, workers_max, ..DemandBin::empty(until.before(Millis(DEMAND_BIN.0 * ago))) };
+    let bins: Vec<DemandBin> = (1..=bins).rev().map(bin).collect();
+    planner.take_in(&bins, until);
+    planner
+}
+
+/// Agents that do one task at a time, each in a minute.
+fn workers_of_a_minute(agents: u64, running: u64) -> FleetLoad {
+    let durations = Some(DurationsSeen { mean: Millis::from_seconds(60), variability: 1.0 });
+    FleetLoad { agents, agents_at_work: running, room: agents, running, durations, ..FleetLoad::default() }
+}
+
+#[test]
+fn what_is_to_come_is_planned_for_once_forecasts_have_proved_themselves() {
+    // 100 tasks in five minutes of a minute each are 20 under way: at 70 % that takes 29 places, and 25 so that few wait.
+    // The pool is to have room for the 11 that should come.
+    let busy = Observation { fleet: workers_of_a_minute(18, 10), ..seen(30, 20, 0) };
+    let informed_plan = plan(&informed(60, 100, 20), &busy);
+    let ahead = informed_plan.capacity.agents.expect("enough is known");
+    assert_eq!((ahead.required, ahead.capacity.for_utilization), (29, 29), "{ahead:?}");
+    assert!((ahead.tasks_per_minute - 20.0).abs() < 1e-9 && ahead.confidence > 0.99, "{ahead:?}");
+    assert_eq!((informed_plan.wanted_agents, informed_plan.target_agents), (29, 29), "{informed_plan:#?}");
+    check(
+        &informed(60, 100, 20),
+        &busy,
+        Action::ScaleUp,
+        31,
+        &["29 agents are planned", "20.0 tasks a minute", "20.0 under way"],
+    );
+
+    // By what is seen all would be kept, as more than a fifth is in use; less is to come, so that fewer do.
+    let idle = Observation { fleet: workers_of_a_minute(30, 8), ..busy };
+    assert_eq!(plan(&informed(60, 20, 20), &idle).target_agents, 15, "12 for those at work, and a step is half");
+    assert_eq!(plan(&informed(60, 0, 20), &idle).target_agents, 15);
+    assert_eq!(plan(&informed(60, 95, 20), &idle).target_agents, 30, "28 are about as many");
+}
+
+#[test]
+fn too_little_history_leaves_it_to_what_is_seen() {
+    let busy = Observation { fleet: workers_of_a_minute(18, 10), ..seen(30, 20, 0) };
+    let check_missing = |planner: &Planner, seen: &Observation, missing: &str| {
+        let plan = plan(planner, seen);
+        assert_eq!((plan.capacity.agents, plan.target_agents), (None, 18), "{plan:#?}");
+        assert!(plan.reasons.iter().any(|reason| reason.contains(missing)), "{plan:#?}");
+    };
+    check_missing(&informed(0, 100, 20), &busy, "no capacity plan for agents: 0 of 32 bins");
+    check_missing(&informed(31, 100, 20), &busy, "no capacity plan for workers: 31 of 32 bins");
+    check_missing(&informed(40, 100, 20), &busy, "fewer than 12 forecasts have come due");
+    let unknown = Observation { fleet: FleetLoad { durations: None, ..busy.fleet }, ..busy };
+    check_missing(&informed(60, 100, 20), &unknown, "no task has gone well yet");
+}
+
+#[test]
+fn forecasts_that_failed_too_often_are_shown_and_not_gone_by() {
+    let ahead = |confidence| AgentsAhead {
+        tasks_per_minute: 20.0,
+        confidence,
+        durations: DurationsSeen { mean: Millis(1_000), variability: 1.0 },
+        arrival_variability: 1.0,
+        capacity: Capacity { tasks_under_way: 1.0, for_utilization: 2, for_waiting: 2, required: 2, wait_chance: 0.0 },
+        required: 2,
+    };
+    let trusted = |confidence| {
+        let workers = Some(WorkersAhead { required: 3, confidence });
+        let plan = CapacityPlan { agents: Some(ahead(confidence)), workers };
+        (plan.trusted_agents(), plan.trusted_workers())
+    };
+    assert_eq!(trusted(0.69), (None, None));
+    assert_eq!(trusted(0.7), (Some(2), Some(3)));
+}
+
+#[test]
+fn workers_are_there_for_what_is_to_come() {
+    // 20 of 30 are in use; 36 will be wanted.
+    check(&informed(60, 0, 36), &seen(30, 20, 0), Action::ScaleUp, 36, &["36 workers are planned for"]);
+    check(&informed(60, 0, 32), &seen(30, 20, 0), Action::Hold, 30, &["32 are about as many as 30"]);
+    // 10 of 30 are in use, and no more than 12 will be wanted: 15 are enough for 70 %.
+    check(&informed(60, 0, 12), &seen(30, 10, 0), Action::ScaleDown, 15, &["up to 12 workers are expected"]);
+    check(&informed(60, 0, 28), &seen(30, 10, 0), Action::Hold, 30, &[]);
+}
+
+#[test]
+fn agents_that_were_asked_for_are_not_called_off_within_the_cooldown() {
+    let mut p = Planner::new(BOUNDS);
+    let start = seen(10, 3, 0).at;
+    let patience = Policy { scale_in_window_ms: Millis(0), ..Policy::BALANCED };
+    let mut target_at = |seconds: u64, load| {
+        let at = start.after(Millis::from_seconds(seconds));
+        let plan = plan(&p, &by(patience, Observation { at, fleet: load, ..seen(40, 20, 0) }));
+        let scaling = p.scaling(&plan);
+        p.note(&plan, false);
+        (plan.target_agents, scaling.map(|scaling| (scaling.agents_from, scaling.agents_to)))
+    };
+    assert_eq!(target_at(0, fleet(4, 8, 91)), (7, Some((4, 7))), "three more for 91 tasks");
+    assert_eq!(target_at(5, fleet(5, 8, 0)), (7, None), "the same as was asked for");
+    assert_eq!(target_at(10, fleet(7, 0, 0)), (7, None), "as many as there are");
+    assert_eq!(target_at(19, fleet(7, 28, 400)), (7, None), "whatever is wanted by now");
+    assert_eq!(target_at(20, fleet(7, 28, 400)), (14, Some((7, 14))), "as far as one step goes");
+}
+
+#[test]
+fn bottlenecks_and_saving_are_part_of_the_plan() {
+    use super::super::bottlenecks::{Bottleneck, Figures, Severity, Subject};
+    let backlog = Bottleneck {
+        subject: Subject::Queue,
+        severity: Severity::High,
+        figures: Figures::Agents { quota: 0, active: 0, available: 0 },
+        description: String::new(),
+        advice: String::new(),
+    };
+    let seen = Observation { fleet: FleetLoad { saves_tokens: true, deferred: 7, ..fleet(4, 4, 0) }, ..seen(10, 3, 0) };
+    let plan = planner(2, 40).plan(&seen, Some(&Bottlenecks { at: seen.at, found: vec![backlog] }));
+    assert_eq!(plan.bottlenecks.as_deref(), Some([(Subject::Queue, Severity::High)].as_slice()));
+    assert!((plan.saves_tokens, plan.deferred_tasks) == (true, 7) && plan.failed_steps.is_empty(), "{plan:#?}");
+    let said = plan.reasons.join("; ");
+    assert!(
+        said.starts_with("1 found that hold tasks up, the worst task_queue_backlog (high); tokens are saved, and 7"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_step_that_fails_is_named_and_the_others_go_on() {
+    let blind = planner(2, 40).plan(&seen(10, 9, 0), None);
+    assert_eq!((blind.bottlenecks, blind.failed_steps), (None, vec!["bottlenecks"]));
+    assert_eq!((blind.action, blind.target_workers), (Action::ScaleUp, 13));
+    let mut failed = Vec::new();
+    assert_eq!(attempt("fine", &mut failed, || 7), Some(7));
+    assert_eq!(attempt("faulty", &mut failed, || panic!("on purpose")), None::<()>);
+    assert_eq!(failed, ["faulty"]);
 }
