@@ -28,6 +28,8 @@ TOOLS = {
     "cleanup_expired",
 }
 
+PLANNING_TOOLS = {"get_plan", "get_forecast", "get_scaling_history", "set_scaling_policy"}
+
 FLEET_TOOLS = {
     "register_agent",
     "heartbeat_agent",
@@ -110,7 +112,7 @@ async def drive_allocations(server, mode):
 async def drive_fleet(server, mode):
     async with connect(server, mode, "--toolsets", "all") as client:
         tools = {tool.name for tool in (await client.list_tools()).tools}
-        assert tools == TOOLS | FLEET_TOOLS | {"renew_allocation", "get_plan"}, tools
+        assert tools == TOOLS | FLEET_TOOLS | PLANNING_TOOLS | {"renew_allocation"}, tools
 
         async def call(tool, **arguments):
             return data(await client.call_tool(tool, arguments))

@@ -184,7 +184,10 @@ fn without_chance(value: &Value) -> Value {
                 | "oldest_ms"
                 | "window_seconds"
                 | "current_rate_per_minute"
-                | "predicted_rate_per_minute" => (key.clone(), Value::from(0)),
+                | "predicted_rate_per_minute"
+                | "history_bins"
+                | "missing"
+                | "seen_until" => (key.clone(), Value::from(0)),
                 _ => (key.clone(), without_chance(value)),
             })
             .collect(),
@@ -192,6 +195,7 @@ fn without_chance(value: &Value) -> Value {
         Value::String(text) if text.parse::<chrono::DateTime<chrono::Utc>>().is_ok() => Value::from("a time"),
         Value::String(text) if text.starts_with("alloc-") => Value::from("an id"),
         Value::String(text) if text.starts_with("the rate of requests is ") => Value::from("a rate"),
+        Value::String(text) if text.starts_with("no capacity plan for ") => Value::from("a lack"),
         other => other.clone(),
     }
 }

@@ -1,7 +1,11 @@
-//! What the planner would do, asked of the real binary.
+//! What the planner would do, by which policy, and what demand it expects, asked of the real binary.
 
 #![cfg(unix)]
 
+#[path = "wire_planning/forecast.rs"]
+mod forecast;
+#[path = "wire_planning/policy.rs"]
+mod policy;
 mod support;
 
 use serde_json::{Value, json};
@@ -11,6 +15,9 @@ use support::pattern::check;
 use support::server::Server;
 
 const OPTIONS: [&str; 6] = ["--toolsets", "all", "--min-workers", "2", "--max-workers", "40"];
+
+/// The same for what serves a state, which has all tools anyway.
+const WORKERS: &[&str] = &["--min-workers", "2", "--max-workers", "40"];
 
 fn plan(server: &mut Server, what_if: &Value) -> Value {
     server.answer("get_plan", what_if)

@@ -8,8 +8,10 @@ mod complete_task;
 mod detect_bottlenecks;
 mod get_allocation;
 mod get_capacity;
+mod get_forecast;
 mod get_plan;
 mod get_resource_usage;
+mod get_scaling_history;
 mod get_task;
 mod heartbeat_agent;
 mod list_agents;
@@ -20,6 +22,7 @@ mod release_resources;
 mod renew_allocation;
 mod request_resources;
 mod set_agent_quota;
+mod set_scaling_policy;
 mod set_token_budget;
 mod submit_task;
 mod unregister_agent;
@@ -163,7 +166,12 @@ impl Tools {
                     Arc::new(set_token_budget::SetTokenBudget::new()),
                     Arc::new(set_agent_quota::SetAgentQuota::new()),
                 ],
-                Toolset::Planning => vec![Arc::new(get_plan::GetPlan::new())],
+                Toolset::Planning => vec![
+                    Arc::new(get_plan::GetPlan::new()),
+                    Arc::new(get_forecast::GetForecast::new()),
+                    Arc::new(get_scaling_history::GetScalingHistory::new()),
+                    Arc::new(set_scaling_policy::SetScalingPolicy::new()),
+                ],
             };
             if options.toolsets.contains(toolset) {
                 tools.extend(of_set);

@@ -231,7 +231,7 @@ fn there_are_exactly_six_tools_unless_more_are_asked_for() {
         "list_tasks",
     ];
     let usage = ["get_resource_usage", "detect_bottlenecks", "set_token_budget", "set_agent_quota"];
-    let planning = ["get_plan"];
+    let planning = ["get_plan", "get_forecast", "get_scaling_history", "set_scaling_policy"];
     let all = [seven.as_slice(), &agents, &tasks, &usage, &planning].concat();
     for (arguments, names) in [
         (vec![], six.to_vec()),

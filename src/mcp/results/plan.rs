@@ -1,6 +1,6 @@
 //! What get_plan answers.
 
-use crate::planning::{Action, Plan, Trend};
+use crate::planning::{Action, AgentsAhead, CONFIDENCE_MIN, Plan, Severity, Subject, Trend, WorkersAhead};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -15,15 +15,78 @@ pub(in crate::mcp) struct RateResult {
     predicted_rate_per_minute: f64,
 }
 
+/// Something that holds tasks up.
+#[derive(Serialize, JsonSchema)]
+struct PlanBottleneck {
+    /// `token_exhaustion`, `quota_exceeded`, `slow_agent` or `task_queue_backlog`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// `low`, `medium`, `high` or `critical`.
+    severity: &'static str,
+    /// The job, type or agent that it is about; null if it is about all of them.
+    affected: Option<String>,
+}
+
+/// How many agents the tasks to come take.
+#[derive(Serialize, JsonSchema)]
+struct AgentsAheadResult {
+    /// Tasks to expect in a minute: it stays at or below this in nine of ten cases.
+    expected_tasks_per_minute: f64,
+    /// The part of such forecasts that was enough, as measured.
+    confidence: f64,
+    /// Whether the plan goes by it.
+    is_trusted: bool,
+    /// How long a task takes, in the mean, as seen.
+    avg_task_duration_ms: u64,
+    /// How bursty tasks come, as the variance of their number over its mean: 1 if they come independently.
+    arrival_variability: f64,
+    /// Tasks under way at once, in the mean, by Little's law.
+    tasks_under_way: f64,
+    /// Places it takes so that the part of them that should be in use is.
+    places_for_utilization: u64,
+    /// Places it takes so that few tasks wait long.
+    places_for_waiting: u64,
+    /// The chance to wait over 5 s with the larger number.
+    wait_chance: f64,
+    /// Agents that have so many places.
+    required_agents: u64,
+}
+
+/// How many workers the leases to come take.
+#[derive(Serialize, JsonSchema)]
+struct WorkersAheadResult {
+    /// Workers that are wanted at once at the most, in nine of ten cases.
+    required_workers: u64,
+    /// The part of such forecasts that was enough, as measured.
+    confidence: f64,
+    /// Whether the plan goes by it.
+    is_trusted: bool,
+}
+
+/// What the demand to come takes; null while too little is known.
+#[derive(Serialize, JsonSchema)]
+struct CapacityPlanResult {
+    /// For tasks.
+    agents: Option<AgentsAheadResult>,
+    /// For leases.
+    workers: Option<WorkersAheadResult>,
+}
+
 /// The answer to get_plan.
 #[derive(Serialize, JsonSchema)]
 pub(in crate::mcp) struct PlanResult {
     /// When it was made.
     planned_at: String,
-    /// By which policy: `aggressive`, `balanced` or `conservative`.
+    /// By which policy: `aggressive`, `balanced`, `conservative` or `custom`.
     policy: &'static str,
     /// What is done with the number of workers: `scale_up`, `scale_down` or `hold`.
     action: &'static str,
+    /// What holds tasks up, the most severe first; at most ten. Null if the look for it failed.
+    bottlenecks: Option<Vec<PlanBottleneck>>,
+    /// Whether so many tokens are used that the rest is saved.
+    conservation_mode: bool,
+    /// Tasks that wait for tokens.
+    deferred_tasks: u64,
     /// Workers there are.
     current_workers: u64,
     /// Workers there should be.
@@ -56,8 +119,12 @@ pub(in crate::mcp) struct PlanResult {
     granted_requests: u64,
     /// Requests refused in that time.
     refused_requests: u64,
-    /// The rate of requests.
+    /// The rate of requests, and the one to expect by its trend.
     forecast: RateResult,
+    /// What the demand to come takes.
+    capacity_plan: CapacityPlanResult,
+    /// Steps of the plan that failed; the others went on without them.
+    failed_steps: Vec<&'static str>,
     /// Why, in order.
     reasons: Vec<String>,
 }
@@ -72,6 +139,9 @@ impl From<&Plan> for PlanResult {
                 Action::ScaleDown => "scale_down",
                 Action::Hold => "hold",
             },
+            bottlenecks: plan.bottlenecks.as_ref().map(|named| named.iter().map(PlanBottleneck::from).collect()),
+            conservation_mode: plan.saves_tokens,
+            deferred_tasks: plan.deferred_tasks,
             current_workers: plan.current_workers,
             target_workers: plan.target_workers,
             wanted_workers: plan.wanted_workers,
@@ -97,7 +167,45 @@ impl From<&Plan> for PlanResult {
                 },
                 predicted_rate_per_minute: plan.forecast.predicted_rate_per_minute,
             },
+            capacity_plan: CapacityPlanResult {
+                agents: plan.capacity.agents.as_ref().map(AgentsAheadResult::from),
+                workers: plan.capacity.workers.as_ref().map(WorkersAheadResult::from),
+            },
+            failed_steps: plan.failed_steps.clone(),
             reasons: plan.reasons.clone(),
+        }
+    }
+}
+
+impl From<&(Subject, Severity)> for PlanBottleneck {
+    fn from((subject, severity): &(Subject, Severity)) -> Self {
+        Self { kind: subject.kind(), severity: severity.as_str(), affected: subject.name().map(str::to_owned) }
+    }
+}
+
+impl From<&AgentsAhead> for AgentsAheadResult {
+    fn from(ahead: &AgentsAhead) -> Self {
+        Self {
+            expected_tasks_per_minute: ahead.tasks_per_minute,
+            confidence: ahead.confidence,
+            is_trusted: ahead.confidence >= CONFIDENCE_MIN,
+            avg_task_duration_ms: ahead.durations.mean.0,
+            arrival_variability: ahead.arrival_variability,
+            tasks_under_way: ahead.capacity.tasks_under_way,
+            places_for_utilization: ahead.capacity.for_utilization,
+            places_for_waiting: ahead.capacity.for_waiting,
+            wait_chance: ahead.capacity.wait_chance,
+            required_agents: ahead.required,
+        }
+    }
+}
+
+impl From<&WorkersAhead> for WorkersAheadResult {
+    fn from(ahead: &WorkersAhead) -> Self {
+        Self {
+            required_workers: ahead.required,
+            confidence: ahead.confidence,
+            is_trusted: ahead.confidence >= CONFIDENCE_MIN,
         }
     }
 }
