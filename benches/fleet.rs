@@ -338,6 +338,8 @@ fn scaling() -> String {
         driver.submit(request);
         driver.claim_and_complete(&agent(0));
     }
+    // Nothing is counted before the first look.
+    planner.look(driver.now, &driver.cluster.demand(driver.now, RequestsSeen::default()));
     let spent = median(|| {
         driver.pass(30_000);
         let start = Instant::now();

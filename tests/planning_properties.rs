@@ -1,8 +1,11 @@
 //! What holds of every plan, whatever was seen and planned before.
 
-use cortex_resource_manager::core::{DurationsSeen, FleetLoad, Millis, Policy, Timestamp};
+use cortex_resource_manager::core::{DEMAND_BIN, DemandBin, DurationsSeen, FleetLoad, Millis, Policy, Timestamp};
 use cortex_resource_manager::planning::{Action, Aim, Bottlenecks, Bounds, Capacity, Observation, Plan, Planner, Work};
 use proptest::prelude::*;
+
+/// When it all begins: at the start of a bin.
+const START: Timestamp = Timestamp::from_millis(1_700_000_100_000);
 
 /// Something that was seen, so many milliseconds after what was seen before it.
 fn observation() -> impl Strategy<Value = (u64, Observation)> {
@@ -35,6 +38,7 @@ fn observation() -> impl Strategy<Value = (u64, Observation)> {
                 ..FleetLoad::default()
             },
             policy: Policy::BALANCED,
+            tasks_per_minute: None,
         };
         (later_ms, seen)
     })
@@ -45,23 +49,46 @@ fn planned(planner: &Planner, seen: &Observation) -> Plan {
     planner.plan(seen, Some(&Bottlenecks { at: seen.at, found: Vec::new() }))
 }
 
+/// The demand of bins that were seen before: none, too few to forecast from, or enough.
+fn bins() -> impl Strategy<Value = Vec<DemandBin>> {
+    let bin = (0..400_u64, 0..150_u64).prop_map(|(task_submissions, workers_max)| DemandBin {
+        task_submissions,
+        workers_max,
+        ..DemandBin::empty(START)
+    });
+    // Steady demand is what forecasts are trusted for.
+    let steady = (0..400_u64, 0..150_u64, 50..80_usize).prop_map(|(task_submissions, workers_max, bins)| {
+        vec![DemandBin { task_submissions, workers_max, ..DemandBin::empty(START) }; bins]
+    });
+    prop_oneof![Just(Vec::new()), prop::collection::vec(bin, 1..80), steady].prop_map(|bins| {
+        let place = |(place, bin): (usize, DemandBin)| {
+            let ago = Millis(DEMAND_BIN.0 * (bins.len() - place) as u64);
+            DemandBin { from: START.before(ago), ..bin }
+        };
+        bins.iter().copied().enumerate().map(place).collect()
+    })
+}
+
 /// A planner that has planned for all but the last of these, and the last.
 fn planner() -> impl Strategy<Value = (Planner, Observation)> {
     let bounds = (0..60_u64, 0..200_u64).prop_map(|(min, more)| Bounds { workers_min: min, workers_max: min + more });
-    (0..3_usize, bounds, prop::collection::vec(observation(), 1..12)).prop_map(|(policy, bounds, history)| {
-        let mut planner = Planner::new(bounds);
-        let mut at = Timestamp::from_millis(1_700_000_000_000);
-        let mut last = None;
-        for (later_ms, seen) in history {
-            if let Some(seen) = last {
-                let plan = planned(&planner, &seen);
-                planner.note(&plan, plan.action != Action::Hold);
+    (0..3_usize, bounds, bins(), prop::collection::vec(observation(), 1..12)).prop_map(
+        |(policy, bounds, bins, history)| {
+            let mut planner = Planner::new(bounds);
+            planner.take_in(&bins, START);
+            let mut at = START;
+            let mut last = None;
+            for (later_ms, seen) in history {
+                if let Some(seen) = last {
+                    let plan = planned(&planner, &seen);
+                    planner.note(&plan, plan.action != Action::Hold);
+                }
+                at = at.after(Millis(later_ms));
+                last = Some(Observation { at, policy: Policy::NAMED[policy], ..seen });
             }
-            at = at.after(Millis(later_ms));
-            last = Some(Observation { at, policy: Policy::NAMED[policy], ..seen });
-        }
-        (planner, last.expect("at least one"))
-    })
+            (planner, last.expect("at least one"))
+        },
+    )
 }
 
 proptest! {
@@ -165,6 +192,7 @@ proptest! {
                 refused_workers_max: short,
                 fleet: FleetLoad::default(),
                 policy,
+                tasks_per_minute: None,
             };
             let plan = planned(&planner, &seen);
             let changed = plan.action != Action::Hold;
