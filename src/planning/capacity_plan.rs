@@ -22,8 +22,8 @@ pub struct CapacityPlan {
 pub struct AgentsAhead {
     /// The tasks to expect in a minute, as an upper quantile.
     pub tasks_per_minute: f64,
-    /// The measured coverage of such forecasts, from 0 to 1.
-    pub confidence: f64,
+    /// The measured coverage of such forecasts, from 0 to 1; nothing if the tasks to come are what somebody asked about.
+    pub confidence: Option<f64>,
     /// How long tasks took.
     pub durations: DurationsSeen,
     /// How bursty tasks come: the dispersion of their counts over the last hour; 1 if they come independently.
@@ -75,13 +75,21 @@ impl CapacityPlan {
     }
 
     fn agents(outlook: &Outlook, seen: &Observation) -> Result<AgentsAhead, String> {
-        let Expected { wanted, confidence } = outlook.expected(Series::TaskSubmissions)?;
+        let bin_seconds = DEMAND_BIN.0 as f64 / 1_000.0;
+        let (tasks_per_second, confidence, arrival_variability) = match seen.tasks_per_minute {
+            // Whoever asks about a rate knows it, and nothing of how it varies.
+            Some(tasks) => (tasks as f64 / 60.0, None, 1.0),
+            None => {
+                let Expected { wanted, confidence } = outlook.expected(Series::TaskSubmissions)?;
+                (wanted / bin_seconds, Some(confidence), dispersion(outlook.last_submissions()))
+            }
+        };
         let durations =
             seen.fleet.durations.ok_or("no task has gone well yet, so nothing is known of how long they take")?;
         let work = Work {
-            tasks_per_second: wanted / (DEMAND_BIN.0 as f64 / 1_000.0),
+            tasks_per_second,
             duration_mean: durations.mean,
-            arrival_variability: dispersion(outlook.last_submissions()),
+            arrival_variability,
             duration_variability: durations.variability,
         };
         let aim = Aim { utilization: seen.policy.utilization_target.as_part(), ..Aim::DEFAULT };
@@ -100,17 +108,23 @@ impl CapacityPlan {
     /// How many agents to go by, if the forecast is to be trusted.
     #[must_use]
     pub fn trusted_agents(&self) -> Option<u64> {
-        self.agents.filter(|agents| agents.confidence >= CONFIDENCE_MIN).map(|agents| agents.required)
+        self.agents.filter(AgentsAhead::is_trusted).map(|agents| agents.required)
     }
 
     /// How many workers to go by, if the forecast is to be trusted.
     #[must_use]
     pub fn trusted_workers(&self) -> Option<u64> {
-        self.workers.filter(|workers| workers.confidence >= CONFIDENCE_MIN).map(|workers| workers.required)
+        self.workers.filter(WorkersAhead::is_trusted).map(|workers| workers.required)
     }
 }
 
 impl AgentsAhead {
+    /// Whether the plan goes by it.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.confidence.is_none_or(|confidence| confidence >= CONFIDENCE_MIN)
+    }
+
     fn reason(&self, seen: &Observation) -> String {
         let Capacity { tasks_under_way, for_utilization, for_waiting, .. } = self.capacity;
         format!(
@@ -122,12 +136,18 @@ impl AgentsAhead {
             Aim::DEFAULT.wait_chance_max * 100.0,
             Aim::DEFAULT.wait_max.as_seconds(),
             self.required,
-            trust(self.confidence),
+            self.confidence.map(trust).unwrap_or_default(),
         )
     }
 }
 
 impl WorkersAhead {
+    /// Whether the plan goes by it.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.confidence >= CONFIDENCE_MIN
+    }
+
     fn reason(&self) -> String {
         format!("up to {} workers are expected to be wanted at once{}", self.required, trust(self.confidence))
     }

@@ -25,6 +25,8 @@ pub struct Observation {
     pub fleet: FleetLoad,
     /// The policy to go by.
     pub policy: Policy,
+    /// How many tasks a minute are to come, if that is asked about; else it is forecast.
+    pub tasks_per_minute: Option<u64>,
 }
 
 /// Other figures than those that were seen, to ask what would be done then.
@@ -32,8 +34,8 @@ pub struct Observation {
 pub struct WhatIf {
     /// So many tasks wait for an agent.
     pub waiting: Option<u64>,
-    /// So many requests a minute come.
-    pub requests_per_minute: Option<u64>,
+    /// So many requests for resources a minute come, and as many tasks.
+    pub rate_per_minute: Option<u64>,
     /// There are so many agents.
     pub agents: Option<u64>,
 }
@@ -56,7 +58,8 @@ impl Observation {
             fleet.running = fleet.running.min(fleet.room);
             (fleet.agents, fleet.agents_at_work) = (agents, fleet.agents_at_work.min(agents));
         }
-        if let Some(requests) = what_if.requests_per_minute {
+        if let Some(requests) = what_if.rate_per_minute {
+            seen.tasks_per_minute = Some(requests);
             // A whole minute, so that no rate is lost between two looks that are close together.
             seen.window = Millis::from_seconds(60);
             seen.refused = seen.refused.min(requests);

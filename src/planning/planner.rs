@@ -120,6 +120,7 @@ impl Planner {
             refused_workers_max: *refused_workers_max,
             fleet: *fleet,
             policy: *policy,
+            tasks_per_minute: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What get_plan answers.
 
-use crate::planning::{Action, AgentsAhead, CONFIDENCE_MIN, Plan, Severity, Subject, Trend, WorkersAhead};
+use crate::planning::{Action, AgentsAhead, Plan, Severity, Subject, Trend, WorkersAhead};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -32,8 +32,8 @@ struct PlanBottleneck {
 struct AgentsAheadResult {
     /// Tasks to expect in a minute: it stays at or below this in nine of ten cases.
     expected_tasks_per_minute: f64,
-    /// The part of such forecasts that was enough, as measured.
-    confidence: f64,
+    /// The part of such forecasts that was enough, as measured; null for a rate that was asked about.
+    confidence: Option<f64>,
     /// Whether the plan goes by it.
     is_trusted: bool,
     /// How long a task takes, in the mean, as seen.
@@ -188,7 +188,7 @@ impl From<&AgentsAhead> for AgentsAheadResult {
         Self {
             expected_tasks_per_minute: ahead.tasks_per_minute,
             confidence: ahead.confidence,
-            is_trusted: ahead.confidence >= CONFIDENCE_MIN,
+            is_trusted: ahead.is_trusted(),
             avg_task_duration_ms: ahead.durations.mean.0,
             arrival_variability: ahead.arrival_variability,
             tasks_under_way: ahead.capacity.tasks_under_way,
@@ -202,10 +202,6 @@ impl From<&AgentsAhead> for AgentsAheadResult {
 
 impl From<&WorkersAhead> for WorkersAheadResult {
     fn from(ahead: &WorkersAhead) -> Self {
-        Self {
-            required_workers: ahead.required,
-            confidence: ahead.confidence,
-            is_trusted: ahead.confidence >= CONFIDENCE_MIN,
-        }
+        Self { required_workers: ahead.required, confidence: ahead.confidence, is_trusted: ahead.is_trusted() }
     }
 }

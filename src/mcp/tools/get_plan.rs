@@ -28,7 +28,7 @@ impl GetPlan {
             ),
             rate_per_minute: arguments::whole(
                 "rate_per_minute",
-                "What if so many requests for resources came a minute? As many as do if absent.",
+                "What if so many requests for resources, and as many tasks, came a minute? As many as do and are forecast if absent.",
                 0..=FIGURE_MAX,
             ),
             agents: arguments::whole(
@@ -65,7 +65,7 @@ impl Run for GetPlan {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let what_if = WhatIf {
                 waiting: arguments.optional(&self.queue_depth)?,
-                requests_per_minute: arguments.optional(&self.rate_per_minute)?,
+                rate_per_minute: arguments.optional(&self.rate_per_minute)?,
                 agents: arguments.optional(&self.agents)?,
             };
             let demand = invocation.engine.demand(false).await?;

@@ -19,6 +19,7 @@ fn seen(total: u64, leased: u64, refused: u64) -> Observation {
         fleet: FleetLoad::default(),
         // Without patience: what is wanted is done.
         policy: Policy { scale_in_window_ms: Millis(0), ..Policy::BALANCED },
+        tasks_per_minute: None,
     }
 }
 
@@ -235,7 +236,7 @@ fn what_if_figures_lead_to_what_follows_from_them() {
     let nobody = Observation { fleet: FleetLoad::default(), ..seen };
     assert_eq!(nobody.with(&WhatIf { agents: Some(2), ..WhatIf::default() }).fleet.room, 6);
     let rate = |window, requests| {
-        let what_if = WhatIf { requests_per_minute: Some(requests), ..WhatIf::default() };
+        let what_if = WhatIf { rate_per_minute: Some(requests), ..WhatIf::default() };
         let seen = Observation { window: Millis(window), ..seen }.with(&what_if);
         (seen.window.0, seen.granted, seen.refused)
     };
@@ -294,7 +295,7 @@ fn what_is_to_come_is_planned_for_once_forecasts_have_proved_themselves() {
     let informed_plan = plan(&informed(60, 100, 20), &busy);
     let ahead = informed_plan.capacity.agents.expect("enough is known");
     assert_eq!((ahead.required, ahead.capacity.for_utilization), (29, 29), "{ahead:?}");
-    assert!((ahead.tasks_per_minute - 20.0).abs() < 1e-9 && ahead.confidence > 0.99, "{ahead:?}");
+    assert!((ahead.tasks_per_minute - 20.0).abs() < 1e-9 && ahead.confidence > Some(0.99), "{ahead:?}");
     assert_eq!((informed_plan.wanted_agents, informed_plan.target_agents), (29, 29), "{informed_plan:#?}");
     check(
         &informed(60, 100, 20),
@@ -324,13 +325,18 @@ fn too_little_history_leaves_it_to_what_is_seen() {
     check_missing(&informed(40, 100, 20), &busy, "fewer than 12 forecasts have come due");
     let unknown = Observation { fleet: FleetLoad { durations: None, ..busy.fleet }, ..busy };
     check_missing(&informed(60, 100, 20), &unknown, "no task has gone well yet");
+    // Whoever asks about a rate need not wait for a forecast.
+    let asked = busy.with(&WhatIf { rate_per_minute: Some(20), ..WhatIf::default() });
+    let plan = plan(&informed(0, 0, 0), &asked);
+    let ahead = plan.capacity.agents.expect("the rate is given");
+    assert_eq!((ahead.required, ahead.capacity.for_utilization, plan.target_agents), (29, 29, 29), "{plan:#?}");
 }
 
 #[test]
 fn forecasts_that_failed_too_often_are_shown_and_not_gone_by() {
     let ahead = |confidence| AgentsAhead {
         tasks_per_minute: 20.0,
-        confidence,
+        confidence: Some(confidence),
         durations: DurationsSeen { mean: Millis(1_000), variability: 1.0 },
         arrival_variability: 1.0,
         capacity: Capacity { tasks_under_way: 1.0, for_utilization: 2, for_waiting: 2, required: 2, wait_chance: 0.0 },
