@@ -1,7 +1,7 @@
 //! How well demand is forecast: replays a trace of arrivals, and holds what each forecaster said against what came.
 //!
-//! Run it with `cargo run --release --example forecast -- PATH.csv`. The first column of the file is `seconds`. With a second one
-//! that is `requests` each row is so many requests at that second; with any others each row is one arrival. Arrivals are counted
+//! Run it with `cargo run --release --example forecast -- PATH.csv`. The first column of the file is `seconds`. With one
+//! that is `requests` each row is so many requests at that second; without it each row is one arrival. Arrivals are counted
 //! in bins of `--bin-seconds`, and bins without any are 0.
 //!
 //! It is a rolling origin evaluation: at each bin, the forecasts that were made for it one horizon ago are scored, and only then

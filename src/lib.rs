@@ -15,4 +15,5 @@ pub mod loops;
 pub mod mcp;
 pub mod planning;
 pub mod serving;
+pub mod simulation;
 pub mod telemetry;

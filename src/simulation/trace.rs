@@ -1,0 +1,325 @@
+//! Reading a trace of arrivals, one row at a time: the file may be of any length.
+
+use csv::{Reader, ReaderBuilder, StringRecord, Terminator, Trim};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use thiserror::Error;
+
+/// The latest time, in seconds: some 30,000 years, far within what a number with a fraction is exact for.
+const SECONDS_MAX: f64 = 1e12;
+
+/// The most requests or tokens in one row, up to which every whole number is exact.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// The longest row, in bytes. A quote that is never closed makes one row of all that follows it, which must not be read whole.
+const ROW_BYTES_MAX: u64 = 1 << 20;
+
+/// The columns that are looked at. Any other one is left alone.
+const SECONDS: &str = "seconds";
+const REQUESTS: &str = "requests";
+const TOKENS: &str = "tokens";
+const CONTEXT_TOKENS: &str = "context_tokens";
+const GENERATED_TOKENS: &str = "generated_tokens";
+
+/// Why a trace cannot be read on.
+#[derive(Debug, Error)]
+pub enum TraceError {
+    /// The system does not give the file out.
+    #[error("it cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    /// It is no file that can be read again from its beginning.
+    #[error("it is no plain file: it is read several times, so give the path of one")]
+    NotAFile,
+    /// There is nothing in it.
+    #[error("the file is empty: give a header and rows")]
+    Empty,
+    /// There is nothing but a header.
+    #[error("there are no rows behind the header: give at least one")]
+    NoRows,
+    /// A line that is not as it should be.
+    #[error("line {line}: {problem}")]
+    Line {
+        /// Which, counted from 1.
+        line: u64,
+        /// What it is, the value, and what to give.
+        problem: String,
+    },
+}
+
+/// A row of a trace.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row {
+    /// The line on which it begins, counted from 1. Blank lines above it belong to it.
+    pub line: u64,
+    /// When, in seconds: from 0 on, and never before the row above.
+    pub seconds: f64,
+    /// How many requests came from then on up to the next row; 1, just then, if the trace does not count them.
+    pub requests: u64,
+    /// How many tokens each of them takes, if the trace says so.
+    pub tokens: Option<u64>,
+}
+
+/// Which column is which.
+struct Columns {
+    /// How many the header has, and so each row.
+    count: usize,
+    requests: Option<usize>,
+    /// Those that are added up to what a task takes; the second one is not always there.
+    tokens: [Option<usize>; 2],
+}
+
+/// The rows of a trace, in order. An error is the last of them.
+pub struct Rows {
+    reader: Reader<ShortRows<File>>,
+    record: StringRecord,
+    columns: Columns,
+    /// The time of the last row.
+    seconds: Option<f64>,
+    is_over: bool,
+}
+
+impl Rows {
+    /// Opens a file, and looks at its header.
+    ///
+    /// # Errors
+    /// It cannot be read, is empty, or its header has no column `seconds` in front.
+    pub fn open(path: &Path) -> Result<Self, TraceError> {
+        let input = ShortRows { input: File::open(path)?, row_bytes: 0 };
+        let mut builder = ReaderBuilder::new();
+        // Where lines end with two characters, the package counts them too late; the first of these is trimmed away.
+        builder.trim(Trim::All).flexible(true).terminator(Terminator::Any(b'\n'));
+        let mut reader = builder.from_reader(input);
+        let header = reader.headers().map_err(|error| unreadable(1, error))?;
+        let columns = Columns::of(header)?;
+        Ok(Self { reader, record: StringRecord::new(), columns, seconds: None, is_over: false })
+    }
+
+    /// Whether each row has a number of requests, and is not one arrival.
+    #[must_use]
+    pub const fn are_counted(&self) -> bool {
+        self.columns.requests.is_some()
+    }
+
+    /// How many bytes of the file are behind.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.reader.position().byte()
+    }
+
+    fn row(&mut self) -> Result<Option<Row>, TraceError> {
+        let line = loop {
+            self.reader.get_mut().row_bytes = 0;
+            let line = self.reader.position().line();
+            if !self.reader.read_record(&mut self.record).map_err(|error| unreadable(line, error))? {
+                return if self.seconds.is_none() { Err(TraceError::NoRows) } else { Ok(None) };
+            }
+            let is_blank = self.record.len() == 1 && self.record[0].is_empty();
+            if !is_blank {
+                break self.record.position().map_or(line, csv::Position::line);
+            }
+        };
+        let row = self.read(line).map_err(|problem| TraceError::Line { line, problem })?;
+        self.seconds = Some(row.seconds);
+        Ok(Some(row))
+    }
+
+    /// The row that was found, or what is wrong with it.
+    fn read(&self, line: u64) -> Result<Row, String> {
+        let (record, columns) = (&self.record, &self.columns);
+        if record.len() != columns.count {
+            return Err(format!("{} columns, and the header has {}", record.len(), columns.count));
+        }
+        let text = &record[0];
+        let seconds: f64 = text.parse().map_err(|_| format!("seconds is {}: give a number", quoted(text)))?;
+        if !(0.0..=SECONDS_MAX).contains(&seconds) {
+            return Err(format!("seconds is {text}: give 0 to {SECONDS_MAX}"));
+        }
+        if let Some(before) = self.seconds.filter(|before| seconds < *before) {
+            return Err(format!("seconds is {text}, after {before} in the row above: sort the rows by time"));
+        }
+        let requests = columns.requests.map_or(Ok(1), |column| whole(REQUESTS, &record[column]))?;
+        let mut tokens = None;
+        let names = if columns.tokens[1].is_some() { [CONTEXT_TOKENS, GENERATED_TOKENS] } else { [TOKENS; 2] };
+        for (name, column) in names.into_iter().zip(columns.tokens) {
+            if let Some(column) = column {
+                tokens = Some(tokens.unwrap_or(0) + whole(name, &record[column])?);
+            }
+        }
+        Ok(Row { line, seconds, requests, tokens })
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<Row, TraceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        let row = self.row().transpose();
+        self.is_over = !matches!(row, Some(Ok(_)));
+        row
+    }
+}
+
+impl Columns {
+    fn of(header: &StringRecord) -> Result<Self, TraceError> {
+        if header.is_empty() {
+            return Err(TraceError::Empty);
+        }
+        let wrong = |problem| TraceError::Line { line: 1, problem };
+        if &header[0] != SECONDS {
+            let first = quoted(&header[0]);
+            return Err(wrong(format!(
+                "the first column is {first}: give seconds, and requests behind it if they are counted"
+            )));
+        }
+        let place = |name: &str| header.iter().position(|column| column == name);
+        for name in [SECONDS, REQUESTS, TOKENS, CONTEXT_TOKENS, GENERATED_TOKENS] {
+            if header.iter().filter(|column| *column == name).count() > 1 {
+                return Err(wrong(format!("the column {name} is there more than once: give it once")));
+            }
+        }
+        let tokens = match (place(TOKENS), place(CONTEXT_TOKENS), place(GENERATED_TOKENS)) {
+            (tokens, None, None) => [tokens, None],
+            (None, Some(context), Some(generated)) => [Some(context), Some(generated)],
+            _ => {
+                return Err(wrong(format!(
+                    "its columns of tokens do not go together: give {TOKENS}, or {CONTEXT_TOKENS} and {GENERATED_TOKENS}"
+                )));
+            }
+        };
+        Ok(Self { count: header.len(), requests: place(REQUESTS), tokens })
+    }
+}
+
+/// A whole number in a column.
+fn whole(name: &str, text: &str) -> Result<u64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{name} is {}: give a whole number", quoted(text)))?;
+    let is_whole = (0.0..=WHOLE_MAX).contains(&number) && number.fract() == 0.0;
+    if is_whole {
+        Ok(number as u64)
+    } else {
+        Err(format!("{name} is {text}: give a whole number from 0 to {WHOLE_MAX}"))
+    }
+}
+
+/// A text from the file as it may stand in an error.
+fn quoted(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 60;
+    let mut short: String = text.chars().take(CHARACTERS_MAX).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    format!("{short:?}")
+}
+
+/// What the package says, as ours.
+fn unreadable(line: u64, error: csv::Error) -> TraceError {
+    let at = error.position().map_or(line, csv::Position::line);
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            TraceError::Line { line, problem: error.to_string() }
+        }
+        csv::ErrorKind::Io(error) => TraceError::Unreadable(error),
+        csv::ErrorKind::Utf8 { .. } => TraceError::Line { line: at, problem: "it is no text: give UTF-8".to_owned() },
+        kind => TraceError::Line { line: at, problem: format!("it cannot be read: {kind:?}") },
+    }
+}
+
+/// An input that refuses to go on within a row that is too long.
+struct ShortRows<R> {
+    input: R,
+    /// How many bytes were read since the last row was asked for.
+    row_bytes: u64,
+}
+
+impl<R: Read> Read for ShortRows<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.row_bytes > ROW_BYTES_MAX {
+            let problem = format!("the row takes over {ROW_BYTES_MAX} bytes: close its quote, or break the line");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        let read = self.input.read(buffer)?;
+        self.row_bytes += read as u64;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use tempfile::NamedTempFile;
+
+    fn file(text: impl AsRef<[u8]>) -> NamedTempFile {
+        let mut file = NamedTempFile::new().expect("a file");
+        file.write_all(text.as_ref()).expect("room for it");
+        file
+    }
+
+    fn rows(text: impl AsRef<[u8]>) -> Result<Vec<Row>, TraceError> {
+        Rows::open(file(text).path())?.collect()
+    }
+
+    #[test]
+    fn rows_are_read_in_order() {
+        let row = |line, seconds, requests, tokens| Row { line, seconds, requests, tokens };
+        let read = |text: &str| rows(text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+        assert_eq!(read("seconds\n0\n0.5\n"), [row(2, 0.0, 1, None), row(3, 0.5, 1, None)]);
+        assert_eq!(read("seconds,requests\n0,7\n\n 300 , 0 \n \r\n"), [row(2, 0.0, 7, None), row(3, 300.0, 0, None)]);
+        assert_eq!(
+            read("\u{feff}seconds,note,tokens\r\n1,\"a\nb\",9\r\n2,,1e3"),
+            [row(2, 1.0, 1, Some(9)), row(4, 2.0, 1, Some(1_000))]
+        );
+        assert_eq!(read("seconds,context_tokens,generated_tokens,requests\n1,2,3,4\n"), [row(2, 1.0, 4, Some(5))]);
+    }
+
+    #[test]
+    fn bad_files_are_told_by_the_line() {
+        let long = format!("seconds,note\n0,a\n1,\"{}", "1,\n".repeat(1 << 20));
+        let cases: [(&[u8], &str); 24] = [
+            (b"", "the file is empty: give a header and rows"),
+            (b"\n\n", "the file is empty: give a header and rows"),
+            (b"seconds\n", "there are no rows behind the header: give at least one"),
+            (b"time\n1\n", "line 1: the first column is \"time\": give seconds"),
+            (b"requests,seconds\n1,1\n", "line 1: the first column is \"requests\": give seconds"),
+            (b"seconds,requests,requests\n", "line 1: the column requests is there more than once: give it once"),
+            (b"seconds,tokens,context_tokens\n", "line 1: its columns of tokens do not go together: give tokens, or"),
+            (b"seconds,generated_tokens\n", "line 1: its columns of tokens do not go together: give tokens, or"),
+            (b"seconds\n1\nlate\n", "line 3: seconds is \"late\": give a number"),
+            (b"seconds,requests\n1,1\n,2\n", "line 3: seconds is \"\": give a number"),
+            (b"seconds\n2\n1\n", "line 3: seconds is 1, after 2 in the row above: sort the rows by time"),
+            (b"seconds\n-1\n", "line 2: seconds is -1: give 0 to 1000000000000"),
+            (b"seconds\nNaN\n", "line 2: seconds is NaN: give 0 to 1000000000000"),
+            (b"seconds\ninf\n", "line 2: seconds is inf: give 0 to 1000000000000"),
+            (b"seconds\n1e13\n", "line 2: seconds is 1e13: give 0 to 1000000000000"),
+            (b"seconds,requests\n0,\n", "line 2: requests is \"\": give a whole number"),
+            (b"seconds,requests\n0,-5\n", "line 2: requests is -5: give a whole number from 0 to 9007199254740992"),
+            (b"seconds,requests\n0,1.5\n", "line 2: requests is 1.5: give a whole number from 0 to"),
+            (b"seconds,tokens\n0,many\n", "line 2: tokens is \"many\": give a whole number"),
+            (b"seconds,context_tokens,generated_tokens\n0,1,\n", "line 2: generated_tokens is \"\": give a whole"),
+            (b"seconds,requests\n0,1\n2\n", "line 3: 1 columns, and the header has 2"),
+            (b"seconds,requests\n0,1\n2,1,1\n", "line 3: 3 columns, and the header has 2"),
+            (b"seconds,note\n0,a\n1,\xff\n", "line 3: it is no text: give UTF-8"),
+            (long.as_bytes(), "line 3: the row takes over 1048576 bytes: close its quote, or break the line"),
+        ];
+        for (text, expected) in cases {
+            let shown = String::from_utf8_lossy(&text[..text.len().min(80)]);
+            match rows(text) {
+                Ok(rows) => panic!("{shown:?} was taken: {rows:?}"),
+                Err(error) => assert!(error.to_string().starts_with(expected), "{shown:?}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_file_and_a_folder_are_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for path in [folder.path().join("none.csv"), folder.path().to_owned()] {
+            let error = Rows::open(&path).err().expect("no trace");
+            assert!(matches!(error, TraceError::Unreadable(_)), "{error}");
+        }
+    }
+}
