@@ -11,16 +11,14 @@ pub use status::{LastRun, LoopSeen, LoopStatus};
 pub use sweep::sweep_expired;
 
 use crate::engine::EngineError;
+use crate::planning::CALL_SPACING;
 use futures_util::FutureExt;
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
-/// How long after a tick the next one can be called for, so that many calls at once are few ticks.
-const CALL_SPACING: Duration = Duration::from_secs(1);
-
-/// Runs `tick` every period of the loop, the first time after one, and whenever it is `called` for, until the engine has ended.
+/// Runs `tick` every period of the loop, the first time after one, and whenever it is `called` for (but no sooner than so long after the last), until the engine has ended.
 async fn every(
     status: &LoopStatus,
     mut called: impl AsyncFnMut(),
@@ -30,7 +28,7 @@ async fn every(
     // After a pause of the whole process one tick makes up for all that were missed.
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let earliest = Instant::now() + CALL_SPACING;
+        let earliest = Instant::now() + Duration::from_millis(CALL_SPACING.0);
         tokio::select! {
             _ = interval.tick() => {}
             () = async {

@@ -11,37 +11,40 @@ const START: Timestamp = Timestamp::from_millis(1_700_000_100_000);
 fn observation() -> impl Strategy<Value = (u64, Observation)> {
     let pool = (0..200_u64, 0..=100_u64, 0..=100_u64, 0..50_u64, 0..20_u64, 0..100_u64);
     let fleet = (0..100_u64, 1..5_u64, 0..=100_u64, 0..500_u64, 0..20_000_u64, prop::option::of(0..120_u64));
-    (pool, fleet, 0..60_000_u64).prop_map(|(pool, fleet, later_ms)| {
-        let (total, leased, overdue, granted, refused, refused_workers_max) = pool;
-        let (agents, room_each, busy, waiting, wait_ms, quota) = fleet;
-        let workers_held = total * leased / 100;
-        let room = agents * room_each;
-        let running = room * busy / 100;
-        let seen = Observation {
-            at: Timestamp::from_millis(0),
-            window: Millis(30_000),
-            workers_total: total,
-            workers_leased: workers_held - workers_held * overdue / 100,
-            workers_held,
-            granted,
-            refused,
-            refused_workers_max: if refused == 0 { 0 } else { refused_workers_max },
-            fleet: FleetLoad {
-                agents,
-                agents_at_work: running.min(agents),
-                room,
-                running,
-                waiting,
-                wait_mean: Millis(wait_ms),
-                quota,
-                durations: Some(DurationsSeen { mean: Millis(20_000), variability: 1.0 }),
-                ..FleetLoad::default()
-            },
-            policy: Policy::BALANCED,
-            tasks_per_minute: None,
-        };
-        (later_ms, seen)
-    })
+    (pool, fleet, prop::option::of(0.0..20.0_f64), 0..60_000_u64).prop_map(
+        |(pool, fleet, tasks_per_second, later_ms)| {
+            let (total, leased, overdue, granted, refused, refused_workers_max) = pool;
+            let (agents, room_each, busy, waiting, wait_ms, quota) = fleet;
+            let workers_held = total * leased / 100;
+            let room = agents * room_each;
+            let running = room * busy / 100;
+            let seen = Observation {
+                at: Timestamp::from_millis(0),
+                window: Millis(30_000),
+                workers_total: total,
+                workers_leased: workers_held - workers_held * overdue / 100,
+                workers_held,
+                granted,
+                refused,
+                refused_workers_max: if refused == 0 { 0 } else { refused_workers_max },
+                fleet: FleetLoad {
+                    agents,
+                    agents_at_work: running.min(agents),
+                    room,
+                    running,
+                    waiting,
+                    wait_mean: Millis(wait_ms),
+                    quota,
+                    durations: Some(DurationsSeen { mean: Millis(20_000), variability: 1.0 }),
+                    ..FleetLoad::default()
+                },
+                policy: Policy::BALANCED,
+                tasks_per_second,
+                tasks_per_minute: None,
+            };
+            (later_ms, seen)
+        },
+    )
 }
 
 /// The plan where nothing holds tasks up.
@@ -96,6 +99,7 @@ proptest! {
     fn more_demand_never_plans_fewer(
         (planner, seen) in planner(),
         (waiting, wait_ms, running, leased, refused) in (0..300_u64, 0..9_000_u64, 0..50_u64, 0..50_u64, 0..9_u64),
+        more_tasks in 0.0..5.0_f64,
     ) {
         let fleet = seen.fleet;
         let running = (fleet.running + running).min(fleet.room);
@@ -103,6 +107,7 @@ proptest! {
             workers_leased: (seen.workers_leased + leased).min(seen.workers_held),
             refused: seen.refused + refused,
             refused_workers_max: seen.refused_workers_max + refused,
+            tasks_per_second: seen.tasks_per_second.map(|tasks| tasks + more_tasks),
             fleet: FleetLoad {
                 waiting: fleet.waiting + waiting,
                 wait_mean: Millis(fleet.wait_mean.0 + wait_ms),
@@ -192,7 +197,8 @@ proptest! {
                 refused_workers_max: short,
                 fleet: FleetLoad::default(),
                 policy,
-                tasks_per_minute: None,
+                tasks_per_second: None,
+        tasks_per_minute: None,
             };
             let plan = planned(&planner, &seen);
             let changed = plan.action != Action::Hold;

@@ -25,6 +25,9 @@ pub struct Observation {
     pub fleet: FleetLoad,
     /// The policy to go by.
     pub policy: Policy,
+    /// How many tasks a second came lately, in the mean over the time that the policy looks back for going down, or since the first
+    /// look; nothing before that.
+    pub tasks_per_second: Option<f64>,
     /// How many tasks a minute are to come, if that is asked about; else it is forecast.
     pub tasks_per_minute: Option<u64>,
 }
@@ -60,6 +63,7 @@ impl Observation {
         }
         if let Some(requests) = what_if.rate_per_minute {
             seen.tasks_per_minute = Some(requests);
+            seen.tasks_per_second = Some(requests as f64 / 60.0);
             // A whole minute, so that no rate is lost between two looks that are close together.
             seen.window = Millis::from_seconds(60);
             seen.refused = seen.refused.min(requests);

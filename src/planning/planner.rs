@@ -19,11 +19,18 @@ use std::sync::Arc;
 /// How much a step may add or take at least, however small the number: four, as in the Horizontal Pod Autoscaler of Kubernetes.
 const STEP_MIN: u64 = 4;
 
+/// How long after a plan the next one can be called for, so that many calls at once are few plans.
+pub const CALL_SPACING: Millis = Millis::from_seconds(1);
+
 /// The longest time over which a policy may look back at what was wanted: a day.
 pub const SCALE_IN_WINDOW_MAX: Millis = Millis::from_seconds(86_400);
 
 /// How many recommendations are remembered at most: at one every 30 s, those of the longest time that a policy may look back.
 const RECOMMENDATIONS_MAX: usize = 2_880;
+
+/// How many looks are remembered at most: one a second over twelve times the usual time that is looked back over. With more,
+/// it is a shorter time.
+const LOOKS_MAX: usize = 3_600;
 
 /// How far the number of workers may be moved. The least is never above the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +41,13 @@ pub struct Bounds {
     pub workers_max: u64,
 }
 
-/// What was counted at the last look.
+/// What was counted at a look.
 #[derive(Clone, Copy, Debug)]
 struct Look {
     at: Timestamp,
     granted: u64,
     refused: u64,
+    submitted: u64,
 }
 
 /// What was wanted at a moment.
@@ -48,6 +56,8 @@ struct Lately {
     at: Timestamp,
     workers: u64,
     agents: u64,
+    /// The number of agents that there should be, by the plan of then.
+    agents_planned: u64,
 }
 
 /// A number of agents that was asked for.
@@ -65,6 +75,8 @@ pub struct Planner {
     bounds: Bounds,
     outlook: Outlook,
     last: Option<Look>,
+    /// The last look that is as long ago as the policy looks back, and those since, oldest first.
+    looks: VecDeque<Look>,
     previous_rate: Option<f64>,
     changed_at: Option<Timestamp>,
     goal: Option<Goal>,
@@ -80,6 +92,7 @@ impl Planner {
             bounds,
             outlook: Outlook::default(),
             last: None,
+            looks: VecDeque::new(),
             previous_rate: None,
             changed_at: None,
             goal: None,
@@ -108,7 +121,8 @@ impl Planner {
     pub fn observe(&self, at: Timestamp, demand: &Demand) -> Observation {
         let Demand { capacity, granted, refused, refused_workers_max, fleet, policy } = demand;
         // Before the first look nothing was counted, and so nothing counts.
-        let last = self.last.unwrap_or(Look { at, granted: *granted, refused: *refused });
+        let now = Look { at, granted: *granted, refused: *refused, submitted: fleet.submitted };
+        let last = self.last.unwrap_or(now);
         Observation {
             at,
             window: at.since(last.at),
@@ -120,6 +134,7 @@ impl Planner {
             refused_workers_max: *refused_workers_max,
             fleet: *fleet,
             policy: *policy,
+            tasks_per_second: self.rate(&now, policy.scale_in_window_ms),
             tasks_per_minute: None,
         }
     }
@@ -127,8 +142,24 @@ impl Planner {
     /// The same, and this look counts as the last from now on.
     pub fn look(&mut self, at: Timestamp, demand: &Demand) -> Observation {
         let seen = self.observe(at, demand);
-        self.last = Some(Look { at, granted: demand.granted, refused: demand.refused });
+        let Demand { granted, refused, fleet, .. } = *demand;
+        let look = Look { at, granted, refused, submitted: fleet.submitted };
+        self.last = Some(look);
+        let window = demand.policy.scale_in_window_ms;
+        self.looks.push_back(look);
+        while self.looks.len() > LOOKS_MAX || self.looks.get(1).is_some_and(|next| at.since(next.at) >= window) {
+            self.looks.pop_front();
+        }
         seen
+    }
+
+    /// How many tasks a second came over the time that is looked back over for going down, or since the first look: what is added
+    /// stays for as long, so it is measured by the demand of as long.
+    fn rate(&self, now: &Look, window: Millis) -> Option<f64> {
+        let is_long_ago = |look: &&Look| now.at.since(look.at) >= window;
+        let then = self.looks.iter().rev().find(is_long_ago).or(self.looks.front())?;
+        let millis = now.at.since(then.at).0;
+        (millis > 0).then(|| now.submitted.saturating_sub(then.submitted) as f64 * 1_000.0 / millis as f64)
     }
 
     /// What to do, given what was seen, and what a look for bottlenecks found, if it did not fail. Nothing is remembered of it:
@@ -210,12 +241,38 @@ impl Planner {
         let current = seen.fleet.agents;
         plan.wanted_agents = scaling::agents(seen, plan.capacity.trusted_agents(), &mut plan.reasons);
         let patient = self.patiently(seen, current, plan.wanted_agents, |lately| lately.agents, &mut plan.reasons);
-        plan.target_agents = self.hold_on(seen, step(current, patient), &mut plan.reasons);
-        if plan.target_agents != patient {
-            plan.reasons.push(format!("{patient} agents would be wanted, and one step goes to {}", plan.target_agents));
+        let asked_for = self.asked_for(seen);
+        if asked_for > patient {
+            plan.reasons.push(format!("{asked_for} agents were asked for, and not all are there yet"));
         }
+        let patient = patient.max(asked_for);
+        // Where agents were lost it is no new step to have as many as there should have been.
+        let stepped = if patient > current {
+            patient.min(step_up(current.max(self.planned_lately(seen))))
+        } else {
+            step(current, patient)
+        };
+        if stepped != patient {
+            plan.reasons.push(format!("{patient} agents would be wanted, and one step goes to {stepped}"));
+        }
+        plan.target_agents = self.hold_on(seen, stepped, &mut plan.reasons);
         let wanted = scaling::workers(seen, plan);
         self.settle(seen, &wanted, plan);
+    }
+
+    /// How many agents were asked for of whom not all are there yet; 0 if they are. Starting takes time, so it counts for as long
+    /// as a higher number that was wanted does, and the next step goes on from there.
+    fn asked_for(&self, seen: &Observation) -> u64 {
+        let fleet = seen.fleet;
+        let is_recent = |goal: &Goal| seen.at.since(goal.since) < seen.policy.scale_in_window_ms;
+        let goal = self.goal.filter(|goal| !goal.is_reached && is_recent(goal) && goal.agents > fleet.agents);
+        goal.map_or(0, |goal| goal.agents.min(fleet.quota.unwrap_or(u64::MAX).max(fleet.agents)))
+    }
+
+    /// The most agents that there should have been lately, by the plans of then; 0 before the first.
+    fn planned_lately(&self, seen: &Observation) -> u64 {
+        let is_recent = |lately: &&Lately| seen.at.since(lately.at) < seen.policy.scale_in_window_ms;
+        self.lately.iter().rev().take_while(is_recent).map(|lately| lately.agents_planned).max().unwrap_or(0)
     }
 
     /// The same number of agents as was last asked for, for as long as that is less than a cooldown ago.
@@ -273,7 +330,7 @@ impl Planner {
             // What was wanted before the first plan is not known: it is taken for what there was.
             (workers, agents) = (workers.max(plan.current_workers), agents.max(plan.current_agents));
         }
-        self.lately.push_back(Lately { at: plan.planned_at, workers, agents });
+        self.lately.push_back(Lately { at: plan.planned_at, workers, agents, agents_planned: plan.target_agents });
     }
 
     /// As few as are wanted, but no fewer than the most that were wanted lately.
@@ -345,9 +402,14 @@ impl Planner {
 
 /// As far towards `wanted` as one step goes: to twice as many or half of them, or four more or fewer.
 fn step(current: u64, wanted: u64) -> u64 {
-    let most = current.saturating_add(current.max(STEP_MIN));
+    let most = step_up(current);
     let least = current.saturating_sub((current / 2).max(STEP_MIN));
     wanted.clamp(least, most)
+}
+
+/// As far up as one step goes.
+fn step_up(current: u64) -> u64 {
+    current.saturating_add(current.max(STEP_MIN))
 }
 
 /// Takes a step of a plan; nothing if this program has a fault there, which is named.

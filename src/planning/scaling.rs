@@ -8,6 +8,9 @@ use super::observation::Observation;
 use super::plan::Plan;
 use crate::core::{Percent, Policy};
 
+/// In how many seconds what waits is to be worked off: the time of two plans, of which the first is for new agents to start.
+const BACKLOG_SECONDS: f64 = 60.0;
+
 /// A number of workers that is wanted.
 pub(super) struct Wanted {
     pub(super) workers: u64,
@@ -21,7 +24,8 @@ pub(super) fn agents(seen: &Observation, ahead: Option<u64>, reasons: &mut Vec<S
     let (policy, fleet) = (&seen.policy, seen.fleet);
     let in_use = part(fleet.running, fleet.room);
     let for_target = (fleet.running as f64 / fleet.room_each() / policy.utilization_target.as_part()).ceil() as u64;
-    let mut wanted = agents_in_need(seen, in_use, for_target, reasons);
+    let for_load = for_load(seen);
+    let mut wanted = agents_in_need(seen, in_use, for_load.unwrap_or(for_target), reasons);
     if let Some(ahead) = ahead.filter(|ahead| *ahead > wanted && !is_about(seen, *ahead, fleet.agents)) {
         reasons.push(format!("{ahead} agents are planned for what is to come"));
         wanted = ahead;
@@ -30,22 +34,18 @@ pub(super) fn agents(seen: &Observation, ahead: Option<u64>, reasons: &mut Vec<S
         && (fleet.waiting == 0 || fleet.wait_mean < policy.wait_down_ms)
         && wanted == fleet.agents
         && fleet.agents > 1;
+    // Whoever has work keeps it, and one is there for what comes next.
+    let known = ahead.max(for_load);
+    let enough = for_target.max(fleet.agents_at_work).max(known.unwrap_or(0)).clamp(1, fleet.agents.max(1));
     if is_calm && in_use < policy.utilization_down.as_part() {
-        // Whoever has work keeps it, and one is there for what comes next.
-        wanted = for_target.max(fleet.agents_at_work).max(ahead.unwrap_or(0)).clamp(1, fleet.agents);
-        if wanted < fleet.agents {
-            let share = percent(in_use);
-            reasons.push(format!(
-                "agents are {share} in use, under {}, and few tasks wait: {wanted} are enough",
-                policy.utilization_down
-            ));
+        if enough < fleet.agents {
+            let (share, least) = (percent(in_use), policy.utilization_down);
+            reasons.push(format!("agents are {share} in use, under {least}, and few tasks wait: {enough} are enough"));
         }
-    } else if let Some(ahead) = ahead.filter(|_| is_calm) {
-        let enough = for_target.max(fleet.agents_at_work).max(ahead).clamp(1, fleet.agents);
-        if !is_about(seen, enough, fleet.agents) {
-            reasons.push(format!("few tasks wait, and {enough} agents are enough for what is to come"));
-            wanted = enough;
-        }
+        wanted = enough;
+    } else if is_calm && known.is_some() && !is_about(seen, enough, fleet.agents) {
+        reasons.push(format!("few tasks wait, and {enough} agents are enough for those that come"));
+        wanted = enough;
     }
     match fleet.quota {
         Some(quota) if wanted > quota.max(fleet.agents) => {
@@ -56,8 +56,20 @@ pub(super) fn agents(seen: &Observation, ahead: Option<u64>, reasons: &mut Vec<S
     }
 }
 
+/// How many agents the tasks take that come now, by Little's law: so many that the part of them is in use that should be, or that
+/// what waits is worked off in time, whichever is more. Agents that are all busy do not tell how many more it takes; this does.
+/// Nothing while it is not known how many tasks come, or how long they take.
+fn for_load(seen: &Observation) -> Option<u64> {
+    let fleet = seen.fleet;
+    let seconds = fleet.durations?.mean.0 as f64 / 1_000.0;
+    let under_way = seen.tasks_per_second? * seconds;
+    let for_target = under_way / seen.policy.utilization_target.as_part();
+    let for_backlog = under_way + fleet.waiting as f64 * seconds / BACKLOG_SECONDS;
+    Some((for_target.max(for_backlog) / fleet.room_each()).ceil() as u64)
+}
+
 /// As many agents as there are, or more where tasks wait or agents are busy.
-fn agents_in_need(seen: &Observation, in_use: f64, for_target: u64, reasons: &mut Vec<String>) -> u64 {
+fn agents_in_need(seen: &Observation, in_use: f64, for_load: u64, reasons: &mut Vec<String>) -> u64 {
     let (policy, fleet) = (&seen.policy, seen.fleet);
     let mut wanted = fleet.agents;
     if fleet.waiting > policy.queue_depth_up {
@@ -71,12 +83,12 @@ fn agents_in_need(seen: &Observation, in_use: f64, for_target: u64, reasons: &mu
         reasons.push(format!("tasks have waited {waited} ms in the mean, over {most} ms: an agent more"));
     }
     if in_use > policy.utilization_up.as_part() {
-        wanted = wanted.max(for_target).max(fleet.agents.saturating_add(1));
+        wanted = wanted.max(for_load).max(fleet.agents.saturating_add(1));
         let (share, most, aim) = (percent(in_use), policy.utilization_up, policy.utilization_target);
-        reasons.push(format!("agents are {share} in use, over {most}: for {aim} it takes {for_target} agents"));
+        reasons.push(format!("agents are {share} in use, over {most}: for {aim} it takes {for_load} agents"));
     }
     if fleet.waiting > 0 && fleet.agents == 0 {
-        wanted = wanted.max(1);
+        wanted = wanted.max(1).max(for_load);
         reasons.push(format!("{} tasks wait, and there is no agent", fleet.waiting));
     }
     wanted

@@ -5,8 +5,9 @@ use super::super::cluster::Cluster;
 /// What calls for a plan, if it was not so before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Alarms {
-    /// More tasks wait than the policy lets wait before it wants more agents.
-    pub is_backlogged: bool,
+    /// How many times more tasks wait than the policy lets wait before it wants more agents, in powers of two: 0 up to there, 1 up
+    /// to twice as many, and so on. A backlog that doubles does not wait for the next plan either.
+    pub backlog: u32,
     /// So many tokens are used that the rest is saved.
     pub saves_tokens: bool,
     /// How many agents were lost since these books were opened.
@@ -17,7 +18,7 @@ impl Alarms {
     /// Whether anything calls now that did not before.
     #[must_use]
     pub const fn rise_over(self, before: Self) -> bool {
-        (self.is_backlogged && !before.is_backlogged)
+        self.backlog > before.backlog
             || (self.saves_tokens && !before.saves_tokens)
             || self.agents_lost > before.agents_lost
     }
@@ -29,11 +30,17 @@ impl Cluster {
     pub fn alarms(&self) -> Alarms {
         let fleet = &self.fleet;
         Alarms {
-            is_backlogged: fleet.queue.len() > self.policy().queue_depth_up,
+            backlog: backlog(fleet.queue.len(), self.policy().queue_depth_up),
             saves_tokens: fleet.tokens.is_conserving(),
             agents_lost: fleet.lost.0,
         }
     }
+}
+
+/// How many doublings of `most` it takes to reach beyond the tasks that wait.
+const fn backlog(waiting: u64, most: u64) -> u32 {
+    let over = waiting / if most == 0 { 1 } else { most };
+    if waiting <= most { 0 } else { over.ilog2() + 1 }
 }
 
 #[cfg(test)]
@@ -42,12 +49,22 @@ mod tests {
 
     #[test]
     fn only_what_is_new_calls() {
-        let alarms = |is_backlogged, saves_tokens, agents_lost| Alarms { is_backlogged, saves_tokens, agents_lost };
-        let quiet = alarms(false, false, 2);
-        for loud in [alarms(true, false, 2), alarms(false, true, 2), alarms(false, false, 3)] {
+        let alarms = |backlog, saves_tokens, agents_lost| Alarms { backlog, saves_tokens, agents_lost };
+        let quiet = alarms(0, false, 2);
+        for loud in [alarms(1, false, 2), alarms(0, true, 2), alarms(0, false, 3)] {
             assert!(loud.rise_over(quiet), "{loud:?}");
             assert!(!loud.rise_over(loud) && !quiet.rise_over(loud), "{loud:?}");
         }
-        assert!(alarms(true, true, 2).rise_over(alarms(true, false, 2)));
+        assert!(alarms(1, true, 2).rise_over(alarms(1, false, 2)));
+        assert!(alarms(2, false, 2).rise_over(alarms(1, false, 2)));
+    }
+
+    #[test]
+    fn a_backlog_calls_again_when_it_has_doubled() {
+        let levels = [(0, 0), (30, 0), (31, 1), (59, 1), (60, 2), (119, 2), (120, 3), (u64::MAX, 60)];
+        for (waiting, level) in levels {
+            assert_eq!(backlog(waiting, 30), level, "{waiting} tasks");
+        }
+        assert_eq!([backlog(0, 0), backlog(1, 0), backlog(2, 0)], [0, 1, 2]);
     }
 }

@@ -167,6 +167,7 @@ impl Cluster {
             quota: fleet.quota,
             saves_tokens: fleet.tokens.is_conserving(),
             deferred: conservation.deferred_tasks,
+            submitted: fleet.next_task.as_u64().saturating_sub(TaskNumber::FIRST.as_u64()),
             durations: fleet.experience.durations(),
         }
     }

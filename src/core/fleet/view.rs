@@ -336,6 +336,8 @@ pub struct FleetLoad {
     pub saves_tokens: bool,
     /// How many tasks wait for tokens.
     pub deferred: u64,
+    /// How many tasks were ever submitted.
+    pub submitted: u64,
     /// How long tasks took that went well lately, if any did.
     pub durations: Option<DurationsSeen>,
 }

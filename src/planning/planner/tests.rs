@@ -2,7 +2,7 @@ use super::super::capacity::Capacity;
 use super::super::capacity_plan::{AgentsAhead, WorkersAhead};
 use super::super::observation::WhatIf;
 use super::*;
-use crate::core::{DEMAND_BIN, DurationsSeen, FleetLoad, Percent, Policy};
+use crate::core::{Cluster, DEMAND_BIN, DurationsSeen, FleetLoad, Percent, Policy, RequestsSeen};
 
 const BOUNDS: Bounds = Bounds { workers_min: 2, workers_max: 40 };
 
@@ -19,6 +19,7 @@ fn seen(total: u64, leased: u64, refused: u64) -> Observation {
         fleet: FleetLoad::default(),
         // Without patience: what is wanted is done.
         policy: Policy { scale_in_window_ms: Millis(0), ..Policy::BALANCED },
+        tasks_per_second: None,
         tasks_per_minute: None,
     }
 }
@@ -410,4 +411,80 @@ fn a_step_that_fails_is_named_and_the_others_go_on() {
     assert_eq!(attempt("fine", &mut failed, || 7), Some(7));
     assert_eq!(attempt("faulty", &mut failed, || panic!("on purpose")), None::<()>);
     assert_eq!(failed, ["faulty"]);
+}
+
+/// The same, with so many tasks a second.
+fn at_rate(tasks_per_second: f64, seen: Observation) -> Observation {
+    Observation { tasks_per_second: Some(tasks_per_second), ..seen }
+}
+
+#[test]
+fn agents_that_are_all_busy_are_sized_by_the_tasks_that_come() {
+    let full = |agents, waiting| {
+        let fleet = FleetLoad { waiting, ..workers_of_a_minute(agents, agents) };
+        Observation { fleet, ..seen(90, 40, 0) }
+    };
+    let wanted = |seen: Observation| plan(&planner(2, 90), &seen).wanted_agents;
+    assert_eq!(wanted(full(20, 0)), 29, "20 in use at 70 %, as nobody knows how many come");
+    assert_eq!(wanted(at_rate(0.5, full(20, 0))), 43, "half a task a second is 30 under way");
+    assert_eq!(wanted(at_rate(0.1, full(20, 0))), 21, "an agent more, as they are all busy");
+    // 30 under way, and 25 more to work 25 off in a minute.
+    assert_eq!(wanted(at_rate(0.5, full(20, 25))), 55);
+    assert_eq!(wanted(at_rate(0.5, full(0, 1))), 43, "nobody is there");
+    let unknown = Observation { fleet: FleetLoad { durations: None, ..full(20, 25).fleet }, ..full(20, 25) };
+    assert_eq!(wanted(at_rate(0.5, unknown)), 29);
+}
+
+#[test]
+fn agents_that_the_tasks_do_not_take_may_go() {
+    let calm = Observation { fleet: workers_of_a_minute(30, 8), ..seen(90, 40, 0) };
+    let target = |seen: Observation| plan(&planner(2, 90), &seen).target_agents;
+    assert_eq!(target(calm), 30, "a fifth is in use, and nobody knows how many come");
+    assert_eq!(target(at_rate(0.2, calm)), 18, "12 under way at 70 %");
+    assert_eq!(target(at_rate(0.01, calm)), 15, "12 for those at work, and a step is half");
+    assert_eq!(target(at_rate(0.33, calm)), 30, "29 are about as many");
+    let idle = Observation { fleet: workers_of_a_minute(30, 1), ..calm };
+    assert_eq!(target(at_rate(0.2, idle)), 18, "under a fifth is in use, and more is to come");
+}
+
+#[test]
+fn tasks_are_counted_over_the_time_that_is_looked_back_over() {
+    let mut p = planner(2, 90);
+    let cluster = Cluster::default();
+    let start = seen(10, 3, 0).at;
+    let rate_at = |p: &mut Planner, seconds: u64, submitted: u64| {
+        let at = start.after(Millis::from_seconds(seconds));
+        let mut demand = cluster.demand(at, RequestsSeen::default());
+        demand.fleet.submitted = submitted;
+        let asked = p.observe(at, &demand).tasks_per_second;
+        assert_eq!(p.look(at, &demand).tasks_per_second, asked, "whoever asks is told the same");
+        asked
+    };
+    assert_eq!(rate_at(&mut p, 0, 1_000), None);
+    assert_eq!(rate_at(&mut p, 30, 1_300), Some(10.0));
+    assert_eq!(rate_at(&mut p, 60, 1_300), Some(5.0));
+    assert_eq!(rate_at(&mut p, 300, 1_300), Some(1.0));
+    assert_eq!(rate_at(&mut p, 330, 1_300), Some(0.0), "300 s after the last that came");
+    assert_eq!(rate_at(&mut p, 1_000, 1_300 + 670), Some(1.0), "plans that are far apart");
+}
+
+#[test]
+fn agents_that_were_asked_for_take_their_time_and_lost_ones_are_replaced_at_once() {
+    let mut p = Planner::new(BOUNDS);
+    let start = seen(10, 3, 0).at;
+    let mut target_at = |seconds: u64, fleet: FleetLoad, rate: f64| {
+        let at = start.after(Millis::from_seconds(seconds));
+        let seen = Observation { at, fleet, ..by(Policy::BALANCED, seen(90, 40, 0)) };
+        let plan = plan(&p, &at_rate(rate, seen));
+        p.note(&plan, false);
+        plan.target_agents
+    };
+    // Forty tasks a minute: 40 under way, which takes 58 agents; there are eight, and a step doubles what was asked for.
+    let full = |agents| workers_of_a_minute(agents, agents);
+    assert_eq!(target_at(0, full(8), 0.66), 16);
+    assert_eq!(target_at(30, full(8), 0.66), 32, "the first step is on its way");
+    assert_eq!(target_at(60, full(16), 0.66), 57);
+    assert_eq!(target_at(90, workers_of_a_minute(32, 20), 0.66), 57, "not all are there yet");
+    assert_eq!(target_at(120, workers_of_a_minute(57, 40), 0.66), 57);
+    assert_eq!(target_at(150, full(5), 0.66), 57, "those that were lost are no step");
 }
