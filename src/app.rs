@@ -1,5 +1,9 @@
 //! The application: what the process does for each way of starting it.
 
+mod simulate;
+
+pub use simulate::simulate;
+
 use crate::audit::{self, EventFilter};
 use crate::config::{Configuration, DaemonMode, Settings};
 #[cfg(unix)]

@@ -3,6 +3,10 @@
 //! The parser only finds flags and their values. The values stay as they were typed, for the parser that all sources share,
 //! and its errors are told in our own words, in one line.
 
+mod simulate;
+
+pub use simulate::Simulate;
+
 use std::ffi::OsString;
 
 use clap::{
@@ -16,6 +20,7 @@ use crate::config::{
     CONFIG, ConfigError, Configuration, Flags, PRINT_CONFIG, SETTINGS, Setting, Source, nearest, shortened,
 };
 use crate::core::JobId;
+use simulate::SIMULATE;
 
 /// The exit code of a start that was told something wrong.
 pub const WRONG_USE_EXIT_CODE: u8 = 2;
@@ -38,6 +43,8 @@ pub enum Start {
     Status(Box<Configuration>),
     /// End the daemon.
     Stop(Box<Configuration>),
+    /// Simulate a trace.
+    Simulate(Box<Configuration>, Box<Simulate>),
     /// Write this text to standard output and end with code 0.
     Print(String),
 }
@@ -67,6 +74,7 @@ const BESIDE: &[Beside] = &[
         help: "Replay the whole state, check every invariant and say what was seen.",
         settings: &["state"],
     },
+    Beside { name: SIMULATE, help: simulate::HELP, settings: simulate::SETTINGS },
 ];
 
 /// The filters of the events to print: name, what it takes, what is allowed, and what it does.
@@ -105,12 +113,18 @@ pub fn start(
         }
     };
     let (name, matches) = matches.subcommand().map_or(("", &matches), |(name, matches)| (name, matches));
-    let configuration = Box::new(Configuration::load(&flags(matches), variable)?);
+    let mut flags = flags(matches);
+    if let (SIMULATE, Some(most)) = (name, flags.get("max_workers").cloned()) {
+        // No pool of workers is simulated whose total would bound that number from below.
+        flags.insert("total_workers", most);
+    }
+    let configuration = Box::new(Configuration::load(&flags, variable)?);
     Ok(match name {
         "status" => Start::Status(configuration),
         "stop" => Start::Stop(configuration),
         "verify" => Start::Verify(configuration),
         "events" => Start::Events(configuration, event_filter(matches)?),
+        SIMULATE => Start::Simulate(configuration, Box::new(simulate::read(matches)?)),
         _ if matches.get_flag(PRINT_CONFIG.key) => Start::Print(configuration.to_toml()),
         DAEMON => Start::Daemon(configuration),
         _ => Start::Serve(configuration),
@@ -154,6 +168,7 @@ fn command() -> Command {
         let command = match beside.name {
             DAEMON => serving(command),
             "events" => filters(with_settings(command, beside.settings)),
+            SIMULATE => simulate::with_flags(command, with_settings),
             _ => with_settings(command, beside.settings),
         };
         whole.subcommand(command)
@@ -298,6 +313,7 @@ fn allowed(flag: &str) -> String {
         Some(setting) => setting.allowed(),
         None if flag == "--job" => JOB.2.to_owned(),
         None if flag == "--since" => SINCE.2.to_owned(),
+        None if let Some(allowed) = simulate::allowed(flag) => allowed.to_owned(),
         None => "the path of a TOML file".to_owned(),
     }
 }

@@ -26,7 +26,7 @@ use std::{
 
 pub(crate) use error::shortened;
 pub use error::{ConfigError, Source};
-pub(crate) use parse::nearest;
+pub(crate) use parse::{nearest, thousandths, whole};
 pub use setting::{Extra, Setting};
 pub use table::{CONFIG, PRINT_CONFIG, SETTINGS};
 pub use values::{DaemonMode, Durability, LogFormat, LogLevel, Toolset};

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Ok(Start::Stop(configuration)) => printed(app::stop(&configuration)),
         Ok(Start::Events(configuration, filter)) => ended(app::events(&configuration, &filter)),
         Ok(Start::Verify(configuration)) => ended(app::verify(&configuration)),
+        Ok(Start::Simulate(configuration, asked)) => ended(app::simulate(&configuration, &asked)),
         Err(error) => fail(&error, cli::WRONG_USE_EXIT_CODE),
     }
 }

@@ -24,4 +24,4 @@ pub use forecast::{
 pub use observation::{Observation, WhatIf};
 pub use outlook::{CONFIDENCE_MIN, Expected, Outlook, SCORED_BINS_MIN, Series};
 pub use plan::{Action, PLAN_BOTTLENECKS_MAX, Plan};
-pub use planner::{Bounds, Planner, SCALE_IN_WINDOW_MAX};
+pub use planner::{Bounds, CALL_SPACING, Planner, SCALE_IN_WINDOW_MAX};

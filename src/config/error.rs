@@ -128,6 +128,16 @@ pub enum ConfigError {
         /// What is allowed.
         allowed: String,
     },
+    /// A flag that a command cannot do without.
+    #[error("{command} needs {flag}: give {allowed}")]
+    MissingFlag {
+        /// The command.
+        command: &'static str,
+        /// The flag.
+        flag: &'static str,
+        /// What is allowed as its value.
+        allowed: &'static str,
+    },
     /// A flag with a value that takes none.
     #[error("{flag} takes no value: give it alone")]
     UnwantedValue {

@@ -8,7 +8,7 @@ use super::Toolset;
 
 /// Why a parser did not take a text. What is allowed stands in the table of settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// Not one of the values that are allowed.
     NotAllowed,
     /// A word that is not known, and the nearest one that is.
@@ -24,14 +24,14 @@ pub(super) enum Refusal {
 const NAME_CHARACTERS_MAX: usize = 64;
 
 /// A whole number in decimal digits, from `least` to `most`.
-pub(super) fn whole(text: &str, least: u64, most: u64) -> Result<u64, Refusal> {
+pub(crate) fn whole(text: &str, least: u64, most: u64) -> Result<u64, Refusal> {
     digits(text).filter(|value| (least..=most).contains(value)).ok_or(Refusal::NotAllowed)
 }
 
 /// A decimal number with at most three decimals, from `least` to `most`, in thousandths.
 ///
 /// It never passes through a floating-point number, so that the books get exactly what was typed.
-pub(super) fn thousandths(text: &str, least: u64, most: u64) -> Result<u64, Refusal> {
+pub(crate) fn thousandths(text: &str, least: u64, most: u64) -> Result<u64, Refusal> {
     exact_thousandths(text).filter(|value| (least..=most).contains(value)).ok_or(Refusal::NotAllowed)
 }
 

@@ -1,0 +1,122 @@
+//! Simulating a trace: from what was asked for to what is shown.
+
+use crate::cli::Simulate;
+use crate::config::{Configuration, Source as SettingSource};
+use crate::core::{FleetSettings, Millis};
+use crate::serving::Unusable;
+use crate::simulation::{
+    self, AGENTS_MAX, Band, Fleet, Options, Question, Reading, Report, ReportRow, Source, TokenBudget, TraceError,
+    TraceFile, compare,
+};
+use std::fmt::Display;
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What arrivals and durations are drawn from: always the same, so that figures can be told to others.
+const SEED: u64 = 20_261_126;
+
+/// Simulates a trace and shows what came of it.
+///
+/// # Errors
+/// [`Unusable`] if the trace cannot be read, or the page cannot be written.
+pub fn simulate(configuration: &Configuration, asked: &Simulate) -> anyhow::Result<ExitCode> {
+    let bad_trace = |error: TraceError| Unusable::new(format!("the trace {}: {error}", asked.trace.display()));
+    let trace = TraceFile::open(&asked.trace, SEED).map_err(bad_trace)?;
+    if let Some(page) = &asked.html {
+        check_page(page, &asked.trace)?;
+    }
+    let question = Question { options: options(configuration, asked), policy: asked.policy, agents: asked.agents };
+    let outcomes = compare(&question, &trace, &mut show_progress).map_err(bad_trace)?;
+    let rows = outcomes.iter().map(|(fleet, outcome)| ReportRow::of(*fleet, outcome)).collect();
+    let report = Report {
+        trace: asked.trace.display().to_string(),
+        duration_mean_seconds: seconds(question.options.duration_mean),
+        plan_seconds: seconds(question.options.plan_every),
+        token_budget: question.options.tokens.map(|budget| budget.tokens),
+        rows,
+    };
+    if let Some(file) = &asked.html {
+        let unwritten =
+            |why: &dyn Display| Unusable::new(format!("the page {} cannot be written: {why}", file.display()));
+        let reading = Arc::default();
+        let band = trace.arrivals(&reading).and_then(Band::of).map_err(bad_trace)?;
+        let page = simulation::page(&report, &outcomes, &band).map_err(|error| unwritten(&error))?;
+        fs::write(file, page).map_err(|error| unwritten(&error))?;
+    }
+    clear_progress();
+    let text = if asked.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_string() };
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The world that is asked for. What would bound it is only looked at if somebody named it.
+fn options(configuration: &Configuration, asked: &Simulate) -> Options {
+    let settings = &configuration.settings;
+    let is_named = |key: &str| *configuration.source(key) != SettingSource::Default;
+    let budget =
+        TokenBudget { tokens: settings.token_budget, window: Millis::from_seconds(settings.token_window_seconds) };
+    Options {
+        seed: SEED,
+        duration_mean: asked.duration_mean,
+        plan_every: Millis::from_seconds(settings.plan_seconds),
+        agents_at_start: asked.agents.unwrap_or(1),
+        agents_max: if is_named("max_workers") { settings.max_workers.into() } else { AGENTS_MAX },
+        fleet: FleetSettings {
+            tasks_max: settings.max_tasks,
+            task_bytes_max: settings.max_task_bytes,
+            heartbeat_ms: Millis::from_seconds(settings.heartbeat_seconds),
+            priority_aging_ms: Millis::from_seconds(settings.priority_aging_seconds),
+            ..FleetSettings::default()
+        },
+        tokens: (is_named("token_budget") || is_named("token_window_seconds")).then_some(budget),
+        losses: Vec::new(),
+    }
+}
+
+/// Whether the page can be written, asked before anything takes long.
+fn check_page(page: &Path, trace: &Path) -> Result<(), Unusable> {
+    let refused = |why: &str| Unusable::new(format!("the page {} {why}", page.display()));
+    let folder = page.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if page.is_dir() || page.file_name().is_none() {
+        return Err(refused("names no file: give the path of one"));
+    }
+    if !folder.is_dir() {
+        return Err(refused("would lie in a folder that is not there: make it first"));
+    }
+    if let (Ok(page), Ok(trace)) = (page.canonicalize(), trace.canonicalize())
+        && page == trace
+    {
+        return Err(refused("is the trace: give another path"));
+    }
+    Ok(())
+}
+
+/// A line on a terminal; what cannot be shown is no reason to stop.
+fn show_progress(readings: &[(Fleet, Arc<Reading>)]) {
+    let mut terminal = io::stderr();
+    if !terminal.is_terminal() {
+        return;
+    }
+    let of = |(fleet, reading): &(Fleet, Arc<Reading>)| {
+        format!("{} {} %", fleet.name(), reading.thousandths.load(Ordering::Relaxed) / 10)
+    };
+    let fleets: Vec<String> = readings.iter().map(of).collect();
+    let rows = readings.iter().map(|(_, reading)| reading.rows.load(Ordering::Relaxed)).max().unwrap_or(0);
+    let _ = write!(terminal, "\rsimulated {}; {rows} rows read\x1b[K", fleets.join(", "));
+}
+
+fn clear_progress() {
+    if io::stderr().is_terminal() {
+        let _ = write!(io::stderr(), "\r\x1b[K");
+    }
+}
+
+fn seconds(span: Millis) -> f64 {
+    span.0 as f64 / 1_000.0
+}
