@@ -6,7 +6,9 @@
 #[path = "support/table.rs"]
 mod table;
 
+use cortex_resource_manager::core::{Millis, Policy};
 use cortex_resource_manager::planning::{Forecaster, HISTORY_BINS_MAX, Horizon, Quantile};
+use cortex_resource_manager::simulation::{Arrival, Operator, Options, World};
 use fastrand::Rng;
 use std::f64::consts::TAU;
 use std::hint::black_box;
@@ -19,11 +21,12 @@ const HORIZONS: [u16; 3] = [1, 3, 6];
 const DAY: usize = 288;
 
 /// All rows. That of memory is the first, since it looks at what the process takes in all.
-const MEASUREMENTS: [Measurement; 4] = [
+const MEASUREMENTS: [Measurement; 5] = [
     ("memory of a forecaster after 14 days, 3 horizons", "none", memory),
     ("a forecast update, 14 days of 5-minute bins, 3 horizons, season found", "≤ 100 µs", updating),
     ("the same while demand wanders and seasons come and go", "≤ 100 µs", updating_unsteady),
     ("a forecaster as JSON, after 14 days", "none", writing),
+    ("simulating a day of 1,000,000 tasks", "≤ 10 s", simulating),
 ];
 
 fn main() {
@@ -104,4 +107,28 @@ fn writing() -> String {
         start.elapsed().as_secs_f64()
     });
     format!("{} bytes in {}", thousands(bytes as f64), milliseconds(spent))
+}
+
+/// A day of a million tasks of 30 s in the mean, more of them at noon than at night, under the balanced policy.
+fn simulating() -> String {
+    const TASKS: u64 = 1_000_000;
+    const DAY_MILLIS: f64 = 86_400_000.0;
+    let moments = || {
+        (0..TASKS).map(|number| {
+            // The share of the day's tasks that came is a straight line with a wave on it.
+            let part = (number as f64 + 0.5) / TASKS as f64;
+            let at = DAY_MILLIS * (part + 0.4 / TAU * (part * TAU).sin());
+            Ok::<_, ()>(Arrival { at: Millis(at as u64), tokens: None })
+        })
+    };
+    let mut agents = 0;
+    let spent = median(|| {
+        let start = Instant::now();
+        let world = World::new(&Options::default(), Operator::Planner(Policy::BALANCED));
+        let outcome = black_box(world.run(moments())).expect("arrivals that are made up");
+        assert_eq!((outcome.tasks, outcome.done), (TASKS, TASKS));
+        agents = outcome.agents_most;
+        start.elapsed().as_secs_f64()
+    });
+    format!("{spent:.2} s, with up to {agents} agents")
 }
