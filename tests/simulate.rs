@@ -1,5 +1,6 @@
 //! The command that simulates a trace, as the binary does it: table, JSON, page, and what is wrong with a trace or a flag.
 
+use cortex_resource_manager::simulation::AGENTS_MAX;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
@@ -203,6 +204,7 @@ fn a_page_that_cannot_be_written_is_told_before_anything_else() {
 
 #[test]
 fn wrong_flags_end_it_with_code_2() {
+    assert_eq!(AGENTS_MAX, 100_000, "what --agents says is what a world takes");
     let place = Place::with("seconds\n0\n");
     let cases: [(&[&str], &str); 11] = [
         (&[], "simulate needs --trace: give the path of a CSV file"),
