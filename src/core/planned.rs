@@ -27,9 +27,9 @@ pub struct Scaling {
     pub workers_from: u64,
     /// How many there are since.
     pub workers_to: u64,
-    /// How many agents should have been there before.
+    /// How many agents there were.
     pub agents_from: u64,
-    /// How many should be there since.
+    /// How many there should be since.
     pub agents_to: u64,
     /// Why, at most [`SCALING_REASON_CHARACTERS_MAX`] characters.
     pub reason: Arc<str>,

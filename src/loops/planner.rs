@@ -131,9 +131,14 @@ mod tests {
     use crate::engine::{Engine, EngineOptions, Ticket, TokenBudget, Totals};
     use crate::journal::Nowhere;
     use crate::planning::Bounds;
+    use std::sync::atomic::{AtomicI64, Ordering};
     use std::time::Duration;
 
     fn start(workers: u64) -> EngineHandle {
+        start_by(workers, EngineClock::system())
+    }
+
+    fn start_by(workers: u64, clock: EngineClock) -> EngineHandle {
         let options = EngineOptions {
             totals: Totals::fixed(Resources {
                 cpu_millis: CpuMillis::from_millis(100_000),
@@ -148,7 +153,7 @@ mod tests {
             token_budget: TokenBudget::lasting(200_000),
             close_within: Duration::ZERO,
         };
-        let started = Engine::start(options, Nowhere, EngineClock::system()).now_or_never();
+        let started = Engine::start(options, Nowhere, clock).now_or_never();
         let (engine, handle) = started.expect("nothing to wait for").expect("books that can be set up");
         tokio::spawn(engine.run());
         handle
@@ -209,6 +214,33 @@ mod tests {
         assert_eq!(workers().await, 2, "1 leased worker at 70 %");
         let plan = shown.borrow().clone().expect("a plan");
         assert_eq!((plan.action, plan.granted_requests, plan.refused_requests), (Action::ScaleDown, 1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_bin_that_is_over_is_learned_from_and_told() {
+        let seconds = Arc::new(AtomicI64::new(600));
+        let clock = Arc::clone(&seconds);
+        let engine = start_by(
+            4,
+            EngineClock::from_source(move || {
+                (Timestamp::from_millis(clock.load(Ordering::Relaxed) * 1_000), Duration::ZERO)
+            }),
+        );
+        let planner = Mutex::new(Planner::new(Bounds { workers_min: 4, workers_max: 4 }));
+        let (Show { plan, bottlenecks, forecast }, ..) = show();
+        let mut told = forecast.subscribe();
+        let mut planning = Planning { lookout: Lookout::new(bottlenecks), plan, forecast };
+        engine.request(request(2), Ticket::default()).await.expect("room");
+        planning.once(&engine, &planner).await.expect("a plan");
+        assert!(!told.has_changed().expect("a planner"), "the bin is not over");
+        seconds.store(900, Ordering::Relaxed);
+        planning.once(&engine, &planner).await.expect("a plan");
+        assert!(told.has_changed().expect("a planner"));
+        assert_eq!(*told.borrow_and_update(), Some(Timestamp::from_millis(600_000)));
+        let bins = |series| hold(&planner).outlook().forecaster(series).bins();
+        assert_eq!(crate::planning::Series::ALL.map(bins), [1; 3]);
+        planning.once(&engine, &planner).await.expect("a plan");
+        assert!(!told.has_changed().expect("a planner"), "nothing is new");
     }
 
     #[tokio::test(start_paused = true)]

@@ -152,3 +152,26 @@ async fn the_planner_is_called_once_for_what_cannot_wait() {
     engine.unregister_agent(agent).await.expect("an agent");
     assert!(!is_called().await, "whoever leaves is not lost");
 }
+
+#[tokio::test]
+async fn the_planner_is_called_for_a_lost_agent() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    wall.set(START_SECONDS);
+    let (handle, _run) = start_on(&memory, &wall).await;
+    let request = AgentRequest {
+        agent: AgentId::new("a").expect("a name"),
+        agent_type: AgentType::new("general").expect("a name"),
+        capabilities: Capabilities::default(),
+        tasks_max: 1,
+        allocation: None,
+        metadata: Metadata::empty(),
+    };
+    handle.register_agent(request).await.expect("room");
+    // Three heartbeats of ten seconds, in steps in which nobody takes the engine for one that stood still.
+    for seconds in 1..=31 {
+        wall.set(START_SECONDS + seconds);
+        handle.capacity().await.expect("a running engine");
+    }
+    handle.planner_called().await;
+    assert_eq!(handle.demand(false).await.expect("a running engine").value.fleet.agents, 0);
+}
