@@ -154,12 +154,12 @@ fn tokens_that_run_out_are_told() {
     assert!(told.contains("balanced: the tokens ran out, and 50 tasks are left"), "{told}");
     let all = place.told(&["--trace", "trace.csv", "--policy", "balanced"]);
     assert!(!all.contains("tokens"), "{all}");
-    let windows = ["--token-budget", "5000", "--token-window-seconds", "600", "--max-workers", "3", "--json"];
+    let windows = ["--token-budget", "5000", "--token-window-seconds", "600", "--json"];
     let windowed = place.told(&[&["--trace", "trace.csv"], windows.as_slice()].concat());
     let report: Value = serde_json::from_str(&windowed).expect("JSON");
     for row in report["rows"].as_array().expect("rows") {
         assert_eq!((&row["done"], &row["left"]), (&100.into(), &0.into()));
-        assert!(row["deferred_most"].as_u64() > Some(0) && row["agents_most"].as_u64() <= Some(3), "{row}");
+        assert!(row["deferred_most"].as_u64() > Some(0), "{row}");
     }
 }
 
@@ -198,8 +198,11 @@ fn a_page_that_cannot_be_written_is_told_before_anything_else() {
     assert_eq!(place.refused(&["--trace", "trace.csv", "--html", "none/page.html"]), folder);
     let (code, error) = place.refused(&["--trace", "trace.csv", "--html", "."]);
     assert!(code == 3 && error.contains("names no file"), "{error}");
-    let (code, error) = place.refused(&["--trace", "trace.csv", "--html", "./trace.csv"]);
-    assert!(code == 3 && error.contains("is the trace: give another path"), "{error}");
+    fs::hard_link(place.path("trace.csv"), place.path("other-name.csv")).expect("a second name");
+    for same in ["./trace.csv", "other-name.csv"] {
+        let (code, error) = place.refused(&["--trace", "trace.csv", "--html", same]);
+        assert!(code == 3 && error.contains("is the trace: give another path"), "{error}");
+    }
 }
 
 #[test]

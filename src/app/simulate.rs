@@ -3,6 +3,7 @@
 use crate::cli::Simulate;
 use crate::config::{Configuration, Source as SettingSource};
 use crate::core::{FleetSettings, Millis};
+use crate::file_id::FileId;
 use crate::serving::Unusable;
 use crate::simulation::{
     self, AGENTS_MAX, Band, Fleet, Options, Question, Reading, Report, ReportRow, Source, TokenBudget, TraceError,
@@ -66,7 +67,7 @@ fn options(configuration: &Configuration, asked: &Simulate) -> Options {
         duration_mean: asked.duration_mean,
         plan_every: Millis::from_seconds(settings.plan_seconds),
         agents_at_start: asked.agents.unwrap_or(1),
-        agents_max: if is_named("max_workers") { settings.max_workers.into() } else { AGENTS_MAX },
+        agents_max: AGENTS_MAX,
         fleet: FleetSettings {
             tasks_max: settings.max_tasks,
             task_bytes_max: settings.max_task_bytes,
@@ -74,7 +75,7 @@ fn options(configuration: &Configuration, asked: &Simulate) -> Options {
             priority_aging_ms: Millis::from_seconds(settings.priority_aging_seconds),
             ..FleetSettings::default()
         },
-        tokens: (is_named("token_budget") || is_named("token_window_seconds")).then_some(budget),
+        tokens: is_named("token_budget").then_some(budget),
         losses: Vec::new(),
     }
 }
@@ -89,9 +90,11 @@ fn check_page(page: &Path, trace: &Path) -> Result<(), Unusable> {
     if !folder.is_dir() {
         return Err(refused("would lie in a folder that is not there: make it first"));
     }
-    if let (Ok(page), Ok(trace)) = (page.canonicalize(), trace.canonicalize())
-        && page == trace
-    {
+    let file_of = |path: &Path| path.metadata().ok().map(|metadata| FileId::of(&metadata));
+    // Under whatever name. Where files have no ids, paths have to do.
+    let is_same_file = file_of(page).is_some_and(|page| Some(page) == file_of(trace)) && cfg!(unix);
+    let is_same_path = page.canonicalize().is_ok_and(|page| trace.canonicalize().is_ok_and(|trace| page == trace));
+    if is_same_file || is_same_path {
         return Err(refused("is the trace: give another path"));
     }
     Ok(())

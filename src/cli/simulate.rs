@@ -14,17 +14,13 @@ pub(super) const SIMULATE: &str = "simulate";
 pub(super) const HELP: &str = "Replay a trace of arrivals under each scaling policy, in virtual time.";
 
 /// The settings that it takes.
-pub(super) const SETTINGS: &[&str] =
-    &["plan_seconds", "token_budget", "token_window_seconds", "max_workers", "max_tasks"];
+pub(super) const SETTINGS: &[&str] = &["plan_seconds", "token_budget", "token_window_seconds", "max_tasks"];
 
 /// What those do here that otherwise have a default which would bound what is found out.
-const UNBOUNDED: [(&str, &str); 2] = [
-    (
-        "token_budget",
-        "How many tokens all tasks may take together, in each window if there are any.\nUnbounded unless named.",
-    ),
-    ("max_workers", "How many agents there may be at most.\nUnbounded unless named, but for 100000."),
-];
+const UNBOUNDED: [(&str, &str); 1] = [(
+    "token_budget",
+    "How many tokens all tasks may take together, in each window if there are any.\nUnbounded unless named.",
+)];
 
 /// The most agents to begin with.
 const AGENTS_MAX: u64 = 100_000;

@@ -133,10 +133,13 @@ impl Rows {
         let text = &record[0];
         let seconds: f64 = text.parse().map_err(|_| format!("seconds is {}: give a number", quoted(text)))?;
         if !(0.0..=SECONDS_MAX).contains(&seconds) {
-            return Err(format!("seconds is {text}: give 0 to {SECONDS_MAX}"));
+            return Err(format!("seconds is {}: give 0 to {SECONDS_MAX}", shortened(text)));
         }
         if let Some(before) = self.seconds.filter(|before| seconds < *before) {
-            return Err(format!("seconds is {text}, after {before} in the row above: sort the rows by time"));
+            return Err(format!(
+                "seconds is {}, after {before} in the row above: sort the rows by time",
+                shortened(text)
+            ));
         }
         let requests = columns.requests.map_or(Ok(1), |column| whole(REQUESTS, &record[column]))?;
         let mut tokens = None;
@@ -201,18 +204,23 @@ fn whole(name: &str, text: &str) -> Result<u64, String> {
     if is_whole {
         Ok(number as u64)
     } else {
-        Err(format!("{name} is {text}: give a whole number from 0 to {WHOLE_MAX}"))
+        Err(format!("{name} is {}: give a whole number from 0 to {WHOLE_MAX}", shortened(text)))
     }
 }
 
 /// A text from the file as it may stand in an error.
 fn quoted(text: &str) -> String {
+    format!("{:?}", shortened(text))
+}
+
+/// The start of a text, marked if that is not all of it.
+fn shortened(text: &str) -> String {
     const CHARACTERS_MAX: usize = 60;
     let mut short: String = text.chars().take(CHARACTERS_MAX).collect();
     if short.len() < text.len() {
         short.push('…');
     }
-    format!("{short:?}")
+    short
 }
 
 /// What the package says, as ours.

@@ -90,6 +90,13 @@ fn without_tokens_it_ends_and_says_what_is_left() {
 }
 
 #[test]
+fn without_a_budget_tokens_stop_nothing_however_many_they_are() {
+    let outcome =
+        live(&Options::default(), Operator::Planner(Policy::BALANCED), &every(1_000, 100, Some(u64::MAX / 4)));
+    assert_eq!((outcome.done, outcome.left()), (100, 0));
+}
+
+#[test]
 fn it_ends_without_tokens_where_no_agent_is_left() {
     // The tasks that are left are not for more agents, so that nobody is replaced.
     let losses = vec![Loss { at: Millis(100_000), agents: 1_000 }];

@@ -14,7 +14,8 @@ impl World {
         let number = self.outcome.tasks;
         self.outcome.note_arrival(arrival.at);
         let mut request = self.template.clone();
-        request.tokens.given = arrival.tokens;
+        // Without a budget tokens matter to nobody, however many they are.
+        request.tokens.given = arrival.tokens.filter(|_| self.has_budget);
         let command = FleetCommand::Submit { request, draw: number };
         match self.decide(&Command::Fleet(command)) {
             Ok(decision) => self.apply(decision),
