@@ -339,11 +339,11 @@ fn scaling() -> String {
         driver.claim_and_complete(&agent(0));
     }
     // Nothing is counted before the first look.
-    planner.look(driver.now, &driver.cluster.demand(driver.now, RequestsSeen::default()));
+    planner.look(driver.now, &driver.cluster.demand(driver.now, RequestsSeen::default(), WORKER_SIZE));
     let spent = median(|| {
         driver.pass(30_000);
         let start = Instant::now();
-        let demand = driver.cluster.demand(driver.now, RequestsSeen::default());
+        let demand = driver.cluster.demand(driver.now, RequestsSeen::default(), WORKER_SIZE);
         let bottlenecks = Bottlenecks::find(&driver.cluster.fleet_figures(driver.now, WORKER_SIZE));
         let seen = planner.look(driver.now, &demand);
         let plan = black_box(planner.plan(&seen, Some(&bottlenecks)));

@@ -18,7 +18,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
-/// Runs `tick` every period of the loop, the first time after one, and whenever it is `called` for (but no sooner than so long after the last), until the engine has ended.
+/// Runs `tick` a period of the loop after the last one, the first time after one, and whenever it is `called` for (but no sooner than so long after the last), until the engine has ended.
 async fn every(
     status: &LoopStatus,
     mut called: impl AsyncFnMut(),
@@ -34,7 +34,8 @@ async fn every(
             () = async {
                 sleep_until(earliest).await;
                 called().await;
-            } => {}
+                // The next one is due a period from here, and not a moment later.
+            } => interval.reset(),
         }
         if once(status, &mut tick).await.is_break() {
             return;
@@ -113,6 +114,6 @@ mod tests {
             if at.len() == 5 { Err(EngineError::Stopped) } else { Ok(()) }
         })
         .await;
-        assert_eq!(at, [1, 2, 3, 30, 60]);
+        assert_eq!(at, [1, 2, 3, 33, 63]);
     }
 }

@@ -102,13 +102,15 @@ impl Manager {
             settings.token_budget = usage.tokens.all.total;
             settings.token_window_seconds = usage.tokens.window.as_seconds();
         }
-        // What nobody gave follows the books, so that the planner moves nothing unasked.
+        // What nobody gave follows the books, so that the planner moves nothing unasked; but no end of the range is beyond the
+        // other, which somebody gave.
         let is_given = |key| *configuration.source(key) != Source::Default;
         if !is_given("min_workers") {
-            settings.min_workers = settings.total_workers;
+            settings.min_workers =
+                settings.total_workers.min(if is_given("max_workers") { settings.max_workers } else { u32::MAX });
         }
         if !is_given("max_workers") {
-            settings.max_workers = settings.total_workers;
+            settings.max_workers = settings.total_workers.max(settings.min_workers);
         }
 
         let (show_plan, plan) = watch::channel(None);

@@ -11,40 +11,40 @@ const START: Timestamp = Timestamp::from_millis(1_700_000_100_000);
 fn observation() -> impl Strategy<Value = (u64, Observation)> {
     let pool = (0..200_u64, 0..=100_u64, 0..=100_u64, 0..50_u64, 0..20_u64, 0..100_u64);
     let fleet = (0..100_u64, 1..5_u64, 0..=100_u64, 0..500_u64, 0..20_000_u64, prop::option::of(0..120_u64));
-    (pool, fleet, prop::option::of(0.0..20.0_f64), 0..60_000_u64).prop_map(
-        |(pool, fleet, tasks_per_second, later_ms)| {
-            let (total, leased, overdue, granted, refused, refused_workers_max) = pool;
-            let (agents, room_each, busy, waiting, wait_ms, quota) = fleet;
-            let workers_held = total * leased / 100;
-            let room = agents * room_each;
-            let running = room * busy / 100;
-            let seen = Observation {
-                at: Timestamp::from_millis(0),
-                window: Millis(30_000),
-                workers_total: total,
-                workers_leased: workers_held - workers_held * overdue / 100,
-                workers_held,
-                granted,
-                refused,
-                refused_workers_max: if refused == 0 { 0 } else { refused_workers_max },
-                fleet: FleetLoad {
-                    agents,
-                    agents_at_work: running.min(agents),
-                    room,
-                    running,
-                    waiting,
-                    wait_mean: Millis(wait_ms),
-                    quota,
-                    durations: Some(DurationsSeen { mean: Millis(20_000), variability: 1.0 }),
-                    ..FleetLoad::default()
-                },
-                policy: Policy::BALANCED,
-                tasks_per_second,
-                tasks_per_minute: None,
-            };
-            (later_ms, seen)
-        },
-    )
+    let more = (prop::option::of(0.0..20.0_f64), 0..400_u64, 0..60_000_u64);
+    (pool, fleet, more).prop_map(|(pool, fleet, (tasks_per_second, workers_fit, later_ms))| {
+        let (total, leased, overdue, granted, refused, refused_workers_max) = pool;
+        let (agents, room_each, busy, waiting, wait_ms, quota) = fleet;
+        let workers_held = total * leased / 100;
+        let room = agents * room_each;
+        let running = room * busy / 100;
+        let seen = Observation {
+            at: Timestamp::from_millis(0),
+            window: Millis(30_000),
+            workers_total: total,
+            workers_leased: workers_held - workers_held * overdue / 100,
+            workers_held,
+            workers_fit,
+            granted,
+            refused,
+            refused_workers_max: if refused == 0 { 0 } else { refused_workers_max },
+            fleet: FleetLoad {
+                agents,
+                agents_at_work: running.min(agents),
+                room,
+                running,
+                waiting,
+                wait_mean: Millis(wait_ms),
+                quota,
+                durations: Some(DurationsSeen { mean: Millis(20_000), variability: 1.0 }),
+                ..FleetLoad::default()
+            },
+            policy: Policy::BALANCED,
+            tasks_per_second,
+            tasks_per_minute: None,
+        };
+        (later_ms, seen)
+    })
 }
 
 /// The plan where nothing holds tasks up.
@@ -133,9 +133,12 @@ proptest! {
             let is_within = (plan.min_workers..=plan.max_workers).contains(&plan.target_workers);
             // Where the bounds were moved, it gets there step by step, and no further than what is leased.
             let is_on_the_way = plan.target_workers >= plan.max_workers && plan.target_workers < current;
-            prop_assert!(is_within || is_on_the_way, "{plan:#?}");
+            // Fewer than the fewest there may be, if CPU and memory are not enough for more.
+            let is_all_that_fits = plan.target_workers >= seen.workers_fit.max(current);
+            prop_assert!(is_within || is_on_the_way || is_all_that_fits, "{plan:#?}");
         }
         prop_assert!(plan.target_workers >= held.min(current), "{plan:#?}");
+        prop_assert!(plan.target_workers <= seen.workers_fit.max(current), "{plan:#?}");
         prop_assert!(plan.target_workers <= current.saturating_add(current.max(4)).max(plan.min_workers), "{plan:#?}");
         prop_assert!(plan.target_workers >= current / 2 || plan.target_workers + 4 >= current, "{plan:#?}");
         prop_assert!(plan.target_agents <= fleet.quota.map_or(u64::MAX, |quota| quota.max(fleet.agents)));
@@ -192,6 +195,7 @@ proptest! {
                 workers_total: total,
                 workers_leased: leased,
                 workers_held: leased,
+                workers_fit: u64::MAX,
                 granted: wanted,
                 refused: short.min(1),
                 refused_workers_max: short,

@@ -11,7 +11,7 @@ use super::policy::Policy;
 use super::servers::Server;
 use super::table::Slot;
 use super::time::Timestamp;
-use super::units::Resources;
+use super::units::{Resources, WorkerSize};
 
 /// The capacity of the cluster at a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,25 @@ pub struct CapacityView {
     pub live_allocations: u64,
     /// How many of them are past their deadline.
     pub expired_allocations: u64,
+}
+
+impl CapacityView {
+    /// For how many workers of a size in all CPU and memory are enough, with what is leased now and not past its deadline.
+    #[must_use]
+    pub fn workers_fit(&self, size: WorkerSize) -> u64 {
+        let more = |total: u64, leased: u64, reclaimable: u64, each: u64| {
+            total.saturating_sub(leased.saturating_sub(reclaimable)).checked_div(each).unwrap_or(u64::MAX)
+        };
+        let Self { total, leased, reclaimable, .. } = self;
+        let by_cpu = more(
+            total.cpu_millis.as_millis(),
+            leased.cpu_millis.as_millis(),
+            reclaimable.cpu_millis.as_millis(),
+            size.cpu_millis.as_millis(),
+        );
+        let by_memory = more(total.memory_mb.0, leased.memory_mb.0, reclaimable.memory_mb.0, size.memory_mb.0);
+        leased.workers.saturating_sub(reclaimable.workers).saturating_add(by_cpu.min(by_memory))
+    }
 }
 
 /// An allocation at a moment.
@@ -84,6 +103,8 @@ pub struct Demand {
     pub refused: u64,
     /// The most workers that a request asked for that was refused for want of workers since the planner last looked.
     pub refused_workers_max: u64,
+    /// For how many workers in all CPU and memory are enough.
+    pub workers_fit: u64,
     /// What the fleet has to do.
     pub fleet: FleetLoad,
     /// The policy to go by.
@@ -102,12 +123,14 @@ pub struct RequestsSeen {
 }
 
 impl Cluster {
-    /// What the planner looks at, at `now`.
+    /// What the planner looks at, at `now`, where a worker is of this size.
     #[must_use]
-    pub fn demand(&self, now: Timestamp, requests: RequestsSeen) -> Demand {
+    pub fn demand(&self, now: Timestamp, requests: RequestsSeen, worker_size: WorkerSize) -> Demand {
         let RequestsSeen { granted, refused, refused_workers_max } = requests;
+        let capacity = self.capacity(now);
         Demand {
-            capacity: self.capacity(now),
+            workers_fit: capacity.workers_fit(worker_size),
+            capacity,
             granted,
             refused,
             refused_workers_max,

@@ -10,7 +10,7 @@ impl<J: Journal> Engine<J> {
     pub(super) fn take_planned(&mut self, now: Timestamp, message: PlannedMessage) {
         match message {
             PlannedMessage::Demand { is_look, reply } => {
-                let demand = self.cluster.demand(now, self.requests);
+                let demand = self.cluster.demand(now, self.requests, self.worker_size);
                 if is_look {
                     self.requests.refused_workers_max = 0;
                     // Leases go on into the next bin, whether or not anything is asked for.

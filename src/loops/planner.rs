@@ -55,6 +55,7 @@ impl Planning {
             (plan, scaling)
         };
         self.log(&plan);
+        let made = if plan.failed_steps.is_empty() { Ok(()) } else { Err(EngineError::Fault) };
         let carried_out = match scaling {
             Some(scaling) => step("carrying the plan out", engine.scale(scaling)).await,
             None => Ok(()),
@@ -66,7 +67,7 @@ impl Planning {
         };
         self.plan.send_replace(Some(Arc::new(plan)));
         self.forecast.send_if_modified(|shown| std::mem::replace(shown, shown_until) != shown_until);
-        learned.and(looked.map(drop)).and(carried_out)
+        learned.and(looked.map(drop)).and(carried_out).and(made)
     }
 
     /// Tells of a plan that is another than the last one.

@@ -1,9 +1,10 @@
 //! Resources: the capacity, the plan, the forecast, the bottlenecks and each allocation, as documents that can be read and watched.
 
 use super::results::{AllocationResult, BottlenecksResult, CapacityResult, ForecastResult, PlanResult};
+use super::tools::dry_run;
 use crate::core::{AllocationId, Timestamp};
 use crate::engine::{EngineError, EngineHandle};
-use crate::planning::{Bottlenecks, Plan, Planner};
+use crate::planning::{Bottlenecks, Plan, Planner, WhatIf};
 use rmcp::ErrorData;
 use rmcp::model::{ReadResourceResult, Resource, ResourceContents, ResourceTemplate};
 use serde::Serialize;
@@ -131,8 +132,13 @@ pub(super) async fn read(engine: &EngineHandle, shown: &Shown, uri: &str) -> Res
     let text = match uri.parse() {
         Ok(ResourceUri::Capacity) => json(&CapacityResult::from(&engine.capacity().await.map_err(ended)?.value))?,
         Ok(ResourceUri::Plan) => {
-            let plan = shown.plan.borrow().clone();
-            json(&PlanResult::from(&*plan.ok_or_else(|| not_found(uri))?))?
+            let planned = shown.plan.borrow().clone();
+            let planned = match planned {
+                Some(planned) => planned,
+                // The planner has not looked yet.
+                None => Arc::new(dry_run(engine, &shown.planner, &WhatIf::default()).await.map_err(ended)?),
+            };
+            json(&PlanResult::from(&*planned))?
         }
         Ok(ResourceUri::Forecast) => {
             let forecast = {

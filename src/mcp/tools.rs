@@ -76,6 +76,8 @@ impl Answer {
     }
 }
 
+pub(super) use get_plan::dry_run;
+
 /// What a tool is given for one call.
 pub(super) struct Invocation {
     pub(super) engine: EngineHandle,

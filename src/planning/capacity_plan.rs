@@ -3,10 +3,10 @@
 use super::capacity::{Aim, Capacity, Work, dispersion};
 use super::observation::Observation;
 use super::outlook::{CONFIDENCE_MIN, Expected, Outlook, Series};
-use crate::core::{DEMAND_BIN, DurationsSeen, WORKER_PORT_COUNT};
+use crate::core::{DEMAND_BIN, DurationsSeen};
 
-/// The most agents that are planned for: each takes a worker, and there are no more ports for workers.
-const AGENTS_MAX: u64 = WORKER_PORT_COUNT;
+/// The most places that are planned for, so that a plan takes no longer than a few milliseconds. No fleet comes near it.
+const PLACES_MAX: u64 = 200_000;
 
 /// What the demand to expect takes.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -94,7 +94,10 @@ impl CapacityPlan {
         };
         let aim = Aim { utilization: seen.policy.utilization_target.as_part(), ..Aim::DEFAULT };
         let room_each = seen.fleet.room_each();
-        let capacity = Capacity::of(&work, &aim, (AGENTS_MAX as f64 * room_each) as u64);
+        let capacity = Capacity::of(&work, &aim, PLACES_MAX);
+        if capacity.required == PLACES_MAX {
+            return Err(format!("more than {PLACES_MAX} tasks at once are to come, for which nothing is planned"));
+        }
         Ok(AgentsAhead {
             tasks_per_minute: work.tasks_per_second * 60.0,
             confidence,

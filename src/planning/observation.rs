@@ -15,11 +15,14 @@ pub struct Observation {
     pub workers_leased: u64,
     /// Worker slots that cannot be taken away: all that are taken.
     pub workers_held: u64,
+    /// For how many workers in all CPU and memory are enough.
+    pub workers_fit: u64,
     /// Requests granted in the window.
     pub granted: u64,
     /// Requests refused for want of room in the window.
     pub refused: u64,
-    /// The most workers that one of those asked for which were refused for want of workers; 0 if none was.
+    /// The most workers that a request asked for which was refused for want of workers, since the last plan or before a plan that could
+    /// not do all about it; 0 if none was.
     pub refused_workers_max: u64,
     /// The fleet.
     pub fleet: FleetLoad,

@@ -66,6 +66,8 @@ pub struct Plan {
     pub granted_requests: u64,
     /// Requests refused in that time.
     pub refused_requests: u64,
+    /// The most workers that one of those asked for that this plan goes by; 0 if it goes by none.
+    pub refused_workers_max: u64,
     /// The rate of requests, and the one to expect by its trend.
     pub forecast: Forecast,
     /// What the demand to expect takes.

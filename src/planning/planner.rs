@@ -28,6 +28,9 @@ pub const SCALE_IN_WINDOW_MAX: Millis = Millis::from_seconds(86_400);
 /// How many recommendations are remembered at most: at one every 30 s, those of the longest time that a policy may look back.
 const RECOMMENDATIONS_MAX: usize = 2_880;
 
+/// Over how long requests are counted, and tasks at least: what a few that came at once make of a shorter time is no rate.
+const COUNT_WINDOW: Millis = Millis::from_seconds(30);
+
 /// How many looks are remembered at most: one a second over twelve times the usual time that is looked back over. With more,
 /// it is a shorter time.
 const LOOKS_MAX: usize = 3_600;
@@ -64,6 +67,8 @@ struct Lately {
 #[derive(Clone, Copy, Debug)]
 struct Goal {
     agents: u64,
+    /// Whether it was more than there were.
+    is_up: bool,
     since: Timestamp,
     /// Whether there are as many by now.
     is_reached: bool,
@@ -74,11 +79,12 @@ struct Goal {
 pub struct Planner {
     bounds: Bounds,
     outlook: Outlook,
-    last: Option<Look>,
     /// The last look that is as long ago as the policy looks back, and those since, oldest first.
     looks: VecDeque<Look>,
     previous_rate: Option<f64>,
     changed_at: Option<Timestamp>,
+    /// The most workers that a refused request asked for, where the last plan did not do all about it.
+    unmet_workers: u64,
     goal: Option<Goal>,
     /// What was wanted lately, oldest first.
     lately: VecDeque<Lately>,
@@ -91,10 +97,10 @@ impl Planner {
         Self {
             bounds,
             outlook: Outlook::default(),
-            last: None,
             looks: VecDeque::new(),
             previous_rate: None,
             changed_at: None,
+            unmet_workers: 0,
             goal: None,
             lately: VecDeque::new(),
         }
@@ -119,19 +125,20 @@ impl Planner {
     /// What is seen at `at` since the last look.
     #[must_use]
     pub fn observe(&self, at: Timestamp, demand: &Demand) -> Observation {
-        let Demand { capacity, granted, refused, refused_workers_max, fleet, policy } = demand;
-        // Before the first look nothing was counted, and so nothing counts.
+        let Demand { capacity, granted, refused, refused_workers_max, workers_fit, fleet, policy } = demand;
         let now = Look { at, granted: *granted, refused: *refused, submitted: fleet.submitted };
-        let last = self.last.unwrap_or(now);
+        // Before the first look nothing was counted, and so nothing counts.
+        let then = self.look_before(at, COUNT_WINDOW).unwrap_or(now);
         Observation {
             at,
-            window: at.since(last.at),
+            window: at.since(then.at),
             workers_total: capacity.total.workers,
             workers_leased: capacity.leased.workers.saturating_sub(capacity.reclaimable.workers),
             workers_held: capacity.leased.workers,
-            granted: granted.saturating_sub(last.granted),
-            refused: refused.saturating_sub(last.refused),
-            refused_workers_max: *refused_workers_max,
+            workers_fit: *workers_fit,
+            granted: granted.saturating_sub(then.granted),
+            refused: refused.saturating_sub(then.refused),
+            refused_workers_max: self.unmet_workers.max(*refused_workers_max),
             fleet: *fleet,
             policy: *policy,
             tasks_per_second: self.rate(&now, policy.scale_in_window_ms),
@@ -144,8 +151,7 @@ impl Planner {
         let seen = self.observe(at, demand);
         let Demand { granted, refused, fleet, .. } = *demand;
         let look = Look { at, granted, refused, submitted: fleet.submitted };
-        self.last = Some(look);
-        let window = demand.policy.scale_in_window_ms;
+        let window = demand.policy.scale_in_window_ms.max(COUNT_WINDOW);
         self.looks.push_back(look);
         while self.looks.len() > LOOKS_MAX || self.looks.get(1).is_some_and(|next| at.since(next.at) >= window) {
             self.looks.pop_front();
@@ -156,10 +162,16 @@ impl Planner {
     /// How many tasks a second came over the time that is looked back over for going down, or since the first look: what is added
     /// stays for as long, so it is measured by the demand of as long.
     fn rate(&self, now: &Look, window: Millis) -> Option<f64> {
-        let is_long_ago = |look: &&Look| now.at.since(look.at) >= window;
-        let then = self.looks.iter().rev().find(is_long_ago).or(self.looks.front())?;
-        let millis = now.at.since(then.at).0;
-        (millis > 0).then(|| now.submitted.saturating_sub(then.submitted) as f64 * 1_000.0 / millis as f64)
+        let then = self.look_before(now.at, window)?;
+        let span = now.at.since(then.at);
+        let millis = span.max(COUNT_WINDOW).0 as f64;
+        (!span.is_zero()).then(|| now.submitted.saturating_sub(then.submitted) as f64 * 1_000.0 / millis)
+    }
+
+    /// The newest look that is so long ago, or the oldest there is.
+    fn look_before(&self, at: Timestamp, window: Millis) -> Option<Look> {
+        let is_long_ago = |look: &&Look| at.since(look.at) >= window;
+        self.looks.iter().rev().find(is_long_ago).or(self.looks.front()).copied()
     }
 
     /// What to do, given what was seen, and what a look for bottlenecks found, if it did not fail. Nothing is remembered of it:
@@ -188,7 +200,8 @@ impl Planner {
     fn beginning(&self, seen: &Observation, bottlenecks: Option<&Bottlenecks>) -> Plan {
         let window_seconds = seen.window.0 as f64 / 1000.0;
         let requests = (seen.granted + seen.refused) as f64;
-        let rate = if seen.window.0 == 0 { 0.0 } else { requests * 60.0 / window_seconds };
+        let counted_seconds = seen.window.max(COUNT_WINDOW).0 as f64 / 1_000.0;
+        let rate = if seen.window.0 == 0 { 0.0 } else { requests * 60.0 / counted_seconds };
         let mut plan = Plan {
             planned_at: seen.at,
             policy: seen.policy.name,
@@ -212,6 +225,7 @@ impl Planner {
             window_seconds,
             granted_requests: seen.granted,
             refused_requests: seen.refused,
+            refused_workers_max: seen.refused_workers_max,
             forecast: Forecast::by_trend(self.previous_rate.filter(|_| seen.window.0 > 0), rate),
             capacity: CapacityPlan::default(),
             failed_steps: Vec::new(),
@@ -256,6 +270,11 @@ impl Planner {
             plan.reasons.push(format!("{patient} agents would be wanted, and one step goes to {stepped}"));
         }
         plan.target_agents = self.hold_on(seen, stepped, &mut plan.reasons);
+        let room = seen.workers_fit.min(plan.max_workers.max(seen.workers_total)).saturating_sub(seen.workers_held);
+        if plan.target_agents > current.saturating_add(room) {
+            plan.reasons
+                .push(format!("{room} agents more may come by max_workers, CPU and memory, besides those of leases"));
+        }
         let wanted = scaling::workers(seen, plan);
         self.settle(seen, &wanted, plan);
     }
@@ -280,9 +299,14 @@ impl Planner {
         let fleet = seen.fleet;
         let recent = self.goal.filter(|goal| seen.at.since(goal.since) < seen.policy.cooldown_ms);
         let Some(goal) = recent else { return wanted };
-        let held = if goal.is_reached { fleet.agents } else { goal.agents };
-        // Whoever is at work stays, and a quota may have been set meanwhile.
-        let held = held.max(fleet.agents_at_work).min(fleet.quota.unwrap_or(u64::MAX).max(fleet.agents));
+        // Where others came besides they stay, and where some were lost meanwhile they are to come again.
+        let is_there = goal.is_reached || (goal.is_up && fleet.agents >= goal.agents);
+        let held = if is_there { goal.agents.max(fleet.agents) } else { goal.agents };
+        // Whoever is at work stays, no step is too far, and a quota may have been set meanwhile.
+        let held = held
+            .max(fleet.agents_at_work)
+            .max(step(fleet.agents, 0))
+            .min(fleet.quota.unwrap_or(u64::MAX).max(fleet.agents));
         if held != wanted {
             let seconds = seen.policy.cooldown_ms.as_seconds();
             reasons.push(format!("another number of agents was asked for less than {seconds} s ago: wait"));
@@ -313,11 +337,15 @@ impl Planner {
         if is_carried_out {
             self.changed_at = Some(plan.planned_at);
         }
+        // What a step or the cooldown left undone is not forgotten.
+        let is_met = plan.target_workers >= plan.wanted_workers.min(plan.max_workers);
+        self.unmet_workers = if is_met { 0 } else { plan.refused_workers_max };
         let is_reached = plan.target_agents == plan.current_agents;
         match &mut self.goal {
             Some(goal) if is_reached || goal.agents == plan.target_agents => goal.is_reached = is_reached,
             goal if !is_reached => {
-                *goal = Some(Goal { agents: plan.target_agents, since: plan.planned_at, is_reached });
+                let is_up = plan.target_agents > plan.current_agents;
+                *goal = Some(Goal { agents: plan.target_agents, is_up, since: plan.planned_at, is_reached });
             }
             _ => {}
         }
@@ -375,6 +403,13 @@ impl Planner {
             });
         }
         target = bounded;
+        if target > seen.workers_fit.max(current) {
+            target = seen.workers_fit.max(current);
+            plan.reasons.push(format!(
+                "CPU and memory are enough for {} workers: give more with --total-cpu and --total-memory",
+                seen.workers_fit
+            ));
+        }
         if target < seen.workers_held {
             target = seen.workers_held.min(current);
             plan.reasons.push(format!("{} workers are leased and stay", seen.workers_held));

@@ -25,7 +25,7 @@ pub(super) fn agents(seen: &Observation, ahead: Option<u64>, reasons: &mut Vec<S
     let in_use = part(fleet.running, fleet.room);
     let for_target = (fleet.running as f64 / fleet.room_each() / policy.utilization_target.as_part()).ceil() as u64;
     let for_load = for_load(seen);
-    let mut wanted = agents_in_need(seen, in_use, for_load.unwrap_or(for_target), reasons);
+    let mut wanted = agents_in_need(seen, in_use, for_load, for_target, reasons);
     if let Some(ahead) = ahead.filter(|ahead| *ahead > wanted && !is_about(seen, *ahead, fleet.agents)) {
         reasons.push(format!("{ahead} agents are planned for what is to come"));
         wanted = ahead;
@@ -69,7 +69,13 @@ fn for_load(seen: &Observation) -> Option<u64> {
 }
 
 /// As many agents as there are, or more where tasks wait or agents are busy.
-fn agents_in_need(seen: &Observation, in_use: f64, for_load: u64, reasons: &mut Vec<String>) -> u64 {
+fn agents_in_need(
+    seen: &Observation,
+    in_use: f64,
+    for_load: Option<u64>,
+    for_target: u64,
+    reasons: &mut Vec<String>,
+) -> u64 {
     let (policy, fleet) = (&seen.policy, seen.fleet);
     let mut wanted = fleet.agents;
     if fleet.waiting > policy.queue_depth_up {
@@ -83,13 +89,24 @@ fn agents_in_need(seen: &Observation, in_use: f64, for_load: u64, reasons: &mut 
         reasons.push(format!("tasks have waited {waited} ms in the mean, over {most} ms: an agent more"));
     }
     if in_use > policy.utilization_up.as_part() {
-        wanted = wanted.max(for_load).max(fleet.agents.saturating_add(1));
-        let (share, most, aim) = (percent(in_use), policy.utilization_up, policy.utilization_target);
-        reasons.push(format!("agents are {share} in use, over {most}: for {aim} it takes {for_load} agents"));
+        let (share, most) = (percent(in_use), policy.utilization_up);
+        if let (Some(for_load), Some(rate), Some(durations)) = (for_load, seen.tasks_per_second, fleet.durations) {
+            wanted = wanted.max(for_load);
+            reasons.push(format!(
+                "agents are {share} in use, over {most}: {:.1} tasks a minute of {:.1} s each, and {} that wait, take {for_load} agents",
+                rate * 60.0,
+                durations.mean.0 as f64 / 1_000.0,
+                fleet.waiting,
+            ));
+        } else {
+            wanted = wanted.max(for_target).max(fleet.agents.saturating_add(1));
+            let aim = policy.utilization_target;
+            reasons.push(format!("agents are {share} in use, over {most}: for {aim} it takes {for_target} agents"));
+        }
     }
     if fleet.waiting > 0 && fleet.agents == 0 {
-        wanted = wanted.max(1).max(for_load);
-        reasons.push(format!("{} tasks wait, and there is no agent", fleet.waiting));
+        wanted = wanted.max(1).max(for_load.unwrap_or(0));
+        reasons.push(format!("{} tasks wait, and there is no agent: {wanted} are wanted", fleet.waiting));
     }
     wanted
 }
@@ -104,8 +121,12 @@ pub(super) fn workers(seen: &Observation, plan: &mut Plan) -> Wanted {
     let ahead = plan.capacity.trusted_workers();
     let share = percent(plan.utilization);
     let trend = format!(
-        "the rate of requests is {:?}: {:.1} a minute, {:.1} to expect; for {} in use that takes {for_target} workers",
-        forecast.trend, forecast.current_rate_per_minute, forecast.predicted_rate_per_minute, utilization_target,
+        "{} workers are in use, and the rate of requests is {:?} ({:.1} a minute, {:.1} to expect): for {utilization_target} in use \
+         that takes {for_target} workers",
+        seen.workers_leased,
+        forecast.trend,
+        forecast.current_rate_per_minute,
+        forecast.predicted_rate_per_minute,
     )
     .to_lowercase();
     let agents_to_come = plan.target_agents.saturating_sub(plan.current_agents);

@@ -110,11 +110,12 @@ fn a_state_that_has_seen_demand_forecasts_it_and_plans_for_it() {
     let planned = plan(&mut server, &json!({}));
     check(
         &planned,
-        &json!({"action": "scale_up", "current_workers": 10, "wanted_workers": 30, "target_workers": 20,
+        &json!({"action": "scale_up", "current_workers": 10, "wanted_workers": 30, "target_workers": 16,
             "capacity_plan": {"workers": {"required_workers": 30, "is_trusted": true}, "agents": null}}),
     );
     let reasons = planned["reasons"].to_string();
     assert!(reasons.contains("30 workers are planned for what is to come"), "{reasons}");
+    assert!(reasons.contains("CPU and memory are enough for 16 workers"), "{reasons}");
     assert!(reasons.contains("no capacity plan for agents: no task has gone well yet"), "{reasons}");
 
     // Once a task was done it is known how long they take.

@@ -1,6 +1,6 @@
 //! Scaling policies and what was scaled.
 
-use super::support::durable::{ENDINGS, Home, Mode};
+use super::support::durable::{ENDINGS, Ending, Home, Mode};
 use super::support::pattern::{TIME, check};
 use super::support::server::Server;
 use super::support::wait_for;
@@ -92,6 +92,22 @@ fn policy_and_history_last() {
 }
 
 #[test]
+fn a_range_beside_the_number_of_the_state_is_moved_to() {
+    for (total, range, within) in [("40", ["--max-workers", "20"], 20), ("6", ["--min-workers", "8"], 8)] {
+        let home = Home::new();
+        let server =
+            home.server(Mode::Never, &["--total-workers", total, "--total-cpu", "64", "--total-memory", "131072"]);
+        home.end(server, Ending::InOrder);
+        let mut server = home.server(Mode::Never, &[range.as_slice(), &["--plan-seconds", "1"]].concat());
+        wait_for("the number of workers", || {
+            let planned = plan(&mut server, &json!({}));
+            assert_eq!(planned["failed_steps"], json!([]), "{planned}");
+            (planned["current_workers"] == within).then_some(())
+        });
+    }
+}
+
+#[test]
 fn arguments_are_named() {
     let mut server = Server::ready(&OPTIONS);
     let mut check_refused = |arguments: Value, said: &[&str]| {
@@ -111,9 +127,9 @@ fn arguments_are_named() {
     check_refused(custom("scale_in_window_seconds", json!(86_401)), &["scale_in_window_seconds", "0 to 86400"]);
     check_refused(
         custom("scale_down_threshold", json!(31)),
-        &["scale_down_threshold is 31", "scale_up_threshold is 30"],
+        &["scale_down_threshold is 31, above scale_up_threshold, which is 30", "of at most 30"],
     );
-    check_refused(custom("wait_down_ms", json!(5_001)), &["wait_down_ms is 5001", "wait_up_ms is 5000"]);
+    check_refused(custom("wait_down_ms", json!(5_001)), &["wait_down_ms is 5001, above wait_up_ms, which is 5000"]);
     check_refused(custom("utilization_target_percent", json!(81)), &["utilization_target_percent is 81"]);
     check_refused(custom("utilization_down_percent", json!(71)), &["utilization_down_percent is 71"]);
     check_refused(custom("threshold", json!(1)), &["threshold"]);

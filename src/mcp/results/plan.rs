@@ -19,12 +19,11 @@ pub(in crate::mcp) struct RateResult {
 #[derive(Serialize, JsonSchema)]
 struct PlanBottleneck {
     /// `token_exhaustion`, `quota_exceeded`, `slow_agent` or `task_queue_backlog`.
-    #[serde(rename = "type")]
-    kind: &'static str,
+    bottleneck_type: &'static str,
     /// `low`, `medium`, `high` or `critical`.
     severity: &'static str,
-    /// The job, type or agent that it is about; null if it is about all of them.
-    affected: Option<String>,
+    /// The job, type or agent that it is about; empty if it is about all of them.
+    affected: Vec<String>,
 }
 
 /// How many agents the tasks to come take.
@@ -179,7 +178,11 @@ impl From<&Plan> for PlanResult {
 
 impl From<&(Subject, Severity)> for PlanBottleneck {
     fn from((subject, severity): &(Subject, Severity)) -> Self {
-        Self { kind: subject.kind(), severity: severity.as_str(), affected: subject.name().map(str::to_owned) }
+        Self {
+            bottleneck_type: subject.kind(),
+            severity: severity.as_str(),
+            affected: subject.name().map(str::to_owned).into_iter().collect(),
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! `get_plan`: what the planner would do now, and why.
 
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::engine::{EngineError, EngineHandle};
 use crate::mcp::arguments::{self, Arguments, Described, Parameter};
 use crate::mcp::results::PlanResult;
-use crate::planning::{Bottlenecks, WhatIf};
+use crate::planning::{Bottlenecks, Plan, Planner, WhatIf};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The most of anything that can be asked about: no fleet comes near it.
 const FIGURE_MAX: u64 = 1_000_000_000;
@@ -68,14 +69,21 @@ impl Run for GetPlan {
                 rate_per_minute: arguments.optional(&self.rate_per_minute)?,
                 agents: arguments.optional(&self.agents)?,
             };
-            let demand = invocation.engine.demand(false).await?;
-            let bottlenecks = Bottlenecks::find(&invocation.engine.fleet_figures().await?);
-            let plan = {
-                let planner = invocation.planner.lock().unwrap_or_else(PoisonError::into_inner);
-                planner.plan(&planner.observe(demand.at, &demand.value).with(&what_if), Some(&bottlenecks))
-            };
+            let plan = dry_run(&invocation.engine, &invocation.planner, &what_if).await?;
             Answer::new(&PlanResult::from(&plan))
         }
         .boxed()
     }
+}
+
+/// What the planner would do now, if what is asked about were so. Nothing is changed or remembered.
+pub(in crate::mcp) async fn dry_run(
+    engine: &EngineHandle,
+    planner: &Mutex<Planner>,
+    what_if: &WhatIf,
+) -> Result<Plan, EngineError> {
+    let demand = engine.demand(false).await?;
+    let bottlenecks = Bottlenecks::find(&engine.fleet_figures().await?);
+    let planner = planner.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(planner.plan(&planner.observe(demand.at, &demand.value).with(what_if), Some(&bottlenecks)))
 }

@@ -193,7 +193,10 @@ impl Figures {
         };
         let in_order = |low: (&str, u64), high: (&str, u64)| {
             let is_wrong = low.1 > high.1;
-            let text = format!("{} is {} and {} is {}: give a {0} of at most that", low.0, low.1, high.0, high.1);
+            let text = format!(
+                "{} is {}, above {}, which is {}: give a {0} of at most {3}, or a larger {2} (where none is given it is that of balanced)",
+                low.0, low.1, high.0, high.1
+            );
             if is_wrong { Err(ArgumentError::Together(text)) } else { Ok(()) }
         };
         let hundredths = |percent: Percent| u64::from(percent.as_hundredths());

@@ -2,7 +2,11 @@ use super::super::capacity::Capacity;
 use super::super::capacity_plan::{AgentsAhead, WorkersAhead};
 use super::super::observation::WhatIf;
 use super::*;
-use crate::core::{Cluster, DEMAND_BIN, DurationsSeen, FleetLoad, Percent, Policy, RequestsSeen};
+use crate::core::{
+    Cluster, CpuMillis, DEMAND_BIN, DurationsSeen, FleetLoad, MemoryMb, Percent, Policy, RequestsSeen, WorkerSize,
+};
+
+const SIZE: WorkerSize = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) };
 
 const BOUNDS: Bounds = Bounds { workers_min: 2, workers_max: 40 };
 
@@ -13,6 +17,7 @@ fn seen(total: u64, leased: u64, refused: u64) -> Observation {
         workers_total: total,
         workers_leased: leased,
         workers_held: leased,
+        workers_fit: u64::MAX,
         granted: 5,
         refused,
         refused_workers_max: 0,
@@ -95,14 +100,14 @@ fn the_trend_moves_the_target() {
         &Observation { granted: 50, ..calm },
         Action::ScaleUp,
         16,
-        &["increasing: 100.0 a minute, 120.0 to expect"],
+        &["increasing (100.0 a minute, 120.0 to expect)"],
     );
     check(
         &p,
         &Observation { refused_workers_max: 1, granted: 1, ..calm },
         Action::ScaleUp,
         11,
-        &["decreasing: 2.0 a minute, 1.6 to expect"],
+        &["decreasing (2.0 a minute, 1.6 to expect)"],
     );
 }
 
@@ -427,7 +432,7 @@ fn agents_that_are_all_busy_are_sized_by_the_tasks_that_come() {
     let wanted = |seen: Observation| plan(&planner(2, 90), &seen).wanted_agents;
     assert_eq!(wanted(full(20, 0)), 29, "20 in use at 70 %, as nobody knows how many come");
     assert_eq!(wanted(at_rate(0.5, full(20, 0))), 43, "half a task a second is 30 under way");
-    assert_eq!(wanted(at_rate(0.1, full(20, 0))), 21, "an agent more, as they are all busy");
+    assert_eq!(wanted(at_rate(0.1, full(20, 0))), 20, "as they are all busy, and enough");
     // 30 under way, and 25 more to work 25 off in a minute.
     assert_eq!(wanted(at_rate(0.5, full(20, 25))), 55);
     assert_eq!(wanted(at_rate(0.5, full(0, 1))), 43, "nobody is there");
@@ -454,7 +459,7 @@ fn tasks_are_counted_over_the_time_that_is_looked_back_over() {
     let start = seen(10, 3, 0).at;
     let rate_at = |p: &mut Planner, seconds: u64, submitted: u64| {
         let at = start.after(Millis::from_seconds(seconds));
-        let mut demand = cluster.demand(at, RequestsSeen::default());
+        let mut demand = cluster.demand(at, RequestsSeen::default(), SIZE);
         demand.fleet.submitted = submitted;
         let asked = p.observe(at, &demand).tasks_per_second;
         assert_eq!(p.look(at, &demand).tasks_per_second, asked, "whoever asks is told the same");
@@ -487,4 +492,64 @@ fn agents_that_were_asked_for_take_their_time_and_lost_ones_are_replaced_at_once
     assert_eq!(target_at(90, workers_of_a_minute(32, 20), 0.66), 57, "not all are there yet");
     assert_eq!(target_at(120, workers_of_a_minute(57, 40), 0.66), 57);
     assert_eq!(target_at(150, full(5), 0.66), 57, "those that were lost are no step");
+}
+
+#[test]
+fn what_a_step_or_the_cooldown_left_undone_is_not_forgotten() {
+    let mut p = planner(2, 40);
+    let cluster = Cluster::default();
+    let start = seen(10, 3, 0).at;
+    let mut plan_at = |seconds: u64, total: u64, refused: u64| {
+        let at = start.after(Millis::from_seconds(seconds));
+        let mut demand =
+            cluster.demand(at, RequestsSeen { refused_workers_max: refused, ..RequestsSeen::default() }, SIZE);
+        demand.capacity.total.workers = total;
+        demand.workers_fit = 100;
+        let seen = p.look(at, &demand);
+        let plan = plan(&p, &seen);
+        p.note(&plan, plan.action != Action::Hold);
+        plan.target_workers
+    };
+    assert_eq!(plan_at(0, 10, 0), 10, "the first look");
+    assert_eq!(plan_at(30, 10, 30), 20, "one step");
+    assert_eq!(plan_at(40, 20, 0), 20, "the cooldown");
+    assert_eq!(plan_at(50, 20, 0), 30, "as many as were asked for");
+    assert_eq!(plan_at(80, 30, 0), 30);
+}
+
+#[test]
+fn no_more_workers_than_cpu_and_memory_are_enough_for() {
+    let busy = Observation { workers_fit: 12, ..seen(10, 9, 0) };
+    check(&planner(2, 40), &busy, Action::ScaleUp, 12, &["CPU and memory are enough for 12 workers"]);
+    let fewer = Observation { workers_fit: 8, ..busy };
+    check(&planner(2, 40), &fewer, Action::Hold, 10, &["enough for 8 workers"]);
+}
+
+#[test]
+fn the_cooldown_sends_nobody_away_and_leaves_no_task_alone() {
+    let start = seen(10, 3, 0).at;
+    let target_at = |p: &mut Planner, seconds: u64, load: FleetLoad| {
+        let at = start.after(Millis::from_seconds(seconds));
+        let plan = plan(p, &by(Policy::BALANCED, Observation { at, fleet: load, ..seen(90, 40, 0) }));
+        p.note(&plan, false);
+        plan.target_agents
+    };
+    let mut p = Planner::new(BOUNDS);
+    assert_eq!(target_at(&mut p, 0, fleet(1, 4, 500)), 5, "a step");
+    assert_eq!(target_at(&mut p, 5, fleet(60, 4, 500)), 60, "others came besides");
+    assert_eq!(target_at(&mut p, 10, fleet(60, 4, 500)), 60);
+
+    let mut p = Planner::new(BOUNDS);
+    assert_eq!(target_at(&mut p, 0, fleet(1, 4, 500)), 5);
+    assert_eq!(target_at(&mut p, 5, fleet(5, 20, 500)), 5, "all are there");
+    assert_eq!(target_at(&mut p, 10, fleet(0, 0, 500)), 5, "all were lost");
+}
+
+#[test]
+fn what_no_fleet_could_do_is_not_planned_for() {
+    let busy = Observation { fleet: workers_of_a_minute(18, 10), ..seen(30, 20, 0) };
+    let asked = busy.with(&WhatIf { rate_per_minute: Some(1_000_000_000), ..WhatIf::default() });
+    let plan = plan(&informed(0, 0, 0), &asked);
+    assert_eq!(plan.capacity.agents, None);
+    assert!(plan.reasons.iter().any(|reason| reason.contains("more than 200000 tasks at once")), "{plan:#?}");
 }

@@ -35,16 +35,14 @@ impl World {
 
     /// A plan is made and followed.
     pub(super) fn plan(&mut self) {
-        if self.now >= self.plan_at {
-            self.plan_at = Millis(self.now.0.saturating_add(self.plan_every.0));
-        }
+        self.plan_at = Millis(self.now.0.saturating_add(self.plan_every.0));
         (self.planned_at, self.called_at) = (self.now, None);
         if self.has_budget {
             let filter = TaskFilter { state: Some(TaskState::Deferred), ..TaskFilter::default() };
             self.outcome.deferred_most = self.outcome.deferred_most.max(self.cluster.count_tasks(&filter));
         }
         let now = self.moment();
-        let demand = self.cluster.demand(now, RequestsSeen::default());
+        let demand = self.cluster.demand(now, RequestsSeen::default(), WORKER_SIZE);
         let there = demand.fleet.agents;
         let target = match self.planner.take() {
             Some(mut planner) => {
