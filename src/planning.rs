@@ -5,6 +5,7 @@ mod bottlenecks;
 mod capacity;
 mod capacity_plan;
 mod forecast;
+mod looks;
 mod observation;
 mod outlook;
 mod plan;

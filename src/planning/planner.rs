@@ -6,6 +6,7 @@
 use super::bottlenecks::Bottlenecks;
 use super::capacity_plan::CapacityPlan;
 use super::forecast::Forecast;
+use super::looks::{COUNT_WINDOW, Look, Looks};
 use super::observation::Observation;
 use super::outlook::Outlook;
 use super::plan::{Action, PLAN_BOTTLENECKS_MAX, Plan};
@@ -28,13 +29,6 @@ pub const SCALE_IN_WINDOW_MAX: Millis = Millis::from_seconds(86_400);
 /// How many recommendations are remembered at most: at one every 30 s, those of the longest time that a policy may look back.
 const RECOMMENDATIONS_MAX: usize = 2_880;
 
-/// Over how long requests are counted, and tasks at least: what a few that came at once make of a shorter time is no rate.
-const COUNT_WINDOW: Millis = Millis::from_seconds(30);
-
-/// How many looks are remembered at most: one a second over twelve times the usual time that is looked back over. With more,
-/// it is a shorter time.
-const LOOKS_MAX: usize = 3_600;
-
 /// How far the number of workers may be moved. The least is never above the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -42,15 +36,6 @@ pub struct Bounds {
     pub workers_min: u64,
     /// The most.
     pub workers_max: u64,
-}
-
-/// What was counted at a look.
-#[derive(Clone, Copy, Debug)]
-struct Look {
-    at: Timestamp,
-    granted: u64,
-    refused: u64,
-    submitted: u64,
 }
 
 /// What was wanted at a moment.
@@ -79,8 +64,7 @@ struct Goal {
 pub struct Planner {
     bounds: Bounds,
     outlook: Outlook,
-    /// The last look that is as long ago as the policy looks back, and those since, oldest first.
-    looks: VecDeque<Look>,
+    looks: Looks,
     previous_rate: Option<f64>,
     changed_at: Option<Timestamp>,
     /// The most workers that a refused request asked for, where the last plan did not do all about it.
@@ -97,7 +81,7 @@ impl Planner {
         Self {
             bounds,
             outlook: Outlook::default(),
-            looks: VecDeque::new(),
+            looks: Looks::default(),
             previous_rate: None,
             changed_at: None,
             unmet_workers: 0,
@@ -122,13 +106,13 @@ impl Planner {
         self.outlook.catch_up(now);
     }
 
-    /// What is seen at `at` since the last look.
+    /// What is seen at `at`: requests over the last half minute, or since the last look that is longer ago.
     #[must_use]
     pub fn observe(&self, at: Timestamp, demand: &Demand) -> Observation {
         let Demand { capacity, granted, refused, refused_workers_max, workers_fit, fleet, policy } = demand;
-        let now = Look { at, granted: *granted, refused: *refused, submitted: fleet.submitted };
+        let now = Look::new(at, demand);
         // Before the first look nothing was counted, and so nothing counts.
-        let then = self.look_before(at, COUNT_WINDOW).unwrap_or(now);
+        let then = self.looks.before(at, COUNT_WINDOW).unwrap_or(now);
         Observation {
             at,
             window: at.since(then.at),
@@ -141,37 +125,17 @@ impl Planner {
             refused_workers_max: self.unmet_workers.max(*refused_workers_max),
             fleet: *fleet,
             policy: *policy,
-            tasks_per_second: self.rate(&now, policy.scale_in_window_ms),
+            // What is added stays for as long, so it is measured by the demand of as long.
+            tasks_per_second: self.looks.tasks_per_second(&now, policy.scale_in_window_ms),
             tasks_per_minute: None,
         }
     }
 
-    /// The same, and this look counts as the last from now on.
+    /// The same, and this look is remembered.
     pub fn look(&mut self, at: Timestamp, demand: &Demand) -> Observation {
         let seen = self.observe(at, demand);
-        let Demand { granted, refused, fleet, .. } = *demand;
-        let look = Look { at, granted, refused, submitted: fleet.submitted };
-        let window = demand.policy.scale_in_window_ms.max(COUNT_WINDOW);
-        self.looks.push_back(look);
-        while self.looks.len() > LOOKS_MAX || self.looks.get(1).is_some_and(|next| at.since(next.at) >= window) {
-            self.looks.pop_front();
-        }
+        self.looks.push(Look::new(at, demand), demand.policy.scale_in_window_ms);
         seen
-    }
-
-    /// How many tasks a second came over the time that is looked back over for going down, or since the first look: what is added
-    /// stays for as long, so it is measured by the demand of as long.
-    fn rate(&self, now: &Look, window: Millis) -> Option<f64> {
-        let then = self.look_before(now.at, window)?;
-        let span = now.at.since(then.at);
-        let millis = span.max(COUNT_WINDOW).0 as f64;
-        (!span.is_zero()).then(|| now.submitted.saturating_sub(then.submitted) as f64 * 1_000.0 / millis)
-    }
-
-    /// The newest look that is so long ago, or the oldest there is.
-    fn look_before(&self, at: Timestamp, window: Millis) -> Option<Look> {
-        let is_long_ago = |look: &&Look| at.since(look.at) >= window;
-        self.looks.iter().rev().find(is_long_ago).or(self.looks.front()).copied()
     }
 
     /// What to do, given what was seen, and what a look for bottlenecks found, if it did not fail. Nothing is remembered of it:
