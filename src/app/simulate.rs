@@ -6,8 +6,8 @@ use crate::core::{FleetSettings, Millis};
 use crate::file_id::FileId;
 use crate::serving::Unusable;
 use crate::simulation::{
-    self, AGENTS_MAX, Band, Fleet, Options, Question, Reading, Report, ReportRow, Source, TokenBudget, TraceError,
-    TraceFile, compare,
+    self, Band, Fleet, Options, Question, Reading, Report, ReportRow, Source, TokenBudget, TraceError, TraceFile,
+    compare,
 };
 use std::fmt::Display;
 use std::fs;
@@ -67,7 +67,6 @@ fn options(configuration: &Configuration, asked: &Simulate) -> Options {
         duration_mean: asked.duration_mean,
         plan_every: Millis::from_seconds(settings.plan_seconds),
         agents_at_start: asked.agents.unwrap_or(1),
-        agents_max: AGENTS_MAX,
         fleet: FleetSettings {
             tasks_max: settings.max_tasks,
             task_bytes_max: settings.max_task_bytes,
@@ -76,7 +75,7 @@ fn options(configuration: &Configuration, asked: &Simulate) -> Options {
             ..FleetSettings::default()
         },
         tokens: is_named("token_budget").then_some(budget),
-        losses: Vec::new(),
+        ..Options::default()
     }
 }
 

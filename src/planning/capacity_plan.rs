@@ -2,7 +2,7 @@
 
 use super::capacity::{Aim, Capacity, Work, dispersion};
 use super::observation::Observation;
-use super::outlook::{CONFIDENCE_MIN, Expected, Outlook, Series};
+use super::outlook::{CONFIDENCE_MIN, Expected, Outlook, Series, is_enough};
 use crate::core::{DEMAND_BIN, DurationsSeen};
 
 /// The most places that are planned for, so that a plan takes no longer than a few milliseconds. No fleet comes near it.
@@ -125,7 +125,7 @@ impl AgentsAhead {
     /// Whether the plan goes by it.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
-        self.confidence.is_none_or(|confidence| confidence >= CONFIDENCE_MIN)
+        self.confidence.is_none_or(is_enough)
     }
 
     fn reason(&self, seen: &Observation) -> String {
@@ -148,7 +148,7 @@ impl WorkersAhead {
     /// Whether the plan goes by it.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
-        self.confidence >= CONFIDENCE_MIN
+        is_enough(self.confidence)
     }
 
     fn reason(&self) -> String {
@@ -159,7 +159,7 @@ impl WorkersAhead {
 /// How far a forecast is gone by.
 fn trust(confidence: f64) -> String {
     let (covered, least) = (confidence * 100.0, CONFIDENCE_MIN * 100.0);
-    if confidence >= CONFIDENCE_MIN {
+    if is_enough(confidence) {
         format!(" ({covered:.0} % of such forecasts were enough)")
     } else {
         format!(" (not gone by: {covered:.0} % of such forecasts were enough, under {least:.0} %)")

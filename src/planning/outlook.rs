@@ -26,6 +26,11 @@ const fn horizon(bins: u16) -> Horizon {
     }
 }
 
+/// Whether so much coverage is enough to act on a forecast.
+pub(super) fn is_enough(confidence: f64) -> bool {
+    confidence >= CONFIDENCE_MIN
+}
+
 /// What is forecast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Series {
@@ -73,7 +78,7 @@ impl Expected {
     /// Whether it may be acted on.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
-        self.confidence >= CONFIDENCE_MIN
+        is_enough(self.confidence)
     }
 }
 

@@ -249,13 +249,18 @@ impl Planner {
         let fleet = seen.fleet;
         let is_recent = |goal: &Goal| seen.at.since(goal.since) < seen.policy.scale_in_window_ms;
         let goal = self.goal.filter(|goal| !goal.is_reached && is_recent(goal) && goal.agents > fleet.agents);
-        goal.map_or(0, |goal| goal.agents.min(fleet.quota.unwrap_or(u64::MAX).max(fleet.agents)))
+        goal.map_or(0, |goal| goal.agents.min(fleet.agents_max()))
     }
 
     /// The most agents that there should have been lately, by the plans of then; 0 before the first.
     fn planned_lately(&self, seen: &Observation) -> u64 {
-        let is_recent = |lately: &&Lately| seen.at.since(lately.at) < seen.policy.scale_in_window_ms;
-        self.lately.iter().rev().take_while(is_recent).map(|lately| lately.agents_planned).max().unwrap_or(0)
+        self.recent(seen).map(|lately| lately.agents_planned).max().unwrap_or(0)
+    }
+
+    /// What was wanted over the time that the policy looks back, the newest first.
+    fn recent(&self, seen: &Observation) -> impl Iterator<Item = &Lately> {
+        let window = seen.policy.scale_in_window_ms;
+        self.lately.iter().rev().take_while(move |lately| seen.at.since(lately.at) < window)
     }
 
     /// The same number of agents as was last asked for, for as long as that is less than a cooldown ago.
@@ -267,10 +272,7 @@ impl Planner {
         let is_there = goal.is_reached || (goal.is_up && fleet.agents >= goal.agents);
         let held = if is_there { goal.agents.max(fleet.agents) } else { goal.agents };
         // Whoever is at work stays, no step is too far, and a quota may have been set meanwhile.
-        let held = held
-            .max(fleet.agents_at_work)
-            .max(step(fleet.agents, 0))
-            .min(fleet.quota.unwrap_or(u64::MAX).max(fleet.agents));
+        let held = held.max(fleet.agents_at_work).max(step(fleet.agents, 0)).min(fleet.agents_max());
         if held != wanted {
             let seconds = seen.policy.cooldown_ms.as_seconds();
             reasons.push(format!("another number of agents was asked for less than {seconds} s ago: wait"));
@@ -338,10 +340,9 @@ impl Planner {
         if wanted >= current || window.is_zero() {
             return wanted;
         }
-        let lately = self.lately.iter().filter(|lately| seen.at.since(lately.at) < window);
         // Where plans are farther apart than that, the last one says nothing of the time between.
         let unknown = if self.lately.is_empty() { current } else { wanted };
-        let highest = lately.map(of).max().unwrap_or(unknown).min(current);
+        let highest = self.recent(seen).map(of).max().unwrap_or(unknown).min(current);
         if highest > wanted {
             reasons.push(format!("up to {highest} were wanted over the last {} s", window.as_seconds()));
         }

@@ -47,13 +47,10 @@ pub(super) fn agents(seen: &Observation, ahead: Option<u64>, reasons: &mut Vec<S
         reasons.push(format!("few tasks wait, and {enough} agents are enough for those that come"));
         wanted = enough;
     }
-    match fleet.quota {
-        Some(quota) if wanted > quota.max(fleet.agents) => {
-            reasons.push(format!("{wanted} agents would be wanted, and the quota is {quota}"));
-            quota.max(fleet.agents)
-        }
-        _ => wanted,
+    if let Some(quota) = fleet.quota.filter(|_| wanted > fleet.agents_max()) {
+        reasons.push(format!("{wanted} agents would be wanted, and the quota is {quota}"));
     }
+    wanted.min(fleet.agents_max())
 }
 
 /// How many agents the tasks take that come now, by Little's law: so many that the part of them is in use that should be, or that

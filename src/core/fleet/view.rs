@@ -343,6 +343,12 @@ pub struct FleetLoad {
 }
 
 impl FleetLoad {
+    /// How many agents there may be: those that are there, or as many as the quota admits if that is more.
+    #[must_use]
+    pub fn agents_max(&self) -> u64 {
+        self.quota.unwrap_or(u64::MAX).max(self.agents)
+    }
+
     /// How many tasks an agent may hold, as they are now, in the mean; at least 1, and 1 if there are none.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a mean")]

@@ -10,11 +10,11 @@ use crate::core::{
 /// How long a claim waits that is to be met before.
 const WAIT: Duration = Duration::from_secs(30);
 
-fn agent(name: &str) -> AgentId {
+pub(super) fn agent(name: &str) -> AgentId {
     AgentId::new(name).expect("a name")
 }
 
-fn agent_request(name: &str, agent_type: &str, tasks_max: u32) -> AgentRequest {
+pub(super) fn agent_request(name: &str, agent_type: &str, tasks_max: u32) -> AgentRequest {
     AgentRequest {
         agent: agent(name),
         agent_type: AgentType::new(agent_type).expect("a name"),
@@ -30,7 +30,7 @@ async fn register(engine: &EngineHandle, name: &str) -> AgentId {
     agent(name)
 }
 
-fn task(name: Option<&str>) -> TaskRequest {
+pub(super) fn task(name: Option<&str>) -> TaskRequest {
     TaskRequest {
         task: name.map(|name| TaskId::new(name).expect("a name")),
         job: None,

@@ -1,9 +1,9 @@
 //! What the planner goes by, through the handle: demand that is counted, policy and scalings, and calls for a plan.
 
 use super::durable::{Fault, Memory, Wall, at, start_on};
+use super::fleet::{agent, agent_request, task};
 use super::*;
-use crate::core::{AgentId, AgentRequest, AgentType, Capabilities, DemandBin, Policy, Selector, TaskId, TaskRequest};
-use crate::core::{Timestamp, TokensExpected};
+use crate::core::{DemandBin, Policy, TaskId, TaskRequest, Timestamp, TokensExpected};
 
 /// When the clock begins: the start of a bin, so that what is counted soon is all in it.
 const START_SECONDS: i64 = 1_750_000_200;
@@ -19,18 +19,8 @@ async fn ask(handle: &EngineHandle, job: &str, workers: u64) {
 }
 
 async fn submit(handle: &EngineHandle, name: &str, tokens: u64) {
-    let task = TaskRequest {
-        task: Some(TaskId::new(name).expect("a name")),
-        job: None,
-        selector: Selector::default(),
-        priority: Priority::Normal,
-        tokens: TokensExpected { given: Some(tokens), ..TokensExpected::default() },
-        deadline: None,
-        batch: None,
-        payload: None,
-        attempts_max: 3,
-        lease_seconds: TtlSeconds::new(300).expect("a time to live"),
-    };
+    let tokens = TokensExpected { given: Some(tokens), ..TokensExpected::default() };
+    let task = TaskRequest { tokens, ..task(Some(name)) };
     handle.submit_task(task, Ticket::default()).await.expect("room");
 }
 
@@ -133,23 +123,14 @@ async fn the_planner_is_called_once_for_what_cannot_wait() {
     submit(&engine, "one-more", 10).await;
     assert!(!is_called().await, "the backlog was told of");
 
-    let agent = AgentId::new("a").expect("a name");
-    let request = AgentRequest {
-        agent: agent.clone(),
-        agent_type: AgentType::new("general").expect("a name"),
-        capabilities: Capabilities::default(),
-        tasks_max: 1,
-        allocation: None,
-        metadata: Metadata::empty(),
-    };
-    engine.register_agent(request.clone()).await.expect("room");
+    engine.register_agent(agent_request("a", "general", 1)).await.expect("room");
     submit(&engine, "large", 900).await;
     engine.set_token_budget(None, Some(10_000), None).await.expect("a budget");
     engine.assign_task(TaskId::new("large").expect("a name")).await.expect("an agent");
     assert!(!is_called().await, "a tenth of the tokens is in use");
     engine.set_token_budget(None, Some(1_000), None).await.expect("a budget");
     assert!(is_called().await, "nine of ten are in use");
-    engine.unregister_agent(agent).await.expect("an agent");
+    engine.unregister_agent(agent("a")).await.expect("an agent");
     assert!(!is_called().await, "whoever leaves is not lost");
 }
 
@@ -158,15 +139,7 @@ async fn the_planner_is_called_for_a_lost_agent() {
     let (memory, wall) = (Memory::default(), Wall::default());
     wall.set(START_SECONDS);
     let (handle, _run) = start_on(&memory, &wall).await;
-    let request = AgentRequest {
-        agent: AgentId::new("a").expect("a name"),
-        agent_type: AgentType::new("general").expect("a name"),
-        capabilities: Capabilities::default(),
-        tasks_max: 1,
-        allocation: None,
-        metadata: Metadata::empty(),
-    };
-    handle.register_agent(request).await.expect("room");
+    handle.register_agent(agent_request("a", "general", 1)).await.expect("room");
     // Three heartbeats of ten seconds, in steps in which nobody takes the engine for one that stood still.
     for seconds in 1..=31 {
         wall.set(START_SECONDS + seconds);
