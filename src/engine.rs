@@ -11,6 +11,7 @@ mod handle;
 mod message;
 mod outage;
 mod planned;
+mod real;
 mod refusals;
 mod start;
 
@@ -19,6 +20,7 @@ pub use message::{
     AgentListing, AgentPage, AgentTakenOn, Change, Claim, EngineError, Grant, Grants, Listing, Page, Reading, Record,
     Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage, Ticket,
 };
+pub use real::ClaimPort;
 pub use refusals::{Place, REFUSALS_MAX, Refusal};
 pub use start::{EngineOptions, StartError, TokenBudget, Totals};
 
@@ -30,8 +32,9 @@ use crate::journal::{Entry, Journal, JournalError};
 use batch::Batch;
 use clock::EngineClock;
 use fleet::Waiting;
-use message::Message;
+use message::{Message, Reply};
 use outage::Outage;
+use real::{Real, WaitingRequest};
 use refusals::Refusals;
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -88,6 +91,8 @@ pub struct Engine<J> {
     outage: Option<Outage>,
     /// Claims that wait for a task.
     waiting: Waiting,
+    /// Those who wait for what really stands behind leases.
+    real: Real,
 }
 
 impl<J: Journal> Engine<J> {
@@ -106,6 +111,7 @@ impl<J: Journal> Engine<J> {
             last_turn = Some(now);
             self.give_back_orphans(now);
             self.pass_time(now);
+            self.pass_waits_for_room(now);
             for message in batch.drain(..) {
                 self.take(now, message);
             }
@@ -154,14 +160,21 @@ impl<J: Journal> Engine<J> {
     /// Decides on a command and applies its events, so that the next command of the batch is decided on the books as
     /// they will be.
     fn execute(&mut self, now: Timestamp, command: &Command) -> Result<Outcome, EngineError> {
+        let decision = self.decide(now, command)?;
+        Ok(self.carry_out(now, decision))
+    }
+
+    fn decide(&self, now: Timestamp, command: &Command) -> Result<Decision, EngineError> {
         // Deciding changes nothing, so that a fault in it leaves the books sound.
         let decided = catch_unwind(AssertUnwindSafe(|| self.cluster.decide(now, command)));
-        let Decision { events, outcome } = match decided.map_err(|_| EngineError::Fault)? {
-            Err(Denied::UnknownAllocation(id)) if self.refusals.contains(id) => {
-                return Err(EngineError::NothingHeld(id));
-            }
-            decision => decision?,
-        };
+        match decided.map_err(|_| EngineError::Fault)? {
+            Err(Denied::UnknownAllocation(id)) if self.refusals.contains(id) => Err(EngineError::NothingHeld(id)),
+            decision => Ok(decision?),
+        }
+    }
+
+    fn carry_out(&mut self, now: Timestamp, decision: Decision) -> Outcome {
+        let Decision { events, outcome } = decision;
         let mut left = BTreeSet::new();
         for event in events {
             // Before the event is applied: with it the record may be gone.
@@ -176,7 +189,7 @@ impl<J: Journal> Engine<J> {
         }
         self.hand_over();
         self.end_claims_of(&left);
-        Ok(outcome)
+        outcome
     }
 
     /// The job that an event concerns, if it concerns one.
@@ -213,23 +226,17 @@ impl<J: Journal> Engine<J> {
     fn take(&mut self, now: Timestamp, message: Message) {
         match message {
             Message::Request { request, ticket, reply } => {
-                let answer =
-                    if ticket.is_called_off() { Err(EngineError::CalledOff) } else { self.request(now, request) };
-                if let Ok(Grant { view, is_new: true }) = &answer {
-                    let reservation = &view.allocation.reservation;
-                    ticket.note(Grants::Allocation(reservation.allocation));
-                    if reservation.request_id.is_none() {
-                        self.note_unwanted(Grants::Allocation(reservation.allocation));
-                    }
-                }
-                self.answer(reply, answer);
+                self.take_request(now, request, ticket, reply, None);
             }
             Message::Release { allocation, reply } => {
-                let answer = self.release(now, allocation, EndReason::Requested);
-                self.answer(reply, answer);
+                match self.release(now, allocation, EndReason::Requested).transpose() {
+                    Some(answer) => self.answer(reply, answer),
+                    None => self.await_end(allocation, reply),
+                }
             }
             Message::CallOff { ticket } => {
                 self.waiting.call_off(&ticket);
+                self.real.call_off(&ticket);
                 if let Some(grants) = self.called_off(&ticket) {
                     self.undo(now, &grants);
                     self.note_unwanted(grants);
@@ -265,6 +272,39 @@ impl<J: Journal> Engine<J> {
             }
             Message::Fleet(message) => self.take_fleet(now, message),
             Message::Planned(message) => self.take_planned(now, message),
+            Message::Real(message) => self.take_real(now, message),
+        }
+    }
+
+    /// Answers a request, or has it wait: until what stands behind it is there, or for what is in its room; the latter until
+    /// `until`, if it has waited before.
+    fn take_request(
+        &mut self,
+        now: Timestamp,
+        request: Box<Request>,
+        ticket: Ticket,
+        reply: Reply<Result<Grant, EngineError>>,
+        until: Option<Timestamp>,
+    ) {
+        if ticket.is_called_off() {
+            return self.answer(reply, Err(EngineError::CalledOff));
+        }
+        match self.request(now, request) {
+            Ok(Requested::Grant(grant)) => {
+                let reservation = &grant.view.allocation.reservation;
+                if grant.is_new {
+                    ticket.note(Grants::Allocation(reservation.allocation));
+                    if reservation.request_id.is_none() {
+                        self.note_unwanted(Grants::Allocation(reservation.allocation));
+                    }
+                }
+                self.answer_grant(*grant, ticket, reply);
+            }
+            Ok(Requested::RoomIsComing { request, shortage }) => {
+                let until = until.unwrap_or_else(|| self.room_deadline(now));
+                self.await_room(WaitingRequest { request, ticket, reply, shortage, until });
+            }
+            Err(error) => self.answer(reply, Err(error)),
         }
     }
 
@@ -291,10 +331,11 @@ impl<J: Journal> Engine<J> {
         self.cluster.allocation(now, allocation).ok_or(EngineError::Denied(Denied::UnknownAllocation(allocation)))
     }
 
-    fn request(&mut self, now: Timestamp, request: Box<Request>) -> Result<Grant, EngineError> {
+    fn request(&mut self, now: Timestamp, request: Box<Request>) -> Result<Requested, EngineError> {
         let draw = self.unused_draw();
         let command = Command::Request { request, worker_size: self.worker_size, draw };
-        match self.execute(now, &command) {
+        let decided = self.decide_request(now, &command);
+        match decided.map(|decision| self.carry_out(now, decision)) {
             Ok(Outcome::Granted { allocation, reclaimed }) => {
                 self.requests.granted += 1;
                 self.demand.note_request(now, false, self.cluster.workers_taken(now));
@@ -311,7 +352,7 @@ impl<J: Journal> Engine<J> {
                     fencing_token = reservation.fencing_token.as_u64(),
                     "granted"
                 );
-                Ok(Grant { view, is_new: true })
+                Ok(Requested::Grant(Box::new(Grant { view, is_new: true })))
             }
             Ok(Outcome::Repeated { allocation }) => {
                 let view = self.view(now, allocation)?;
@@ -320,33 +361,47 @@ impl<J: Journal> Engine<J> {
                     self.repeated.pop_front();
                 }
                 self.repeated.push_back(allocation);
-                Ok(Grant { view, is_new: false })
+                Ok(Requested::Grant(Box::new(Grant { view, is_new: false })))
+            }
+            Ok(Outcome::RoomIsComing { shortage, reclaimed }) => {
+                reclaimed.iter().for_each(log_end);
+                let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
+                Ok(Requested::RoomIsComing { request, shortage })
             }
             Ok(_) => Err(EngineError::Fault),
-            Err(EngineError::Denied(denied @ Denied::NoRoom { retry_at, .. })) => {
+            Err(EngineError::Denied(denied @ Denied::NoRoom { .. })) => {
                 let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
-                self.requests.refused += 1;
-                let wanted = self.cluster.workers_taken(now).saturating_add(request.workers);
-                self.demand.note_request(now, true, wanted);
-                if matches!(denied, Denied::NoRoom { shortage: Shortage::Workers { .. }, .. }) {
-                    self.requests.refused_workers_max = self.requests.refused_workers_max.max(request.workers);
-                }
-                let id = AllocationId::from_draw(self.unused_draw());
-                let last = self.cluster.last_token();
-                let refusal = self.refusals.remember(id, &request, (&denied, retry_at), now, last);
-                tracing::info!(
-                    job = %request.job,
-                    allocation = %id,
-                    priority = %request.priority,
-                    workers = request.workers,
-                    mcp_servers = request.servers.as_slice().len(),
-                    error = %denied,
-                    "refused"
-                );
-                Err(EngineError::Refused(Box::new(refusal)))
+                Err(self.refuse(now, &request, &denied))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Refuses a request for want of room, and remembers that.
+    fn refuse(&mut self, now: Timestamp, request: &Request, denied: &Denied) -> EngineError {
+        self.requests.refused += 1;
+        let wanted = self.cluster.workers_taken(now).saturating_add(request.workers);
+        self.demand.note_request(now, true, wanted);
+        let mut retry = None;
+        if let Denied::NoRoom { shortage, retry_at } = denied {
+            retry = *retry_at;
+            if matches!(shortage, Shortage::Workers { .. }) {
+                self.requests.refused_workers_max = self.requests.refused_workers_max.max(request.workers);
+            }
+        }
+        let id = AllocationId::from_draw(self.unused_draw());
+        let last = self.cluster.last_token();
+        let refusal = self.refusals.remember(id, request, (denied, retry), now, last);
+        tracing::info!(
+            job = %request.job,
+            allocation = %id,
+            priority = %request.priority,
+            workers = request.workers,
+            mcp_servers = request.servers.as_slice().len(),
+            error = %denied,
+            "refused"
+        );
+        EngineError::Refused(Box::new(refusal))
     }
 
     /// A random number whose id neither the books nor the refusals have.
@@ -367,18 +422,22 @@ impl<J: Journal> Engine<J> {
         self.draws.hash_one(self.drawn)
     }
 
+    /// Takes a lease back; nothing, if that is over only once what really stands behind it is gone.
     fn release(
         &mut self,
         now: Timestamp,
         allocation: AllocationId,
         reason: EndReason,
-    ) -> Result<Released, EngineError> {
+    ) -> Result<Option<Released>, EngineError> {
         match self.execute(now, &Command::Release { allocation, reason })? {
             Outcome::Released(release) => {
                 log_end(&release);
-                Ok(Released::Now(release))
+                Ok(Some(Released::Now(release)))
             }
-            Outcome::AlreadyReleased { allocation, released_at } => Ok(Released::Before { allocation, released_at }),
+            Outcome::AlreadyReleased { allocation, released_at } => {
+                Ok(Some(Released::Before { allocation, released_at }))
+            }
+            Outcome::Releasing { .. } => Ok(None),
             _ => Err(EngineError::Fault),
         }
     }
@@ -423,6 +482,16 @@ impl<J: Journal> Engine<J> {
         let total = self.cluster.count(filter) + self.refusals.list(filter, Place::default()).count() as u64;
         Page { at: now, entries, total, next: more.then_some(place) }
     }
+}
+
+/// What a request came to.
+enum Requested {
+    Grant(Box<Grant>),
+    /// Nothing yet: there is room once what is in it is gone.
+    RoomIsComing {
+        request: Box<Request>,
+        shortage: Shortage,
+    },
 }
 
 fn log_end(release: &Release) {

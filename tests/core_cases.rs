@@ -2,6 +2,8 @@
 
 #[path = "core_cases/books.rs"]
 mod books;
+#[path = "core_cases/premises.rs"]
+mod premises;
 #[path = "core_cases/reclaim.rs"]
 mod reclaim;
 #[path = "core_cases/script.rs"]

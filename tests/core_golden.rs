@@ -1,8 +1,8 @@
 //! Events of each version, kept as they were first written: they must be read, replayed and written the same for ever.
 //!
 //! `tests/golden/events_v1.jsonl` holds each kind of event of version 1 at least once, `events_v1.txt` what its books are
-//! in the end, and so for version 2, which adds the fleet, and version 3, which adds demand and scaling. None is ever changed; events of a later version get files of
-//! their own.
+//! in the end, and so for version 2, which adds the fleet, version 3, which adds demand and scaling, and version 4,
+//! which adds servers that are not shared. None is ever changed; events of a later version get files of their own.
 
 use cortex_resource_manager::core::{
     AgentFilter, AgentType, AgentView, AllocationView, BatchKey, BudgetUsage, Capabilities, Capability, Cluster,
@@ -49,7 +49,14 @@ const VERSION_3: Golden = Golden {
     kinds: &KINDS_3,
 };
 
-const ALL: [Golden; 3] = [VERSION_1, VERSION_2, VERSION_3];
+const VERSION_4: Golden = Golden {
+    events: include_str!("golden/events_v4.jsonl"),
+    state: include_str!("golden/events_v4.txt"),
+    version: 4,
+    kinds: &KINDS_4,
+};
+
+const ALL: [Golden; 4] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 const KINDS_1: [&str; 10] = [
     "activated",
@@ -81,6 +88,9 @@ const KINDS_2: [&str; 12] = [
 
 const KINDS_3: [&str; 3] = ["demand_counted", "scaling_noted", "scaling_policy_set"];
 
+/// Of a server that is not shared.
+const KINDS_4: [&str; 1] = ["reserved"];
+
 fn events(golden: &Golden) -> Vec<Recorded> {
     let read = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
     golden.events.lines().map(read).collect()
@@ -104,7 +114,7 @@ fn the_events_lead_to_the_same_books() {
     for golden in ALL {
         let (cluster, now) = replayed(&golden);
         let added = match golden.version {
-            1 => String::new(),
+            1 | 4 => String::new(),
             2 => fleet_text(&cluster, now),
             _ => planned_text(&cluster),
         };
@@ -208,7 +218,8 @@ fn allocation_text(view: &AllocationView) -> String {
         let _ = writeln!(text, "  {} at {}", number.worker_id(job), port.endpoint());
     }
     for hold in &reservation.servers {
-        let _ = writeln!(text, "  {} at {}, {:?}", hold.name, hold.port.endpoint(), hold.instance);
+        let alone = if hold.is_private { ", not shared" } else { "" };
+        let _ = writeln!(text, "  {} at {}, {:?}{alone}", hold.name, hold.port.endpoint(), hold.instance);
     }
     if let Some(request_id) = &reservation.request_id {
         let _ = writeln!(text, "  request id {request_id}");

@@ -24,13 +24,16 @@ const COMMANDS_AFTER: usize = 200;
 fn restored(books: &Cluster) -> Cluster {
     let outline = postcard::to_stdvec(&books.outline()).expect("an outline can be written");
     let mut restoration = Restoration::new(postcard::from_bytes::<Outline>(&outline).expect("and read"));
+    restoration.add_private_servers(books.private_servers());
     for image in books.allocation_images() {
         let bytes = postcard::to_stdvec(&image).expect("an image can be written");
         let read: AllocationImage<'_> = postcard::from_bytes(&bytes).expect("and read");
         assert_eq!(read, image);
         restoration.add(&read).expect("an image of these books");
     }
-    restoration.finish()
+    let mut restored = restoration.finish();
+    restored.set_premises(books.premises().clone());
+    restored
 }
 
 #[test]

@@ -20,7 +20,6 @@ use fastrand::Rng;
 use model::Model;
 use seeds::{Plan, Seen};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 /// How many commands `cargo test` runs.
 const STEPS: u64 = 1_000_000;
@@ -32,7 +31,7 @@ const REPLAY_STEPS: u64 = 64;
 const LIST_STEPS: u64 = 8;
 
 /// What a simulation has to meet to be worth its time.
-const SITUATIONS: [&str; 21] = [
+const SITUATIONS: [&str; 26] = [
     "already released",
     "below leased",
     "below live",
@@ -47,13 +46,18 @@ const SITUATIONS: [&str; 21] = [
     "no room for servers",
     "no room for workers",
     "not active",
+    "not pending",
+    "not releasing",
     "released",
+    "releasing",
     "renewed",
     "repeated",
     "request id reused",
+    "room is coming",
     "stale token",
     "swept",
     "unknown",
+    "unknown servers",
 ];
 
 /// What kind of answer this is.
@@ -63,6 +67,8 @@ fn situation(outcome: &Result<Outcome, Denied>) -> &'static str {
         Ok(Outcome::Granted { reclaimed, .. }) if reclaimed.is_empty() => "granted",
         Ok(Outcome::Granted { .. }) => "granted after a reclaim",
         Ok(Outcome::Repeated { .. }) => "repeated",
+        Ok(Outcome::RoomIsComing { .. }) => "room is coming",
+        Ok(Outcome::Releasing { .. }) => "releasing",
         Ok(Outcome::Released(_)) => "released",
         Ok(Outcome::AlreadyReleased { .. }) => "already released",
         Ok(Outcome::Renewed { .. }) => "renewed",
@@ -82,6 +88,9 @@ fn situation(outcome: &Result<Outcome, Denied>) -> &'static str {
         Err(Denied::StaleToken { .. }) => "stale token",
         Err(Denied::Expired { .. }) => "expired",
         Err(Denied::NotActive { .. }) => "not active",
+        Err(Denied::NotPending { .. }) => "not pending",
+        Err(Denied::NotReleasing { .. }) => "not releasing",
+        Err(Denied::UnknownServers { .. }) => "unknown servers",
         Err(Denied::BelowLeased { .. }) => "below leased",
         Err(Denied::BelowLive { .. }) => "below live",
         Ok(Outcome::Fleet(_)) | Err(Denied::Fleet(_)) => "of the fleet",
@@ -131,8 +140,12 @@ struct Run {
 impl Run {
     fn new(mut rng: Rng, shape: Shape) -> Self {
         let now = Timestamp::from_millis(rng.i64(-10_000_000_000..2_000_000_000_000));
-        let (cluster, replica) = (Cluster::default(), Cluster::default());
-        Self { rng, shape, now, cluster, model: Model::new(), replica, events: Vec::new(), seen: Seen::new() }
+        let (mut cluster, mut replica, mut model) = (Cluster::default(), Cluster::default(), Model::new());
+        cluster.set_premises(shape.premises.clone());
+        // It needs none to be told the events; with them the two can be compared.
+        replica.set_premises(shape.premises.clone());
+        model.set_premises(shape.premises.clone());
+        Self { rng, shape, now, cluster, model, replica, events: Vec::new(), seen: Seen::new() }
     }
 
     fn step(&mut self, step: u64) {
@@ -142,7 +155,7 @@ impl Run {
             self.cluster.observe(self.now);
             self.model.observe(self.now);
         }
-        if !(self.rng.u8(0..8) == 0 && self.second_half()) {
+        if !(self.rng.u8(0..4) == 0 && self.second_half()) {
             self.carry_out(&command);
         }
         self.compare(step);
@@ -190,26 +203,14 @@ impl Run {
         assert!(before.is_none_or(|before| before != self.cluster), "{command:?} changed nothing, and led to an event");
     }
 
-    /// The second half of something begun before, if there is any: what a supervisor of real processes would report.
+    /// The second half of something begun before, if there is any.
     fn second_half(&mut self) -> bool {
-        let pending = self.rng.choice(self.model.ids(State::Pending));
-        let leaving = self.rng.choice(self.model.ids(State::Releasing));
-        match (pending, leaving) {
-            (Some(allocation), _) if self.rng.bool() => {
-                if self.rng.bool() {
-                    self.record(Event::Activated { allocation });
-                    self.model.activate(self.now, allocation);
-                } else {
-                    self.record(Event::ActivationFailed { allocation, error: Arc::from("no answer") });
-                    self.model.fail(self.now, allocation, "no answer");
-                }
-            }
-            (_, Some(allocation)) => {
-                self.record(Event::Released { allocation });
-                self.model.finish_release(self.now, allocation);
-            }
-            _ => return false,
+        let waits = |state| !self.model.ids(state).is_empty();
+        if !waits(State::Pending) && !waits(State::Releasing) {
+            return false;
         }
+        let command = draws::second_half(&mut self.rng, &self.model);
+        self.carry_out(&command);
         true
     }
 
@@ -272,6 +273,7 @@ impl Run {
     /// Folds all events of the run into a fresh machine.
     fn replay_all(&self) {
         let mut folded = Cluster::default();
+        folded.set_premises(self.shape.premises.clone());
         for recorded in &self.events {
             folded.apply(recorded);
         }

@@ -118,7 +118,7 @@ impl Workers {
     }
 }
 
-/// One allocation's hold on a shared MCP server.
+/// One allocation's hold on an MCP server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerHold {
@@ -128,6 +128,14 @@ pub struct ServerHold {
     pub instance: ServerInstanceId,
     /// Its port, the same for all who hold this run.
     pub port: Port,
+    /// Whether nobody else may hold this run.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_private: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// What was set aside for a job, and on what terms. It never changes; allocation and event share it.
@@ -306,6 +314,11 @@ impl Allocation {
             Phase::Failed { failed_at, .. } => Some(failed_at),
             Phase::Pending | Phase::Active { .. } | Phase::Releasing { .. } => None,
         }
+    }
+
+    /// Whether a repeat of its request is granted anew: nobody was told of it, or it was a refusal after all.
+    pub(super) const fn is_asked_anew(&self) -> bool {
+        matches!(self.phase, Phase::Released { reason: EndReason::Cancelled, .. } | Phase::Failed { .. })
     }
 
     /// How long ago it was created.

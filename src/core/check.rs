@@ -1,11 +1,11 @@
 //! What must hold between events. Everything that can be derived is derived again and compared.
 
 use super::ages::Which;
-use super::allocation::{Allocation, State};
+use super::allocation::{Allocation, ServerHold, State};
 use super::cluster::Cluster;
 use super::deadlines::Deadlines;
 use super::fleet::{agents_take, fleet_violations};
-use super::ids::{NodeId, ServerName};
+use super::ids::NodeId;
 use super::node::{Node, Overdue};
 use super::ports::Port;
 use super::table::Slot;
@@ -52,8 +52,8 @@ fn node_violations(cluster: &Cluster, id: &NodeId, node: &Node, broken: &mut Vec
     let mut overdue = Overdue::default();
     let mut ports: BTreeSet<Port> = BTreeSet::new();
     let mut doubled: Vec<Port> = Vec::new();
-    // Of each server: run, port, holders, overdue holders.
-    let mut servers: BTreeMap<&ServerName, (u64, u64)> = BTreeMap::new();
+    // Of each server: holders, overdue holders.
+    let mut servers: BTreeMap<Port, (u64, u64)> = BTreeMap::new();
     for lease in live(cluster).filter(|lease| lease.reservation.node == *id) {
         let is_overdue = lease.nominal_deadline().is_some_and(|deadline| deadline <= cluster.deadlines.observed);
         let held = lease.reservation.workers.resources();
@@ -68,11 +68,16 @@ fn node_violations(cluster: &Cluster, id: &NodeId, node: &Node, broken: &mut Vec
             expect(broken, names.insert(&hold.name), || {
                 format!("{} holds {} twice", lease.reservation.allocation, hold.name)
             });
-            let known = node.servers.find(&hold.name).map(|server| (server.instance, server.port));
-            expect(broken, known == Some((hold.instance, hold.port)), || {
+            let known = node.servers.at(hold.port).map(|server| ServerHold {
+                name: server.name.clone(),
+                instance: server.instance,
+                port: server.port,
+                is_private: server.is_private,
+            });
+            expect(broken, known.as_ref() == Some(hold), || {
                 format!("{} holds {} as {hold:?}, which runs as {known:?}", lease.reservation.allocation, hold.name)
             });
-            let counts = servers.entry(&hold.name).or_default();
+            let counts = servers.entry(hold.port).or_default();
             counts.0 += 1;
             counts.1 += u64::from(is_overdue);
         }
@@ -90,14 +95,15 @@ fn node_violations(cluster: &Cluster, id: &NodeId, node: &Node, broken: &mut Vec
     expect(broken, node.overdue == overdue, || {
         format!("node {id} counts {:?} as overdue, it is {overdue:?}", node.overdue)
     });
-    let counted: BTreeMap<&ServerName, (u64, u64)> =
-        node.servers.iter().map(|server| (&server.name, (server.holders, server.overdue_holders))).collect();
+    let counted: BTreeMap<Port, (u64, u64)> =
+        node.servers.iter().map(|server| (server.port, (server.holders, server.overdue_holders))).collect();
     expect(broken, counted == servers, || format!("node {id} counts holders {counted:?}, they are {servers:?}"));
     let in_place = node.servers.iter().all(|server| {
-        let known = [node.servers.at(server.port), node.servers.find(&server.name)];
-        known.iter().all(|known| *known == Some(server))
+        let is_found = server.is_private || node.servers.find(&server.name) == Some(server);
+        is_found && node.servers.at(server.port) == Some(server)
     });
-    expect(broken, in_place && node.servers.names() == counted.len(), || {
+    let lonely = node.servers.iter().filter(|server| server.is_private && server.holders == 1).count();
+    expect(broken, in_place && node.servers.names() + lonely == counted.len(), || {
         format!("node {id} does not find each of its servers by its name and by its port: {:?}", node.servers)
     });
     let all_marked = ports.iter().all(|port| node.ports.is_held(*port));

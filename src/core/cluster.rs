@@ -4,7 +4,7 @@
 //! what reads the books is in `view`, and what must hold between events is in `check`.
 
 use super::ages::Ages;
-use super::allocation::{Allocation, EndReason, Phase, Reservation, State};
+use super::allocation::{Allocation, Phase, Reservation, State};
 use super::deadlines::Deadlines;
 use super::event::{Event, Limits, Recorded};
 use super::fleet::Fleet;
@@ -13,6 +13,7 @@ use super::ids::{AllocationId, FencingToken, NodeId, RequestId, ServerInstanceId
 use super::job::Job;
 use super::node::Node;
 use super::planned::Planned;
+use super::premises::Premises;
 use super::table::{Keyed, Slot, Table};
 use super::time::Timestamp;
 use foldhash::HashMap;
@@ -56,6 +57,8 @@ pub struct Cluster {
     pub(super) failed: u64,
     /// Nominal deadlines of the live allocations that have one.
     pub(super) deadlines: Deadlines,
+    /// The live allocations that are being taken back, oldest first.
+    pub(super) leaving: Vec<(FencingToken, Slot)>,
     pub(super) graces: Graces,
     pub(super) next_token: FencingToken,
     pub(super) next_instance: ServerInstanceId,
@@ -63,6 +66,8 @@ pub struct Cluster {
     pub(super) fleet: Fleet,
     /// Demand, policy and scalings.
     pub(super) planned: Planned,
+    /// What really stands behind the leases; no part of the books.
+    pub(super) premises: Premises,
 }
 
 impl Default for Cluster {
@@ -77,11 +82,13 @@ impl Default for Cluster {
             jobs: Table::default(),
             failed: 0,
             deadlines: Deadlines::default(),
+            leaving: Vec::new(),
             graces: Graces::default(),
             next_token: FencingToken::FIRST,
             next_instance: ServerInstanceId::FIRST,
             fleet: Fleet::default(),
             planned: Planned::default(),
+            premises: Premises::default(),
         }
     }
 }
@@ -148,6 +155,17 @@ impl Cluster {
             }
             event => self.apply_to_planned(at, event),
         }
+    }
+
+    /// Says what really stands behind the leases from now on.
+    pub fn set_premises(&mut self, premises: Premises) {
+        self.premises = premises;
+    }
+
+    /// What was last said to stand behind the leases.
+    #[must_use]
+    pub const fn premises(&self) -> &Premises {
+        &self.premises
     }
 
     /// Counts the leases whose deadline has passed by `now` as overdue, and brings the order of the queue and the weights of
@@ -221,10 +239,7 @@ impl Cluster {
         if let Some(node) = self.nodes.get_mut(&reservation.node) {
             node.give_back(reservation);
         }
-        // Nobody was told of a grant whose call was cancelled: a repeat of the request is to be granted anew.
-        if let (Phase::Released { reason: EndReason::Cancelled, .. }, Some(request_id)) =
-            (&allocation.phase, &reservation.request_id)
-        {
+        if let Some(request_id) = reservation.request_id.as_ref().filter(|_| allocation.is_asked_anew()) {
             self.by_request.remove(request_id);
         }
         self.jobs[*job].end();
@@ -244,9 +259,14 @@ impl Cluster {
         }
     }
 
-    /// Notes the deadline of a lease. One that has passed already counts the lease as overdue.
+    /// Notes the deadline of a lease, or that it is being taken back. A deadline that has passed already counts the lease as
+    /// overdue.
     pub(super) fn schedule(&mut self, slot: Slot) {
         let lease = &self.records[slot].allocation;
+        if lease.state() == State::Releasing {
+            let (Ok(place) | Err(place)) = self.place_among_leaving(lease.reservation.fencing_token);
+            self.leaving.insert(place, (lease.reservation.fencing_token, slot));
+        }
         if self.deadlines.insert(lease, slot)
             && let Some(node) = self.nodes.get_mut(&lease.reservation.node)
         {
@@ -257,11 +277,21 @@ impl Cluster {
     /// Drops the deadline of a lease, and the lease from those counted as overdue.
     fn unschedule(&mut self, slot: Slot) {
         let lease = &self.records[slot].allocation;
+        if lease.state() == State::Releasing
+            && let Ok(place) = self.place_among_leaving(lease.reservation.fencing_token)
+        {
+            self.leaving.remove(place);
+        }
+        let lease = &self.records[slot].allocation;
         if self.deadlines.remove(lease)
             && let Some(node) = self.nodes.get_mut(&lease.reservation.node)
         {
             node.discount_overdue(&lease.reservation);
         }
+    }
+
+    fn place_among_leaving(&self, token: FencingToken) -> Result<usize, usize> {
+        self.leaving.binary_search_by_key(&token, |(token, _)| *token)
     }
 
     fn trim_to_count(&mut self) {

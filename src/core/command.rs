@@ -11,6 +11,8 @@ use super::ports::{SERVER_PORT_COUNT, WORKER_PORT_COUNT};
 use super::priority::Priority;
 use super::time::{Millis, Timestamp, TtlSeconds};
 use super::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
+use std::fmt::Display;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Names of MCP servers, each once, in the order in which they were first named.
@@ -77,12 +79,29 @@ pub enum Command {
         /// A random number, of which the allocation's id is made.
         draw: u64,
     },
+    /// What really stands behind a reservation is there: let it be used.
+    Activate {
+        /// Which.
+        allocation: AllocationId,
+    },
+    /// What should stand behind a reservation cannot be had, and nothing of it is left: give it up.
+    FailActivation {
+        /// Which.
+        allocation: AllocationId,
+        /// What went wrong.
+        error: Arc<str>,
+    },
     /// Take a lease back.
     Release {
         /// Which.
         allocation: AllocationId,
         /// Why.
         reason: EndReason,
+    },
+    /// What really stood behind a lease that is being taken back is gone: it is over.
+    FinishRelease {
+        /// Which.
+        allocation: AllocationId,
     },
     /// Let a lease run anew from now.
     Renew {
@@ -162,6 +181,18 @@ pub enum Outcome {
     },
     /// The same request was granted before; the answer is that grant as it stands now.
     Repeated {
+        /// Which.
+        allocation: AllocationId,
+    },
+    /// Nothing was granted yet: there will be room once what really stands behind leases that end is gone.
+    RoomIsComing {
+        /// What there is too little of until then.
+        shortage: Shortage,
+        /// Leases past their deadline whose end began with this.
+        reclaimed: Vec<Release>,
+    },
+    /// A lease is being taken back: it is over once what really stands behind it is gone.
+    Releasing {
         /// Which.
         allocation: AllocationId,
     },
@@ -300,6 +331,30 @@ pub enum Denied {
         /// Its state.
         state: State,
     },
+    /// Only a reservation can be activated or given up.
+    #[error("Allocation {allocation} is {state}, and no reservation any more")]
+    NotPending {
+        /// Which allocation.
+        allocation: AllocationId,
+        /// Its state.
+        state: State,
+    },
+    /// Only the end of a lease that is being taken back can be finished.
+    #[error("Allocation {allocation} is {state}, and is not being released")]
+    NotReleasing {
+        /// Which allocation.
+        allocation: AllocationId,
+        /// Its state.
+        state: State,
+    },
+    /// MCP servers that the catalog does not have.
+    #[error("{}", unknown_servers(unknown, known))]
+    UnknownServers {
+        /// Those.
+        unknown: Vec<ServerName>,
+        /// All that it has.
+        known: Vec<ServerName>,
+    },
     /// A capacity below what is leased.
     #[error(
         "capacity of node {node} cannot be lowered below what is leased: {} workers, {} cores and {} MB are",
@@ -322,4 +377,18 @@ pub enum Denied {
     /// A command about agents, tasks or tokens.
     #[error(transparent)]
     Fleet(#[from] FleetDenied),
+}
+
+/// The most names of the catalog that an error lists.
+const KNOWN_SERVERS_SHOWN: usize = 50;
+
+fn unknown_servers(unknown: &[ServerName], known: &[ServerName]) -> String {
+    let list = |names: &[ServerName]| {
+        let shown: Vec<String> =
+            names.iter().take(KNOWN_SERVERS_SHOWN).map(|name| format!("{:?}", name.as_str())).collect();
+        let more = names.len().saturating_sub(KNOWN_SERVERS_SHOWN);
+        if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+    };
+    let way_out: &dyn Display = if known.is_empty() { &"none" } else { &list(known) };
+    format!("mcp_servers names {}, which the catalog does not have: it has {way_out}", list(unknown))
 }

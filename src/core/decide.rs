@@ -2,21 +2,19 @@
 
 use super::allocation::{Allocation, EndReason, Phase, Reservation, ServerHold, State, Workers};
 use super::cluster::Cluster;
-use super::command::{Command, Decision, Denied, Outcome, Release, Request};
+use super::command::{Command, Decision, Denied, Outcome, Release, Request, Shortage};
 use super::event::{Event, Limits};
 use super::ids::{AllocationId, FencingToken, NodeId, WorkerNumber};
 use super::node::Node;
 use super::ports::{Port, Purpose};
 use super::room::Room;
+use super::servers::Server;
 use super::time::{Millis, Timestamp, TtlSeconds};
 use super::units::{Resources, WorkerSize};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::mem::discriminant;
 use std::sync::Arc;
-
-/// How long a reservation may stay without being activated.
-pub const ACTIVATION_SECONDS_MAX: u64 = 60;
 
 /// How many leases ahead are looked at to tell a refused caller when to come again.
 const RETRY_LOOKAHEAD_LEASES: usize = 1_000;
@@ -31,7 +29,10 @@ impl Cluster {
             Command::SetCapacity { node, capacity } => self.set_capacity(node, *capacity),
             Command::SetLimits(limits) => self.set_limits(*limits),
             Command::Request { request, worker_size, draw } => self.request(now, request, *worker_size, *draw),
+            Command::Activate { allocation } => self.activate(*allocation),
+            Command::FailActivation { allocation, error } => self.fail_activation(*allocation, error),
             Command::Release { allocation, reason } => self.release(now, *allocation, *reason),
+            Command::FinishRelease { allocation } => self.finish_release(now, *allocation),
             Command::Renew { allocation, ttl_seconds, fencing_token } => {
                 self.renew(now, *allocation, *ttl_seconds, *fencing_token)
             }
@@ -74,24 +75,61 @@ impl Cluster {
             return Err(Denied::RequestIdReused { request_id: request_id.clone(), allocation });
         }
 
+        let unknown: Vec<_> = self.premises.unknown(request.servers.as_slice()).cloned().collect();
+        if !unknown.is_empty() {
+            let known = self.premises.catalog.iter().flat_map(|catalog| catalog.keys()).cloned().collect();
+            return Err(Denied::UnknownServers { unknown, known });
+        }
         let (node_id, node) = self.nodes.first_key_value().ok_or(Denied::NoNode)?;
         let mut room = Room::for_request(self, (node_id, node), request, size);
-        let reclaimed = self.make_room(now, &mut room)?;
+        let MadeRoom { reclaimed, until_gone } = self.make_room(now, &mut room)?;
 
         let mut events = Vec::with_capacity(2 * reclaimed.len() + 2);
         let releases: Vec<Release> =
             reclaimed.iter().map(|lease| self.ending(&mut events, now, lease, EndReason::Expired)).collect();
-        let reservation = self.reservation(now, request, size, draw, (node_id, node), &reclaimed);
-        let allocation = reservation.allocation;
+        if let Some(shortage) = until_gone {
+            return Ok(Decision { events, outcome: Outcome::RoomIsComing { shortage, reclaimed: releases } });
+        }
+        let gone: Vec<&Allocation> =
+            reclaimed.into_iter().filter(|lease| !self.premises.are_behind(&lease.reservation)).collect();
+        let reservation = self.reservation(now, request, size, draw, (node_id, node), &gone);
+        let (allocation, is_real) = (reservation.allocation, self.premises.are_behind(&reservation));
         events.push(Event::Reserved { reservation: Arc::new(reservation) });
-        events.push(Event::Activated { allocation });
+        if !is_real {
+            events.push(Event::Activated { allocation });
+        }
         Ok(Decision { events, outcome: Outcome::Granted { allocation, reclaimed: releases } })
     }
 
+    /// The leases past their deadline to take back so that the request fits: none if it does anyway. What is being taken back
+    /// already is counted on.
+    pub(super) fn make_room<'a>(&'a self, now: Timestamp, room: &mut Room<'a>) -> Result<MadeRoom<'a>, Denied> {
+        if room.shortage().is_none() {
+            return Ok(MadeRoom { reclaimed: Vec::new(), until_gone: None });
+        }
+        let mut free = room.clone();
+        for (_, slot) in &self.leaving {
+            room.give_back(self.at(*slot));
+        }
+        let reclaimed = self.reclaimed(now, room)?;
+        for lease in reclaimed.iter().filter(|lease| !self.premises.are_behind(&lease.reservation)) {
+            free.give_back(lease);
+        }
+        Ok(MadeRoom { reclaimed, until_gone: free.shortage() })
+    }
+
     /// The leases past their deadline to take back so that the request fits: none if it does anyway.
-    pub(super) fn make_room<'a>(&'a self, now: Timestamp, room: &mut Room<'a>) -> Result<Vec<&'a Allocation>, Denied> {
+    fn reclaimed<'a>(&'a self, now: Timestamp, room: &mut Room<'a>) -> Result<Vec<&'a Allocation>, Denied> {
         let Some(mut shortage) = room.shortage() else { return Ok(Vec::new()) };
-        if let Some(shortage) = room.shortage_with_all_overdue(self, now) {
+        let with_all = if self.leaving.is_empty() {
+            room.shortage_with_all_overdue(self, now)
+        } else {
+            // What the node counts as overdue does not tell of servers that overdue leases hold with some that leave.
+            let mut all = room.clone();
+            self.overdue(now).for_each(|lease| all.give_back(lease));
+            all.shortage()
+        };
+        if let Some(shortage) = with_all {
             return Err(Denied::NoRoom { shortage, retry_at: self.retry_at(now, room) });
         }
         let mut reclaimed = Vec::new();
@@ -153,30 +191,32 @@ impl Cluster {
         size: WorkerSize,
         draw: u64,
         (node_id, node): (&NodeId, &Node),
-        reclaimed: &[&Allocation],
+        gone: &[&Allocation],
     ) -> Reservation {
-        // With the reclaimed leases gone, some ports and servers are: a view of the node as it will be then.
-        let node =
-            if reclaimed.is_empty() { Cow::Borrowed(node) } else { Cow::Owned(without(node_id, node, reclaimed)) };
+        // With the leases gone that end with this, some ports and servers are: a view of the node as it will be then.
+        let node = if gone.is_empty() { Cow::Borrowed(node) } else { Cow::Owned(without(node_id, node, gone)) };
+        let taken = &self.premises.taken_ports;
         let mut ports: Vec<Port> = Vec::with_capacity(usize::try_from(request.workers).unwrap_or(0));
-        ports.extend(node.ports.choose(Purpose::Worker, request.workers));
+        ports.extend(node.ports.choose(Purpose::Worker, request.workers, taken));
 
-        let mut free = node.ports.choose(Purpose::Server, request.servers.as_slice().len() as u64);
+        let mut free = node.ports.choose(Purpose::Server, request.servers.as_slice().len() as u64, taken);
         let mut instance = self.next_instance;
         let mut servers: Vec<ServerHold> = Vec::with_capacity(request.servers.as_slice().len());
         for name in request.servers.as_slice() {
-            if let Some(server) = node.servers.find(name) {
+            let is_private = self.premises.is_private(name);
+            if let Some(server) = node.servers.find(name).filter(|_| !is_private) {
                 // The text of a name that is known is shared by all who hold the server, rather than kept for each.
-                servers.push(ServerHold { name: server.name.clone(), instance: server.instance, port: server.port });
+                let Server { name, instance, port, .. } = server;
+                servers.push(ServerHold { name: name.clone(), instance: *instance, port: *port, is_private });
             } else if let Some(port) = free.next() {
-                servers.push(ServerHold { name: name.clone(), instance, port });
+                servers.push(ServerHold { name: name.clone(), instance, port, is_private });
                 instance = instance.next();
             }
         }
 
         let known = self.job(&request.job);
         let first = known.map_or(WorkerNumber::default(), |job| {
-            let leaving = reclaimed.iter().filter(|lease| lease.reservation.job == request.job).count() as u64;
+            let leaving = gone.iter().filter(|lease| lease.reservation.job == request.job).count() as u64;
             if job.live == leaving { WorkerNumber::default() } else { job.next_worker }
         });
         Reservation {
@@ -188,7 +228,7 @@ impl Cluster {
             workers: Workers { first, ports: ports.into_boxed_slice(), size },
             servers: servers.into_boxed_slice(),
             ttl_seconds: request.ttl_seconds,
-            activate_by: now.after(Millis::from_seconds(ACTIVATION_SECONDS_MAX)),
+            activate_by: self.premises.activate_by(now),
             request_id: request.request_id.clone(),
             metadata: request.metadata.clone(),
         }
@@ -210,7 +250,36 @@ impl Cluster {
         }
         let mut events = Vec::with_capacity(2);
         let release = self.ending(&mut events, now, lease, reason);
-        Ok(Decision { events, outcome: Outcome::Released(release) })
+        let is_over = matches!(events.last(), Some(Event::Released { .. } | Event::ActivationFailed { .. }));
+        let outcome = if is_over { Outcome::Released(release) } else { Outcome::Releasing { allocation } };
+        Ok(Decision { events, outcome })
+    }
+
+    fn activate(&self, allocation: AllocationId) -> Result<Decision, Denied> {
+        self.find_pending(allocation)?;
+        let events = vec![Event::Activated { allocation }];
+        Ok(Decision { events, outcome: Outcome::Done })
+    }
+
+    fn fail_activation(&self, allocation: AllocationId, error: &Arc<str>) -> Result<Decision, Denied> {
+        self.find_pending(allocation)?;
+        let events = vec![Event::ActivationFailed { allocation, error: Arc::clone(error) }];
+        Ok(Decision { events, outcome: Outcome::Done })
+    }
+
+    fn find_pending(&self, allocation: AllocationId) -> Result<&Allocation, Denied> {
+        let lease = self.find(allocation).ok_or(Denied::UnknownAllocation(allocation))?;
+        let state = lease.state();
+        if state == State::Pending { Ok(lease) } else { Err(Denied::NotPending { allocation, state }) }
+    }
+
+    fn finish_release(&self, now: Timestamp, allocation: AllocationId) -> Result<Decision, Denied> {
+        let lease = self.find(allocation).ok_or(Denied::UnknownAllocation(allocation))?;
+        let Phase::Releasing { reason, .. } = lease.phase else {
+            return Err(Denied::NotReleasing { allocation, state: lease.state() });
+        };
+        let events = vec![Event::Released { allocation }];
+        Ok(Decision { events, outcome: Outcome::Released(released(now, lease, reason)) })
     }
 
     fn renew(
@@ -264,7 +333,8 @@ impl Cluster {
         done(is_needed.then_some(Event::OutageNoted { since, grace_ms, spread_ms }))
     }
 
-    /// Adds the events that end a live allocation now. While nothing real runs behind it, both halves are written at once.
+    /// Adds the events that end a live allocation now, and says what that frees. If nothing real stands behind it, both halves
+    /// are written at once; else the second is for whoever ends what does.
     pub(super) fn ending(
         &self,
         events: &mut Vec<Event>,
@@ -278,7 +348,10 @@ impl Cluster {
         }
         // Why a lease ends was settled when its release began.
         let reason = if let Phase::Releasing { reason, .. } = lease.phase { reason } else { reason };
+        let is_real = self.premises.are_behind(&lease.reservation);
         match lease.phase {
+            Phase::Releasing { .. } if is_real => {}
+            Phase::Pending | Phase::Active { .. } if is_real => events.push(Event::Releasing { allocation, reason }),
             Phase::Pending if reason == EndReason::Expired => {
                 events.push(Event::ActivationFailed { allocation, error: Arc::from("it was not activated in time") });
             }
@@ -288,14 +361,26 @@ impl Cluster {
                 events.push(Event::Released { allocation });
             }
         }
-        Release {
-            allocation,
-            job: lease.reservation.job.clone(),
-            reason,
-            freed: lease.reservation.workers.resources(),
-            released_at: now,
-            duration: now.since(lease.created_at),
-        }
+        released(now, lease, reason)
+    }
+}
+
+/// Room for a request, once some leases past their deadline are taken back.
+pub(super) struct MadeRoom<'a> {
+    /// These.
+    pub(super) reclaimed: Vec<&'a Allocation>,
+    /// What there is too little of until what really stands behind leases that end is gone, if there is.
+    pub(super) until_gone: Option<Shortage>,
+}
+
+fn released(now: Timestamp, lease: &Allocation, reason: EndReason) -> Release {
+    Release {
+        allocation: lease.reservation.allocation,
+        job: lease.reservation.job.clone(),
+        reason,
+        freed: lease.reservation.workers.resources(),
+        released_at: now,
+        duration: now.since(lease.created_at),
     }
 }
 

@@ -19,6 +19,7 @@ use super::priority::Priority;
 use super::time::{Millis, Timestamp, TtlSeconds};
 use super::units::{Resources, WorkerSize};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -139,10 +140,19 @@ impl Cluster {
     pub fn has_image_of(&self, other: &Self) -> bool {
         self.outline() == other.outline()
             && self.allocation_images().eq(other.allocation_images())
+            && self.private_servers() == other.private_servers()
             && self.fleet_outline() == other.fleet_outline()
             && self.agent_images().eq(other.agent_images())
             && self.task_images().eq(other.task_images())
             && self.planned == other.planned
+    }
+
+    /// The runs of servers that have, or had, one holder alone.
+    #[must_use]
+    pub fn private_servers(&self) -> BTreeSet<ServerInstanceId> {
+        let records = self.ages.iter(Which::ALL).map(|(_, slot)| &self.records[slot].allocation);
+        let holds = records.flat_map(|allocation| &allocation.reservation.servers);
+        holds.filter(|hold| hold.is_private).map(|hold| hold.instance).collect()
     }
 
     /// The allocations: those that have ended in the order in which they did, then the live ones, oldest first.
@@ -162,6 +172,7 @@ pub struct Restoration {
     cluster: Cluster,
     /// Set last, since taking a port moves it on.
     next_ports: Vec<(NodeId, (u16, u16))>,
+    private_servers: BTreeSet<ServerInstanceId>,
 }
 
 impl Restoration {
@@ -180,7 +191,13 @@ impl Restoration {
             next_instance,
             ..Cluster::default()
         };
-        Self { cluster, next_ports }
+        Self { cluster, next_ports, private_servers: BTreeSet::new() }
+    }
+
+    /// Says which runs of servers have one holder alone, before the allocations are added; those of
+    /// [`Cluster::private_servers`].
+    pub fn add_private_servers(&mut self, instances: impl IntoIterator<Item = ServerInstanceId>) {
+        self.private_servers.extend(instances);
     }
 
     /// Adds an allocation; they must come in the order of [`Cluster::allocation_images`].
@@ -192,13 +209,13 @@ impl Restoration {
     /// If it holds what another holds: no books have such an image.
     pub fn add(&mut self, image: &AllocationImage<'_>) -> Result<(), NotAnImage> {
         let cluster = &mut self.cluster;
-        let allocation = image.allocation(cluster)?;
+        let allocation = image.allocation(cluster, &self.private_servers)?;
         let reservation = Arc::clone(&allocation.reservation);
         let (id, token, state) = (reservation.allocation, reservation.fencing_token, allocation.state());
         if cluster.records.find(&id).is_some() {
             return Err(NotAnImage::Twice(id));
         }
-        let is_cancelled = matches!(allocation.phase, Phase::Released { reason: EndReason::Cancelled, .. });
+        let is_asked_anew = allocation.is_asked_anew();
         if state.is_live() {
             let node = cluster.nodes.get_mut(&reservation.node);
             node.ok_or_else(|| NotAnImage::Node(id, reservation.node.clone()))?.take(&reservation);
@@ -207,7 +224,7 @@ impl Restoration {
         let slot = cluster.records.insert(Record { allocation, job });
         cluster.jobs[job].reserve(&reservation, slot);
         cluster.ages.insert(token, slot);
-        if let Some(request_id) = reservation.request_id.as_ref().filter(|_| !is_cancelled) {
+        if let Some(request_id) = reservation.request_id.as_ref().filter(|_| !is_asked_anew) {
             cluster.by_request.insert(request_id.clone(), slot);
         }
         if state.is_live() {
@@ -313,7 +330,7 @@ impl<'a> AllocationImage<'a> {
     }
 
     /// The allocation itself. Names that the books have are shared with them.
-    fn allocation(&self, books: &Cluster) -> Result<Allocation, NotAnImage> {
+    fn allocation(&self, books: &Cluster, private: &BTreeSet<ServerInstanceId>) -> Result<Allocation, NotAnImage> {
         let id = AllocationId::from_draw(self.id);
         let job = name(self.job, JobId::new)?;
         let job = books.job(&job).map_or(job, |known| known.id.clone());
@@ -325,7 +342,8 @@ impl<'a> AllocationImage<'a> {
                 Some(running) => running.name.clone(),
                 None => name(server.name, ServerName::new)?,
             };
-            Ok(ServerHold { name, instance: server.instance, port: server.port })
+            let is_private = private.contains(&server.instance);
+            Ok(ServerHold { name, instance: server.instance, port: server.port, is_private })
         });
         let reservation = Reservation {
             allocation: id,

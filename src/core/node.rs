@@ -36,8 +36,9 @@ impl Node {
         }
         for hold in &reservation.servers {
             if let Some(server) = self.servers.at_mut(hold.port) {
-                let same = server.name == hold.name && server.instance == hold.instance;
-                assert!(same, "port {} of {} is held by {}", hold.port, hold.name, server.name);
+                let is_same = server.name == hold.name && server.instance == hold.instance;
+                let may_share = is_same && !server.is_private && !hold.is_private;
+                assert!(may_share, "port {} of {} is held by {}", hold.port, hold.name, server.name);
                 // A server that only overdue leases held is idle no more.
                 self.overdue.idle_servers -= u64::from(server.is_held_by_overdue_only());
                 server.holders += 1;

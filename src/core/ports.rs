@@ -4,6 +4,7 @@
 //! given again, so that a client that has not heard of the end of its lease does not at once reach a stranger.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -86,13 +87,14 @@ impl fmt::Debug for PortBook {
 }
 
 impl PortBook {
-    /// How many ports of this purpose nobody holds.
+    /// How many ports of this purpose nobody holds, those that are `taken` left out.
     #[must_use]
-    pub(super) const fn free(&self, purpose: Purpose) -> u64 {
-        match purpose {
+    pub(super) fn free(&self, purpose: Purpose, taken: &BTreeSet<Port>) -> u64 {
+        let free = match purpose {
             Purpose::Worker => WORKER_PORT_COUNT - self.held_workers,
             Purpose::Server => SERVER_PORT_COUNT - self.held_servers,
-        }
+        };
+        free - taken.iter().filter(|port| Purpose::of(**port) == purpose && !self.is_held(**port)).count() as u64
     }
 
     /// How many ports are held, whatever for.
@@ -118,8 +120,14 @@ impl PortBook {
         self.next_server = next_server;
     }
 
-    /// The next `count` free ports of this purpose, from where the last grant ended, round the range; fewer if there are fewer.
-    pub(super) fn choose(&self, purpose: Purpose, count: u64) -> impl Iterator<Item = Port> + '_ {
+    /// The next `count` free ports of this purpose that are not `taken`, from where the last grant ended, round the range; fewer
+    /// if there are fewer.
+    pub(super) fn choose<'a>(
+        &'a self,
+        purpose: Purpose,
+        count: u64,
+        taken: &'a BTreeSet<Port>,
+    ) -> impl Iterator<Item = Port> + 'a {
         let (range, next) = match purpose {
             Purpose::Worker => (WORKER_PORTS, self.next_worker),
             Purpose::Server => (SERVER_PORTS, self.next_server),
@@ -127,7 +135,7 @@ impl PortBook {
         (next..=*range.end())
             .chain(*range.start()..next)
             .map(Port)
-            .filter(move |port| Purpose::of(*port) == purpose && !self.is_held(*port))
+            .filter(move |port| Purpose::of(*port) == purpose && !self.is_held(*port) && !taken.contains(port))
             .take(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
@@ -169,7 +177,7 @@ mod tests {
     use super::*;
 
     fn numbers(book: &PortBook, purpose: Purpose, count: u64) -> Vec<u16> {
-        book.choose(purpose, count).map(|port| port.0).collect()
+        book.choose(purpose, count, &BTreeSet::new()).map(|port| port.0).collect()
     }
 
     #[test]
@@ -200,12 +208,23 @@ mod tests {
     }
 
     #[test]
+    fn what_something_else_holds_is_not_handed_out() {
+        let mut book = PortBook::default();
+        book.take(Port(9000));
+        let taken = BTreeSet::from([Port(8001), Port(9000), Port(9001)]);
+        assert_eq!(book.free(Purpose::Server, &taken), SERVER_PORT_COUNT - 2, "the one that is held counts once");
+        assert_eq!(book.free(Purpose::Worker, &taken), WORKER_PORT_COUNT - 1);
+        let chosen: Vec<_> = book.choose(Purpose::Server, 2, &taken).collect();
+        assert_eq!(chosen, [Port(9002), Port(9003)]);
+    }
+
+    #[test]
     fn the_last_ports_are_found_round_the_end() {
         let mut book = PortBook::default();
-        for port in book.choose(Purpose::Worker, u64::MAX).collect::<Vec<_>>() {
+        for port in book.choose(Purpose::Worker, u64::MAX, &BTreeSet::new()).collect::<Vec<_>>() {
             book.take(port);
         }
-        assert_eq!(book.free(Purpose::Worker), 0);
+        assert_eq!(book.free(Purpose::Worker, &BTreeSet::new()), 0);
         assert_eq!(numbers(&book, Purpose::Worker, 1), [0u16; 0]);
         book.give_back(Port(65535));
         book.give_back(Port(8123));

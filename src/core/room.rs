@@ -5,13 +5,16 @@ use super::cluster::Cluster;
 use super::command::{Request, Shortage};
 use super::ids::{NodeId, ServerName};
 use super::node::{Node, Overdue};
-use super::ports::{Port, Purpose, SERVER_PORT_COUNT, WORKER_PORT_COUNT};
+use super::ports::{Port, PortBook, Purpose};
+use super::premises::Premises;
 use super::time::Timestamp;
 use super::units::{Resources, WorkerSize};
 use std::collections::BTreeMap;
 
 /// What a request needs of a node, and what is free there. Leases can be given back one by one to see what would fit then.
+#[derive(Clone)]
 pub(super) struct Room<'a> {
+    premises: &'a Premises,
     node_id: &'a NodeId,
     node: &'a Node,
     live_max: u64,
@@ -32,7 +35,7 @@ pub(super) struct Room<'a> {
 impl<'a> Room<'a> {
     /// For a request.
     pub(super) fn for_request(
-        cluster: &Cluster,
+        cluster: &'a Cluster,
         node: (&'a NodeId, &'a Node),
         request: &'a Request,
         size: WorkerSize,
@@ -42,18 +45,21 @@ impl<'a> Room<'a> {
     }
 
     /// For an agent, which takes one worker slot, but no port, and is no allocation.
-    pub(super) fn for_agent(cluster: &Cluster, node: (&'a NodeId, &'a Node), size: WorkerSize) -> Self {
+    pub(super) fn for_agent(cluster: &'a Cluster, node: (&'a NodeId, &'a Node), size: WorkerSize) -> Self {
         Self::new(cluster, node, Resources::of_workers(1, size), &[])
     }
 
     fn new(
-        cluster: &Cluster,
+        cluster: &'a Cluster,
         (node_id, node): (&'a NodeId, &'a Node),
         needed: Resources,
         names: &'a [ServerName],
     ) -> Self {
-        let to_start = names.iter().filter(|name| node.servers.find(name).is_none()).count() as u64;
+        let premises = &cluster.premises;
+        let is_to_start = |name: &&ServerName| premises.is_private(name) || node.servers.find(name).is_none();
+        let to_start = names.iter().filter(is_to_start).count() as u64;
         Self {
+            premises,
             node_id,
             node,
             live_max: u64::MAX,
@@ -61,8 +67,8 @@ impl<'a> Room<'a> {
             needed_worker_ports: 0,
             names,
             free: node.capacity.less(node.leased),
-            free_worker_ports: node.ports.free(Purpose::Worker),
-            free_server_ports: node.ports.free(Purpose::Server),
+            free_worker_ports: node.ports.free(Purpose::Worker, &premises.taken_ports),
+            free_server_ports: node.ports.free(Purpose::Server, &premises.taken_ports),
             to_start,
             live: cluster.ages.live(),
             given_back: BTreeMap::new(),
@@ -84,7 +90,8 @@ impl<'a> Room<'a> {
         free += resources;
         // A server asked for that only overdue leases hold frees its port and needs one: that changes nothing.
         let ports = self.free_server_ports + idle_servers;
-        let running = self.names.iter().filter_map(|name| self.node.servers.find(name));
+        let shared = self.names.iter().filter(|name| !self.premises.is_private(name));
+        let running = shared.filter_map(|name| self.node.servers.find(name));
         let restarted =
             running.filter(|server| cluster.is_held_by_overdue_only(self.node_id, server, now)).count() as u64;
         self.shortage_within(
@@ -98,8 +105,9 @@ impl<'a> Room<'a> {
 
     /// Whether it would fit if nothing at all were leased.
     pub(super) fn fits_when_empty(&self) -> bool {
-        self.shortage_within(self.node.capacity, SERVER_PORT_COUNT, self.names.len() as u64, WORKER_PORT_COUNT, 0)
-            .is_none()
+        let (nobody, taken) = (PortBook::default(), &self.premises.taken_ports);
+        let [servers, workers] = [Purpose::Server, Purpose::Worker].map(|purpose| nobody.free(purpose, taken));
+        self.shortage_within(self.node.capacity, servers, self.names.len() as u64, workers, 0).is_none()
     }
 
     fn shortage_within(
@@ -156,7 +164,8 @@ impl<'a> Room<'a> {
             *lost += 1;
             if self.node.servers.at(hold.port).is_some_and(|server| server.holders == *lost) {
                 self.free_server_ports += 1;
-                self.to_start += u64::from(self.names.contains(&hold.name));
+                let is_shared = !hold.is_private && !self.premises.is_private(&hold.name);
+                self.to_start += u64::from(is_shared && self.names.contains(&hold.name));
             }
         }
     }

@@ -7,7 +7,7 @@ use super::ids::{ServerInstanceId, ServerName};
 use super::ports::{Port, SERVER_PORTS};
 use foldhash::HashMap;
 
-/// A running MCP server, shared by the allocations that hold it.
+/// A running MCP server with the allocations that hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Server {
     pub(super) name: ServerName,
@@ -17,6 +17,8 @@ pub(super) struct Server {
     pub(super) holders: u64,
     /// How many of those are counted as overdue.
     pub(super) overdue_holders: u64,
+    /// Whether it has one holder alone.
+    pub(super) is_private: bool,
 }
 
 impl Server {
@@ -30,7 +32,7 @@ impl Server {
 pub(super) struct ServerBook {
     /// A place for each port of [`SERVER_PORTS`].
     by_port: Box<[Option<Server>]>,
-    /// Where the server of each name runs. It is only looked up: whoever walks servers walks their ports.
+    /// Where the shared server of each name runs. It is only looked up: whoever walks servers walks their ports.
     by_name: HashMap<ServerName, Port>,
 }
 
@@ -41,7 +43,7 @@ impl Default for ServerBook {
 }
 
 impl ServerBook {
-    /// The server of this name, if it runs.
+    /// The shared server of this name, if it runs.
     pub(super) fn find(&self, name: &ServerName) -> Option<&Server> {
         self.by_name.get(name).and_then(|port| self.at(*port))
     }
@@ -61,7 +63,7 @@ impl ServerBook {
         self.by_port.iter().flatten()
     }
 
-    /// How many names are known.
+    /// How many shared servers run.
     pub(super) fn names(&self) -> usize {
         self.by_name.len()
     }
@@ -69,15 +71,17 @@ impl ServerBook {
     /// Notes a server with its first holder.
     ///
     /// # Panics
-    /// If the port is not one for servers, or a server of this name runs at another.
+    /// If the port is not one for servers, or a shared server of this name runs at another.
     pub(super) fn start(&mut self, hold: &ServerHold) {
         let Some(at) = place(hold.port).and_then(|place| self.by_port.get_mut(place)) else {
             panic!("port {} is not one for servers", hold.port)
         };
-        let ServerHold { name, instance, port } = hold.clone();
-        let before = self.by_name.insert(name.clone(), port);
-        assert!(before.is_none(), "{name} runs elsewhere");
-        *at = Some(Server { name, instance, port, holders: 1, overdue_holders: 0 });
+        let ServerHold { name, instance, port, is_private } = hold.clone();
+        if !is_private {
+            let before = self.by_name.insert(name.clone(), port);
+            assert!(before.is_none(), "{name} runs elsewhere");
+        }
+        *at = Some(Server { name, instance, port, holders: 1, overdue_holders: 0, is_private });
     }
 
     /// Notes that one holder less is left, and says whether it was the last, so that the server is gone.
@@ -87,7 +91,9 @@ impl ServerBook {
         server.holders -= 1;
         let was_last = server.holders == 0;
         if was_last {
-            self.by_name.remove(&server.name);
+            if !server.is_private {
+                self.by_name.remove(&server.name);
+            }
             *at = None;
         }
         was_last

@@ -158,6 +158,8 @@ impl Cluster {
             view.expired_allocations += overdue.leases;
             let mut names: Vec<ServerName> = node.servers.iter().map(|server| server.name.clone()).collect();
             names.sort_unstable();
+            // One that is not shared may run several times.
+            names.dedup();
             view.running_servers.append(&mut names);
         }
         view

@@ -136,6 +136,10 @@ impl<J: Journal> Engine<J> {
             self.demand.take_back();
         }
         self.cluster = recovered.books;
+        self.stand();
+        // Nobody can ask for these again.
+        let turned_away = self.real.turn_away();
+        self.batch.unwanted.extend(turned_away);
         // Who was heard of is not in the journal.
         let now = self.read_clock();
         self.cluster.presume_alive(now);
@@ -156,6 +160,7 @@ impl<J: Journal> Engine<J> {
         while let Ok(message) = self.messages.try_recv() {
             if let Message::CallOff { ticket } = message {
                 self.waiting.call_off(&ticket);
+                self.real.call_off(&ticket);
                 let called_off = self.called_off(&ticket);
                 self.batch.unwanted.extend(called_off);
             }

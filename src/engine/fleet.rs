@@ -411,7 +411,8 @@ impl<J: Journal> Engine<J> {
         let paused_until = self.waiting.paused_until.filter(|until| *until > now);
         let due = self.cluster.fleet_due(now).max(paused_until);
         // A pause ends with a turn, even if nothing is due then: a longer sleep would hide that it stood still again.
-        let next = [due, paused_until, hear_at, over_at].into_iter().flatten().min();
+        let refused_at = self.real.next_deadline();
+        let next = [due, paused_until, hear_at, over_at, refused_at].into_iter().flatten().min();
         let is_listening = next.is_some() || self.cluster.next_deadline().is_some();
         let sleep_max = next.map_or(SLEEP_MAX, |next| Duration::from_millis(next.since(now).0).min(SLEEP_MAX));
         is_listening.then_some(sleep_max)

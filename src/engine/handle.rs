@@ -2,12 +2,14 @@
 
 use super::message::{
     AgentListing, AgentPage, AgentTakenOn, Change, Claim, EngineError, FleetMessage, Grant, Listing, Message, Page,
-    PlannedMessage, Reading, Record, Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage, Ticket,
+    PlannedMessage, Reading, RealMessage, Record, Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage,
+    Ticket,
 };
+use super::real::ClaimPort;
 use crate::core::{
     AgentId, AgentLeft, AgentRequest, AgentType, AgentView, AllocationId, AllocationView, CapacityView, Demand,
-    DemandBin, FencingToken, FleetCommand, FleetFigures, FleetSummary, JobId, Millis, PastScaling, Policy, Priority,
-    Report, Request, Scaling, TaskId, TaskRequest, TaskView, Timestamp, TtlSeconds, UsageView,
+    DemandBin, FencingToken, FleetCommand, FleetFigures, FleetSummary, JobId, Millis, PastScaling, Policy, Premises,
+    Priority, Report, Request, Scaling, TaskId, TaskRequest, TaskView, Timestamp, TtlSeconds, UsageView,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,22 +52,58 @@ impl EngineHandle {
         answer.await.map_err(lost)
     }
 
-    /// Asks for a lease. With the ticket the request can be called off from anywhere, before and after it is decided on.
+    /// Asks for a lease. With the ticket the request can be called off from anywhere, before and after it is decided on. Where
+    /// something real is to stand behind it, the answer comes when it is there.
     ///
     /// # Errors
-    /// [`EngineError::Refused`] if there is no room, [`EngineError::Denied`] if the request id was used for another request,
+    /// [`EngineError::Refused`] if there is no room, [`EngineError::NotStarted`] if what is to stand behind it cannot be had, [`EngineError::Denied`] if the request id was used for another request,
     /// [`EngineError::CalledOff`] if it was called off by then.
     pub async fn request(&self, request: Request, ticket: Ticket) -> Result<Grant, EngineError> {
         let request = Box::new(request);
         self.ask(|reply| Message::Request { request, ticket, reply }).await?
     }
 
-    /// Gives a lease back.
+    /// Gives a lease back. Where something real stands behind it, the answer comes when it is gone.
     ///
     /// # Errors
     /// [`EngineError::Denied`] if there is no such allocation.
     pub async fn release(&self, allocation: AllocationId) -> Result<Released, EngineError> {
         self.ask(|reply| Message::Release { allocation, reply }).await?
+    }
+
+    /// Says what really stands behind leases from now on, and, the first time, how a port is taken. Afterwards leases behind
+    /// which something real stands become active with [`Self::activate`] and end with [`Self::finish_release`]: whoever says
+    /// this hears from [`Self::changes`] which ones there are.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] if the engine has ended.
+    pub async fn stand_on(&self, premises: Premises, claim: Option<ClaimPort>) -> Result<(), EngineError> {
+        let message = Message::Real(RealMessage::Stand { premises, claim });
+        self.messages.send(message).await.map_err(|_| EngineError::Stopped)
+    }
+
+    /// Says that what stands behind a reservation is there: it can be used.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if it is no reservation any more: then what was started for it is to be ended.
+    pub async fn activate(&self, allocation: AllocationId) -> Result<(), EngineError> {
+        self.ask(|reply| Message::Real(RealMessage::Activate { allocation, reply })).await?
+    }
+
+    /// Says that what should stand behind a reservation cannot be had, and that nothing of it is left.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if it is no reservation any more.
+    pub async fn fail_activation(&self, allocation: AllocationId, error: Arc<str>) -> Result<(), EngineError> {
+        self.ask(|reply| Message::Real(RealMessage::FailActivation { allocation, error, reply })).await?
+    }
+
+    /// Says that nothing is left of what stood behind a lease that is being taken back: it is over.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if it is not being taken back.
+    pub async fn finish_release(&self, allocation: AllocationId) -> Result<(), EngineError> {
+        self.ask(|reply| Message::Real(RealMessage::FinishRelease { allocation, reply })).await?
     }
 
     /// Calls a request off whose caller will not hear of its grant, without waiting: it is not granted any more, or what

@@ -1,11 +1,12 @@
 //! What is sent to the engine, and what it answers.
 
+use super::real::ClaimPort;
 use super::refusals::{Place, Refusal};
 use crate::core::{
     AgentFilter, AgentId, AgentLeft, AgentRequest, AgentView, AllocationId, AllocationView, CapacityView, Demand,
     DemandBin, Denied, FencingToken, Filter, FleetCommand, FleetDenied, FleetFigures, FleetOutcome, FleetSummary,
-    NothingClaimed, PastScaling, Policy, Priority, Release, Report, Request, Scaling, TaskFilter, TaskId, TaskNumber,
-    TaskRequest, TaskView, Timestamp, TtlSeconds, UsageView,
+    NothingClaimed, PastScaling, Policy, Premises, Priority, Release, Report, Request, Scaling, TaskFilter, TaskId,
+    TaskNumber, TaskRequest, TaskView, Timestamp, TtlSeconds, UsageView,
 };
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -198,6 +199,14 @@ pub enum EngineError {
     /// The id is that of a refused request, which holds nothing.
     #[error("Allocation {0} failed and holds nothing to release or renew: its request was refused")]
     NothingHeld(AllocationId),
+    /// What was to stand behind a grant could not be started; the grant failed whole.
+    #[error("Allocation {allocation} failed: {error}")]
+    NotStarted {
+        /// Which.
+        allocation: AllocationId,
+        /// Why.
+        error: Arc<str>,
+    },
     /// The program has a fault. Nothing has changed.
     #[error("internal error: the request could not be decided on and nothing has changed; the log says more")]
     Fault,
@@ -305,6 +314,15 @@ pub(super) enum Message {
     },
     Fleet(FleetMessage),
     Planned(PlannedMessage),
+    Real(RealMessage),
+}
+
+/// Everything that whoever runs real things says to the engine.
+pub(super) enum RealMessage {
+    Stand { premises: Premises, claim: Option<ClaimPort> },
+    Activate { allocation: AllocationId, reply: Reply<Result<(), EngineError>> },
+    FailActivation { allocation: AllocationId, error: Arc<str>, reply: Reply<Result<(), EngineError>> },
+    FinishRelease { allocation: AllocationId, reply: Reply<Result<(), EngineError>> },
 }
 
 /// Everything that can be asked of the engine about what the planner goes by.

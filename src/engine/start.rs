@@ -5,11 +5,12 @@ use super::clock::EngineClock;
 use super::fleet::Waiting;
 use super::message::EngineError;
 use super::outage::Outage;
+use super::real::Real;
 use super::refusals::Refusals;
 use super::{CHANGES_WAITING_MAX, Engine, EngineHandle, MESSAGES_WAITING_MAX};
 use crate::core::{
-    Alarms, Command, DemandCounter, FleetCommand, FleetSettings, Limits, Millis, NodeId, RequestsSeen, Resources,
-    TokenUsage, WorkerSize,
+    Alarms, Command, DemandCounter, FencingToken, Filter, FleetCommand, FleetSettings, Limits, Millis, NodeId,
+    RequestsSeen, Resources, State, Timestamp, TokenUsage, WorkerSize,
 };
 use crate::journal::{Journal, JournalError, Recovered};
 use std::collections::VecDeque;
@@ -205,6 +206,7 @@ impl<J: Journal> Engine<J> {
             orphans: Vec::new(),
             outage: None,
             waiting: Waiting::default(),
+            real: Real::default(),
         };
         let now = engine.clock.read().now;
         let held = engine.cluster.capacity(now).total;
@@ -219,6 +221,7 @@ impl<J: Journal> Engine<J> {
         for command in [set_limits, set_capacity, set_fleet, set_budget] {
             engine.execute(now, &command).map_err(StartError::Books)?;
         }
+        engine.finish_halves(now).map_err(StartError::Books)?;
         let leases = engine.cluster.capacity(now).live_allocations;
         let running_tasks = engine.cluster.usage(now, options.worker_size).queue.running;
         if let Some(last_at) = last_at
@@ -240,6 +243,24 @@ impl<J: Journal> Engine<J> {
         engine.alarms = engine.cluster.alarms();
         engine.commit().await?;
         Ok((engine, handle))
+    }
+
+    /// Ends what was about to begin or to end when the last life of the books did: what really stood behind it is gone with
+    /// that life, and nobody waits for it any more.
+    fn finish_halves(&mut self, now: Timestamp) -> Result<(), EngineError> {
+        let in_state = |engine: &Self, state| {
+            let filter = Filter { state: Some(state), job: None };
+            let views = engine.cluster.list(now, &filter, FencingToken::new(0));
+            views.map(|view| view.allocation.reservation.allocation).collect::<Vec<_>>()
+        };
+        for allocation in in_state(self, State::Pending) {
+            let error = Arc::from("the manager was started anew before it was ready: request resources anew");
+            self.execute(now, &Command::FailActivation { allocation, error })?;
+        }
+        for allocation in in_state(self, State::Releasing) {
+            self.execute(now, &Command::FinishRelease { allocation })?;
+        }
+        Ok(())
     }
 }
 

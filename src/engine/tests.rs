@@ -3,6 +3,7 @@
 mod durable;
 mod fleet;
 mod planned;
+mod real;
 
 use super::handle::EXPIRED_NAMED_MAX;
 use super::*;

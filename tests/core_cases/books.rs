@@ -319,7 +319,7 @@ fn a_grant_and_an_end_have_two_halves() {
         at 100
         sweep => expired nothing
         show => 1 live, 2 workers 2.0 cores 4096 MB leased, 0 workers reclaimable, servers x
-        request b workers 1 => Too many live allocations: 1 of 1 are held (the limit is max_live_allocations)
+        request b workers 1 => room is coming: Too many live allocations: 1 of 1 are held (the limit is max_live_allocations)
         renew #1 => Allocation #1 is releasing, and only an active one can be renewed: request resources anew
         finish #1
         show => 0 live, 0 workers 0.0 cores 0 MB leased, 0 workers reclaimable, servers none

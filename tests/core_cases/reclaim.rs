@@ -102,11 +102,12 @@ fn a_refusal_says_when_to_come_again() {
     ",
     );
     check(
-        "not when that hangs on a release that was begun",
+        "what is being released is waited for",
         "
         request a workers 10 => granted #1
         leave #1
-        request b workers 1 => Insufficient workers: requested 1, available 0
+        request b workers 1 => room is coming: Insufficient workers: requested 1, available 0
+        request b workers 11 => Insufficient workers: requested 11, available 10
     ",
     );
 }

@@ -7,8 +7,8 @@
 use cortex_resource_manager::core::{
     AllocationId, AllocationView, CapacityView, Cluster, Command, CpuMillis, DeadlineReason, Decision, Denied,
     DistinctServers, EndReason, Event, FencingToken, Filter, JobId, Limits, MemoryMb, Metadata, Millis, NodeId,
-    Outcome, Phase, Recorded, Release, Request, RequestId, Resources, ServerName, State, Timestamp, TtlSeconds,
-    WorkerSize, check,
+    Outcome, Phase, Port, Premises, Recorded, Release, Request, RequestId, Resources, ServerName, Sharing, State,
+    Timestamp, TtlSeconds, WorkerSize, check,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -98,6 +98,10 @@ impl Player {
                 self.now = moment(words.word(1).expect("a second"));
                 "done".to_owned()
             }
+            "premises" => {
+                self.premises(&words);
+                "done".to_owned()
+            }
             "look" => {
                 self.cluster.observe(self.now);
                 "done".to_owned()
@@ -169,6 +173,9 @@ impl Player {
                 let reason = if is_cancelled { EndReason::Cancelled } else { EndReason::Requested };
                 Command::Release { allocation: self.id_of(words), reason }
             }
+            "ready" => Command::Activate { allocation: self.id_of(words) },
+            "broken" => Command::FailActivation { allocation: self.id_of(words), error: Arc::from("no answer") },
+            "gone" => Command::FinishRelease { allocation: self.id_of(words) },
             "renew" => Command::Renew {
                 allocation: self.id_of(words),
                 ttl_seconds: words.number("ttl").and_then(TtlSeconds::new),
@@ -185,6 +192,25 @@ impl Player {
             },
             other => panic!("{other} is no command"),
         }
+    }
+
+    /// `premises catalog fs,own* workers taken 9001,8000 start 10`: what really stands behind leases. A server with a star is each
+    /// allocation's own.
+    fn premises(&mut self, words: &Words<'_>) {
+        let server = |name: &str| {
+            let plain = name.trim_end_matches('*');
+            let sharing = if plain == name { Sharing::Shared } else { Sharing::PerAllocation };
+            (ServerName::new(plain).expect("a name"), sharing)
+        };
+        let ports = words.value("taken").map_or("", |ports| ports).split(',').filter(|port| !port.is_empty());
+        let premises = Premises {
+            catalog: words.value("catalog").map(|names| names.split(',').map(server).collect()),
+            workers_are_real: words.0.contains(&"workers"),
+            taken_ports: ports.map(|port| Port(port.parse().expect("a port"))).collect(),
+            start_max: Millis::from_seconds(words.number("start").unwrap_or(30)),
+        };
+        self.cluster.set_premises(premises.clone());
+        self.replica.set_premises(premises);
     }
 
     fn request(&self, words: &Words<'_>) -> Command {
@@ -266,6 +292,12 @@ impl Player {
                 }
                 text
             }
+            Outcome::RoomIsComing { shortage, reclaimed } => {
+                let ending =
+                    if reclaimed.is_empty() { String::new() } else { format!(", ends {}", self.names(reclaimed)) };
+                format!("room is coming: {shortage}{ending}")
+            }
+            Outcome::Releasing { allocation } => format!("{} is being released", self.name(*allocation)),
             Outcome::Repeated { allocation } => {
                 let state = self.cluster.allocation(self.now, *allocation).expect("a record").allocation.state();
                 format!("repeated {}, {state}", self.name(*allocation))

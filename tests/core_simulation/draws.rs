@@ -4,10 +4,12 @@
 use crate::model::Model;
 use cortex_resource_manager::core::{
     AllocationId, Command, CpuMillis, DistinctServers, EndReason, FencingToken, Filter, JobId, Limits, MemoryMb,
-    Metadata, Millis, NodeId, Priority, Request, RequestId, Resources, ServerName, State, Timestamp, TtlSeconds,
-    WorkerSize,
+    Metadata, Millis, NodeId, Port, Premises, Priority, Request, RequestId, Resources, ServerName, Sharing, State,
+    Timestamp, TtlSeconds, WorkerSize,
 };
 use fastrand::Rng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The most that is drawn in a run.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub(crate) struct Shape {
     /// In percent of grants and releases: those whose second half comes later.
     halves_percent: u64,
     nodes: &'static [&'static str],
+    /// What really stands behind the leases.
+    pub(crate) premises: Premises,
 }
 
 impl Shape {
@@ -43,7 +47,17 @@ impl Shape {
             history_max: rng.u64(0..=12),
             halves_percent: if rng.bool() { 0 } else { 20 },
             nodes: &["local"],
+            premises: Premises::default(),
         };
+        let shape = Self::special(rng, small);
+        // Where something real stands behind leases, decisions come in halves by themselves.
+        match rng.u8(0..3) {
+            0 => Self { halves_percent: 0, premises: premises(rng, shape.servers), ..shape },
+            _ => shape,
+        }
+    }
+
+    fn special(rng: &mut Rng, small: Self) -> Self {
         match rng.u8(0..16) {
             0 => Self { steps: 400, every_prefix: true, ..small },
             // More servers than there are ports for them.
@@ -86,7 +100,8 @@ impl Shape {
                 live_allocations_max: rng.u64(self.live_min..=self.live_max),
                 history_records_max: rng.u64(0..=self.history_max),
             }),
-            _ => self.capacity(rng),
+            95..97 => self.capacity(rng),
+            _ => second_half(rng, model),
         }
     }
 
@@ -133,6 +148,39 @@ impl Shape {
     fn node(&self, rng: &mut Rng) -> NodeId {
         let name = rng.choice(self.nodes).copied().unwrap_or("local");
         NodeId::new(name).expect("a name")
+    }
+}
+
+/// What whoever starts and ends real things says, mostly of what waits for it.
+pub(crate) fn second_half(rng: &mut Rng, model: &Model) -> Command {
+    let pending = rng.choice(model.ids(State::Pending)).unwrap_or_else(|| allocation(rng, model));
+    match rng.u8(0..4) {
+        0 => Command::FailActivation { allocation: pending, error: Arc::from("no answer") },
+        1 => Command::Activate { allocation: pending },
+        _ => {
+            let leaving = rng.choice(model.ids(State::Releasing)).unwrap_or_else(|| allocation(rng, model));
+            Command::FinishRelease { allocation: leaving }
+        }
+    }
+}
+
+/// Premises with all but one of the servers that are asked for, or with none that are real.
+fn premises(rng: &mut Rng, servers: u64) -> Premises {
+    let mut catalog = BTreeMap::new();
+    for server in 1..servers {
+        let sharing = if rng.u8(0..3) == 0 { Sharing::PerAllocation } else { Sharing::Shared };
+        catalog.insert(ServerName::new(&format!("server-{server}")).expect("a name"), sharing);
+    }
+    let mut taken_ports = BTreeSet::new();
+    if rng.bool() {
+        taken_ports.extend((0..rng.u16(0..4)).map(|_| Port(8_000 + rng.u16(0..12))));
+        taken_ports.extend((0..rng.u16(0..90)).map(|_| Port(9_000 + rng.u16(0..100))));
+    }
+    Premises {
+        catalog: (rng.u8(0..4) > 0).then_some(catalog),
+        workers_are_real: rng.bool(),
+        start_max: Millis(rng.u64(0..40_000)),
+        taken_ports,
     }
 }
 

@@ -81,12 +81,12 @@ pub(super) fn sum(amounts: impl Iterator<Item = Resources>) -> Resources {
     Resources { cpu_millis: CpuMillis::from_millis(total.0), memory_mb: MemoryMb(total.1), workers: total.2 }
 }
 
-/// The servers that these leases hold on a node, each once.
-pub(super) fn running(live: &[&Lease], node: &NodeId) -> Vec<ServerName> {
+/// The servers that these leases hold on a node, each once; those that are not shared only if they are wanted too.
+pub(super) fn running(live: &[&Lease], node: &NodeId, with_private: bool) -> Vec<ServerName> {
     let mut names: Vec<ServerName> = Vec::new();
     for lease in live.iter().filter(|lease| lease.record.reservation.node == *node) {
-        let fresh: Vec<_> =
-            lease.record.reservation.servers.iter().filter(|hold| !names.contains(&hold.name)).collect();
+        let holds = lease.record.reservation.servers.iter().filter(|hold| with_private || !hold.is_private);
+        let fresh: Vec<_> = holds.filter(|hold| !names.contains(&hold.name)).collect();
         names.extend(fresh.into_iter().map(|hold| hold.name.clone()));
     }
     names

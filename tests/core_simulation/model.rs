@@ -9,7 +9,7 @@ mod slots;
 
 use cortex_resource_manager::core::{
     Allocation, AllocationId, Command, Denied, EndReason, FencingToken, JobId, Limits, Millis, NodeId, Outcome, Phase,
-    Release, Request, Resources, State, Timestamp, TtlSeconds, WorkerSize,
+    Premises, Release, Request, Reservation, Resources, ServerName, Sharing, State, Timestamp, TtlSeconds, WorkerSize,
 };
 use lease::{Lease, asked_the_same, sum, told};
 use slots::WorkerSlot;
@@ -43,6 +43,7 @@ pub(crate) struct Model {
     looked: Timestamp,
     /// Of each outage since when nobody could renew, until when nothing more ran out, and when all was as it had been.
     graces: Vec<(Timestamp, Timestamp, Timestamp)>,
+    premises: Premises,
 }
 
 impl Model {
@@ -58,7 +59,24 @@ impl Model {
             ends: 0,
             looked: Timestamp::MIN,
             graces: Vec::new(),
+            premises: Premises::default(),
         }
+    }
+
+    /// Says what really stands behind the leases.
+    pub(crate) fn set_premises(&mut self, premises: Premises) {
+        self.premises = premises;
+    }
+
+    /// Whether something real stands behind a lease, so that others tell when it begins and when it is over.
+    fn is_real(&self, reservation: &Reservation) -> bool {
+        let has_servers = self.premises.catalog.is_some() && !reservation.servers.is_empty();
+        has_servers || self.premises.workers_are_real && !reservation.workers.ports.is_empty()
+    }
+
+    fn is_private(&self, name: &ServerName) -> bool {
+        let catalog = self.premises.catalog.iter().flatten();
+        catalog.into_iter().any(|(known, sharing)| known == name && *sharing == Sharing::PerAllocation)
     }
 
     /// Carries a command out. With `whole` false, a grant stays pending and a release stays unfinished.
@@ -76,6 +94,25 @@ impl Model {
             }
             Command::Request { request, worker_size, draw } => self.request(now, request, *worker_size, *draw, whole),
             Command::Release { allocation, reason } => self.release(now, *allocation, *reason, whole),
+            Command::Activate { allocation } => {
+                self.expect_pending(*allocation)?;
+                self.activate(now, *allocation);
+                Ok(Outcome::Done)
+            }
+            Command::FailActivation { allocation, error } => {
+                self.expect_pending(*allocation)?;
+                self.fail(now, *allocation, error);
+                Ok(Outcome::Done)
+            }
+            Command::FinishRelease { allocation } => {
+                let lease = self.find(*allocation).ok_or(Denied::UnknownAllocation(*allocation))?;
+                if lease.state() != State::Releasing {
+                    return Err(Denied::NotReleasing { allocation: *allocation, state: lease.state() });
+                }
+                let told = told(now, lease, EndReason::Requested);
+                self.finish_release(now, *allocation);
+                Ok(Outcome::Released(told))
+            }
             Command::Renew { allocation, ttl_seconds, fencing_token } => {
                 self.renew(now, *allocation, *ttl_seconds, *fencing_token)
             }
@@ -167,8 +204,9 @@ impl Model {
     ) -> Result<Outcome, Denied> {
         let key = request.request_id.as_ref();
         let first = self.leases.iter().find(|lease| {
-            let is_rolled_back = matches!(lease.record.phase, Phase::Released { reason: EndReason::Cancelled, .. });
-            key.is_some() && lease.record.reservation.request_id.as_ref() == key && !is_rolled_back
+            let was_in_vain = lease.state() == State::Failed
+                || matches!(lease.record.phase, Phase::Released { reason: EndReason::Cancelled, .. });
+            key.is_some() && lease.record.reservation.request_id.as_ref() == key && !was_in_vain
         });
         if let Some(first) = first {
             let allocation = first.id();
@@ -177,8 +215,19 @@ impl Model {
             }
             return Err(Denied::RequestIdReused { request_id: key.expect("a key").clone(), allocation });
         }
+        if let Some(catalog) = &self.premises.catalog {
+            let names = request.servers.as_slice().iter();
+            let unknown: Vec<ServerName> = names.filter(|name| !catalog.contains_key(*name)).cloned().collect();
+            if !unknown.is_empty() {
+                return Err(Denied::UnknownServers { unknown, known: catalog.keys().cloned().collect() });
+            }
+        }
         let node = self.nodes.first().cloned().ok_or(Denied::NoNode)?;
-        let taken = self.make_room(now, &node, Some(request), size)?;
+        let (taken, until_gone) = self.make_room(now, &node, Some(request), size)?;
+        if let Some(shortage) = until_gone {
+            let reclaimed = taken.iter().map(|id| self.end(now, *id, EndReason::Expired)).collect();
+            return Ok(Outcome::RoomIsComing { shortage, reclaimed });
+        }
 
         let mut bits = draw % (1 << 48);
         while self.find(AllocationId::from_draw(bits)).is_some() {
@@ -187,7 +236,8 @@ impl Model {
         let reclaimed = taken.iter().map(|id| self.end(now, *id, EndReason::Expired)).collect();
         let allocation = AllocationId::from_draw(bits);
         self.reserve(now, request, size, allocation);
-        if whole {
+        let is_real = self.find(allocation).is_some_and(|lease| self.is_real(&lease.record.reservation));
+        if whole && !is_real {
             self.activate(now, allocation);
         }
         Ok(Outcome::Granted { allocation, reclaimed })
@@ -203,6 +253,10 @@ impl Model {
         let lease = self.find(allocation).ok_or(Denied::UnknownAllocation(allocation))?;
         if let Phase::Released { released_at: at, .. } | Phase::Failed { failed_at: at, .. } = lease.record.phase {
             return Ok(Outcome::AlreadyReleased { allocation, released_at: at });
+        }
+        if self.is_real(&lease.record.reservation) {
+            self.end(now, allocation, reason);
+            return Ok(Outcome::Releasing { allocation });
         }
         if whole || lease.state() == State::Releasing {
             return Ok(Outcome::Released(self.end(now, allocation, reason)));
@@ -244,11 +298,22 @@ impl Model {
         Ok(Outcome::Renewed { allocation })
     }
 
-    /// Ends a live lease: a reservation that ran out has failed, every other lease is released.
+    fn expect_pending(&self, allocation: AllocationId) -> Result<(), Denied> {
+        let lease = self.find(allocation).ok_or(Denied::UnknownAllocation(allocation))?;
+        let state = lease.state();
+        if state == State::Pending { Ok(()) } else { Err(Denied::NotPending { allocation, state }) }
+    }
+
+    /// Ends a live lease: a reservation that ran out has failed, every other lease is released. The end of one behind which
+    /// something real stands only begins.
     fn end(&mut self, now: Timestamp, id: AllocationId, reason: EndReason) -> Release {
         let lease = self.find(id).expect("a lease on record");
         let told = told(now, lease, reason);
-        if lease.is_pending() && reason == EndReason::Expired {
+        if self.is_real(&lease.record.reservation) {
+            self.change(id, |record| {
+                record.phase = Phase::Releasing { activated_at: record.activated_at(), reason: told.reason };
+            });
+        } else if lease.is_pending() && reason == EndReason::Expired {
             self.fail(now, id, "it was not activated in time");
         } else {
             let activated_at = lease.record.activated_at();

@@ -21,7 +21,7 @@ impl Model {
     pub(crate) fn capacity(&self, now: Timestamp) -> CapacityView {
         let mut running_servers = Vec::new();
         for node in &self.nodes {
-            let mut names = running(&self.live(), &node.id);
+            let mut names = running(&self.live(), &node.id, true);
             names.sort();
             running_servers.extend(names);
         }

@@ -4,34 +4,38 @@ use super::lease::{Lease, amount, running, sum};
 use super::{Model, Node};
 use cortex_resource_manager::core::{
     Allocation, AllocationId, CpuMillis, Denied, FencingToken, MemoryMb, NodeId, Phase, Port, Request, Reservation,
-    ServerHold, ServerInstanceId, Shortage, Timestamp, WorkerNumber, WorkerSize, Workers,
+    ServerHold, ServerInstanceId, Shortage, State, Timestamp, WorkerNumber, WorkerSize, Workers,
 };
 use std::sync::Arc;
 
-/// A reservation fails if it is not active after so many milliseconds.
-const ACTIVATION_MS: i64 = 60_000;
+/// A reservation fails if it is not active so many milliseconds after the longest that a start may take.
+const SPARE_MS: i64 = 30_000;
 /// How many leases ahead the machine looks to tell when to come again.
 const LEASES_AHEAD: usize = 1_000;
 
 impl Model {
-    /// Which overdue leases have to go so that the request fits; without one, an agent that needs a worker.
+    /// Which overdue leases have to go so that the request fits; without one, an agent that needs a worker. What is being
+    /// released already goes too; and what is short until what really stands behind those that go is gone.
     pub(super) fn make_room(
         &self,
         now: Timestamp,
         node: &Node,
         request: Option<&Request>,
         size: WorkerSize,
-    ) -> Result<Vec<AllocationId>, Denied> {
+    ) -> Result<(Vec<AllocationId>, Option<Shortage>), Denied> {
         let overdue = self.overdue(now);
         let shortage_without = |gone: &[AllocationId]| {
             let left: Vec<&Lease> = self.live().into_iter().filter(|lease| !gone.contains(&lease.id())).collect();
             self.shortage(&left, node, request, size)
         };
         let mut taken = Vec::new();
-        let Some(mut shortage) = shortage_without(&taken) else { return Ok(taken) };
+        let Some(now_short) = shortage_without(&[]) else { return Ok((taken, None)) };
+        let leaving: Vec<AllocationId> = self.ids(State::Releasing);
+        let with_leaving = |more: &[AllocationId]| [&leaving[..], more].concat();
+        let Some(mut shortage) = shortage_without(&leaving) else { return Ok((taken, Some(now_short))) };
         let all: Vec<AllocationId> = overdue.iter().map(|lease| lease.id()).collect();
-        if let Some(shortage) = shortage_without(&all) {
-            let mut gone = Vec::new();
+        if let Some(shortage) = shortage_without(&with_leaving(&all)) {
+            let mut gone = leaving.clone();
             let fits_ever = self.shortage(&[], node, request, size).is_none();
             let mut retry_at = None;
             for (deadline, lease) in self.by_deadline().into_iter().take(LEASES_AHEAD) {
@@ -53,9 +57,16 @@ impl Model {
             };
             let next = overdue.iter().filter(|lease| !taken.contains(&lease.id())).find(helps);
             taken.push(next.expect("all overdue leases together are enough").id());
-            match shortage_without(&taken) {
+            match shortage_without(&with_leaving(&taken)) {
                 Some(other) => shortage = other,
-                None => return Ok(taken),
+                None => {
+                    let is_at_once = |id: &&AllocationId| {
+                        let lease = self.find(**id).expect("a live lease");
+                        !self.is_real(&lease.record.reservation)
+                    };
+                    let at_once: Vec<AllocationId> = taken.iter().filter(is_at_once).copied().collect();
+                    return Ok((taken, shortage_without(&at_once)));
+                }
             }
         }
     }
@@ -88,13 +99,24 @@ impl Model {
         }
         // An agent has no port, and is no allocation.
         let request = request?;
-        let running = running(live, &node.id);
-        let to_start = request.servers.as_slice().iter().filter(|name| !running.contains(name)).count() as u64;
-        let free_ports = 100 - running.len() as u64;
+        let running = running(live, &node.id, false);
+        let names = request.servers.as_slice().iter();
+        let to_start = names.filter(|name| self.is_private(name) || !running.contains(name)).count() as u64;
+        let reservations = live.iter().map(|lease| &lease.record.reservation).filter(|held| held.node == node.id);
+        let held: Vec<u16> = reservations
+            .flat_map(|held| {
+                let servers = held.servers.iter().map(|hold| hold.port.0);
+                servers.chain(held.workers.ports.iter().map(|port| port.0))
+            })
+            .collect();
+        let is_lost = |port: &&Port| !held.contains(&port.0);
+        let lost: Vec<u16> = self.premises.taken_ports.iter().filter(is_lost).map(|port| port.0).collect();
+        let free_ports = (9000..=9099).filter(|port| !held.contains(port) && !lost.contains(port)).count() as u64;
         if to_start > free_ports {
             return Some(Shortage::ServerPorts { requested: to_start, available: free_ports });
         }
-        let free_ports = 65_536 - 8_000 - 100 - leased.workers;
+        let lost_to_workers = lost.iter().filter(|port| !(9000..=9099).contains(*port)).count() as u64;
+        let free_ports = 65_536 - 8_000 - 100 - leased.workers - lost_to_workers;
         if workers > free_ports {
             return Some(Shortage::WorkerPorts { requested: workers, available: free_ports });
         }
@@ -108,12 +130,13 @@ impl Model {
         let mut servers: Vec<ServerHold> = Vec::new();
         for name in request.servers.as_slice() {
             let runs = self.live().into_iter().filter(|lease| lease.record.reservation.node == node);
-            let running =
-                runs.flat_map(|lease| lease.record.reservation.servers.iter()).find(|hold| hold.name == *name);
-            let hold = running.cloned().unwrap_or_else(|| {
+            let is_private = self.is_private(name);
+            let mut holds = runs.flat_map(|lease| lease.record.reservation.servers.iter());
+            let running = holds.find(|hold| hold.name == *name && !hold.is_private && !is_private).cloned();
+            let hold = running.unwrap_or_else(|| {
                 self.instances += 1;
                 let instance = ServerInstanceId::new(self.instances);
-                ServerHold { name: name.clone(), instance, port: self.next_port(&node, true) }
+                ServerHold { name: name.clone(), instance, port: self.next_port(&node, true), is_private }
             });
             servers.push(hold);
         }
@@ -130,7 +153,9 @@ impl Model {
             workers: Workers { first: WorkerNumber(first), ports: ports.into_boxed_slice(), size },
             servers: servers.into_boxed_slice(),
             ttl_seconds: request.ttl_seconds,
-            activate_by: Timestamp::from_millis(now.as_millis().saturating_add(ACTIVATION_MS)),
+            activate_by: Timestamp::from_millis(
+                now.as_millis() + i64::try_from(self.premises.start_max.0).expect("a short time") + SPARE_MS,
+            ),
             request_id: request.request_id.clone(),
             metadata: request.metadata.clone(),
         };
@@ -143,7 +168,7 @@ impl Model {
         self.leases.push(Lease { record, end: None });
     }
 
-    /// The next port, round the range, that nobody holds; the search goes on behind it.
+    /// The next port, round the range, that nobody holds and nothing else has; the search goes on behind it.
     pub(super) fn next_port(&mut self, node: &NodeId, for_server: bool) -> Port {
         let held: Vec<u16> = self
             .live()
@@ -162,7 +187,8 @@ impl Model {
             let port = *next;
             *next = if port == last { first } else { port + 1 };
             let is_of_servers = (9000..=9099).contains(&port);
-            if is_of_servers == for_server && !held.contains(&port) {
+            if is_of_servers == for_server && !held.contains(&port) && !self.premises.taken_ports.contains(&Port(port))
+            {
                 return Port(port);
             }
         }

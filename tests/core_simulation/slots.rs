@@ -23,7 +23,10 @@ impl Model {
     /// Takes a worker for an agent: where it is, and which leases had to go for it.
     pub(crate) fn take_slot(&mut self, now: Timestamp, size: WorkerSize) -> Result<(NodeId, Vec<Release>), Denied> {
         let node = self.nodes.first().cloned().ok_or(Denied::NoNode)?;
-        let taken = self.make_room(now, &node, None, size)?;
+        let (taken, until_gone) = self.make_room(now, &node, None, size)?;
+        if let Some(shortage) = until_gone {
+            return Err(Denied::NoRoom { shortage, retry_at: None });
+        }
         let reclaimed = taken.iter().map(|id| self.end(now, *id, EndReason::Expired)).collect();
         self.slots.push(WorkerSlot { node: node.id.clone(), size });
         Ok((node.id, reclaimed))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 #[tokio::test]
 async fn one_is_written_at_the_end_and_two_are_kept() {
-    let (state, mut history) = (State::new(), History::new(20));
+    let (state, mut history) = (State::new(), History::new(21));
     let mut written = Vec::new();
     for life in 1..=4 {
         state.live(&mut history, 30).await;

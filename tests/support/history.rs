@@ -20,6 +20,7 @@ pub(crate) fn image(books: &Cluster) -> (Outline, Vec<AllocationImage<'_>>) {
 #[track_caller]
 pub(crate) fn assert_same(found: &Cluster, expected: &Cluster, when: &str) {
     assert_eq!(found.outline(), expected.outline(), "{when}");
+    assert_eq!(found.private_servers(), expected.private_servers(), "{when}");
     assert!(image(found) == image(expected), "{when}: the allocations are not the same");
 }
 
@@ -48,7 +49,10 @@ impl History {
         let mut rng = Rng::with_seed(seed);
         let shape = Shape::draw(&mut rng);
         let now = Timestamp::from_millis(BEGIN_MS);
-        Self { rng, now, books: Cluster::default(), shape, model: Model::new(), begun: false, small_events: 0 }
+        let (mut books, mut model) = (Cluster::default(), Model::new());
+        books.set_premises(shape.premises.clone());
+        model.set_premises(shape.premises.clone());
+        Self { rng, now, books, shape, model, begun: false, small_events: 0 }
     }
 
     /// Lets time go on, and draws what is asked for then.

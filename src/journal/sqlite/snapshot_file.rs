@@ -8,7 +8,7 @@
 
 use super::super::SnapshotFault;
 use super::snapshots;
-use crate::core::{AllocationImage, Cluster, FleetOutline, Outline, Restoration, Timestamp};
+use crate::core::{AllocationImage, Cluster, FleetOutline, Outline, Restoration, ServerInstanceId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -78,6 +78,10 @@ enum Block<'a> {
     Planned {
         planned: String,
     },
+    /// Before the allocations.
+    PrivateServers {
+        instances: Vec<ServerInstanceId>,
+    },
 }
 
 /// Writes a snapshot to a file that is made anew. `goes_on` is asked now and then whether to go on.
@@ -88,6 +92,10 @@ pub(super) fn write(path: &Path, anchor: &Anchor, books: &Cluster, goes_on: &dyn
     let mut file = Blocks { file: snapshots::create_private(path)?, unsynced: 0 };
     file.file.write_all(MARK)?;
     file.put(&Block::Start { anchor: anchor.clone(), outline: books.outline() })?;
+    let instances: Vec<_> = books.private_servers().into_iter().collect();
+    if !instances.is_empty() {
+        file.put(&Block::PrivateServers { instances })?;
+    }
     // An estimate is enough: most of an allocation is of fixed size.
     let images = books.allocation_images();
     let allocations =
@@ -204,6 +212,7 @@ fn read_all(path: &Path, goes_on: &dyn Fn() -> bool) -> Result<(Anchor, Cluster)
             Block::Agents { agents } => agents.iter().try_for_each(|image| books.add_agent(image))?,
             Block::Tasks { tasks } => tasks.iter().try_for_each(|image| books.add_task(image))?,
             Block::Planned { planned } => books.add_planned(&planned)?,
+            Block::PrivateServers { instances } => books.add_private_servers(instances),
             Block::Start { .. } | Block::End { .. } | Block::FleetEnd { .. } => {}
         }
         Ok(())
@@ -222,6 +231,7 @@ fn each_block(
     loop {
         let block = next(file, buffer)?;
         part = match (&block, part) {
+            (Block::PrivateServers { .. }, Part::Allocations) if allocations_seen == 0 => Part::Allocations,
             (Block::Allocations { allocations }, Part::Allocations) => {
                 allocations_seen += allocations.len() as u64;
                 Part::Allocations

@@ -3,6 +3,7 @@
 use super::super::super::allocation::{Allocation, EndReason, State};
 use super::super::super::cluster::Cluster;
 use super::super::super::command::{Decision, Denied};
+use super::super::super::decide::MadeRoom;
 use super::super::super::event::Event;
 use super::super::super::ids::{AgentId, AgentType, AllocationId, NodeId};
 use super::super::super::node::Node;
@@ -74,8 +75,11 @@ impl Cluster {
     fn room_for_agent(&self, now: Timestamp, size: WorkerSize) -> Result<(&NodeId, Vec<&Allocation>), Denied> {
         let node: (&NodeId, &Node) = self.nodes.first_key_value().ok_or(Denied::NoNode)?;
         let mut room = Room::for_agent(self, node, size);
-        let reclaimed = self.make_room(now, &mut room)?;
-        Ok((node.0, reclaimed))
+        let MadeRoom { reclaimed, until_gone } = self.make_room(now, &mut room)?;
+        match until_gone {
+            Some(shortage) => Err(Denied::NoRoom { shortage, retry_at: None }),
+            None => Ok((node.0, reclaimed)),
+        }
     }
 
     pub(super) fn unregister(&self, now: Timestamp, agent: &AgentId) -> Result<Decision, Denied> {
