@@ -24,9 +24,10 @@ use std::{
     path::PathBuf,
 };
 
+pub(crate) use crate::nearest::nearest;
 pub(crate) use error::shortened;
 pub use error::{ConfigError, Source};
-pub(crate) use parse::{nearest, thousandths, whole};
+pub(crate) use parse::{thousandths, whole};
 pub use setting::{Extra, Setting};
 pub use table::{CONFIG, PRINT_CONFIG, SETTINGS};
 pub use values::{DaemonMode, Durability, LogFormat, LogLevel, Toolset};

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which modules of the crate the files of each may use, themselves aside.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("core", &[]),
     ("planning", &["core"]),
-    ("config", &["core"]),
+    ("config", &["core", "nearest"]),
     ("cli", &["audit", "config", "core", "planning"]),
     ("simulation", &["core", "planning"]),
     ("audit", &["core", "journal"]),
@@ -17,6 +17,8 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("lock", &["core", "file_id"]),
     ("file_id", &[]),
     ("loops", &["core", "engine", "journal", "planning"]),
+    ("runtime", &["core", "engine", "file_id", "managed", "nearest"]),
+    ("nearest", &[]),
     ("mcp", &["config", "core", "engine", "planning"]),
     ("serving", &["config", "core", "engine", "journal", "lock", "loops", "mcp", "planning"]),
     (

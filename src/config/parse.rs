@@ -1,10 +1,11 @@
-//! From the text of a value to the value, and from a misspelt name to the one that was meant.
+//! From the text of a value to the value.
 //!
 //! Nothing here trims or guesses: what a person typed is either a value or a mistake that is worth a line.
 
 use std::collections::BTreeSet;
 
 use super::Toolset;
+use crate::nearest::nearest;
 
 /// Why a parser did not take a text. What is allowed stands in the table of settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,9 +20,6 @@ pub(crate) enum Refusal {
         nearest: Option<&'static str>,
     },
 }
-
-/// Names longer than this are not compared with the known ones: the cost grows with the length, and no name is as long.
-const NAME_CHARACTERS_MAX: usize = 64;
 
 /// A whole number in decimal digits, from `least` to `most`.
 pub(crate) fn whole(text: &str, least: u64, most: u64) -> Result<u64, Refusal> {
@@ -63,23 +61,6 @@ pub(super) fn toolsets(text: &str) -> Result<BTreeSet<Toolset>, Refusal> {
         };
     }
     Ok(chosen)
-}
-
-/// The known name that `given` was most likely meant to be, if any is near enough.
-///
-/// Near is at most a third of the letters changed, swapped, added or left out. Case, and `-` for `_`, do not count.
-pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    if given.chars().count() > NAME_CHARACTERS_MAX {
-        return None;
-    }
-    let plain = |name: &str| name.to_lowercase().replace('-', "_");
-    let given = plain(given);
-    known
-        .into_iter()
-        .map(|name| (strsim::osa_distance(&given, &plain(name)), name))
-        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
 }
 
 /// The number that a text of nothing but decimal digits stands for.

@@ -1,0 +1,3 @@
+//! Real servers and workers behind the endpoints.
+
+pub mod catalog;

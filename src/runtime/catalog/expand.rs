@@ -1,0 +1,167 @@
+//! References to variables: `${NAME}` and `${NAME:-default}`, also written `${env:NAME}`.
+//!
+//! The rules are those of Claude Code: a variable that is set counts even if it is empty, `$NAME` and `$$` are plain text,
+//! and what was put in is not looked at again. What differs is that a reference to a variable that is not set is an error
+//! rather than text, so that no server is started with `${TOKEN}` for a token.
+
+use thiserror::Error;
+
+/// How many bytes all texts of a catalog may have once they are expanded: a few references to a long variable make
+/// much of little.
+const EXPANDED_BYTES_MAX: usize = 8 * 1_048_576;
+
+/// The longest text, in bytes: no system takes a longer argument or variable.
+const TEXT_BYTES_MAX: usize = 131_071;
+
+/// How VS Code and Cursor write a reference to a variable.
+const ENV_PREFIX: &str = "env:";
+
+/// Why a text cannot be expanded. None of it shows a value.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub(super) enum ExpandError {
+    #[error(
+        "names the variable {0}, which is not set: set it where the manager is started, or give ${{{0}:-a default}}"
+    )]
+    NotSet(String),
+    #[error("has a reference within the default of {0}, which is not read: give a default that is plain text")]
+    Nested(String),
+    #[error("has ${{input:…}}, which only VS Code can ask for: give ${{NAME}}, and set that variable")]
+    Input,
+    #[error("has more than {TEXT_BYTES_MAX} bytes once its variables are put in")]
+    TextTooLong,
+    #[error("makes more than {EXPANDED_BYTES_MAX} bytes of the catalog once its variables are put in")]
+    CatalogTooLong,
+}
+
+/// A text with its variables put in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Expanded {
+    pub(super) text: String,
+    /// Whether something like `${this%/}` was left as it is.
+    pub(super) has_other_braces: bool,
+}
+
+/// Puts variables into texts.
+pub(super) struct Expander<'a> {
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    bytes_left: usize,
+}
+
+impl<'a> Expander<'a> {
+    pub(super) fn new(variable: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { variable, bytes_left: EXPANDED_BYTES_MAX }
+    }
+
+    pub(super) fn expand(&mut self, text: &str) -> Result<Expanded, ExpandError> {
+        let mut expanded = Expanded { text: String::new(), has_other_braces: false };
+        let mut rest = text;
+        while let Some(start) = rest.find("${") {
+            push(&mut expanded.text, &rest[..start])?;
+            rest = &rest[start..];
+            let Some(length) = rest.find('}') else { break };
+            let inner = &rest[2..length];
+            match self.value(inner)? {
+                Some(value) => {
+                    push(&mut expanded.text, &value)?;
+                    rest = &rest[length + 1..];
+                }
+                // The text of something else, such as a script of a shell. What is in its braces may be a reference.
+                None => {
+                    expanded.has_other_braces = true;
+                    push(&mut expanded.text, "${")?;
+                    rest = &rest[2..];
+                }
+            }
+        }
+        push(&mut expanded.text, rest)?;
+        self.bytes_left = self.bytes_left.checked_sub(expanded.text.len()).ok_or(ExpandError::CatalogTooLong)?;
+        Ok(expanded)
+    }
+
+    /// What stands for the reference with `inner` in its braces; nothing if that is no reference.
+    fn value(&self, inner: &str) -> Result<Option<String>, ExpandError> {
+        if inner.starts_with("input:") {
+            return Err(ExpandError::Input);
+        }
+        let inner = inner.strip_prefix(ENV_PREFIX).unwrap_or(inner);
+        let (name, default) = match inner.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (inner, None),
+        };
+        if !is_name(name) {
+            return Ok(None);
+        }
+        if default.is_some_and(|default| default.contains("${")) {
+            return Err(ExpandError::Nested(name.to_owned()));
+        }
+        let value = (self.variable)(name).or_else(|| default.map(str::to_owned));
+        value.map(Some).ok_or_else(|| ExpandError::NotSet(name.to_owned()))
+    }
+}
+
+fn push(text: &mut String, part: &str) -> Result<(), ExpandError> {
+    if text.len() + part.len() > TEXT_BYTES_MAX {
+        return Err(ExpandError::TextTooLong);
+    }
+    text.push_str(part);
+    Ok(())
+}
+
+/// Whether `name` is one that a variable can have: letters, digits and `_`, and no digit first.
+fn is_name(name: &str) -> bool {
+    !name.starts_with(|first: char| first.is_ascii_digit())
+        && !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expand(text: &str) -> Result<Expanded, ExpandError> {
+        let variable = |name: &str| match name {
+            "HOME" => Some("/home/ada".to_owned()),
+            "EMPTY" => Some(String::new()),
+            "TRICK" => Some("${HOME}".to_owned()),
+            "LONG" => Some("x".repeat(100_000)),
+            _ => None,
+        };
+        Expander::new(&variable).expand(text)
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &str, has_other_braces: bool) {
+        assert_eq!(expand(text), Ok(Expanded { text: expected.to_owned(), has_other_braces }), "{text}");
+    }
+
+    #[test]
+    fn references_are_replaced_and_all_else_is_text() {
+        check("", "", false);
+        check("${HOME}/a:${HOME}", "/home/ada/a:/home/ada", false);
+        check("${env:HOME}é${HOME}", "/home/adaé/home/ada", false);
+        check("${NONE:-x y}, ${NONE:-}, ${HOME:-z}", "x y, , /home/ada", false);
+        check("[${EMPTY}] [${EMPTY:-default}]", "[] []", false);
+        check("${TRICK}", "${HOME}", false);
+        check("$HOME $$ $${HOME} ${HOME", "$HOME $$ $/home/ada ${HOME", false);
+        check("${dir%/} ${} ${1} ${HOME}", "${dir%/} ${} ${1} /home/ada", true);
+        check("${x%${HOME}}", "${x%/home/ada}", true);
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_is_an_error() {
+        assert_eq!(expand("a ${TOKEN} b"), Err(ExpandError::NotSet("TOKEN".to_owned())));
+        assert_eq!(expand("${NONE:-${HOME}/x}"), Err(ExpandError::Nested("NONE".to_owned())));
+        assert_eq!(expand("${input:key}"), Err(ExpandError::Input));
+        assert_eq!(expand("${LONG}${LONG}"), Err(ExpandError::TextTooLong));
+        let message = ExpandError::NotSet("TOKEN".to_owned()).to_string();
+        assert!(message.ends_with("give ${TOKEN:-a default}"), "{message}");
+    }
+
+    #[test]
+    fn a_long_variable_does_not_make_a_long_catalog() {
+        let variable = |_: &str| Some("x".repeat(100_000));
+        let mut expander = Expander::new(&variable);
+        let refused = (0..100).find_map(|_| expander.expand("${LONG}").err());
+        assert_eq!(refused, Some(ExpandError::CatalogTooLong));
+    }
+}

@@ -1,0 +1,262 @@
+use super::*;
+use std::error::Error;
+
+/// Reads a catalog from a file with this text.
+fn read_file(text: &str) -> Result<(Catalog, Vec<Warning>), CatalogError> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("servers.json");
+    std::fs::write(&path, text).expect("a file");
+    Catalog::read(&path, &|name| match name {
+        "HOME" => Some("/home/ada".to_owned()),
+        "SECRET" => Some("hunter2".to_owned()),
+        _ => None,
+    })
+}
+
+fn read(text: &str) -> (Catalog, Vec<Warning>) {
+    read_file(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// The only entry of a catalog with this entry in it.
+fn entry(text: &str) -> Entry {
+    let (catalog, warnings) = read(&format!(r#"{{"mcpServers": {{"a": {text}}}}}"#));
+    assert_eq!(warnings, [], "{text}");
+    Entry::clone(catalog.entries.values().next().expect("an entry"))
+}
+
+/// What is said of a catalog that is refused, without its path.
+#[track_caller]
+fn check_whole_refused(text: &str, expected: &str) {
+    let error = read_file(text).expect_err(text);
+    let message = match &error {
+        CatalogError::Wrong { field, reason, .. } => format!("{field} {reason}"),
+        other => other.to_string(),
+    };
+    assert_eq!(message, expected, "{text}");
+    assert!(!format!("{error:?}{error}").contains("hunter2"), "{error:?}");
+}
+
+#[track_caller]
+fn check_refused(entry: &str, expected: &str) {
+    check_whole_refused(&format!(r#"{{"mcpServers": {{"a": {entry}}}}}"#), expected);
+}
+
+#[test]
+fn what_clients_have_is_read() {
+    let (catalog, warnings) = read(
+        r#"{
+            "globalShortcut": "", "mcpServers": {
+                "files": {"command": "npx", "args": ["-y", "@modelcontextprotocol/server-filesystem", "${HOME}/work"],
+                          "env": {"TOKEN": "${SECRET}", "LEVEL": 3, "QUIET": true, "NOT": null}, "cwd": "${HOME}"},
+                "search": {"type": "http", "url": "https://example.com/mcp?key=${SECRET}",
+                           "headers": {"Authorization": "Bearer ${SECRET}"}, "cortex": {}},
+                "left out": {"disabled": true, "command": 1}
+            }
+        }"#,
+    );
+    assert_eq!(warnings, []);
+    let entries: Vec<(&str, &Entry)> = catalog.entries.iter().map(|(name, entry)| (name.as_str(), &**entry)).collect();
+    let [("files", files), ("search", search)] = entries[..] else { panic!("{entries:?}") };
+    let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+    let expected = Entry {
+        program: Program::Command {
+            command: "npx".to_owned(),
+            arguments: ["-y", "@modelcontextprotocol/server-filesystem", "/home/ada/work"].map(str::to_owned).to_vec(),
+            environment: pairs(&[("LEVEL", "3"), ("QUIET", "true"), ("TOKEN", "hunter2")]),
+            folder: Some("/home/ada".into()),
+        },
+        sharing: Sharing::Shared,
+        idle: Duration::from_secs(600),
+        start_timeout: Duration::from_secs(30),
+        calls_in_flight_max: 64,
+        memory: None,
+        roots: Vec::new(),
+    };
+    assert_eq!(*files, expected);
+    let program = Program::Remote {
+        url: "https://example.com/mcp?key=hunter2".to_owned(),
+        headers: pairs(&[("Authorization", "Bearer hunter2")]),
+    };
+    assert_eq!(*search, Entry { program, ..expected });
+    assert!(search.is_remote() && !files.is_remote());
+
+    let debug = format!("{catalog:#?}");
+    assert!(debug.contains("TOKEN") && debug.contains("example.com"), "{debug}");
+    for secret in ["hunter2", "filesystem", "Bearer"] {
+        assert!(!debug.contains(secret), "{debug}");
+    }
+}
+
+#[test]
+fn the_block_of_our_own_is_read() {
+    let read = entry(
+        r#"{"command": "x", "cortex": {"sharing": "per_allocation", "idle_seconds": 0, "start_timeout_seconds": 600,
+            "max_calls_in_flight": 10000, "memory_mb": 16, "roots": ["${HOME}/a b/é", "file:///srv"]}}"#,
+    );
+    assert_eq!(read.sharing, Sharing::PerAllocation);
+    assert_eq!((read.idle, read.start_timeout), (Duration::ZERO, Duration::from_secs(600)));
+    assert_eq!((read.calls_in_flight_max, read.memory), (10_000, Some(MemoryMb(16))));
+    assert_eq!(read.roots, ["file:///home/ada/a%20b/%C3%A9", "file:///srv"]);
+    let nothing = entry(r#"{"command": "x", "args": null, "cortex": {"memory_mb": null, "roots": null}}"#);
+    assert_eq!(nothing, entry(r#"{"command": "x"}"#));
+    assert_ne!(nothing, entry(r#"{"command": "x", "args": ["y"]}"#));
+}
+
+#[test]
+fn other_clients_write_it_otherwise() {
+    let (catalog, _) =
+        read("\u{FEFF}{\"inputs\": [], \"servers\": {\"a\": {\"type\": \"stdio\", \"command\": \"x\"}}}");
+    assert_eq!(catalog.entries.len(), 1);
+    for kind in ["http", "streamable-http", "streamableHttp", "HTTP"] {
+        assert!(entry(&format!(r#"{{"type": "{kind}", "url": "http://localhost:1/mcp"}}"#)).is_remote());
+    }
+    assert_eq!(read(r#"{"mcpServers": {}}"#), (Catalog::default(), Vec::new()));
+}
+
+#[test]
+fn a_folder_that_is_not_absolute_begins_at_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("servers.json");
+    std::fs::write(&path, r#"{"mcpServers": {"a": {"command": "x", "cwd": "tools"}}}"#).expect("a file");
+    let (catalog, _) = Catalog::read(&path, &|_| None).expect("a catalog");
+    let entry = catalog.entries.values().next().expect("an entry");
+    let Program::Command { folder: Some(of_entry), .. } = &entry.program else { panic!("{entry:?}") };
+    assert_eq!(*of_entry, folder.path().join("tools"));
+}
+
+#[test]
+fn what_is_ignored_is_told() {
+    let (_, warnings) = read(
+        r#"{"servers": {}, "mcpServers": {
+            "a": {"command": "sh", "args": ["-c", "${x%/}"], "envFile": ".env", "headers": {}},
+            "b": {"url": "http://localhost:1", "env": {}}}}"#,
+    );
+    let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    let expected = [
+        "servers is ignored, since there is mcpServers",
+        "mcpServers.a.envFile is not known here and ignored",
+        "mcpServers.a.headers is ignored, since the entry has a command",
+        "mcpServers.a.args[1] has a ${…} that is no ${NAME} or ${NAME:-default}, and keeps it as it is",
+        "mcpServers.b.env is ignored, since the entry has a url",
+    ];
+    assert_eq!(told, expected);
+
+    let many: Vec<String> = (0..150).map(|number| format!("\"key{number}\": 1")).collect();
+    let (_, warnings) = read(&format!(r#"{{"mcpServers": {{"a": {{"command": "x", {}}}}}}}"#, many.join(", ")));
+    assert_eq!(warnings.len(), 101);
+    assert_eq!(warnings.last().map(ToString::to_string).as_deref(), Some("the catalog has 50 more of this"));
+}
+
+#[test]
+fn a_wrong_entry_is_named_with_its_field() {
+    check_refused("1", "mcpServers.a is a number: give an object with command, or url");
+    check_refused("{}", "mcpServers.a.command is missing: give command, or url");
+    check_refused(r#"{"type": "stdio"}"#, "mcpServers.a.command is missing: give it, or type http and a url");
+    check_refused(
+        r#"{"type": "http", "command": "x"}"#,
+        "mcpServers.a.url is missing: give it, or type stdio and a command",
+    );
+    check_refused(
+        r#"{"command": "x", "url": "http://x"}"#,
+        "mcpServers.a has both command and url: leave one of them out",
+    );
+    check_refused(
+        r#"{"type": "sse", "url": "http://x"}"#,
+        "mcpServers.a.type is sse, a transport that MCP gave up: give the server's url for Streamable HTTP, and type http",
+    );
+    check_refused(
+        r#"{"type": "ws", "url": "http://x"}"#,
+        "mcpServers.a.type is \"ws\": give stdio, http or streamable-http",
+    );
+    check_refused(r#"{"command": ""}"#, "mcpServers.a.command is empty: give a program");
+    check_refused(r#"{"command": ["x"]}"#, "mcpServers.a.command is an array: give a string");
+    check_refused(r#"{"command": "x", "args": "hunter2"}"#, "mcpServers.a.args is a string: give an array of strings");
+    check_refused(r#"{"command": "x", "args": ["y", 2]}"#, "mcpServers.a.args[1] is a number: give a string");
+    check_refused(r#"{"command": "x", "env": {"A": ["hunter2"]}}"#, "mcpServers.a.env.A is an array: give a string");
+    check_refused(
+        r#"{"command": "x", "env": {"A=B": ""}}"#,
+        "mcpServers.a.env.A=B is no name of a variable: give one without = in it",
+    );
+    check_refused(
+        r#"{"command": "x", "args": ["hunter2\u0000"]}"#,
+        "mcpServers.a.args[0] has a NUL character, which no process can be given: leave it out",
+    );
+    check_refused(
+        r#"{"command": "x", "env": {"A": "${SECRET}${API_KEY}"}}"#,
+        "mcpServers.a.env.A names the variable API_KEY, which is not set: set it where the manager is started, or give \
+         ${API_KEY:-a default}",
+    );
+    check_refused(r#"{"disabled": "yes"}"#, "mcpServers.a.disabled is a string: give true or false");
+    for url in ["ftp://x/hunter2", "hunter2", "http://", "http:///hunter2", "//x/hunter2", "http://a b"] {
+        check_refused(
+            &format!(r#"{{"url": "{url}"}}"#),
+            "mcpServers.a.url is no address of a server: give a url that begins with http:// or https://",
+        );
+    }
+    check_refused(
+        r#"{"url": "http://x", "headers": {"a b": "c"}}"#,
+        "mcpServers.a.headers.a b is no name of a header: give letters, digits and hyphens",
+    );
+    check_refused(
+        r#"{"url": "http://x", "headers": {"A": "hunter2\r\nB: c"}}"#,
+        "mcpServers.a.headers.A cannot be sent as a header: give one line without control characters",
+    );
+}
+
+#[test]
+fn a_wrong_block_of_our_own_is_named_with_its_field() {
+    let check = |block: &str, expected: &str| {
+        check_refused(&format!(r#"{{"command": "x", "cortex": {block}}}"#), &format!("mcpServers.a.cortex{expected}"));
+    };
+    check("[]", " is an array: give an object");
+    check(r#"{"idle-seconds": 1}"#, ".idle-seconds is not known: did you mean idle_seconds?");
+    check(
+        r#"{"colour": 1}"#,
+        ".colour is not known: the known ones are sharing, idle_seconds, start_timeout_seconds, max_calls_in_flight, \
+         memory_mb, roots",
+    );
+    check(r#"{"sharing": "none"}"#, ".sharing is \"none\": give shared or per_allocation");
+    check(r#"{"sharing": 1}"#, ".sharing is a number: give shared or per_allocation");
+    check(r#"{"idle_seconds": 86401}"#, ".idle_seconds is 86401: give a whole number from 0 to 86400");
+    check(r#"{"idle_seconds": -1}"#, ".idle_seconds is -1: give a whole number from 0 to 86400");
+    check(r#"{"idle_seconds": "1"}"#, ".idle_seconds is a string: give a whole number from 0 to 86400");
+    check(r#"{"start_timeout_seconds": 0}"#, ".start_timeout_seconds is 0: give a whole number from 1 to 600");
+    check(r#"{"max_calls_in_flight": 1.5}"#, ".max_calls_in_flight is 1.5: give a whole number from 1 to 10000");
+    check(r#"{"memory_mb": 15}"#, ".memory_mb is 15: give a whole number from 16 to 1099511627776");
+    check(r#"{"roots": "/"}"#, ".roots is a string: give an array of absolute paths");
+    for root in ["work", "", "file://host/x", "/a/../b", "https://x/"] {
+        check(
+            &format!(r#"{{"roots": ["{root}"]}}"#),
+            ".roots[0] is no root: give an absolute path, or a URI that begins with file:///",
+        );
+    }
+}
+
+#[test]
+fn a_wrong_file_is_told_as_a_whole() {
+    let missing = r#"mcpServers is missing: give {"mcpServers": {"a name": {"command": "…"}}}"#;
+    check_whole_refused("{}", missing);
+    check_whole_refused("[]", missing);
+    check_whole_refused(
+        r#"{"mcpServers": []}"#,
+        "mcpServers is an array: give an object with an entry for each server",
+    );
+    check_whole_refused(
+        r#"{"mcpServers": {"a\nb": {}}}"#,
+        "mcpServers has an entry named \"a\u{FFFD}b\": a name has 1 to 256 characters and no control characters",
+    );
+    let many: Vec<String> = (0..1_001).map(|number| format!(r#""{number}": {{"command": "x"}}"#)).collect();
+    check_whole_refused(
+        &format!(r#"{{"mcpServers": {{{}}}}}"#, many.join(",")),
+        "mcpServers has 1001 entries: give at most 1000",
+    );
+    assert!(matches!(read_file("{\"mcpServers\": {},}"), Err(CatalogError::NotJson { .. })));
+    assert!(matches!(read_file(&"[".repeat(100_000)), Err(CatalogError::NotJson { .. })), "nested too deeply");
+    assert!(matches!(read_file(&" ".repeat(1_048_577)), Err(CatalogError::TooLarge { .. })));
+
+    let folder = tempfile::tempdir().expect("a folder");
+    for path in [folder.path().to_owned(), folder.path().join("missing.json")] {
+        let error = Catalog::read(&path, &|_| None).expect_err("no file");
+        assert!(error.source().is_some() && error.to_string().contains("cannot be read"), "{error}");
+    }
+}
