@@ -1,3 +1,4 @@
 //! Real servers and workers behind the endpoints.
 
 pub mod catalog;
+pub mod remote;

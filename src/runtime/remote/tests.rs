@@ -1,0 +1,274 @@
+use super::*;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::sync::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How a server answers: a request with the JSON of its body, or `null` where there is none.
+type Answers = Box<dyn Fn(&str, &HeaderMap) -> Response + Send + Sync>;
+
+/// A server on loopback that remembers what it was asked.
+struct Server {
+    answers: Answers,
+    seen: Mutex<Vec<String>>,
+    news: Notify,
+    port: u16,
+}
+
+impl Server {
+    /// `answers` is given the method of each message; that of HTTP where there is none.
+    async fn start(answers: impl Fn(&str, &HeaderMap) -> Response + Send + Sync + 'static) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let server = Arc::new(Self { answers: Box::new(answers), seen: Mutex::default(), news: Notify::new(), port });
+        let router = Router::new().fallback(take).with_state(Arc::clone(&server));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        server
+    }
+
+    fn remote(&self) -> Remote {
+        let headers = BTreeMap::from([("Authorization".to_owned(), "Bearer hunter2".to_owned())]);
+        Remote::new(&format!("http://127.0.0.1:{}/mcp", self.port), &headers)
+    }
+
+    /// What was asked since the last time, once it is as much as is expected.
+    fn check_seen(self: &Arc<Self>, expected: &[&str]) -> impl Future<Output = ()> {
+        let (server, expected) = (Arc::clone(self), expected.iter().map(|&line| line.to_owned()).collect::<Vec<_>>());
+        async move {
+            let enough = async {
+                while server.seen.lock().expect("no panic").len() < expected.len() {
+                    server.news.notified().await;
+                }
+            };
+            let in_time = tokio::time::timeout(PATIENCE, enough).await;
+            let seen = std::mem::take(&mut *server.seen.lock().expect("no panic"));
+            assert!(in_time.is_ok(), "{seen:?}");
+            assert_eq!(seen, expected);
+        }
+    }
+}
+
+async fn take(State(server): State<Arc<Server>>, method: Method, headers: HeaderMap, body: Bytes) -> Response {
+    let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let asked = message["method"].as_str().unwrap_or(method.as_str()).to_owned();
+    let text = |name: &str| headers.get(name).map_or("-", |value| value.to_str().expect("plain text"));
+    assert_eq!(text("authorization"), "Bearer hunter2");
+    if method == Method::POST {
+        assert_eq!(text("accept"), "application/json, text/event-stream");
+        assert_eq!(text("content-type"), "application/json");
+    }
+    let line = format!("{asked} {} {}", text("mcp-session-id"), text("mcp-protocol-version"));
+    let mut answer = (server.answers)(&asked, &headers);
+    answer.headers_mut().insert("x-secret", HeaderValue::from_static("hunter2"));
+    server.seen.lock().expect("no panic").push(line);
+    server.news.notify_one();
+    answer
+}
+
+fn result(result: Value) -> Response {
+    let message = json!({"jsonrpc": "2.0", "id": 1, "result": result});
+    ([(header::CONTENT_TYPE, "application/json")], message.to_string()).into_response()
+}
+
+fn error(status: StatusCode, code: i64) -> Response {
+    let message = json!({"jsonrpc": "2.0", "id": 1, "error": {"code": code, "message": "hunter2"}});
+    (status, message.to_string()).into_response()
+}
+
+/// The answer of a server that keeps sessions.
+fn initialized(id: &'static str) -> Response {
+    let mut answer = result(json!({"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {}}));
+    answer.headers_mut().insert("Mcp-Session-Id", HeaderValue::from_static(id));
+    answer
+}
+
+/// Events of a stream that stays open.
+fn stream(text: &'static str) -> Response {
+    use futures_util::StreamExt;
+    let open =
+        futures_util::stream::once(async move { Ok::<_, std::io::Error>(text) }).chain(futures_util::stream::pending());
+    ([(header::CONTENT_TYPE, "text/event-stream; charset=utf-8")], Body::from_stream(open)).into_response()
+}
+
+#[tokio::test]
+async fn a_session_is_opened_asked_in_and_ended() {
+    let server = Server::start(|asked, _| match asked {
+        "initialize" => initialized("s1"),
+        "ping" => result(json!({})),
+        _ => StatusCode::ACCEPTED.into_response(),
+    })
+    .await;
+    let mut remote = server.remote();
+    assert_eq!(remote.check(PATIENCE).await, Ok(()));
+    server.check_seen(&["initialize - -", "notifications/initialized s1 2025-06-18"]).await;
+    for _ in 0..2 {
+        assert_eq!(remote.check(PATIENCE).await, Ok(()));
+        server.check_seen(&["ping s1 2025-06-18"]).await;
+    }
+    remote.close().await;
+    server.check_seen(&["DELETE s1 2025-06-18"]).await;
+
+    let mut dropped = server.remote();
+    assert_eq!(dropped.check(PATIENCE).await, Ok(()));
+    assert!(!format!("{dropped:?}").contains("hunter2"));
+    drop(dropped);
+    let seen = ["initialize - -", "notifications/initialized s1 2025-06-18", "DELETE s1 2025-06-18"];
+    server.check_seen(&seen).await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_forgotten_is_opened_anew() {
+    for status in [StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST] {
+        let server = Server::start(move |asked, headers| match asked {
+            "initialize" => initialized("s1"),
+            "ping" if headers.contains_key("mcp-session-id") => error(status, -32001),
+            _ => StatusCode::ACCEPTED.into_response(),
+        })
+        .await;
+        let mut remote = server.remote();
+        let opened = ["initialize - -", "notifications/initialized s1 2025-06-18"];
+        assert_eq!(remote.check(PATIENCE).await, Ok(()));
+        server.check_seen(&opened).await;
+        assert_eq!(remote.check(PATIENCE).await, Ok(()));
+        server.check_seen(&["ping s1 2025-06-18", opened[0], opened[1]]).await;
+    }
+}
+
+#[tokio::test]
+async fn where_ping_is_gone_the_tools_are_listed() {
+    let server = Server::start(|asked, _| match asked {
+        "initialize" => result(json!({"protocolVersion": "2025-11-25"})),
+        "ping" => error(StatusCode::OK, -32601),
+        "tools/list" => result(json!({"tools": []})),
+        // Some do not even take the notice.
+        _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    })
+    .await;
+    let mut remote = server.remote();
+    for expected in [
+        &["initialize - -", "notifications/initialized - 2025-11-25"][..],
+        &["ping - 2025-11-25", "tools/list - 2025-11-25"],
+        &["tools/list - 2025-11-25"],
+    ] {
+        assert_eq!(remote.check(PATIENCE).await, Ok(()));
+        server.check_seen(expected).await;
+    }
+    remote.close().await;
+    server.check_seen(&[]).await;
+}
+
+#[tokio::test]
+async fn an_answer_in_a_stream_is_one_though_it_stays_open() {
+    let server = Server::start(|asked, _| match asked {
+        "initialize" => {
+            stream("data: {\"method\":\"notifications/message\"}\n\nevent: message\ndata: {\"id\":1,\"result\":{}}\n\n")
+        }
+        "ping" => stream("data: {\"id\":1,\"error\":{\"code\":-32000}}\n\n"),
+        _ => StatusCode::ACCEPTED.into_response(),
+    })
+    .await;
+    let mut remote = server.remote();
+    assert_eq!(remote.check(PATIENCE).await, Ok(()));
+    assert_eq!(remote.check(PATIENCE).await, Ok(()), "an error is an answer");
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_the_session_with_a_message_lives() {
+    for status in [StatusCode::OK, StatusCode::BAD_REQUEST] {
+        let server = Server::start(move |_, _| error(status, -32022)).await;
+        let mut remote = server.remote();
+        for _ in 0..2 {
+            assert_eq!(remote.check(PATIENCE).await, Ok(()));
+            server.check_seen(&["initialize - -"]).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told_without_what_is_secret() {
+    let check = async |answer: fn() -> Response, expected: &str| {
+        let server = Server::start(move |_, _| answer()).await;
+        assert_eq!(server.remote().check(PATIENCE).await, Err(expected.to_owned()));
+        // A server that lived is as unhealthy when it answers so to a question.
+        let later =
+            Server::start(move |asked, _| if asked == "initialize" { initialized("s1") } else { answer() }).await;
+        let mut remote = later.remote();
+        assert_eq!(remote.check(PATIENCE).await, Ok(()));
+        let forgotten = ["answered with 404", "answered with 400"].iter().any(|known| expected.starts_with(known));
+        let expected = if forgotten { Ok(()) } else { Err(expected.to_owned()) };
+        assert_eq!(remote.check(PATIENCE).await, expected);
+    };
+    check(
+        || (StatusCode::UNAUTHORIZED, "hunter2").into_response(),
+        "answered with 401 (Unauthorized): give the headers that it wants",
+    )
+    .await;
+    check(|| error(StatusCode::FORBIDDEN, -32000), "answered with 403 (Forbidden): give the headers that it wants")
+        .await;
+    check(|| error(StatusCode::NOT_FOUND, -32601), "answered with 404 (Not Found): give the url of its MCP endpoint")
+        .await;
+    check(|| (StatusCode::BAD_REQUEST, "hunter2").into_response(), "answered with 400 (Bad Request)").await;
+    check(|| StatusCode::SERVICE_UNAVAILABLE.into_response(), "answered with 503 (Service Unavailable)").await;
+    check(
+        || (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, "/hunter2")]).into_response(),
+        "answered with 307 (Temporary Redirect): give the url that it points to",
+    )
+    .await;
+    let no_message = "answered, but not with a message of MCP: give the url of its MCP endpoint";
+    check(|| "<html>hunter2</html>".into_response(), no_message).await;
+    check(|| StatusCode::ACCEPTED.into_response(), no_message).await;
+    check(|| "x".repeat(2_000_000).into_response(), "answered with more than 1048576 bytes").await;
+}
+
+#[tokio::test]
+async fn who_does_not_answer_is_not_waited_for() {
+    let hanging = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = hanging.local_addr().expect("an address").port();
+    let mut remote = Remote::new(&format!("http://127.0.0.1:{port}/"), &BTreeMap::new());
+    let short = Duration::from_millis(250);
+    assert_eq!(remote.check(short).await, Err("did not answer within 0.25 s".to_owned()));
+    assert_eq!(remote.check(Duration::ZERO).await, Err("did not answer within 0 s".to_owned()));
+    drop(hanging);
+    assert_eq!(remote.check(PATIENCE).await, Err("is not there: the connection was refused".to_owned()));
+
+    let silent = Server::start(|_, _| stream(": nothing\n\n")).await;
+    assert_eq!(silent.remote().check(short).await, Err("did not answer within 0.25 s".to_owned()));
+
+    let mut nowhere = Remote::new("no url", &BTreeMap::new());
+    assert_eq!(nowhere.check(PATIENCE).await, Err("has a url or a header that cannot be sent".to_owned()));
+}
+
+#[tokio::test]
+async fn a_session_that_was_opened_for_nobody_is_ended() {
+    let gate = Arc::new(Notify::new());
+    let server = Server::start({
+        let gate = Arc::clone(&gate);
+        move |asked, _| match asked {
+            "initialize" => initialized("s1"),
+            "notifications/initialized" => {
+                let gate = Arc::clone(&gate);
+                let late = futures_util::stream::once(async move {
+                    gate.notified().await;
+                    Ok::<_, std::io::Error>("")
+                });
+                Body::from_stream(late).into_response()
+            }
+            _ => StatusCode::OK.into_response(),
+        }
+    })
+    .await;
+    let mut remote = server.remote();
+    let checking = tokio::spawn(async move { remote.check(PATIENCE).await });
+    server.check_seen(&["initialize - -", "notifications/initialized s1 2025-06-18"]).await;
+    checking.abort();
+    assert!(checking.await.is_err_and(|error| error.is_cancelled()));
+    gate.notify_one();
+    server.check_seen(&["DELETE s1 2025-06-18"]).await;
+}
