@@ -5,6 +5,7 @@
 #![expect(dead_code, reason = "each test binary uses a part of this")]
 
 pub(crate) mod durable;
+pub(crate) mod misbehaving;
 pub(crate) mod pattern;
 pub(crate) mod schema;
 pub(crate) mod server;
