@@ -106,8 +106,15 @@ impl Catalog {
     /// # Errors
     /// It cannot be read, is too large, is no JSON, or has an entry that cannot be used: which, and why.
     pub fn read(path: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<(Self, Vec<Warning>), CatalogError> {
-        let text = read_bounded(path)?;
-        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
+        Self::of_text(path, &read_bounded(path)?, variable)
+    }
+
+    fn of_text(
+        path: &Path,
+        text: &[u8],
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(Self, Vec<Warning>), CatalogError> {
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         let whole: Value =
             serde_json::from_slice(text).map_err(|error| CatalogError::NotJson { path: path.to_owned(), error })?;
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
             return Err(place.problem("has a NUL character, which no process can be given: leave it out"));
         }
         if expanded.has_other_braces {
-            self.warnings.add(place, "has a ${…} that is no ${NAME} or ${NAME:-default}, and keeps it as it is");
+            self.warnings.add(place, "has a ${ that begins no ${NAME} or ${NAME:-default}, and keeps it as it is");
         }
         Ok(expanded.text)
     }

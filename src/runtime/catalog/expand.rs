@@ -13,6 +13,9 @@ const EXPANDED_BYTES_MAX: usize = 8 * 1_048_576;
 /// The longest text, in bytes: no system takes a longer argument or variable.
 const TEXT_BYTES_MAX: usize = 131_071;
 
+/// How a reference begins.
+const BEGIN: &str = "${";
+
 /// How VS Code and Cursor write a reference to a variable.
 const ENV_PREFIX: &str = "env:";
 
@@ -55,22 +58,19 @@ impl<'a> Expander<'a> {
     pub(super) fn expand(&mut self, text: &str) -> Result<Expanded, ExpandError> {
         let mut expanded = Expanded { text: String::new(), has_other_braces: false };
         let mut rest = text;
-        while let Some(start) = rest.find("${") {
+        while let Some(start) = rest.find(BEGIN) {
             push(&mut expanded.text, &rest[..start])?;
-            rest = &rest[start..];
-            let Some(length) = rest.find('}') else { break };
-            let inner = &rest[2..length];
-            match self.value(inner)? {
-                Some(value) => {
-                    push(&mut expanded.text, &value)?;
-                    rest = &rest[length + 1..];
-                }
+            rest = &rest[start + BEGIN.len()..];
+            if rest.starts_with("input:") {
+                return Err(ExpandError::Input);
+            }
+            if let Some(reference) = Reference::at(rest) {
+                push(&mut expanded.text, &self.value(&reference)?)?;
+                rest = reference.rest;
+            } else {
                 // The text of something else, such as a script of a shell. What is in its braces may be a reference.
-                None => {
-                    expanded.has_other_braces = true;
-                    push(&mut expanded.text, "${")?;
-                    rest = &rest[2..];
-                }
+                expanded.has_other_braces = true;
+                push(&mut expanded.text, BEGIN)?;
             }
         }
         push(&mut expanded.text, rest)?;
@@ -78,24 +78,37 @@ impl<'a> Expander<'a> {
         Ok(expanded)
     }
 
-    /// What stands for the reference with `inner` in its braces; nothing if that is no reference.
-    fn value(&self, inner: &str) -> Result<Option<String>, ExpandError> {
-        if inner.starts_with("input:") {
-            return Err(ExpandError::Input);
-        }
-        let inner = inner.strip_prefix(ENV_PREFIX).unwrap_or(inner);
-        let (name, default) = match inner.split_once(":-") {
-            Some((name, default)) => (name, Some(default)),
-            None => (inner, None),
-        };
-        if !is_name(name) {
-            return Ok(None);
-        }
-        if default.is_some_and(|default| default.contains("${")) {
+    fn value(&self, &Reference { name, default, .. }: &Reference<'_>) -> Result<String, ExpandError> {
+        if default.is_some_and(|default| default.contains(BEGIN)) {
             return Err(ExpandError::Nested(name.to_owned()));
         }
         let value = (self.variable)(name).or_else(|| default.map(str::to_owned));
-        value.map(Some).ok_or_else(|| ExpandError::NotSet(name.to_owned()))
+        value.ok_or_else(|| ExpandError::NotSet(name.to_owned()))
+    }
+}
+
+/// A reference to a variable.
+struct Reference<'a> {
+    name: &'a str,
+    default: Option<&'a str>,
+    /// What comes after it.
+    rest: &'a str,
+}
+
+impl<'a> Reference<'a> {
+    /// The reference that `text` begins with, without its `${`.
+    fn at(text: &'a str) -> Option<Self> {
+        let text = text.strip_prefix(ENV_PREFIX).unwrap_or(text);
+        let name_bytes = text.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
+        let (name, after) = text.split_at(name_bytes);
+        if name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) {
+            return None;
+        }
+        if let Some(rest) = after.strip_prefix('}') {
+            return Some(Self { name, default: None, rest });
+        }
+        let (default, rest) = after.strip_prefix(":-")?.split_once('}')?;
+        Some(Self { name, default: Some(default), rest })
     }
 }
 
@@ -105,13 +118,6 @@ fn push(text: &mut String, part: &str) -> Result<(), ExpandError> {
     }
     text.push_str(part);
     Ok(())
-}
-
-/// Whether `name` is one that a variable can have: letters, digits and `_`, and no digit first.
-fn is_name(name: &str) -> bool {
-    !name.starts_with(|first: char| first.is_ascii_digit())
-        && !name.is_empty()
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 #[cfg(test)]
@@ -142,7 +148,9 @@ mod tests {
         check("${NONE:-x y}, ${NONE:-}, ${HOME:-z}", "x y, , /home/ada", false);
         check("[${EMPTY}] [${EMPTY:-default}]", "[] []", false);
         check("${TRICK}", "${HOME}", false);
-        check("$HOME $$ $${HOME} ${HOME", "$HOME $$ $/home/ada ${HOME", false);
+        check("$HOME $$ $${HOME}", "$HOME $$ $/home/ada", false);
+        check("${HOME} ${HOME", "/home/ada ${HOME", true);
+        check("${HOME:-x", "${HOME:-x", true);
         check("${dir%/} ${} ${1} ${HOME}", "${dir%/} ${} ${1} /home/ada", true);
         check("${x%${HOME}}", "${x%/home/ada}", true);
     }
@@ -155,6 +163,15 @@ mod tests {
         assert_eq!(expand("${LONG}${LONG}"), Err(ExpandError::TextTooLong));
         let message = ExpandError::NotSet("TOKEN".to_owned()).to_string();
         assert!(message.ends_with("give ${TOKEN:-a default}"), "{message}");
+    }
+
+    #[test]
+    fn many_beginnings_take_no_time() {
+        // Were each looked at to the end, this would take minutes.
+        for text in ["${", "${a", "${a:-", "${env:"] {
+            let text = text.repeat(131_000 / text.len());
+            check(&text, &text, true);
+        }
     }
 
     #[test]

@@ -6,11 +6,15 @@ fn read_file(text: &str) -> Result<(Catalog, Vec<Warning>), CatalogError> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("servers.json");
     std::fs::write(&path, text).expect("a file");
-    Catalog::read(&path, &|name| match name {
+    Catalog::read(&path, &variable)
+}
+
+fn variable(name: &str) -> Option<String> {
+    match name {
         "HOME" => Some("/home/ada".to_owned()),
         "SECRET" => Some("hunter2".to_owned()),
         _ => None,
-    })
+    }
 }
 
 fn read(text: &str) -> (Catalog, Vec<Warning>) {
@@ -136,7 +140,7 @@ fn what_is_ignored_is_told() {
         "servers is ignored, since there is mcpServers",
         "mcpServers.a.envFile is not known here and ignored",
         "mcpServers.a.headers is ignored, since the entry has a command",
-        "mcpServers.a.args[1] has a ${…} that is no ${NAME} or ${NAME:-default}, and keeps it as it is",
+        "mcpServers.a.args[1] has a ${ that begins no ${NAME} or ${NAME:-default}, and keeps it as it is",
         "mcpServers.b.env is ignored, since the entry has a url",
     ];
     assert_eq!(told, expected);
@@ -258,5 +262,24 @@ fn a_wrong_file_is_told_as_a_whole() {
     for path in [folder.path().to_owned(), folder.path().join("missing.json")] {
         let error = Catalog::read(&path, &|_| None).expect_err("no file");
         assert!(error.source().is_some() && error.to_string().contains("cannot be read"), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_is_damaged_is_read_or_refused() {
+    let good = r#"{"mcpServers":{"a":{"command":"x","args":["${HOME}"],"env":{"A":"${SECRET}"},"cwd":"/","cortex":
+        {"memory_mb":16,"roots":["/é"]}},"b":{"url":"http://x/${SECRET}","type":"http","headers":{"C":"${SECRET}"}}}}"#;
+    let look = |text: &str| {
+        if let Err(error) = Catalog::of_text(Path::new("servers.json"), text.as_bytes(), &variable) {
+            assert!(!format!("{error:?} {error}").contains("hunter2"), "{text}: {error}");
+        }
+    };
+    for (at, _) in good.char_indices() {
+        look(&good[..at]);
+        let mut rest = good[at..].chars();
+        rest.next();
+        for other in ["", "\"", "{", "]", ",", "0", "$", "}", "\\u0000", "\u{85}"] {
+            look(&format!("{}{other}{}", &good[..at], rest.as_str()));
+        }
     }
 }
