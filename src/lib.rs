@@ -15,6 +15,9 @@ pub mod loops;
 pub mod mcp;
 mod nearest;
 pub mod planning;
+#[cfg(unix)]
+mod program;
+#[cfg(unix)]
 pub mod runtime;
 pub mod serving;
 pub mod simulation;

@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(unix)]
+use cortex_resource_manager::runtime;
 use cortex_resource_manager::{
     app,
     cli::{self, Start},
@@ -22,6 +24,10 @@ use cortex_resource_manager::{
 const LAST_WORD_WAIT_MAX: Duration = Duration::from_millis(250);
 
 fn main() -> ExitCode {
+    #[cfg(unix)]
+    if let Some(code) = runtime::stage::run(env::args_os().skip(1)) {
+        return code;
+    }
     match cli::start(env::args_os().skip(1), |name| env::var_os(name)) {
         Ok(Start::Print(text)) => print(&text),
         Ok(Start::Serve(configuration)) => logged(&configuration.settings, || app::run(&configuration)),

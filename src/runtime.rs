@@ -1,4 +1,15 @@
-//! Real servers and workers behind the endpoints.
+//! Real processes behind the endpoints, run by one manager for all its sessions.
+//!
+//! Invariant: a child never outlives the manager. Each is started through a guardian, a process of this same program that
+//! ends the child's whole tree when its pipe from the manager closes, however that came about.
 
 pub mod catalog;
+pub mod child;
+mod guardian;
+mod launch;
+pub mod leftovers;
+pub mod memory_limit;
+mod orders;
 pub mod remote;
+pub mod stage;
+pub mod tree;

@@ -16,6 +16,8 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("journal", &["core", "file_id", "lock"]),
     ("lock", &["core", "file_id"]),
     ("file_id", &[]),
+    ("program", &[]),
+    ("runtime", &["core", "engine", "managed", "program"]),
     ("loops", &["core", "engine", "journal", "planning"]),
     ("runtime", &["core", "engine", "file_id", "managed", "nearest"]),
     ("nearest", &[]),
@@ -23,7 +25,20 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("serving", &["config", "core", "engine", "journal", "lock", "loops", "mcp", "planning"]),
     (
         "daemon",
-        &["cli", "config", "core", "engine", "file_id", "journal", "lock", "loops", "mcp", "serving", "telemetry"],
+        &[
+            "cli",
+            "config",
+            "core",
+            "engine",
+            "file_id",
+            "journal",
+            "lock",
+            "loops",
+            "mcp",
+            "program",
+            "serving",
+            "telemetry",
+        ],
     ),
 ];
 

@@ -6,7 +6,6 @@ use std::{
     env,
     ffi::OsString,
     io::{self, BufRead, BufReader, Read},
-    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::Duration,
@@ -19,6 +18,7 @@ use tokio::{
 
 use super::{log, process::Started, runtime_directory::Place};
 use crate::cli::DAEMON;
+use crate::program;
 use crate::serving::Unusable;
 
 /// How many daemons may end without a word before no more are started. Some may be killed at their start; one that cannot
@@ -94,7 +94,7 @@ impl Starts {
         })?;
         let mut arguments: Vec<OsString> = vec![DAEMON.into()];
         arguments.extend(env::args_os().skip(1));
-        let child = Command::new(program())
+        let child = Command::new(program::path())
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -121,13 +121,5 @@ fn listen(mut child: Child, tell: oneshot::Sender<Outcome>) {
         let _ = child.wait();
     } else {
         let _ = tell.send(Outcome::Mute(child.wait().ok()));
-    }
-}
-
-/// This program. One that was replaced on disk since is still the running one through the system's own link.
-fn program() -> PathBuf {
-    match env::current_exe() {
-        Ok(path) if path.is_file() => path,
-        _ => PathBuf::from("/proc/self/exe"),
     }
 }

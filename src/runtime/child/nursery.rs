@@ -1,0 +1,61 @@
+//! What all children of one manager have in common.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use uuid::Uuid;
+
+use super::{Child, Launch};
+use crate::program;
+use crate::runtime::{memory_limit::MemoryLimiter, tree::Marker};
+
+/// Where children are started. Invariant: no two have the same marker.
+#[derive(Debug)]
+pub struct Nursery {
+    instance: Uuid,
+    started: AtomicU64,
+    program: PathBuf,
+    limiter: MemoryLimiter,
+}
+
+impl Nursery {
+    /// For the children of this instance, without cgroups.
+    #[must_use]
+    pub fn new(instance: Uuid) -> Self {
+        let (program, limiter) = (program::path(), MemoryLimiter::without_cgroup());
+        Self { instance, started: AtomicU64::new(0), program, limiter }
+    }
+
+    /// The same with another way to bound memory.
+    #[must_use]
+    pub fn with_limiter(self, limiter: MemoryLimiter) -> Self {
+        Self { limiter, ..self }
+    }
+
+    /// The same with the guardian of another program than the running one, such as a test.
+    #[must_use]
+    pub fn with_program(self, program: PathBuf) -> Self {
+        Self { program, ..self }
+    }
+
+    /// Starts a child. It must be called on a tokio runtime with I/O and time. That the command cannot be started is only seen
+    /// from how the child ends.
+    ///
+    /// # Errors
+    /// What is named cannot be passed on, or no process can be started.
+    pub fn start(&self, launch: Launch) -> io::Result<Child> {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        Child::start(launch, Marker { instance: self.instance, number }, self)
+    }
+
+    pub(super) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    pub(super) fn limiter(&self) -> &MemoryLimiter {
+        &self.limiter
+    }
+}

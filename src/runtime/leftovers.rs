@@ -1,0 +1,151 @@
+//! What a manager that was killed left behind, found and ended by the next.
+//!
+//! Invariants: what is ended carries the mark of a manager that was on the record, so that no other process is ever
+//! mistaken for one; and an instance stays on the record until nothing of it is left.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use uuid::Uuid;
+
+use super::tree::Tree;
+
+/// How many instances are kept on the record.
+const INSTANCES_MAX: usize = 16;
+
+/// The longest record that is read, in bytes.
+const RECORD_BYTES_MAX: u64 = 4_096;
+
+/// The record of a manager that may have children. The caller owns the file's state, so that one manager writes it at a time.
+#[derive(Debug)]
+pub struct Record {
+    path: PathBuf,
+    /// Those before of which something is left.
+    before: Vec<Uuid>,
+}
+
+/// What was left behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// How many processes were found.
+    pub found: usize,
+    /// How many of them could not be ended.
+    pub left: usize,
+}
+
+impl Record {
+    /// Ends what the managers on the record at `path` left behind, and puts this one on it. It has to be called before the
+    /// first child is started. This blocks the thread, for the grace and some seconds at most.
+    ///
+    /// # Errors
+    /// The record cannot be read or written, or the system does not show its processes.
+    pub fn begin(path: &Path, instance: Uuid, grace: Duration) -> io::Result<(Self, Leftovers)> {
+        let (mut leftovers, mut before) = (Leftovers::default(), Vec::new());
+        for earlier in read(path)? {
+            let end = Tree::of_instance(earlier).end(grace)?;
+            leftovers.found += end.found;
+            leftovers.left += end.left;
+            if end.left > 0 {
+                before.push(earlier);
+            }
+        }
+        match leftovers {
+            Leftovers { found: 0, .. } => {}
+            Leftovers { found, left: 0 } => tracing::info!(found, "ended what the manager before left behind"),
+            Leftovers { found, left } => {
+                tracing::warn!(found, left, "what the manager before left behind does not end")
+            }
+        }
+        let record = Self { path: path.to_owned(), before };
+        record.write(&[&record.before[..], &[instance]].concat())?;
+        Ok((record, leftovers))
+    }
+
+    /// Takes this manager off the record. It has to be called when the last child has ended.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn end(self) -> io::Result<()> {
+        if self.before.is_empty() { fs::remove_file(&self.path) } else { self.write(&self.before) }
+    }
+
+    /// Replaces the file as a whole, so that a crash leaves the one or the other.
+    fn write(&self, instances: &[Uuid]) -> io::Result<()> {
+        let newest = &instances[instances.len().saturating_sub(INSTANCES_MAX)..];
+        let text: String = newest.iter().map(|instance| format!("{instance}\n")).collect();
+        let mut new = self.path.clone().into_os_string();
+        new.push(".new");
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(text.as_bytes())?;
+        fs::rename(new, &self.path)
+    }
+}
+
+/// The instances on the record. What is no instance is passed over: a file that was damaged must not stop a manager.
+fn read(path: &Path) -> io::Result<Vec<Uuid>> {
+    let mut text = Vec::new();
+    match File::open(path) {
+        Ok(file) => file.take(RECORD_BYTES_MAX).read_to_end(&mut text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let text = String::from_utf8_lossy(&text);
+    let instances: Vec<Uuid> = text.lines().filter_map(|line| line.parse().ok()).take(INSTANCES_MAX).collect();
+    if instances.len() < text.lines().count() {
+        tracing::warn!(path = %path.display(), "the record of children is damaged: something may be left of an earlier life");
+    }
+    Ok(instances)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(path: &Path, instance: Uuid) -> Record {
+        let (record, leftovers) = Record::begin(path, instance, Duration::ZERO).expect("a record");
+        assert_eq!(leftovers, Leftovers::default());
+        record
+    }
+
+    #[test]
+    fn the_record_names_who_has_children() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("children");
+        let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
+        let record = begin(&path, first);
+        assert_eq!(read(&path).expect("a record"), [first]);
+        // That one was killed, and left nothing.
+        drop(record);
+        let record = begin(&path, second);
+        assert_eq!(read(&path).expect("a record"), [second]);
+        record.end().expect("a file that can be removed");
+        assert!(!path.exists());
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+    }
+
+    #[test]
+    fn what_does_not_end_stays_on_the_record() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, left) = (folder.path().join("children"), Uuid::new_v4());
+        let record = Record { path: path.clone(), before: vec![left] };
+        record.write(&[left, Uuid::new_v4()]).expect("a record");
+        record.end().expect("a record");
+        assert_eq!(read(&path).expect("a record"), [left]);
+    }
+
+    #[test]
+    fn a_damaged_record_stops_nobody() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, good) = (folder.path().join("children"), Uuid::new_v4());
+        fs::write(&path, format!("{good}\nnonsense\n\u{0}")).expect("a file");
+        assert_eq!(read(&path).expect("a record"), [good]);
+        fs::write(&path, "x".repeat(1_000_000)).expect("a file");
+        assert_eq!(read(&path).expect("a record"), []);
+        begin(&path, good).end().expect("a file that can be removed");
+    }
+}
