@@ -257,10 +257,9 @@ impl Child {
         self.ended().await
     }
 
-    /// Closes the pipe. Whoever took it may hold it still; so the guardian is told as well.
+    /// Closes the pipe, or tells the guardian by a signal, since whoever took the pipe may hold it still.
     fn ask_to_end(&mut self) {
-        self.input = None;
-        if self.ended.is_some() {
+        if self.input.take().is_some() || self.ended.is_some() {
             return;
         }
         // The pid is the guardian's own: it was not waited for.

@@ -98,7 +98,7 @@ async fn guard(orders: &Orders) -> io::Result<ExitCode> {
         Some(orders.grace)
     } else {
         tokio::select! {
-            () = told.to_end() => Some(orders.grace),
+            () = told.next() => Some(orders.grace),
             () = wards.child_gone() => None,
         }
     };
@@ -178,7 +178,7 @@ impl Told {
         thread::Builder::new().name("input".to_owned()).stack_size(WATCH_STACK_BYTES).spawn(watch).map(drop)
     }
 
-    async fn to_end(&mut self) {
+    async fn next(&mut self) {
         let hung_up = async {
             match &mut self.hung_up {
                 // A watch that is gone cannot tell any more, which is the same.

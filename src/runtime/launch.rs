@@ -45,7 +45,6 @@ fn follow_guardian() -> std::io::Result<()> {
 
 /// Nothing ties a process to its parent here: the manager ends the tree by its marker.
 #[cfg(not(target_os = "linux"))]
-#[expect(clippy::unnecessary_wraps, reason = "it can fail on Linux")]
 fn follow_guardian() -> std::io::Result<()> {
     Ok(())
 }

@@ -191,6 +191,8 @@ fn own_cgroup(cgroups: &Path, text: &str) -> Option<PathBuf> {
     // Where both versions are in use, memory belongs to the first, and the second lies elsewhere.
     cgroups.join("cgroup.controllers").is_file().then_some(())?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    // One outside of what this process can see is not its to divide.
+    (!path.split('/').any(|part| part == "..")).then_some(())?;
     let own = cgroups.join(path);
     // A manager that was started by another that had moved down is the other's successor, or beside it.
     let is_leaf = own.file_name().is_some_and(|name| name == OWN_LEAF);
@@ -311,6 +313,7 @@ mod tests {
         assert_eq!(own("1:name=systemd:/x\n0::/a/b.service\n"), Some(folder.path().join("a/b.service")));
         assert_eq!(own("0::/a/cortex-manager\n"), Some(folder.path().join("a")));
         assert_eq!(own("4:memory:/a\n"), None);
+        assert_eq!(own("0::/../../a\n"), None);
         assert_eq!(own_cgroup(Path::new("/nowhere"), "0::/\n"), None);
     }
 

@@ -266,3 +266,74 @@ impl Table {
         self.system.process(member.pid).is_some_and(|process| process.start_time() == member.started_at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    /// A process that ends with its test.
+    struct Sleep(Child);
+
+    impl Sleep {
+        fn start(marker: Marker) -> Self {
+            let command = Command::new("sleep").arg("1000").env(MARKER_VARIABLE, marker.to_string()).spawn();
+            Self(command.expect("a process"))
+        }
+
+        fn has_ended(&mut self) -> bool {
+            self.0.try_wait().expect("a child").is_some()
+        }
+    }
+
+    impl Drop for Sleep {
+        fn drop(&mut self) {
+            // It may be gone already.
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn marker(number: u64) -> Marker {
+        Marker { instance: Uuid::new_v4(), number }
+    }
+
+    #[test]
+    fn a_signal_spares_what_has_the_pid_now() {
+        let mut process = Sleep::start(marker(1));
+        let mut table = Table::new().expect("a table");
+        let pid = Pid::from_u32(process.0.id());
+        let members = table.members(&Tree::below(process::id()));
+        let member = members.into_iter().find(|member| member.pid == pid).expect("the process");
+        let earlier = Member { pid, started_at: member.started_at - 10, memory_bytes: 0 };
+        assert_eq!(table.send(&earlier, Signal::KILL), Err(Errno::SRCH));
+        assert!(!process.has_ended());
+        assert_eq!(table.send(&member, Signal::KILL), Ok(()));
+        process.0.wait().expect("an end");
+        assert_eq!(table.send(&member, Signal::KILL), Err(Errno::SRCH));
+    }
+
+    #[test]
+    fn a_tree_is_what_carries_its_marker() {
+        let (one, other) = (marker(1), marker(2));
+        let (mut first, mut second) = (Sleep::start(one), Sleep::start(other));
+        let sibling = Marker { instance: one.instance, number: 11 };
+        let mut third = Sleep::start(sibling);
+        let end = Tree::marked(one).end(Duration::from_secs(60)).expect("a table");
+        assert_eq!(end, TreeEnd { found: 1, left: 0 });
+        assert!(first.has_ended() && !second.has_ended() && !third.has_ended());
+        assert_eq!(Tree::of_instance(one.instance).usage().expect("a table").processes, 1);
+        assert_eq!(Tree::of_instance(one.instance).end(Duration::ZERO).expect("a table").found, 1);
+        assert!(third.has_ended() && !second.has_ended());
+        assert_eq!(Tree::of_instance(Uuid::new_v4()).end(Duration::ZERO).expect("a table"), TreeEnd::default());
+    }
+
+    #[test]
+    fn what_descends_from_a_process_does_not_include_it() {
+        let process = Sleep::start(marker(1));
+        assert_eq!(Tree::below(process.0.id()).usage().expect("a table"), Usage::default());
+        let usage = Tree::below(process::id()).usage().expect("a table");
+        assert!(usage.processes >= 1 && usage.memory.0 >= 1, "{usage:?}");
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::{fmt, os::unix::process::ExitStatusExt, process::ExitStatus};
 
+use rustix::process::Signal as Known;
+
 use crate::runtime::{
     guardian::SIGNAL_EXIT_CODE,
     stage::{LIMIT_REFUSED_EXIT_CODE, NOT_STARTED_EXIT_CODE},
@@ -17,7 +19,8 @@ pub enum Ended {
     Exited(i32),
     /// This signal ended it.
     Signalled(i32),
-    /// Its command could not be started; the last line says which and why.
+    /// Its command could not be started; the last line says which and why. Shells end with the same code where what they were
+    /// given cannot be found.
     NotStarted,
     /// Its limits could not be set; the last line says which and why.
     LimitRefused,
@@ -35,10 +38,14 @@ impl Ended {
             Some(code) if code == limit_refused => Self::LimitRefused,
             Some(code) if code > signals && code <= signals + SIGNAL_MAX => Self::Signalled(code - signals),
             Some(code) => Self::Exited(code),
-            None => Self::GuardianLost(match status.signal() {
-                Some(signal) => format!("was ended by {}", Signal(signal)),
-                None => format!("ended with {status}"),
-            }),
+            None => match status.signal() {
+                // These end a guardian only before it has started anything.
+                Some(signal) if [Known::TERM, Known::INT, Known::HUP].iter().any(|told| told.as_raw() == signal) => {
+                    Self::Signalled(signal)
+                }
+                Some(signal) => Self::GuardianLost(format!("was ended by {}", Signal(signal))),
+                None => Self::GuardianLost(format!("ended with {status}")),
+            },
         }
     }
 }
@@ -60,7 +67,6 @@ struct Signal(i32);
 
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use rustix::process::Signal as Known;
         let names = [
             (Known::HUP, "HUP"),
             (Known::INT, "INT"),
@@ -105,6 +111,7 @@ mod tests {
         check(143 << 8, "was ended by signal 15 (TERM)");
         check((128 + 64) << 8, "was ended by signal 64");
         check((128 + 65) << 8, "exited with code 193");
+        check(15, "was ended by signal 15 (TERM)");
         check(9, "was killed since its guardian was ended by signal 9 (KILL)");
     }
 }

@@ -143,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn long_lines_are_cut() {
         let whole = "x".repeat(LINE_BYTES_MAX);
-        assert_eq!(read(format!("{whole}\n").as_bytes()).await, [whole.clone()]);
+        assert_eq!(read(format!("{whole}\n").as_bytes()).await.concat(), whole);
         let long = format!("{}\nshort\n", "x".repeat(LINE_BYTES_MAX + 20_000));
         assert_eq!(read(long.as_bytes()).await, [format!("{whole} … (20000 more bytes)"), "short".to_owned()]);
     }

@@ -1,0 +1,13 @@
+//! Children as real processes: how they are started, what they see, and that nothing of them is ever left behind.
+
+// They look into /proc, and count on what only this system has.
+#![cfg(target_os = "linux")]
+
+mod endings;
+mod guardian;
+mod leftovers;
+mod life;
+mod limits;
+mod processes;
+#[path = "../support/mod.rs"]
+mod support;

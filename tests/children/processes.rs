@@ -1,0 +1,106 @@
+//! What the tests start, and how they look whether it runs.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use cortex_resource_manager::runtime::{
+    child::{Child, Ended, Input, Launch, Nursery},
+    tree::Tree,
+};
+use uuid::Uuid;
+
+use crate::support::HANG;
+
+/// A grace that is over soon, for children that do not go by themselves.
+pub(crate) const SHORT_GRACE: Duration = Duration::from_millis(400);
+
+/// A grace that no test sees the end of.
+pub(crate) const LONG_GRACE: Duration = Duration::from_secs(60);
+
+/// A command that ignores TERM and the end of its input.
+pub(crate) const STUBBORN: &str = "trap '' TERM; while :; do sleep 1000; done";
+
+/// The program whose guardians are used: the test itself is none.
+pub(crate) fn program() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_cortex-resource-manager"))
+}
+
+pub(crate) fn nursery() -> Nursery {
+    nursery_of(Uuid::new_v4())
+}
+
+pub(crate) fn nursery_of(instance: Uuid) -> Nursery {
+    Nursery::new(instance).with_program(program())
+}
+
+/// A command of the shell as a child that reads a pipe.
+pub(crate) fn shell(script: &str) -> Launch {
+    Launch {
+        name: "test".to_owned(),
+        command: "sh".to_owned(),
+        arguments: vec!["-c".to_owned(), script.to_owned()],
+        environment: Vec::new(),
+        folder: None,
+        memory: None,
+        grace: LONG_GRACE,
+        input: Input::Pipe,
+    }
+}
+
+pub(crate) fn start(launch: Launch) -> Child {
+    nursery().start(launch).expect("a child")
+}
+
+/// How the child ended, which it has to within a time in which anything ends.
+pub(crate) async fn end_of(child: &mut Child) -> Ended {
+    tokio::time::timeout(HANG, child.ended()).await.expect("an end")
+}
+
+/// The last lines, once there are so many.
+pub(crate) async fn lines(child: &Child, count: usize) -> Vec<String> {
+    until("the lines", || (child.lines().len() >= count).then(|| child.lines())).await
+}
+
+/// The pids that the child wrote to standard error, one a line, once there are so many.
+pub(crate) async fn pids(child: &Child, count: usize) -> Vec<u32> {
+    lines(child, count).await.iter().map(|line| line.trim().parse().expect("a pid")).collect()
+}
+
+/// Looks again and again, while the child's own tasks go on.
+pub(crate) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(seen) = look() {
+                return seen;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(HANG, looking).await.unwrap_or_else(|_| panic!("still waiting for {what}"))
+}
+
+/// Whether there is such a process that has not ended, whoever has yet to wait for it.
+pub(crate) fn is_running(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // The state stands behind the name, which may have anything in it.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !matches!(rest.split_whitespace().next(), Some("Z" | "X") | None))
+}
+
+#[track_caller]
+pub(crate) fn check_gone(pids: &[u32]) {
+    for pid in pids {
+        assert!(!is_running(*pid), "{pid} runs still");
+    }
+}
+
+/// Checks that nothing of the instance runs.
+#[track_caller]
+pub(crate) fn check_nothing_of(instance: Uuid) {
+    let usage = Tree::of_instance(instance).usage().expect("a table of processes");
+    assert_eq!(usage.processes, 0);
+}
+
+/// Sends a signal to a process that the test started.
+pub(crate) fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+    rustix::process::kill_process(pid, signal).expect("a process to send a signal to");
+}
