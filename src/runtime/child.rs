@@ -246,7 +246,7 @@ impl Child {
     /// Asks the child to end, makes it when its grace is over, and waits until its whole tree is gone.
     pub async fn stop(&mut self) -> Ended {
         self.ask_to_end();
-        if let Ok(ended) = timeout(self.grace + GUARDIAN_WAIT, self.ended()).await {
+        if let Ok(ended) = timeout(self.grace.saturating_add(GUARDIAN_WAIT), self.ended()).await {
             return ended;
         }
         tracing::warn!(name = %self.name, pid = self.guardian_pid, "a guardian does not end: its tree is killed, then it");

@@ -50,6 +50,9 @@ const KILL_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// How many processes are waited for in one go.
 const REAPED_MAX: usize = 1_000;
 
+/// How long the pipe is not looked at after a wake that told nothing.
+const EMPTY_WAKE_PAUSE: Duration = Duration::from_millis(100);
+
 /// The stack of the thread that watches the pipe.
 const WATCH_STACK_BYTES: usize = 65_536;
 
@@ -170,9 +173,12 @@ impl Told {
         self.hung_up = Some(hung_up);
         let watch = move || {
             let input = io::stdin();
-            // No event is asked for, so that only the end of the other side is told.
-            let mut watched = [PollFd::new(&input, PollFlags::empty())];
-            while let Ok(0) | Err(Errno::INTR | Errno::AGAIN) = poll(&mut watched, None) {}
+            // What can be read is not asked for: only the end of the other side is told.
+            let mut watched = [PollFd::new(&input, PollFlags::HUP)];
+            while let Ok(0) | Err(Errno::INTR | Errno::AGAIN) = poll(&mut watched, None) {
+                // Some systems wake for nothing while there is something to be read.
+                thread::sleep(EMPTY_WAKE_PAUSE);
+            }
             let _ = tell.send(());
         };
         thread::Builder::new().name("input".to_owned()).stack_size(WATCH_STACK_BYTES).spawn(watch).map(drop)

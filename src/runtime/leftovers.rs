@@ -51,7 +51,7 @@ impl Record {
     pub fn begin(path: &Path, instance: Uuid, grace: Duration) -> io::Result<(Self, Leftovers)> {
         let (mut leftovers, mut before) = (Leftovers::default(), Vec::new());
         for earlier in read(path)? {
-            let end = Tree::of_instance(earlier).end(grace + GUARDIAN_LEAD)?;
+            let end = Tree::of_instance(earlier).end(grace.saturating_add(GUARDIAN_LEAD))?;
             leftovers.found += end.found;
             leftovers.left += end.left;
             if end.left > 0 {

@@ -52,7 +52,7 @@ impl Orders {
     /// The orders as arguments.
     pub(super) fn arguments(&self) -> Vec<OsString> {
         let mut written = vec![
-            order("grace_ms", self.grace.as_millis().to_string()),
+            order("grace_ms", u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX).to_string()),
             order(
                 "input",
                 match self.input {
@@ -153,6 +153,7 @@ mod tests {
         orders.limit = Limit::Cgroup("/sys/fs/cgroup/a=b".into());
         check(&orders);
         orders.limit = Limit::Data(MemoryMb(u64::MAX));
+        orders.grace = Duration::from_millis(u64::MAX);
         check(&orders);
     }
 

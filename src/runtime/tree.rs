@@ -160,9 +160,8 @@ impl Tree {
     /// # Errors
     /// The system does not show its processes.
     pub fn end(&self, grace: Duration) -> io::Result<TreeEnd> {
-        let begun = Instant::now();
         let found = if grace.is_zero() { 0 } else { self.signal(Signal::TERM)? };
-        if found > 0 && self.is_gone_by(begun + grace)? {
+        if found > 0 && self.is_gone_within(grace)? {
             return Ok(TreeEnd { found, left: 0 });
         }
         let until = Instant::now() + KILLED_WAIT_MAX;
@@ -178,13 +177,14 @@ impl Tree {
         }
     }
 
-    /// Waits until the tree is gone, but not beyond that moment.
-    fn is_gone_by(&self, until: Instant) -> io::Result<bool> {
+    /// Waits until the tree is gone, but no longer than this.
+    fn is_gone_within(&self, limit: Duration) -> io::Result<bool> {
+        let begun = Instant::now();
         loop {
             if Table::new()?.members(self).is_empty() {
                 return Ok(true);
             }
-            let left = until.saturating_duration_since(Instant::now());
+            let left = limit.saturating_sub(begun.elapsed());
             if left.is_zero() {
                 return Ok(false);
             }

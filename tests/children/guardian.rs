@@ -14,8 +14,8 @@ use uuid::Uuid;
 use crate::{
     endings::{FAMILY, FAMILY_MEMBERS},
     processes::{
-        SHORT_GRACE, STUBBORN, check_gone, check_nothing_of, end_of, is_running, lines, nursery_of, pids, shell,
-        signal, start,
+        SHORT_GRACE, STUBBORN, check_gone, check_nothing_of, end_of, is_running, lines, nursery_of, pids, program,
+        shell, signal, start,
     },
     support::{wait_for, wait_within},
 };
@@ -96,4 +96,13 @@ async fn signals_tell_a_guardian_to_end() {
         signal(child.pid(), told);
         assert_eq!(end_of(&mut child).await, Ended::Signalled(15), "{told:?}");
     }
+}
+
+#[test]
+fn nothing_is_started_for_a_guardian_that_is_gone() {
+    // The parent is this test, whose pid is not that of the first process.
+    let launch = Command::new(program()).args(["launch", "guardian=1", "--", "echo", "ran"]).output();
+    let output = launch.expect("an end");
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(127), &b""[..]));
+    assert_eq!(output.stderr, b"the guardian ended before the command was started\n");
 }

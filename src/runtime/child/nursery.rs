@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -17,7 +17,8 @@ use crate::runtime::{memory_limit::MemoryLimiter, tree::Marker};
 pub struct Nursery {
     instance: Uuid,
     started: AtomicU64,
-    program: PathBuf,
+    /// The program of the guardians, if it is not this one.
+    program: Option<PathBuf>,
     limiter: MemoryLimiter,
 }
 
@@ -25,8 +26,7 @@ impl Nursery {
     /// For the children of this instance, without cgroups.
     #[must_use]
     pub fn new(instance: Uuid) -> Self {
-        let (program, limiter) = (program::path(), MemoryLimiter::without_cgroup());
-        Self { instance, started: AtomicU64::new(0), program, limiter }
+        Self { instance, started: AtomicU64::new(0), program: None, limiter: MemoryLimiter::without_cgroup() }
     }
 
     /// The same with another way to bound memory.
@@ -38,7 +38,7 @@ impl Nursery {
     /// The same with the guardian of another program than the running one, such as a test.
     #[must_use]
     pub fn with_program(self, program: PathBuf) -> Self {
-        Self { program, ..self }
+        Self { program: Some(program), ..self }
     }
 
     /// Starts a child. It must be called on a tokio runtime with I/O and time. That the command cannot be started is only seen
@@ -51,8 +51,9 @@ impl Nursery {
         Child::start(launch, Marker { instance: self.instance, number }, self)
     }
 
-    pub(super) fn program(&self) -> &Path {
-        &self.program
+    /// Asked for anew each time, since the file may be replaced at any time.
+    pub(super) fn program(&self) -> PathBuf {
+        self.program.clone().unwrap_or_else(program::path)
     }
 
     pub(super) fn limiter(&self) -> &MemoryLimiter {
