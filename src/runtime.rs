@@ -3,6 +3,7 @@
 //! Invariant: a child never outlives the manager. Each is started through a guardian, a process of this same program that
 //! ends the child's whole tree when its pipe from the manager closes, however that came about.
 
+pub mod bridge;
 pub mod catalog;
 pub mod child;
 mod guardian;

@@ -1,0 +1,124 @@
+//! The sockets of an endpoint.
+//!
+//! Invariants: at most [`CONNECTIONS_MAX`] at once, and none of them keeps its place without asking for anything.
+
+use std::{convert::Infallible, io, net::TcpListener as Bound, pin::pin, sync::Arc, task::Poll, time::Duration};
+
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    activity::{Activity, Heard},
+    endpoint::Endpoint,
+    http,
+};
+
+/// The most connections of one endpoint.
+pub(super) const CONNECTIONS_MAX: usize = 256;
+
+/// How much of a request is read at once, and so the longest head of one, in bytes.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// How often a connection is looked at that may have been forgotten by its client.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long answers may take to be sent when the endpoint closes.
+const CLOSING_WAIT: Duration = Duration::from_millis(500);
+
+/// How long nothing is taken after the system would not give a connection.
+const FAILURE_PAUSE: Duration = Duration::from_millis(100);
+
+/// What one who finds no room is told.
+const CROWDED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-type: application/json\r\n\
+    content-length: 38\r\nconnection: close\r\n\r\n{\"error\":\"too many connections: 256\"}\r\n";
+
+impl Endpoint {
+    /// Serves clients on these sockets until `closing`; what is answered by then is still sent, for a moment.
+    pub async fn serve(self: Arc<Self>, listeners: Vec<Bound>, closing: CancellationToken) {
+        let listeners: Vec<_> = listeners.into_iter().filter_map(|listener| listen(listener).ok()).collect();
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = closing.cancelled() => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+                accepted = accept(&listeners) => match accepted {
+                    Ok(socket) if connections.len() < CONNECTIONS_MAX => {
+                        connections.spawn(connection(Arc::clone(&self), socket, closing.clone()));
+                    }
+                    Ok(socket) => {
+                        let _ = socket.try_write(CROWDED);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection was not taken");
+                        tokio::time::sleep(FAILURE_PAUSE).await;
+                    }
+                },
+            }
+        }
+        drop(listeners);
+        self.exchange().end_matching(|_| true, "the endpoint closes");
+        let sent = async { while connections.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(CLOSING_WAIT, sent).await;
+    }
+}
+
+fn listen(listener: Bound) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// The next connection on any of the sockets.
+async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
+    std::future::poll_fn(|context| {
+        for listener in listeners {
+            if let Poll::Ready(accepted) = listener.poll_accept(context) {
+                return Poll::Ready(accepted.map(|(socket, _)| socket));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+async fn connection(endpoint: Arc<Endpoint>, socket: TcpStream, closing: CancellationToken) {
+    // Without it, the end of an answer may wait for the client to say that it has the beginning.
+    let _ = socket.set_nodelay(true);
+    let activity = Arc::new(Activity::new());
+    let io = TokioIo::new(Heard::new(socket, Arc::clone(&activity)));
+    let service = {
+        let activity = Arc::clone(&activity);
+        service_fn(move |request: Request<Incoming>| {
+            let (endpoint, activity) = (Arc::clone(&endpoint), Arc::clone(&activity));
+            async move {
+                activity.work();
+                let mut reply = http::handle(&endpoint, request).await;
+                reply.body_mut().at_work(activity);
+                Ok::<_, Infallible>(reply)
+            }
+        })
+    };
+    let mut serving = pin!(http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).serve_connection(io, service));
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
+    let mut is_closing = false;
+    loop {
+        tokio::select! {
+            biased;
+            served = serving.as_mut() => {
+                if let Err(error) = served {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                return;
+            }
+            () = closing.cancelled(), if !is_closing => {
+                is_closing = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            _ = look.tick() => if activity.is_stale() { return },
+        }
+    }
+}

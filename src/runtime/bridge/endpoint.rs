@@ -1,0 +1,154 @@
+//! One endpoint: a place for clients that outlives the children behind it.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    time::Instant,
+};
+
+use super::{
+    child::{About, Garbage},
+    exchange::{ChildState, Down, Exchange},
+    gate::Gate,
+    handshake,
+    link::Link,
+    usage::Usage,
+};
+use crate::core::{AllocationId, ServerName};
+
+/// How an endpoint is to behave.
+#[derive(Clone, Debug)]
+pub struct EndpointOptions {
+    /// The name that errors say.
+    pub name: ServerName,
+    /// The most calls of clients that the child is given at once.
+    pub calls_in_flight_max: usize,
+    /// How long a call waits for a child that is not up.
+    pub start_wait: Duration,
+    /// What the child is told when it asks for roots, as `file://` URIs. None: it is told that there are none to be had.
+    pub roots: Vec<String>,
+}
+
+/// Serves the clients of one server.
+pub struct Endpoint {
+    start_wait: Duration,
+    pub(super) gate: Arc<dyn Gate>,
+    exchange: Mutex<Exchange>,
+    /// Told whenever the child comes, goes, or will not come.
+    changed: watch::Sender<()>,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Endpoint").field("exchange", &self.exchange).finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// An endpoint without a child.
+    #[must_use]
+    pub fn new(options: EndpointOptions, gate: Arc<dyn Gate>) -> Arc<Self> {
+        let EndpointOptions { name, calls_in_flight_max, start_wait, roots } = options;
+        Arc::new(Self {
+            start_wait,
+            gate,
+            exchange: Mutex::new(Exchange::new(name, calls_in_flight_max, roots)),
+            changed: watch::Sender::new(()),
+        })
+    }
+
+    /// Gets to know a child that was just spawned, by its standard input and output, and lets calls through to it.
+    /// What sessions had asked for is asked of it too. `garbage` hears of lines that were no JSON-RPC.
+    ///
+    /// # Errors
+    /// The child speaks no known version, refuses, or closes its pipes; in words.
+    pub async fn connect<I, O>(self: &Arc<Self>, input: I, output: O, garbage: Garbage) -> Result<Link, String>
+    where
+        I: AsyncWrite + Send + Unpin + 'static,
+        O: AsyncRead + Send + Unpin + 'static,
+    {
+        let (generation, writer, roots) = {
+            let mut exchange = self.exchange();
+            let generation = exchange.begin(garbage);
+            let writer = exchange.child(generation).map(|child| Arc::clone(&child.writer)).unwrap_or_default();
+            (generation, writer, exchange.roots().to_vec())
+        };
+        let link = Link::start(Arc::clone(self), generation, writer, input, output);
+        let about = handshake::greet(&link, &roots).await?;
+        tracing::debug!(version = about.version, "a server said what it is");
+        if !self.exchange().open(link.generation(), about) {
+            return Err(link.closed().await);
+        }
+        self.changed.send_replace(());
+        Ok(link)
+    }
+
+    /// Ends what an allocation has here: its sessions, its streams and its calls, with an error.
+    pub fn end_allocation(&self, allocation: AllocationId) {
+        self.exchange().end_allocation(allocation);
+    }
+
+    /// What an allocation did here. Once it has ended, this is given out once more and then forgotten.
+    #[must_use]
+    pub fn usage(&self, allocation: AllocationId) -> Usage {
+        self.exchange().usages.take(allocation)
+    }
+
+    /// What all clients did here together.
+    #[must_use]
+    pub fn total_usage(&self) -> Usage {
+        self.exchange().usages.total()
+    }
+
+    /// Says what becomes of a server that does not run. One that is connected is not concerned.
+    pub fn set_state(&self, state: ChildState) {
+        self.exchange().set_state(state);
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn exchange(&self) -> MutexGuard<'_, Exchange> {
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lose(&self, generation: u64, why: &str) {
+        self.exchange().lose(generation, why);
+        self.changed.send_replace(());
+    }
+
+    /// Until when a call that comes now waits for a child.
+    pub(super) fn patience(&self) -> Instant {
+        Instant::now() + self.start_wait
+    }
+
+    /// Waits until the child is up.
+    ///
+    /// # Errors
+    /// It is not by then, or will not be.
+    pub(super) async fn up(&self, until: Instant) -> Result<Arc<About>, Down> {
+        let look = || {
+            let exchange = self.exchange();
+            match exchange.about() {
+                Some(about) => Some(Ok(Arc::clone(about))),
+                None => exchange.has_failed().then(|| Err(exchange.down())),
+            }
+        };
+        if let Some(found) = look() {
+            return found;
+        }
+        let mut changed = self.changed.subscribe();
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            if tokio::time::timeout_at(until, changed.changed()).await.is_err() {
+                return Err(self.exchange().down());
+            }
+        }
+    }
+}

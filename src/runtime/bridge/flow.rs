@@ -1,0 +1,137 @@
+//! The pieces of one reply, as they come: of one call, of a batch of them, or of a stream of notices.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use futures_util::{Stream, stream};
+use hyper::body::Bytes;
+
+use super::{
+    answer::Answer,
+    endpoint::Endpoint,
+    mailbox::{End, Event, Mailbox},
+    session::SessionId,
+    ticket::{Piece, Ticket},
+};
+
+/// How often a silent stream says that it is still there.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
+
+/// Where the pieces come from.
+#[derive(Debug)]
+pub(super) enum Flow {
+    One(Ticket),
+    Batch(Batch),
+    Notices(Hold),
+}
+
+/// The calls of a batch, whose answers go out together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) answers: Vec<Bytes>,
+    pub(super) tickets: VecDeque<Ticket>,
+}
+
+/// Somebody's place in the books, given back when the stream goes.
+#[derive(Debug)]
+pub(super) struct Hold {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) place: Place,
+}
+
+#[derive(Debug)]
+pub(super) enum Place {
+    Stream(SessionId),
+    Listener(u64),
+}
+
+impl Flow {
+    /// The next piece. Nothing is lost if this is given up and asked again.
+    pub(super) async fn next(&mut self) -> Piece {
+        match self {
+            Self::One(ticket) => ticket.next().await,
+            Self::Batch(batch) => batch.next().await,
+            Self::Notices(hold) => match hold.mailbox.next().await {
+                Event::Notice(text) => Piece::Notice(text),
+                Event::End(End::Answer(answer)) => Piece::Answer(answer),
+                Event::End(_) => Piece::Silence,
+            },
+        }
+    }
+
+    /// The pieces as events, after those that have come already.
+    pub(super) fn into_events(self, first: Option<Piece>) -> impl Stream<Item = Bytes> + Send + 'static {
+        stream::unfold((Some(self), first), |(flow, first)| async move {
+            let mut flow = flow?;
+            let piece = match first {
+                Some(first) => first,
+                None => match tokio::time::timeout(KEEP_ALIVE_INTERVAL, flow.next()).await {
+                    Ok(piece) => piece,
+                    Err(_) => return Some((KEEP_ALIVE, (Some(flow), None))),
+                },
+            };
+            match piece {
+                Piece::Notice(text) => Some((event(&text), (Some(flow), None))),
+                Piece::Answer(answer) => Some((event(&answer.text), (None, None))),
+                Piece::Silence => None,
+            }
+        })
+    }
+}
+
+impl Batch {
+    async fn next(&mut self) -> Piece {
+        while let Some(ticket) = self.tickets.front_mut() {
+            match ticket.next().await {
+                Piece::Notice(text) => return Piece::Notice(text),
+                Piece::Answer(answer) => self.answers.push(answer.text),
+                Piece::Silence => {}
+            }
+            self.tickets.pop_front();
+        }
+        if self.answers.is_empty() {
+            return Piece::Silence;
+        }
+        let mut text = vec![b'['];
+        for (place, answer) in std::mem::take(&mut self.answers).iter().enumerate() {
+            if place > 0 {
+                text.push(b',');
+            }
+            text.extend_from_slice(answer);
+        }
+        text.push(b']');
+        Piece::Answer(Answer { text: text.into(), error_code: None })
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut exchange = self.endpoint.exchange();
+        match &self.place {
+            Place::Stream(session) => {
+                if let Some(session) = exchange.sessions.by_id.get_mut(session)
+                    && session.stream.as_ref().is_some_and(|stream| Arc::ptr_eq(stream, &self.mailbox))
+                {
+                    session.stream = None;
+                    session.used_at = std::time::Instant::now();
+                }
+            }
+            Place::Listener(number) => {
+                exchange.sessions.listeners.remove(number);
+                exchange.sync_interests();
+            }
+        }
+    }
+}
+
+/// A message, which is one line, as an event.
+pub(super) fn event(text: &[u8]) -> Bytes {
+    const BEFORE: &[u8] = b"event: message\ndata: ";
+    let mut event = Vec::with_capacity(BEFORE.len() + text.len() + 2);
+    event.extend_from_slice(BEFORE);
+    event.extend_from_slice(text);
+    event.extend_from_slice(b"\n\n");
+    event.into()
+}
