@@ -1,0 +1,73 @@
+//! Children that do not keep to the protocol.
+
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+
+use super::child::within;
+use super::rig::Rig;
+
+#[tokio::test]
+async fn garbage_foreign_ids_and_second_answers_harm_nobody() {
+    let (rig, mut child) = Rig::with_child().await;
+    let client = rig.client().await;
+    let mut http = client.call(1, "tools/call", json!({})).await;
+    let asked = child.expect("tools/call").await;
+    child.say("Server started on stdio!").await;
+    child.output.write_all(b"\xFF\xFE not text\n").await.expect("a reader");
+    child.say(r#"{"jsonrpc":"2.0","id":987654,"result":{}}"#).await;
+    child.say(r#"{"jsonrpc":"2.0","id":"1","result":{}}"#).await;
+    child.say(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"?"}}"#).await;
+    child.say("[]").await;
+    child.say("").await;
+    child.answer(&asked, json!({"first": true})).await;
+    child.answer(&asked, json!({"second": true})).await;
+    assert_eq!(http.response().await.json()["result"], json!({"first": true}));
+    child.heard().await;
+    let noted = child.garbage.lock().expect("no panic").clone();
+    assert_eq!(noted.len(), 7, "{noted:#?}");
+    assert_eq!(noted[0], "Server started on stdio!");
+    assert!(noted[6].contains("nobody asked for") && noted[6].contains("second"), "{noted:#?}");
+    let mut next = client.call(1, "tools/call", json!({})).await;
+    let asked = child.expect("tools/call").await;
+    child.answer(&asked, json!({"third": true})).await;
+    assert_eq!(next.response().await.json()["result"], json!({"third": true}));
+}
+
+#[tokio::test]
+async fn a_line_of_sixteen_mebibytes_is_carried_and_a_longer_one_ends_the_link() {
+    let (rig, mut child) = Rig::with_child().await;
+    let client = rig.client().await;
+    let mut http = client.call(1, "tools/call", json!({})).await;
+    let asked = child.expect("tools/call").await;
+    let (before, after) = (format!("{{\"id\":{},\"result\":\"", asked["id"]), "\"}");
+    let filler = "x".repeat((16 << 20) - before.len() - after.len());
+    let line = format!("{before}{filler}{after}");
+    let ((), response) = tokio::join!(child.say(&line), http.response());
+    assert_eq!(response.json()["result"].as_str().map(str::len), Some(filler.len()));
+
+    let mut http = client.call(2, "tools/call", json!({})).await;
+    child.expect("tools/call").await;
+    let link = child.link.take().expect("a link");
+    let flood = async {
+        let filler = [b'x'; 65_536];
+        while child.output.write_all(&filler).await.is_ok() {}
+    };
+    within(flood).await;
+    let why = within(link.closed()).await;
+    assert_eq!(why, "it printed a line of more than 16 MiB");
+    assert!(http.response().await.json()["error"]["message"].to_string().contains("16 MiB"));
+}
+
+#[tokio::test]
+async fn a_child_that_reads_nothing_does_not_make_the_bridge_grow() {
+    let (rig, mut child) = Rig::with_child().await;
+    let client = rig.client().await;
+    let notice = json!({"jsonrpc": "2.0", "method": "made/up", "params": {"filler": "x".repeat(3 << 20)}});
+    for _ in 0..8 {
+        assert_eq!(client.ask(notice.clone()).await.head.status, 202);
+    }
+    child.noted("does not read its standard input").await;
+    for _ in 0..2 {
+        child.expect("made/up").await;
+    }
+}
