@@ -12,6 +12,7 @@ pub mod file_id;
 pub mod journal;
 pub mod lock;
 pub mod loops;
+pub mod managed;
 pub mod mcp;
 mod nearest;
 pub mod planning;

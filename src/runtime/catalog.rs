@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::core::{MemoryMb, ServerName};
+use crate::core::{MemoryMb, ServerName, Sharing};
 use entry::Reader;
 use error::{Place, Problem, shown};
 
@@ -88,16 +88,6 @@ pub enum Program {
         /// What goes with each request.
         headers: BTreeMap<String, String>,
     },
-}
-
-/// Who shares a process of a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sharing {
-    /// All allocations that hold the server.
-    #[default]
-    Shared,
-    /// Nobody: each allocation has its own.
-    PerAllocation,
 }
 
 impl Catalog {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Sharing;
 use super::entry::{Reader, given};
 use super::error::{Place, Problem, shown};
 use crate::core::MemoryMb;
+use crate::core::Sharing;
 use crate::nearest::nearest;
 
 const KEYS: [&str; 6] =
