@@ -7,10 +7,18 @@ pub mod bridge;
 pub mod catalog;
 pub mod child;
 mod guardian;
+mod host;
 mod launch;
+mod leases;
 pub mod leftovers;
 pub mod memory_limit;
 mod orders;
+mod ports;
 pub mod remote;
+mod server;
 pub mod stage;
+mod supervisor;
 pub mod tree;
+
+pub use host::{Host, HostError, HostOptions, Prepared};
+pub use server::{SERVER_GRACE, Timing};

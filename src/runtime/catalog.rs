@@ -166,6 +166,23 @@ fn servers<'a>(whole: &'a Value, reader: &mut Reader<'_>) -> Result<(Place, &'a 
 }
 
 impl Entry {
+    /// For a server that the catalog has no more though it is held: it cannot be started, and says so.
+    #[must_use]
+    pub fn missing(name: &ServerName) -> Self {
+        let says = format!("the catalog has no server {:?} any more", name.as_str());
+        let arguments = vec!["-c".to_owned(), "echo \"$1\" >&2; exit 1".to_owned(), "sh".to_owned(), says];
+        let environment = BTreeMap::new();
+        Self {
+            program: Program::Command { command: "sh".to_owned(), arguments, environment, folder: None },
+            sharing: Sharing::Shared,
+            idle: Duration::ZERO,
+            start_timeout: Duration::from_secs(1),
+            calls_in_flight_max: 1,
+            memory: None,
+            roots: Vec::new(),
+        }
+    }
+
     /// Whether the server runs elsewhere.
     #[must_use]
     pub fn is_remote(&self) -> bool {

@@ -1,0 +1,468 @@
+//! The life of one run of an MCP server: it is started, looked after, started again, and ended.
+//!
+//! A task of its own lives it and shows where it stands. The first start either answers or has failed; one that ran and was
+//! lost is started again, the later the more often that happens, until that looks hopeless. Nothing is started again
+//! before the whole tree of the one before is gone.
+
+mod local;
+mod remote;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::bridge::{ChildState, Endpoint};
+use super::catalog::{Entry, Program};
+use super::child::{LastLines, Nursery};
+use super::tree::Tree;
+use crate::core::{MemoryMb, Timestamp};
+use crate::managed::{MemoryLimit, ProcessState};
+use local::Local;
+use remote::Elsewhere;
+
+/// How long a server has to end after it was asked to, before it is made to.
+pub const SERVER_GRACE: Duration = Duration::from_secs(5);
+
+/// How many orders may wait for a server.
+const ORDERS_WAITING_MAX: usize = 16;
+
+/// How many of the last lines an error carries, and how many characters of them.
+const ERROR_LINES_MAX: usize = 10;
+const ERROR_CHARACTERS_MAX: usize = 2_000;
+
+/// The periods by which servers are looked after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How often a server is asked whether it still answers.
+    pub health: Duration,
+    /// How many times in a row it may fail to.
+    pub misses_max: u32,
+    /// How long it is waited before the first new start; before each further one twice as long.
+    pub backoff: Duration,
+    /// The longest such wait.
+    pub backoff_max: Duration,
+    /// After how long a server that runs counts as sound, so that the next loss is its first.
+    pub sound_after: Duration,
+    /// How many times in a row it may be lost before it is not started again.
+    pub losses_max: u32,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            health: Duration::from_secs(10),
+            misses_max: 3,
+            backoff: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
+            sound_after: Duration::from_secs(30),
+            losses_max: 5,
+        }
+    }
+}
+
+impl Timing {
+    /// How long it is waited after so many losses in a row.
+    fn wait_after(&self, losses: u32) -> Duration {
+        let doublings = losses.saturating_sub(1).min(16);
+        (self.backoff * (1 << doublings)).min(self.backoff_max)
+    }
+}
+
+/// Where a server stands.
+#[derive(Clone, Debug)]
+pub(super) struct Status {
+    pub(super) state: ProcessState,
+    /// Why it is restarting or failed.
+    pub(super) reason: Option<String>,
+    pub(super) running_since: Option<Timestamp>,
+    /// How often it was started again by itself.
+    pub(super) restarts: u64,
+    /// How many starts have come to something, good or bad.
+    pub(super) starts: u64,
+    /// What the last process of it wrote.
+    pub(super) lines: LastLines,
+    /// Its processes, while there are some.
+    pub(super) tree: Option<Tree>,
+    pub(super) memory_limit: Option<MemoryLimit>,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            state: ProcessState::Starting,
+            reason: None,
+            running_since: None,
+            restarts: 0,
+            starts: 0,
+            lines: LastLines::default(),
+            tree: None,
+            memory_limit: None,
+        }
+    }
+}
+
+/// What a server is told.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Run again, if it has failed or is about to be started again.
+    Start,
+    /// End, and start at once.
+    Restart,
+}
+
+/// A server with its life.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) entry: Arc<Entry>,
+    /// Where its clients come in; a server that runs elsewhere has none here.
+    pub(super) endpoint: Option<Arc<Endpoint>>,
+    status: watch::Receiver<Status>,
+    orders: mpsc::Sender<Order>,
+    /// Dropped to end it.
+    stay: oneshot::Sender<()>,
+    life: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts a run, once what `after` waits for is over.
+    pub(super) fn start(
+        name: String,
+        entry: Arc<Entry>,
+        endpoint: Option<Arc<Endpoint>>,
+        (nursery, timing): (Arc<Nursery>, Timing),
+        after: Option<JoinHandle<()>>,
+    ) -> Self {
+        let (show, status) = watch::channel(Status::default());
+        let (orders, ordered) = mpsc::channel(ORDERS_WAITING_MAX);
+        let (stay, leave) = oneshot::channel();
+        let life = Life {
+            name,
+            entry: Arc::clone(&entry),
+            endpoint: endpoint.clone(),
+            nursery,
+            timing,
+            show,
+            ordered,
+            losses: 0,
+        };
+        let life = tokio::spawn(async move {
+            if let Some(after) = after {
+                // However it ended, it is over.
+                let _ = after.await;
+            }
+            life.live(leave).await;
+        });
+        Self { entry, endpoint, status, orders, stay, life }
+    }
+
+    /// Where it stands.
+    pub(super) fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// To hear where it stands.
+    pub(super) fn watch(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Tells it something. One that has more to do than it can remember does it anyway.
+    pub(super) fn order(&self, order: Order) {
+        let _ = self.orders.try_send(order);
+    }
+
+    /// Ends it. What is returned is over when nothing is left of it.
+    pub(super) fn end(self) -> JoinHandle<()> {
+        drop(self.stay);
+        self.life
+    }
+}
+
+/// Waits until a server runs.
+///
+/// # Errors
+/// A start after the first `starts` ones failed, or it does not run within its time.
+pub(super) async fn wait_until_running(
+    mut status: watch::Receiver<Status>,
+    starts: u64,
+    within: Duration,
+) -> Result<(), String> {
+    let ready = status.wait_for(|status| match status.state {
+        ProcessState::Running => true,
+        ProcessState::Failed => status.starts > starts,
+        _ => false,
+    });
+    let told = |status: &Status| match (&status.state, &status.reason) {
+        (ProcessState::Running, _) => Ok(()),
+        (_, Some(reason)) => Err(reason.clone()),
+        (state, None) => Err(format!("it is still {} after {} s", state.as_str(), within.as_secs())),
+    };
+    match timeout(within, ready).await.map(|ready| ready.map(|status| status.clone())) {
+        Ok(Ok(status)) => told(&status),
+        Ok(Err(_)) => Err("it was ended before it answered".to_owned()),
+        Err(_) => told(&status.borrow()),
+    }
+}
+
+/// What a run that answered came to.
+enum Lost {
+    /// It was told to start anew.
+    Restart,
+    /// It ended or answers no more: why.
+    Crash(String),
+}
+
+struct Life {
+    name: String,
+    entry: Arc<Entry>,
+    endpoint: Option<Arc<Endpoint>>,
+    nursery: Arc<Nursery>,
+    timing: Timing,
+    show: watch::Sender<Status>,
+    ordered: mpsc::Receiver<Order>,
+    /// How many times in a row it was lost.
+    losses: u32,
+}
+
+/// What is run: a process of ours, or a server elsewhere.
+enum Running {
+    Local(Local),
+    Elsewhere(Elsewhere),
+}
+
+impl Life {
+    /// Lives until `leave` is over.
+    async fn live(mut self, mut leave: oneshot::Receiver<()>) {
+        let mut has_run = false;
+        loop {
+            let mut running = match self.start(&mut leave).await {
+                None => break,
+                Some(Ok(running)) => running,
+                Some(Err(why)) => {
+                    // One that never answered is for whoever asked for it to mend, and no use to start again.
+                    let losses = if has_run { self.losses + 1 } else { u32::MAX };
+                    if !self.wait(losses, why, &mut leave).await {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            has_run = true;
+            let since = Instant::now();
+            self.change(|status| {
+                status.state = ProcessState::Running;
+                (status.reason, status.starts) = (None, status.starts + 1);
+                status.running_since = Some(now());
+            });
+            tracing::info!(server = %self.name, "running");
+            let lost = tokio::select! {
+                lost = running.watch(&self.timing, &mut self.ordered) => Some(lost),
+                _ = &mut leave => None,
+            };
+            if lost.is_none() {
+                self.change(|status| status.state = ProcessState::Stopping);
+            }
+            let why = running.end(lost.as_ref()).await;
+            self.change(|status| (status.tree, status.running_since) = (None, None));
+            match lost {
+                None => break,
+                Some(Lost::Restart) => {
+                    self.losses = 0;
+                    self.start_again("it is started again since somebody asked for it");
+                }
+                Some(Lost::Crash(_)) => {
+                    let losses = if since.elapsed() >= self.timing.sound_after { 1 } else { self.losses + 1 };
+                    if !self.wait(losses, why, &mut leave).await {
+                        break;
+                    }
+                }
+            }
+        }
+        self.change(|status| (status.state, status.running_since) = (ProcessState::Stopped, None));
+        tracing::info!(server = %self.name, "stopped");
+    }
+
+    /// Starts it; nothing if it is to end meanwhile, and then nothing of it is left.
+    async fn start(&mut self, leave: &mut oneshot::Receiver<()>) -> Option<Result<Running, String>> {
+        match &self.entry.program {
+            Program::Command { .. } => {
+                let started = Local::start(self, leave).await?;
+                Some(started.map(Running::Local))
+            }
+            Program::Remote { url, headers } => {
+                let started = Elsewhere::start(url, headers, self.entry.start_timeout);
+                tokio::select! {
+                    started = started => Some(started.map(Running::Elsewhere)),
+                    _ = leave => None,
+                }
+            }
+        }
+    }
+
+    /// Waits until it is to be started again, and says whether it is, rather than to end. After too many losses it waits until
+    /// somebody asks for it.
+    async fn wait(&mut self, losses: u32, why: String, leave: &mut oneshot::Receiver<()>) -> bool {
+        let is_hopeless = losses > self.timing.losses_max;
+        self.losses = if is_hopeless { 0 } else { losses };
+        tracing::warn!(server = %self.name, losses, is_hopeless, "{why}");
+        if is_hopeless {
+            let why =
+                if losses == u32::MAX { why } else { format!("it was lost {losses} times in a row; at last: {why}") };
+            self.tell(ChildState::Failed { why: why.clone() });
+            self.change(|status| {
+                (status.state, status.reason) = (ProcessState::Failed, Some(why));
+                status.starts += 1;
+            });
+        } else {
+            self.tell(ChildState::Restarting { why: why.clone(), since: Instant::now() });
+            self.change(|status| (status.state, status.reason) = (ProcessState::Restarting, Some(why)));
+        }
+        let pause = async {
+            if is_hopeless {
+                std::future::pending::<()>().await;
+            }
+            sleep(self.timing.wait_after(losses)).await;
+        };
+        let goes_on = tokio::select! {
+            () = pause => true,
+            // Any order is one to run now; without somebody who orders it is to end.
+            order = self.ordered.recv() => order.is_some(),
+            _ = leave => false,
+        };
+        if goes_on && is_hopeless {
+            self.tell(ChildState::Starting);
+            self.change(|status| status.state = ProcessState::Starting);
+        } else if goes_on {
+            self.change(|status| status.restarts += 1);
+        }
+        goes_on
+    }
+
+    fn start_again(&mut self, why: &str) {
+        self.tell(ChildState::Restarting { why: why.to_owned(), since: Instant::now() });
+        self.change(|status| (status.state, status.reason) = (ProcessState::Restarting, Some(why.to_owned())));
+    }
+
+    fn tell(&self, state: ChildState) {
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.set_state(state);
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Status)) {
+        self.show.send_modify(change);
+    }
+}
+
+impl Running {
+    /// Waits until it is lost, or to be started again.
+    async fn watch(&mut self, timing: &Timing, ordered: &mut mpsc::Receiver<Order>) -> Lost {
+        let restart = async {
+            loop {
+                match ordered.recv().await {
+                    Some(Order::Restart) => break,
+                    Some(Order::Start) => {}
+                    // Then it is about to be ended.
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        tokio::select! {
+            why = async {
+                match self {
+                    Self::Local(local) => local.lost(timing).await,
+                    Self::Elsewhere(elsewhere) => elsewhere.lost(timing).await,
+                }
+            } => Lost::Crash(why),
+            () = restart => Lost::Restart,
+        }
+    }
+
+    /// Ends it, and says why in full.
+    async fn end(self, lost: Option<&Lost>) -> String {
+        let why = match lost {
+            Some(Lost::Crash(why)) => why.as_str(),
+            _ => "it was ended",
+        };
+        match self {
+            Self::Local(local) => local.end(why).await,
+            Self::Elsewhere(elsewhere) => {
+                elsewhere.end().await;
+                why.to_owned()
+            }
+        }
+    }
+}
+
+/// Counts the checks in a row that failed, and says when there were too many.
+struct Misses {
+    count: u32,
+    max: u32,
+}
+
+impl Misses {
+    /// Why it counts as lost, if it does.
+    fn note(&mut self, checked: Result<(), String>) -> Option<String> {
+        match checked {
+            Ok(()) => self.count = 0,
+            Err(why) => {
+                self.count += 1;
+                if self.count >= self.max {
+                    return Some(format!("{why}, {} times in a row", self.count));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// An error with the last lines that were written before it.
+fn with_lines(why: &str, lines: &[String]) -> String {
+    let last = &lines[lines.len().saturating_sub(ERROR_LINES_MAX)..];
+    if last.is_empty() {
+        return why.to_owned();
+    }
+    let text = last.join("\n");
+    let cut = text.char_indices().rev().nth(ERROR_CHARACTERS_MAX - 1).map_or(0, |(at, _)| at);
+    format!("{why}; the last lines of its standard error: {}", &text[cut..])
+}
+
+fn now() -> Timestamp {
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Timestamp::since_1970(since_1970.unwrap_or_default())
+}
+
+fn memory_limit(memory: Option<MemoryMb>, enforced: Option<&super::memory_limit::Enforced>) -> Option<MemoryLimit> {
+    use super::memory_limit::Enforced;
+    let held_by = match enforced? {
+        Enforced::Cgroup => "cgroup",
+        Enforced::Rlimit => "rlimit",
+        Enforced::Not(_) => "none",
+    };
+    Some(MemoryLimit { memory: memory?, held_by })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_minute() {
+        let waits: Vec<u64> = (1..=9).map(|losses| Timing::default().wait_after(losses).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(Timing::default().wait_after(u32::MAX).as_secs(), 60);
+    }
+
+    #[test]
+    fn an_error_carries_the_last_lines_and_no_more() {
+        assert_eq!(with_lines("it ended", &[]), "it ended");
+        let lines: Vec<String> = (1..=12).map(|line| format!("line {line}")).collect();
+        let told = with_lines("it ended", &lines);
+        assert!(told.starts_with("it ended; the last lines of its standard error: line 3\nline 4\n"), "{told}");
+        assert!(told.ends_with("line 12"), "{told}");
+        let told = with_lines("x", &["é".repeat(5_000)]);
+        assert!(told.chars().count() < 2_100 && told.ends_with('é'), "{} characters", told.chars().count());
+    }
+}

@@ -1,0 +1,120 @@
+//! A process of ours that answers as a server.
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+use super::super::bridge::Link;
+use super::super::catalog::Program;
+use super::super::child::{Child, Input, Launch};
+use super::{Life, Misses, SERVER_GRACE, Timing, memory_limit, with_lines};
+
+pub(super) struct Local {
+    child: Child,
+    link: Link,
+}
+
+impl Local {
+    /// Starts the process and waits until it answers; nothing if it is to leave meanwhile. Unless it answers, nothing of it
+    /// is left.
+    pub(super) async fn start(life: &Life, leave: &mut oneshot::Receiver<()>) -> Option<Result<Self, String>> {
+        let (Some(endpoint), Some(launch)) = (&life.endpoint, launch_of(life)) else {
+            return Some(Err("it is not run here".to_owned()));
+        };
+        let mut child = match life.nursery.start(launch) {
+            Ok(child) => child,
+            Err(error) => return Some(Err(format!("it could not be started ({error})"))),
+        };
+        let lines = child.last_lines();
+        life.change(|status| {
+            (status.lines, status.tree) = (child.last_lines(), Some(child.tree()));
+            status.memory_limit = memory_limit(life.entry.memory, child.enforced());
+        });
+        if let Some(enforced) = child.enforced() {
+            tracing::info!(server = %life.name, "the limit on its memory is {enforced}");
+        }
+        let (Some(input), Some(output)) = (child.take_input(), child.take_output()) else {
+            return Some(Err("it has no pipes".to_owned()));
+        };
+        let garbage = lines.clone();
+        let garbage = Box::new(move |line: &str| garbage.note(&format!("(on its standard output) {line}")));
+        let connected = timeout(life.entry.start_timeout, endpoint.connect(input, output, garbage));
+        let connected = tokio::select! {
+            connected = connected => connected,
+            _ = leave => {
+                child.stop().await;
+                life.change(|status| status.tree = None);
+                return None;
+            }
+        };
+        let why = match connected {
+            Ok(Ok(link)) => return Some(Ok(Self { child, link })),
+            Ok(Err(why)) => why,
+            Err(_) => format!("it did not answer within {} s", life.entry.start_timeout.as_secs()),
+        };
+        // One that closed its pipes is about to end by itself, and how it does says more than that it was ended.
+        let why = match timeout(SERVER_GRACE / 10, child.ended()).await {
+            Ok(ended) => format!("it {ended} before it answered"),
+            Err(_) => {
+                child.stop().await;
+                why
+            }
+        };
+        life.change(|status| status.tree = None);
+        Some(Err(with_lines(&why, &lines.last())))
+    }
+
+    /// Waits until it ends, or does not answer any more, and says why.
+    pub(super) async fn lost(&mut self, timing: &Timing) -> String {
+        let Self { child, link } = self;
+        let unhealthy = async {
+            let mut misses = Misses { count: 0, max: timing.misses_max };
+            let mut ticks = interval_at(Instant::now() + timing.health, timing.health);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                if let Some(why) = misses.note(link.ping(timing.health).await) {
+                    return why;
+                }
+            }
+        };
+        tokio::select! {
+            // How the process ended says more than that its pipes are closed.
+            biased;
+            ended = child.ended() => format!("it {ended}"),
+            why = link.closed() => why,
+            why = unhealthy => why,
+        }
+    }
+
+    /// Ends it. Calls in flight are answered with an error.
+    pub(super) async fn end(self, why: &str) -> String {
+        let Self { mut child, link } = self;
+        drop(link);
+        let is_over = timeout(SERVER_GRACE / 10, child.ended()).await.ok();
+        let ended = match is_over {
+            Some(ended) => ended,
+            None => child.stop().await,
+        };
+        let how = format!("it {ended}");
+        let why = if why.contains(&how) || is_wanted(why) { why.to_owned() } else { format!("{why}; {how}") };
+        with_lines(&why, &child.lines())
+    }
+}
+
+fn is_wanted(why: &str) -> bool {
+    why == "it was ended"
+}
+
+fn launch_of(life: &Life) -> Option<Launch> {
+    let Program::Command { command, arguments, environment, folder } = &life.entry.program else { return None };
+    Some(Launch {
+        name: life.name.clone(),
+        command: command.clone(),
+        arguments: arguments.clone(),
+        environment: environment.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        folder: folder.clone(),
+        memory: life.entry.memory,
+        grace: SERVER_GRACE,
+        input: Input::Pipe,
+    })
+}

@@ -1,0 +1,40 @@
+//! A server that runs elsewhere: it is handed out as it is, and only its health is looked after.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::super::remote::Remote;
+use super::{Misses, Timing};
+
+pub(super) struct Elsewhere {
+    remote: Remote,
+}
+
+impl Elsewhere {
+    /// Looks whether it answers.
+    pub(super) async fn start(url: &str, headers: &BTreeMap<String, String>, within: Duration) -> Result<Self, String> {
+        let mut remote = Remote::new(url, headers);
+        remote.check(within).await?;
+        Ok(Self { remote })
+    }
+
+    /// Waits until it does not answer any more, and says why.
+    pub(super) async fn lost(&mut self, timing: &Timing) -> String {
+        let mut misses = Misses { count: 0, max: timing.misses_max };
+        let mut ticks = interval_at(Instant::now() + timing.health, timing.health);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Some(why) = misses.note(self.remote.check(timing.health).await) {
+                return why;
+            }
+        }
+    }
+
+    /// Leaves it.
+    pub(super) async fn end(self) {
+        self.remote.close().await;
+    }
+}

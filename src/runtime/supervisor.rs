@@ -1,0 +1,459 @@
+//! The supervisor: it has what really runs follow the books.
+//!
+//! It hears which allocations changed, looks at how they stand, and starts and ends what they hold; that it looks, rather
+//! than being told what to do, makes it the same work after a restart, after it missed something, and at any other time.
+//! When all of an allocation is there it says so, and again when nothing is left of it.
+
+mod answers;
+mod reports;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::bridge::{Endpoint, EndpointOptions};
+use super::catalog::{Catalog, Entry};
+use super::child::Nursery;
+use super::leases::{Leases, Run};
+use super::ports::Ports;
+use super::server::{Order, SERVER_GRACE, Server, Timing, wait_until_running};
+use crate::core::{AllocationId, AllocationView, Filter, Millis, Port, Premises, ServerHold, State};
+use crate::engine::{EngineError, EngineHandle, Listing, Place, Record};
+use crate::managed::{Ask, ProcessState};
+
+/// How often what nobody holds is looked over.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many allocations one page of the books has.
+const PAGE: usize = 1_000;
+
+/// What really runs, and for whom.
+pub(super) struct Supervisor {
+    pub(super) engine: EngineHandle,
+    pub(super) catalog: watch::Receiver<Arc<Catalog>>,
+    pub(super) nursery: Arc<Nursery>,
+    pub(super) timing: Timing,
+    pub(super) leases: Arc<Leases>,
+    pub(super) ports: Ports,
+    pub(super) asked: mpsc::Receiver<Ask>,
+    /// How many processes there are, for whoever asks whether they are needed.
+    pub(super) running: watch::Sender<usize>,
+    runs: BTreeMap<Run, Held>,
+    allocations: BTreeMap<AllocationId, Part>,
+    /// Starts that are waited for, and what they came to.
+    starting: JoinSet<(AllocationId, Result<(), String>)>,
+    /// Ends that are waited for, each of all that was an allocation's own, and what is said then.
+    ending: JoinSet<(AllocationId, Over)>,
+    /// Ends of servers that nobody holds any more.
+    leaving: BTreeMap<Run, JoinHandle<()>>,
+}
+
+/// A run of a server with its holders.
+struct Held {
+    server: Server,
+    holders: BTreeSet<AllocationId>,
+    /// Since when nobody holds it.
+    idle_since: Option<Instant>,
+    /// The port that the books have for it.
+    port: Port,
+    /// What ends the serving at the port, while it is served there.
+    serving: Option<CancellationToken>,
+}
+
+/// What is done for an allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Starting,
+    Held,
+    Ending,
+}
+
+struct Part {
+    step: Step,
+    runs: BTreeSet<Run>,
+}
+
+/// What is said of an allocation of which nothing is left.
+enum Over {
+    Failed(String),
+    Released,
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        engine: EngineHandle,
+        catalog: watch::Receiver<Arc<Catalog>>,
+        (nursery, timing): (Arc<Nursery>, Timing),
+        (leases, ports): (Arc<Leases>, Ports),
+        (asked, running): (mpsc::Receiver<Ask>, watch::Sender<usize>),
+    ) -> Self {
+        Self {
+            engine,
+            catalog,
+            nursery,
+            timing,
+            leases,
+            ports,
+            asked,
+            running,
+            runs: BTreeMap::new(),
+            allocations: BTreeMap::new(),
+            starting: JoinSet::new(),
+            ending: JoinSet::new(),
+            leaving: BTreeMap::new(),
+        }
+    }
+
+    /// Follows the books until it is told to stop, and ends all that runs then.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut changes = self.engine.changes();
+        self.look_at_all().await;
+        let mut looks = interval(LOOK_INTERVAL);
+        let mut is_catalog_watched = true;
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                change = changes.recv() => match change {
+                    Ok(change) => {
+                        for allocation in &change.allocations {
+                            self.look_at(*allocation).await;
+                        }
+                    }
+                    Err(RecvError::Lagged(_)) => self.look_at_all().await,
+                    Err(RecvError::Closed) => break,
+                },
+                Some(started) = self.starting.join_next() => {
+                    if let Ok((allocation, started)) = started {
+                        self.started(allocation, started).await;
+                    }
+                }
+                Some(ended) = self.ending.join_next() => {
+                    if let Ok((allocation, over)) = ended {
+                        self.ended(allocation, over).await;
+                    }
+                }
+                Some(ask) = self.asked.recv() => self.answer(ask),
+                _ = looks.tick() => self.look_over(),
+                changed = self.catalog.changed(), if is_catalog_watched => {
+                    is_catalog_watched = changed.is_ok();
+                    self.take_catalog().await;
+                }
+            }
+            self.running.send_replace(self.runs.len() + self.leaving.len());
+        }
+        self.end().await;
+    }
+
+    /// Ends everything, side by side.
+    async fn end(mut self) {
+        self.starting.abort_all();
+        for held in self.runs.values_mut() {
+            if let Some(serving) = held.serving.take() {
+                serving.cancel();
+            }
+        }
+        let mut ends: JoinSet<()> = JoinSet::new();
+        let runs = std::mem::take(&mut self.runs).into_values().map(|held| held.server.end());
+        for end in runs.chain(std::mem::take(&mut self.leaving).into_values()) {
+            ends.spawn(async move { drop(end.await) });
+        }
+        while ends.join_next().await.is_some() {}
+        while self.ending.join_next().await.is_some() {}
+        self.running.send_replace(0);
+    }
+
+    /// Looks at every allocation that lives, and at those that were known to.
+    async fn look_at_all(&mut self) {
+        let mut live: BTreeSet<AllocationId> = self.allocations.keys().copied().collect();
+        for state in [State::Pending, State::Active, State::Releasing] {
+            let filter = Filter { state: Some(state), job: None };
+            let mut after = Place::default();
+            loop {
+                let listing = Listing { filter: filter.clone(), after, limit: PAGE };
+                let Ok(page) = self.engine.list(listing).await else { break };
+                live.extend(page.entries.iter().filter_map(|record| match record {
+                    Record::Allocation(view) => Some(view.allocation.reservation.allocation),
+                    Record::Refusal(_) => None,
+                }));
+                match page.next {
+                    Some(next) => after = next,
+                    None => break,
+                }
+            }
+        }
+        for allocation in live {
+            self.look_at(allocation).await;
+        }
+    }
+
+    /// Has what runs for an allocation follow how it stands.
+    async fn look_at(&mut self, allocation: AllocationId) {
+        let view = match self.engine.allocation(allocation).await {
+            Ok(Some(reading)) => match reading.value {
+                Record::Allocation(view) => Some(view),
+                Record::Refusal(_) => None,
+            },
+            Ok(None) => None,
+            // Its batch failed, and another look will be called for.
+            Err(_) => return,
+        };
+        let step = self.allocations.get(&allocation).map(|part| part.step);
+        match (view.as_ref().map(|view| view.allocation.state()), step) {
+            (Some(State::Pending | State::Active), None) => {
+                if let Some(view) = view {
+                    self.begin(&view);
+                }
+            }
+            (Some(State::Active), Some(_)) => {
+                if let Some(view) = view {
+                    self.leases.update(&view);
+                }
+            }
+            (Some(State::Releasing), None | Some(Step::Starting | Step::Held)) => {
+                self.let_go(allocation, Over::Released);
+            }
+            // It ended without a second half: it was never ours, or its books are others now.
+            (None | Some(State::Released | State::Failed), Some(Step::Starting | Step::Held)) => {
+                self.let_go(allocation, Over::Released);
+            }
+            _ => {}
+        }
+    }
+
+    /// Starts what an allocation holds, and waits for it if nobody was told yet that it is there.
+    fn begin(&mut self, view: &AllocationView) {
+        let reservation = &view.allocation.reservation;
+        let allocation = reservation.allocation;
+        if !self.engine_waits_for(view) && reservation.servers.is_empty() {
+            return;
+        }
+        let mut runs = BTreeSet::new();
+        let mut waits = Vec::new();
+        for hold in &reservation.servers {
+            let run = Run { name: hold.name.clone(), owner: hold.is_private.then_some(allocation) };
+            let held = self.hold(&run, hold, allocation);
+            // One that does not answer in time has to be ended before it has failed.
+            let within = held.server.entry.start_timeout + 2 * SERVER_GRACE;
+            let starts = held.server.status().starts;
+            waits.push((hold.name.clone(), wait_until_running(held.server.watch(), starts, within)));
+            runs.insert(run);
+        }
+        self.leases.admit(view, runs.clone());
+        let is_new = self.engine_waits_for(view);
+        let step = if is_new { Step::Starting } else { Step::Held };
+        self.allocations.insert(allocation, Part { step, runs });
+        if is_new {
+            self.starting.spawn(async move {
+                let waits = waits.into_iter().map(|(name, wait)| async move {
+                    wait.await.map_err(|why| format!("MCP server {name:?} cannot be used: {why}", name = name.as_str()))
+                });
+                let started = futures_util::future::try_join_all(waits).await;
+                (allocation, started.map(drop))
+            });
+        }
+    }
+
+    /// Whether a grant is not answered before all of it is there.
+    fn engine_waits_for(&self, view: &AllocationView) -> bool {
+        view.allocation.state() == State::Pending
+    }
+
+    /// Has an allocation hold a run, which is started if need be.
+    fn hold(&mut self, run: &Run, hold: &ServerHold, allocation: AllocationId) -> &mut Held {
+        if !self.runs.contains_key(run) {
+            let entry = self.catalog.borrow().entries.get(&run.name).cloned();
+            // It was held when the catalog had it.
+            let entry = entry.unwrap_or_else(|| Arc::new(Entry::missing(&run.name)));
+            let endpoint = (!entry.is_remote()).then(|| {
+                let options = EndpointOptions {
+                    name: run.name.clone(),
+                    calls_in_flight_max: entry.calls_in_flight_max,
+                    start_wait: entry.start_timeout,
+                    roots: entry.roots.clone(),
+                };
+                Endpoint::new(options, self.leases.gate(run.clone()))
+            });
+            let after = self.leaving.remove(run);
+            let with = (Arc::clone(&self.nursery), self.timing);
+            let server = Server::start(run.to_string(), entry, endpoint, with, after);
+            let held = Held { server, holders: BTreeSet::new(), idle_since: None, port: hold.port, serving: None };
+            self.runs.insert(run.clone(), held);
+        }
+        self.serve(run, hold.port);
+        let Some(held) = self.runs.get_mut(run) else { unreachable!("it was just put there") };
+        held.holders.insert(allocation);
+        held.idle_since = None;
+        if held.server.status().state == ProcessState::Failed {
+            held.server.order(Order::Start);
+        }
+        held
+    }
+
+    /// Serves a run at a port, and nothing else there.
+    fn serve(&mut self, run: &Run, port: Port) {
+        // What nobody holds any more may still be served where the books have another now.
+        for (other, held) in &mut self.runs {
+            if other != run && held.port == port {
+                if let Some(serving) = held.serving.take() {
+                    serving.cancel();
+                }
+            }
+        }
+        let Some(held) = self.runs.get_mut(run) else { return };
+        if held.port != port {
+            if let Some(serving) = held.serving.take() {
+                serving.cancel();
+                self.ports.let_go(held.port);
+            }
+            held.port = port;
+        }
+        let Some(endpoint) = held.server.endpoint.as_ref().filter(|_| held.serving.is_none()) else { return };
+        match self.ports.serve(port) {
+            Ok(listeners) => {
+                let serving = CancellationToken::new();
+                tokio::spawn(Arc::clone(endpoint).serve(listeners, serving.clone()));
+                held.serving = Some(serving);
+            }
+            Err(error) => {
+                tracing::warn!(server = %run, %port, %error, "it cannot be served: something else holds its port");
+            }
+        }
+    }
+
+    /// Takes what an allocation holds from it, and ends what is its own. `over` is said when nothing of that is left.
+    fn let_go(&mut self, allocation: AllocationId, over: Over) {
+        self.leases.end(allocation);
+        let runs = match self.allocations.get_mut(&allocation) {
+            Some(part) => {
+                part.step = Step::Ending;
+                std::mem::take(&mut part.runs)
+            }
+            None => BTreeSet::new(),
+        };
+        let mut ends = Vec::new();
+        for run in runs {
+            let Some(held) = self.runs.get_mut(&run) else { continue };
+            held.holders.remove(&allocation);
+            if let Some(endpoint) = &held.server.endpoint {
+                endpoint.end_allocation(allocation);
+            }
+            if run.owner.is_some() {
+                ends.extend(self.remove(&run));
+            } else if held.holders.is_empty() {
+                held.idle_since = Some(Instant::now());
+            }
+        }
+        self.ending.spawn(async move {
+            for end in ends {
+                // However it ended, nothing is left of it.
+                let _ = end.await;
+            }
+            (allocation, over)
+        });
+    }
+
+    /// Ends a run.
+    fn remove(&mut self, run: &Run) -> Option<JoinHandle<()>> {
+        let held = self.runs.remove(run)?;
+        if let Some(serving) = held.serving {
+            serving.cancel();
+            self.ports.let_go(held.port);
+        }
+        Some(held.server.end())
+    }
+
+    async fn started(&mut self, allocation: AllocationId, started: Result<(), String>) {
+        let Some(part) = self.allocations.get_mut(&allocation).filter(|part| part.step == Step::Starting) else {
+            return;
+        };
+        match started {
+            Ok(()) => match self.engine.activate(allocation).await {
+                Ok(()) => part.step = Step::Held,
+                // It is being taken back, or its batch failed: another look follows.
+                Err(error) => {
+                    tracing::debug!(%allocation, %error, "not activated");
+                    if matches!(error, EngineError::NotCommitted) {
+                        self.allocations.remove(&allocation);
+                        self.look_at(allocation).await;
+                    }
+                }
+            },
+            Err(why) => self.let_go(allocation, Over::Failed(why)),
+        }
+    }
+
+    async fn ended(&mut self, allocation: AllocationId, over: Over) {
+        let said = match over {
+            Over::Failed(why) => match self.engine.fail_activation(allocation, Arc::from(why)).await {
+                // It was taken back while it failed.
+                Err(EngineError::Denied(_)) => self.engine.finish_release(allocation).await,
+                said => said,
+            },
+            Over::Released => self.engine.finish_release(allocation).await,
+        };
+        self.allocations.remove(&allocation);
+        if let Err(EngineError::NotCommitted) = said {
+            self.look_at(allocation).await;
+        }
+    }
+
+    /// Looks over what nobody holds, what could not be served, and leases that have run out.
+    fn look_over(&mut self) {
+        self.ports.let_unserved_go();
+        self.leaving.retain(|_, end| !end.is_finished());
+        for (allocation, runs) in self.leases.run_out() {
+            for run in runs {
+                let endpoint = self.runs.get(&run).and_then(|held| held.server.endpoint.as_ref());
+                endpoint.into_iter().for_each(|endpoint| endpoint.end_allocation(allocation));
+            }
+        }
+        let catalog = self.catalog.borrow().clone();
+        let is_over = |(run, held): &(&Run, &Held)| {
+            let is_current = catalog.entries.get(&run.name) == Some(&held.server.entry);
+            held.idle_since.is_some_and(|since| !is_current || since.elapsed() >= held.server.entry.idle)
+        };
+        let over: Vec<Run> = self.runs.iter().filter(is_over).map(|(run, _)| run.clone()).collect();
+        for run in over {
+            tracing::info!(server = %run, "nobody holds it any more");
+            if let Some(end) = self.remove(&run) {
+                self.leaving.insert(run, end);
+            }
+        }
+        let is_unserved = |held: &Held| held.serving.is_none() && held.server.endpoint.is_some();
+        let unserved: Vec<(Run, Port)> = self
+            .runs
+            .iter()
+            .filter(|(_, held)| is_unserved(held) && !held.holders.is_empty())
+            .map(|(run, held)| (run.clone(), held.port))
+            .collect();
+        for (run, port) in unserved {
+            self.serve(&run, port);
+        }
+    }
+
+    /// Has new grants go by the catalog as it is now. What runs goes on as it is until nobody holds it.
+    async fn take_catalog(&mut self) {
+        let catalog = self.catalog.borrow_and_update().clone();
+        let premises = premises(&catalog);
+        let servers = premises.catalog.as_ref().map_or(0, BTreeMap::len);
+        tracing::info!(servers, "the catalog changed");
+        // An engine that has ended needs no premises.
+        let _ = self.engine.stand_on(premises, Some(self.ports.claimer(catalog))).await;
+    }
+}
+
+/// What stands behind leases with this catalog.
+pub(super) fn premises(catalog: &Catalog) -> Premises {
+    let start_max = catalog.entries.values().map(|entry| entry.start_timeout).max().unwrap_or_default();
+    let default = Premises::default();
+    let start_max = Millis(u64::try_from(start_max.as_millis()).unwrap_or(u64::MAX)).max(default.start_max);
+    let sharing = catalog.entries.iter().map(|(name, entry)| (name.clone(), entry.sharing));
+    Premises { catalog: Some(sharing.collect()), start_max, ..default }
+}

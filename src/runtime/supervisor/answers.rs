@@ -1,0 +1,65 @@
+//! What the supervisor answers to those who ask how servers and workers stand, or want something of one.
+
+use super::super::server::Order;
+use super::Supervisor;
+use super::reports::{Detail, Report};
+use crate::core::{AllocationId, ServerName};
+use crate::managed::{Ask, AskError, ServerReport};
+use tokio::sync::oneshot;
+
+impl Supervisor {
+    /// Answers a question. Whoever asked and has gone does not want the answer.
+    pub(super) fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Servers(reply) => drop(reply.send(plain(self.all_servers(Detail::Brief)))),
+            Ask::Server(name, reply) => measured(self.server(&name, Detail::Full), reply, |reports| reports),
+            Ask::Allocation(allocation, reply) => {
+                drop(reply.send((plain(self.servers_of(allocation)), Vec::new())));
+            }
+            Ask::RestartServer(name, allocation, reply) => match self.restart(&name, allocation) {
+                Ok(reports) => measured(reports, reply, Ok),
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Ask::Workers(reply) => drop(reply.send(Vec::new())),
+            Ask::Worker(_, reply) => drop(reply.send(None)),
+            Ask::DrainWorker(worker, reply) => drop(reply.send(Err(AskError::NoWorker { worker }))),
+        }
+    }
+
+    fn restart(&self, name: &ServerName, allocation: Option<AllocationId>) -> Result<Vec<Report>, AskError> {
+        let is_meant = |holders: &std::collections::BTreeSet<AllocationId>| {
+            allocation.is_none_or(|allocation| holders.contains(&allocation))
+        };
+        let mut runs = self.runs.iter().filter(|(run, held)| run.name == *name && is_meant(&held.holders)).peekable();
+        if runs.peek().is_none() {
+            let name = name.to_string();
+            let is_known = self.catalog.borrow().entries.keys().any(|known| known.as_str() == name);
+            return Err(if is_known { AskError::NotRunning { name } } else { AskError::NoServer { name } });
+        }
+        let runs = runs.inspect(|(_, held)| held.server.order(Order::Restart));
+        Ok(runs.map(|(run, held)| held.report(run, Detail::Full)).collect())
+    }
+}
+
+fn plain(reports: Vec<Report>) -> Vec<ServerReport> {
+    reports.into_iter().map(|(report, _)| report).collect()
+}
+
+/// Answers once it is seen what the processes take, which is slow where a machine has many.
+fn measured<T: Send + 'static>(
+    reports: Vec<Report>,
+    reply: oneshot::Sender<T>,
+    answer: impl FnOnce(Vec<ServerReport>) -> T + Send + 'static,
+) {
+    tokio::task::spawn_blocking(move || {
+        let measure = |(report, tree): Report| {
+            let usage = tree.and_then(|tree| tree.usage().ok());
+            ServerReport {
+                memory: usage.map(|usage| usage.memory),
+                processes: usage.map(|usage| usage.processes as u64),
+                ..report
+            }
+        };
+        drop(reply.send(answer(reports.into_iter().map(measure).collect())));
+    });
+}

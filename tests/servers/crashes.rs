@@ -1,0 +1,106 @@
+//! Crashes: calls hear of them, servers come back, and those that do not say so.
+
+use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
+use cortex_resource_manager::core::ServerName;
+use cortex_resource_manager::managed::{Ask, AskError, ProcessState};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_crashes_comes_back_at_its_port_and_its_callers_hear_of_it() {
+    let rig = Rig::new(json!({"a": entry(&[], json!({}))})).await;
+    let lease = rig.lease("one", &["a"]).await;
+    let (client, other) = (lease.client("a").await, lease.client("a").await);
+    let first = pid(&client).await;
+    let slow = tokio::spawn(async move { try_call(&other, "sleep", json!({"ms": 20_000})).await });
+    // Whoever asks is one of those that the server counted, and asked once before.
+    let mut own = 1;
+    while call(&client, "state", json!({})).await["calls"].as_u64() <= Some(own + 1) {
+        own += 1;
+        assert!(own < 1_000, "the slow call does not come");
+    }
+    let crashed = try_call(&client, "crash", json!({})).await.expect_err("it crashed");
+    assert!(crashed.contains("exited with code 7") || crashed.contains("a"), "{crashed}");
+    within(slow).await.expect("no panic").expect_err("it was in flight");
+    // The session goes on with the next process.
+    let second = pid(&client).await;
+    assert_ne!(first, second);
+    let report = rig.report("a").await;
+    assert_eq!((report.state, report.restarts), (ProcessState::Running, 1));
+    assert_eq!(report.endpoint, Some(format!("http://localhost:{}", lease.port("a"))));
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loop_ends_in_failed_until_somebody_asks() {
+    let rig = Rig::new(json!({"a": entry(&["--crash-after", "1"], json!({}))})).await;
+    let lease = rig.lease("one", &["a"]).await;
+    let client = lease.client("a").await;
+    for _ in 0..3 {
+        let _ = try_call(&client, "add", json!({"a": 1, "b": 2})).await;
+        let _ = try_call(&client, "add", json!({"a": 1, "b": 2})).await;
+    }
+    until("it has failed", || async {
+        let _ = try_call(&client, "add", json!({"a": 1, "b": 2})).await;
+        rig.report("a").await.state == ProcessState::Failed
+    })
+    .await;
+    let reason = rig.report("a").await.reason.expect("a reason");
+    assert!(reason.contains("times in a row") && reason.contains("exited with code 7"), "{reason}");
+    let refused = try_call(&client, "add", json!({"a": 1, "b": 2})).await.expect_err("it has failed");
+    assert!(refused.contains("times in a row"), "{refused}");
+    // A new lease asks for it, and so does whoever says so.
+    let other = rig.lease("two", &["a"]).await;
+    assert_eq!(rig.report("a").await.state, ProcessState::Running);
+    call(&other.client("a").await, "add", json!({"a": 1, "b": 2})).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_answer_is_started_again() {
+    let rig = Rig::new(json!({"a": entry(&["--hang-on-ping"], json!({}))})).await;
+    let lease = rig.lease("one", &["a"]).await;
+    let first = pid(&lease.client("a").await).await;
+    until("it was started again", || async { rig.report("a").await.restarts >= 1 }).await;
+    until("the first is gone", || async { !lives(first) }).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_that_is_asked_for_takes_place_at_once() {
+    let rig = Rig::new(json!({"a": entry(&[], json!({})), "b": entry(&[], json!({}))})).await;
+    let lease = rig.lease("one", &["a"]).await;
+    let client = lease.client("a").await;
+    let first = pid(&client).await;
+    let restart = async |name: &str, of| {
+        let name = ServerName::new(name).expect("a name");
+        within(rig.managed.ask(|reply| Ask::RestartServer(name, of, reply)))
+            .await
+            .expect("a host")
+            .map(|runs| runs.len())
+    };
+    assert_eq!(restart("a", Some(lease.allocation)).await, Ok(1));
+    until("another answers", || async {
+        try_call(&client, "state", json!({})).await.is_ok_and(|state| state["pid"] != first)
+    })
+    .await;
+    assert_eq!(rig.report("a").await.restarts, 0, "those that were asked for do not count");
+    assert_eq!(restart("b", None).await, Err(AskError::NotRunning { name: "b".to_owned() }));
+    assert_eq!(restart("c", None).await, Err(AskError::NoServer { name: "c".to_owned() }));
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_prints_harms_nobody() {
+    let rig = Rig::new(json!({
+        "noisy": entry(&["--flood-stderr", "100000", "--garbage-stdout", "--answer-twice", "--foreign-id"], json!({})),
+    }))
+    .await;
+    let lease = rig.lease("one", &["noisy"]).await;
+    let client = lease.client("noisy").await;
+    for number in 0..50 {
+        assert_eq!(call(&client, "add", json!({"a": number, "b": 1})).await["sum"], json!(f64::from(number + 1)));
+    }
+    let lines = rig.report("noisy").await.last_lines;
+    assert!(lines.len() <= 200 && lines.iter().all(|line| line.len() <= 4_200), "{} lines", lines.len());
+    rig.end().await;
+}

@@ -1,0 +1,149 @@
+//! Starts: a grant is answered when every server answers, and fails whole where one does not.
+
+use super::rig::{Rig, call, entry, lives, pid, until, within};
+use cortex_resource_manager::core::{Filter, State};
+use cortex_resource_manager::engine::{EngineError, Listing, Place};
+use cortex_resource_manager::managed::ProcessState;
+use futures_util::future::join_all;
+use serde_json::json;
+use std::net::TcpListener;
+use std::time::Instant;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_is_answered_when_its_servers_are() {
+    let rig = Rig::new(json!({
+        "slow": entry(&["--start-delay-ms", "600"], json!({})),
+        "slower": entry(&["--start-delay-ms", "900"], json!({})),
+    }))
+    .await;
+    let began = Instant::now();
+    let lease = rig.lease("job", &["slow", "slower"]).await;
+    let took = began.elapsed().as_millis();
+    assert!(took >= 900, "{took} ms");
+    for server in ["slow", "slower"] {
+        let client = lease.client(server).await;
+        assert_eq!(call(&client, "add", json!({"a": 2, "b": 3})).await, json!({"sum": 5.0}));
+        let report = rig.report(server).await;
+        assert_eq!((report.state, report.holders), (ProcessState::Running, vec![lease.allocation]));
+        assert!(report.processes >= Some(1) && report.memory.is_some(), "{:?} {:?}", report.processes, report.memory);
+    }
+    // Side by side, and not one after the other.
+    let both = Rig::new(json!({
+        "a": entry(&["--start-delay-ms", "1500"], json!({})),
+        "b": entry(&["--start-delay-ms", "1500"], json!({})),
+        "c": entry(&["--start-delay-ms", "1500"], json!({})),
+    }))
+    .await;
+    let began = Instant::now();
+    both.lease("job", &["a", "b", "c"]).await;
+    assert!(began.elapsed().as_millis() < 4_000, "{:?}", began.elapsed());
+    both.end().await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_start_fails_the_grant_and_says_why() {
+    let rig = Rig::new(json!({
+        "good": entry(&[], json!({})),
+        "own": entry(&[], json!({"sharing": "per_allocation"})),
+        "broken": entry(&["--crash-at-start"], json!({})),
+        "mute": entry(&["--never-ready"], json!({"start_timeout_seconds": 1})),
+        "absent": json!({"command": "no-such-program-of-this-name"}),
+    }))
+    .await;
+    for (name, complaints) in [
+        ("broken", ["exited with code 3", "the last lines of its standard error"]),
+        ("mute", ["did not answer within 1 s", ""]),
+        ("absent", ["could not be started", "no-such-program-of-this-name"]),
+    ] {
+        let refused = within(rig.request("job", &["good", "own", name], 60, Some(name))).await;
+        let Err(EngineError::NotStarted { allocation, error }) = refused else { panic!("{refused:?}") };
+        let said = format!("MCP server {name:?} cannot be used: ");
+        assert!(error.starts_with(&said), "{error}");
+        assert!(complaints.iter().all(|complaint| error.contains(complaint)), "{error}");
+        let filter = Filter { state: Some(State::Failed), job: None };
+        let page = rig.engine.list(Listing { filter, after: Place::default(), limit: 10 }).await.expect("an engine");
+        assert!(!page.entries.is_empty(), "{allocation} is on record");
+        assert_eq!(rig.engine.capacity().await.expect("an engine").value.live_allocations, 0);
+        assert_eq!(rig.report("own").await.state, ProcessState::Stopped, "nothing of its own is left");
+        assert!(rig.report("good").await.holders.is_empty(), "what is shared is held by nobody");
+    }
+    // A repeat is tried anew, and what is broken is started again for it.
+    let refused = within(rig.request("job", &["broken"], 60, Some("again"))).await;
+    assert!(matches!(refused, Err(EngineError::NotStarted { .. })), "{refused:?}");
+    let refused = within(rig.request("job", &["nobody's"], 60, None)).await.expect_err("it is not in the catalog");
+    let text = refused.to_string();
+    assert!(text.contains(r#""nobody's""#) && text.contains(r#""absent", "broken", "good", "mute", "own""#), "{text}");
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_requests_starts_a_server_once() {
+    let rig = Rig::new(json!({"one": entry(&["--start-delay-ms", "300"], json!({}))})).await;
+    let grants = join_all((0..30).map(|job| {
+        let rig = &rig;
+        async move { rig.lease(&format!("job-{job}"), &["one"]).await }
+    }))
+    .await;
+    let mut pids = join_all(grants.iter().map(|lease| async { pid(&lease.client("one").await).await })).await;
+    pids.dedup();
+    assert_eq!(pids.len(), 1, "{pids:?}");
+    assert_eq!(rig.report("one").await.holders.len(), 30);
+    rig.end().await;
+    assert!(!lives(pids[0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_called_off_while_it_starts_is_ended() {
+    let rig = Rig::new(json!({
+        "own": entry(&["--start-delay-ms", "20000"], json!({"sharing": "per_allocation"})),
+    }))
+    .await;
+    let ticket = cortex_resource_manager::engine::Ticket::default();
+    let request = rig.request("job", &["own"], 60, None);
+    let asked = tokio::time::timeout(std::time::Duration::from_millis(300), request).await;
+    assert!(asked.is_err(), "it has not started yet");
+    // Its caller is gone; that of a call that is cancelled says so. The lease is found and released as anybody could.
+    rig.engine.call_off(ticket);
+    let filter = Filter { state: Some(State::Pending), job: None };
+    let page = rig.engine.list(Listing { filter, after: Place::default(), limit: 10 }).await.expect("an engine");
+    let cortex_resource_manager::engine::Record::Allocation(view) = &page.entries[0] else { panic!("{page:?}") };
+    let allocation = view.allocation.reservation.allocation;
+    within(rig.engine.release(allocation)).await.expect("a reservation");
+    assert_eq!(rig.report("own").await.state, ProcessState::Stopped);
+    assert_eq!(rig.engine.capacity().await.expect("an engine").value.live_allocations, 0);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_that_something_else_holds_are_passed_over() {
+    let strangers: Vec<TcpListener> =
+        (9_000..=9_099).step_by(2).filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).collect();
+    let rig = Rig::new(json!({"a": entry(&[], json!({})), "b": entry(&[], json!({}))})).await;
+    let lease = rig.lease("job", &["a", "b"]).await;
+    for server in ["a", "b"] {
+        assert!(strangers.iter().all(|stranger| stranger.local_addr().expect("bound").port() != lease.port(server)));
+        pid(&lease.client(server).await).await;
+    }
+    drop(strangers);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_when_the_host_ends() {
+    let rig = Rig::new(json!({
+        "plain": entry(&[], json!({})),
+        "family": entry(&["--grandchild-setsid", "--ignore-term"], json!({"sharing": "per_allocation"})),
+    }))
+    .await;
+    let lease = rig.lease("job", &["plain", "family"]).await;
+    let pids = [pid(&lease.client("plain").await).await, pid(&lease.client("family").await).await];
+    let lines = rig.report("family").await.last_lines.join("\n");
+    let grandchild = lines.split("grandchild ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let grandchild: u64 = grandchild.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{lines}"));
+    assert!(lives(grandchild));
+    let port = lease.port("plain");
+    rig.end().await;
+    until("all are gone", || async { !lives(pids[0]) && !lives(pids[1]) && !lives(grandchild) }).await;
+    until("the port is free", || async { TcpListener::bind(("127.0.0.1", port)).is_ok() }).await;
+}
