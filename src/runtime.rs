@@ -15,10 +15,12 @@ pub mod memory_limit;
 mod orders;
 mod ports;
 pub mod remote;
-mod server;
+mod service;
 pub mod stage;
 mod supervisor;
 pub mod tree;
+mod worker;
 
 pub use host::{Host, HostError, HostOptions, Prepared};
-pub use server::{SERVER_GRACE, Timing};
+pub use service::{SERVER_GRACE, Timing};
+pub use worker::{Ready, WorkerCommand};

@@ -13,3 +13,5 @@ mod misbehaving;
 mod rig;
 #[path = "servers/starts.rs"]
 mod starts;
+#[path = "servers/workers.rs"]
+mod workers;

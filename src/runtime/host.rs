@@ -21,8 +21,9 @@ use super::leases::Leases;
 use super::leftovers::Record;
 use super::memory_limit::MemoryLimiter;
 use super::ports::Ports;
-use super::server::{SERVER_GRACE, Timing};
+use super::service::{SERVER_GRACE, Timing};
 use super::supervisor::{Supervisor, premises};
+use super::worker::WorkerCommand;
 use crate::engine::{EngineError, EngineHandle};
 use crate::managed::{AccessKey, Ask, Managed};
 
@@ -31,6 +32,8 @@ use crate::managed::{AccessKey, Ask, Managed};
 pub struct HostOptions {
     /// The file of the catalog.
     pub catalog: PathBuf,
+    /// What workers run; they are only in the books if absent.
+    pub worker: Option<WorkerCommand>,
     /// Where it is recorded that this manager may have children; nowhere if absent.
     pub record: Option<PathBuf>,
     /// Where the key of access tokens is kept; in memory if absent.
@@ -48,7 +51,7 @@ impl HostOptions {
     #[must_use]
     pub fn new(catalog: PathBuf) -> Self {
         let timing = Timing::default();
-        Self { catalog, record: None, key: None, asks_for_token: true, program: None, timing }
+        Self { catalog, worker: None, record: None, key: None, asks_for_token: true, program: None, timing }
     }
 }
 
@@ -115,7 +118,7 @@ impl Prepared {
     pub async fn start(self, engine: EngineHandle) -> Result<Host, HostError> {
         let Self { options, catalog, key, instance, record } = self;
         let (ports, known) = (Ports::default(), catalog.catalog().clone());
-        engine.stand_on(premises(&known), Some(ports.claimer(known))).await?;
+        engine.stand_on(premises(&known, options.worker.as_ref()), Some(ports.claimer(known))).await?;
         let mut nursery = Nursery::new(instance).with_limiter(MemoryLimiter::detect());
         if let Some(program) = options.program {
             nursery = nursery.with_program(program);
@@ -129,6 +132,7 @@ impl Prepared {
             catalog,
             nursery: Arc::new(nursery),
             timing: options.timing,
+            worker: options.worker.map(Arc::new),
             leases,
             ports,
             asked,
@@ -155,6 +159,7 @@ struct Start {
     catalog: CatalogFile,
     nursery: Arc<Nursery>,
     timing: Timing,
+    worker: Option<Arc<WorkerCommand>>,
     leases: Arc<Leases>,
     ports: Ports,
     asked: mpsc::Receiver<Ask>,
@@ -170,11 +175,11 @@ impl Start {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(%error, "nothing can be run"),
         };
-        let Self { engine, catalog, nursery, timing, leases, ports, asked, count, stop, over } = self;
+        let Self { engine, catalog, nursery, timing, worker, leases, ports, asked, count, stop, over } = self;
         runtime.block_on(async {
             let catalog = catalog.watch();
             let with = (leases, ports);
-            Supervisor::new(engine, catalog, (nursery, timing), with, (asked, count)).run(stop).await;
+            Supervisor::new(engine, catalog, (nursery, timing), with, (asked, count), worker).run(stop).await;
         });
         runtime.shutdown_background();
         drop(over);

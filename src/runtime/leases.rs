@@ -60,6 +60,11 @@ impl Leases {
         Arc::new(Self { engine, key, held: Mutex::default() })
     }
 
+    /// The access token of a lease; nothing where none is asked for.
+    pub(super) fn token(&self, allocation: AllocationId, fencing_token: FencingToken) -> Option<String> {
+        self.key.as_ref().map(|key| key.token(allocation, fencing_token))
+    }
+
     /// Lets a lease in to these servers.
     pub(super) fn admit(&self, view: &AllocationView, runs: BTreeSet<Run>) {
         let reservation = &view.allocation.reservation;

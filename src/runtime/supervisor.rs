@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -22,8 +24,11 @@ use super::catalog::{Catalog, Entry};
 use super::child::Nursery;
 use super::leases::{Leases, Run};
 use super::ports::Ports;
-use super::server::{Order, SERVER_GRACE, Server, Timing, wait_until_running};
-use crate::core::{AllocationId, AllocationView, Filter, Millis, Port, Premises, ServerHold, State};
+use super::service::{Kind, Order, SERVER_GRACE, Service, Timing, wait_until_running};
+use super::worker::{WORKER_START_TIMEOUT, WorkerCommand, servers_text};
+use crate::core::{
+    AllocationId, AllocationView, Filter, JobId, Millis, Port, Premises, Reservation, ServerHold, State,
+};
 use crate::engine::{EngineError, EngineHandle, Listing, Place, Record};
 use crate::managed::{Ask, ProcessState};
 
@@ -45,6 +50,10 @@ pub(super) struct Supervisor {
     /// How many processes there are, for whoever asks whether they are needed.
     pub(super) running: watch::Sender<usize>,
     runs: BTreeMap<Run, Held>,
+    /// What workers run; nothing where they are only in the books.
+    worker: Option<Arc<WorkerCommand>>,
+    /// Workers by their ids.
+    workers: BTreeMap<String, HeldWorker>,
     allocations: BTreeMap<AllocationId, Part>,
     /// Starts that are waited for, and what they came to.
     starting: JoinSet<(AllocationId, Result<(), String>)>,
@@ -56,7 +65,10 @@ pub(super) struct Supervisor {
 
 /// A run of a server with its holders.
 struct Held {
-    server: Server,
+    server: Service,
+    entry: Arc<Entry>,
+    /// Where its clients come in; a server that runs elsewhere has none here.
+    endpoint: Option<Arc<Endpoint>>,
     holders: BTreeSet<AllocationId>,
     /// Since when nobody holds it.
     idle_since: Option<Instant>,
@@ -65,6 +77,17 @@ struct Held {
     /// What ends the serving at the port, while it is served there.
     serving: Option<CancellationToken>,
 }
+
+/// A worker of an allocation.
+struct HeldWorker {
+    service: Service,
+    allocation: AllocationId,
+    job: JobId,
+    port: Port,
+}
+
+/// Something that a grant waits for: what it is, and that it is there, or why not.
+type Wait = (String, BoxFuture<'static, Result<(), String>>);
 
 /// What is done for an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +100,7 @@ enum Step {
 struct Part {
     step: Step,
     runs: BTreeSet<Run>,
+    workers: Vec<String>,
 }
 
 /// What is said of an allocation of which nothing is left.
@@ -92,6 +116,7 @@ impl Supervisor {
         (nursery, timing): (Arc<Nursery>, Timing),
         (leases, ports): (Arc<Leases>, Ports),
         (asked, running): (mpsc::Receiver<Ask>, watch::Sender<usize>),
+        worker: Option<Arc<WorkerCommand>>,
     ) -> Self {
         Self {
             engine,
@@ -103,6 +128,8 @@ impl Supervisor {
             asked,
             running,
             runs: BTreeMap::new(),
+            worker,
+            workers: BTreeMap::new(),
             allocations: BTreeMap::new(),
             starting: JoinSet::new(),
             ending: JoinSet::new(),
@@ -146,7 +173,7 @@ impl Supervisor {
                     self.take_catalog().await;
                 }
             }
-            self.running.send_replace(self.runs.len() + self.leaving.len());
+            self.running.send_replace(self.runs.len() + self.workers.len() + self.leaving.len() + self.ending.len());
         }
         self.end().await;
     }
@@ -161,7 +188,8 @@ impl Supervisor {
         }
         let mut ends: JoinSet<()> = JoinSet::new();
         let runs = std::mem::take(&mut self.runs).into_values().map(|held| held.server.end());
-        for end in runs.chain(std::mem::take(&mut self.leaving).into_values()) {
+        let workers = std::mem::take(&mut self.workers).into_values().map(|held| held.service.end());
+        for end in runs.chain(workers).chain(std::mem::take(&mut self.leaving).into_values()) {
             ends.spawn(async move { drop(end.await) });
         }
         while ends.join_next().await.is_some() {}
@@ -231,7 +259,9 @@ impl Supervisor {
     fn begin(&mut self, view: &AllocationView) {
         let reservation = &view.allocation.reservation;
         let allocation = reservation.allocation;
-        if !self.engine_waits_for(view) && reservation.servers.is_empty() {
+        let is_new = view.allocation.state() == State::Pending;
+        let has_workers = self.worker.is_some() && reservation.workers.count() > 0;
+        if !is_new && !has_workers && reservation.servers.is_empty() {
             return;
         }
         let mut runs = BTreeSet::new();
@@ -240,19 +270,21 @@ impl Supervisor {
             let run = Run { name: hold.name.clone(), owner: hold.is_private.then_some(allocation) };
             let held = self.hold(&run, hold, allocation);
             // One that does not answer in time has to be ended before it has failed.
-            let within = held.server.entry.start_timeout + 2 * SERVER_GRACE;
+            let within = held.entry.start_timeout + 2 * SERVER_GRACE;
             let starts = held.server.status().starts;
-            waits.push((hold.name.clone(), wait_until_running(held.server.watch(), starts, within)));
+            let what = format!("MCP server {:?}", hold.name.as_str());
+            waits.push((what, wait_until_running(held.server.watch(), starts, within).boxed()));
             runs.insert(run);
         }
+        // From here on, since a worker may ask its servers before the grant is answered.
         self.leases.admit(view, runs.clone());
-        let is_new = self.engine_waits_for(view);
+        let workers = self.begin_workers(reservation, &mut waits);
         let step = if is_new { Step::Starting } else { Step::Held };
-        self.allocations.insert(allocation, Part { step, runs });
+        self.allocations.insert(allocation, Part { step, runs, workers });
         if is_new {
             self.starting.spawn(async move {
-                let waits = waits.into_iter().map(|(name, wait)| async move {
-                    wait.await.map_err(|why| format!("MCP server {name:?} cannot be used: {why}", name = name.as_str()))
+                let waits = waits.into_iter().map(|(what, wait)| async move {
+                    wait.await.map_err(|why| format!("{what} cannot be used: {why}"))
                 });
                 let started = futures_util::future::try_join_all(waits).await;
                 (allocation, started.map(drop))
@@ -260,31 +292,37 @@ impl Supervisor {
         }
     }
 
-    /// Whether a grant is not answered before all of it is there.
-    fn engine_waits_for(&self, view: &AllocationView) -> bool {
-        view.allocation.state() == State::Pending
+    /// Starts the workers of an allocation, if they are real, and names them.
+    fn begin_workers(&mut self, reservation: &Reservation, waits: &mut Vec<Wait>) -> Vec<String> {
+        let Some(command) = self.worker.clone() else { return Vec::new() };
+        let endpoint = |hold: &ServerHold| {
+            let run = Run { name: hold.name.clone(), owner: hold.is_private.then_some(reservation.allocation) };
+            let remote = self.runs.get(&run).and_then(|held| reports::url(&held.entry));
+            (hold.name.to_string(), remote.unwrap_or_else(|| hold.port.endpoint()))
+        };
+        let servers: Vec<_> = reservation.servers.iter().map(endpoint).collect();
+        let token = self.leases.token(reservation.allocation, reservation.fencing_token);
+        let servers = servers_text(&servers, token.as_deref());
+        let mut ids = Vec::new();
+        for (number, port) in reservation.workers.iter() {
+            let id = number.worker_id(&reservation.job);
+            let worker = command.worker(reservation, number, port, servers.clone());
+            let with = (Arc::clone(&self.nursery), self.timing);
+            let service = Service::start(id.clone(), Kind::Worker(worker), with, None);
+            let within = WORKER_START_TIMEOUT + command.grace + SERVER_GRACE;
+            waits.push((format!("worker {id}"), wait_until_running(service.watch(), 0, within).boxed()));
+            let (allocation, job) = (reservation.allocation, reservation.job.clone());
+            self.workers.insert(id.clone(), HeldWorker { service, allocation, job, port });
+            ids.push(id);
+        }
+        ids
     }
 
     /// Has an allocation hold a run, which is started if need be.
     fn hold(&mut self, run: &Run, hold: &ServerHold, allocation: AllocationId) -> &mut Held {
         if !self.runs.contains_key(run) {
-            let entry = self.catalog.borrow().entries.get(&run.name).cloned();
-            // It was held when the catalog had it.
-            let entry = entry.unwrap_or_else(|| Arc::new(Entry::missing(&run.name)));
-            let endpoint = (!entry.is_remote()).then(|| {
-                let options = EndpointOptions {
-                    name: run.name.clone(),
-                    calls_in_flight_max: entry.calls_in_flight_max,
-                    start_wait: entry.start_timeout,
-                    roots: entry.roots.clone(),
-                };
-                Endpoint::new(options, self.leases.gate(run.clone()))
-            });
-            let after = self.leaving.remove(run);
-            let with = (Arc::clone(&self.nursery), self.timing);
-            let server = Server::start(run.to_string(), entry, endpoint, with, after);
-            let held = Held { server, holders: BTreeSet::new(), idle_since: None, port: hold.port, serving: None };
-            self.runs.insert(run.clone(), held);
+            let started = self.start(run, hold.port);
+            self.runs.insert(run.clone(), started);
         }
         self.serve(run, hold.port);
         let Some(held) = self.runs.get_mut(run) else { unreachable!("it was just put there") };
@@ -294,6 +332,28 @@ impl Supervisor {
             held.server.order(Order::Start);
         }
         held
+    }
+
+    fn start(&mut self, run: &Run, port: Port) -> Held {
+        let entry = self.catalog.borrow().entries.get(&run.name).cloned();
+        // It was held when the catalog had it.
+        let entry = entry.unwrap_or_else(|| Arc::new(Entry::missing(&run.name)));
+        let endpoint = (!entry.is_remote()).then(|| {
+            let options = EndpointOptions {
+                name: run.name.clone(),
+                calls_in_flight_max: entry.calls_in_flight_max,
+                start_wait: entry.start_timeout,
+                roots: entry.roots.clone(),
+            };
+            Endpoint::new(options, self.leases.gate(run.clone()))
+        });
+        let kind = match &endpoint {
+            Some(endpoint) => Kind::Server(Arc::clone(&entry), Arc::clone(endpoint)),
+            None => Kind::Remote(Arc::clone(&entry)),
+        };
+        let with = (Arc::clone(&self.nursery), self.timing);
+        let server = Service::start(run.to_string(), kind, with, self.leaving.remove(run));
+        Held { server, entry, endpoint, holders: BTreeSet::new(), idle_since: None, port, serving: None }
     }
 
     /// Serves a run at a port, and nothing else there.
@@ -314,7 +374,7 @@ impl Supervisor {
             }
             held.port = port;
         }
-        let Some(endpoint) = held.server.endpoint.as_ref().filter(|_| held.serving.is_none()) else { return };
+        let Some(endpoint) = held.endpoint.as_ref().filter(|_| held.serving.is_none()) else { return };
         match self.ports.serve(port) {
             Ok(listeners) => {
                 let serving = CancellationToken::new();
@@ -330,18 +390,19 @@ impl Supervisor {
     /// Takes what an allocation holds from it, and ends what is its own. `over` is said when nothing of that is left.
     fn let_go(&mut self, allocation: AllocationId, over: Over) {
         self.leases.end(allocation);
-        let runs = match self.allocations.get_mut(&allocation) {
+        let (runs, workers) = match self.allocations.get_mut(&allocation) {
             Some(part) => {
                 part.step = Step::Ending;
-                std::mem::take(&mut part.runs)
+                (std::mem::take(&mut part.runs), std::mem::take(&mut part.workers))
             }
-            None => BTreeSet::new(),
+            None => (BTreeSet::new(), Vec::new()),
         };
-        let mut ends = Vec::new();
+        let workers = workers.iter().filter_map(|id| self.workers.remove(id));
+        let mut ends: Vec<JoinHandle<()>> = workers.map(|held| held.service.end()).collect();
         for run in runs {
             let Some(held) = self.runs.get_mut(&run) else { continue };
             held.holders.remove(&allocation);
-            if let Some(endpoint) = &held.server.endpoint {
+            if let Some(endpoint) = &held.endpoint {
                 endpoint.end_allocation(allocation);
             }
             if run.owner.is_some() {
@@ -410,14 +471,14 @@ impl Supervisor {
         self.leaving.retain(|_, end| !end.is_finished());
         for (allocation, runs) in self.leases.run_out() {
             for run in runs {
-                let endpoint = self.runs.get(&run).and_then(|held| held.server.endpoint.as_ref());
+                let endpoint = self.runs.get(&run).and_then(|held| held.endpoint.as_ref());
                 endpoint.into_iter().for_each(|endpoint| endpoint.end_allocation(allocation));
             }
         }
         let catalog = self.catalog.borrow().clone();
         let is_over = |(run, held): &(&Run, &Held)| {
-            let is_current = catalog.entries.get(&run.name) == Some(&held.server.entry);
-            held.idle_since.is_some_and(|since| !is_current || since.elapsed() >= held.server.entry.idle)
+            let is_current = catalog.entries.get(&run.name) == Some(&held.entry);
+            held.idle_since.is_some_and(|since| !is_current || since.elapsed() >= held.entry.idle)
         };
         let over: Vec<Run> = self.runs.iter().filter(is_over).map(|(run, _)| run.clone()).collect();
         for run in over {
@@ -426,7 +487,7 @@ impl Supervisor {
                 self.leaving.insert(run, end);
             }
         }
-        let is_unserved = |held: &Held| held.serving.is_none() && held.server.endpoint.is_some();
+        let is_unserved = |held: &Held| held.serving.is_none() && held.endpoint.is_some();
         let unserved: Vec<(Run, Port)> = self
             .runs
             .iter()
@@ -441,7 +502,7 @@ impl Supervisor {
     /// Has new grants go by the catalog as it is now. What runs goes on as it is until nobody holds it.
     async fn take_catalog(&mut self) {
         let catalog = self.catalog.borrow_and_update().clone();
-        let premises = premises(&catalog);
+        let premises = premises(&catalog, self.worker.as_deref());
         let servers = premises.catalog.as_ref().map_or(0, BTreeMap::len);
         tracing::info!(servers, "the catalog changed");
         // An engine that has ended needs no premises.
@@ -449,11 +510,13 @@ impl Supervisor {
     }
 }
 
-/// What stands behind leases with this catalog.
-pub(super) fn premises(catalog: &Catalog) -> Premises {
-    let start_max = catalog.entries.values().map(|entry| entry.start_timeout).max().unwrap_or_default();
+/// What stands behind leases with this catalog and this command of workers.
+pub(super) fn premises(catalog: &Catalog, worker: Option<&WorkerCommand>) -> Premises {
+    let servers = catalog.entries.values().map(|entry| entry.start_timeout + 2 * SERVER_GRACE);
+    let workers = worker.map(|command| WORKER_START_TIMEOUT + command.grace + SERVER_GRACE);
+    let longest = servers.chain(workers).max().unwrap_or_default();
     let default = Premises::default();
-    let start_max = Millis(u64::try_from(start_max.as_millis()).unwrap_or(u64::MAX)).max(default.start_max);
+    let start_max = Millis(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)).max(default.start_max);
     let sharing = catalog.entries.iter().map(|(name, entry)| (name.clone(), entry.sharing));
-    Premises { catalog: Some(sharing.collect()), start_max, ..default }
+    Premises { catalog: Some(sharing.collect()), workers_are_real: worker.is_some(), start_max, ..default }
 }

@@ -1,10 +1,10 @@
 //! What the supervisor answers to those who ask how servers and workers stand, or want something of one.
 
-use super::super::server::Order;
+use super::super::service::Order;
 use super::Supervisor;
 use super::reports::{Detail, Report};
 use crate::core::{AllocationId, ServerName};
-use crate::managed::{Ask, AskError, ServerReport};
+use crate::managed::{Ask, AskError, ServerReport, WorkerReport};
 use tokio::sync::oneshot;
 
 impl Supervisor {
@@ -14,15 +14,30 @@ impl Supervisor {
             Ask::Servers(reply) => drop(reply.send(plain(self.all_servers(Detail::Brief)))),
             Ask::Server(name, reply) => measured(self.server(&name, Detail::Full), reply, |reports| reports),
             Ask::Allocation(allocation, reply) => {
-                drop(reply.send((plain(self.servers_of(allocation)), Vec::new())));
+                drop(reply.send((plain(self.servers_of(allocation)), self.workers_of(allocation))));
             }
             Ask::RestartServer(name, allocation, reply) => match self.restart(&name, allocation) {
                 Ok(reports) => measured(reports, reply, Ok),
                 Err(error) => drop(reply.send(Err(error))),
             },
-            Ask::Workers(reply) => drop(reply.send(Vec::new())),
-            Ask::Worker(_, reply) => drop(reply.send(None)),
-            Ask::DrainWorker(worker, reply) => drop(reply.send(Err(AskError::NoWorker { worker }))),
+            Ask::Workers(reply) => drop(reply.send(self.all_workers())),
+            Ask::Worker(id, reply) => {
+                let found = self.worker(&id);
+                tokio::task::spawn_blocking(move || {
+                    let measured = found.map(|(report, tree)| {
+                        let usage = tree.and_then(|tree| tree.usage().ok());
+                        WorkerReport { memory: usage.map(|usage| usage.memory), ..report }
+                    });
+                    drop(reply.send(measured));
+                });
+            }
+            Ask::DrainWorker(worker, reply) => {
+                let refused = match self.workers.get(&worker) {
+                    Some(held) => AskError::Leased { worker, allocation: held.allocation },
+                    None => AskError::NoWorker { worker },
+                };
+                drop(reply.send(Err(refused)));
+            }
         }
     }
 

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use super::super::bridge::Usage;
 use super::super::catalog::{Entry, Program};
 use super::super::leases::Run;
-use super::super::server::Status;
+use super::super::service::Status;
 use super::super::tree::Tree;
-use super::{Held, Supervisor};
+use super::{Held, HeldWorker, Supervisor};
 use crate::core::{AllocationId, ServerName};
-use crate::managed::{CallFigures, ProcessState, ServerReport};
+use crate::managed::{CallFigures, ProcessState, ServerReport, WorkerReport};
 
 /// How much is told of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,24 @@ impl Supervisor {
         catalog.entries.get(name).map(|entry| (unheld(name, entry), None)).into_iter().collect()
     }
 
+    /// How all workers stand.
+    pub(super) fn all_workers(&self) -> Vec<WorkerReport> {
+        self.workers.iter().map(|(id, held)| held.report(id)).collect()
+    }
+
+    /// How a worker stands, with its processes.
+    pub(super) fn worker(&self, id: &str) -> Option<(WorkerReport, Option<Tree>)> {
+        let held = self.workers.get(id)?;
+        let status = held.service.status();
+        Some((WorkerReport { last_lines: status.lines.last(), ..held.report(id) }, status.tree))
+    }
+
+    /// How the workers stand that an allocation holds.
+    pub(super) fn workers_of(&self, allocation: AllocationId) -> Vec<WorkerReport> {
+        let ids = self.allocations.get(&allocation).map_or(&[][..], |part| &part.workers);
+        ids.iter().filter_map(|id| Some(self.workers.get(id)?.report(id))).collect()
+    }
+
     /// How the servers stand that an allocation holds.
     pub(super) fn servers_of(&self, allocation: AllocationId) -> Vec<Report> {
         let Some(part) = self.allocations.get(&allocation) else { return Vec::new() };
@@ -55,12 +73,12 @@ impl Supervisor {
 impl Held {
     pub(super) fn report(&self, run: &Run, detail: Detail) -> Report {
         let Status { state, reason, running_since, restarts, lines, tree, memory_limit, .. } = self.server.status();
-        let unserved = (self.serving.is_none() && self.server.endpoint.is_some() && !self.holders.is_empty())
+        let unserved = (self.serving.is_none() && self.endpoint.is_some() && !self.holders.is_empty())
             .then(|| format!("something else on this machine holds its port {}", self.port));
-        let endpoint = self.server.endpoint.as_ref();
+        let endpoint = self.endpoint.as_ref();
         let is_full = detail == Detail::Full;
         let report = ServerReport {
-            endpoint: endpoint.map_or_else(|| url(&self.server.entry), |_| Some(self.port.endpoint())),
+            endpoint: endpoint.map_or_else(|| url(&self.entry), |_| Some(self.port.endpoint())),
             state: if unserved.is_some() { ProcessState::Failed } else { state },
             reason: unserved.or(reason),
             holders: self.holders.iter().copied().collect(),
@@ -73,9 +91,27 @@ impl Held {
                 .map(|endpoint| self.holders.iter().map(|id| (*id, figures(&endpoint.usage(*id)))).collect())
                 .unwrap_or_default(),
             last_lines: if is_full { lines.last() } else { Vec::new() },
-            ..unheld(&run.name, &self.server.entry)
+            ..unheld(&run.name, &self.entry)
         };
         (report, tree.filter(|_| is_full))
+    }
+}
+
+impl HeldWorker {
+    fn report(&self, id: &str) -> WorkerReport {
+        let Status { state, reason, running_since, restarts, .. } = self.service.status();
+        WorkerReport {
+            worker: id.to_owned(),
+            allocation: Some(self.allocation),
+            job: Some(self.job.clone()),
+            port: self.port,
+            state,
+            reason,
+            running_since,
+            restarts,
+            memory: None,
+            last_lines: Vec::new(),
+        }
     }
 }
 
@@ -105,7 +141,8 @@ fn unheld(name: &ServerName, entry: &Entry) -> ServerReport {
     }
 }
 
-fn url(entry: &Entry) -> Option<String> {
+/// Where a server is that runs elsewhere.
+pub(super) fn url(entry: &Entry) -> Option<String> {
     match &entry.program {
         Program::Command { .. } => None,
         Program::Remote { url, .. } => Some(url.clone()),

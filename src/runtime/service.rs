@@ -1,11 +1,12 @@
-//! The life of one run of an MCP server: it is started, looked after, started again, and ended.
+//! The life of something real, an MCP server or a worker: it is started, looked after, started again, and ended.
 //!
 //! A task of its own lives it and shows where it stands. The first start either answers or has failed; one that ran and was
 //! lost is started again, the later the more often that happens, until that looks hopeless. Nothing is started again
 //! before the whole tree of the one before is gone.
 
-mod local;
 mod remote;
+mod server;
+mod worker;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,25 +16,27 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::bridge::{ChildState, Endpoint};
-use super::catalog::{Entry, Program};
+use super::catalog::Entry;
 use super::child::{LastLines, Nursery};
 use super::tree::Tree;
+use super::worker::Worker;
 use crate::core::{MemoryMb, Timestamp};
 use crate::managed::{MemoryLimit, ProcessState};
-use local::Local;
 use remote::Elsewhere;
+use server::ServerProcess;
+use worker::WorkerProcess;
 
 /// How long a server has to end after it was asked to, before it is made to.
 pub const SERVER_GRACE: Duration = Duration::from_secs(5);
 
-/// How many orders may wait for a server.
+/// How many orders may wait for one.
 const ORDERS_WAITING_MAX: usize = 16;
 
 /// How many of the last lines an error carries, and how many characters of them.
 const ERROR_LINES_MAX: usize = 10;
 const ERROR_CHARACTERS_MAX: usize = 2_000;
 
-/// The periods by which servers are looked after.
+/// The periods by which servers and workers are looked after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// How often a server is asked whether it still answers.
@@ -71,7 +74,7 @@ impl Timing {
     }
 }
 
-/// Where a server stands.
+/// Where it stands.
 #[derive(Clone, Debug)]
 pub(super) struct Status {
     pub(super) state: ProcessState,
@@ -104,7 +107,7 @@ impl Default for Status {
     }
 }
 
-/// What a server is told.
+/// What it is told.
 #[derive(Debug)]
 pub(super) enum Order {
     /// Run again, if it has failed or is about to be started again.
@@ -113,12 +116,20 @@ pub(super) enum Order {
     Restart,
 }
 
-/// A server with its life.
+/// What is kept running.
 #[derive(Debug)]
-pub(super) struct Server {
-    pub(super) entry: Arc<Entry>,
-    /// Where its clients come in; a server that runs elsewhere has none here.
-    pub(super) endpoint: Option<Arc<Endpoint>>,
+pub(super) enum Kind {
+    /// A server that is run here, and where its clients come in.
+    Server(Arc<Entry>, Arc<Endpoint>),
+    /// A server that runs elsewhere.
+    Remote(Arc<Entry>),
+    /// A worker.
+    Worker(Worker),
+}
+
+/// Something real with its life.
+#[derive(Debug)]
+pub(super) struct Service {
     status: watch::Receiver<Status>,
     orders: mpsc::Sender<Order>,
     /// Dropped to end it.
@@ -126,28 +137,18 @@ pub(super) struct Server {
     life: JoinHandle<()>,
 }
 
-impl Server {
-    /// Starts a run, once what `after` waits for is over.
+impl Service {
+    /// Starts it, once what `after` waits for is over.
     pub(super) fn start(
         name: String,
-        entry: Arc<Entry>,
-        endpoint: Option<Arc<Endpoint>>,
+        kind: Kind,
         (nursery, timing): (Arc<Nursery>, Timing),
         after: Option<JoinHandle<()>>,
     ) -> Self {
         let (show, status) = watch::channel(Status::default());
         let (orders, ordered) = mpsc::channel(ORDERS_WAITING_MAX);
         let (stay, leave) = oneshot::channel();
-        let life = Life {
-            name,
-            entry: Arc::clone(&entry),
-            endpoint: endpoint.clone(),
-            nursery,
-            timing,
-            show,
-            ordered,
-            losses: 0,
-        };
+        let life = Life { name, kind, nursery, timing, show, ordered, losses: 0 };
         let life = tokio::spawn(async move {
             if let Some(after) = after {
                 // However it ended, it is over.
@@ -155,7 +156,7 @@ impl Server {
             }
             life.live(leave).await;
         });
-        Self { entry, endpoint, status, orders, stay, life }
+        Self { status, orders, stay, life }
     }
 
     /// Where it stands.
@@ -180,7 +181,7 @@ impl Server {
     }
 }
 
-/// Waits until a server runs.
+/// Waits until it runs.
 ///
 /// # Errors
 /// A start after the first `starts` ones failed, or it does not run within its time.
@@ -216,8 +217,7 @@ enum Lost {
 
 struct Life {
     name: String,
-    entry: Arc<Entry>,
-    endpoint: Option<Arc<Endpoint>>,
+    kind: Kind,
     nursery: Arc<Nursery>,
     timing: Timing,
     show: watch::Sender<Status>,
@@ -226,10 +226,10 @@ struct Life {
     losses: u32,
 }
 
-/// What is run: a process of ours, or a server elsewhere.
 enum Running {
-    Local(Local),
+    Server(ServerProcess),
     Elsewhere(Elsewhere),
+    Worker(WorkerProcess),
 }
 
 impl Life {
@@ -256,7 +256,7 @@ impl Life {
                 (status.reason, status.starts) = (None, status.starts + 1);
                 status.running_since = Some(now());
             });
-            tracing::info!(server = %self.name, "running");
+            tracing::info!(name = %self.name, "running");
             let lost = tokio::select! {
                 lost = running.watch(&self.timing, &mut self.ordered) => Some(lost),
                 _ = &mut leave => None,
@@ -281,22 +281,26 @@ impl Life {
             }
         }
         self.change(|status| (status.state, status.running_since) = (ProcessState::Stopped, None));
-        tracing::info!(server = %self.name, "stopped");
+        tracing::info!(name = %self.name, "stopped");
     }
 
     /// Starts it; nothing if it is to end meanwhile, and then nothing of it is left.
     async fn start(&mut self, leave: &mut oneshot::Receiver<()>) -> Option<Result<Running, String>> {
-        match &self.entry.program {
-            Program::Command { .. } => {
-                let started = Local::start(self, leave).await?;
-                Some(started.map(Running::Local))
+        match &self.kind {
+            Kind::Server(entry, endpoint) => {
+                let started = ServerProcess::start(self, entry, endpoint, leave).await?;
+                Some(started.map(Running::Server))
             }
-            Program::Remote { url, headers } => {
-                let started = Elsewhere::start(url, headers, self.entry.start_timeout);
+            Kind::Remote(entry) => {
+                let started = Elsewhere::start(entry);
                 tokio::select! {
                     started = started => Some(started.map(Running::Elsewhere)),
                     _ = leave => None,
                 }
+            }
+            Kind::Worker(worker) => {
+                let started = WorkerProcess::start(self, worker, leave).await?;
+                Some(started.map(Running::Worker))
             }
         }
     }
@@ -306,7 +310,7 @@ impl Life {
     async fn wait(&mut self, losses: u32, why: String, leave: &mut oneshot::Receiver<()>) -> bool {
         let is_hopeless = losses > self.timing.losses_max;
         self.losses = if is_hopeless { 0 } else { losses };
-        tracing::warn!(server = %self.name, losses, is_hopeless, "{why}");
+        tracing::warn!(name = %self.name, losses, is_hopeless, "{why}");
         if is_hopeless {
             let why =
                 if losses == u32::MAX { why } else { format!("it was lost {losses} times in a row; at last: {why}") };
@@ -346,7 +350,7 @@ impl Life {
     }
 
     fn tell(&self, state: ChildState) {
-        if let Some(endpoint) = &self.endpoint {
+        if let Kind::Server(_, endpoint) = &self.kind {
             endpoint.set_state(state);
         }
     }
@@ -372,8 +376,9 @@ impl Running {
         tokio::select! {
             why = async {
                 match self {
-                    Self::Local(local) => local.lost(timing).await,
+                    Self::Server(server) => server.lost(timing).await,
                     Self::Elsewhere(elsewhere) => elsewhere.lost(timing).await,
+                    Self::Worker(worker) => worker.lost().await,
                 }
             } => Lost::Crash(why),
             () = restart => Lost::Restart,
@@ -387,7 +392,8 @@ impl Running {
             _ => "it was ended",
         };
         match self {
-            Self::Local(local) => local.end(why).await,
+            Self::Server(server) => server.end(why).await,
+            Self::Worker(worker) => worker.end(why).await,
             Self::Elsewhere(elsewhere) => {
                 elsewhere.end().await;
                 why.to_owned()

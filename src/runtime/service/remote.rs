@@ -1,10 +1,8 @@
 //! A server that runs elsewhere: it is handed out as it is, and only its health is looked after.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use super::super::catalog::{Entry, Program};
 use super::super::remote::Remote;
 use super::{Misses, Timing};
 
@@ -14,9 +12,12 @@ pub(super) struct Elsewhere {
 
 impl Elsewhere {
     /// Looks whether it answers.
-    pub(super) async fn start(url: &str, headers: &BTreeMap<String, String>, within: Duration) -> Result<Self, String> {
+    pub(super) async fn start(entry: &Entry) -> Result<Self, String> {
+        let Program::Remote { url, headers } = &entry.program else {
+            return Err("it does not run elsewhere".to_owned());
+        };
         let mut remote = Remote::new(url, headers);
-        remote.check(within).await?;
+        remote.check(entry.start_timeout).await?;
         Ok(Self { remote })
     }
 

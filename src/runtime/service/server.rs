@@ -1,23 +1,30 @@
 //! A process of ours that answers as a server.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::super::bridge::Link;
-use super::super::catalog::Program;
+use super::super::bridge::{Endpoint, Link};
+use super::super::catalog::{Entry, Program};
 use super::super::child::{Child, Input, Launch};
 use super::{Life, Misses, SERVER_GRACE, Timing, memory_limit, with_lines};
 
-pub(super) struct Local {
+pub(super) struct ServerProcess {
     child: Child,
     link: Link,
 }
 
-impl Local {
+impl ServerProcess {
     /// Starts the process and waits until it answers; nothing if it is to leave meanwhile. Unless it answers, nothing of it
     /// is left.
-    pub(super) async fn start(life: &Life, leave: &mut oneshot::Receiver<()>) -> Option<Result<Self, String>> {
-        let (Some(endpoint), Some(launch)) = (&life.endpoint, launch_of(life)) else {
+    pub(super) async fn start(
+        life: &Life,
+        entry: &Entry,
+        endpoint: &Arc<Endpoint>,
+        leave: &mut oneshot::Receiver<()>,
+    ) -> Option<Result<Self, String>> {
+        let Some(launch) = launch_of(&life.name, entry) else {
             return Some(Err("it is not run here".to_owned()));
         };
         let mut child = match life.nursery.start(launch) {
@@ -27,17 +34,17 @@ impl Local {
         let lines = child.last_lines();
         life.change(|status| {
             (status.lines, status.tree) = (child.last_lines(), Some(child.tree()));
-            status.memory_limit = memory_limit(life.entry.memory, child.enforced());
+            status.memory_limit = memory_limit(entry.memory, child.enforced());
         });
         if let Some(enforced) = child.enforced() {
-            tracing::info!(server = %life.name, "the limit on its memory is {enforced}");
+            tracing::info!(name = %life.name, "the limit on its memory is {enforced}");
         }
         let (Some(input), Some(output)) = (child.take_input(), child.take_output()) else {
             return Some(Err("it has no pipes".to_owned()));
         };
         let garbage = lines.clone();
         let garbage = Box::new(move |line: &str| garbage.note(&format!("(on its standard output) {line}")));
-        let connected = timeout(life.entry.start_timeout, endpoint.connect(input, output, garbage));
+        let connected = timeout(entry.start_timeout, endpoint.connect(input, output, garbage));
         let connected = tokio::select! {
             connected = connected => connected,
             _ = leave => {
@@ -49,7 +56,7 @@ impl Local {
         let why = match connected {
             Ok(Ok(link)) => return Some(Ok(Self { child, link })),
             Ok(Err(why)) => why,
-            Err(_) => format!("it did not answer within {} s", life.entry.start_timeout.as_secs()),
+            Err(_) => format!("it did not answer within {} s", entry.start_timeout.as_secs()),
         };
         // One that closed its pipes is about to end by itself, and how it does says more than that it was ended.
         let why = match timeout(SERVER_GRACE / 10, child.ended()).await {
@@ -105,15 +112,15 @@ fn is_wanted(why: &str) -> bool {
     why == "it was ended"
 }
 
-fn launch_of(life: &Life) -> Option<Launch> {
-    let Program::Command { command, arguments, environment, folder } = &life.entry.program else { return None };
+fn launch_of(name: &str, entry: &Entry) -> Option<Launch> {
+    let Program::Command { command, arguments, environment, folder } = &entry.program else { return None };
     Some(Launch {
-        name: life.name.clone(),
+        name: name.to_owned(),
         command: command.clone(),
         arguments: arguments.clone(),
         environment: environment.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         folder: folder.clone(),
-        memory: life.entry.memory,
+        memory: entry.memory,
         grace: SERVER_GRACE,
         input: Input::Pipe,
     })
