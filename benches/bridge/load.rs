@@ -10,14 +10,14 @@ use std::{
 };
 
 use cortex_resource_manager::core::{AllocationId, ServerName};
-use cortex_resource_manager::runtime::bridge::{Endpoint, EndpointOptions, Gate, Refused};
+use cortex_resource_manager::runtime::bridge::{Endpoint, EndpointOptions, Gate, Refused, Usage};
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 const CALLS_ALONE: usize = 5_000;
 const SESSIONS: usize = 32;
-const CALLS_EACH: usize = 1_000;
+const CALLS_EACH: usize = 5_000;
 /// One call in so many is made before the time is taken.
 const WARM_UP_SHARE: usize = 10;
 
@@ -69,7 +69,9 @@ pub(crate) fn direct_seconds() -> f64 {
 }
 
 /// Runs a bridge in a thread of its own while `load` runs in this one.
-fn with_bridge<T>(load: impl AsyncFnOnce(u16) -> T) -> T {
+///
+/// The bridge's own count must say that the child answered `calls`, each without an error.
+fn with_bridge<T>(calls: usize, load: impl AsyncFnOnce(u16) -> T) -> T {
     let closing = CancellationToken::new();
     let (tell, port) = mpsc::channel();
     let bridge = {
@@ -79,7 +81,8 @@ fn with_bridge<T>(load: impl AsyncFnOnce(u16) -> T) -> T {
     let port = port.recv().expect("a port");
     let result = runtime().block_on(load(port));
     closing.cancel();
-    bridge.join().expect("no panic");
+    let usage = bridge.join().expect("no panic");
+    assert_eq!((usage.calls, usage.errors), (calls as u64, 0), "answered by the child");
     result
 }
 
@@ -87,7 +90,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-async fn bridge(tell: mpsc::Sender<u16>, closing: CancellationToken) {
+async fn bridge(tell: mpsc::Sender<u16>, closing: CancellationToken) -> Usage {
     let options = EndpointOptions {
         name: ServerName::new("bench").expect("a name"),
         calls_in_flight_max: 64,
@@ -100,9 +103,10 @@ async fn bridge(tell: mpsc::Sender<u16>, closing: CancellationToken) {
     let link = endpoint.connect(input, output, Box::new(|line: &str| panic!("{line}"))).await.expect("a link");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     tell.send(listener.local_addr().expect("an address").port()).expect("someone who waits");
-    endpoint.serve(vec![listener], closing).await;
+    std::sync::Arc::clone(&endpoint).serve(vec![listener], closing).await;
     drop(link);
     child.wait().await.expect("its end");
+    endpoint.total_usage()
 }
 
 /// A client on a connection of its own.
@@ -153,7 +157,7 @@ impl Client {
 
 /// The median time of a call through the bridge.
 pub(crate) fn through_seconds() -> f64 {
-    with_bridge(async |port| {
+    with_bridge(CALLS_ALONE, async |port| {
         let mut client = Client::open(port).await;
         let mut times = Vec::with_capacity(CALLS_ALONE);
         for id in 0..CALLS_ALONE {
@@ -167,7 +171,7 @@ pub(crate) fn through_seconds() -> f64 {
 
 /// How many calls a second 32 sessions have answered.
 pub(crate) fn calls_per_second() -> f64 {
-    with_bridge(async |port| {
+    with_bridge(SESSIONS * CALLS_EACH, async |port| {
         let mut clients = Vec::new();
         for _ in 0..SESSIONS {
             clients.push(Client::open(port).await);
