@@ -18,6 +18,8 @@ mod load;
 mod misbehaviour;
 #[path = "bridge/notices.rs"]
 mod notices;
+#[path = "bridge/processes.rs"]
+mod processes;
 #[path = "bridge/refusals.rs"]
 mod refusals;
 #[path = "bridge/rig.rs"]

@@ -114,12 +114,12 @@ impl Calls {
     }
 
     /// Takes out what waits and is chosen.
-    pub(super) fn take_waiting(&mut self, chosen: impl Fn(&Call) -> bool) -> Vec<Box<Call>> {
+    pub(super) fn take_waiting(&mut self, chosen: impl Fn(&Call) -> bool) -> Vec<Call> {
         let mut taken = Vec::new();
         for call in std::mem::take(&mut self.waiting) {
             if chosen(&call) {
                 self.waiting_bytes -= call.text.len();
-                taken.push(call);
+                taken.push(*call);
             } else {
                 self.waiting.push_back(call);
             }
@@ -128,8 +128,8 @@ impl Calls {
     }
 
     /// Takes out what is at the child and is chosen.
-    pub(super) fn take_in_flight(&mut self, chosen: impl Fn(&Call) -> bool) -> Vec<Box<Call>> {
-        self.in_flight.extract_if(.., |_, call| chosen(call)).map(|(_, call)| call).collect()
+    pub(super) fn take_in_flight(&mut self, chosen: impl Fn(&Call) -> bool) -> Vec<Call> {
+        self.in_flight.extract_if(.., |_, call| chosen(call)).map(|(_, call)| *call).collect()
     }
 
     /// Remembers that nobody waits any longer for the answer to this number.

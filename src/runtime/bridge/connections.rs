@@ -40,7 +40,7 @@ const CROWDED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nc
 impl Endpoint {
     /// Serves clients on these sockets until `closing`; what is answered by then is still sent, for a moment.
     pub async fn serve(self: Arc<Self>, listeners: Vec<Bound>, closing: CancellationToken) {
-        let listeners: Vec<_> = listeners.into_iter().filter_map(|listener| listen(listener).ok()).collect();
+        let listeners: Vec<_> = listeners.into_iter().filter_map(listen).collect();
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -67,9 +67,9 @@ impl Endpoint {
     }
 }
 
-fn listen(listener: Bound) -> io::Result<TcpListener> {
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+fn listen(listener: Bound) -> Option<TcpListener> {
+    let listening = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
+    listening.inspect_err(|error| tracing::warn!(%error, "a socket cannot be listened on")).ok()
 }
 
 /// The next connection on any of the sockets.

@@ -213,7 +213,7 @@ impl Exchange {
     }
 
     /// A call has come to its end.
-    pub(super) fn settle(&mut self, call: Box<Call>, end: End) {
+    pub(super) fn settle(&mut self, call: Call, end: End) {
         self.leave(call.session);
         let mut usage =
             Usage { busy: call.sent_at.map(|at| at.elapsed()).unwrap_or(Duration::ZERO), ..Usage::default() };
@@ -265,7 +265,7 @@ impl Exchange {
             self.leave(call.session);
             // Whoever reads the mailbox has the call alone, so that one that nobody reads goes with it.
             if let Some(mailbox) = call.mailbox.take() {
-                mailbox.finish(End::Returned(call));
+                mailbox.finish(End::Returned(Box::new(call)));
             }
         }
     }

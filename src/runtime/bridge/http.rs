@@ -37,6 +37,8 @@ pub(super) struct Caller<'a> {
     pub(super) allocation: Option<AllocationId>,
     pub(super) headers: &'a HeaderMap,
     pub(super) accepted: Accepted,
+    /// Until when it waits for a child that is not up.
+    pub(super) until: tokio::time::Instant,
 }
 
 /// Answers one request.
@@ -65,7 +67,7 @@ pub(super) async fn handle(endpoint: &Arc<Endpoint>, request: Request<Incoming>)
         }
     }
     let accepted = Accepted::of(&parts.headers);
-    let caller = Caller { endpoint, allocation, headers: &parts.headers, accepted };
+    let caller = Caller { endpoint, allocation, headers: &parts.headers, accepted, until: endpoint.patience() };
     match parts.method {
         Method::POST => {
             if !is_json(&parts.headers) {
@@ -107,14 +109,14 @@ impl Caller<'_> {
     ///
     /// # Errors
     /// They name none, or none of this allocation.
-    pub(super) fn session(&self) -> Result<SessionId, Reply> {
+    pub(super) fn session(&self) -> Result<SessionId, Box<Reply>> {
         let Some(named) = self.headers.get(SESSION_HEADER) else {
             let why = "the Mcp-Session-Id header is missing: send initialize first, and then what it answered with";
-            return Err(reply::refusal(StatusCode::BAD_REQUEST, why));
+            return Err(Box::new(reply::refusal(StatusCode::BAD_REQUEST, why)));
         };
         let unknown = || {
             let why = "there is no such session: it has ended, or was never there; send initialize";
-            reply::refusal(StatusCode::NOT_FOUND, why)
+            Box::new(reply::refusal(StatusCode::NOT_FOUND, why))
         };
         let id = named.to_str().ok().and_then(SessionId::parse).ok_or_else(unknown)?;
         let mut exchange = self.endpoint.exchange();
@@ -124,14 +126,15 @@ impl Caller<'_> {
     }
 
     /// Checks what a request without a body must say, and gives its session.
-    fn session_alone(&self) -> Result<SessionId, Reply> {
+    fn session_alone(&self) -> Result<SessionId, Box<Reply>> {
         match self.version() {
             Err(version) => {
                 let why = format!("MCP-Protocol-Version {version} is not known");
-                Err(reply::refusal(StatusCode::BAD_REQUEST, &why))
+                Err(Box::new(reply::refusal(StatusCode::BAD_REQUEST, &why)))
             }
             Ok(Some((version, Era::Stateless))) => {
-                Err(reply::not_allowed("POST", &format!("{version} has no sessions: everything is sent with POST")))
+                let why = format!("{version} has no sessions: everything is sent with POST");
+                Err(Box::new(reply::not_allowed("POST", &why)))
             }
             Ok(_) => self.session(),
         }
@@ -141,7 +144,7 @@ impl Caller<'_> {
     fn listen(&self) -> Reply {
         let id = match self.session_alone() {
             Ok(id) => id,
-            Err(refusal) => return refusal,
+            Err(refusal) => return *refusal,
         };
         if !self.accepted.stream {
             return reply::refusal(StatusCode::NOT_ACCEPTABLE, "the Accept header must have text/event-stream");
@@ -161,7 +164,7 @@ impl Caller<'_> {
                 self.endpoint.exchange().end_session(id);
                 reply::empty(StatusCode::NO_CONTENT)
             }
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         }
     }
 }

@@ -50,7 +50,7 @@ pub(super) async fn handle(caller: &Caller<'_>, body: &Bytes) -> Reply {
         Ok(Era::Handshake) => {
             let session = match caller.session() {
                 Ok(session) => session,
-                Err(refusal) => return refusal,
+                Err(refusal) => return *refusal,
             };
             match one(caller, session, &message, &params, &meta).await {
                 None => reply::empty(StatusCode::ACCEPTED),
@@ -58,7 +58,7 @@ pub(super) async fn handle(caller: &Caller<'_>, body: &Bytes) -> Reply {
                 Some(Ok(flow)) => respond(caller, flow, |_| StatusCode::OK).await,
             }
         }
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }
 
@@ -68,12 +68,12 @@ fn read<'a>(message: &Message<'a>) -> Result<(Parameters<'a>, Meta<'a>), String>
 }
 
 /// How the client speaks, by the headers and the message.
-fn era(caller: &Caller<'_>, id: Option<&str>, meta: &Meta<'_>) -> Result<Era, Reply> {
+fn era(caller: &Caller<'_>, id: Option<&str>, meta: &Meta<'_>) -> Result<Era, Box<Reply>> {
     let unsupported = |version: &str| {
         let data = serde_json::json!({"supported": supported_versions(), "requested": version}).to_string();
         let why = format!("protocol version {version} is not supported");
         let answer = Answer::error_with(id.unwrap_or("null"), VERSION_UNSUPPORTED, &why, Some(&data));
-        reply::json(StatusCode::BAD_REQUEST, answer.text)
+        Box::new(reply::json(StatusCode::BAD_REQUEST, answer.text))
     };
     let header = caller.version().map_err(|version| unsupported(&version))?;
     let Some(said) = text_of(meta.protocol_version) else {
@@ -84,7 +84,7 @@ fn era(caller: &Caller<'_>, id: Option<&str>, meta: &Meta<'_>) -> Result<Era, Re
         _ if Era::of(&said).is_none() => Err(unsupported(&said.chars().take(64).collect::<String>())),
         _ => {
             let why = format!("the MCP-Protocol-Version header must be there and say {said}, as _meta does");
-            Err(reply::fault(StatusCode::BAD_REQUEST, id, HEADER_MISMATCH, &why))
+            Err(Box::new(reply::fault(StatusCode::BAD_REQUEST, id, HEADER_MISMATCH, &why)))
         }
     }
 }
@@ -127,7 +127,7 @@ async fn batch(caller: &Caller<'_>, text: &str) -> Reply {
     }
     let session = match caller.session() {
         Ok(session) => session,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let mut batch = Batch::default();
     for text in texts {

@@ -52,7 +52,7 @@ impl Exchange {
                 return;
             };
             let answer = Answer::of_child(&call, id, outcome, message, era);
-            self.settle(call, End::Answer(answer));
+            self.settle(*call, End::Answer(answer));
             self.pump();
             return;
         }
@@ -107,8 +107,8 @@ impl Exchange {
             // Nothing was asked that could be cancelled, and whoever listens was told so by the bridge.
             "notifications/cancelled" | "notifications/subscriptions/acknowledged" => {}
             _ => {
-                self.to_sessions(&one_line(message));
-                self.to_listeners(message, |filter| match method {
+                self.tell_sessions(&one_line(message));
+                self.tell_listeners(message, |filter| match method {
                     "notifications/tools/list_changed" => filter.tools_list_changed,
                     "notifications/prompts/list_changed" => filter.prompts_list_changed,
                     "notifications/resources/list_changed" => filter.resources_list_changed,
@@ -168,16 +168,16 @@ impl Exchange {
                 to_stream(&mut session.stream, &text);
             }
         }
-        self.to_listeners(message, |filter| filter.resource_subscriptions.iter().any(|wanted| covers(wanted, uri)));
+        self.tell_listeners(message, |filter| filter.resource_subscriptions.iter().any(|wanted| covers(wanted, uri)));
     }
 
-    fn to_sessions(&mut self, text: &Bytes) {
+    fn tell_sessions(&mut self, text: &Bytes) {
         for session in self.sessions.by_id.values_mut() {
             to_stream(&mut session.stream, text);
         }
     }
 
-    fn to_listeners(&mut self, message: &Message<'_>, wants: impl Fn(&super::session::Filter) -> bool) {
+    fn tell_listeners(&mut self, message: &Message<'_>, wants: impl Fn(&super::session::Filter) -> bool) {
         for listener in self.sessions.listeners.values().filter(|listener| wants(&listener.filter)) {
             let Ok(params) = with_meta(message.params, |_| false, &[(META_SUBSCRIPTION, &listener.id)]) else {
                 continue;
@@ -192,10 +192,10 @@ impl Exchange {
 
 /// The notice as clients get it: without what a 2026-07-28 child said to the bridge alone.
 fn one_line(message: &Message<'_>) -> Bytes {
-    if message.params.is_some_and(|params| params.contains(META_SUBSCRIPTION)) {
-        if let Ok(params) = with_meta(message.params, |key| key == META_SUBSCRIPTION, &[]) {
-            return with_params(message, None, &params).into();
-        }
+    if message.params.is_some_and(|params| params.contains(META_SUBSCRIPTION))
+        && let Ok(params) = with_meta(message.params, |key| key == META_SUBSCRIPTION, &[])
+    {
+        return with_params(message, None, &params).into();
     }
     spliced(message.text, &mut []).into()
 }

@@ -6,7 +6,7 @@ use hyper::{StatusCode, header::HeaderValue};
 use serde_json::Value;
 
 use super::{
-    answer::{Answer, INVALID_REQUEST},
+    answer::{Answer, INVALID_REQUEST, METHOD_NOT_FOUND},
     http::{Caller, SESSION_HEADER},
     level::Level,
     message::{Message, Meta, Parameters, spliced, text_of},
@@ -22,7 +22,7 @@ use super::{
 /// Opens a session.
 pub(super) async fn initialize(caller: &Caller<'_>, id: &str, params: &Parameters<'_>) -> Reply {
     let endpoint = caller.endpoint;
-    let about = match endpoint.up(endpoint.patience()).await {
+    let about = match endpoint.up(caller.until).await {
         Ok(about) => about,
         Err(down) => return post::plain(caller, &down.answer(id), StatusCode::OK),
     };
@@ -88,10 +88,13 @@ pub(super) async fn ask(
 
 async fn take(caller: &Caller<'_>, request: &Request<'_>) -> Result<Ticket, Answer> {
     let endpoint = caller.endpoint;
-    let about = endpoint.up(endpoint.patience()).await.map_err(|down| down.answer(request.id))?;
+    let about = endpoint.up(caller.until).await.map_err(|down| down.answer(request.id))?;
     match request.method {
         "logging/setLevel" if about.can("/logging") || about.era == Era::Stateless => {
             return Err(set_level(caller, request));
+        }
+        "resources/subscribe" if about.era == Era::Stateless && !about.can("/resources/subscribe") => {
+            return Err(Answer::error(request.id, METHOD_NOT_FOUND, "the server has no subscriptions"));
         }
         "resources/subscribe" => subscribe(caller, request, about.era)?,
         "resources/unsubscribe" => unsubscribe(caller, request, about.era)?,
