@@ -26,3 +26,5 @@ mod refusals;
 mod rig;
 #[path = "bridge/stateless.rs"]
 mod stateless;
+#[path = "bridge/storm.rs"]
+mod storm;

@@ -122,6 +122,16 @@ async fn a_child_that_failed_is_not_waited_for() {
     let asked = child.expect("tools/list").await;
     child.answer(&asked, json!({})).await;
     assert_eq!(again.response().await.json()["result"], json!({}));
+    // Nor is what happened before held against the next.
+    rig.endpoint.set_state(ChildState::Failed { why: "no such command".to_owned() });
+    drop(child);
+    let child = Child::connect(&rig.endpoint).await;
+    drop(child);
+    let mut waits = client.call(4, "tools/list", json!({})).await;
+    let mut child = Child::connect(&rig.endpoint).await;
+    let asked = child.expect("tools/list").await;
+    child.answer(&asked, json!({})).await;
+    assert_eq!(waits.response().await.json()["result"], json!({}));
 }
 
 #[tokio::test]

@@ -220,6 +220,40 @@ async fn an_endpoint_that_closes_ends_its_streams_and_its_calls() {
 }
 
 #[tokio::test]
+async fn sessions_that_are_all_in_use_make_no_room() {
+    let (rig, _child) = Rig::with_child().await;
+    let mut streams = Vec::new();
+    for _ in 0..128 {
+        let client = rig.client().await;
+        streams.push(client.listen().await);
+    }
+    let params = json!({"protocolVersion": "2025-06-18", "capabilities": {}});
+    let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}).to_string();
+    let refused = ask(&rig, "POST", "/mcp", &[], &hello).await;
+    assert_eq!((refused.head.status, refused.head.header("retry-after")), (503, Some("5")));
+    streams.pop();
+    within(async { while ask(&rig, "POST", "/mcp", &[], &hello).await.head.status != 200 {} }).await;
+}
+
+#[tokio::test]
+async fn one_endpoint_is_at_both_addresses_of_this_machine() {
+    let rig = Rig::new();
+    let _child = super::child::Child::connect(&rig.endpoint).await;
+    let listeners = ["127.0.0.1:0", "[::1]:0"].map(|address| std::net::TcpListener::bind(address).ok());
+    let listeners: Vec<_> = listeners.into_iter().flatten().collect();
+    let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().expect("an address")).collect();
+    let serving = tokio::spawn(rig.endpoint.clone().serve(listeners, rig.closing.clone()));
+    for address in addresses {
+        let socket = tokio::net::TcpStream::connect(address).await.expect("a listener");
+        let mut http = Http { socket: tokio::io::BufReader::new(socket) };
+        let host = address.to_string();
+        assert_eq!(http.ask("GET", "/other", &[("host", &host)], "").await.head.status, 404, "{host}");
+    }
+    rig.closing.cancel();
+    within(serving).await.expect("no panic");
+}
+
+#[tokio::test]
 async fn a_head_that_does_not_come_is_not_waited_for() {
     let (rig, _child) = Rig::with_child().await;
     let mut http = Http::connect(rig.port).await;

@@ -129,6 +129,8 @@ impl Exchange {
             let generation = old.generation;
             self.lose(generation, "it was replaced");
         }
+        // What became of the one before is told of it alone.
+        self.state = ChildState::Starting;
         self.child = Some(Child::new(self.children, garbage));
         self.children
     }

@@ -146,13 +146,10 @@ fn listen(caller: &Caller<'_>, request: &Request<'_>, about: &About) -> Result<R
         resource_subscriptions: if can_subscribe { wanted.resource_subscriptions } else { BTreeSet::new() },
     };
     let mailbox = Arc::new(Mailbox::default());
-    let id: Value = serde_json::from_str(request.id).unwrap_or_default();
-    let acknowledgement = json!({
-        "jsonrpc": "2.0",
-        "method": "notifications/subscriptions/acknowledged",
-        "params": {"_meta": {META_SUBSCRIPTION: id}, "notifications": filter},
-    });
-    mailbox.notice(acknowledgement.to_string().into());
+    // The id is kept to the letter, like any other.
+    let params = format!(r#"{{"_meta":{{"{META_SUBSCRIPTION}":{}}},"notifications":{}}}"#, request.id, json!(filter));
+    let method = "notifications/subscriptions/acknowledged";
+    mailbox.notice(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#).into());
     let mut exchange = caller.endpoint.exchange();
     if exchange.sessions.listeners.len() >= SESSIONS_MAX {
         return Ok(reply::crowded("too many listeners: close one"));
