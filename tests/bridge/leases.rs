@@ -40,6 +40,23 @@ async fn the_end_of_an_allocation_ends_what_is_its_own_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_call_that_waits_for_a_child_ends_with_its_lease() {
+    let mut patient = options();
+    patient.start_wait = std::time::Duration::from_secs(3_600);
+    let rig = Rig::with(patient, false);
+    let child = Child::connect(&rig.endpoint).await;
+    let client = rig.client_of(Some(1)).await;
+    drop(child);
+    let mut waits = client.call(1, "tools/call", json!({})).await;
+    rig.endpoint.end_allocation(AllocationId::from_draw(1));
+    let response = waits.response().await;
+    // It may not have come in before.
+    if response.head.status != 401 {
+        assert_eq!(response.json()["error"]["data"], json!({"retryable": false}), "{response:?}");
+    }
+}
+
+#[tokio::test]
 async fn calls_errors_bytes_and_time_are_counted_for_each() {
     let rig = Rig::with(options(), false);
     let mut child = Child::connect(&rig.endpoint).await;

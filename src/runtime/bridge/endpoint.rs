@@ -40,7 +40,7 @@ pub struct Endpoint {
     start_wait: Duration,
     pub(super) gate: Arc<dyn Gate>,
     exchange: Mutex<Exchange>,
-    /// Told whenever the child comes, goes, or will not come.
+    /// Told whenever the child comes, goes, or will not come, and when a lease ends.
     changed: watch::Sender<()>,
 }
 
@@ -92,6 +92,8 @@ impl Endpoint {
     /// Ends what an allocation has here: its sessions, its streams and its calls, with an error.
     pub fn end_allocation(&self, allocation: AllocationId) {
         self.exchange().end_allocation(allocation);
+        // Those that wait for a child need wait no longer.
+        self.changed.send_replace(());
     }
 
     /// What an allocation did here. Once it has ended, this is given out once more and then forgotten.
@@ -126,13 +128,16 @@ impl Endpoint {
         Instant::now() + self.start_wait
     }
 
-    /// Waits until the child is up.
+    /// Waits until the child is up, for a call of this allocation.
     ///
     /// # Errors
-    /// It is not by then, or will not be.
-    pub(super) async fn up(&self, until: Instant) -> Result<Arc<About>, Down> {
+    /// It is not by then, or will not be; or the lease ends.
+    pub(super) async fn up(&self, until: Instant, allocation: Option<AllocationId>) -> Result<Arc<About>, Down> {
         let look = || {
             let exchange = self.exchange();
+            if exchange.usages.is_ended(allocation) {
+                return Some(Err(Down::lease_ended()));
+            }
             match exchange.about() {
                 Some(about) => Some(Ok(Arc::clone(about))),
                 None => exchange.has_failed().then(|| Err(exchange.down())),

@@ -68,7 +68,15 @@ pub(super) struct Down {
     retryable: bool,
 }
 
+/// What those hear whose allocation has ended.
+pub(super) const LEASE_ENDED: &str = "the lease of this allocation has ended";
+
 impl Down {
+    /// There may be a child, but not for this caller.
+    pub(super) fn lease_ended() -> Self {
+        Self { why: LEASE_ENDED.to_owned(), retryable: false }
+    }
+
     pub(super) fn answer(&self, id: &str) -> Answer {
         Answer::unavailable(id, &self.why, self.retryable)
     }
@@ -155,7 +163,7 @@ impl Exchange {
     pub(super) fn submit(&mut self, call: Box<Call>) -> Result<(), NotTaken> {
         let id = &call.client_id;
         if self.usages.is_ended(call.allocation) {
-            return Err(NotTaken::Refused(Answer::unavailable(id, "the lease of this allocation has ended", false)));
+            return Err(NotTaken::Refused(Answer::unavailable(id, LEASE_ENDED, false)));
         }
         if let Some(session) = call.session {
             match self.sessions.by_id.get_mut(&session) {
@@ -338,7 +346,7 @@ impl Exchange {
 
     pub(super) fn end_allocation(&mut self, allocation: AllocationId) {
         self.usages.end(allocation);
-        self.end_matching(|of| of == Some(allocation), "the lease of this allocation has ended");
+        self.end_matching(|of| of == Some(allocation), LEASE_ENDED);
     }
 
     /// Ends the sessions, listeners and calls of the allocations that are chosen.

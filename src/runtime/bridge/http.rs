@@ -10,6 +10,7 @@ use hyper::{
 
 use super::{
     endpoint::Endpoint,
+    exchange::LEASE_ENDED,
     flow::{Flow, Hold, Place},
     gate::Refused,
     guard::{self, Accepted},
@@ -61,7 +62,7 @@ pub(super) async fn handle(endpoint: &Arc<Endpoint>, request: Request<Incoming>)
         let mut exchange = endpoint.exchange();
         if !exchange.usages.enter(allocation) {
             return match exchange.usages.is_ended(allocation) {
-                true => reply::unauthorized("the lease of this allocation has ended"),
+                true => reply::unauthorized(LEASE_ENDED),
                 false => reply::crowded("too many allocations use this server"),
             };
         }

@@ -22,7 +22,7 @@ use super::{
 /// Opens a session.
 pub(super) async fn initialize(caller: &Caller<'_>, id: &str, params: &Parameters<'_>) -> Reply {
     let endpoint = caller.endpoint;
-    let about = match endpoint.up(caller.until).await {
+    let about = match endpoint.up(caller.until, caller.allocation).await {
         Ok(about) => about,
         Err(down) => return post::plain(caller, &down.answer(id), StatusCode::OK),
     };
@@ -88,7 +88,7 @@ pub(super) async fn ask(
 
 async fn take(caller: &Caller<'_>, request: &Request<'_>) -> Result<Ticket, Answer> {
     let endpoint = caller.endpoint;
-    let about = endpoint.up(caller.until).await.map_err(|down| down.answer(request.id))?;
+    let about = endpoint.up(caller.until, caller.allocation).await.map_err(|down| down.answer(request.id))?;
     match request.method {
         "logging/setLevel" if about.can("/logging") || about.era == Era::Stateless => {
             return Err(set_level(caller, request));

@@ -88,7 +88,7 @@ async fn ask(caller: &Caller<'_>, request: &Request<'_>) -> Result<Asked, Answer
         let why = format!("{} is not part of 2026-07-28", request.method);
         return Err(Answer::error(request.id, METHOD_NOT_FOUND, &why));
     }
-    let about = endpoint.up(caller.until).await.map_err(|down| down.answer(request.id))?;
+    let about = endpoint.up(caller.until, caller.allocation).await.map_err(|down| down.answer(request.id))?;
     match request.method {
         "server/discover" => Err(Answer::result(request.id, &discovery(&about).to_string())),
         "subscriptions/listen" => listen(caller, request, &about).map(Asked::Reply),

@@ -76,7 +76,7 @@ impl Ticket {
     /// Sends a call that came back to the next child. The answer, if there is none.
     async fn try_again(&mut self) -> Option<Answer> {
         while let Some((call, until)) = &self.returned {
-            if let Err(down) = self.endpoint.up(*until).await {
+            if let Err(down) = self.endpoint.up(*until, call.allocation).await {
                 return Some(down.answer(&call.client_id));
             }
             let Some((mut call, until)) = self.returned.take() else {
