@@ -12,6 +12,7 @@ mod fleet;
 #[expect(dead_code, reason = "the simulation of the lease machine uses all of it")]
 mod lease_draws;
 #[path = "core_simulation/model.rs"]
+#[expect(dead_code, reason = "the simulation of the lease machine uses all of it")]
 mod model;
 #[path = "support/seeds.rs"]
 mod seeds;

@@ -360,10 +360,11 @@ impl Supervisor {
     fn serve(&mut self, run: &Run, port: Port) {
         // What nobody holds any more may still be served where the books have another now.
         for (other, held) in &mut self.runs {
-            if other != run && held.port == port {
-                if let Some(serving) = held.serving.take() {
-                    serving.cancel();
-                }
+            if other != run
+                && held.port == port
+                && let Some(serving) = held.serving.take()
+            {
+                serving.cancel();
             }
         }
         let Some(held) = self.runs.get_mut(run) else { return };
