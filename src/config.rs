@@ -30,7 +30,7 @@ pub use error::{ConfigError, Source};
 pub(crate) use parse::{thousandths, whole};
 pub use setting::{Extra, Setting};
 pub use table::{CONFIG, PRINT_CONFIG, SETTINGS};
-pub use values::{DaemonMode, Durability, LogFormat, LogLevel, Toolset};
+pub use values::{DaemonMode, Durability, EndpointAuth, LogFormat, LogLevel, Toolset};
 
 use crate::core::{CpuMillis, MemoryMb};
 
@@ -101,6 +101,10 @@ pub struct Settings {
     pub daemon: DaemonMode,
     /// How long the daemon stays without a session and a live lease, in seconds.
     pub daemon_idle_seconds: u64,
+    /// The file with the MCP servers that are really run; without one, endpoints are names alone.
+    pub catalog: Option<PathBuf>,
+    /// What a client has to show at their endpoints.
+    pub endpoint_auth: EndpointAuth,
     /// How many calls of one connection may be in flight before reading stops.
     pub max_calls_in_flight: usize,
     /// The longest line that a client may send, in bytes.
@@ -145,6 +149,8 @@ impl Default for Settings {
             resize: false,
             daemon: DaemonMode::Auto,
             daemon_idle_seconds: 300,
+            catalog: None,
+            endpoint_auth: EndpointAuth::Token,
             max_calls_in_flight: 256,
             max_line_bytes: 1_048_576,
             toolsets: BTreeSet::from([Toolset::Allocation]),
@@ -188,6 +194,7 @@ impl Configuration {
         configuration.fill_worker_bounds();
         configuration.fill_task_lease();
         configuration.check_agreement()?;
+        configuration.check_system(cfg!(unix))?;
         Ok(configuration)
     }
 
@@ -283,6 +290,17 @@ impl Configuration {
             }
         }
         Ok(())
+    }
+
+    /// Checks that this system can do what is asked for: who runs servers ends their processes as only Unix can.
+    fn check_system(&self, is_unix: bool) -> Result<(), ConfigError> {
+        match &self.settings.catalog {
+            Some(path) if !is_unix => Err(ConfigError::NoCatalogHere {
+                value: shortened(&path.to_string_lossy()),
+                origin: self.source("catalog").clone(),
+            }),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -102,6 +102,11 @@ fn wrong_arguments_are_refused_in_one_line() {
             "toolsets is allocation,leses (from --toolsets): leses is unknown, did you mean leases? \
              give allocation, leases, agents, tasks, usage or planning, several with commas between them, or all",
         ),
+        (&["--catalog="], "catalog is empty (from --catalog): give the path of a file"),
+        (
+            &["--endpoint-auth", "nome"],
+            "endpoint_auth is nome (from --endpoint-auth): did you mean none? give token or none",
+        ),
         (
             &["--min-workers", "3", "--max-workers", "2", "--total-workers", "3"],
             "total_workers is 3 (from --total-workers), above max_workers, which is 2 (from --max-workers): \
@@ -190,6 +195,7 @@ fn printed_settings_say_where_they_came_from() {
         "resize = \"no\" # default",
         "daemon = \"auto\" # default",
         "daemon_idle_seconds = 300 # default",
+        "endpoint_auth = \"token\" # default",
         "max_calls_in_flight = 256 # default",
         "max_line_bytes = 1048576 # default",
         "toolsets = [\"allocation\", \"leases\"] # cortex.toml",

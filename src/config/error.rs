@@ -57,6 +57,14 @@ pub enum ConfigError {
         /// What is allowed.
         allowed: String,
     },
+    /// A catalog on a system on which no servers are run.
+    #[error("catalog is {value} ({}): MCP servers are really run on Unix systems only, leave it out here", origin.behind_value())]
+    NoCatalogHere {
+        /// The path, shortened.
+        value: String,
+        /// Where it came from.
+        origin: Source,
+    },
     /// Two values that are each allowed, but not together.
     #[error(
         "{smaller} is {smaller_value} ({}), above {larger}, which is {larger_value} ({}): lower {smaller} or raise {larger}",

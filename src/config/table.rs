@@ -5,7 +5,7 @@
 
 use super::parse::choice;
 use super::setting::{Extra, Kind, Setting, names_of};
-use super::values::{DaemonMode, Durability, LogFormat, LogLevel, YES_NO};
+use super::values::{DaemonMode, Durability, EndpointAuth, LogFormat, LogLevel, YES_NO};
 use crate::core::{MemoryMb, WORKER_PORT_COUNT};
 
 /// The most CPU that can be counted, in thousandths of a core: a million cores.
@@ -477,6 +477,31 @@ pub const SETTINGS: &[Setting] = &[
             note: "",
             get: |settings| settings.daemon_idle_seconds,
             set: |settings, value| settings.daemon_idle_seconds = value,
+        },
+    },
+    Setting {
+        key: "catalog",
+        flag: "--catalog",
+        variable: "CORTEX_CATALOG",
+        placeholder: "FILE",
+        help: "MCP servers that are really run, as an mcpServers file",
+        follows: None,
+        kind: Kind::Path {
+            get: |settings| settings.catalog.as_ref(),
+            set: |settings, value| settings.catalog = Some(value),
+        },
+    },
+    Setting {
+        key: "endpoint_auth",
+        flag: "--endpoint-auth",
+        variable: "CORTEX_ENDPOINT_AUTH",
+        placeholder: "WAY",
+        help: "What endpoints of servers that are run ask for: token is that of the lease, none is nothing",
+        follows: None,
+        kind: Kind::Choice {
+            names: || names_of(EndpointAuth::ALL),
+            get: |settings| settings.endpoint_auth.name(),
+            set: |settings, text| choice(text, EndpointAuth::ALL).map(|value| settings.endpoint_auth = value),
         },
     },
     Setting {

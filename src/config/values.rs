@@ -130,6 +130,25 @@ impl DaemonMode {
     }
 }
 
+/// What a client has to show at the endpoint of an MCP server that is really run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndpointAuth {
+    /// The access token of its lease.
+    Token,
+    /// Nothing: whoever reaches the endpoint may use it.
+    None,
+}
+
+impl EndpointAuth {
+    /// Every way by its name.
+    pub const ALL: &[(&str, Self)] = &[("token", Self::Token), ("none", Self::None)];
+
+    /// The name by which it is asked for.
+    pub fn name(self) -> &'static str {
+        name_of(Self::ALL, self)
+    }
+}
+
 /// The answers to a question.
 pub(super) const YES_NO: &[(&str, bool)] = &[("yes", true), ("no", false)];
 

@@ -3,7 +3,7 @@
 //! A session brings its own along. The daemon's are those of the process that started it; a session that was given others
 //! is told so, and refused where going on would mean books of another size than it was promised.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -52,7 +52,7 @@ const TOKENS: [(&str, Show); 2] = [
 ];
 
 /// The other settings of the daemon. A session that was given others is warned.
-const OTHERS: [(&str, Show); 18] = [
+const OTHERS: [(&str, Show); 20] = [
     ("worker_cpu", |settings| settings.worker_cpu.as_cores().to_string()),
     ("worker_memory", |settings| settings.worker_memory.0.to_string()),
     ("min_workers", |settings| settings.min_workers.to_string()),
@@ -71,7 +71,15 @@ const OTHERS: [(&str, Show); 18] = [
     ("keep_events", |settings| settings.keep_events_days.to_string()),
     ("recovery_grace_seconds", |settings| settings.recovery_grace_seconds.to_string()),
     ("daemon_idle_seconds", |settings| settings.daemon_idle_seconds.to_string()),
+    ("catalog", |settings| settings.catalog.as_deref().map_or_else(|| "none".to_owned(), shown_path)),
+    ("endpoint_auth", |settings| settings.endpoint_auth.name().to_owned()),
 ];
+
+/// A path as it is wherever the process was started that it was given to.
+fn shown_path(path: &Path) -> String {
+    let whole = path.canonicalize().or_else(|_| std::path::absolute(path));
+    whole.as_deref().unwrap_or(path).to_string_lossy().into_owned()
+}
 
 impl SessionSettings {
     pub(super) fn of(settings: &Settings) -> Self {
@@ -220,6 +228,28 @@ mod tests {
                 "heartbeat_seconds is 1",
             ],
         );
+    }
+
+    #[test]
+    fn another_catalog_or_way_of_access_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("servers.json");
+        std::fs::write(&path, "{}").expect("a file");
+        let same = folder.path().join("..").join(folder.path().file_name().expect("a name")).join("servers.json");
+        let given_as = |path: &Path| {
+            let catalog = shown_path(path);
+            Map::from_iter([("catalog".to_owned(), catalog.into()), ("endpoint_auth".to_owned(), "none".into())])
+        };
+        let warnings =
+            |given: Map<String, Value>, in_force: &Settings| compare(&given, in_force, "the state", "x stop").warnings;
+        let in_force = Settings { catalog: Some(path.clone()), ..Settings::default() };
+        let of_the_same = warnings(given_as(&same), &in_force);
+        assert_eq!(of_the_same.len(), 1, "{of_the_same:?}");
+        assert!(of_the_same[0].starts_with("endpoint_auth is none, and token in the daemon"), "{of_the_same:?}");
+        let of_another = warnings(given_as(&path), &Settings::default());
+        assert_eq!(of_another.len(), 2, "{of_another:?}");
+        assert!(of_another[0].contains("servers.json, and none in the daemon"), "{of_another:?}");
+        assert!(warnings(Map::new(), &in_force).is_empty(), "whoever names none takes what there is");
     }
 
     #[test]

@@ -119,6 +119,15 @@ const CASES: &[Case] = &[
         refused: &["", "yes", "sometimes"],
     },
     Case { key: "daemon_idle_seconds", taken: &[("1", "1"), ("31536000", "31536000")], refused: &["0", "31536001"] },
+    #[cfg(unix)]
+    Case { key: "catalog", taken: &[("a b.json", "\"a b.json\""), ("/x/ü", "\"/x/ü\"")], refused: &[""] },
+    #[cfg(not(unix))]
+    Case { key: "catalog", taken: &[], refused: &[""] },
+    Case {
+        key: "endpoint_auth",
+        taken: &[("token", "\"token\""), ("None", "\"none\"")],
+        refused: &["", "no", "bearer"],
+    },
     Case { key: "max_calls_in_flight", taken: &[("1", "1"), ("65536", "65536")], refused: &["0", "65537"] },
     Case {
         key: "max_line_bytes",

@@ -50,6 +50,20 @@ fn other_variables_are_none_of_our_business() {
 }
 
 #[test]
+fn a_catalog_is_for_unix_alone() {
+    let mut configuration = Configuration::default();
+    let setting = SETTINGS.iter().find(|setting| setting.key == "catalog").expect("a setting");
+    configuration.set(setting, "servers.json", Source::Flag(setting.flag)).expect("a path");
+    assert_eq!(configuration.check_system(true), Ok(()));
+    let refused = configuration.check_system(false).expect_err("no Unix");
+    assert_eq!(
+        refused.to_string(),
+        "catalog is servers.json (from --catalog): MCP servers are really run on Unix systems only, leave it out here"
+    );
+    assert_eq!(Configuration::default().check_system(false), Ok(()));
+}
+
+#[test]
 fn bounds_of_the_planner_follow_the_total_unless_given() {
     let bounds = |sources: Sources| {
         let settings = sources.load().expect("bounds that agree").settings;
