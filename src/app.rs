@@ -32,9 +32,12 @@ pub fn run(configuration: &Configuration) -> anyhow::Result<ExitCode> {
     let settings = &configuration.settings;
     let runtime = runtime()?;
     let result = runtime.block_on(async {
-        match (settings.daemon, &settings.state) {
-            (DaemonMode::Never, _) | (DaemonMode::Auto, None) => serve(configuration).await,
-            (DaemonMode::Auto, Some(_)) | (DaemonMode::Always, _) => relay(configuration).await,
+        // What is run outlives a session, and is shared by all: it needs a process of its own as a state does.
+        let is_shared = settings.state.is_some() || settings.catalog.is_some();
+        match settings.daemon {
+            DaemonMode::Always => relay(configuration).await,
+            DaemonMode::Auto if is_shared => relay(configuration).await,
+            DaemonMode::Never | DaemonMode::Auto => serve(configuration).await,
         }
     });
     // A read from a terminal cannot be called off; it must not hold up the end.
@@ -211,7 +214,7 @@ async fn serve(configuration: &Configuration) -> anyhow::Result<()> {
         result = serving::converse(server, transport, &connection) => result.map(drop)?,
         error = failed => return Err(error),
     }
-    manager.close(CLOSE_WAIT_MAX).await;
+    manager.close(CLOSE_WAIT_MAX / 2, CLOSE_WAIT_MAX / 2).await;
     tracing::info!("ended");
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! A process that serves its one client itself and the daemon that serves many are the same up to where their connections
 //! come from. Invariant: whoever opens a state holds its lock first, and until the end of the process.
 
+#[cfg(unix)]
+mod hosting;
 mod signals;
 
 pub use signals::Signals;
@@ -17,6 +19,8 @@ use crate::loops::{LoopStatus, Show, plan_capacity, sweep_expired};
 use crate::mcp::transport::{ConnectionHandle, LineTransport};
 use crate::mcp::{Server, ServerOptions, Shown};
 use crate::planning::{Bounds, Planner};
+#[cfg(unix)]
+use crate::runtime::Host;
 use anyhow::{Context, anyhow};
 use rmcp::ServiceExt;
 use rmcp::service::ServerInitializeError;
@@ -60,6 +64,9 @@ pub struct Manager {
     settings: Settings,
     sweep: Arc<LoopStatus>,
     planner: Arc<LoopStatus>,
+    /// Runs servers and workers, where they are real.
+    #[cfg(unix)]
+    host: Option<Host>,
     /// Ends with the engine, which lets go of the state.
     running: JoinHandle<()>,
 }
@@ -82,13 +89,23 @@ impl Manager {
     ) -> Result<(Self, impl Future<Output = anyhow::Error> + use<>), Unusable> {
         let mut settings = configuration.settings.clone();
         let options = engine_options(configuration, close_within);
-        let (engine, running, failed) = if let Some(state) = &settings.state {
-            let journal = SqliteJournal::open(sqlite_options(&settings, state_path(state)?), owner, patience);
-            start(options, journal.map_err(StartError::from)).await
-        } else {
-            start(options, Ok(Nowhere)).await
+        let journal = match &settings.state {
+            Some(state) => {
+                let options = sqlite_options(&settings, state_path(state)?);
+                Some(SqliteJournal::open(options, owner, patience).map_err(StartError::from).map_err(unusable)?)
+            }
+            None => None,
+        };
+        // From here on this process is the owner. What the one before left behind is ended before its leases go on.
+        #[cfg(unix)]
+        let prepared = hosting::prepare(&settings, owner)?;
+        let (engine, running, failed) = match journal {
+            Some(journal) => start(options, journal).await,
+            None => start(options, Nowhere).await,
         }
         .map_err(unusable)?;
+        #[cfg(unix)]
+        let host = hosting::start(prepared, &engine).await?;
         if let Ok(reading) = engine.capacity().await {
             let total = reading.value.total;
             settings.total_cpu = total.cpu_millis;
@@ -125,8 +142,18 @@ impl Manager {
         let sweep = sweep_expired(engine.clone(), Arc::clone(&sweep_status));
         let show = Show { plan: show_plan, bottlenecks: show_bottlenecks, forecast: show_forecast };
         let plan_ahead = plan_capacity(engine.clone(), Arc::clone(&planner), Arc::clone(&planner_status), show);
+        #[cfg(unix)]
+        let over = host.as_ref().map(Host::over);
+        let host_over = async move {
+            #[cfg(unix)]
+            if let Some(over) = over {
+                return over.cancelled().await;
+            }
+            std::future::pending::<()>().await;
+        };
         let ended = async move {
             tokio::select! {
+                () = host_over => anyhow!("whoever runs servers and workers met a fault of this program"),
                 failed = failed => failed.unwrap_or_else(|_| anyhow!("the engine met a fault of this program")),
                 // The loops go on until the engine has ended, and so does this.
                 _ = async { tokio::join!(sweep, plan_ahead) } => anyhow!("the engine ended"),
@@ -140,7 +167,16 @@ impl Manager {
             "ready"
         );
         let shown = Shown { plan, bottlenecks, forecast, planner };
-        let manager = Self { engine, shown, settings, sweep: sweep_status, planner: planner_status, running };
+        let manager = Self {
+            engine,
+            shown,
+            settings,
+            sweep: sweep_status,
+            planner: planner_status,
+            #[cfg(unix)]
+            host,
+            running,
+        };
         Ok((manager, ended))
     }
 
@@ -168,8 +204,24 @@ impl Manager {
         [&self.sweep, &self.planner]
     }
 
-    /// Writes down what is not yet, and lets go of the state. Nobody may be served any more.
-    pub async fn close(self, within: Duration) {
+    /// How many servers and workers are run; nothing where none are real.
+    #[must_use]
+    pub fn processes(&self) -> Option<watch::Receiver<usize>> {
+        #[cfg(unix)]
+        return self.host.as_ref().map(Host::running);
+        #[cfg(not(unix))]
+        None
+    }
+
+    /// Ends what is run, for as long as `host_within`; writes down what is not yet, and lets go of the state. Nobody may be
+    /// served any more.
+    pub async fn close(self, within: Duration, host_within: Duration) {
+        #[cfg(unix)]
+        if let Some(host) = self.host {
+            host.end(host_within).await;
+        }
+        #[cfg(not(unix))]
+        let _ = host_within;
         let Self { engine, running, .. } = self;
         // With the last handle gone the engine ends.
         drop(engine);
@@ -182,9 +234,9 @@ impl Manager {
 /// Starts an engine as a task of its own. The receiver hears why it could not go on, if that happens.
 async fn start<J: Journal>(
     options: EngineOptions,
-    journal: Result<J, StartError>,
+    journal: J,
 ) -> Result<(EngineHandle, JoinHandle<()>, oneshot::Receiver<anyhow::Error>), StartError> {
-    let (engine, handle) = Engine::start(options, journal?, EngineClock::system()).await?;
+    let (engine, handle) = Engine::start(options, journal, EngineClock::system()).await?;
     let (tell, failed) = oneshot::channel();
     let running = tokio::spawn(async move {
         if let Err(error) = engine.run().await {

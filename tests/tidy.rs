@@ -22,7 +22,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("runtime", &["core", "engine", "file_id", "managed", "nearest", "program"]),
     ("nearest", &[]),
     ("mcp", &["config", "core", "engine", "planning"]),
-    ("serving", &["config", "core", "engine", "journal", "lock", "loops", "mcp", "planning"]),
+    ("serving", &["config", "core", "engine", "journal", "lock", "loops", "managed", "mcp", "planning", "runtime"]),
     (
         "daemon",
         &[
@@ -36,6 +36,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
             "loops",
             "mcp",
             "program",
+            "runtime",
             "serving",
             "telemetry",
         ],

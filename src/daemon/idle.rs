@@ -1,5 +1,5 @@
 //! When the daemon is no longer needed: without a session and without a lease that goes on for a while, of an allocation or of
-//! a task. Tasks that wait keep it only where they would be lost with it.
+//! a task, and without a server or worker that runs. Tasks that wait keep it only where they would be lost with it.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::engine::{EngineError, EngineHandle};
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(250);
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(15);
 
-/// Resolves once there was neither a session nor a lease before its deadline for `wait`, nor, unless a state `is_lasting`, a
+/// Resolves once there was neither a session nor a lease before its deadline nor a process that runs for `wait`, nor, unless a state `is_lasting`, a
 /// task that waits; or once the engine has ended. What has run out meanwhile is recorded, as the next sweep
 /// would have done.
 pub(super) async fn wait_until_idle(
     mut sessions: watch::Receiver<usize>,
-    engine: EngineHandle,
+    (engine, processes): (EngineHandle, Option<watch::Receiver<usize>>),
     wait: Duration,
     is_lasting: bool,
 ) {
@@ -30,6 +30,7 @@ pub(super) async fn wait_until_idle(
         // A session that came and went since the last look counts too.
         let is_needed = sessions.has_changed().unwrap_or(false)
             || *sessions.borrow() > 0
+            || processes.as_ref().is_some_and(|processes| *processes.borrow() > 0)
             || match is_in_use(&engine, is_lasting).await {
                 Ok(is_in_use) => is_in_use,
                 Err(EngineError::Stopped) => return,
@@ -87,7 +88,7 @@ mod tests {
         };
         tokio::select! {
             () = leave => {}
-            () = wait_until_idle(sessions, manager.engine().clone(), wait, true) => {}
+            () = wait_until_idle(sessions, (manager.engine().clone(), None), wait, true) => {}
         }
         let took = start.elapsed().as_secs();
         assert!((1_085..=1_130).contains(&took), "{took} s");
@@ -133,7 +134,7 @@ mod tests {
         };
         tokio::select! {
             () = end => {}
-            () = wait_until_idle(sessions, engine.clone(), Duration::from_secs(100), true) => {}
+            () = wait_until_idle(sessions, (engine.clone(), None), Duration::from_secs(100), true) => {}
         }
         let took = start.elapsed().as_secs();
         assert!((1_085..=1_130).contains(&took), "{took} s");
@@ -174,7 +175,7 @@ mod tests {
         };
         tokio::select! {
             () = come => {}
-            () = wait_until_idle(sessions, engine, Duration::from_secs(100), true) => {}
+            () = wait_until_idle(sessions, (engine, None), Duration::from_secs(100), true) => {}
         }
         assert!(start.elapsed() >= Duration::from_secs(1_100), "{:?}", start.elapsed());
     }

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::config::Configuration;
 use crate::lock::{OwnerLock, OwnerRecord};
+use crate::runtime::SERVER_GRACE;
 use crate::serving::{Manager, Signals, UNUSABLE_EXIT_CODE, Unusable};
 use crate::telemetry;
 
@@ -33,6 +34,9 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// How long the books may take to be written down at the end: a second or two for a million leases.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How long what is run may take to end: its grace, and a moment.
+const HOST_WAIT_MAX: Duration = SERVER_GRACE.saturating_add(Duration::from_secs(1));
 
 /// The line for whoever started the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +94,9 @@ async fn open(configuration: &Configuration) -> anyhow::Result<Opened<impl Futur
     // Relative to where it was started, as the rest of its settings.
     let mut configuration = configuration.clone();
     configuration.settings.state = place.state.clone();
+    if let Some(catalog) = &mut configuration.settings.catalog {
+        *catalog = std::path::absolute(&catalog).context("the path of the catalog cannot be made out")?;
+    }
     // No folder is kept from being removed or unmounted.
     std::env::set_current_dir("/").context("the root folder cannot be entered")?;
     let told = Signals::stop().context("signals cannot be handled")?;
@@ -131,7 +138,8 @@ async fn serve(opened: Opened<impl Future<Output = anyhow::Error>>) -> anyhow::R
     let Opened { shared, mut socket, mut presence, failed, idle_wait, told, _log } = opened;
     let listener = Listener::new();
     let (sessions, engine) = (shared.sessions.subscribe(), shared.manager.engine().clone());
-    let idle = wait_until_idle(sessions, engine, idle_wait, shared.state.is_some());
+    let processes = shared.manager.processes();
+    let idle = wait_until_idle(sessions, (engine, processes), idle_wait, shared.state.is_some());
     let (place, door, inside) = (&mut presence, &listener, &shared);
     // The socket goes with this, so that nobody waits at it while the rest ends.
     let serving = async move {
@@ -162,7 +170,7 @@ async fn serve(opened: Opened<impl Future<Output = anyhow::Error>>) -> anyhow::R
     listener.end().await;
     match Arc::try_unwrap(shared) {
         Ok(Shared { manager, awaiting_end, .. }) => {
-            manager.close(CLOSE_WAIT_MAX).await;
+            manager.close(CLOSE_WAIT_MAX, HOST_WAIT_MAX).await;
             drop(presence);
             // Last of all, those who asked for the end hear of it.
             drop(awaiting_end);

@@ -36,7 +36,8 @@ impl fmt::Display for Run {
 
 /// The leases that are let in.
 pub(super) struct Leases {
-    engine: EngineHandle,
+    /// Let go of at the end, so that the engine can come to its own.
+    engine: Mutex<Option<EngineHandle>>,
     /// Absent where no token is asked for.
     key: Option<AccessKey>,
     held: Mutex<Held>,
@@ -57,7 +58,12 @@ struct Lease {
 
 impl Leases {
     pub(super) fn new(engine: EngineHandle, key: Option<AccessKey>) -> Arc<Self> {
-        Arc::new(Self { engine, key, held: Mutex::default() })
+        Arc::new(Self { engine: Mutex::new(Some(engine)), key, held: Mutex::default() })
+    }
+
+    /// Goes by what is known, and asks the books no more.
+    pub(super) fn close(&self) {
+        *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The access token of a lease; nothing where none is asked for.
@@ -143,7 +149,9 @@ impl Leases {
     }
 
     async fn has_run_out(&self, allocation: AllocationId) -> bool {
-        let Ok(Some(reading)) = self.engine.allocation(allocation).await else { return true };
+        let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(engine) = engine else { return true };
+        let Ok(Some(reading)) = engine.allocation(allocation).await else { return true };
         let Record::Allocation(view) = reading.value else { return true };
         self.update(&view);
         ends_at(&view).is_none_or(|at| at <= Instant::now())

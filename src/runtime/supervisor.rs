@@ -180,6 +180,9 @@ impl Supervisor {
 
     /// Ends everything, side by side.
     async fn end(mut self) {
+        // The engine ends when nobody can ask it any more, and that need not wait for processes.
+        drop(self.engine);
+        self.leases.close();
         self.starting.abort_all();
         for held in self.runs.values_mut() {
             if let Some(serving) = held.serving.take() {
