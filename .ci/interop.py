@@ -30,6 +30,8 @@ TOOLS = {
 
 PLANNING_TOOLS = {"get_plan", "get_forecast", "get_scaling_history", "set_scaling_policy"}
 
+SERVER_TOOLS = {"list_mcp_servers", "get_mcp_server", "restart_mcp_server", "list_workers", "get_worker", "drain_worker"}
+
 FLEET_TOOLS = {
     "register_agent",
     "heartbeat_agent",
@@ -112,11 +114,12 @@ async def drive_allocations(server, mode):
 async def drive_fleet(server, mode):
     async with connect(server, mode, "--toolsets", "all") as client:
         tools = {tool.name for tool in (await client.list_tools()).tools}
-        assert tools == TOOLS | FLEET_TOOLS | PLANNING_TOOLS | {"renew_allocation"}, tools
+        assert tools == TOOLS | FLEET_TOOLS | PLANNING_TOOLS | SERVER_TOOLS | {"renew_allocation"}, tools
 
         async def call(tool, **arguments):
             return data(await client.call_tool(tool, arguments))
 
+        assert "--catalog FILE" in refusal(await client.call_tool("list_mcp_servers", {}))
         agent = {"agent_id": "agent-001"}
         registered = await call("register_agent", **agent, agent_type="backend", capabilities=["rust"])
         assert registered["status"] == "registered" and registered["max_concurrent"] == 3, registered

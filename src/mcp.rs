@@ -4,6 +4,7 @@
 
 mod arguments;
 mod notices;
+mod patience;
 mod progress;
 mod resources;
 mod results;

@@ -183,7 +183,7 @@ impl Manager {
     /// A server for a connection that ends when `closing` is cancelled.
     #[must_use]
     pub fn server(&self, options: &ServerOptions, closing: CancellationToken) -> Server {
-        Server::new(self.engine.clone(), self.shown.clone(), options, closing)
+        Server::new(self.engine.clone(), self.shown.clone(), None, options, closing)
     }
 
     /// A way to the engine.

@@ -100,7 +100,7 @@ fn wrong_arguments_are_refused_in_one_line() {
         (
             &["--toolsets", "allocation,leses"],
             "toolsets is allocation,leses (from --toolsets): leses is unknown, did you mean leases? \
-             give allocation, leases, agents, tasks, usage or planning, several with commas between them, or all",
+             give allocation, leases, agents, tasks, usage, planning or servers, several with commas, or all",
         ),
         (&["--catalog="], "catalog is empty (from --catalog): give the path of a file"),
         (

@@ -21,7 +21,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("managed", &["core"]),
     ("runtime", &["core", "engine", "file_id", "managed", "nearest", "program"]),
     ("nearest", &[]),
-    ("mcp", &["config", "core", "engine", "planning"]),
+    ("mcp", &["config", "core", "engine", "managed", "planning"]),
     ("serving", &["config", "core", "engine", "journal", "lock", "loops", "managed", "mcp", "planning", "runtime"]),
     (
         "daemon",

@@ -60,6 +60,24 @@ fn the_answer_of_each_tool() {
 }
 
 #[test]
+fn the_answer_of_each_tool_about_servers_without_a_catalog() {
+    let mut server = Server::ready(&["--toolsets", "servers"]);
+    check_snapshot("list_mcp_servers_no_catalog", result(&mut server, "list_mcp_servers", &json!({})));
+    let server_by_name = json!({"name": "filesystem"});
+    let worker_by_id = json!({"worker_id": "worker-job-001-000"});
+    for (tool, arguments) in [
+        ("get_mcp_server", &server_by_name),
+        ("restart_mcp_server", &server_by_name),
+        ("list_workers", &json!({})),
+        ("get_worker", &worker_by_id),
+        ("drain_worker", &worker_by_id),
+    ] {
+        // Each says the same.
+        check_snapshot("list_mcp_servers_no_catalog", result(&mut server, tool, arguments));
+    }
+}
+
+#[test]
 fn the_greeting() {
     let mut server = Server::ready(&[]);
     check_snapshot("initialize", server.greet("2025-11-25"));

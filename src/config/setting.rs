@@ -72,11 +72,9 @@ impl Setting {
                 CpuMillis::from_millis(*least).as_cores(),
                 CpuMillis::from_millis(*most).as_cores()
             ),
-            Kind::Toolsets => format!(
-                "{}, several with commas between them, or {}",
-                words(&names_of(Toolset::ALL)),
-                Toolset::ALL_NAME
-            ),
+            Kind::Toolsets => {
+                format!("{}, several with commas, or {}", words(&names_of(Toolset::ALL)), Toolset::ALL_NAME)
+            }
             Kind::Choice { names, .. } => words(&names()),
             Kind::Path { .. } => "the path of a file".to_owned(),
         }

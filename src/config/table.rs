@@ -539,7 +539,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--toolsets",
         variable: "CORTEX_TOOLSETS",
         placeholder: "LIST",
-        help: "The tools on offer: allocation leases, leases renews, planning plans, the others are the fleet's",
+        help: "The tools on offer: allocation, leases and planning, servers that are run, the others: the fleet",
         follows: None,
         kind: Kind::Toolsets,
     },

@@ -15,6 +15,8 @@ pub enum Toolset {
     Usage,
     /// What the planner would do.
     Planning,
+    /// The MCP servers and workers that are really run.
+    Servers,
 }
 
 impl Toolset {
@@ -26,6 +28,7 @@ impl Toolset {
         ("tasks", Self::Tasks),
         ("usage", Self::Usage),
         ("planning", Self::Planning),
+        ("servers", Self::Servers),
     ];
 
     /// The word that stands for every toolset.

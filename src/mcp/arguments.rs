@@ -35,6 +35,12 @@ pub(super) const JSON_BYTES_MAX: usize = 64 * 1024;
 /// How deep that may be nested, for the same reason as metadata.
 pub(super) const JSON_DEPTH_MAX: usize = METADATA_DEPTH_MAX;
 
+/// The most of the last lines of a process that are told: as many as are kept.
+pub(super) const LAST_LINES_MAX: u64 = 200;
+
+/// The most characters of a worker's id, which has the name of its job in it.
+const WORKER_ID_CHARACTERS_MAX: usize = NAME_CHARACTERS_MAX + 32;
+
 /// The most characters of a value that an error repeats.
 const VALUE_CHARACTERS_SHOWN_MAX: usize = 60;
 
@@ -111,6 +117,30 @@ pub(super) fn allocation_id_for(description: &str) -> Parameter<Result<Allocatio
         Err(error) => Err(error),
     };
     name("allocation_id", description, read)
+}
+
+/// The name of the MCP server that a call is about.
+pub(super) fn server_name() -> Parameter<ServerName> {
+    name("name", "The MCP server, by the name that list_mcp_servers gives.", ServerName::new).required()
+}
+
+/// How many of the last lines that a process wrote are told.
+pub(super) fn last_lines() -> Parameter<u64> {
+    whole("last_lines", "How many of the last lines to tell, at most.", 0..=LAST_LINES_MAX).with_default(20)
+}
+
+/// The id of the worker that a call is about.
+pub(super) fn worker_id() -> Parameter<String> {
+    let description = "The worker, by the worker_id that list_workers gives.";
+    let allowed = format!("a text of 1 to {WORKER_ID_CHARACTERS_MAX} characters without control characters");
+    let schema = json!({"type": "string", "minLength": 1, "maxLength": WORKER_ID_CHARACTERS_MAX});
+    let read = |value: &Value| value.as_str().filter(|text| is_worker_id(text)).map(str::to_owned);
+    Parameter::new("worker_id", description, allowed, schema, read).required()
+}
+
+/// Whether a text can be the id of a worker.
+pub(super) fn is_worker_id(text: &str) -> bool {
+    !text.is_empty() && text.chars().nth(WORKER_ID_CHARACTERS_MAX).is_none() && !text.chars().any(char::is_control)
 }
 
 /// The id of the agent that a call is about.

@@ -19,10 +19,15 @@ impl Progress {
         Self { peer, token }
     }
 
-    /// Awaits `work`, which takes up to `total`, and tells the caller now and then how long it has been waiting.
+    /// Awaits `work`, which takes up to `total` if that is known, and tells the caller now and then how long it has been waiting.
     ///
     /// A notice that has begun is sent before `work` is looked at again, so that none comes behind the answer.
-    pub(super) async fn while_waiting<T>(self, message: &str, total: Duration, work: impl Future<Output = T>) -> T {
+    pub(super) async fn while_waiting<T>(
+        self,
+        message: &str,
+        total: Option<Duration>,
+        work: impl Future<Output = T>,
+    ) -> T {
         let begin = Instant::now();
         let mut notices = interval_at(begin + NOTICE_EVERY, NOTICE_EVERY);
         notices.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -33,9 +38,9 @@ impl Progress {
                 done = &mut work => return done,
                 _ = notices.tick() => {}
             }
-            let notice = ProgressNotificationParam::new(self.token.clone(), begin.elapsed().as_secs_f64())
-                .with_total(total.as_secs_f64())
-                .with_message(message);
+            let mut notice =
+                ProgressNotificationParam::new(self.token.clone(), begin.elapsed().as_secs_f64()).with_message(message);
+            notice.total = total.as_ref().map(Duration::as_secs_f64);
             if self.peer.notify_progress(notice).await.is_err() {
                 // Nobody is there to be told any more; the end of the connection ends the work.
                 return work.await;

@@ -1,9 +1,10 @@
 //! Resources: the capacity, the plan, the forecast, the bottlenecks and each allocation, as documents that can be read and watched.
 
-use super::results::{AllocationResult, BottlenecksResult, CapacityResult, ForecastResult, PlanResult};
+use super::results::{AllocationResult, BottlenecksResult, CapacityResult, ForecastResult, PlanResult, Standing};
 use super::tools::dry_run;
 use crate::core::{AllocationId, Timestamp};
-use crate::engine::{EngineError, EngineHandle};
+use crate::engine::{EngineHandle, Record};
+use crate::managed::Managed;
 use crate::planning::{Bottlenecks, Plan, Planner, WhatIf};
 use rmcp::ErrorData;
 use rmcp::model::{ReadResourceResult, Resource, ResourceContents, ResourceTemplate};
@@ -115,11 +116,16 @@ pub(super) fn listed() -> Vec<Resource> {
 }
 
 /// The templates of resources.
-pub(super) fn templates() -> Vec<ResourceTemplate> {
+pub(super) fn templates(is_managed: bool) -> Vec<ResourceTemplate> {
+    let allocation = if is_managed {
+        "One allocation. The same as get_allocation, but without what gives access to its MCP servers."
+    } else {
+        "One allocation. The same as get_allocation."
+    };
     vec![
         ResourceTemplate::new(format!("{ALLOCATIONS}{{allocation_id}}"), "allocation")
             .with_title("Allocation")
-            .with_description("One allocation. The same as get_allocation.")
+            .with_description(allocation)
             .with_mime_type(MIME_TYPE),
     ]
 }
@@ -128,7 +134,12 @@ pub(super) fn templates() -> Vec<ResourceTemplate> {
 ///
 /// # Errors
 /// `-32602` if there is none at this URI; `-32603` if the engine has ended.
-pub(super) async fn read(engine: &EngineHandle, shown: &Shown, uri: &str) -> Result<ReadResourceResult, ErrorData> {
+pub(super) async fn read(
+    engine: &EngineHandle,
+    shown: &Shown,
+    managed: Option<&Managed>,
+    uri: &str,
+) -> Result<ReadResourceResult, ErrorData> {
     let text = match uri.parse() {
         Ok(ResourceUri::Capacity) => json(&CapacityResult::from(&engine.capacity().await.map_err(ended)?.value))?,
         Ok(ResourceUri::Plan) => {
@@ -157,8 +168,14 @@ pub(super) async fn read(engine: &EngineHandle, shown: &Shown, uri: &str) -> Res
             json(&BottlenecksResult::from(&*looked))?
         }
         Ok(ResourceUri::Allocation(id)) => {
-            let reading = engine.allocation(id).await.map_err(ended)?;
-            json(&AllocationResult::from(&reading.ok_or_else(|| not_found(uri))?))?
+            let reading = engine.allocation(id).await.map_err(ended)?.ok_or_else(|| not_found(uri))?;
+            let standing = match (managed, &reading.value) {
+                (Some(managed), Record::Allocation(view)) => {
+                    Standing::for_anybody(managed, view).await.map_err(ended)?
+                }
+                _ => None,
+            };
+            json(&AllocationResult::new(&reading, standing.as_ref()))?
         }
         Err(UnknownUri) => return Err(not_found(uri)),
     };
@@ -169,7 +186,7 @@ fn json<T: Serialize>(value: &T) -> Result<String, ErrorData> {
     serde_json::to_string(value).map_err(|error| ErrorData::internal_error(error.to_string(), None))
 }
 
-fn ended(error: EngineError) -> ErrorData {
+fn ended(error: impl fmt::Display) -> ErrorData {
     ErrorData::internal_error(error.to_string(), None)
 }
 

@@ -1,6 +1,7 @@
 //! Results as clients see them. Keys, types and spellings are those of the resource allocation API; what is new here is
 //! only added to them.
 
+mod access;
 mod agents;
 mod allocation;
 mod bottlenecks;
@@ -14,6 +15,8 @@ mod released;
 mod renewed;
 mod scaling;
 mod schema;
+mod servers;
+mod standing;
 mod task;
 mod task_cancelled;
 mod task_completed;
@@ -22,6 +25,7 @@ mod task_submitted;
 mod task_updated;
 mod tasks_leased;
 mod usage;
+mod workers;
 
 pub(super) use agents::{AgentsResult, HeartbeatResult, RegisterResult, UnregisterResult};
 pub(super) use allocation::AllocationResult;
@@ -36,6 +40,8 @@ pub(super) use released::ReleaseResult;
 pub(super) use renewed::RenewResult;
 pub(super) use scaling::{PolicySetResult, ScalingHistoryResult};
 pub(super) use schema::output_schema;
+pub(super) use servers::{McpServerResult, McpServersResult, RestartResult};
+pub(super) use standing::Standing;
 pub(super) use task::TaskResult;
 pub(super) use task_cancelled::TaskCancelResult;
 pub(super) use task_completed::TaskCompleteResult;
@@ -44,6 +50,7 @@ pub(super) use task_submitted::TaskSubmitResult;
 pub(super) use task_updated::TaskUpdateResult;
 pub(super) use tasks_leased::{AssignResult, ClaimResult};
 pub(super) use usage::{BudgetSetResult, QuotaSetResult, UsageResult};
+pub(super) use workers::{DrainResult, WorkerResult, WorkersResult};
 
 use crate::core::{JobId, JsonText, Priority, State, Task, TaskView, Workers};
 use serde_json::value::RawValue;
@@ -74,6 +81,27 @@ fn fitting(names: impl IntoIterator<Item = usize>, entry_bytes: usize, bytes_max
         taken <= bytes_max
     };
     names.into_iter().take_while(fits).count()
+}
+
+/// How many characters of the reason why something does not run an answer shows at most. There may be many in one answer.
+const REASON_CHARACTERS_MAX: usize = 2_000;
+
+/// Why something does not run, cut where it is too long.
+fn reason(whole: &Option<String>) -> Option<String> {
+    let whole = whole.as_ref()?;
+    Some(match whole.char_indices().nth(REASON_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &whole[..end]),
+        None => whole.clone(),
+    })
+}
+
+/// How many bytes a line takes beside its text, once as data and once as text.
+const LINE_BYTES: usize = 10;
+
+/// The newest of these lines, at most so many and as many as fit into so many bytes of an answer; the oldest first.
+fn last_lines(lines: &[String], (lines_max, bytes_max): (usize, usize)) -> Vec<String> {
+    let newest = lines.iter().rev().take(lines_max).map(String::len);
+    lines[lines.len() - fitting(newest, LINE_BYTES, bytes_max)..].to_vec()
 }
 
 /// JSON text that is put into an answer as it stands.
@@ -121,6 +149,17 @@ fn raw_json(value: &JsonText) -> Option<Box<RawValue>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_lines_are_the_newest_that_fit() {
+        let lines: Vec<String> = (0..5).map(|number| format!("line {number}")).collect();
+        let line_bytes = 6 * NAME_BYTE_BYTES + LINE_BYTES;
+        assert_eq!(last_lines(&lines, (9, 5 * line_bytes)), lines);
+        assert_eq!(last_lines(&lines, (2, usize::MAX)), lines[3..]);
+        assert_eq!(last_lines(&lines, (9, 3 * line_bytes - 1)), lines[3..]);
+        assert_eq!(last_lines(&lines, (0, usize::MAX)), lines[5..]);
+        assert_eq!(last_lines(&[], (9, 0)), lines[5..]);
+    }
 
     #[test]
     fn fewer_workers_are_shown_of_a_job_with_a_long_name() {

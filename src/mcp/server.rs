@@ -8,6 +8,7 @@ use super::transport::{Call, LISTENS_MAX};
 use crate::config::Toolset;
 use crate::core::TtlSeconds;
 use crate::engine::EngineHandle;
+use crate::managed::Managed;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CustomRequest, CustomResult,
     ErrorCode, Implementation, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
@@ -42,6 +43,8 @@ pub struct ServerOptions {
 pub struct Server {
     engine: EngineHandle,
     shown: Shown,
+    /// Present where MCP servers and workers are really run.
+    managed: Option<Managed>,
     tools: Tools,
     /// Is cancelled when the connection comes to its end.
     closing: CancellationToken,
@@ -52,15 +55,25 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server for a connection that ends when `closing` is cancelled.
+    /// A server for a connection that ends when `closing` is cancelled. Where servers and workers are really run, `managed` is
+    /// the way to whoever runs them.
     #[must_use]
-    pub fn new(engine: EngineHandle, shown: Shown, options: &ServerOptions, closing: CancellationToken) -> Self {
-        let tools = Tools::new(options);
-        Self { engine, shown, tools, closing, subscriptions: OnceLock::new(), accepted: Mutex::default() }
+    pub fn new(
+        engine: EngineHandle,
+        shown: Shown,
+        managed: Option<Managed>,
+        options: &ServerOptions,
+        closing: CancellationToken,
+    ) -> Self {
+        let tools = Tools::new(options, managed.is_some());
+        Self { engine, shown, managed, tools, closing, subscriptions: OnceLock::new(), accepted: Mutex::default() }
     }
 
     fn instructions(&self) -> String {
         let mut instructions = INSTRUCTIONS.to_owned();
+        if self.managed.is_some() {
+            instructions.push_str(MANAGED_INSTRUCTIONS);
+        }
         if self.tools.definitions().iter().any(|tool| tool.name == "claim_task") {
             instructions.push_str(TASK_INSTRUCTIONS);
         }
@@ -104,6 +117,10 @@ const INSTRUCTIONS: &str = "Leases workers and shared MCP servers to jobs. Typic
     release_resources when done, also after a failure. A lease that is not released ends at its expires_at. A refused request \
     answers status \"failed\" with the reason. Watch cluster://capacity or cluster://allocations/{allocation_id} for changes.";
 
+/// What is said besides where MCP servers are really run.
+const MANAGED_INSTRUCTIONS: &str = " The MCP servers of a grant run and answer: its mcp_config is what an MCP client takes as its list of \
+    servers, and its access_token is what their endpoints ask for, if anything. Both end with the lease.";
+
 /// What is said besides where the queue of tasks is on.
 const TASK_INSTRUCTIONS: &str = " Tasks: submit_task puts one into the queue. A worker calls register_agent once, then again and \
     again claim_task (with wait_seconds), does the task, and complete_task with its fencing_token; it calls heartbeat_agent in \
@@ -130,6 +147,7 @@ impl ServerHandler for Server {
         let invocation = Invocation {
             engine: self.engine.clone(),
             planner: Arc::clone(&self.shown.planner),
+            managed: self.managed.clone(),
             arguments: request.arguments,
             call,
             progress,
@@ -163,7 +181,7 @@ impl ServerHandler for Server {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        Ok(ListResourceTemplatesResult::with_all_items(resources::templates()))
+        Ok(ListResourceTemplatesResult::with_all_items(resources::templates(self.managed.is_some())))
     }
 
     async fn read_resource(
@@ -171,7 +189,8 @@ impl ServerHandler for Server {
         request: ReadResourceRequestParams,
         _context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        resources::read(&self.engine, &self.shown, &request.uri).await.map(ReadResourceResponse::Complete)
+        let managed = self.managed.as_ref();
+        resources::read(&self.engine, &self.shown, managed, &request.uri).await.map(ReadResourceResponse::Complete)
     }
 
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {

@@ -6,21 +6,27 @@ mod claim_task;
 mod cleanup_expired;
 mod complete_task;
 mod detect_bottlenecks;
+mod drain_worker;
 mod get_allocation;
 mod get_capacity;
 mod get_forecast;
+mod get_mcp_server;
 mod get_plan;
 mod get_resource_usage;
 mod get_scaling_history;
 mod get_task;
+mod get_worker;
 mod heartbeat_agent;
 mod list_agents;
 mod list_allocations;
+mod list_mcp_servers;
 mod list_tasks;
+mod list_workers;
 mod register_agent;
 mod release_resources;
 mod renew_allocation;
 mod request_resources;
+mod restart_mcp_server;
 mod set_agent_quota;
 mod set_scaling_policy;
 mod set_token_budget;
@@ -29,6 +35,7 @@ mod unregister_agent;
 mod update_task;
 
 use super::arguments::{ArgumentError, Described, input_schema};
+use super::patience::Patience;
 use super::progress::Progress;
 use super::results::output_schema;
 use super::server::ServerOptions;
@@ -36,6 +43,7 @@ use super::transport::Call;
 use crate::config::{Toolset, nearest};
 use crate::core::{Denied, FleetDenied, TaskId};
 use crate::engine::{EngineError, EngineHandle};
+use crate::managed::{AskError, Managed};
 use crate::planning::Planner;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -57,6 +65,15 @@ pub(super) enum ToolError {
     Engine(#[from] EngineError),
     #[error("Allocation {0} not found")]
     NotFound(String),
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error(
+        "there is no catalog: no MCP server or worker is run here, and endpoints are names alone. To have them run, start the \
+         server with --catalog FILE, an mcpServers file, or set CORTEX_CATALOG"
+    )]
+    NoCatalog,
+    #[error("the connection is coming to its end: {0}")]
+    Closing(&'static str),
 }
 
 /// An answer that can become a result: the same JSON once as data and once as text.
@@ -82,6 +99,8 @@ pub(super) use get_plan::dry_run;
 pub(super) struct Invocation {
     pub(super) engine: EngineHandle,
     pub(super) planner: Arc<Mutex<Planner>>,
+    /// Present where MCP servers and workers are really run.
+    pub(super) managed: Option<Managed>,
     pub(super) arguments: Option<JsonObject>,
     /// The call as the transport knows it; absent where no transport of ours carries it.
     pub(super) call: Option<Call>,
@@ -132,16 +151,17 @@ pub(super) struct Tools {
 }
 
 impl Tools {
-    pub(super) fn new(options: &ServerOptions) -> Self {
+    /// The tools that are on, for a server that really runs servers and workers or that does not.
+    pub(super) fn new(options: &ServerOptions, is_managed: bool) -> Self {
         let mut tools: Vec<Arc<dyn Run>> = Vec::new();
         let mut off = Vec::new();
         for (name, toolset) in Toolset::ALL {
             let of_set: Vec<Arc<dyn Run>> = match toolset {
                 Toolset::Allocation => vec![
-                    Arc::new(request_resources::RequestResources::new(options)),
-                    Arc::new(release_resources::ReleaseResources::new()),
+                    Arc::new(request_resources::RequestResources::new(options, is_managed)),
+                    Arc::new(release_resources::ReleaseResources::new(is_managed)),
                     Arc::new(get_capacity::GetCapacity),
-                    Arc::new(get_allocation::GetAllocation::new()),
+                    Arc::new(get_allocation::GetAllocation::new(is_managed)),
                     Arc::new(list_allocations::ListAllocations::new()),
                     Arc::new(cleanup_expired::CleanupExpired),
                 ],
@@ -173,6 +193,14 @@ impl Tools {
                     Arc::new(get_forecast::GetForecast::new()),
                     Arc::new(get_scaling_history::GetScalingHistory::new()),
                     Arc::new(set_scaling_policy::SetScalingPolicy::new()),
+                ],
+                Toolset::Servers => vec![
+                    Arc::new(list_mcp_servers::ListMcpServers),
+                    Arc::new(get_mcp_server::GetMcpServer::new()),
+                    Arc::new(restart_mcp_server::RestartMcpServer::new()),
+                    Arc::new(list_workers::ListWorkers::new()),
+                    Arc::new(get_worker::GetWorker::new()),
+                    Arc::new(drain_worker::DrainWorker::new()),
                 ],
             };
             if options.toolsets.contains(toolset) {
@@ -233,7 +261,13 @@ async fn contained(name: &str, run: BoxFuture<'_, Result<Answer, ToolError>>) ->
     };
     // Text only: some clients hold structured content of an error against the schema of a success.
     let mut told = serde_json::json!({"status": "error", "error": error.to_string()});
-    if matches!(error, ToolError::Engine(EngineError::NotCommitted | EngineError::Stopped)) {
+    let is_retryable = matches!(
+        error,
+        ToolError::Engine(EngineError::NotCommitted | EngineError::Stopped)
+            | ToolError::Ask(AskError::Stopped)
+            | ToolError::Closing(_)
+    );
+    if is_retryable {
         told["retryable"] = true.into();
     }
     CallToolResult::error(vec![ContentBlock::text(told.to_string())])

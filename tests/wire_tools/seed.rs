@@ -232,7 +232,9 @@ fn there_are_exactly_six_tools_unless_more_are_asked_for() {
     ];
     let usage = ["get_resource_usage", "detect_bottlenecks", "set_token_budget", "set_agent_quota"];
     let planning = ["get_plan", "get_forecast", "get_scaling_history", "set_scaling_policy"];
-    let all = [seven.as_slice(), &agents, &tasks, &usage, &planning].concat();
+    let servers =
+        ["list_mcp_servers", "get_mcp_server", "restart_mcp_server", "list_workers", "get_worker", "drain_worker"];
+    let all = [seven.as_slice(), &agents, &tasks, &usage, &planning, &servers].concat();
     for (arguments, names) in [
         (vec![], six.to_vec()),
         (vec!["--toolsets", "allocation"], six.to_vec()),
@@ -240,6 +242,7 @@ fn there_are_exactly_six_tools_unless_more_are_asked_for() {
         (vec!["--toolsets", "allocation,agents,tasks"], [six.as_slice(), &agents, &tasks].concat()),
         (vec!["--toolsets", "usage"], usage.to_vec()),
         (vec!["--toolsets", "planning"], planning.to_vec()),
+        (vec!["--toolsets", "servers"], servers.to_vec()),
         (vec!["--toolsets", "all"], all),
     ] {
         let mut server = Server::ready(&arguments);

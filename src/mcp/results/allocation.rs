@@ -1,7 +1,9 @@
 //! What get_allocation answers.
 
-use super::{omitted, raw, server_status, workers_shown};
-use crate::core::{Allocation, AllocationView, EndReason, Phase, ServerHold, State, Timestamp};
+use super::access::McpConfig;
+use super::standing::{ShownServer, Standing};
+use super::{omitted, raw, reason, workers_shown};
+use crate::core::{Allocation, AllocationView, EndReason, Phase, Port, ServerHold, State, Timestamp};
 use crate::engine::{Reading, Record, Refusal};
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
@@ -26,8 +28,12 @@ pub(in crate::mcp) struct AllocatedServer {
     server_name: String,
     /// Where it is.
     endpoint: String,
-    /// `running` while the allocation is live, then `released`.
+    /// `running` while the allocation is live, then `released`. Where servers are really run, how it stands until then: also
+    /// `starting`, `restarting`, `failed` or `stopping`.
     status: &'static str,
+    /// Why it is restarting or failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     /// Its port.
     port: u16,
 }
@@ -43,8 +49,12 @@ pub(in crate::mcp) struct AllocatedWorker {
     cpu: f64,
     /// Its memory in MB.
     memory: u64,
-    /// The state of its allocation.
+    /// The state of its allocation. Where workers are really run, how it stands: `starting`, `running`, `restarting`, `failed`
+    /// or `stopping`.
     status: &'static str,
+    /// Why it is restarting or failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     /// Where it is.
     endpoint: String,
 }
@@ -93,6 +103,13 @@ pub(in crate::mcp) struct AllocationResult {
     /// Larger than that of every earlier grant; absent if it was never granted.
     #[serde(skip_serializing_if = "Option::is_none")]
     fencing_token: Option<u64>,
+    /// What the endpoints of MCP servers that are really run ask for as a bearer token; told by get_allocation alone, while the
+    /// allocation is active.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_token: Option<String>,
+    /// Where MCP servers are really run: what an MCP client takes as its list of servers, as it stands; told as the token is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp_config: Option<McpConfig>,
     /// How it ended: `released` by its holder, `expired`, or `cancelled` with the call that asked for it; absent while it
     /// has not.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,27 +122,24 @@ pub(in crate::mcp) struct AllocationResult {
     metadata: Box<RawValue>,
 }
 
-impl From<&Reading<Record>> for AllocationResult {
-    fn from(reading: &Reading<Record>) -> Self {
+impl AllocationResult {
+    /// What is on record, with how what really stands behind it stands.
+    pub(in crate::mcp) fn new(reading: &Reading<Record>, standing: Option<&Standing>) -> Self {
         match &reading.value {
-            Record::Allocation(view) => Self::of_allocation(view),
+            Record::Allocation(view) => Self::of_allocation(view, standing),
             Record::Refusal(refusal) => Self::of_refusal(refusal, reading.at),
         }
     }
-}
 
-impl AllocationResult {
-    fn of_allocation(view: &AllocationView) -> Self {
+    fn of_allocation(view: &AllocationView, standing: Option<&Standing>) -> Self {
         let AllocationView { allocation, at, expires_at } = view;
         let reservation = &allocation.reservation;
         let state = allocation.state();
         let workers = &reservation.workers;
         let taken = workers.resources();
-        let server = |hold: &ServerHold| AllocatedServer {
-            server_name: hold.name.to_string(),
-            endpoint: hold.port.endpoint(),
-            status: server_status(state),
-            port: hold.port.0,
+        let server = |hold: &ServerHold| {
+            let ShownServer { endpoint, status, reason } = ShownServer::new(hold, state, standing);
+            AllocatedServer { server_name: hold.name.to_string(), endpoint, status, reason, port: hold.port.0 }
         };
         Self {
             allocation_id: reservation.allocation.to_string(),
@@ -141,14 +155,7 @@ impl AllocationResult {
             workers: workers
                 .iter()
                 .take(workers_shown(&reservation.job))
-                .map(|(number, port)| AllocatedWorker {
-                    worker_id: number.worker_id(&reservation.job),
-                    worker_type: "cortex-worker",
-                    cpu: workers.size.cpu_millis.as_cores(),
-                    memory: workers.size.memory_mb.0,
-                    status: state.as_str(),
-                    endpoint: port.endpoint(),
-                })
+                .map(|(number, port)| allocated_worker(number.worker_id(&reservation.job), port, view, standing))
                 .collect(),
             workers_omitted: omitted(&reservation.job, workers),
             timestamps: Timestamps {
@@ -161,6 +168,8 @@ impl AllocationResult {
             expires_at: expires_at.map(|at| at.to_string()),
             is_expired: view.is_expired(),
             fencing_token: Some(reservation.fencing_token.as_u64()),
+            access_token: standing.and_then(Standing::access_token).map(str::to_owned),
+            mcp_config: standing.and_then(|standing| standing.mcp_config(&reservation.servers)),
             ended_by: ended_by(allocation),
             error: failure(allocation),
             metadata: raw(reservation.metadata.as_json()),
@@ -187,10 +196,31 @@ impl AllocationResult {
             expires_at: None,
             is_expired: false,
             fencing_token: None,
+            access_token: None,
+            mcp_config: None,
             ended_by: None,
             error: Some(refusal.error.clone()),
             metadata: raw(refusal.metadata.as_json()),
         }
+    }
+}
+
+fn allocated_worker(
+    worker_id: String,
+    port: Port,
+    view: &AllocationView,
+    standing: Option<&Standing>,
+) -> AllocatedWorker {
+    let (state, size) = (view.allocation.state(), view.allocation.reservation.workers.size);
+    let report = standing.and_then(|standing| standing.worker(&worker_id));
+    AllocatedWorker {
+        worker_type: "cortex-worker",
+        cpu: size.cpu_millis.as_cores(),
+        memory: size.memory_mb.0,
+        status: report.map_or(state.as_str(), |report| report.state.as_str()),
+        reason: report.and_then(|report| reason(&report.reason)),
+        endpoint: port.endpoint(),
+        worker_id,
     }
 }
 

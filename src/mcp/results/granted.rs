@@ -1,7 +1,9 @@
 //! What request_resources answers.
 
-use super::{omitted, server_status, workers_shown};
-use crate::core::{AllocationView, ServerHold, State};
+use super::access::McpConfig;
+use super::standing::{ShownServer, Standing};
+use super::{omitted, workers_shown};
+use crate::core::{AllocationId, AllocationView, ServerHold, State};
 use crate::engine::{Grant, Refusal};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -24,7 +26,8 @@ pub(in crate::mcp) struct GrantedServer {
     name: String,
     /// Where it is.
     endpoint: String,
-    /// `running` while the lease is held.
+    /// `running` while the lease is held. Where servers are really run, how it stands: also `starting`, `restarting`,
+    /// `failed` or `stopping`.
     status: &'static str,
 }
 
@@ -47,7 +50,7 @@ pub(in crate::mcp) struct GrantedWorker {
 pub(in crate::mcp) enum RequestResult {
     /// A lease.
     Granted(Box<GrantedResult>),
-    /// There was no room.
+    /// There was no room, or what it was for could not be started.
     Failed(FailedResult),
 }
 
@@ -77,16 +80,22 @@ pub(in crate::mcp) struct GrantedResult {
     expires_at: Option<String>,
     /// Larger than that of every earlier grant. Show it to what the lease protects, so that a late writer is refused.
     fencing_token: u64,
+    /// What the endpoints of MCP servers that are really run ask for as a bearer token. It is good for as long as the lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_token: Option<String>,
+    /// Where MCP servers are really run: what an MCP client takes as its list of servers, as it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp_config: Option<McpConfig>,
 }
 
-/// A request that there was no room for.
+/// A request that there was no room for, or that could not be made ready.
 #[derive(Serialize, JsonSchema)]
 pub(in crate::mcp) struct FailedResult {
-    /// The id under which the refusal can be read back for a while.
+    /// The id under which it can be read back for a while.
     allocation_id: String,
     /// `failed`.
     status: &'static str,
-    /// What there was too little of.
+    /// What there was too little of, or why an MCP server or a worker could not be started.
     error: String,
     /// After how many seconds enough leases will have run out, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,16 +103,17 @@ pub(in crate::mcp) struct FailedResult {
 }
 
 impl RequestResult {
-    pub(in crate::mcp) fn granted(grant: &Grant) -> Self {
+    /// A grant, with how what really stands behind it stands.
+    pub(in crate::mcp) fn granted(grant: &Grant, standing: Option<&Standing>) -> Self {
         let AllocationView { allocation, expires_at, .. } = &grant.view;
         let reservation = &allocation.reservation;
-        let workers = &reservation.workers;
+        let (servers, workers) = (&reservation.servers, &reservation.workers);
         let taken = workers.resources();
         Self::Granted(Box::new(GrantedResult {
             allocation_id: reservation.allocation.to_string(),
             status: allocation.state().as_str(),
             job_id: reservation.job.to_string(),
-            mcp_servers: reservation.servers.iter().map(|hold| granted_server(hold, allocation.state())).collect(),
+            mcp_servers: servers.iter().map(|hold| granted_server(hold, allocation.state(), standing)).collect(),
             workers_allocated: workers
                 .iter()
                 .take(workers_shown(&reservation.job))
@@ -124,6 +134,8 @@ impl RequestResult {
             created_at: allocation.created_at.to_string(),
             expires_at: expires_at.map(|at| at.to_string()),
             fencing_token: reservation.fencing_token.as_u64(),
+            access_token: standing.and_then(Standing::access_token).map(str::to_owned),
+            mcp_config: standing.and_then(|standing| standing.mcp_config(servers)),
         }))
     }
 
@@ -135,8 +147,19 @@ impl RequestResult {
             retry_after_seconds: refusal.retry_at.map(|at| at.since(refusal.refused_at).as_seconds_ceil()),
         })
     }
+
+    /// A grant that failed whole, since something of it could not be started.
+    pub(in crate::mcp) fn not_started(allocation: AllocationId, error: &str) -> Self {
+        Self::Failed(FailedResult {
+            allocation_id: allocation.to_string(),
+            status: State::Failed.as_str(),
+            error: error.to_owned(),
+            retry_after_seconds: None,
+        })
+    }
 }
 
-fn granted_server(hold: &ServerHold, state: State) -> GrantedServer {
-    GrantedServer { name: hold.name.to_string(), endpoint: hold.port.endpoint(), status: server_status(state) }
+fn granted_server(hold: &ServerHold, state: State, standing: Option<&Standing>) -> GrantedServer {
+    let ShownServer { endpoint, status, .. } = ShownServer::new(hold, state, standing);
+    GrantedServer { name: hold.name.to_string(), endpoint, status }
 }

@@ -103,7 +103,7 @@ async fn claim_within(
 ) -> Result<Claim, EngineError> {
     let claim = engine.claim_task(agent, wait, ticket);
     match progress.filter(|_| !wait.is_zero()) {
-        Some(progress) => progress.while_waiting("no task yet: waiting for one", wait, claim).await,
+        Some(progress) => progress.while_waiting("no task yet: waiting for one", Some(wait), claim).await,
         None => claim.await,
     }
 }

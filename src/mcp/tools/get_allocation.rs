@@ -2,20 +2,32 @@
 
 use super::{Answer, Hints, Invocation, Run, ToolError, definition, unknown_allocation};
 use crate::core::AllocationId;
+use crate::engine::Record;
 use crate::mcp::arguments::{self, Arguments, Parameter};
-use crate::mcp::results::AllocationResult;
+use crate::mcp::results::{AllocationResult, Standing};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
 use std::sync::Arc;
 
+const DESCRIPTION: &str = "Read one allocation back: its state, workers and MCP servers with their endpoints, timestamps, whether it is \
+    past its deadline, and its metadata. Released ones and refused requests can be read for a while.";
+
+/// The same where MCP servers are really run.
+const MANAGED_DESCRIPTION: &str = "Read one allocation back: its state, workers and MCP servers with their endpoints and how each stands \
+    (starting, running, restarting, failed, with the reason), timestamps, whether it is past its deadline, and its metadata; \
+    while it is active also the access_token that the endpoints ask for, if anything, and the mcp_config that an MCP client takes as it \
+    stands. Released ones and refused requests can be read for a while.";
+
 pub(super) struct GetAllocation {
+    description: &'static str,
     allocation_id: Parameter<Result<AllocationId, String>>,
 }
 
 impl GetAllocation {
-    pub(super) fn new() -> Self {
-        Self { allocation_id: arguments::allocation_id() }
+    pub(super) fn new(is_managed: bool) -> Self {
+        let description = if is_managed { MANAGED_DESCRIPTION } else { DESCRIPTION };
+        Self { description, allocation_id: arguments::allocation_id() }
     }
 }
 
@@ -28,8 +40,7 @@ impl Run for GetAllocation {
         definition::<AllocationResult>(
             self.name(),
             "Get allocation",
-            "Read one allocation back: its state, workers and MCP servers with their endpoints, timestamps, whether it is past \
-             its deadline, and its metadata. Released ones and refused requests can be read for a while.",
+            self.description,
             &[&self.allocation_id],
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )
@@ -41,7 +52,11 @@ impl Run for GetAllocation {
             let allocation = arguments.required(&self.allocation_id)?.map_err(ToolError::NotFound)?;
             let reading = invocation.engine.allocation(allocation).await?;
             let reading = reading.ok_or_else(|| unknown_allocation(allocation))?;
-            Answer::new(&AllocationResult::from(&reading))
+            let standing = match (&invocation.managed, &reading.value) {
+                (Some(managed), Record::Allocation(view)) => Standing::for_holder(managed, view).await?,
+                _ => None,
+            };
+            Answer::new(&AllocationResult::new(&reading, standing.as_ref()))
         }
         .boxed()
     }

@@ -1,0 +1,149 @@
+//! A server on an engine behind which servers and workers are taken to be real.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use cortex_resource_manager::config::Toolset;
+use cortex_resource_manager::core::{
+    AllocationId, CpuMillis, Filter, FleetSettings, Limits, MemoryMb, Millis, Premises, Resources, ServerName, Sharing,
+    State, TtlSeconds, WorkerSize,
+};
+use cortex_resource_manager::engine::clock::EngineClock;
+use cortex_resource_manager::engine::{
+    Engine, EngineHandle, EngineOptions, Listing, Place, Record, TokenBudget, Totals,
+};
+use cortex_resource_manager::journal::Nowhere;
+use cortex_resource_manager::managed::{AccessKey, Managed};
+use cortex_resource_manager::mcp::transport::{LineTransport, WireLimits};
+use cortex_resource_manager::mcp::{Server, ServerOptions, Shown};
+use cortex_resource_manager::planning::{Bounds, Planner};
+use rmcp::ServiceExt;
+use tokio::sync::watch;
+
+use super::client::Client;
+use super::stub::{self, Reports};
+
+/// Far longer than any wait takes: it only turns a hang into a failure.
+pub(crate) const HANG: Duration = Duration::from_secs(30);
+
+/// How many bytes each direction holds that nobody has read.
+const PIPE_BYTES: usize = 1_048_576;
+
+pub(crate) struct Rig {
+    pub(crate) engine: EngineHandle,
+    pub(crate) managed: Managed,
+    pub(crate) reports: Arc<Mutex<Reports>>,
+    shown: Shown,
+    _show: Box<dyn Send>,
+}
+
+impl Rig {
+    /// One that asks for tokens.
+    pub(crate) async fn new() -> Self {
+        Self::with_key(Some(AccessKey::random())).await
+    }
+
+    pub(crate) async fn with_key(key: Option<AccessKey>) -> Self {
+        let (engine, handle) =
+            Engine::start(engine_options(), Nowhere, EngineClock::system()).await.expect("an engine");
+        tokio::spawn(engine.run());
+        handle.stand_on(premises(), Some(Box::new(|_, _| true))).await.expect("an engine");
+        let (managed, asked) = Managed::new(key);
+        let reports = Arc::new(Mutex::new(Reports::default()));
+        tokio::spawn(stub::answer(asked, Arc::clone(&reports)));
+        let (show_plan, plan) = watch::channel(None);
+        let (show_forecast, forecast) = watch::channel(None);
+        let (show_bottlenecks, bottlenecks) = watch::channel(None);
+        let planner = Arc::new(Mutex::new(Planner::new(Bounds { workers_min: 10, workers_max: 10 })));
+        let shown = Shown { plan, forecast, bottlenecks, planner };
+        let show = Box::new((show_plan, show_forecast, show_bottlenecks));
+        Self { engine: handle, managed, reports, shown, _show: show }
+    }
+
+    /// A client with every tool.
+    pub(crate) async fn client(&self) -> Client {
+        self.connect(Some(self.managed.clone()), Toolset::ALL.iter().map(|(_, toolset)| *toolset).collect()).await
+    }
+
+    pub(crate) async fn connect(&self, managed: Option<Managed>, toolsets: BTreeSet<Toolset>) -> Client {
+        let (writer, input) = tokio::io::duplex(PIPE_BYTES);
+        let (output, reader) = tokio::io::duplex(PIPE_BYTES);
+        let (transport, connection) = LineTransport::new(input, output, WireLimits::default());
+        let options = ServerOptions {
+            toolsets,
+            default_ttl: TtlSeconds::new(3_600).expect("some time"),
+            ttl_seconds_max: 604_800,
+            heartbeat_seconds: 10,
+            task_lease: TtlSeconds::new(300).expect("some time"),
+            claims_waiting_max: 128,
+        };
+        let server = Server::new(self.engine.clone(), self.shown.clone(), managed, &options, connection.closing());
+        tokio::spawn(async move {
+            let running = server.serve(transport).await.expect("a handshake");
+            connection.established();
+            running.waiting().await
+        });
+        Client::greet(writer, reader).await
+    }
+
+    pub(crate) fn reports(&self) -> MutexGuard<'_, Reports> {
+        self.reports.lock().expect("no panic")
+    }
+
+    /// The one allocation in this state, once there is one.
+    pub(crate) async fn only(&self, state: State) -> AllocationId {
+        // By the clock of the system, since that of the runtime may stand still.
+        let begin = Instant::now();
+        while begin.elapsed() < HANG {
+            if let [one] = self.all(state).await[..] {
+                return one;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("no allocation, or more than one, is {state}");
+    }
+
+    /// All allocations in a state.
+    pub(crate) async fn all(&self, state: State) -> Vec<AllocationId> {
+        let filter = Filter { state: Some(state), job: None };
+        let listing = Listing { filter, after: Place::default(), limit: 100 };
+        let page = self.engine.list(listing).await.expect("an engine");
+        let id = |record: &Record| match record {
+            Record::Allocation(view) => view.allocation.reservation.allocation,
+            Record::Refusal(refusal) => refusal.allocation,
+        };
+        page.entries.iter().map(id).collect()
+    }
+}
+
+fn premises() -> Premises {
+    let server = |name, sharing| (ServerName::new(name).expect("a name"), sharing);
+    Premises {
+        catalog: Some(
+            [
+                server("filesystem", Sharing::Shared),
+                server("memory", Sharing::PerAllocation),
+                server("search", Sharing::Shared),
+            ]
+            .into(),
+        ),
+        workers_are_real: true,
+        start_max: Millis::from_seconds(20),
+        ..Premises::default()
+    }
+}
+
+fn engine_options() -> EngineOptions {
+    let capacity = Resources { cpu_millis: CpuMillis::from_millis(16_000), memory_mb: MemoryMb(32_768), workers: 10 };
+    EngineOptions {
+        totals: Totals::fixed(capacity),
+        worker_size: WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) },
+        limits: Limits::default(),
+        history_age: Millis(u64::MAX),
+        outage_grace: Millis::from_seconds(60),
+        fleet: FleetSettings::default(),
+        token_budget: TokenBudget::lasting(200_000),
+        close_within: Duration::from_secs(30),
+    }
+}

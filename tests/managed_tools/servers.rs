@@ -1,0 +1,153 @@
+//! The tools about MCP servers.
+
+use cortex_resource_manager::config::Toolset;
+use cortex_resource_manager::core::{AllocationId, Sharing};
+use cortex_resource_manager::managed::{ProcessState, ServerReport};
+use serde_json::{Value, json};
+
+use super::rig::Rig;
+use super::stub::{figures, remote, running, stopped};
+
+fn lease(number: u64) -> AllocationId {
+    AllocationId::from_draw(number)
+}
+
+fn private(holder: AllocationId) -> ServerReport {
+    ServerReport { sharing: Sharing::PerAllocation, ..running("memory", &[holder]) }
+}
+
+#[tokio::test]
+async fn all_of_the_catalog_is_listed_by_name() {
+    let rig = Rig::new().await;
+    let mut client = rig.client().await;
+    rig.reports().servers = vec![remote("search", &[]), stopped("filesystem"), private(lease(1)), private(lease(2))];
+    let listed = client.call("list_mcp_servers", json!({})).await;
+    let memory = json!({
+        "name": "memory", "state": "running", "sharing": "per_allocation", "is_remote": false, "endpoint": "http://localhost:9000",
+        "holders_count": 1, "restarts": 2, "running_since": "2025-12-08T19:00:00.000Z"
+    });
+    assert_eq!(
+        listed,
+        json!({
+            "servers": [
+                {
+                    "name": "filesystem", "state": "stopped", "sharing": "shared", "is_remote": false, "holders_count": 0,
+                    "restarts": 0
+                },
+                memory, memory,
+                {
+                    "name": "search", "state": "running", "sharing": "shared", "is_remote": true,
+                    "endpoint": "https://search.example/mcp", "holders_count": 0, "restarts": 0
+                }
+            ],
+            "count": 4
+        })
+    );
+}
+
+#[tokio::test]
+async fn one_server_is_told_of_whole() {
+    let rig = Rig::new().await;
+    let mut client = rig.client().await;
+    rig.reports().servers = vec![running("filesystem", &[lease(1), lease(2)])];
+    let told = client.call("get_mcp_server", json!({"name": "filesystem"})).await;
+    let calls = |count: u64| json!({"count": count, "errors": 0, "bytes_in": 0, "bytes_out": 0, "busy_ms": 0});
+    let lines: Vec<String> = (10..30).map(|number| format!("line {number}")).collect();
+    assert_eq!(
+        told,
+        json!({
+            "name": "filesystem", "sharing": "shared", "is_remote": false, "count": 1,
+            "runs": [{
+                "state": "running", "endpoint": "http://localhost:9000",
+                "holders": [
+                    {"allocation_id": lease(1).to_string(), "calls": calls(4)},
+                    {"allocation_id": lease(2).to_string(), "calls": calls(0)}
+                ],
+                "holders_count": 2,
+                "calls": {"count": 9, "errors": 1, "bytes_in": 900, "bytes_out": 9000, "busy_ms": 18},
+                "restarts": 2, "running_since": "2025-12-08T19:00:00.000Z", "memory": 48, "processes": 3,
+                "memory_limit": {"memory": 512, "held_by": "cgroup"}, "last_lines": lines
+            }]
+        })
+    );
+    for (asked, lines) in [(0, 0), (1, 1), (200, 30)] {
+        let told = client.call("get_mcp_server", json!({"name": "filesystem", "last_lines": asked})).await;
+        assert_eq!(told["runs"][0]["last_lines"].as_array().map(Vec::len), Some(lines));
+    }
+    let unknown = client.error("get_mcp_server", json!({"name": "filesytem"})).await;
+    assert_eq!(unknown, "there is no MCP server \"filesytem\": list_mcp_servers names those that there are");
+}
+
+#[tokio::test]
+async fn answers_have_a_size_whatever_there_is() {
+    let rig = Rig::new().await;
+    let mut client = rig.client().await;
+    let bad = "\"\u{fffd}\n".repeat(800);
+    let run = |number: u64| ServerReport {
+        reason: Some("\"".repeat(100_000)),
+        last_lines: vec![bad.clone(); 200],
+        ..private(lease(number))
+    };
+    let holders: Vec<AllocationId> = (1..=20_000).map(lease).collect();
+    let busy = ServerReport {
+        calls_by_holder: holders.iter().map(|holder| (*holder, figures(1))).collect(),
+        ..running("filesystem", &holders)
+    };
+    let catalog = (0..1_000).map(|number| ServerReport {
+        state: ProcessState::Failed,
+        reason: Some("\"".repeat(100_000)),
+        ..stopped(&format!("{number:03}{}", "\"".repeat(250)))
+    });
+    rig.reports().servers = (1..=100).map(run).chain([busy]).chain(catalog).collect();
+    let size = |answer: &Value| 2 * answer.to_string().len() + answer.to_string().matches(['"', '\\']).count();
+    let told = client.call("get_mcp_server", json!({"name": "memory", "last_lines": 200})).await;
+    assert!((1_000_000..10_000_000).contains(&size(&told)), "{}", size(&told));
+    assert!(told["runs"][0]["last_lines"].as_array().is_some_and(|lines| !lines.is_empty()));
+    assert_eq!(told["count"].as_u64().expect("a count") + told["omitted"].as_u64().unwrap_or(0), 100);
+    let told = client.call("get_mcp_server", json!({"name": "filesystem"})).await;
+    assert_eq!(told["runs"][0]["holders_count"], 20_000);
+    assert_eq!(told["runs"][0]["holders"].as_array().map(Vec::len), Some(1_000));
+    assert!(size(&told) < 10_000_000, "{}", size(&told));
+    let listed = client.call("list_mcp_servers", json!({})).await;
+    assert!((1_000_000..10_000_000).contains(&size(&listed)), "{}", size(&listed));
+    assert_eq!(listed["count"].as_u64().expect("a count") + listed["omitted"].as_u64().expect("a count"), 1_101);
+}
+
+#[tokio::test]
+async fn a_restart_is_of_all_runs_or_of_one() {
+    let rig = Rig::new().await;
+    let mut client = rig.client().await;
+    rig.reports().servers = vec![private(lease(1)), private(lease(2))];
+    let all = client.call("restart_mcp_server", json!({"name": "memory"})).await;
+    assert_eq!((&all["status"], &all["name"], &all["count"]), (&json!("restarting"), &json!("memory"), &json!(2)));
+    let one = json!({"name": "memory", "allocation_id": lease(2).to_string()});
+    assert_eq!(client.call("restart_mcp_server", one).await["count"], 1);
+    let other = json!({"name": "memory", "allocation_id": lease(3).to_string()});
+    let error = client.error("restart_mcp_server", other).await;
+    assert_eq!(error, "MCP server \"memory\" does not run: it is started for whoever leases it");
+    let none = json!({"name": "memory", "allocation_id": "no id"});
+    assert_eq!(client.error("restart_mcp_server", none).await, "Allocation no id not found");
+    let restarted = std::mem::take(&mut rig.reports().restarted);
+    let of = |allocation| ("memory".to_owned(), allocation);
+    assert_eq!(restarted, [of(None), of(Some(lease(2))), of(Some(lease(3)))]);
+}
+
+#[tokio::test]
+async fn without_a_catalog_each_tool_says_how_to_give_one() {
+    let rig = Rig::new().await;
+    let mut client = rig.connect(None, [Toolset::Servers].into()).await;
+    assert_eq!(client.tools.len(), 6);
+    for (tool, arguments) in [
+        ("list_mcp_servers", json!({})),
+        ("get_mcp_server", json!({"name": "filesystem"})),
+        ("restart_mcp_server", json!({"name": "filesystem", "allocation_id": "no id"})),
+        ("list_workers", json!({"limit": 1})),
+        ("get_worker", json!({"worker_id": "worker-job-000"})),
+        ("drain_worker", json!({"worker_id": "worker-job-000"})),
+    ] {
+        let error = client.error(tool, arguments).await;
+        assert!(error.contains("there is no catalog") && error.contains("--catalog FILE"), "{tool}: {error}");
+        let mistake = client.error(tool, json!({"nmae": 1})).await;
+        assert!(mistake.starts_with("unknown argument nmae"), "a mistake is told all the same: {mistake}");
+    }
+}

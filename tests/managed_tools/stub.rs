@@ -1,0 +1,133 @@
+//! Whoever runs servers and workers, as far as the tools can tell: it answers with the reports that it was given.
+
+use std::sync::{Arc, Mutex};
+
+use cortex_resource_manager::core::{AllocationId, MemoryMb, Port, ServerName, Sharing, Timestamp};
+use cortex_resource_manager::managed::{
+    Ask, AskError, CallFigures, MemoryLimit, ProcessState, ServerReport, WorkerReport,
+};
+use tokio::sync::mpsc;
+
+/// What is told of.
+#[derive(Default)]
+pub(crate) struct Reports {
+    pub(crate) servers: Vec<ServerReport>,
+    pub(crate) workers: Vec<WorkerReport>,
+    /// What was asked to be restarted.
+    pub(crate) restarted: Vec<(String, Option<AllocationId>)>,
+}
+
+/// Answers until nobody can ask any more.
+pub(crate) async fn answer(mut asked: mpsc::Receiver<Ask>, reports: Arc<Mutex<Reports>>) {
+    while let Some(ask) = asked.recv().await {
+        let mut reports = reports.lock().expect("no panic");
+        let named = |name: &ServerName, of: Option<AllocationId>| {
+            let holds = |report: &&ServerReport| of.is_none_or(|allocation| report.holders.contains(&allocation));
+            let servers = reports.servers.iter().filter(|report| report.name == *name);
+            servers.filter(holds).cloned().collect::<Vec<_>>()
+        };
+        // Whoever asked may be gone.
+        match ask {
+            Ask::Servers(reply) => drop(reply.send(reports.servers.clone())),
+            Ask::Server(name, reply) => drop(reply.send(named(&name, None))),
+            Ask::Allocation(allocation, reply) => {
+                let servers = reports.servers.iter().filter(|server| server.holders.contains(&allocation));
+                let workers = reports.workers.iter().filter(|worker| worker.allocation == Some(allocation));
+                drop(reply.send((servers.cloned().collect(), workers.cloned().collect())));
+            }
+            Ask::RestartServer(name, allocation, reply) => {
+                let runs = named(&name, allocation);
+                reports.restarted.push((name.to_string(), allocation));
+                let runs =
+                    if runs.is_empty() { Err(AskError::NotRunning { name: name.to_string() }) } else { Ok(runs) };
+                drop(reply.send(runs));
+            }
+            Ask::Workers(reply) => drop(reply.send(reports.workers.clone())),
+            Ask::Worker(worker, reply) => {
+                drop(reply.send(reports.workers.iter().find(|report| report.worker == worker).cloned()));
+            }
+            Ask::DrainWorker(worker, reply) => {
+                let report = reports.workers.iter().find(|report| report.worker == worker);
+                drop(reply.send(match report {
+                    None => Err(AskError::NoWorker { worker }),
+                    Some(WorkerReport { allocation: Some(allocation), .. }) => {
+                        Err(AskError::Leased { worker, allocation: *allocation })
+                    }
+                    Some(report) => Ok(WorkerReport { state: ProcessState::Stopping, ..report.clone() }),
+                }));
+            }
+        }
+    }
+}
+
+/// A server that nobody runs.
+pub(crate) fn stopped(name: &str) -> ServerReport {
+    ServerReport {
+        name: ServerName::new(name).expect("a name"),
+        sharing: Sharing::Shared,
+        is_remote: false,
+        endpoint: None,
+        headers: Vec::new(),
+        state: ProcessState::Stopped,
+        reason: None,
+        holders: Vec::new(),
+        running_since: None,
+        restarts: 0,
+        memory: None,
+        processes: None,
+        memory_limit: None,
+        calls: CallFigures::default(),
+        calls_by_holder: Vec::new(),
+        last_lines: Vec::new(),
+    }
+}
+
+/// A server that runs for these allocations.
+pub(crate) fn running(name: &str, holders: &[AllocationId]) -> ServerReport {
+    ServerReport {
+        endpoint: Some("http://localhost:9000".to_owned()),
+        state: ProcessState::Running,
+        holders: holders.to_vec(),
+        running_since: Some(Timestamp::from_millis(1_765_220_400_000)),
+        restarts: 2,
+        memory: Some(MemoryMb(48)),
+        processes: Some(3),
+        memory_limit: Some(MemoryLimit { memory: MemoryMb(512), held_by: "cgroup" }),
+        calls: CallFigures { calls: 9, errors: 1, bytes_in: 900, bytes_out: 9_000, busy_ms: 18 },
+        calls_by_holder: holders.iter().take(1).map(|holder| (*holder, figures(4))).collect(),
+        last_lines: (0..30).map(|number| format!("line {number}")).collect(),
+        ..stopped(name)
+    }
+}
+
+/// A server elsewhere, handed out to these allocations.
+pub(crate) fn remote(name: &str, holders: &[AllocationId]) -> ServerReport {
+    ServerReport {
+        is_remote: true,
+        endpoint: Some("https://me:hidden@search.example/mcp?key=hidden".to_owned()),
+        headers: vec![("X-Api-Key".to_owned(), "hidden too".to_owned())],
+        state: ProcessState::Running,
+        holders: holders.to_vec(),
+        ..stopped(name)
+    }
+}
+
+pub(crate) fn figures(calls: u64) -> CallFigures {
+    CallFigures { calls, ..CallFigures::default() }
+}
+
+/// A worker that runs.
+pub(crate) fn worker(id: &str, allocation: Option<AllocationId>) -> WorkerReport {
+    WorkerReport {
+        worker: id.to_owned(),
+        allocation,
+        job: None,
+        port: Port(8000),
+        state: ProcessState::Running,
+        reason: None,
+        running_since: Some(Timestamp::from_millis(1_765_220_400_000)),
+        restarts: 0,
+        memory: Some(MemoryMb(20)),
+        last_lines: (0..300).map(|number| format!("line {number}")).collect(),
+    }
+}
