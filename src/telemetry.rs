@@ -22,6 +22,9 @@ const FLUSH_WAIT_MAX: Duration = Duration::from_millis(250);
 /// The name under which this crate logs.
 const OUR_TARGET: &str = env!("CARGO_CRATE_NAME");
 
+/// The name under which the crate of the protocol logs.
+const PROTOCOL_TARGET: &str = "rmcp";
+
 /// Logging that did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -49,7 +52,8 @@ impl Drop for LogGuard {
 /// Starts logging for the whole process, panics included.
 ///
 /// Lines of this crate are written from `level` on. Other crates are heard at `debug` and `trace` like this one, and only
-/// with their errors otherwise: rmcp warns of each error reply with its text, which may repeat what a client sent.
+/// with their errors otherwise: rmcp warns of each error reply with its text, which may repeat what a client sent. At `debug`
+/// it would write out every answer, with the access tokens in it, so that it is never heard beyond `info`.
 ///
 /// # Errors
 /// The writing thread cannot be started, or logging was started before.
@@ -91,7 +95,8 @@ fn targets(level: LogLevel) -> Targets {
         LogLevel::Info | LogLevel::Warn => LevelFilter::ERROR,
         _ => ours,
     };
-    Targets::new().with_default(others).with_target(OUR_TARGET, ours)
+    let of_protocol = others.min(LevelFilter::INFO);
+    Targets::new().with_default(others).with_target(PROTOCOL_TARGET, of_protocol).with_target(OUR_TARGET, ours)
 }
 
 /// The filter for a level.

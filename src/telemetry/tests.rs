@@ -135,20 +135,20 @@ fn a_json_line_is_one_object() {
 }
 
 #[test]
-fn other_crates_are_heard_only_with_errors_unless_debugging() {
+fn other_crates_are_heard_only_with_errors_unless_debugging_and_none_writes_answers_out() {
     let cases = [
-        (LogLevel::Off, [None, None]),
-        (LogLevel::Error, [Some(Level::ERROR), Some(Level::ERROR)]),
-        (LogLevel::Warn, [Some(Level::WARN), Some(Level::ERROR)]),
-        (LogLevel::Info, [Some(Level::INFO), Some(Level::ERROR)]),
-        (LogLevel::Debug, [Some(Level::DEBUG), Some(Level::DEBUG)]),
-        (LogLevel::Trace, [Some(Level::TRACE), Some(Level::TRACE)]),
+        (LogLevel::Off, [None, None, None]),
+        (LogLevel::Error, [Some(Level::ERROR), Some(Level::ERROR), Some(Level::ERROR)]),
+        (LogLevel::Warn, [Some(Level::WARN), Some(Level::ERROR), Some(Level::ERROR)]),
+        (LogLevel::Info, [Some(Level::INFO), Some(Level::ERROR), Some(Level::ERROR)]),
+        (LogLevel::Debug, [Some(Level::DEBUG), Some(Level::DEBUG), Some(Level::INFO)]),
+        (LogLevel::Trace, [Some(Level::TRACE), Some(Level::TRACE), Some(Level::INFO)]),
     ];
     assert_eq!(cases.len(), LogLevel::ALL.len());
     for (level, expected) in cases {
         let targets = targets(level);
         let ours = format!("{OUR_TARGET}::engine");
-        for (target, most) in [ours.as_str(), "rmcp::service"].into_iter().zip(expected) {
+        for (target, most) in [ours.as_str(), "hyper::proto", "rmcp::service"].into_iter().zip(expected) {
             for of in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE] {
                 let expected = most.is_some_and(|most| of <= most);
                 assert_eq!(targets.would_enable(target, &of), expected, "{level:?} {target} {of}");
