@@ -33,7 +33,7 @@ pub fn run(configuration: &Configuration) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         // What is run outlives a session, and is shared by all: it needs a process of its own as a state does.
-        let is_shared = settings.state.is_some() || settings.catalog.is_some();
+        let is_shared = settings.state.is_some() || settings.is_managed();
         match settings.daemon {
             DaemonMode::Always => relay(configuration).await,
             DaemonMode::Auto if is_shared => relay(configuration).await,

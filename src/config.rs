@@ -30,7 +30,7 @@ pub use error::{ConfigError, Source};
 pub(crate) use parse::{thousandths, whole};
 pub use setting::{Extra, Setting};
 pub use table::{CONFIG, PRINT_CONFIG, SETTINGS};
-pub use values::{DaemonMode, Durability, EndpointAuth, LogFormat, LogLevel, Toolset};
+pub use values::{DaemonMode, Durability, EndpointAuth, LogFormat, LogLevel, Toolset, WorkerReady};
 
 use crate::core::{CpuMillis, MemoryMb};
 
@@ -105,6 +105,14 @@ pub struct Settings {
     pub catalog: Option<PathBuf>,
     /// What a client has to show at their endpoints.
     pub endpoint_auth: EndpointAuth,
+    /// What each leased worker runs, a program and its arguments; workers are only in the books if it is empty.
+    pub worker_command: Vec<String>,
+    /// The variables of workers that are run.
+    pub worker_env: BTreeMap<String, String>,
+    /// When a worker that is run counts as ready.
+    pub worker_ready: WorkerReady,
+    /// How long a worker that is run has to end, in seconds.
+    pub worker_grace_seconds: u64,
     /// How many calls of one connection may be in flight before reading stops.
     pub max_calls_in_flight: usize,
     /// The longest line that a client may send, in bytes.
@@ -115,6 +123,14 @@ pub struct Settings {
     pub log_level: LogLevel,
     /// How log lines are written.
     pub log_format: LogFormat,
+}
+
+impl Settings {
+    /// Whether servers or workers are really run.
+    #[must_use]
+    pub fn is_managed(&self) -> bool {
+        self.catalog.is_some() || !self.worker_command.is_empty()
+    }
 }
 
 impl Default for Settings {
@@ -151,6 +167,10 @@ impl Default for Settings {
             daemon_idle_seconds: 300,
             catalog: None,
             endpoint_auth: EndpointAuth::Token,
+            worker_command: Vec::new(),
+            worker_env: BTreeMap::new(),
+            worker_ready: WorkerReady::Tcp,
+            worker_grace_seconds: 5,
             max_calls_in_flight: 256,
             max_line_bytes: 1_048_576,
             toolsets: BTreeSet::from([Toolset::Allocation]),

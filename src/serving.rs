@@ -16,6 +16,7 @@ use crate::engine::{Engine, EngineHandle, EngineOptions, StartError, TokenBudget
 use crate::journal::{Journal, JournalError, Nowhere, SNAPSHOT_EVENTS_MIN, SqliteJournal, SqliteOptions, Synchronous};
 use crate::lock::{LockError, OwnerRecord};
 use crate::loops::{LoopStatus, Show, plan_capacity, sweep_expired};
+use crate::managed::Managed;
 use crate::mcp::transport::{ConnectionHandle, LineTransport};
 use crate::mcp::{Server, ServerOptions, Shown};
 use crate::planning::{Bounds, Planner};
@@ -183,7 +184,7 @@ impl Manager {
     /// A server for a connection that ends when `closing` is cancelled.
     #[must_use]
     pub fn server(&self, options: &ServerOptions, closing: CancellationToken) -> Server {
-        Server::new(self.engine.clone(), self.shown.clone(), None, options, closing)
+        Server::new(self.engine.clone(), self.shown.clone(), self.managed(), options, closing)
     }
 
     /// A way to the engine.
@@ -202,6 +203,14 @@ impl Manager {
     #[must_use]
     pub fn loops(&self) -> [&LoopStatus; 2] {
         [&self.sweep, &self.planner]
+    }
+
+    /// A way to whoever runs servers and workers, where they are real.
+    fn managed(&self) -> Option<Managed> {
+        #[cfg(unix)]
+        return self.host.as_ref().map(|host| host.managed().clone());
+        #[cfg(not(unix))]
+        None
     }
 
     /// How many servers and workers are run; nothing where none are real.

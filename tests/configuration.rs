@@ -196,6 +196,8 @@ fn printed_settings_say_where_they_came_from() {
         "daemon = \"auto\" # default",
         "daemon_idle_seconds = 300 # default",
         "endpoint_auth = \"token\" # default",
+        "worker_ready = \"tcp\" # default",
+        "worker_grace_seconds = 5 # default",
         "max_calls_in_flight = 256 # default",
         "max_line_bytes = 1048576 # default",
         "toolsets = [\"allocation\", \"leases\"] # cortex.toml",

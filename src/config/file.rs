@@ -1,6 +1,6 @@
 //! Reading the TOML file: from its bytes to the text of each value, in the order of the table.
 
-use std::{borrow::Cow, fs::File, io::Read, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, fs::File, io::Read, path::Path};
 
 use toml::de::{DeTable, DeValue};
 
@@ -12,6 +12,9 @@ use super::{
 
 /// A file of settings is a page or two; one beyond this size, or a device that never ends, is a mistake.
 const FILE_BYTES_MAX: u64 = 1_048_576;
+
+/// The table whose keys may also be written with its name before them.
+const WORKER: &str = "worker";
 
 /// The value of a key.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,15 +37,29 @@ pub(super) fn read(path: &Path) -> Result<Vec<(&'static Setting, Given)>, Config
         ConfigError::invalid_file(source(), &bytes, at, error.message())
     })?;
     let table = table.into_inner();
-    for key in table.keys() {
-        if !SETTINGS.iter().any(|setting| setting.key == key.get_ref()) {
-            return Err(unknown_key(key.get_ref(), source()));
+    let mut values: BTreeMap<String, &DeValue<'_>> = BTreeMap::new();
+    for (key, value) in &table {
+        // `[worker]` is another way to write the keys that begin with its name.
+        let written: Vec<(String, String, &DeValue<'_>)> = match value.get_ref() {
+            DeValue::Table(inner) if key.get_ref() == WORKER => inner
+                .iter()
+                .map(|(inner, value)| {
+                    (format!("{WORKER}.{}", inner.get_ref()), format!("{WORKER}_{}", inner.get_ref()), value.get_ref())
+                })
+                .collect(),
+            value => vec![(key.get_ref().to_string(), key.get_ref().to_string(), value)],
+        };
+        for (shown, key, value) in written {
+            if !SETTINGS.iter().any(|setting| setting.key == key) {
+                return Err(unknown_key(&shown, source()));
+            }
+            if values.insert(key.clone(), value).is_some() {
+                let reason = format!("{key} stands in it twice, by itself and in [{WORKER}]");
+                return Err(ConfigError::UnreadableFile { file: source(), reason });
+            }
         }
     }
-    let given = |setting: &'static Setting| {
-        let value = table.get(setting.key)?;
-        Some((setting, text_of(value.get_ref(), setting)))
-    };
+    let given = |setting: &'static Setting| Some((setting, text_of(values.get(setting.key)?, setting)));
     Ok(SETTINGS.iter().filter_map(given).collect())
 }
 
@@ -75,6 +92,19 @@ fn text_of(value: &DeValue<'_>, setting: &Setting) -> Given {
         DeValue::Float(number) => Given::Text(decimal(number.as_str(), 10)),
         DeValue::Boolean(value) => Given::Text(value.to_string()),
         DeValue::Datetime(_) => Given::Unfit("a date or time"),
+        DeValue::Table(table) if setting.takes_table() => {
+            let texts: Option<BTreeMap<&str, &str>> = table
+                .iter()
+                .map(|(name, text)| match text.get_ref() {
+                    DeValue::String(text) => Some((name.get_ref().as_ref(), text.as_ref())),
+                    _ => None,
+                })
+                .collect();
+            match texts.and_then(|texts| serde_json::to_string(&texts).ok()) {
+                Some(json) => Given::Text(json),
+                None => Given::Unfit("a table of something other than texts"),
+            }
+        }
         DeValue::Table(_) => Given::Unfit("a table"),
         DeValue::Array(_) if !setting.takes_list() => Given::Unfit("an array"),
         DeValue::Array(items) if items.is_empty() => Given::Unfit("an empty array"),
@@ -87,6 +117,10 @@ fn text_of(value: &DeValue<'_>, setting: &Setting) -> Given {
                 })
                 .collect();
             match words {
+                Some(words) if setting.wants_json() => match serde_json::to_string(&words) {
+                    Ok(json) => Given::Text(json),
+                    Err(_) => Given::Unfit("an array that has no text"),
+                },
                 Some(words) => Given::Text(words.iter().map(|word| word.as_ref()).collect::<Vec<_>>().join(",")),
                 None => Given::Unfit("an array of something other than names"),
             }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here trims or guesses: what a person typed is either a value or a mistake that is worth a line.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Toolset;
 use crate::nearest::nearest;
@@ -61,6 +61,32 @@ pub(super) fn toolsets(text: &str) -> Result<BTreeSet<Toolset>, Refusal> {
         };
     }
     Ok(chosen)
+}
+
+/// The most words of a command, and the most names of a map.
+const WORDS_MAX: usize = 1_000;
+
+/// A command: a JSON array of texts, or words with blanks between them. Its first word is a program.
+pub(super) fn command(text: &str) -> Result<Vec<String>, Refusal> {
+    let words: Vec<String> = if text.trim_start().starts_with('[') {
+        serde_json::from_str(text).map_err(|_| Refusal::NotAllowed)?
+    } else {
+        text.split_whitespace().map(str::to_owned).collect()
+    };
+    let is_sound = words.len() <= WORDS_MAX && words.iter().all(|word| !word.contains('\0'));
+    if is_sound && words.first().is_some_and(|program| !program.is_empty()) {
+        Ok(words)
+    } else {
+        Err(Refusal::NotAllowed)
+    }
+}
+
+/// A JSON object of texts, whose names can be those of variables.
+pub(super) fn pairs(text: &str) -> Result<BTreeMap<String, String>, Refusal> {
+    let pairs: BTreeMap<String, String> = serde_json::from_str(text).map_err(|_| Refusal::NotAllowed)?;
+    let is_name = |name: &String| !name.is_empty() && !name.contains(['=', '\0']);
+    let is_sound = pairs.iter().all(|(name, text)| is_name(name) && !text.contains('\0'));
+    if is_sound && pairs.len() <= WORDS_MAX { Ok(pairs) } else { Err(Refusal::NotAllowed) }
 }
 
 /// The number that a text of nothing but decimal digits stands for.

@@ -3,10 +3,11 @@
 use toml::Value;
 
 use super::{
-    Settings, Toolset,
+    Settings, Toolset, WorkerReady,
     parse::{self, Refusal},
 };
 use crate::core::CpuMillis;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// One row of the table.
@@ -58,6 +59,12 @@ pub(super) enum Kind {
         get: fn(&Settings) -> &'static str,
         set: fn(&mut Settings, &str) -> Result<(), Refusal>,
     },
+    /// A command: a program and its arguments; or nothing.
+    Command { get: fn(&Settings) -> &[String], set: fn(&mut Settings, Vec<String>) },
+    /// Names, each with a text.
+    Pairs { get: fn(&Settings) -> &BTreeMap<String, String>, set: fn(&mut Settings, BTreeMap<String, String>) },
+    /// When a worker is ready.
+    Ready { get: fn(&Settings) -> &WorkerReady, set: fn(&mut Settings, WorkerReady) },
     /// The path of a file, or nothing.
     Path { get: fn(&Settings) -> Option<&PathBuf>, set: fn(&mut Settings, PathBuf) },
 }
@@ -76,6 +83,9 @@ impl Setting {
                 format!("{}, several with commas, or {}", words(&names_of(Toolset::ALL)), Toolset::ALL_NAME)
             }
             Kind::Choice { names, .. } => words(&names()),
+            Kind::Command { .. } => "words with blanks between them, or a JSON array of texts".to_owned(),
+            Kind::Pairs { .. } => "a JSON object of texts".to_owned(),
+            Kind::Ready { .. } => "tcp, none or a path such as /health".to_owned(),
             Kind::Path { .. } => "the path of a file".to_owned(),
         }
     }
@@ -93,6 +103,9 @@ impl Setting {
             }
             Kind::Toolsets => settings.toolsets = parse::toolsets(text)?,
             Kind::Choice { set, .. } => set(settings, text)?,
+            Kind::Command { set, .. } => set(settings, parse::command(text)?),
+            Kind::Pairs { set, .. } => set(settings, parse::pairs(text)?),
+            Kind::Ready { set, .. } => set(settings, WorkerReady::read(text).ok_or(Refusal::NotAllowed)?),
             Kind::Path { .. } if text.is_empty() => return Err(Refusal::NotAllowed),
             Kind::Path { set, .. } => set(settings, PathBuf::from(text)),
         }
@@ -110,6 +123,15 @@ impl Setting {
                 Value::Array(names.map(|toolset| Value::from(toolset.name())).collect())
             }
             Kind::Choice { get, .. } => Value::from(get(settings)),
+            Kind::Command { get, .. } if get(settings).is_empty() => return None,
+            Kind::Command { get, .. } => {
+                Value::Array(get(settings).iter().map(|word| Value::from(word.as_str())).collect())
+            }
+            Kind::Pairs { get, .. } if get(settings).is_empty() => return None,
+            Kind::Pairs { get, .. } => Value::Table(
+                get(settings).iter().map(|(name, text)| (name.clone(), Value::from(text.as_str()))).collect(),
+            ),
+            Kind::Ready { get, .. } => Value::from(get(settings).to_string()),
             Kind::Path { get, .. } => Value::from(get(settings)?.to_string_lossy().into_owned()),
         })
     }
@@ -129,7 +151,17 @@ impl Setting {
 
     /// Whether the file may give an array.
     pub(super) fn takes_list(&self) -> bool {
-        matches!(self.kind, Kind::Toolsets)
+        matches!(self.kind, Kind::Toolsets | Kind::Command { .. })
+    }
+
+    /// Whether the file may give a table.
+    pub(super) fn takes_table(&self) -> bool {
+        matches!(self.kind, Kind::Pairs { .. })
+    }
+
+    /// Whether a list is handed to the parser as JSON, since its words may have any letters.
+    pub(super) fn wants_json(&self) -> bool {
+        matches!(self.kind, Kind::Command { .. })
     }
 }
 

@@ -32,6 +32,9 @@ const WINDOW_SECONDS_MAX: u64 = 31_536_000;
 /// The longest that events can be kept, in days: a hundred years.
 const KEEP_EVENTS_DAYS_MAX: u64 = 36_500;
 
+/// The longest that a worker may take to end, in seconds: ten minutes.
+const WORKER_GRACE_SECONDS_MAX: u64 = 600;
+
 /// Behind the bounds of the counts of workers, to say where they come from.
 const PORTS_NOTE: &str = ", the number of worker ports (8000-65535 without 9000-9099)";
 
@@ -456,7 +459,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--daemon",
         variable: "CORTEX_DAEMON",
         placeholder: "WHEN",
-        help: "Whether sessions share one daemon: auto is with a state only, never serves in the process itself",
+        help: "Whether sessions share a daemon: auto is with a state or what is run, never serves in the process",
         follows: None,
         kind: Kind::Choice {
             names: || names_of(DaemonMode::ALL),
@@ -502,6 +505,54 @@ pub const SETTINGS: &[Setting] = &[
             names: || names_of(EndpointAuth::ALL),
             get: |settings| settings.endpoint_auth.name(),
             set: |settings, text| choice(text, EndpointAuth::ALL).map(|value| settings.endpoint_auth = value),
+        },
+    },
+    Setting {
+        key: "worker_command",
+        flag: "--worker-command",
+        variable: "CORTEX_WORKER_COMMAND",
+        placeholder: "WORDS",
+        help: "What each leased worker runs; without it workers are only kept in the books",
+        follows: None,
+        kind: Kind::Command {
+            get: |settings| &settings.worker_command,
+            set: |settings, value| settings.worker_command = value,
+        },
+    },
+    Setting {
+        key: "worker_env",
+        flag: "--worker-env",
+        variable: "CORTEX_WORKER_ENV",
+        placeholder: "JSON",
+        help: "Variables for workers that are run, besides those that say which worker it is",
+        follows: None,
+        kind: Kind::Pairs { get: |settings| &settings.worker_env, set: |settings, value| settings.worker_env = value },
+    },
+    Setting {
+        key: "worker_ready",
+        flag: "--worker-ready",
+        variable: "CORTEX_WORKER_READY",
+        placeholder: "WHEN",
+        help: "When a worker that is run is ready: with its port open, with an answer at a path, or at once",
+        follows: None,
+        kind: Kind::Ready {
+            get: |settings| &settings.worker_ready,
+            set: |settings, value| settings.worker_ready = value,
+        },
+    },
+    Setting {
+        key: "worker_grace_seconds",
+        flag: "--worker-grace-seconds",
+        variable: "CORTEX_WORKER_GRACE_SECONDS",
+        placeholder: "SECONDS",
+        help: "How long a worker that is run has to end after it was asked to",
+        follows: None,
+        kind: Kind::Whole {
+            least: 0,
+            most: WORKER_GRACE_SECONDS_MAX,
+            note: "",
+            get: |settings| settings.worker_grace_seconds,
+            set: |settings, value| settings.worker_grace_seconds = value,
         },
     },
     Setting {

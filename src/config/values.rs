@@ -1,5 +1,7 @@
 //! The settings that are words.
 
+use std::fmt;
+
 /// A named group of tools that a client is offered together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Toolset {
@@ -149,6 +151,40 @@ impl EndpointAuth {
     /// The name by which it is asked for.
     pub fn name(self) -> &'static str {
         name_of(Self::ALL, self)
+    }
+}
+
+/// When a worker that is run counts as ready.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum WorkerReady {
+    /// When it takes connections at its port.
+    #[default]
+    Tcp,
+    /// As soon as it runs.
+    None,
+    /// When it answers a GET of this path at its port with a status of 2xx.
+    Http(String),
+}
+
+impl WorkerReady {
+    /// Reads `tcp`, `none` or a path.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let is_path = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
+        match text.to_ascii_lowercase().as_str() {
+            "tcp" => Some(Self::Tcp),
+            "none" => Some(Self::None),
+            _ => is_path.then(|| Self::Http(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for WorkerReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp => f.write_str("tcp"),
+            Self::None => f.write_str("none"),
+            Self::Http(path) => f.write_str(path),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     presence::{Presence, not_owned},
     runtime_directory::Place,
 };
-use crate::config::Configuration;
+use crate::config::{Configuration, Settings};
 use crate::lock::{OwnerLock, OwnerRecord};
 use crate::runtime::SERVER_GRACE;
 use crate::serving::{Manager, Signals, UNUSABLE_EXIT_CODE, Unusable};
@@ -36,7 +36,9 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How long what is run may take to end: its grace, and a moment.
-const HOST_WAIT_MAX: Duration = SERVER_GRACE.saturating_add(Duration::from_secs(1));
+fn host_wait_max(settings: &Settings) -> Duration {
+    SERVER_GRACE.max(Duration::from_secs(settings.worker_grace_seconds)) + Duration::from_secs(1)
+}
 
 /// The line for whoever started the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,7 +172,8 @@ async fn serve(opened: Opened<impl Future<Output = anyhow::Error>>) -> anyhow::R
     listener.end().await;
     match Arc::try_unwrap(shared) {
         Ok(Shared { manager, awaiting_end, .. }) => {
-            manager.close(CLOSE_WAIT_MAX, HOST_WAIT_MAX).await;
+            let host_wait = host_wait_max(manager.settings());
+            manager.close(CLOSE_WAIT_MAX, host_wait).await;
             drop(presence);
             // Last of all, those who asked for the end hear of it.
             drop(awaiting_end);

@@ -52,7 +52,7 @@ const TOKENS: [(&str, Show); 2] = [
 ];
 
 /// The other settings of the daemon. A session that was given others is warned.
-const OTHERS: [(&str, Show); 20] = [
+const OTHERS: [(&str, Show); 24] = [
     ("worker_cpu", |settings| settings.worker_cpu.as_cores().to_string()),
     ("worker_memory", |settings| settings.worker_memory.0.to_string()),
     ("min_workers", |settings| settings.min_workers.to_string()),
@@ -73,6 +73,11 @@ const OTHERS: [(&str, Show); 20] = [
     ("daemon_idle_seconds", |settings| settings.daemon_idle_seconds.to_string()),
     ("catalog", |settings| settings.catalog.as_deref().map_or_else(|| "none".to_owned(), shown_path)),
     ("endpoint_auth", |settings| settings.endpoint_auth.name().to_owned()),
+    ("worker_command", |settings| settings.worker_command.join(" ")),
+    // Their values may be secrets.
+    ("worker_env", |settings| settings.worker_env.keys().cloned().collect::<Vec<_>>().join(", ")),
+    ("worker_ready", |settings| settings.worker_ready.to_string()),
+    ("worker_grace_seconds", |settings| settings.worker_grace_seconds.to_string()),
 ];
 
 /// A path as it is wherever the process was started that it was given to.

@@ -91,6 +91,12 @@ pub enum Program {
 }
 
 impl Catalog {
+    /// Whether a server runs elsewhere.
+    #[must_use]
+    pub fn is_remote(&self, name: &ServerName) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.is_remote())
+    }
+
     /// Reads the file at `path`, with references to variables replaced by what `variable` says.
     ///
     /// # Errors

@@ -30,8 +30,8 @@ use crate::managed::{AccessKey, Ask, Managed};
 /// What is to be run, and how.
 #[derive(Clone, Debug)]
 pub struct HostOptions {
-    /// The file of the catalog.
-    pub catalog: PathBuf,
+    /// The file of the catalog; MCP servers are only in the books if absent.
+    pub catalog: Option<PathBuf>,
     /// What workers run; they are only in the books if absent.
     pub worker: Option<WorkerCommand>,
     /// Where it is recorded that this manager may have children; nowhere if absent.
@@ -49,7 +49,7 @@ pub struct HostOptions {
 impl HostOptions {
     /// For a catalog, with all else as it is by default.
     #[must_use]
-    pub fn new(catalog: PathBuf) -> Self {
+    pub fn new(catalog: Option<PathBuf>) -> Self {
         let timing = Timing::default();
         Self { catalog, worker: None, record: None, key: None, asks_for_token: true, program: None, timing }
     }
@@ -80,7 +80,7 @@ pub enum HostError {
 /// What a host has before it runs anything.
 pub struct Prepared {
     options: HostOptions,
-    catalog: CatalogFile,
+    catalog: Option<CatalogFile>,
     key: Option<AccessKey>,
     instance: Uuid,
     record: Option<Record>,
@@ -93,11 +93,14 @@ impl Prepared {
     /// # Errors
     /// [`HostError`], if nothing can be run.
     pub fn prepare(options: HostOptions) -> Result<Self, HostError> {
-        let (catalog, warnings) =
-            CatalogFile::open(options.catalog.clone(), Arc::new(|name| std::env::var(name).ok()))?;
-        for warning in warnings {
-            tracing::warn!("{warning}");
-        }
+        let catalog = match options.catalog.clone() {
+            Some(path) => {
+                let (file, warnings) = CatalogFile::open(path, Arc::new(|name| std::env::var(name).ok()))?;
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                Some(file)
+            }
+            None => None,
+        };
         let instance = Uuid::new_v4();
         let record = begin_record(options.record.as_deref(), instance)?;
         let key = match &options.key {
@@ -117,8 +120,9 @@ impl Prepared {
     /// [`HostError`], if no thread can be started or the engine has ended.
     pub async fn start(self, engine: EngineHandle) -> Result<Host, HostError> {
         let Self { options, catalog, key, instance, record } = self;
-        let (ports, known) = (Ports::default(), catalog.catalog().clone());
-        engine.stand_on(premises(&known, options.worker.as_ref()), Some(ports.claimer(known))).await?;
+        let (ports, known) = (Ports::default(), catalog.as_ref().map(|file| file.catalog().clone()));
+        let premises = premises(known.as_deref(), options.worker.as_ref());
+        engine.stand_on(premises, Some(ports.claimer(known))).await?;
         let mut nursery = Nursery::new(instance).with_limiter(MemoryLimiter::detect());
         if let Some(program) = options.program {
             nursery = nursery.with_program(program);
@@ -156,7 +160,7 @@ fn begin_record(path: Option<&Path>, instance: Uuid) -> Result<Option<Record>, H
 /// What the thread begins with.
 struct Start {
     engine: EngineHandle,
-    catalog: CatalogFile,
+    catalog: Option<CatalogFile>,
     nursery: Arc<Nursery>,
     timing: Timing,
     worker: Option<Arc<WorkerCommand>>,
@@ -177,7 +181,7 @@ impl Start {
         };
         let Self { engine, catalog, nursery, timing, worker, leases, ports, asked, count, stop, over } = self;
         runtime.block_on(async {
-            let catalog = catalog.watch();
+            let catalog = catalog.map(CatalogFile::watch);
             let with = (leases, ports);
             Supervisor::new(engine, catalog, (nursery, timing), with, (asked, count), worker).run(stop).await;
         });

@@ -44,12 +44,14 @@ impl Ports {
         }
     }
 
-    /// Takes ports for the engine. A server that runs elsewhere needs none; a worker takes its own by itself.
-    pub(super) fn claimer(&self, catalog: Arc<Catalog>) -> ClaimPort {
+    /// Takes ports for the engine. A server that runs elsewhere, or only in the books, needs none; a worker takes its own by itself.
+    pub(super) fn claimer(&self, catalog: Option<Arc<Catalog>>) -> ClaimPort {
         let ports = self.clone();
         Box::new(move |port, name| match name {
-            Some(name) if catalog.entries.get(name).is_some_and(|entry| entry.is_remote()) => true,
-            Some(_) => ports.claim(port),
+            Some(name) => match &catalog {
+                Some(catalog) if !catalog.is_remote(name) => ports.claim(port),
+                _ => true,
+            },
             None => is_free(port),
         })
     }

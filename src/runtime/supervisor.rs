@@ -41,7 +41,8 @@ const PAGE: usize = 1_000;
 /// What really runs, and for whom.
 pub(super) struct Supervisor {
     pub(super) engine: EngineHandle,
-    pub(super) catalog: watch::Receiver<Arc<Catalog>>,
+    /// Absent where servers are only in the books.
+    pub(super) catalog: Option<watch::Receiver<Arc<Catalog>>>,
     pub(super) nursery: Arc<Nursery>,
     pub(super) timing: Timing,
     pub(super) leases: Arc<Leases>,
@@ -112,7 +113,7 @@ enum Over {
 impl Supervisor {
     pub(super) fn new(
         engine: EngineHandle,
-        catalog: watch::Receiver<Arc<Catalog>>,
+        catalog: Option<watch::Receiver<Arc<Catalog>>>,
         (nursery, timing): (Arc<Nursery>, Timing),
         (leases, ports): (Arc<Leases>, Ports),
         (asked, running): (mpsc::Receiver<Ask>, watch::Sender<usize>),
@@ -142,7 +143,7 @@ impl Supervisor {
         let mut changes = self.engine.changes();
         self.look_at_all().await;
         let mut looks = interval(LOOK_INTERVAL);
-        let mut is_catalog_watched = true;
+        let mut is_catalog_watched = self.catalog.is_some();
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -168,7 +169,7 @@ impl Supervisor {
                 }
                 Some(ask) = self.asked.recv() => self.answer(ask),
                 _ = looks.tick() => self.look_over(),
-                changed = self.catalog.changed(), if is_catalog_watched => {
+                changed = changed(&mut self.catalog), if is_catalog_watched => {
                     is_catalog_watched = changed.is_ok();
                     self.take_catalog().await;
                 }
@@ -264,12 +265,13 @@ impl Supervisor {
         let allocation = reservation.allocation;
         let is_new = view.allocation.state() == State::Pending;
         let has_workers = self.worker.is_some() && reservation.workers.count() > 0;
-        if !is_new && !has_workers && reservation.servers.is_empty() {
+        let holds = if self.catalog.is_some() { &reservation.servers[..] } else { &[] };
+        if !is_new && !has_workers && holds.is_empty() {
             return;
         }
         let mut runs = BTreeSet::new();
         let mut waits = Vec::new();
-        for hold in &reservation.servers {
+        for hold in holds {
             let run = Run { name: hold.name.clone(), owner: hold.is_private.then_some(allocation) };
             let held = self.hold(&run, hold, allocation);
             // One that does not answer in time has to be ended before it has failed.
@@ -338,7 +340,7 @@ impl Supervisor {
     }
 
     fn start(&mut self, run: &Run, port: Port) -> Held {
-        let entry = self.catalog.borrow().entries.get(&run.name).cloned();
+        let entry = self.known().and_then(|catalog| catalog.entries.get(&run.name).cloned());
         // It was held when the catalog had it.
         let entry = entry.unwrap_or_else(|| Arc::new(Entry::missing(&run.name)));
         let endpoint = (!entry.is_remote()).then(|| {
@@ -479,9 +481,9 @@ impl Supervisor {
                 endpoint.into_iter().for_each(|endpoint| endpoint.end_allocation(allocation));
             }
         }
-        let catalog = self.catalog.borrow().clone();
+        let catalog = self.known();
         let is_over = |(run, held): &(&Run, &Held)| {
-            let is_current = catalog.entries.get(&run.name) == Some(&held.entry);
+            let is_current = catalog.as_ref().and_then(|catalog| catalog.entries.get(&run.name)) == Some(&held.entry);
             held.idle_since.is_some_and(|since| !is_current || since.elapsed() >= held.entry.idle)
         };
         let over: Vec<Run> = self.runs.iter().filter(is_over).map(|(run, _)| run.clone()).collect();
@@ -505,22 +507,36 @@ impl Supervisor {
 
     /// Has new grants go by the catalog as it is now. What runs goes on as it is until nobody holds it.
     async fn take_catalog(&mut self) {
-        let catalog = self.catalog.borrow_and_update().clone();
-        let premises = premises(&catalog, self.worker.as_deref());
-        let servers = premises.catalog.as_ref().map_or(0, BTreeMap::len);
-        tracing::info!(servers, "the catalog changed");
+        let Some(watched) = &mut self.catalog else { return };
+        let catalog = watched.borrow_and_update().clone();
+        tracing::info!(servers = catalog.entries.len(), "the catalog changed");
+        let premises = premises(Some(&catalog), self.worker.as_deref());
         // An engine that has ended needs no premises.
-        let _ = self.engine.stand_on(premises, Some(self.ports.claimer(catalog))).await;
+        let _ = self.engine.stand_on(premises, Some(self.ports.claimer(Some(catalog)))).await;
+    }
+
+    /// The catalog as it is now.
+    fn known(&self) -> Option<Arc<Catalog>> {
+        self.catalog.as_ref().map(|catalog| catalog.borrow().clone())
+    }
+}
+
+/// Waits until the catalog changes.
+async fn changed(catalog: &mut Option<watch::Receiver<Arc<Catalog>>>) -> Result<(), watch::error::RecvError> {
+    match catalog {
+        Some(catalog) => catalog.changed().await,
+        None => std::future::pending().await,
     }
 }
 
 /// What stands behind leases with this catalog and this command of workers.
-pub(super) fn premises(catalog: &Catalog, worker: Option<&WorkerCommand>) -> Premises {
-    let servers = catalog.entries.values().map(|entry| entry.start_timeout + 2 * SERVER_GRACE);
+pub(super) fn premises(catalog: Option<&Catalog>, worker: Option<&WorkerCommand>) -> Premises {
+    let entries = || catalog.iter().flat_map(|catalog| &catalog.entries);
+    let servers = entries().map(|(_, entry)| entry.start_timeout + 2 * SERVER_GRACE);
     let workers = worker.map(|command| WORKER_START_TIMEOUT + command.grace + SERVER_GRACE);
     let longest = servers.chain(workers).max().unwrap_or_default();
     let default = Premises::default();
     let start_max = Millis(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)).max(default.start_max);
-    let sharing = catalog.entries.iter().map(|(name, entry)| (name.clone(), entry.sharing));
-    Premises { catalog: Some(sharing.collect()), workers_are_real: worker.is_some(), start_max, ..default }
+    let sharing = entries().map(|(name, entry)| (name.clone(), entry.sharing)).collect();
+    Premises { catalog: catalog.map(|_| sharing), workers_are_real: worker.is_some(), start_max, ..default }
 }

@@ -1,15 +1,19 @@
 //! What is run for leases, as the settings say.
 
 use super::{Unusable, state_path};
-use crate::config::{EndpointAuth, Settings};
+use crate::config::{EndpointAuth, Settings, WorkerReady};
 use crate::engine::EngineHandle;
 use crate::lock::OwnerRecord;
-use crate::runtime::{Host, HostError, HostOptions, Prepared};
+use crate::runtime::{Host, HostError, HostOptions, Prepared, Ready, WorkerCommand};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Gets ready to run servers and workers; nothing, where none are to be real. The state is owned by now.
 pub(super) fn prepare(settings: &Settings, owner: &OwnerRecord) -> Result<Option<Prepared>, Unusable> {
-    let Some(catalog) = &settings.catalog else { return Ok(None) };
+    let worker = worker_of(settings);
+    if settings.catalog.is_none() && worker.is_none() {
+        return Ok(None);
+    }
     let state = settings.state.as_deref().map(state_path).transpose()?;
     // A process that serves by itself and keeps nothing leaves no record: its guardians end what it ran.
     let beside = state.as_deref().or(owner.socket.as_deref());
@@ -18,7 +22,8 @@ pub(super) fn prepare(settings: &Settings, owner: &OwnerRecord) -> Result<Option
         // Leases that end with the process need no key that outlives it.
         key: state.as_deref().map(|path| with_ending(path, "key")),
         asks_for_token: settings.endpoint_auth == EndpointAuth::Token,
-        ..HostOptions::new(catalog.clone())
+        worker,
+        ..HostOptions::new(settings.catalog.clone())
     };
     Prepared::prepare(options).map(Some).map_err(unusable)
 }
@@ -29,6 +34,22 @@ pub(super) async fn start(prepared: Option<Prepared>, engine: &EngineHandle) -> 
         Some(prepared) => prepared.start(engine.clone()).await.map(Some).map_err(unusable),
         None => Ok(None),
     }
+}
+
+/// What workers run, if they are to be real.
+fn worker_of(settings: &Settings) -> Option<WorkerCommand> {
+    let (command, arguments) = settings.worker_command.split_first()?;
+    Some(WorkerCommand {
+        command: command.clone(),
+        arguments: arguments.to_vec(),
+        environment: settings.worker_env.clone(),
+        ready: match &settings.worker_ready {
+            WorkerReady::Tcp => Ready::Tcp,
+            WorkerReady::None => Ready::AtOnce,
+            WorkerReady::Http(path) => Ready::Http(path.clone()),
+        },
+        grace: Duration::from_secs(settings.worker_grace_seconds),
+    })
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {

@@ -83,7 +83,7 @@ impl Rig {
 
     pub(crate) async fn with(servers: Value, change: impl FnOnce(&mut HostOptions)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut options = HostOptions::new(write_catalog(folder.path(), &servers));
+        let mut options = HostOptions::new(Some(write_catalog(folder.path(), &servers)));
         options.program = Some(env!("CARGO_BIN_EXE_cortex-resource-manager").into());
         options.timing = hasty();
         change(&mut options);

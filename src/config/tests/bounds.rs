@@ -128,6 +128,26 @@ const CASES: &[Case] = &[
         taken: &[("token", "\"token\""), ("None", "\"none\"")],
         refused: &["", "no", "bearer"],
     },
+    Case {
+        key: "worker_command",
+        taken: &[
+            ("agent", r#"["agent"]"#),
+            (" node  worker.js ", r#"["node", "worker.js"]"#),
+            (r#"["my agent", "a,b", ""]"#, r#"["my agent", "a,b", ""]"#),
+        ],
+        refused: &["", " ", "[]", r#"[""]"#, r#"["a", 1]"#, "[a", "[\"a\\u0000\"]"],
+    },
+    Case {
+        key: "worker_env",
+        taken: &[(r#"{"A": "b", "C": ""}"#, "{ A = \"b\", C = \"\" }")],
+        refused: &["", "A=b", "[]", r#"{"A": 1}"#, r#"{"": "b"}"#, r#"{"A=": "b"}"#],
+    },
+    Case {
+        key: "worker_ready",
+        taken: &[("tcp", "\"tcp\""), ("TCP", "\"tcp\""), ("none", "\"none\""), ("/health?x=1", "\"/health?x=1\"")],
+        refused: &["", "http", "health", "/a b", "/a\nb", "/é"],
+    },
+    Case { key: "worker_grace_seconds", taken: &[("0", "0"), ("600", "600")], refused: &["601"] },
     Case { key: "max_calls_in_flight", taken: &[("1", "1"), ("65536", "65536")], refused: &["0", "65537"] },
     Case {
         key: "max_line_bytes",
@@ -255,7 +275,7 @@ fn defaults_are_within_their_own_bounds() {
         let mut settings = Settings::default();
         let Some(shown) = setting.show(&settings) else { continue };
         let text = shown.to_string();
-        let text = if setting.takes_list() { "allocation" } else { text.trim_matches('"') };
+        let text = if setting.key == "toolsets" { "allocation" } else { text.trim_matches('"') };
         assert_eq!(setting.read(&mut settings, text), Ok(()), "{}", setting.key);
         assert_eq!(settings, Settings::default());
     }

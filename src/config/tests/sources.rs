@@ -191,3 +191,21 @@ fn a_value_that_is_not_text_is_refused() {
         assert!(error.to_string().starts_with(&start), "{error}");
     }
 }
+
+#[test]
+fn the_settings_of_workers_may_stand_in_a_table_of_their_own() {
+    let apart = "worker_command = [\"node\", \"a b.js\"]\nworker_env = { A = \"x\" }\nworker_cpu = 2.0\nworker_ready = \"/up\"\n";
+    let together = "[worker]\ncommand = [\"node\", \"a b.js\"]\ncpu = 2.0\nready = \"/up\"\n[worker.env]\nA = \"x\"\n";
+    let load = |page: &str| Sources::new().file(page).load();
+    let settings = load(apart).expect("a good file").settings;
+    assert_eq!(settings, load(together).expect("the same").settings);
+    assert_eq!(settings.worker_command, ["node", "a b.js"]);
+    let error = load("[worker]\ncomand = \"x\"\n").expect_err("an unknown key");
+    assert!(error.contains("worker.comand"), "{error}");
+    let error = load("worker_cpu = 1.0\n[worker]\ncpu = 2.0\n").expect_err("it is named twice");
+    assert!(error.contains("worker_cpu stands in it twice"), "{error}");
+    let error = load("worker_env = { A = 1 }\n").expect_err("no texts");
+    assert!(error.contains("a table of something other than texts"), "{error}");
+    let error = load("worker = 1\n").expect_err("no table");
+    assert!(error.contains("unknown"), "{error}");
+}

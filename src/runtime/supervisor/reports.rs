@@ -26,10 +26,9 @@ pub(super) type Report = (ServerReport, Option<Tree>);
 impl Supervisor {
     /// How every server of the catalog stands, and those that run though the catalog has them no more.
     pub(super) fn all_servers(&self, detail: Detail) -> Vec<Report> {
-        let catalog = self.catalog.borrow();
-        let names: BTreeSet<ServerName> =
-            catalog.entries.keys().chain(self.runs.keys().map(|run| &run.name)).cloned().collect();
-        drop(catalog);
+        let catalog = self.known();
+        let known = catalog.iter().flat_map(|catalog| catalog.entries.keys());
+        let names: BTreeSet<&ServerName> = known.chain(self.runs.keys().map(|run| &run.name)).collect();
         names.iter().flat_map(|name| self.server(name, detail)).collect()
     }
 
@@ -40,8 +39,9 @@ impl Supervisor {
         if !runs.is_empty() {
             return runs;
         }
-        let catalog = self.catalog.borrow();
-        catalog.entries.get(name).map(|entry| (unheld(name, entry), None)).into_iter().collect()
+        let catalog = self.known();
+        let entry = catalog.as_ref().and_then(|catalog| catalog.entries.get(name));
+        entry.map(|entry| (unheld(name, entry), None)).into_iter().collect()
     }
 
     /// How all workers stand.
