@@ -57,6 +57,13 @@ impl Waiting {
         }
     }
 
+    /// Lets nothing of this agent wait any longer.
+    fn end_of(&mut self, now: Timestamp, agent: &AgentId) {
+        for claim in self.claims.iter_mut().filter(|claim| claim.agent == *agent) {
+            claim.until = now;
+        }
+    }
+
     /// Lets those go on waiting whose claims are not called off by this ticket; whoever waited hears nothing more.
     pub(super) fn call_off(&mut self, ticket: &Ticket) {
         self.claims.retain(|claim| !claim.ticket.is_same(ticket));
@@ -73,6 +80,12 @@ impl<J: Journal> Engine<J> {
             FleetMessage::Beat { agent, reply } => {
                 self.cluster.hear(now, &agent);
                 let answer = self.agent(now, &agent);
+                self.answer(reply, answer);
+            }
+            FleetMessage::Drain { agent, is_draining, reply } => {
+                let answer = self.cluster.set_draining(now, &agent, is_draining);
+                // Its claim that waits is to hear of it.
+                self.waiting.end_of(now, &agent);
                 self.answer(reply, answer);
             }
             FleetMessage::Unregister { agent, reply } => {
@@ -234,7 +247,11 @@ impl<J: Journal> Engine<J> {
         }
         self.cluster.hear(now, &agent);
         match self.claim_now(now, &agent) {
-            Ok(Claim::Nothing(_)) if !wait.is_zero() && self.waiting.claims.len() < CLAIMS_WAITING_MAX => {
+            Ok(Claim::Nothing(why))
+                if why != NothingClaimed::Draining
+                    && !wait.is_zero()
+                    && self.waiting.claims.len() < CLAIMS_WAITING_MAX =>
+            {
                 let until = now.after(Millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
                 self.waiting.claims.push_back(WaitingClaim { agent, until, ticket, reply });
                 // From its claim on; the next sign of life is due with the next heartbeat.
@@ -383,7 +400,7 @@ impl<J: Journal> Engine<J> {
                 continue;
             }
             match self.claim_now(now, &claim.agent) {
-                Ok(Claim::Nothing(_)) if !is_over => left.push_back(claim),
+                Ok(Claim::Nothing(why)) if !is_over && why != NothingClaimed::Draining => left.push_back(claim),
                 answer => self.answer_claim(&claim.ticket, claim.reply, answer),
             }
         }
@@ -445,6 +462,7 @@ fn log_agent_left(left: &AgentLeft) {
 impl std::fmt::Display for NothingClaimed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Draining => "the agent is being ended: report what it holds, then stop",
             Self::AgentIsFull => "the agent holds as many tasks as it may",
             Self::NoTask => "no task waits that this agent could take",
             Self::NoTokens => "tasks wait that this agent could take, and no tokens are left for them",

@@ -277,6 +277,15 @@ impl EngineHandle {
         self.ask_fleet(|reply| FleetMessage::Unregister { agent, reply }).await?
     }
 
+    /// Lets an agent be given nothing more, nor register anew, or ends that. Says how many tasks it holds, if it is registered.
+    /// A new start, and a batch that fails, forget it: whoever says it says it again.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    pub async fn drain_agent(&self, agent: AgentId, is_draining: bool) -> Result<Option<usize>, EngineError> {
+        self.ask_fleet(|reply| FleetMessage::Drain { agent, is_draining, reply }).await
+    }
+
     /// A page of the list of agents.
     ///
     /// # Errors

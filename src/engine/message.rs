@@ -345,6 +345,11 @@ pub(super) enum FleetMessage {
         agent: AgentId,
         reply: Reply<Result<AgentView, EngineError>>,
     },
+    Drain {
+        agent: AgentId,
+        is_draining: bool,
+        reply: Reply<Option<usize>>,
+    },
     Unregister {
         agent: AgentId,
         reply: Reply<Result<Reading<AgentLeft>, EngineError>>,

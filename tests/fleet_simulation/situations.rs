@@ -88,6 +88,7 @@ fn situation_of_outcome(outcome: &FleetOutcome) -> &'static str {
         FleetOutcome::Submitted { .. } => "tasks submitted again",
         FleetOutcome::Leased { tasks, .. } if tasks.len() > 1 => "a batch was given together",
         FleetOutcome::Leased { .. } => "tasks leased",
+        FleetOutcome::Nothing(NothingClaimed::Draining) => "a claim of one that is to end",
         FleetOutcome::Nothing(NothingClaimed::AgentIsFull) => "a claim with no room",
         FleetOutcome::Nothing(NothingClaimed::NoTask) => "a claim with no task",
         FleetOutcome::Nothing(NothingClaimed::NoTokens) => "a claim with no tokens",
@@ -110,6 +111,7 @@ fn situation_of_outcome(outcome: &FleetOutcome) -> &'static str {
 
 fn situation_of_denial(denied: &FleetDenied) -> &'static str {
     match denied {
+        FleetDenied::Draining(_) => "an agent that is to end",
         FleetDenied::UnknownAgent(_) => "an unknown agent",
         FleetDenied::AgentExists { .. } => "an agent that exists",
         FleetDenied::QuotaReached { agent_type: None, .. } => "a quota reached",

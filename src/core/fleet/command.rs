@@ -165,6 +165,8 @@ pub struct AgentLeft {
 /// Why an agent was given nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NothingClaimed {
+    /// It is to be given nothing more.
+    Draining,
     /// It holds as many tasks as it may.
     AgentIsFull,
     /// No task that it could take waits for it.
@@ -292,6 +294,9 @@ pub enum FleetDenied {
         /// The arguments in which it differs.
         differs: Vec<&'static str>,
     },
+    /// Whoever runs the agent is ending it.
+    #[error("Agent {0} is being ended: stop, and do not register again")]
+    Draining(AgentId),
     /// There are as many agents as there may be.
     #[error("Agent quota exceeded: {active} of {quota} agents{} are registered; unregister one, or raise it with set_agent_quota", of_type(.agent_type.as_ref()))]
     QuotaReached {

@@ -2,6 +2,7 @@
 //!
 //! A heartbeat is no event, so nothing here is part of the books. After a restart all agents count as heard of just now.
 
+use super::super::ids::AgentId;
 use super::super::table::Slot;
 use super::super::time::Timestamp;
 use super::Fleet;
@@ -27,6 +28,8 @@ pub(super) struct Pulses {
     /// Whose health changes by itself, and when.
     changes: BTreeSet<(Timestamp, Slot)>,
     pub(super) balance: Balance,
+    /// Those that are to be given nothing more, whether or not they are registered. Whoever runs them says so.
+    pub(super) draining: BTreeSet<AgentId>,
 }
 
 impl Pulses {
@@ -90,7 +93,8 @@ impl Fleet {
     fn set_pulse(&mut self, slot: Slot, pulse: Pulse, now: Timestamp) {
         let (agent, pulses) = (&self.agents[slot], &mut self.pulses.0);
         let interval = self.settings.heartbeat_ms;
-        let is_able = agent.room() > 0 && pulse.late_at(interval) > now;
+        let is_draining = pulses.draining.contains(&agent.request().agent);
+        let is_able = agent.room() > 0 && !is_draining && pulse.late_at(interval) > now;
         // Whoever can be given a task weighs something, however badly it does.
         let weight = if is_able { health::health(agent, &pulse, &self.settings, now).score.max(1) } else { 0 };
         pulses.balance.set(agent, weight);

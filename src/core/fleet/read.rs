@@ -30,6 +30,20 @@ impl Cluster {
         }
     }
 
+    /// Lets an agent be given nothing more, nor register anew, or ends that. Like heartbeats it is no part of the books. Says
+    /// how many tasks the agent holds, if it is registered.
+    pub fn set_draining(&mut self, now: Timestamp, agent: &AgentId, is_draining: bool) -> Option<usize> {
+        let draining = &mut self.fleet.pulses.0.draining;
+        if is_draining {
+            draining.insert(agent.clone());
+        } else {
+            draining.remove(agent);
+        }
+        let slot = self.fleet.agents.find(agent)?;
+        self.fleet.weigh(slot, now);
+        Some(self.fleet.agents[slot].tasks.len())
+    }
+
     /// Takes all agents for heard of at `now`: nobody could be heard before, as after a restart.
     pub fn presume_alive(&mut self, now: Timestamp) {
         self.fleet.presume_alive(now);

@@ -66,7 +66,7 @@ pub(in crate::mcp) struct ClaimResult {
     count: u64,
     /// The tasks, the best one first; several if they have a `batch_key` in common.
     tasks: Vec<ClaimedTask>,
-    /// Why there was nothing: `no_task`, `agent_is_full` or `no_tokens`; absent if there was something.
+    /// Why there was nothing: `no_task`, `agent_is_full`, `no_tokens` or `draining`; absent if there was something.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     /// The same in words.
@@ -129,6 +129,7 @@ impl From<&Claim> for ClaimResult {
                 count: 0,
                 tasks: Vec::new(),
                 reason: Some(match why {
+                    NothingClaimed::Draining => "draining",
                     NothingClaimed::AgentIsFull => "agent_is_full",
                     NothingClaimed::NoTask => "no_task",
                     NothingClaimed::NoTokens => "no_tokens",

@@ -51,7 +51,7 @@ impl Run for ClaimTask {
             "Take the best waiting task that this agent can do, and with it others of its batch_key. Status \"claimed\" gives the \
              tasks; do each and report with complete_task, giving its fencing_token, before lease_expires_at: after that the task \
              goes to another agent and the report is refused. Status \"none\" says why there was nothing: no_task (ask again with \
-             wait_seconds), agent_is_full (complete a task first), no_tokens (wait, or raise the budget with set_token_budget). \
+             wait_seconds), agent_is_full (complete a task first), no_tokens (wait, or raise the budget with set_token_budget), draining (report what you hold, then stop). \
              Waiting counts as a heartbeat. An unknown agent must call register_agent first.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: false },

@@ -33,6 +33,9 @@ impl Cluster {
             }
             return Ok(decision(None, FleetOutcome::Registered { is_new: false, reclaimed: Vec::new() }));
         }
+        if fleet.pulses.0.draining.contains(&request.agent) {
+            return Err(FleetDenied::Draining(request.agent.clone()).into());
+        }
         if let Some(reached) = fleet.quota_reached(&request.agent_type) {
             return Err(reached.into());
         }

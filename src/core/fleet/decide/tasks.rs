@@ -57,6 +57,9 @@ impl Cluster {
     pub(super) fn claim(&self, now: Timestamp, agent: &AgentId) -> Result<Decision, Denied> {
         let slot = self.fleet.find_agent(agent)?;
         let record = &self.fleet.agents[slot];
+        if self.fleet.pulses.0.draining.contains(agent) {
+            return Ok(decision(None, FleetOutcome::Nothing(NothingClaimed::Draining)));
+        }
         if record.room() == 0 {
             return Ok(decision(None, FleetOutcome::Nothing(NothingClaimed::AgentIsFull)));
         }
