@@ -23,4 +23,4 @@ mod worker;
 
 pub use host::{Host, HostError, HostOptions, Prepared};
 pub use service::{SERVER_GRACE, Timing};
-pub use worker::{Ready, WorkerCommand};
+pub use worker::{PoolOptions, Ready, WorkerCommand};

@@ -9,6 +9,8 @@ mod crashes;
 mod leases;
 #[path = "support/misbehaving.rs"]
 mod misbehaving;
+#[path = "servers/pool.rs"]
+mod pool;
 #[path = "servers/rig.rs"]
 mod rig;
 #[path = "servers/starts.rs"]

@@ -22,7 +22,10 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("runtime", &["core", "engine", "file_id", "managed", "nearest", "program"]),
     ("nearest", &[]),
     ("mcp", &["config", "core", "engine", "managed", "planning"]),
-    ("serving", &["config", "core", "engine", "journal", "lock", "loops", "managed", "mcp", "planning", "runtime"]),
+    (
+        "serving",
+        &["config", "core", "engine", "journal", "lock", "loops", "managed", "mcp", "planning", "program", "runtime"],
+    ),
     (
         "daemon",
         &[

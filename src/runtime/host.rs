@@ -22,8 +22,8 @@ use super::leftovers::Record;
 use super::memory_limit::MemoryLimiter;
 use super::ports::Ports;
 use super::service::{SERVER_GRACE, Timing};
-use super::supervisor::{Supervisor, premises};
-use super::worker::WorkerCommand;
+use super::supervisor::{Pool, Supervisor, premises};
+use super::worker::{PoolOptions, WorkerCommand};
 use crate::engine::{EngineError, EngineHandle};
 use crate::managed::{AccessKey, Ask, Managed};
 
@@ -34,6 +34,8 @@ pub struct HostOptions {
     pub catalog: Option<PathBuf>,
     /// What workers run; they are only in the books if absent.
     pub worker: Option<WorkerCommand>,
+    /// How agents of the pool reach the manager; none are run if absent.
+    pub pool: Option<PoolOptions>,
     /// Where it is recorded that this manager may have children; nowhere if absent.
     pub record: Option<PathBuf>,
     /// Where the key of access tokens is kept; in memory if absent.
@@ -51,7 +53,7 @@ impl HostOptions {
     #[must_use]
     pub fn new(catalog: Option<PathBuf>) -> Self {
         let timing = Timing::default();
-        Self { catalog, worker: None, record: None, key: None, asks_for_token: true, program: None, timing }
+        Self { catalog, worker: None, pool: None, record: None, key: None, asks_for_token: true, program: None, timing }
     }
 }
 
@@ -131,12 +133,16 @@ impl Prepared {
         let (count, running) = watch::channel(0);
         let (stop, over) = (CancellationToken::new(), CancellationToken::new());
         let leases = Leases::new(engine.clone(), key);
+        let worker = options.worker.map(Arc::new);
+        let pool = options.pool;
+        let prefix = format!("agent-{}", &instance.simple().to_string()[..8]);
         let start = Start {
             engine,
             catalog,
             nursery: Arc::new(nursery),
             timing: options.timing,
-            worker: options.worker.map(Arc::new),
+            pool: pool.zip(worker.clone()).map(|(pool, worker)| Pool::new(pool, worker, prefix)),
+            worker,
             leases,
             ports,
             asked,
@@ -164,6 +170,7 @@ struct Start {
     nursery: Arc<Nursery>,
     timing: Timing,
     worker: Option<Arc<WorkerCommand>>,
+    pool: Option<Pool>,
     leases: Arc<Leases>,
     ports: Ports,
     asked: mpsc::Receiver<Ask>,
@@ -179,11 +186,11 @@ impl Start {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(%error, "nothing can be run"),
         };
-        let Self { engine, catalog, nursery, timing, worker, leases, ports, asked, count, stop, over } = self;
+        let Self { engine, catalog, nursery, timing, worker, pool, leases, ports, asked, count, stop, over } = self;
         runtime.block_on(async {
             let catalog = catalog.map(CatalogFile::watch);
             let with = (leases, ports);
-            Supervisor::new(engine, catalog, (nursery, timing), with, (asked, count), worker).run(stop).await;
+            Supervisor::new(engine, catalog, (nursery, timing), with, (asked, count), (worker, pool)).run(stop).await;
         });
         runtime.shutdown_background();
         drop(over);

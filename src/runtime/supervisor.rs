@@ -5,6 +5,7 @@
 //! When all of an allocation is there it says so, and again when nothing is left of it.
 
 mod answers;
+mod pool;
 mod reports;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ use crate::core::{
 };
 use crate::engine::{EngineError, EngineHandle, Listing, Place, Record};
 use crate::managed::{Ask, ProcessState};
+pub(super) use pool::Pool;
 
 /// How often what nobody holds is looked over.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -55,6 +57,8 @@ pub(super) struct Supervisor {
     worker: Option<Arc<WorkerCommand>>,
     /// Workers by their ids.
     workers: BTreeMap<String, HeldWorker>,
+    /// Agents that are run; nothing where they could not reach the manager.
+    pool: Option<Pool>,
     allocations: BTreeMap<AllocationId, Part>,
     /// Starts that are waited for, and what they came to.
     starting: JoinSet<(AllocationId, Result<(), String>)>,
@@ -117,7 +121,7 @@ impl Supervisor {
         (nursery, timing): (Arc<Nursery>, Timing),
         (leases, ports): (Arc<Leases>, Ports),
         (asked, running): (mpsc::Receiver<Ask>, watch::Sender<usize>),
-        worker: Option<Arc<WorkerCommand>>,
+        (worker, pool): (Option<Arc<WorkerCommand>>, Option<Pool>),
     ) -> Self {
         Self {
             engine,
@@ -131,6 +135,7 @@ impl Supervisor {
             runs: BTreeMap::new(),
             worker,
             workers: BTreeMap::new(),
+            pool,
             allocations: BTreeMap::new(),
             starting: JoinSet::new(),
             ending: JoinSet::new(),
@@ -168,13 +173,18 @@ impl Supervisor {
                     }
                 }
                 Some(ask) = self.asked.recv() => self.answer(ask),
-                _ = looks.tick() => self.look_over(),
+                _ = looks.tick() => {
+                    self.look_over();
+                    self.tend_pool().await;
+                }
                 changed = changed(&mut self.catalog), if is_catalog_watched => {
                     is_catalog_watched = changed.is_ok();
                     self.take_catalog().await;
                 }
             }
-            self.running.send_replace(self.runs.len() + self.workers.len() + self.leaving.len() + self.ending.len());
+            let pool = self.pool.as_ref().map_or(0, Pool::processes);
+            let leaving = self.leaving.len() + self.ending.len();
+            self.running.send_replace(self.runs.len() + self.workers.len() + pool + leaving);
         }
         self.end().await;
     }
@@ -193,7 +203,8 @@ impl Supervisor {
         let mut ends: JoinSet<()> = JoinSet::new();
         let runs = std::mem::take(&mut self.runs).into_values().map(|held| held.server.end());
         let workers = std::mem::take(&mut self.workers).into_values().map(|held| held.service.end());
-        for end in runs.chain(workers).chain(std::mem::take(&mut self.leaving).into_values()) {
+        let agents = self.pool.take().into_iter().flat_map(Pool::end);
+        for end in runs.chain(workers).chain(agents).chain(std::mem::take(&mut self.leaving).into_values()) {
             ends.spawn(async move { drop(end.await) });
         }
         while ends.join_next().await.is_some() {}

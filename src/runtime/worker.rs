@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::child::{Input, Launch};
-use crate::core::{MemoryMb, Port, Reservation, WorkerNumber};
+use crate::core::{Port, Reservation, WorkerNumber};
 
 /// How long a worker may take until it is ready.
 pub(super) const WORKER_START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -51,6 +51,16 @@ impl fmt::Debug for WorkerCommand {
     }
 }
 
+/// How agents of the pool reach the manager: variables by which this same program, started by an agent as its MCP server,
+/// finds the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolOptions {
+    /// The variables.
+    pub environment: Vec<(String, String)>,
+    /// The most agents that are run.
+    pub agents_max: usize,
+}
+
 /// A worker that is to be run.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -76,16 +86,25 @@ impl WorkerCommand {
             ("CORTEX_PORT", port.to_string()),
             ("CORTEX_SERVERS", servers),
         ];
+        self.process(id, port, own.map(|(name, value)| (name.to_owned(), value)))
+    }
+
+    /// An agent of the pool: it belongs to no lease, and registers itself by its id.
+    pub(super) fn agent(&self, id: String, port: Port, pool: &PoolOptions) -> Worker {
+        let own = [("CORTEX_WORKER_ID".to_owned(), id.clone()), ("CORTEX_PORT".to_owned(), port.to_string())];
+        self.process(id, port, pool.environment.iter().cloned().chain(own))
+    }
+
+    fn process(&self, id: String, port: Port, own: impl IntoIterator<Item = (String, String)>) -> Worker {
         let given = self.environment.iter().map(|(name, value)| (name.clone(), value.clone()));
-        let memory: Option<MemoryMb> = None;
         let launch = Launch {
             name: id,
             command: self.command.clone(),
             arguments: self.arguments.clone(),
             // What says which worker it is cannot be overridden.
-            environment: given.chain(own.map(|(name, value)| (name.to_owned(), value))).collect(),
+            environment: given.chain(own).collect(),
             folder: None,
-            memory,
+            memory: None,
             grace: self.grace,
             input: Input::Nothing,
         };

@@ -4,7 +4,8 @@ use super::{Unusable, state_path};
 use crate::config::{EndpointAuth, Settings, WorkerReady};
 use crate::engine::EngineHandle;
 use crate::lock::OwnerRecord;
-use crate::runtime::{Host, HostError, HostOptions, Prepared, Ready, WorkerCommand};
+use crate::program;
+use crate::runtime::{Host, HostError, HostOptions, PoolOptions, Prepared, Ready, WorkerCommand};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub(super) fn prepare(settings: &Settings, owner: &OwnerRecord) -> Result<Option
         key: state.as_deref().map(|path| with_ending(path, "key")),
         asks_for_token: settings.endpoint_auth == EndpointAuth::Token,
         worker,
+        // A process that serves by itself has one client, and no agent can come to it.
+        pool: owner.socket.is_some().then(|| pool_of(settings, state.as_deref())),
         ..HostOptions::new(settings.catalog.clone())
     };
     Prepared::prepare(options).map(Some).map_err(unusable)
@@ -50,6 +53,20 @@ fn worker_of(settings: &Settings) -> Option<WorkerCommand> {
         },
         grace: Duration::from_secs(settings.worker_grace_seconds),
     })
+}
+
+/// How an agent of the pool reaches this manager: it starts this program, which finds the daemon by these variables.
+fn pool_of(settings: &Settings, state: Option<&Path>) -> PoolOptions {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let shared = match state {
+        Some(state) => ("CORTEX_STATE", text(state)),
+        None => ("CORTEX_DAEMON", "always".to_owned()),
+    };
+    let own = [("CORTEX_MANAGER", text(&program::path())), shared, ("CORTEX_TOOLSETS", "agents,tasks".to_owned())];
+    PoolOptions {
+        environment: own.map(|(name, value)| (name.to_owned(), value)).into(),
+        agents_max: settings.max_workers.try_into().unwrap_or(usize::MAX),
+    }
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {

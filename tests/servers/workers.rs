@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-fn worker(arguments: &[&str], ready: Ready) -> WorkerCommand {
+pub(crate) fn worker(arguments: &[&str], ready: Ready) -> WorkerCommand {
     let worker = ["--worker"].iter().chain(arguments);
     WorkerCommand {
         command: misbehaving_server().to_string_lossy().into_owned(),
@@ -41,7 +41,7 @@ async fn request(rig: &Rig, job: &str, workers: u64, servers: &[&str]) -> Result
 }
 
 /// What the worker at a port answers; nothing if there is none.
-async fn get(port: u16, path: &str) -> Option<Value> {
+pub(crate) async fn get(port: u16, path: &str) -> Option<Value> {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).await.ok()?;

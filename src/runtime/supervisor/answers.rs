@@ -3,7 +3,7 @@
 use super::super::service::Order;
 use super::Supervisor;
 use super::reports::{Detail, Report};
-use crate::core::{AllocationId, ServerName};
+use crate::core::{AgentId, AllocationId, ServerName};
 use crate::managed::{Ask, AskError, ServerReport, WorkerReport};
 use tokio::sync::oneshot;
 
@@ -32,13 +32,24 @@ impl Supervisor {
                 });
             }
             Ask::DrainWorker(worker, reply) => {
-                let refused = match self.workers.get(&worker) {
-                    Some(held) => AskError::Leased { worker, allocation: held.allocation },
-                    None => AskError::NoWorker { worker },
-                };
-                drop(reply.send(Err(refused)));
+                drop(reply.send(self.drain_worker(worker)));
             }
         }
+    }
+
+    fn drain_worker(&mut self, worker: String) -> Result<WorkerReport, AskError> {
+        if let Some(held) = self.workers.get(&worker) {
+            return Err(AskError::Leased { worker, allocation: held.allocation });
+        }
+        let agents = self.pool.as_mut().map(|pool| &mut pool.agents);
+        let id = AgentId::new(&worker).ok();
+        let agent = agents.zip(id).and_then(|(agents, id)| agents.get_mut(&id));
+        match agent {
+            Some(agent) => (agent.is_draining, agent.is_asked_to_go) = (true, true),
+            None => return Err(AskError::NoWorker { worker }),
+        }
+        let report = self.worker(&worker).map(|(report, _)| report);
+        report.ok_or(AskError::NoWorker { worker })
     }
 
     fn restart(&self, name: &ServerName, allocation: Option<AllocationId>) -> Result<Vec<Report>, AskError> {

@@ -8,7 +8,7 @@ use super::super::leases::Run;
 use super::super::service::Status;
 use super::super::tree::Tree;
 use super::{Held, HeldWorker, Supervisor};
-use crate::core::{AllocationId, ServerName};
+use crate::core::{AgentId, AllocationId, JobId, Port, ServerName};
 use crate::managed::{CallFigures, ProcessState, ServerReport, WorkerReport};
 
 /// How much is told of a server.
@@ -46,14 +46,22 @@ impl Supervisor {
 
     /// How all workers stand.
     pub(super) fn all_workers(&self) -> Vec<WorkerReport> {
-        self.workers.iter().map(|(id, held)| held.report(id)).collect()
+        let agents = self.pool.iter().flat_map(|pool| &pool.agents);
+        let agents = agents.map(|(id, agent)| worker_report(id.as_str(), None, agent.port, &agent.service.status()));
+        self.workers.iter().map(|(id, held)| held.report(id)).chain(agents).collect()
     }
 
     /// How a worker stands, with its processes.
     pub(super) fn worker(&self, id: &str) -> Option<(WorkerReport, Option<Tree>)> {
-        let held = self.workers.get(id)?;
-        let status = held.service.status();
-        Some((WorkerReport { last_lines: status.lines.last(), ..held.report(id) }, status.tree))
+        let (report, status) = match self.workers.get(id) {
+            Some(held) => (held.report(id), held.service.status()),
+            None => {
+                let agent = self.pool.as_ref()?.agents.get(&AgentId::new(id).ok()?)?;
+                let status = agent.service.status();
+                (worker_report(id, None, agent.port, &status), status)
+            }
+        };
+        Some((WorkerReport { last_lines: status.lines.last(), ..report }, status.tree))
     }
 
     /// How the workers stand that an allocation holds.
@@ -99,19 +107,22 @@ impl Held {
 
 impl HeldWorker {
     fn report(&self, id: &str) -> WorkerReport {
-        let Status { state, reason, running_since, restarts, .. } = self.service.status();
-        WorkerReport {
-            worker: id.to_owned(),
-            allocation: Some(self.allocation),
-            job: Some(self.job.clone()),
-            port: self.port,
-            state,
-            reason,
-            running_since,
-            restarts,
-            memory: None,
-            last_lines: Vec::new(),
-        }
+        worker_report(id, Some((self.allocation, &self.job)), self.port, &self.service.status())
+    }
+}
+
+fn worker_report(id: &str, lease: Option<(AllocationId, &JobId)>, port: Port, status: &Status) -> WorkerReport {
+    WorkerReport {
+        worker: id.to_owned(),
+        allocation: lease.map(|(allocation, _)| allocation),
+        job: lease.map(|(_, job)| job.clone()),
+        port,
+        state: status.state,
+        reason: status.reason.clone(),
+        running_since: status.running_since,
+        restarts: status.restarts,
+        memory: None,
+        last_lines: Vec::new(),
     }
 }
 

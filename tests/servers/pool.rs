@@ -1,0 +1,132 @@
+//! The pool: a scale-up starts real agents, a scale-in ends those that do nothing.
+
+use super::rig::{Rig, entry, until, within};
+use super::workers::{get, worker};
+use cortex_resource_manager::core::{
+    AgentId, AgentRequest, AgentType, Capabilities, Metadata, NothingClaimed, PolicyName, Priority, Report,
+    ReportedResult, Scaling, Selector, TaskId, TaskRequest, TokensExpected, TtlSeconds,
+};
+use cortex_resource_manager::engine::{Claim, EngineError, Ticket};
+use cortex_resource_manager::managed::{Ask, ProcessState, WorkerReport};
+use cortex_resource_manager::runtime::{PoolOptions, Ready};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+async fn rig() -> Rig {
+    Rig::with(json!({"a": entry(&[], json!({}))}), |options| {
+        options.worker = Some(worker(&[], Ready::Tcp));
+        let environment = vec![("CORTEX_STATE".to_owned(), "/some/where".to_owned())];
+        options.pool = Some(PoolOptions { environment, agents_max: 3 });
+    })
+    .await
+}
+
+async fn scale(rig: &Rig, from: u64, to: u64) {
+    let scaling = Scaling {
+        policy: PolicyName::Balanced,
+        workers_from: 10,
+        workers_to: 10,
+        agents_from: from,
+        agents_to: to,
+        reason: Arc::from("a test"),
+    };
+    within(rig.engine.scale(scaling)).await.expect("an engine");
+}
+
+async fn workers(rig: &Rig) -> Vec<WorkerReport> {
+    within(rig.managed.ask(Ask::Workers)).await.expect("a host")
+}
+
+async fn until_running(rig: &Rig, count: usize) -> Vec<AgentId> {
+    until(&format!("{count} agents run"), || async {
+        let workers = workers(rig).await;
+        workers.len() == count && workers.iter().all(|worker| worker.state == ProcessState::Running)
+    })
+    .await;
+    workers(rig).await.iter().map(|report| AgentId::new(&report.worker).expect("a name")).collect()
+}
+
+/// What each agent does by itself once it runs.
+async fn register(rig: &Rig, agent: &AgentId) -> Result<(), EngineError> {
+    let request = AgentRequest {
+        agent: agent.clone(),
+        agent_type: AgentType::new("general").expect("a name"),
+        capabilities: Capabilities::default(),
+        tasks_max: 2,
+        allocation: None,
+        metadata: Metadata::empty(),
+    };
+    within(rig.engine.register_agent(request)).await.map(drop)
+}
+
+async fn submit(rig: &Rig, name: &str) {
+    let request = TaskRequest {
+        task: Some(TaskId::new(name).expect("a name")),
+        job: None,
+        selector: Selector::default(),
+        priority: Priority::Normal,
+        tokens: TokensExpected::default(),
+        deadline: None,
+        batch: None,
+        payload: None,
+        attempts_max: 1,
+        lease_seconds: TtlSeconds::new(600).expect("a time to live"),
+    };
+    within(rig.engine.submit_task(request, Ticket::default())).await.expect("room");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plan_is_carried_out() {
+    let rig = rig().await;
+    assert_eq!(workers(&rig).await, [], "nobody said yet how many there should be");
+    scale(&rig, 0, 2).await;
+    let agents = until_running(&rig, 2).await;
+    let reports = workers(&rig).await;
+    for report in &reports {
+        assert_eq!(report.allocation, None);
+        let told = get(report.port.0, "/health").await.expect("it answers");
+        assert_eq!((&told["CORTEX_WORKER_ID"], &told["CORTEX_STATE"]), (&json!(report.worker), &json!("/some/where")));
+    }
+    for agent in &agents {
+        register(&rig, agent).await.expect("room");
+    }
+    submit(&rig, "one").await;
+    let busy = agents[1].clone();
+    let claim = within(rig.engine.claim_task(busy.clone(), Duration::ZERO, Ticket::default())).await.expect("a task");
+    let Claim::Tasks { tasks, .. } = claim else { panic!("{claim:?}") };
+    let lease = tasks[0].task.lease().expect("a lease").fencing_token;
+
+    // The one that does nothing goes, and the other stays for as long as it has a task.
+    scale(&rig, 2, 0).await;
+    assert_eq!(until_running(&rig, 1).await.first(), Some(&busy));
+    assert!(within(rig.engine.beat(agents[0].clone())).await.is_err(), "it is not registered any more");
+    let drained = within(rig.managed.ask(|reply| Ask::DrainWorker(busy.to_string(), reply))).await.expect("a host");
+    assert_eq!(drained.expect("a worker").worker, busy.to_string());
+    submit(&rig, "two").await;
+    until("it is given nothing more", || async {
+        let claim = within(rig.engine.claim_task(busy.clone(), Duration::from_secs(20), Ticket::default())).await;
+        matches!(claim, Ok(Claim::Nothing(NothingClaimed::Draining)))
+    })
+    .await;
+    let report =
+        Report { result: ReportedResult::Success, tokens_used: None, duration: None, output: None, error: None };
+    within(rig.engine.complete_task(TaskId::new("one").expect("a name"), busy.clone(), lease, report))
+        .await
+        .expect("its task");
+    until("it is gone", || async { workers(&rig).await.is_empty() }).await;
+    assert!(within(rig.engine.beat(busy)).await.is_err());
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_are_run_than_there_may_be_and_those_of_others_count() {
+    let rig = rig().await;
+    scale(&rig, 0, 9).await;
+    until_running(&rig, 3).await;
+    let other = AgentId::new("somebody-else").expect("a name");
+    register(&rig, &other).await.expect("room");
+    scale(&rig, 9, 2).await;
+    until_running(&rig, 1).await;
+    rig.end().await;
+}
