@@ -182,7 +182,7 @@ class Manager:
     @classmethod
     @contextlib.asynccontextmanager
     async def run(cls, entries):
-        arguments = ["--catalog", str(entries.path), "--toolsets", "all", "--daemon", "never", "--log-level", "warn"]
+        arguments = ["--catalog", str(entries.path), "--toolsets", "all", "--daemon", "never", "--log-level", "error"]
         parameters = StdioServerParameters(command=PROGRAM, args=arguments)
         async with Client(stdio_client(parameters), mode="auto") as client:
             yield cls(entries, client)
@@ -440,6 +440,38 @@ async def see_leases_apart(lease, other):
         check(theirs["entities"] == [], "another lease has a graph of its own", theirs)
 
 
+async def see_what_is_told(manager, lease):
+    """What is told of a lease and of its servers, and to whom the token is."""
+    _, told = await manager.call("get_allocation", allocation_id=lease.id)
+    check(told["access_token"] == lease.token and told["mcp_config"]["mcpServers"] == lease.config, "a lease is told as it was granted", told)
+    check({server["status"] for server in told["mcp_servers"]} == {"running"}, "and that its servers run", told)
+    for tool in ("list_allocations", "list_mcp_servers", "get_capacity"):
+        _, told = await manager.call(tool)
+        check(lease.token not in json.dumps(told), f"{tool} tells no token", told)
+    _, told = await manager.call("list_mcp_servers")
+    standing = {server["name"]: server for server in told["servers"]}
+    check(standing.keys() == manager.entries.entries.keys(), "all of the catalog is told", told)
+    check(standing["everything"]["holders_count"] == 2, "with how many hold it", standing["everything"])
+    _, told = await manager.call("get_mcp_server", name="everything")
+    (run,) = told["runs"]
+    calls = {holder["allocation_id"]: holder["calls"] for holder in run["holders"]}
+    check(calls[lease.id]["count"] >= SESSIONS * CALLS_EACH * 2 and calls[lease.id]["bytes_out"] > 0, "calls are counted for each lease", calls)
+    check(run["memory"] > 0 and run["processes"] >= 1 and run["restarts"] == 0, "and what the child takes", run)
+    check("Starting default (STDIO) server..." in run["last_lines"], "and its last lines", run)
+
+
+async def see_restart(manager, lease):
+    """A server that is started again on request keeps its place and its sessions."""
+    async with lease.open("everything", "legacy") as client:
+        before = {process.pid for process in manager.entries.running("everything")}
+        result, told = await manager.call("restart_mcp_server", name="everything")
+        check(not result.is_error, "a server is started again", told)
+        echoed = await client.call_tool("echo", {"message": "again"})
+        check(text(echoed) == "Echo: again", "and answers the same session", echoed)
+        after = {process.pid for process in manager.entries.running("everything")}
+        check(before.isdisjoint(after), "from another process", (before, after))
+
+
 async def see_crash_mended(manager, lease):
     """A child that is killed comes back at its place, and the session goes on."""
     async with lease.open("time", "legacy") as client:
@@ -527,7 +559,9 @@ async def use_all(entries):
         await see_strangers_refused(lease, other)
         await see_leases_apart(lease, other)
         await see_refusals(manager)
+        await see_what_is_told(manager, lease)
         await see_crash_mended(manager, lease)
+        await see_restart(manager, lease)
         await manager.release(asking)
         await see_release(manager, lease, other)
 
