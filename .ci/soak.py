@@ -46,6 +46,8 @@ SWEEP_SECONDS = 2
 START_SECONDS = 10
 CALL_SECONDS = 45
 REQUEST_SECONDS = 90
+# How long it takes until all is there again after a daemon was killed.
+LOSS_SECONDS = 15
 QUIET_SECONDS = 90
 END_SECONDS = 20
 
@@ -119,6 +121,7 @@ class Soak:
         self.places = asyncio.Semaphore(JOBS_AT_ONCE)
         self.pause = MINUTES * 60 * BEGINNING_SHARE / JOBS
         self.ended = False
+        self.daemon_killed_at = -LOSS_SECONDS
 
     async def insist(self, tool, arguments):
         """Asks until there is an answer that is no word of a lost daemon."""
@@ -163,8 +166,9 @@ class Soak:
         }
         granted = await self.insist("request_resources", request)
         if granted["status"] != "active":
-            # A lease that was let go while the daemon was away is told of as it stands.
+            # Its server did not start in time, or was killed again and again; or its time was over before the daemon was back.
             self.counts["jobs without a grant"] += 1
+            self.counts[f"grants that failed: {granted.get('error', granted['status'])[:120]!r}"] += 1
             return
         self.counts["grants"] += 1
         entries = list(granted["mcp_config"]["mcpServers"].values())
@@ -197,6 +201,7 @@ class Soak:
         await asyncio.sleep(after_seconds)
         pid = await asyncio.to_thread(self.home.daemon)
         if pid is not None:
+            self.daemon_killed_at = time.monotonic()
             self.kill(pid)
             self.counts["daemons killed"] += 1
 
@@ -253,7 +258,9 @@ class Caller:
             self.soak.wrong.append(f"{what}: {tool} of {self.url} had no answer within {CALL_SECONDS} s")
         except httpx2.HTTPError as error:
             self.session = None
-            self.fail(f"no connection ({type(error).__name__})")
+            # With its last lease a server's port is closed; a daemon that was killed takes all connections with it.
+            is_lost = time.monotonic() - self.soak.daemon_killed_at < LOSS_SECONDS
+            self.fail(f"no connection, {'with the daemon' if is_lost else 'else'} ({type(error).__name__})")
         else:
             if "result" in answer:
                 counts["answered"] += 1
@@ -355,7 +362,20 @@ def trees():
 
 
 def descriptors(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    """What the descriptors of a process lead to."""
+    found = []
+    for one in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{one}"))
+    return sorted(found)
+
+
+async def settled(find, before):
+    """What there is when it is no more than before, or when waiting for that was in vain."""
+    deadline = time.monotonic() + END_SECONDS
+    while len(found := find()) > len(before) and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+    return found
 
 
 async def soak(home):
@@ -372,9 +392,9 @@ async def soak(home):
         await until("leases are live", lambda: [home.status().get("leases")] if home.status().get("leases") != "0" else [], QUIET_SECONDS, wrong)
         await until("servers run for nobody", home.children, QUIET_SECONDS, wrong)
         last = home.daemon()
-        most = descriptors_before + DESCRIPTORS_SLACK
-        await until("descriptors are open", lambda: [count for count in [descriptors(last)] if count > most], END_SECONDS, wrong)
-        descriptors_after = descriptors(last)
+        descriptors_after = await settled(lambda: descriptors(last), descriptors_before)
+        if len(descriptors_after) > len(descriptors_before) + DESCRIPTORS_SLACK:
+            wrong.append(f"descriptors are open that were not before: {descriptors_before} and now {descriptors_after}")
     stopped = home.run("stop")
     if stopped.returncode:
         wrong.append(f"stop: {stopped.stderr}")
@@ -385,7 +405,7 @@ async def soak(home):
         wrong.append(f"verify: {verdict.stdout}{verdict.stderr}")
     if not re.search(r"\b0 of them live", verdict.stdout):
         wrong.append(f"leases are live in the state: {verdict.stdout}")
-    return run, first != last, descriptors_before, descriptors_after
+    return run, first != last, len(descriptors_before), len(descriptors_after)
 
 
 async def main():
@@ -404,8 +424,8 @@ async def main():
         if counts["answered"] <= counts["failed"] or counts["grants"] <= JOBS / 2:
             wrong.append("more failed than not")
         for why, count in sorted(counts.items()):
-            if why.startswith("failed: "):
-                print(f"{count} calls {why}")
+            if why.startswith(("failed: ", "grants that failed: ")):
+                print(f"{count} {'calls ' if why.startswith('failed') else ''}{why}")
         if wrong:
             print(*wrong[:40], home.log(), sep="\n", file=sys.stderr)
     print(
