@@ -74,6 +74,8 @@ class Home:
         self.environment = {**os.environ, "XDG_RUNTIME_DIR": folder}
         self.state = ["--state", f"{folder}/cortex.db"]
         self.catalog = self.folder / "catalog.json"
+        # The runs of the daemon, as the marks of its trees name them.
+        self.instances = set()
         entries = {
             name: {"command": SERVER, "args": flags, "env": {"SOAK": folder}, "cortex": {**CORTEX, **cortex}}
             for name, (flags, cortex) in SERVERS.items()
@@ -100,9 +102,16 @@ class Home:
         """The servers and what they started, with the guardians of the servers."""
         found = processes()
         children = [process for process in found if f"SOAK={self.folder}" in process.variables]
+        marks = [one.removeprefix(TREE_VARIABLE) for child in children for one in child.variables if one.startswith(TREE_VARIABLE)]
+        self.instances.update(mark.partition("/")[0] for mark in marks)
         parents = {process.parent for process in children}
         guardians = [process for process in found if process.pid in parents and "guardian" in process.arguments[1:2]]
         return list({process.pid: process for process in children + guardians}.values())
+
+    def left(self):
+        """All that any of the daemons ran, by the marks of their trees."""
+        marks = tuple(TREE_VARIABLE + instance + "/" for instance in self.instances)
+        return [process for process in processes() if any(one.startswith(marks) for one in process.variables)]
 
     def log(self):
         logs = sorted(self.folder.rglob("*.log"))
@@ -173,7 +182,8 @@ class Soak:
         self.counts["grants"] += 1
         entries = list(granted["mcp_config"]["mcpServers"].values())
         calls = self.random.randint(1, CALLS_MAX)
-        callers = [Caller(self, entry) for entry in entries]
+        held_until = time.monotonic() + request["ttl_seconds"] - 1
+        callers = [Caller(self, entry, held_until) for entry in entries]
         try:
             for call in range(calls):
                 await self.random.choice(callers).call(f"job {number}, call {call}")
@@ -233,8 +243,8 @@ class Caller:
         "io.modelcontextprotocol/clientCapabilities": {},
     }
 
-    def __init__(self, soak, entry):
-        self.soak, self.url = soak, entry["url"]
+    def __init__(self, soak, entry, held_until):
+        self.soak, self.url, self.held_until = soak, entry["url"], held_until
         headers = {"Accept": "application/json, text/event-stream", **entry["headers"]}
         self.http = httpx2.AsyncClient(headers=headers, timeout=CALL_SECONDS, trust_env=False)
         self.has_session = soak.random.random() < 0.5
@@ -258,20 +268,23 @@ class Caller:
             self.soak.wrong.append(f"{what}: {tool} of {self.url} had no answer within {CALL_SECONDS} s")
         except httpx2.HTTPError as error:
             self.session = None
-            # With its last lease a server's port is closed; a daemon that was killed takes all connections with it.
-            is_lost = time.monotonic() - self.soak.daemon_killed_at < LOSS_SECONDS
-            self.fail(f"no connection, {'with the daemon' if is_lost else 'else'} ({type(error).__name__})")
+            self.fail(what, f"no connection ({type(error).__name__})", is_closed=True)
         else:
             if "result" in answer:
                 counts["answered"] += 1
                 if not expected(answer["result"]):
                     self.soak.wrong.append(f"{what}: {tool} {arguments} was answered with {json.dumps(answer)[:300]}")
             else:
-                self.fail(answer["failure"])
+                self.fail(what, answer["failure"], is_closed=answer["failure"] == "401")
 
-    def fail(self, why):
+    def fail(self, what, why, is_closed):
+        """Counts a call that failed. An endpoint is closed to nobody whose lease lives, but for what the loss of a daemon takes."""
+        now = time.monotonic()
+        when = "when the daemon was lost" if now - self.soak.daemon_killed_at < LOSS_SECONDS else "with its lease"
+        if is_closed and when == "with its lease" and now < self.held_until:
+            self.soak.wrong.append(f"{what}: {self.url} failed while its lease was held: {why}")
         self.soak.counts["failed"] += 1
-        self.soak.counts[f"failed: {why}"] += 1
+        self.soak.counts[f"failed: {why}" + (f" {when}" if is_closed else "")] += 1
 
     def choose(self, what):
         """A tool, its arguments, and what its result must be."""
@@ -357,10 +370,6 @@ def ports_taken():
     return taken
 
 
-def trees():
-    return [process for process in processes() if any(one.startswith(TREE_VARIABLE) for one in process.variables)]
-
-
 def descriptors(pid):
     """What the descriptors of a process lead to."""
     found = []
@@ -398,7 +407,7 @@ async def soak(home):
     stopped = home.run("stop")
     if stopped.returncode:
         wrong.append(f"stop: {stopped.stderr}")
-    await until("processes are left", trees, END_SECONDS, wrong)
+    await until("processes are left", home.left, END_SECONDS, wrong)
     await until("ports are left", lambda: ports_taken() - taken_before, END_SECONDS, wrong)
     verdict = home.run("verify")
     if verdict.returncode or not verdict.stdout.rstrip().endswith("sound"):
@@ -419,6 +428,8 @@ async def main():
         counts, wrong = run.counts, run.wrong
         if counts["daemons killed"] != 2 or not was_replaced:
             wrong.append(f"{counts['daemons killed']} daemons were killed")
+        if len(home.instances) != 3:
+            wrong.append(f"three daemons ran servers, and what they ran has the marks {home.instances}")
         if counts["answered"] + counts["failed"] + counts["hung"] != counts["calls"]:
             wrong.append("the calls do not add up")
         if counts["answered"] <= counts["failed"] or counts["grants"] <= JOBS / 2:
