@@ -19,15 +19,10 @@ const SERVER: &str = env!("CARGO_PKG_NAME");
 /// # Errors
 /// If the server cannot be built or started, or does not answer.
 pub(crate) async fn start(options: &[&str]) -> anyhow::Result<RunningService<RoleClient, ()>> {
-    let mut command = tokio::process::Command::new(build_server()?);
+    let mut command = command(&build(&[])?);
     command.args(["--log-level", "warn"]).args(options);
-    // The settings are those that the example gives, whatever the environment says.
-    for (name, _) in env::vars_os() {
-        if name.to_string_lossy().starts_with("CORTEX_") {
-            command.env_remove(name);
-        }
-    }
-    let child = TokioChildProcess::new(command).with_context(|| format!("{SERVER} could not be started"))?;
+    let child = TokioChildProcess::new(tokio::process::Command::from(command))
+        .with_context(|| format!("{SERVER} could not be started"))?;
     // The newest protocol that both sides speak.
     let lifecycle = ClientLifecycleMode::Auto {
         preferred_versions: vec![ProtocolVersion::V_2026_07_28],
@@ -75,8 +70,23 @@ pub(crate) async fn call(
     result.structured_content.ok_or_else(|| anyhow!("{tool} answered without structured content"))
 }
 
-/// Builds the server, if it is not up to date, and says where it is: beside the folder of this example.
-fn build_server() -> anyhow::Result<PathBuf> {
+/// The server as a command. Its settings are those that the example gives, whatever the environment says.
+pub(crate) fn command(server: &Path) -> Command {
+    let mut command = Command::new(server);
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("CORTEX_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Builds the server, and these examples, if they are not up to date, and says where the server is: beside the folder of
+/// this example.
+///
+/// # Errors
+/// If it cannot be built.
+pub(crate) fn build(examples: &[&str]) -> anyhow::Result<PathBuf> {
     let example = env::current_exe().context("the path of this example is unknown")?;
     // …/target/debug/examples/quickstart
     let mut folders = example.ancestors().skip(2);
@@ -91,6 +101,7 @@ fn build_server() -> anyhow::Result<PathBuf> {
         .args(["build", "--quiet", "--bin", SERVER])
         // Together with the example, so that both are built with the same features and nothing is compiled twice.
         .args(["--example", env!("CARGO_BIN_NAME"), "--profile", profile])
+        .args(examples.iter().flat_map(|example| ["--example", example]))
         .arg("--manifest-path")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
         .arg("--target-dir")
