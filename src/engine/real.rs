@@ -102,7 +102,8 @@ impl<J: Journal> Engine<J> {
             RealMessage::FailActivation { allocation, error, reply } => {
                 let done = self.execute(now, &Command::FailActivation { allocation, error: error.clone() }).map(drop);
                 if done.is_ok() {
-                    tracing::warn!(%allocation, %error, "could not be made ready");
+                    // Escaped, since it may carry what a process wrote.
+                    tracing::warn!(%allocation, ?error, "could not be made ready");
                     self.answer_starting(now, allocation, Err(error));
                     self.serve_for_room(now);
                 }

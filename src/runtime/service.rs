@@ -310,7 +310,8 @@ impl Life {
     async fn wait(&mut self, losses: u32, why: String, leave: &mut oneshot::Receiver<()>) -> bool {
         let is_hopeless = losses > self.timing.losses_max;
         self.losses = if is_hopeless { 0 } else { losses };
-        tracing::warn!(name = %self.name, losses, is_hopeless, "{why}");
+        // What the process wrote is part of it: escaped, it cannot pass for lines of the log.
+        tracing::warn!(name = %self.name, is_hopeless, ?why, "lost, or not started");
         if is_hopeless {
             let why =
                 if losses == u32::MAX { why } else { format!("it was lost {losses} times in a row; at last: {why}") };

@@ -19,6 +19,8 @@ async fn a_client_is_greeted_with_what_the_child_says() {
         let greeted = http.ask("POST", "/", &[], &message.to_string()).await.json();
         let mut expected = everything();
         expected["protocolVersion"] = json!(answered);
+        // Tasks would be those of all clients.
+        expected["capabilities"].as_object_mut().expect("an object").remove("tasks");
         assert_eq!(greeted, json!({"jsonrpc": "2.0", "id": "i", "result": expected}));
     }
 }
@@ -248,4 +250,19 @@ async fn a_ping_of_the_link_is_asked_of_the_child() {
     child.answer(&late, json!({})).await;
     child.heard().await;
     assert!(child.garbage.lock().expect("no panic").is_empty(), "late, not foreign");
+}
+
+#[tokio::test]
+async fn nobody_is_shown_the_tasks_of_others() {
+    let (rig, mut child) = Rig::with_child().await;
+    let client = rig.client().await;
+    for method in ["tasks/list", "tasks/get", "tasks/cancel"] {
+        let refused = client.ask(json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": {}})).await.json();
+        assert_eq!(refused["error"]["code"], -32601, "{refused}");
+    }
+    // The child heard of none of them.
+    let mut call = client.call(2, "tools/list", json!({})).await;
+    let asked = child.expect("tools/list").await;
+    child.answer(&asked, json!({"tools": []})).await;
+    assert_eq!(call.response().await.json()["result"], json!({"tools": []}));
 }

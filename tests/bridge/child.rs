@@ -25,6 +25,7 @@ pub(crate) fn everything() -> Value {
     json!({
         "protocolVersion": "2025-06-18",
         "capabilities": {
+            "tasks": {"list": {}},
             "tools": {"listChanged": true}, "logging": {}, "prompts": {},
             "resources": {"subscribe": true, "listChanged": true},
             "experimental": {"mine": {"x": 1}},

@@ -42,7 +42,11 @@ pub(super) async fn greet(link: &Link, roots: &[String]) -> Result<About, String
         "clientInfo": client_info(),
     });
     let refusal = match answer_of(&link.ask("initialize", &params.to_string()).await?)? {
-        Ok(result) => {
+        Ok(mut result) => {
+            // Whoever lists them would see those of all clients, since the server knows of one.
+            if let Some(capabilities) = result.get_mut("capabilities").and_then(Value::as_object_mut) {
+                capabilities.remove("tasks");
+            }
             let version = result.get("protocolVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
             if !HANDSHAKE_VERSIONS.contains(&version.as_str()) {
                 return Err(format!(

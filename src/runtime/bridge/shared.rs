@@ -89,6 +89,7 @@ pub(super) async fn ask(
 async fn take(caller: &Caller<'_>, request: &Request<'_>) -> Result<Ticket, Answer> {
     let endpoint = caller.endpoint;
     let about = endpoint.up(caller.until, caller.allocation).await.map_err(|down| down.answer(request.id))?;
+    refuse_tasks(request, about.era)?;
     match request.method {
         "logging/setLevel" if about.can("/logging") || about.era == Era::Stateless => {
             return Err(set_level(caller, request));
@@ -107,6 +108,15 @@ async fn take(caller: &Caller<'_>, request: &Request<'_>) -> Result<Ticket, Answ
         (exchange.calls.number(), level)
     };
     Ticket::take(endpoint, request.call(number, about.era, level)?)
+}
+
+/// Refuses to ask a server for tasks of the older kind: it would list and end those of all clients alike.
+pub(super) fn refuse_tasks(request: &Request<'_>, child: Era) -> Result<(), Answer> {
+    if child == Era::Handshake && request.method.starts_with("tasks/") {
+        let why = "this server is shared by several clients through cortex-resource-manager, which has no tasks";
+        return Err(Answer::error(request.id, METHOD_NOT_FOUND, why));
+    }
+    Ok(())
 }
 
 /// Counts an answer of the bridge's own, if it is an error.

@@ -93,6 +93,7 @@ async fn ask(caller: &Caller<'_>, request: &Request<'_>) -> Result<Asked, Answer
         "server/discover" => Err(Answer::result(request.id, &discovery(&about).to_string())),
         "subscriptions/listen" => listen(caller, request, &about).map(Asked::Reply),
         _ => {
+            shared::refuse_tasks(request, about.era)?;
             let number = endpoint.exchange().calls.number();
             Ticket::take(endpoint, request.call(number, about.era, None)?).map(Asked::Call)
         }
@@ -101,13 +102,7 @@ async fn ask(caller: &Caller<'_>, request: &Request<'_>) -> Result<Asked, Answer
 
 /// What the server is and can do, as these clients ask for it.
 fn discovery(about: &About) -> Value {
-    let mut capabilities = about.result.get("capabilities").cloned().unwrap_or_else(|| json!({}));
-    if about.era == Era::Handshake
-        && let Some(capabilities) = capabilities.as_object_mut()
-    {
-        // Those of older versions are others than those of this one.
-        capabilities.remove("tasks");
-    }
+    let capabilities = about.result.get("capabilities").cloned().unwrap_or_else(|| json!({}));
     let mut result = json!({
         "resultType": "complete",
         "supportedVersions": supported_versions(),
