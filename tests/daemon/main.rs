@@ -9,6 +9,7 @@ mod losses;
 mod places;
 mod queue;
 mod refusals;
+mod servers;
 mod sharing;
 #[path = "../support/mod.rs"]
 mod support;

@@ -103,12 +103,11 @@ async fn the_plan_is_carried_out() {
     assert!(within(rig.engine.beat(agents[0].clone())).await.is_err(), "it is not registered any more");
     let drained = within(rig.managed.ask(|reply| Ask::DrainWorker(busy.to_string(), reply))).await.expect("a host");
     assert_eq!(drained.expect("a worker").worker, busy.to_string());
+    let claim = async |wait| within(rig.engine.claim_task(busy.clone(), wait, Ticket::default())).await;
+    let nothing = Ok(Claim::Nothing(NothingClaimed::Draining));
+    until("it is given nothing more", || async { claim(Duration::ZERO).await == nothing }).await;
     submit(&rig, "two").await;
-    until("it is given nothing more", || async {
-        let claim = within(rig.engine.claim_task(busy.clone(), Duration::from_secs(20), Ticket::default())).await;
-        matches!(claim, Ok(Claim::Nothing(NothingClaimed::Draining)))
-    })
-    .await;
+    assert_eq!(claim(Duration::from_secs(20)).await, nothing, "at once, rather than waiting for a task");
     let report =
         Report { result: ReportedResult::Success, tokens_used: None, duration: None, output: None, error: None };
     within(rig.engine.complete_task(TaskId::new("one").expect("a name"), busy.clone(), lease, report))
