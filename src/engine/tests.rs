@@ -9,7 +9,7 @@ use super::handle::EXPIRED_NAMED_MAX;
 use super::*;
 use crate::core::{
     CpuMillis, DistinctServers, Filter, FleetSettings, JobId, Limits, MemoryMb, Metadata, NodeId, PolicyName, Priority,
-    RequestId, Resources, Scaling, ServerName, State, TtlSeconds, check,
+    Request, RequestId, Resources, Scaling, ServerName, State, TtlSeconds, check,
 };
 use crate::journal::Nowhere;
 use futures_util::FutureExt;

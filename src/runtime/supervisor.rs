@@ -5,6 +5,7 @@
 //! When all of an allocation is there it says so, and again when nothing is left of it.
 
 mod answers;
+mod holds;
 mod pool;
 mod reports;
 
@@ -20,18 +21,18 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::bridge::{Endpoint, EndpointOptions};
-use super::catalog::{Catalog, Entry};
+use super::catalog::Catalog;
 use super::child::Nursery;
 use super::leases::{Leases, Run};
 use super::ports::Ports;
-use super::service::{Kind, Order, SERVER_GRACE, Service, Timing, wait_until_running};
+use super::service::{Kind, SERVER_GRACE, Service, Timing, wait_until_running};
 use super::worker::{WORKER_START_TIMEOUT, WorkerCommand, servers_text};
 use crate::core::{
     AllocationId, AllocationView, Filter, JobId, Millis, Port, Premises, Reservation, ServerHold, State,
 };
 use crate::engine::{EngineError, EngineHandle, Listing, Place, Record};
-use crate::managed::{Ask, ProcessState};
+use crate::managed::Ask;
+use holds::Held;
 pub(super) use pool::Pool;
 
 /// How often what nobody holds is looked over.
@@ -66,21 +67,6 @@ pub(super) struct Supervisor {
     ending: JoinSet<(AllocationId, Over)>,
     /// Ends of servers that nobody holds any more.
     leaving: BTreeMap<Run, JoinHandle<()>>,
-}
-
-/// A run of a server with its holders.
-struct Held {
-    server: Service,
-    entry: Arc<Entry>,
-    /// Where its clients come in; a server that runs elsewhere has none here.
-    endpoint: Option<Arc<Endpoint>>,
-    holders: BTreeSet<AllocationId>,
-    /// Since when nobody holds it.
-    idle_since: Option<Instant>,
-    /// The port that the books have for it.
-    port: Port,
-    /// What ends the serving at the port, while it is served there.
-    serving: Option<CancellationToken>,
 }
 
 /// A worker of an allocation.
@@ -334,76 +320,6 @@ impl Supervisor {
         ids
     }
 
-    /// Has an allocation hold a run, which is started if need be.
-    fn hold(&mut self, run: &Run, hold: &ServerHold, allocation: AllocationId) -> &mut Held {
-        if !self.runs.contains_key(run) {
-            let started = self.start(run, hold.port);
-            self.runs.insert(run.clone(), started);
-        }
-        self.serve(run, hold.port);
-        let Some(held) = self.runs.get_mut(run) else { unreachable!("it was just put there") };
-        held.holders.insert(allocation);
-        held.idle_since = None;
-        if held.server.status().state == ProcessState::Failed {
-            held.server.order(Order::Start);
-        }
-        held
-    }
-
-    fn start(&mut self, run: &Run, port: Port) -> Held {
-        let entry = self.known().and_then(|catalog| catalog.entries.get(&run.name).cloned());
-        // It was held when the catalog had it.
-        let entry = entry.unwrap_or_else(|| Arc::new(Entry::missing(&run.name)));
-        let endpoint = (!entry.is_remote()).then(|| {
-            let options = EndpointOptions {
-                name: run.name.clone(),
-                calls_in_flight_max: entry.calls_in_flight_max,
-                start_wait: entry.start_timeout,
-                roots: entry.roots.clone(),
-            };
-            Endpoint::new(options, self.leases.gate(run.clone()))
-        });
-        let kind = match &endpoint {
-            Some(endpoint) => Kind::Server(Arc::clone(&entry), Arc::clone(endpoint)),
-            None => Kind::Remote(Arc::clone(&entry)),
-        };
-        let with = (Arc::clone(&self.nursery), self.timing);
-        let server = Service::start(run.to_string(), kind, with, self.leaving.remove(run));
-        Held { server, entry, endpoint, holders: BTreeSet::new(), idle_since: None, port, serving: None }
-    }
-
-    /// Serves a run at a port, and nothing else there.
-    fn serve(&mut self, run: &Run, port: Port) {
-        // What nobody holds any more may still be served where the books have another now.
-        for (other, held) in &mut self.runs {
-            if other != run
-                && held.port == port
-                && let Some(serving) = held.serving.take()
-            {
-                serving.cancel();
-            }
-        }
-        let Some(held) = self.runs.get_mut(run) else { return };
-        if held.port != port {
-            if let Some(serving) = held.serving.take() {
-                serving.cancel();
-                self.ports.let_go(held.port);
-            }
-            held.port = port;
-        }
-        let Some(endpoint) = held.endpoint.as_ref().filter(|_| held.serving.is_none()) else { return };
-        match self.ports.serve(port) {
-            Ok(listeners) => {
-                let serving = CancellationToken::new();
-                tokio::spawn(Arc::clone(endpoint).serve(listeners, serving.clone()));
-                held.serving = Some(serving);
-            }
-            Err(error) => {
-                tracing::warn!(server = %run, %port, %error, "it cannot be served: something else holds its port");
-            }
-        }
-    }
-
     /// Takes what an allocation holds from it, and ends what is its own. `over` is said when nothing of that is left.
     fn let_go(&mut self, allocation: AllocationId, over: Over) {
         self.leases.end(allocation);
@@ -435,16 +351,6 @@ impl Supervisor {
             }
             (allocation, over)
         });
-    }
-
-    /// Ends a run.
-    fn remove(&mut self, run: &Run) -> Option<JoinHandle<()>> {
-        let held = self.runs.remove(run)?;
-        if let Some(serving) = held.serving {
-            serving.cancel();
-            self.ports.let_go(held.port);
-        }
-        Some(held.server.end())
     }
 
     async fn started(&mut self, allocation: AllocationId, started: Result<(), String>) {
@@ -479,40 +385,6 @@ impl Supervisor {
         self.allocations.remove(&allocation);
         if let Err(EngineError::NotCommitted) = said {
             self.look_at(allocation).await;
-        }
-    }
-
-    /// Looks over what nobody holds, what could not be served, and leases that have run out.
-    fn look_over(&mut self) {
-        self.ports.let_unserved_go();
-        self.leaving.retain(|_, end| !end.is_finished());
-        for (allocation, runs) in self.leases.run_out() {
-            for run in runs {
-                let endpoint = self.runs.get(&run).and_then(|held| held.endpoint.as_ref());
-                endpoint.into_iter().for_each(|endpoint| endpoint.end_allocation(allocation));
-            }
-        }
-        let catalog = self.known();
-        let is_over = |(run, held): &(&Run, &Held)| {
-            let is_current = catalog.as_ref().and_then(|catalog| catalog.entries.get(&run.name)) == Some(&held.entry);
-            held.idle_since.is_some_and(|since| !is_current || since.elapsed() >= held.entry.idle)
-        };
-        let over: Vec<Run> = self.runs.iter().filter(is_over).map(|(run, _)| run.clone()).collect();
-        for run in over {
-            tracing::info!(server = %run, "nobody holds it any more");
-            if let Some(end) = self.remove(&run) {
-                self.leaving.insert(run, end);
-            }
-        }
-        let is_unserved = |held: &Held| held.serving.is_none() && held.endpoint.is_some();
-        let unserved: Vec<(Run, Port)> = self
-            .runs
-            .iter()
-            .filter(|(_, held)| is_unserved(held) && !held.holders.is_empty())
-            .map(|(run, held)| (run.clone(), held.port))
-            .collect();
-        for (run, port) in unserved {
-            self.serve(&run, port);
         }
     }
 

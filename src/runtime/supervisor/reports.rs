@@ -7,7 +7,8 @@ use super::super::catalog::{Entry, Program};
 use super::super::leases::Run;
 use super::super::service::Status;
 use super::super::tree::Tree;
-use super::{Held, HeldWorker, Supervisor};
+use super::holds::Held;
+use super::{HeldWorker, Supervisor};
 use crate::core::{AgentId, AllocationId, JobId, Port, ServerName};
 use crate::managed::{CallFigures, ProcessState, ServerReport, WorkerReport};
 
