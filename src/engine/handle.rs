@@ -90,12 +90,18 @@ impl EngineHandle {
         self.ask(|reply| Message::Real(RealMessage::Activate { allocation, reply })).await?
     }
 
-    /// Says that what should stand behind a reservation cannot be had, and that nothing of it is left.
+    /// Says that what should stand behind a reservation cannot be had, and that nothing of it is left. The books keep the
+    /// `error`; whoever waits for the grant is told all.
     ///
     /// # Errors
     /// [`EngineError::Denied`] if it is no reservation any more.
-    pub async fn fail_activation(&self, allocation: AllocationId, error: Arc<str>) -> Result<(), EngineError> {
-        self.ask(|reply| Message::Real(RealMessage::FailActivation { allocation, error, reply })).await?
+    pub async fn fail_activation(
+        &self,
+        allocation: AllocationId,
+        error: Arc<str>,
+        told: Arc<str>,
+    ) -> Result<(), EngineError> {
+        self.ask(|reply| Message::Real(RealMessage::FailActivation { allocation, error, told, reply })).await?
     }
 
     /// Says that nothing is left of what stood behind a lease that is being taken back: it is over.

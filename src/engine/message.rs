@@ -321,7 +321,7 @@ pub(super) enum Message {
 pub(super) enum RealMessage {
     Stand { premises: Premises, claim: Option<ClaimPort> },
     Activate { allocation: AllocationId, reply: Reply<Result<(), EngineError>> },
-    FailActivation { allocation: AllocationId, error: Arc<str>, reply: Reply<Result<(), EngineError>> },
+    FailActivation { allocation: AllocationId, error: Arc<str>, told: Arc<str>, reply: Reply<Result<(), EngineError>> },
     FinishRelease { allocation: AllocationId, reply: Reply<Result<(), EngineError>> },
 }
 

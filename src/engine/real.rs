@@ -99,12 +99,12 @@ impl<J: Journal> Engine<J> {
                 }
                 self.answer(reply, done);
             }
-            RealMessage::FailActivation { allocation, error, reply } => {
+            RealMessage::FailActivation { allocation, error, told, reply } => {
                 let done = self.execute(now, &Command::FailActivation { allocation, error: error.clone() }).map(drop);
                 if done.is_ok() {
                     // Escaped, since it may carry what a process wrote.
                     tracing::warn!(%allocation, ?error, "could not be made ready");
-                    self.answer_starting(now, allocation, Err(error));
+                    self.answer_starting(now, allocation, Err(told));
                     self.serve_for_room(now);
                 }
                 self.answer(reply, done);
@@ -134,7 +134,9 @@ impl<J: Journal> Engine<J> {
         let mut decided = self.decide(now, command);
         for _ in 0..PORT_TRIES_MAX {
             let Ok(decision) = &decided else { break };
-            let taken = unclaimed(decision, &mut claim);
+            let mut taken = unclaimed(decision, &mut claim);
+            // That of a server that others hold is not for this decision to choose.
+            taken.retain(|port| !self.real.taken.contains_key(port));
             if taken.is_empty() {
                 break;
             }
@@ -169,6 +171,15 @@ impl<J: Journal> Engine<J> {
         self.real.for_room.push_back(waiting);
     }
 
+    /// What somebody who came before still lacks of the room that this request would take.
+    pub(super) fn comes_behind(&self, now: Timestamp, command: &Command) -> Option<Shortage> {
+        let Command::Request { request, .. } = command else { return None };
+        let first = self.real.for_room.front().filter(|_| request.workers > 0)?;
+        let decided = self.decide(now, command);
+        let takes_room = decided.is_ok_and(|decision| matches!(decision.outcome, Outcome::Granted { .. }));
+        takes_room.then_some(first.shortage)
+    }
+
     /// Until when a request that comes now waits for room.
     pub(super) fn room_deadline(&self, now: Timestamp) -> Timestamp {
         now.after(self.real.premises.start_max)
@@ -176,14 +187,20 @@ impl<J: Journal> Engine<J> {
 
     /// Tries the requests that wait for room, the oldest first.
     pub(super) fn serve_for_room(&mut self, now: Timestamp) {
+        let mut is_held_up = false;
         for waiting in std::mem::take(&mut self.real.for_room) {
-            if waiting.until <= now {
+            if is_held_up && waiting.until > now && waiting.request.workers > 0 {
+                // Who came first gets what comes free, however much that is.
+                self.real.for_room.push_back(waiting);
+            } else if waiting.until <= now {
                 let denied = Denied::NoRoom { shortage: waiting.shortage, retry_at: None };
                 let refusal = self.refuse(now, &waiting.request, &denied);
                 self.answer(waiting.reply, Err(refusal));
             } else {
                 let WaitingRequest { request, ticket, reply, until, .. } = waiting;
+                let before = self.real.for_room.len();
                 self.take_request(now, request, ticket, reply, Some(until));
+                is_held_up |= self.real.for_room.len() > before;
             }
         }
     }

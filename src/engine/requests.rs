@@ -30,7 +30,7 @@ impl<J: Journal> Engine<J> {
         if ticket.is_called_off() {
             return self.answer(reply, Err(EngineError::CalledOff));
         }
-        match self.request(now, request) {
+        match self.request(now, request, until.is_none()) {
             Ok(Requested::Grant(grant)) => {
                 let reservation = &grant.view.allocation.reservation;
                 if grant.is_new {
@@ -49,9 +49,13 @@ impl<J: Journal> Engine<J> {
         }
     }
 
-    fn request(&mut self, now: Timestamp, request: Box<Request>) -> Result<Requested, EngineError> {
+    fn request(&mut self, now: Timestamp, request: Box<Request>, is_new: bool) -> Result<Requested, EngineError> {
         let draw = self.unused_draw();
         let command = Command::Request { request, worker_size: self.worker_size, draw };
+        if is_new && let Some(shortage) = self.comes_behind(now, &command) {
+            let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
+            return Ok(Requested::RoomIsComing { request, shortage });
+        }
         let decided = self.decide_request(now, &command);
         match decided.map(|decision| self.carry_out(now, decision)) {
             Ok(Outcome::Granted { allocation, reclaimed }) => {

@@ -42,6 +42,11 @@ impl AccessKey {
     pub fn kept_in(path: &Path) -> io::Result<Self> {
         match OpenOptions::new().read(true).open(path) {
             Ok(file) => {
+                #[cfg(unix)]
+                if std::os::unix::fs::MetadataExt::mode(&file.metadata()?) & 0o077 != 0 {
+                    let why = "others may read or write it: take that from them (chmod 600)";
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+                }
                 let mut bytes = Vec::with_capacity(KEY_BYTES);
                 file.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
                 let key =
@@ -54,9 +59,17 @@ impl AccessKey {
                 options.write(true).create_new(true);
                 #[cfg(unix)]
                 std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-                let mut file = options.open(path)?;
+                // As a whole, so that a crash leaves no half of a key.
+                let mut new = path.to_owned().into_os_string();
+                new.push(".new");
+                match std::fs::remove_file(&new) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+                let mut file = options.open(&new)?;
                 file.write_all(&key.0)?;
                 file.sync_all()?;
+                std::fs::rename(&new, path)?;
                 Ok(key)
             }
             Err(error) => Err(error),
@@ -78,6 +91,10 @@ impl AccessKey {
     #[must_use]
     pub fn is_token_of(&self, token: &str, allocation: AllocationId, fencing_token: FencingToken) -> bool {
         let Some((_, hash)) = token.split_once('.') else { return false };
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if !hash.bytes().all(is_digit) {
+            return false;
+        }
         let digits = |place: usize| hash.get(place..place + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
         let bytes: Option<Vec<u8>> = (0..hash.len()).step_by(2).map(digits).collect();
         bytes.is_some_and(|bytes| self.hash(allocation, fencing_token).verify_slice(&bytes).is_ok())
@@ -130,7 +147,9 @@ mod tests {
         for text in ["", ".", id, &format!("{id}."), &format!("{id}.{}", &hash[2..]), &format!("{id}.{wrong}")] {
             assert!(!key.is_token_of(text, lease(7), FencingToken::new(1)), "{text:?}");
         }
-        for text in [format!("{token}0"), format!("{token}00"), format!("{id}.é{}", &hash[2..])] {
+        let odd = [format!("{id}.{}", hash.to_uppercase()), format!("{id}.+{}", &hash[1..])];
+        for text in [format!("{token}0"), format!("{token}00"), format!("{id}.é{}", &hash[2..])].into_iter().chain(odd)
+        {
             assert!(!key.is_token_of(&text, lease(7), FencingToken::new(1)), "{text:?}");
         }
     }
@@ -147,6 +166,14 @@ mod tests {
         {
             use std::os::unix::fs::PermissionsExt;
             assert_eq!(std::fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+        }
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("a file");
+            let error = AccessKey::kept_in(&path).expect_err("others may read it");
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a file");
         }
         std::fs::write(&path, "short").expect("a file");
         assert_eq!(AccessKey::kept_in(&path).expect_err("no key").kind(), io::ErrorKind::InvalidData);

@@ -1,7 +1,8 @@
 //! What a manager that was killed left behind, found and ended by the next.
 //!
 //! Invariants: what is ended carries the mark of a manager that was on the record, so that no other process is ever
-//! mistaken for one; and an instance stays on the record until nothing of it is left.
+//! mistaken for one; what a manager runs that lives is left alone, since its record may have come with a copy of its state;
+//! and an instance stays on the record until nothing of it is left.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,7 +14,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::tree::Tree;
+use super::tree::{Tree, started_at};
 
 /// How many instances are kept on the record.
 const INSTANCES_MAX: usize = 16;
@@ -33,6 +34,35 @@ pub struct Record {
     before: Vec<Uuid>,
 }
 
+/// A manager on the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Manager {
+    instance: Uuid,
+    /// Its process and when that began, so that another of the same number is not taken for it.
+    process: Option<(u32, u64)>,
+}
+
+impl Manager {
+    fn lives(&self) -> bool {
+        self.process.is_some_and(|(pid, began)| started_at(pid) == Some(began))
+    }
+
+    fn line(&self) -> String {
+        let process = self.process.map_or_else(String::new, |(pid, began)| format!(" {pid} {began}"));
+        format!("{}{process}\n", self.instance)
+    }
+
+    fn read(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let instance = words.next()?.parse().ok()?;
+        let process = match (words.next(), words.next()) {
+            (Some(pid), Some(began)) => Some((pid.parse().ok()?, began.parse().ok()?)),
+            _ => None,
+        };
+        Some(Self { instance, process })
+    }
+}
+
 /// What was left behind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Leftovers {
@@ -50,7 +80,12 @@ impl Record {
     /// The record cannot be read or written, or the system does not show its processes.
     pub fn begin(path: &Path, instance: Uuid, grace: Duration) -> io::Result<(Self, Leftovers)> {
         let (mut leftovers, mut before) = (Leftovers::default(), Vec::new());
-        for earlier in read(path)? {
+        for manager in read(path)? {
+            if manager.lives() {
+                tracing::warn!(path = %path.display(), "the record is that of a manager that runs: what it runs is left alone");
+                continue;
+            }
+            let earlier = manager.instance;
             let end = Tree::of_instance(earlier).end(grace.saturating_add(GUARDIAN_LEAD))?;
             leftovers.found += end.found;
             leftovers.left += end.left;
@@ -66,7 +101,9 @@ impl Record {
             }
         }
         let record = Self { path: path.to_owned(), before };
-        record.write(&[&record.before[..], &[instance]].concat())?;
+        let pid = std::process::id();
+        let own = Manager { instance, process: started_at(pid).map(|began| (pid, began)) };
+        record.write(Some(own))?;
         Ok((record, leftovers))
     }
 
@@ -75,23 +112,30 @@ impl Record {
     /// # Errors
     /// The record cannot be written.
     pub fn end(self) -> io::Result<()> {
-        if self.before.is_empty() { fs::remove_file(&self.path) } else { self.write(&self.before) }
+        if self.before.is_empty() { fs::remove_file(&self.path) } else { self.write(None) }
     }
 
     /// Replaces the file as a whole, so that a crash leaves the one or the other.
-    fn write(&self, instances: &[Uuid]) -> io::Result<()> {
-        let newest = &instances[instances.len().saturating_sub(INSTANCES_MAX)..];
-        let text: String = newest.iter().map(|instance| format!("{instance}\n")).collect();
+    fn write(&self, own: Option<Manager>) -> io::Result<()> {
+        let before = self.before.iter().map(|instance| Manager { instance: *instance, process: None });
+        let all: Vec<Manager> = before.chain(own).collect();
+        let newest = &all[all.len().saturating_sub(INSTANCES_MAX)..];
+        let text: String = newest.iter().map(Manager::line).collect();
         let mut new = self.path.clone().into_os_string();
         new.push(".new");
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+        // Whatever lies there, a link included, is not written through.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new)?;
         file.write_all(text.as_bytes())?;
         fs::rename(new, &self.path)
     }
 }
 
 /// The instances on the record. What is no instance is passed over: a file that was damaged must not stop a manager.
-fn read(path: &Path) -> io::Result<Vec<Uuid>> {
+fn read(path: &Path) -> io::Result<Vec<Manager>> {
     let mut text = Vec::new();
     match File::open(path) {
         Ok(file) => file.take(RECORD_BYTES_MAX).read_to_end(&mut text)?,
@@ -99,7 +143,7 @@ fn read(path: &Path) -> io::Result<Vec<Uuid>> {
         Err(error) => return Err(error),
     };
     let text = String::from_utf8_lossy(&text);
-    let instances: Vec<Uuid> = text.lines().filter_map(|line| line.parse().ok()).take(INSTANCES_MAX).collect();
+    let instances: Vec<Manager> = text.lines().filter_map(Manager::read).take(INSTANCES_MAX).collect();
     if instances.len() < text.lines().count() {
         tracing::warn!(path = %path.display(), "the record of children is damaged: something may be left of an earlier life");
     }
@@ -109,6 +153,10 @@ fn read(path: &Path) -> io::Result<Vec<Uuid>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn instances(path: &Path) -> Vec<Uuid> {
+        read(path).expect("a record").iter().map(|manager| manager.instance).collect()
+    }
 
     fn begin(path: &Path, instance: Uuid) -> Record {
         let (record, leftovers) = Record::begin(path, instance, Duration::ZERO).expect("a record");
@@ -122,11 +170,12 @@ mod tests {
         let path = folder.path().join("children");
         let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
         let record = begin(&path, first);
-        assert_eq!(read(&path).expect("a record"), [first]);
+        assert_eq!(instances(&path), [first]);
         // That one was killed, and left nothing.
         drop(record);
+        fs::write(&path, format!("{first} {} 1\n", std::process::id())).expect("a file");
         let record = begin(&path, second);
-        assert_eq!(read(&path).expect("a record"), [second]);
+        assert_eq!(instances(&path), [second]);
         record.end().expect("a file that can be removed");
         assert!(!path.exists());
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
@@ -137,9 +186,29 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, left) = (folder.path().join("children"), Uuid::new_v4());
         let record = Record { path: path.clone(), before: vec![left] };
-        record.write(&[left, Uuid::new_v4()]).expect("a record");
+        record.write(Some(Manager { instance: Uuid::new_v4(), process: None })).expect("a record");
         record.end().expect("a record");
-        assert_eq!(read(&path).expect("a record"), [left]);
+        assert_eq!(instances(&path), [left]);
+    }
+
+    #[test]
+    fn what_a_manager_runs_that_lives_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, copy) = (folder.path().join("children"), folder.path().join("copy"));
+        let (living, other) = (Uuid::new_v4(), Uuid::new_v4());
+        let record = begin(&path, living);
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .env(super::super::tree::MARKER_VARIABLE, format!("{living}/1"))
+            .spawn()
+            .expect("a process");
+        // This process is the manager, and lives.
+        fs::copy(&path, &copy).expect("a copy");
+        begin(&copy, other).end().expect("a file that can be removed");
+        assert!(child.try_wait().expect("a child").is_none(), "it was ended");
+        child.kill().expect("a child");
+        child.wait().expect("a child");
+        record.end().expect("a file that can be removed");
     }
 
     #[test]
@@ -147,9 +216,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, good) = (folder.path().join("children"), Uuid::new_v4());
         fs::write(&path, format!("{good}\nnonsense\n\u{0}")).expect("a file");
-        assert_eq!(read(&path).expect("a record"), [good]);
+        assert_eq!(instances(&path), [good]);
         fs::write(&path, "x".repeat(1_000_000)).expect("a file");
-        assert_eq!(read(&path).expect("a record"), Vec::<Uuid>::new());
+        assert_eq!(instances(&path), Vec::<Uuid>::new());
         begin(&path, good).end().expect("a file that can be removed");
     }
 }

@@ -40,7 +40,7 @@ impl Ports {
                 taken.insert(port, Taken { listeners, at: Instant::now(), is_served: false });
                 true
             }
-            Err(_) => false,
+            Err(error) => !is_taken(&error),
         }
     }
 
@@ -89,7 +89,12 @@ impl Ports {
 
 /// Whether nobody listens at a port, so that a worker can.
 fn is_free(port: Port) -> bool {
-    bind(port).is_ok()
+    bind(port).map_or_else(|error| !is_taken(&error), |_| true)
+}
+
+/// Whether an error says that something else holds the port, rather than that nothing can be opened now.
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
 }
 
 /// Listens at a port for both families of addresses: a client that is told `localhost` may try either first, and must not

@@ -32,6 +32,10 @@ pub const SERVER_GRACE: Duration = Duration::from_secs(5);
 /// How many orders may wait for one.
 const ORDERS_WAITING_MAX: usize = 16;
 
+/// What stands before the last lines in an error. They may hold secrets of the process, so that they are for whoever asked
+/// for it, and neither for the log nor for the books.
+const BEFORE_LINES: &str = "; the last lines of its standard error: ";
+
 /// How many of the last lines an error carries, and how many characters of them.
 const ERROR_LINES_MAX: usize = 10;
 const ERROR_CHARACTERS_MAX: usize = 2_000;
@@ -310,8 +314,7 @@ impl Life {
     async fn wait(&mut self, losses: u32, why: String, leave: &mut oneshot::Receiver<()>) -> bool {
         let is_hopeless = losses > self.timing.losses_max;
         self.losses = if is_hopeless { 0 } else { losses };
-        // What the process wrote is part of it: escaped, it cannot pass for lines of the log.
-        tracing::warn!(name = %self.name, is_hopeless, ?why, "lost, or not started");
+        tracing::warn!(name = %self.name, is_hopeless, why = ?without_lines(&why), "lost, or not started");
         if is_hopeless {
             let why =
                 if losses == u32::MAX { why } else { format!("it was lost {losses} times in a row; at last: {why}") };
@@ -425,6 +428,11 @@ impl Misses {
     }
 }
 
+/// An error without the last lines.
+pub(super) fn without_lines(why: &str) -> &str {
+    why.split_once(BEFORE_LINES).map_or(why, |(why, _)| why)
+}
+
 /// An error with the last lines that were written before it.
 fn with_lines(why: &str, lines: &[String]) -> String {
     let last = &lines[lines.len().saturating_sub(ERROR_LINES_MAX)..];
@@ -433,7 +441,7 @@ fn with_lines(why: &str, lines: &[String]) -> String {
     }
     let text = last.join("\n");
     let cut = text.char_indices().rev().nth(ERROR_CHARACTERS_MAX - 1).map_or(0, |(at, _)| at);
-    format!("{why}; the last lines of its standard error: {}", &text[cut..])
+    format!("{why}{BEFORE_LINES}{}", &text[cut..])
 }
 
 fn now() -> Timestamp {

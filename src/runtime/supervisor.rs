@@ -25,7 +25,7 @@ use super::catalog::Catalog;
 use super::child::Nursery;
 use super::leases::{Leases, Run};
 use super::ports::Ports;
-use super::service::{Kind, SERVER_GRACE, Service, Timing, wait_until_running};
+use super::service::{Kind, SERVER_GRACE, Service, Timing, wait_until_running, without_lines};
 use super::worker::{WORKER_START_TIMEOUT, WorkerCommand, servers_text};
 use crate::core::{
     AllocationId, AllocationView, Filter, JobId, Millis, Port, Premises, Reservation, ServerHold, State,
@@ -275,7 +275,14 @@ impl Supervisor {
             let within = held.entry.start_timeout + 2 * SERVER_GRACE;
             let starts = held.server.status().starts;
             let what = format!("MCP server {:?}", hold.name.as_str());
-            waits.push((what, wait_until_running(held.server.watch(), starts, within).boxed()));
+            let wait = if held.is_unserved() {
+                // Its clients would reach a stranger, and show it their tokens.
+                let why = format!("something else on this machine holds its port {}", hold.port);
+                std::future::ready(Err(why)).boxed()
+            } else {
+                wait_until_running(held.server.watch(), starts, within).boxed()
+            };
+            waits.push((what, wait));
             runs.insert(run);
         }
         // From here on, since a worker may ask its servers before the grant is answered.
@@ -375,7 +382,11 @@ impl Supervisor {
 
     async fn ended(&mut self, allocation: AllocationId, over: Over) {
         let said = match over {
-            Over::Failed(why) => match self.engine.fail_activation(allocation, Arc::from(why)).await {
+            Over::Failed(why) => match self
+                .engine
+                .fail_activation(allocation, Arc::from(without_lines(&why)), Arc::from(why.as_str()))
+                .await
+            {
                 // It was taken back while it failed.
                 Err(EngineError::Denied(_)) => self.engine.finish_release(allocation).await,
                 said => said,

@@ -154,8 +154,8 @@ impl Tree {
         Ok(members.len())
     }
 
-    /// Asks the tree to end, makes it when the grace is over, and waits until it is gone. This blocks the thread, by
-    /// [`KILLED_WAIT_MAX`] longer than the grace at most.
+    /// Asks the tree to end, makes it when the grace is over, and waits until it is gone. This blocks the thread, some
+    /// seconds longer than the grace at most.
     ///
     /// # Errors
     /// The system does not show its processes.
@@ -265,6 +265,15 @@ impl Table {
         self.system.refresh_processes_specifics(ProcessesToUpdate::Some(&[member.pid]), true, kind);
         self.system.process(member.pid).is_some_and(|process| process.start_time() == member.started_at)
     }
+}
+
+/// When a process began, in seconds since 1970; nothing if there is none of this number.
+pub(super) fn started_at(pid: u32) -> Option<u64> {
+    let pid = Pid::from_u32(pid);
+    let mut system = System::new().ok()?;
+    let what = ProcessRefreshKind::nothing().without_tasks();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, what);
+    system.process(pid).map(Process::start_time)
 }
 
 #[cfg(test)]

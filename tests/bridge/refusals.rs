@@ -265,3 +265,30 @@ async fn a_head_that_does_not_come_is_not_waited_for() {
     assert!(started.elapsed() >= std::time::Duration::from_secs(9), "it was given its time");
     assert_eq!(Value::from(rest.len()), json!(0));
 }
+
+#[tokio::test]
+async fn keys_that_some_servers_would_take_for_others_are_refused() {
+    let (rig, mut child) = Rig::with_child().await;
+    let client = rig.client().await;
+    let mut http = super::http::Http::connect(rig.port).await;
+    for body in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{},"ID":7}"#,
+        r#"{"jsonrpc":"2.0","method":"a/notice","Method":"notifications/cancelled","params":{"requestId":7}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_META":{"progressToken":7}}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_meta":{"progresstoken":7}}}"#,
+    ] {
+        let refused = http.ask("POST", "/mcp", &client.headers(), body).await;
+        assert_eq!(
+            (refused.head.status, refused.json()["error"]["code"].as_i64()),
+            (400, Some(-32_602)),
+            "{refused:?}"
+        );
+    }
+    // Within what is a tool's own any key may stand.
+    let call = json!({"name": "x", "arguments": {"ID": 1, "Method": 2}});
+    let mut called = client.call(2, "tools/call", call.clone()).await;
+    let asked = child.expect("tools/call").await;
+    assert_eq!(asked["params"], call);
+    child.answer(&asked, json!({})).await;
+    called.response().await;
+}

@@ -190,7 +190,7 @@ async fn what_cannot_be_started_fails_with_the_reason() {
     let id = client.begin(REQUEST, request()).await;
     let allocation = rig.only(State::Pending).await;
     let error = "filesystem did not answer within 30 s; it last wrote: no such folder";
-    rig.engine.fail_activation(allocation, error.into()).await.expect("a reservation");
+    rig.engine.fail_activation(allocation, error.into(), error.into()).await.expect("a reservation");
     let answer = client.answer(REQUEST, id).await;
     assert_eq!(answer, json!({"allocation_id": allocation.to_string(), "status": "failed", "error": error}));
     let unknown = client.error(REQUEST, json!({"job_id": "job", "mcp_servers": ["filesytem"]})).await;

@@ -29,3 +29,25 @@ async fn new_entries_can_be_had_and_old_ones_go_on_while_they_are_held() {
     assert_ne!(pid(&third.client("a").await).await, first);
     rig.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_is_mended_is_used_when_it_is_asked_for() {
+    let rig = Rig::new(json!({"a": entry(&["--crash-after", "1"], json!({}))})).await;
+    let lease = rig.lease("one", &["a"]).await;
+    let client = lease.client("a").await;
+    until("it has failed", || async {
+        let _ = super::rig::try_call(&client, "add", json!({"a": 1, "b": 2})).await;
+        rig.report("a").await.state == ProcessState::Failed
+    })
+    .await;
+    write_catalog(rig.folder.path(), &json!({"a": entry(&[], json!({})), "new": entry(&[], json!({}))}));
+    until("the catalog is read", || async { rig.request("two", &["new"], 60, None).await.is_ok() }).await;
+    let name = cortex_resource_manager::core::ServerName::new("a").expect("a name");
+    within(rig.managed.ask(|reply| Ask::RestartServer(name, None, reply))).await.expect("a host").expect("a server");
+    rig.until_state("a", ProcessState::Running).await;
+    let client = lease.client("a").await;
+    for _ in 0..3 {
+        super::rig::call(&client, "add", json!({"a": 1, "b": 2})).await;
+    }
+    rig.end().await;
+}

@@ -72,7 +72,10 @@ async fn what_cannot_be_started_fails_its_grant_whole() {
     let mut first = pin!(engine.request(keyed("a", 4, "k"), Ticket::default()));
     assert!(poll!(&mut first).is_pending());
     let allocation = only(&engine, State::Pending).await;
-    engine.fail_activation(allocation, Arc::from("it printed nothing")).await.expect("a reservation");
+    engine
+        .fail_activation(allocation, Arc::from("it ended"), Arc::from("it printed nothing"))
+        .await
+        .expect("a reservation");
     assert_eq!(not_started(first.await), "it printed nothing");
     assert_eq!(engine.capacity().await.expect("an engine").value.leased, Resources::default());
     // A repeat is no repeat of a refusal.
@@ -241,4 +244,40 @@ async fn ports_that_cannot_be_had_are_passed_over_for_a_minute() {
     engine.stand_on(Premises { start_max: Millis::from_seconds(5), ..premises() }, None).await.expect("an engine");
     let (worker, ..) = ask("c").await;
     assert_eq!(worker, 8003);
+}
+
+#[tokio::test]
+async fn who_waits_for_room_is_not_passed_by_who_comes_later() {
+    let (engine, ..) = start_real().await;
+    let mut holders = Vec::new();
+    for job in ["a", "b"] {
+        let mut grant = pin!(engine.request(request(job, 5), Ticket::default()));
+        assert!(poll!(&mut grant).is_pending());
+        let allocation = only(&engine, State::Pending).await;
+        engine.activate(allocation).await.expect("a reservation");
+        grant.await.expect("a grant");
+        holders.push(allocation);
+    }
+    let mut releases: Vec<_> = holders.iter().map(|holder| Box::pin(engine.release(*holder))).collect();
+    for release in &mut releases {
+        assert!(poll!(release).is_pending());
+    }
+    let mut first = pin!(engine.request(request("first", 10), Ticket::default()));
+    assert!(poll!(&mut first).is_pending());
+    engine.finish_release(holders[0]).await.expect("a release");
+    let mut later = pin!(engine.request(request("later", 1), Ticket::default()));
+    assert!(poll!(&mut later).is_pending());
+    assert!(in_state(&engine, State::Pending).await.is_empty(), "what is free is for who came first");
+    // Who needs no worker passes.
+    let mut other = pin!(engine.request(request("other", 0), Ticket::default()));
+    assert!(poll!(&mut other).is_pending());
+    let passed = only(&engine, State::Pending).await;
+    engine.activate(passed).await.expect("a reservation");
+    other.await.expect("a grant");
+    engine.finish_release(holders[1]).await.expect("a release");
+    let allocation = only(&engine, State::Pending).await;
+    engine.activate(allocation).await.expect("a reservation");
+    assert_eq!(first.await.expect("a grant").view.allocation.reservation.job.as_str(), "first");
+    let Err(EngineError::Refused(refusal)) = later.await else { panic!("there is no room") };
+    assert_eq!(refusal.error, "Insufficient workers: requested 1, available 0");
 }

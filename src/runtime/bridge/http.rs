@@ -46,7 +46,7 @@ pub(super) struct Caller<'a> {
 pub(super) async fn handle(endpoint: &Arc<Endpoint>, request: Request<Incoming>) -> Reply {
     let (parts, body) = request.into_parts();
     if let Err(why) = guard::check(&parts.uri, &parts.headers) {
-        return reply::refusal(StatusCode::FORBIDDEN, why);
+        return reply::forbidden(why);
     }
     if !matches!(parts.uri.path(), "/" | "/mcp") {
         return reply::refusal(StatusCode::NOT_FOUND, "the server is at / and at /mcp");

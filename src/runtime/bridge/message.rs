@@ -5,8 +5,9 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 
 /// The longest id or progress token, in bytes: they are kept for as long as their call takes.
@@ -68,6 +69,37 @@ struct Parts<'a> {
     error: Option<&'a RawValue>,
 }
 
+/// The keys by which the bridge tells whose message is whose. Servers that do not mind the case of letters must not be shown
+/// others that read as these.
+const OWN_KEYS: [&str; 9] =
+    ["id", "method", "params", "result", "error", "jsonrpc", "_meta", "requestId", "progressToken"];
+
+/// Looks at the keys of an object, and at nothing else of it.
+struct Keys;
+
+impl<'de> de::Visitor<'de> for Keys {
+    type Value = Option<&'static str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut disguised = None;
+        while let Some((key, _)) = map.next_entry::<Cow<'_, str>, de::IgnoredAny>()? {
+            let is_own = |own: &&&str| own.eq_ignore_ascii_case(&key) && ***own != *key;
+            disguised = disguised.or(OWN_KEYS.iter().find(is_own).copied());
+        }
+        Ok(disguised)
+    }
+}
+
+/// The key of the protocol that a key of an object would be if the case of letters did not matter.
+fn disguised(object: Option<&str>) -> Option<&'static str> {
+    let text = object.filter(|text| text.starts_with('{'))?;
+    serde_json::Deserializer::from_str(text).deserialize_map(Keys).ok().flatten()
+}
+
 /// Keeps a `null` that is there apart from a key that is not.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
@@ -110,6 +142,12 @@ impl<'a> Message<'a> {
             (None, None) => return not_rpc("it has neither id nor method"),
         };
         Ok(Self { text, kind, params: parts.params.map(RawValue::get) })
+    }
+
+    /// The key of the protocol that stands in it in other letters, if one does.
+    pub(super) fn disguised_key(&self, params: &Parameters<'_>) -> Option<&'static str> {
+        let meta = params.meta.map(RawValue::get);
+        disguised(Some(self.text)).or_else(|| disguised(self.params)).or_else(|| disguised(meta))
     }
 
     /// What of the parameters matters to the bridge; nothing where they are no object.

@@ -64,7 +64,11 @@ pub(super) async fn handle(caller: &Caller<'_>, body: &Bytes) -> Reply {
 
 fn read<'a>(message: &Message<'a>) -> Result<(Parameters<'a>, Meta<'a>), String> {
     let read = message.parameters().and_then(|params| params.meta().map(|meta| (params, meta)));
-    read.map_err(|error| format!("params cannot be read ({error})"))
+    let (params, meta) = read.map_err(|error| format!("params cannot be read ({error})"))?;
+    match message.disguised_key(&params) {
+        Some(key) => Err(format!("a key is {key} but for the case of its letters: write it as it is, or leave it out")),
+        None => Ok((params, meta)),
+    }
 }
 
 /// How the client speaks, by the headers and the message.

@@ -12,7 +12,7 @@ use futures_util::{Stream, stream::BoxStream};
 use hyper::{
     Response, StatusCode,
     body::{Body, Bytes, Frame, SizeHint},
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
 use super::{activity::Activity, answer::Answer};
@@ -123,7 +123,15 @@ pub(super) fn not_allowed(allowed: &'static str, why: &str) -> Reply {
 
 pub(super) fn unauthorized(why: &str) -> Reply {
     let mut reply = refusal(StatusCode::UNAUTHORIZED, why);
+    // A stranger is not to keep a connection that a holder may want.
+    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    reply
+}
+
+pub(super) fn forbidden(why: &str) -> Reply {
+    let mut reply = refusal(StatusCode::FORBIDDEN, why);
+    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     reply
 }
 

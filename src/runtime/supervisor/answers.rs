@@ -1,5 +1,6 @@
 //! What the supervisor answers to those who ask how servers and workers stand, or want something of one.
 
+use super::super::leases::Run;
 use super::super::service::Order;
 use super::Supervisor;
 use super::reports::{Detail, Report};
@@ -52,10 +53,12 @@ impl Supervisor {
         report.ok_or(AskError::NoWorker { worker })
     }
 
-    fn restart(&self, name: &ServerName, allocation: Option<AllocationId>) -> Result<Vec<Report>, AskError> {
+    fn restart(&mut self, name: &ServerName, allocation: Option<AllocationId>) -> Result<Vec<Report>, AskError> {
         let is_meant = |holders: &std::collections::BTreeSet<AllocationId>| {
             allocation.is_none_or(|allocation| holders.contains(&allocation))
         };
+        let named: Vec<Run> = self.runs.keys().filter(|run| run.name == *name).cloned().collect();
+        named.iter().for_each(|run| self.renew_entry(run));
         let mut runs = self.runs.iter().filter(|(run, held)| run.name == *name && is_meant(&held.holders)).peekable();
         if runs.peek().is_none() {
             let name = name.to_string();

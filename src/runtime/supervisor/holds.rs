@@ -30,9 +30,17 @@ pub(super) struct Held {
     pub(super) serving: Option<CancellationToken>,
 }
 
+impl Held {
+    /// Whether clients cannot come in where the books say that they do.
+    pub(super) fn is_unserved(&self) -> bool {
+        self.serving.is_none() && self.endpoint.is_some()
+    }
+}
+
 impl Supervisor {
     /// Has an allocation hold a run, which is started if need be.
     pub(super) fn hold(&mut self, run: &Run, hold: &ServerHold, allocation: AllocationId) -> &mut Held {
+        self.renew_entry(run);
         if !self.runs.contains_key(run) {
             let started = self.start(run, hold.port);
             self.runs.insert(run.clone(), started);
@@ -41,10 +49,27 @@ impl Supervisor {
         let Some(held) = self.runs.get_mut(run) else { unreachable!("it was just put there") };
         held.holders.insert(allocation);
         held.idle_since = None;
-        if held.server.status().state == ProcessState::Failed {
+        if matches!(held.server.status().state, ProcessState::Failed | ProcessState::Restarting) {
             held.server.order(Order::Start);
         }
         held
+    }
+
+    /// Has a run that cannot be started go by what the catalog says of it now.
+    pub(super) fn renew_entry(&mut self, run: &Run) {
+        let entry = self.known().and_then(|catalog| catalog.entries.get(&run.name).cloned());
+        let Some(held) = self.runs.get(run) else { return };
+        let is_other = entry.is_some_and(|entry| entry != held.entry);
+        if !is_other || held.server.status().state != ProcessState::Failed {
+            return;
+        }
+        let (port, holders, idle_since) = (held.port, held.holders.clone(), held.idle_since);
+        if let Some(end) = self.remove(run) {
+            self.leaving.insert(run.clone(), end);
+        }
+        let started = self.start(run, port);
+        self.runs.insert(run.clone(), Held { holders, idle_since, ..started });
+        self.serve(run, port);
     }
 
     fn start(&mut self, run: &Run, port: Port) -> Held {
