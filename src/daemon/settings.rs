@@ -45,6 +45,15 @@ const TOTALS: [(&str, Show); 3] = [
     ("total_workers", |settings| settings.total_workers.to_string()),
 ];
 
+/// What is really run. A session that was given something else is refused: its grants would promise what nobody runs.
+const REAL: [(&str, Show); 2] = [
+    ("catalog", |settings| settings.catalog.as_deref().map_or_else(|| "none".to_owned(), shown_path)),
+    ("worker_command", |settings| match settings.worker_command.as_slice() {
+        [] => "none".to_owned(),
+        words => words.join(" "),
+    }),
+];
+
 /// The token budget at the start of the daemon, which the books remember. A session that was given another is warned.
 const TOKENS: [(&str, Show); 2] = [
     ("token_budget", |settings| settings.token_budget.to_string()),
@@ -52,7 +61,7 @@ const TOKENS: [(&str, Show); 2] = [
 ];
 
 /// The other settings of the daemon. A session that was given others is warned.
-const OTHERS: [(&str, Show); 24] = [
+const OTHERS: [(&str, Show); 22] = [
     ("worker_cpu", |settings| settings.worker_cpu.as_cores().to_string()),
     ("worker_memory", |settings| settings.worker_memory.0.to_string()),
     ("min_workers", |settings| settings.min_workers.to_string()),
@@ -71,9 +80,7 @@ const OTHERS: [(&str, Show); 24] = [
     ("keep_events", |settings| settings.keep_events_days.to_string()),
     ("recovery_grace_seconds", |settings| settings.recovery_grace_seconds.to_string()),
     ("daemon_idle_seconds", |settings| settings.daemon_idle_seconds.to_string()),
-    ("catalog", |settings| settings.catalog.as_deref().map_or_else(|| "none".to_owned(), shown_path)),
     ("endpoint_auth", |settings| settings.endpoint_auth.name().to_owned()),
-    ("worker_command", |settings| settings.worker_command.join(" ")),
     // Their values may be secrets.
     ("worker_env", |settings| settings.worker_env.keys().cloned().collect::<Vec<_>>().join(", ")),
     ("worker_ready", |settings| settings.worker_ready.to_string()),
@@ -139,6 +146,7 @@ impl SessionSettings {
 pub(super) fn given(configuration: &Configuration) -> Map<String, Value> {
     TOTALS
         .iter()
+        .chain(&REAL)
         .chain(&TOKENS)
         .chain(&OTHERS)
         .filter(|(key, _)| *configuration.source(key) != Source::Default)
@@ -168,6 +176,11 @@ pub(super) fn compare(given: &Map<String, Value>, in_force: &Settings, subject: 
         let resize = if in_force.state.is_some() { " with --resize yes" } else { "" };
         format!("{difference}: leave {} out, or end it with `{stop}` and start again{resize}", key_of(&difference))
     });
+    let refused = refused.or_else(|| {
+        let difference = differing(&REAL).next()?;
+        let key = key_of(&difference);
+        Some(format!("{difference}: leave {key} out, or end it with `{stop}` and start again"))
+    });
     let of_tokens = differing(&TOKENS)
         .map(|difference| format!("{difference} at its start, which stands: to change it, call set_token_budget"));
     let of_others = differing(&OTHERS)
@@ -193,7 +206,7 @@ mod tests {
         let session = serde_json::to_value(SessionSettings::of(&Settings::default())).expect("JSON");
         for setting in SETTINGS {
             let places = [
-                TOTALS.iter().chain(&TOKENS).chain(&OTHERS).any(|(key, _)| *key == setting.key),
+                TOTALS.iter().chain(&REAL).chain(&TOKENS).chain(&OTHERS).any(|(key, _)| *key == setting.key),
                 session.get(setting.key).is_some(),
                 OF_THE_PROCESS.contains(&setting.key),
             ];
@@ -236,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn another_catalog_or_way_of_access_is_told() {
+    fn another_catalog_is_refused_and_another_way_of_access_told() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("servers.json");
         std::fs::write(&path, "{}").expect("a file");
@@ -245,16 +258,21 @@ mod tests {
             let catalog = shown_path(path);
             Map::from_iter([("catalog".to_owned(), catalog.into()), ("endpoint_auth".to_owned(), "none".into())])
         };
-        let warnings =
-            |given: Map<String, Value>, in_force: &Settings| compare(&given, in_force, "the state", "x stop").warnings;
+        let compared =
+            |given: Map<String, Value>, in_force: &Settings| compare(&given, in_force, "the state", "x stop");
         let in_force = Settings { catalog: Some(path.clone()), ..Settings::default() };
-        let of_the_same = warnings(given_as(&same), &in_force);
-        assert_eq!(of_the_same.len(), 1, "{of_the_same:?}");
-        assert!(of_the_same[0].starts_with("endpoint_auth is none, and token in the daemon"), "{of_the_same:?}");
-        let of_another = warnings(given_as(&path), &Settings::default());
-        assert_eq!(of_another.len(), 2, "{of_another:?}");
-        assert!(of_another[0].contains("servers.json, and none in the daemon"), "{of_another:?}");
-        assert!(warnings(Map::new(), &in_force).is_empty(), "whoever names none takes what there is");
+        let Differences { refused, warnings } = compared(given_as(&same), &in_force);
+        assert_eq!((refused, warnings.len()), (None, 1), "{warnings:?}");
+        assert!(warnings[0].starts_with("endpoint_auth is none, and token in the daemon"), "{warnings:?}");
+        let refused = compared(given_as(&path), &Settings::default()).refused.expect("another catalog");
+        assert!(
+            refused.contains("servers.json, and none in the daemon on the state: leave catalog out, or end it"),
+            "{refused}"
+        );
+        let workers = Map::from_iter([("worker_command".to_owned(), "node x.js".into())]);
+        let refused = compared(workers, &Settings::default()).refused.expect("other workers");
+        assert!(refused.contains("worker_command is node x.js, and none in the daemon"), "{refused}");
+        assert_eq!(compared(Map::new(), &in_force), Differences::default(), "whoever names none takes what there is");
     }
 
     #[test]
