@@ -94,17 +94,15 @@ async fn a_storm_of_requests_starts_a_server_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_called_off_while_it_starts_is_ended() {
+async fn what_is_released_while_it_starts_is_ended() {
     let rig = Rig::new(json!({
         "own": entry(&["--start-delay-ms", "20000"], json!({"sharing": "per_allocation"})),
     }))
     .await;
-    let ticket = cortex_resource_manager::engine::Ticket::default();
     let request = rig.request("job", &["own"], 60, None);
     let asked = tokio::time::timeout(std::time::Duration::from_millis(300), request).await;
     assert!(asked.is_err(), "it has not started yet");
-    // Its caller is gone; that of a call that is cancelled says so. The lease is found and released as anybody could.
-    rig.engine.call_off(ticket);
+    // Its caller is gone. The lease is found and released as anybody could.
     let filter = Filter { state: Some(State::Pending), job: None };
     let page = rig.engine.list(Listing { filter, after: Place::default(), limit: 10 }).await.expect("an engine");
     let cortex_resource_manager::engine::Record::Allocation(view) = &page.entries[0] else { panic!("{page:?}") };

@@ -61,9 +61,8 @@ impl Supervisor {
         named.iter().for_each(|run| self.renew_entry(run));
         let mut runs = self.runs.iter().filter(|(run, held)| run.name == *name && is_meant(&held.holders)).peekable();
         if runs.peek().is_none() {
+            let is_known = self.known().is_some_and(|catalog| catalog.entries.contains_key(name));
             let name = name.to_string();
-            let is_known =
-                self.known().is_some_and(|catalog| catalog.entries.keys().any(|known| known.as_str() == name));
             return Err(if is_known { AskError::NotRunning { name } } else { AskError::NoServer { name } });
         }
         let runs = runs.inspect(|(_, held)| held.server.order(Order::Restart));

@@ -50,8 +50,8 @@ pub(super) struct PoolAgent {
 struct Fleet {
     /// How many tasks each agent holds.
     tasks: BTreeMap<AgentId, usize>,
-    /// How many agents there should be, if the planner ever said.
-    wanted: Option<u64>,
+    /// How many agents there should be.
+    wanted: u64,
     /// How many more workers there is room for.
     free_workers: u64,
 }
@@ -72,13 +72,13 @@ impl Pool {
     }
 
     /// How many of its own agents there should be.
-    fn wanted(&self, fleet: &Fleet) -> Option<usize> {
+    fn wanted(&self, fleet: &Fleet) -> usize {
         let others = fleet.tasks.keys().filter(|agent| !self.agents.contains_key(*agent)).count() as u64;
         let registered = self.agents.keys().filter(|agent| fleet.tasks.contains_key(*agent)).count() as u64;
         // One that finds no worker when it registers would be started in vain.
         let room = registered + fleet.free_workers;
-        let wanted = fleet.wanted?.saturating_sub(others).min(room);
-        Some(usize::try_from(wanted).unwrap_or(usize::MAX).min(self.options.agents_max))
+        let wanted = fleet.wanted.saturating_sub(others).min(room);
+        usize::try_from(wanted).unwrap_or(usize::MAX).min(self.options.agents_max)
     }
 
     fn serving(&self) -> usize {
@@ -91,9 +91,8 @@ impl Supervisor {
     pub(super) async fn tend_pool(&mut self) {
         let Some(mut pool) = self.pool.take() else { return };
         if let Some(fleet) = self.fleet().await {
-            if let Some(wanted) = pool.wanted(&fleet) {
-                self.scale(&mut pool, &fleet, wanted);
-            }
+            let wanted = pool.wanted(&fleet);
+            self.scale(&mut pool, &fleet, wanted);
             self.drain(&mut pool).await;
         }
         let ended: Vec<AgentId> =
@@ -172,7 +171,10 @@ impl Supervisor {
         }
     }
 
+    /// What the books say; nothing while the planner never said how many agents there should be, since none are run then.
     async fn fleet(&self) -> Option<Fleet> {
+        let (scalings, _) = self.engine.scalings(1).await.ok()?;
+        let wanted = scalings.first()?.scaling.agents_to;
         let mut tasks = BTreeMap::new();
         let mut after = None;
         loop {
@@ -185,10 +187,9 @@ impl Supervisor {
                 break;
             }
         }
-        let (scalings, _) = self.engine.scalings(1).await.ok()?;
         let capacity = self.engine.capacity().await.ok()?.value;
         let free_workers = capacity.total.workers.saturating_sub(capacity.leased.workers);
-        Some(Fleet { tasks, wanted: scalings.first().map(|past| past.scaling.agents_to), free_workers })
+        Some(Fleet { tasks, wanted, free_workers })
     }
 }
 
