@@ -23,3 +23,4 @@ pub mod runtime;
 pub mod serving;
 pub mod simulation;
 pub mod telemetry;
+mod whole_file;

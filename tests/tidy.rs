@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which modules of the crate the files of each may use, themselves aside.
-const MAY_USE: [(&str, &[&str]); 19] = [
+const MAY_USE: [(&str, &[&str]); 20] = [
     ("core", &[]),
     ("planning", &["core"]),
     ("config", &["core", "nearest"]),
@@ -18,13 +18,27 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("file_id", &[]),
     ("program", &[]),
     ("loops", &["core", "engine", "journal", "planning"]),
-    ("managed", &["core"]),
-    ("runtime", &["core", "engine", "file_id", "managed", "nearest", "program"]),
+    ("managed", &["core", "whole_file"]),
+    ("runtime", &["core", "engine", "file_id", "managed", "nearest", "program", "whole_file"]),
     ("nearest", &[]),
+    ("whole_file", &[]),
     ("mcp", &["config", "core", "engine", "managed", "planning"]),
     (
         "serving",
-        &["config", "core", "engine", "journal", "lock", "loops", "managed", "mcp", "planning", "program", "runtime"],
+        &[
+            "config",
+            "core",
+            "engine",
+            "journal",
+            "lock",
+            "loops",
+            "managed",
+            "mcp",
+            "planning",
+            "program",
+            "runtime",
+            "whole_file",
+        ],
     ),
     (
         "daemon",
@@ -42,6 +56,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
             "runtime",
             "serving",
             "telemetry",
+            "whole_file",
         ],
     ),
 ];

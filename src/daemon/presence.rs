@@ -11,6 +11,7 @@ use super::runtime_directory::{Place, prepare};
 use crate::file_id::FileId;
 use crate::lock::{LockError, OwnerLock, OwnerRecord};
 use crate::serving::Unusable;
+use crate::whole_file;
 
 /// The time between two looks whether all is still in its place.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -112,15 +113,12 @@ impl Presence {
         OwnerRecord::read(&self.place.record).is_ok_and(|record| record.as_ref() == Some(&self.record))
     }
 
-    /// Replaces the record as a whole, so that nobody reads half of it.
     fn write_record(&self) -> Result<(), Unusable> {
         let path = &self.place.record;
         let write = || {
             let mut text = serde_json::to_vec(&self.record)?;
             text.push(b'\n');
-            let new = path.with_extension("json.new");
-            fs::write(&new, text)?;
-            fs::rename(&new, path)
+            whole_file::replace(path, &text)
         };
         write().map_err(|error: io::Error| {
             Unusable::new(format!("the record {} cannot be written ({error})", path.display()))

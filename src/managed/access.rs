@@ -4,11 +4,12 @@
 //! needed, and kept nowhere; only the key is, beside the state, so that tokens outlive a restart as their leases do.
 
 use crate::core::{AllocationId, FencingToken};
+use crate::whole_file;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt::{self, Write};
-use std::fs::OpenOptions;
-use std::io::{self, Read, Write as _};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use uuid::Uuid;
 
@@ -40,7 +41,7 @@ impl AccessKey {
     /// # Errors
     /// The system's, or [`io::ErrorKind::InvalidData`] if the file holds no key.
     pub fn kept_in(path: &Path) -> io::Result<Self> {
-        match OpenOptions::new().read(true).open(path) {
+        match File::open(path) {
             Ok(file) => {
                 #[cfg(unix)]
                 if std::os::unix::fs::MetadataExt::mode(&file.metadata()?) & 0o077 != 0 {
@@ -55,21 +56,7 @@ impl AccessKey {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let key = Self::random();
-                let mut options = OpenOptions::new();
-                options.write(true).create_new(true);
-                #[cfg(unix)]
-                std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-                // As a whole, so that a crash leaves no half of a key.
-                let mut new = path.to_owned().into_os_string();
-                new.push(".new");
-                match std::fs::remove_file(&new) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-                let mut file = options.open(&new)?;
-                file.write_all(&key.0)?;
-                file.sync_all()?;
-                std::fs::rename(&new, path)?;
+                whole_file::replace(path, &key.0)?;
                 Ok(key)
             }
             Err(error) => Err(error),

@@ -5,9 +5,8 @@
 //! and an instance stays on the record until nothing of it is left.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs::{self, File},
+    io::{self, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,6 +14,7 @@ use std::{
 use uuid::Uuid;
 
 use super::tree::{Tree, started_at};
+use crate::whole_file;
 
 /// How many instances are kept on the record.
 const INSTANCES_MAX: usize = 16;
@@ -115,22 +115,12 @@ impl Record {
         if self.before.is_empty() { fs::remove_file(&self.path) } else { self.write(None) }
     }
 
-    /// Replaces the file as a whole, so that a crash leaves the one or the other.
     fn write(&self, own: Option<Manager>) -> io::Result<()> {
         let before = self.before.iter().map(|instance| Manager { instance: *instance, process: None });
         let all: Vec<Manager> = before.chain(own).collect();
         let newest = &all[all.len().saturating_sub(INSTANCES_MAX)..];
         let text: String = newest.iter().map(Manager::line).collect();
-        let mut new = self.path.clone().into_os_string();
-        new.push(".new");
-        // Whatever lies there, a link included, is not written through.
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        fs::rename(new, &self.path)
+        whole_file::replace(&self.path, text.as_bytes())
     }
 }
 
