@@ -5,8 +5,12 @@
 
 #[cfg(unix)]
 mod hosting;
+#[cfg(unix)]
+mod real_record;
 mod signals;
 
+#[cfg(unix)]
+pub use real_record::RealRecord;
 pub use signals::Signals;
 
 use crate::config::{Configuration, Durability, Settings, Source};
@@ -105,10 +109,15 @@ impl Manager {
             None => start(options, Nowhere).await,
         }
         .map_err(unusable)?;
+        let capacity = engine.capacity().await.ok().map(|reading| reading.value);
+        #[cfg(unix)]
+        if let (Some(state), Some(books)) = (&settings.state, &capacity) {
+            RealRecord::take_over(&settings, &state_path(state)?, books)?;
+        }
         #[cfg(unix)]
         let host = hosting::start(prepared, &engine).await?;
-        if let Ok(reading) = engine.capacity().await {
-            let total = reading.value.total;
+        if let Some(capacity) = capacity {
+            let total = capacity.total;
             settings.total_cpu = total.cpu_millis;
             settings.total_memory = total.memory_mb;
             // Where the planner has moved them, they are still those that were named: others may name the same.
@@ -228,6 +237,10 @@ impl Manager {
         #[cfg(unix)]
         if let Some(host) = self.host {
             host.end(host_within).await;
+            let state = self.settings.state.as_deref().and_then(|state| state_path(state).ok());
+            if let (Some(state), Ok(books)) = (state, self.engine.capacity().await) {
+                RealRecord::give_up(&state, &books.value);
+            }
         }
         #[cfg(not(unix))]
         let _ = host_within;
@@ -338,6 +351,15 @@ pub fn state_path(path: &Path) -> Result<PathBuf, Unusable> {
         .canonicalize()
         .map_err(|error| refused(&format!("lies in a folder that cannot be used ({error}): make it first")))?;
     Ok(folder.join(name))
+}
+
+/// The path of what lies beside a file under its name and an ending.
+#[cfg(unix)]
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(".");
+    path.push(ending);
+    path.into()
 }
 
 /// Why the state at `path` cannot be owned.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::lock::{LockError, OwnerLock, OwnerRecord, PATIENCE};
 use crate::mcp::transport::LineBuffer;
-use crate::serving::{Unusable, not_owned};
+use crate::serving::{RealRecord, Unusable, not_owned};
 
 /// How long a session waits for a daemon that answers.
 const ATTACH_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -27,6 +27,10 @@ const ATTACH_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a command waits for a daemon that is there and does not answer. Longer than the daemon looks after its socket,
 /// and than it waits for connections that say nothing.
 const FIND_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How long a session leaves it to others to start the daemon, where that should run what this session does not name. After
+/// a crash all sessions look for the next daemon at once.
+const OTHERS_WAIT: Duration = Duration::from_secs(2);
 
 /// The time between two attempts to connect.
 const RETRY_WAIT: Duration = Duration::from_millis(10);
@@ -108,14 +112,16 @@ pub(super) async fn find_patiently(place: &Place, ask: Ask) -> Result<Option<Att
 /// # Errors
 /// None can be started, none answers in time, the state is owned by a process that is none, or the session is refused.
 pub(super) async fn attach(place: &Place, hello: &Hello) -> Result<Attached, Unusable> {
-    let deadline = Instant::now() + ATTACH_WAIT_MAX;
+    let now = Instant::now();
+    let deadline = now + ATTACH_WAIT_MAX;
+    let start_at = if is_for_others(place, hello) { now + OTHERS_WAIT } else { now };
     let mut starts = Starts::new();
     let mut held_since = None;
     loop {
         if let Some(attached) = find(place, hello).await? {
             return accepted(place, attached);
         }
-        if starts.may_start(place)? && is_free(place, &mut held_since)? {
+        if starts.may_start(place)? && is_free(place, &mut held_since)? && Instant::now() >= start_at {
             starts.start(place)?;
         }
         if Instant::now() >= deadline {
@@ -123,6 +129,16 @@ pub(super) async fn attach(place: &Place, hello: &Hello) -> Result<Attached, Unu
         }
         sleep(RETRY_WAIT).await;
     }
+}
+
+/// Whether the daemon before ran servers or workers that this session does not name, so that one of its own could not go on
+/// with their leases.
+fn is_for_others(place: &Place, hello: &Hello) -> bool {
+    let names = |key| hello.given.contains_key(key);
+    place
+        .state
+        .as_deref()
+        .is_some_and(|state| RealRecord::has_more_than(state, names("catalog"), names("worker_command")))
 }
 
 /// Where the owner of the state says that it listens, else where it would. A record that names another state came here with

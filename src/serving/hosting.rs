@@ -1,12 +1,12 @@
 //! What is run for leases, as the settings say.
 
-use super::{Unusable, state_path};
+use super::{Unusable, state_path, with_ending};
 use crate::config::{EndpointAuth, Settings, WorkerReady};
 use crate::engine::EngineHandle;
 use crate::lock::OwnerRecord;
 use crate::program;
 use crate::runtime::{Host, HostError, HostOptions, PoolOptions, Prepared, Ready, WorkerCommand};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// Gets ready to run servers and workers; nothing, where none are to be real. The state is owned by now.
@@ -67,13 +67,6 @@ fn pool_of(settings: &Settings, state: Option<&Path>) -> PoolOptions {
         environment: own.map(|(name, value)| (name.to_owned(), value)).into(),
         agents_max: settings.max_workers.try_into().unwrap_or(usize::MAX),
     }
-}
-
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(".");
-    path.push(ending);
-    path.into()
 }
 
 /// In one line, with what caused it.

@@ -5,6 +5,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     os::unix::fs::PermissionsExt,
+    process::Stdio,
     time::Duration,
 };
 
@@ -133,6 +134,75 @@ fn a_daemon_that_is_killed_leaves_nothing_and_the_next_goes_on() {
     home.printed(&["stop", "--state", &state]);
     assert!(!fs::exists(format!("{state}.children")).expect("a folder"), "it ended in order");
     assert!(home.printed(&["verify", "--state", &state]).contains("sound"));
+}
+
+#[test]
+fn leases_of_real_servers_are_not_gone_on_with_by_who_names_none() {
+    let home = Home::new();
+    let (catalog, state) = (catalog(&home), home.path("state.db"));
+    let state = state.to_str().expect("text").to_owned();
+    let (with, without) = (["--catalog", &catalog, "--state", &state], ["--state", &state]);
+    let mut session = home.session(&with);
+    let grant = lease(&mut session, "one");
+    let port = grant["mcp_servers"][0]["endpoint"].clone();
+    session.close_input();
+    session.check_end();
+    home.printed(&["stop", "--state", &state]);
+    for owner in [&["daemon"][..], &["--daemon", "never"]] {
+        let refusal = home.refusal(&[owner, &without].concat());
+        let way_out = format!("start with --catalog {catalog}, or remove {state}.real");
+        assert!(refusal.contains("hold MCP servers") && refusal.contains(&way_out), "{refusal}");
+    }
+    let mut alone = home.command(&without).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary");
+    let status = wait_for("it gives up", || alone.try_wait().expect("a child"));
+    assert_eq!(status.code(), Some(3), "nobody else came either");
+    // Who names it goes on, and then the other may come too.
+    let mut session = home.session(&with);
+    let mut other = home.session(&without);
+    let again = lease(&mut session, "one");
+    assert_eq!(again["mcp_servers"][0]["endpoint"], port);
+    wait_for("it answers", || pid(&again, "own"));
+    // After a crash, whoever of the two is first, the daemon runs them.
+    for _ in 0..3 {
+        let lines = home.printed(&["status", "--state", &state]);
+        let daemon = lines.lines().find_map(|line| line.strip_prefix("pid: ")?.parse().ok()).expect("a daemon");
+        crate::home::signal("KILL", daemon);
+        wait_until_gone(daemon);
+        assert_eq!(lease(&mut other, "one")["allocation_id"], grant["allocation_id"]);
+        wait_for("it answers", || pid(&again, "own"));
+    }
+    let released = other.answer("release_resources", &json!({"allocation_id": grant["allocation_id"]}));
+    assert_eq!(released["status"], "released");
+    for session in [&mut session, &mut other] {
+        session.close_input();
+        session.check_end();
+    }
+    home.printed(&["stop", "--state", &state]);
+    assert!(!fs::exists(format!("{state}.real")).expect("a folder"), "no lease needs it");
+    let mut books = home.session(&without);
+    assert_eq!(lease(&mut books, "two")["access_token"], Value::Null);
+    books.close_input();
+    books.check_end();
+    home.printed(&["stop", "--state", &state]);
+}
+
+#[test]
+fn leases_of_real_servers_may_be_given_up() {
+    let home = Home::new();
+    let (catalog, state) = (catalog(&home), home.path("state.db"));
+    let state = state.to_str().expect("text").to_owned();
+    let mut session = home.session(&["--catalog", &catalog, "--state", &state]);
+    let grant = lease(&mut session, "one");
+    session.close_input();
+    session.check_end();
+    home.printed(&["stop", "--state", &state]);
+    fs::remove_file(format!("{state}.real")).expect("a file");
+    let mut session = home.session(&["--state", &state]);
+    let kept = session.answer("get_allocation", &json!({"allocation_id": grant["allocation_id"]}));
+    assert_eq!(kept["state"], "active");
+    session.close_input();
+    session.check_end();
+    home.printed(&["stop", "--state", &state]);
 }
 
 #[test]

@@ -1,0 +1,111 @@
+//! What was really run for the leases of a state, remembered beside it.
+//!
+//! Without it whoever starts next, and names no catalog, would go on with leases whose servers nobody runs any more.
+
+use super::Unusable;
+use crate::config::Settings;
+use crate::core::CapacityView;
+use crate::whole_file;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What was run at last. It is there while leases may need it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RealRecord {
+    /// The file of the catalog, if servers were real.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    catalog: Option<PathBuf>,
+    /// The program of workers, if they were. Its arguments may be secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    worker_program: Option<String>,
+}
+
+impl RealRecord {
+    /// What these settings have run; nothing if all is only in the books.
+    fn of(settings: &Settings) -> Option<Self> {
+        let record =
+            Self { catalog: settings.catalog.clone(), worker_program: settings.worker_command.first().cloned() };
+        (record.catalog.is_some() || record.worker_program.is_some()).then_some(record)
+    }
+
+    /// The record of a state. One that cannot be read is told of in the log, and says nothing.
+    fn read(state: &Path) -> Option<Self> {
+        let path = path_of(state);
+        let read = fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
+        match read {
+            Ok(record) => Some(record),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "what was run for the leases cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Whether the last owner of the state ran something that is not named now.
+    pub fn has_more_than(state: &Path, names_catalog: bool, names_worker: bool) -> bool {
+        Self::read(state)
+            .is_some_and(|was| was.catalog.is_some() && !names_catalog || was.worker_program.is_some() && !names_worker)
+    }
+
+    /// Checks that what the live leases of a state hold is run on by these settings, and remembers what is.
+    ///
+    /// # Errors
+    /// It is not, or the record cannot be written.
+    pub(super) fn take_over(settings: &Settings, state: &Path, books: &CapacityView) -> Result<(), Unusable> {
+        if let Some(Self { catalog, worker_program }) = Self::read(state) {
+            let refused = |what: String, way_out: String| {
+                let (state, record) = (state.display(), path_of(state));
+                let record = record.display();
+                Err(Unusable::new(format!(
+                    "live leases of the state {state} hold {what}: {way_out}, or remove {record} to keep them only in the books"
+                )))
+            };
+            if let Some(catalog) = catalog.filter(|_| settings.catalog.is_none() && !books.running_servers.is_empty()) {
+                let catalog = catalog.display();
+                return refused(
+                    format!("MCP servers of the catalog {catalog}"),
+                    format!("start with --catalog {catalog}"),
+                );
+            }
+            if let Some(program) =
+                worker_program.filter(|_| settings.worker_command.is_empty() && books.leased.workers > 0)
+            {
+                return refused(
+                    format!("workers that run {program}"),
+                    "start with the --worker-command that ran them".to_owned(),
+                );
+            }
+        }
+        let written = match Self::of(settings) {
+            Some(record) => serde_json::to_vec(&record)
+                .map_err(io::Error::from)
+                .and_then(|text| whole_file::replace(&path_of(state), &text)),
+            None => remove(state),
+        };
+        written.map_err(|error| Unusable::new(format!("{} cannot be written ({error})", path_of(state).display())))
+    }
+
+    /// Forgets what was run, if no lease is live that may need it.
+    pub(super) fn give_up(state: &Path, books: &CapacityView) {
+        if books.live_allocations > books.expired_allocations {
+            return;
+        }
+        if let Err(error) = remove(state) {
+            tracing::warn!(%error, "the record of what was run cannot be removed");
+        }
+    }
+}
+
+fn path_of(state: &Path) -> PathBuf {
+    super::with_ending(state, "real")
+}
+
+fn remove(state: &Path) -> io::Result<()> {
+    match fs::remove_file(path_of(state)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
