@@ -12,6 +12,7 @@ mod launch;
 mod leases;
 pub mod leftovers;
 pub mod memory_limit;
+mod open_files;
 mod orders;
 mod ports;
 pub mod remote;

@@ -111,6 +111,7 @@ impl Child {
             grace: launch.grace,
             input: launch.input,
             limit,
+            open_files: nursery.open_files(),
             folder: launch.folder,
             guardian: None,
             command: launch.command.into(),

@@ -23,6 +23,7 @@ use super::memory_limit::MemoryLimiter;
 use super::ports::Ports;
 use super::service::{SERVER_GRACE, Timing};
 use super::supervisor::{Pool, Supervisor, premises};
+use super::tree::MARKER_VARIABLE;
 use super::worker::{PoolOptions, WorkerCommand};
 use crate::engine::{EngineError, EngineHandle};
 use crate::managed::{AccessKey, Ask, Managed};
@@ -103,6 +104,12 @@ impl Prepared {
             }
             None => None,
         };
+        if std::env::var_os(MARKER_VARIABLE).is_some() {
+            // Its guardian ends all that descends from it.
+            tracing::warn!(
+                "this manager was started by a worker or server of another, and ends with that one's lease: start it elsewhere to have it stay"
+            );
+        }
         let instance = Uuid::new_v4();
         let record = begin_record(options.record.as_deref(), instance)?;
         let key = match &options.key {

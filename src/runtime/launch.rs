@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    open_files,
     orders::Orders,
     stage::{LIMIT_REFUSED_EXIT_CODE, NOT_STARTED_EXIT_CODE, fail},
 };
@@ -26,6 +27,11 @@ pub(super) fn run(orders: &Orders) -> ExitCode {
     if let Err(error) = orders.limit.apply() {
         let limit = &orders.limit;
         return fail(&format_args!("{limit} cannot be set ({error}): leave memory_mb out"), LIMIT_REFUSED_EXIT_CODE);
+    }
+    if let Some(count) = orders.open_files
+        && let Err(error) = open_files::restore(count)
+    {
+        return fail(&format_args!("{count} open files cannot be set as its limit ({error})"), LIMIT_REFUSED_EXIT_CODE);
     }
     if let Some(folder) = &orders.folder
         && let Err(error) = env::set_current_dir(folder)

@@ -31,6 +31,8 @@ pub(super) struct Orders {
     pub(super) grace: Duration,
     pub(super) input: Input,
     pub(super) limit: Limit,
+    /// How many files it may have open, if not as many as the manager.
+    pub(super) open_files: Option<u64>,
     /// Where the command runs, if not where the manager does.
     pub(super) folder: Option<PathBuf>,
     /// The guardian of what becomes the command.
@@ -66,6 +68,7 @@ impl Orders {
             Limit::Cgroup(folder) => written.push(order("cgroup", folder)),
             Limit::Data(memory) => written.push(order("data_mb", memory.to_string())),
         }
+        written.extend(self.open_files.map(|count| order("open_files", count.to_string())));
         written.extend(self.folder.as_ref().map(|folder| order("folder", folder)));
         written.extend(self.guardian.map(|guardian| order("guardian", guardian.to_string())));
         written.push(COMMAND_FOLLOWS.into());
@@ -80,6 +83,7 @@ impl Orders {
             grace: Duration::ZERO,
             input: Input::Pipe,
             limit: Limit::None,
+            open_files: None,
             folder: None,
             guardian: None,
             command: OsString::new(),
@@ -110,6 +114,7 @@ impl Orders {
             b"input" if value == "nothing" => self.input = Input::Nothing,
             b"cgroup" => self.limit = Limit::Cgroup(value.into()),
             b"data_mb" => self.limit = Limit::Data(MemoryMb(number()?)),
+            b"open_files" => self.open_files = Some(number()?),
             b"folder" => self.folder = Some(value.into()),
             b"guardian" => self.guardian = Some(u32::try_from(number()?).ok()?),
             _ => return None,
@@ -140,6 +145,7 @@ mod tests {
             grace: Duration::from_millis(5_000),
             input: Input::Pipe,
             limit: Limit::None,
+            open_files: None,
             folder: None,
             guardian: None,
             command: "--".into(),
@@ -150,6 +156,7 @@ mod tests {
         orders.input = Input::Nothing;
         orders.folder = Some("/tmp/with = and\nmore".into());
         orders.guardian = Some(u32::MAX);
+        orders.open_files = Some(1_024);
         orders.limit = Limit::Cgroup("/sys/fs/cgroup/a=b".into());
         check(&orders);
         orders.limit = Limit::Data(MemoryMb(u64::MAX));

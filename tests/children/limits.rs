@@ -10,6 +10,8 @@ use cortex_resource_manager::{
     },
 };
 
+use rustix::process::{Resource, getrlimit};
+
 use crate::processes::{end_of, nursery, program, shell, start};
 
 #[tokio::test]
@@ -38,6 +40,31 @@ async fn one_with_a_cgroup_is_in_it_before_it_runs() {
     // The manager's own and the child's, which stand one behind the other without an end of the line.
     let (lines, own) = (child.lines(), std::process::id().to_string());
     assert_eq!(lines[1], format!("{own}{}", lines[0]), "{lines:?}");
+}
+
+/// Not a test but a manager that is started with few open files: it takes what it can have, and what it starts gets what it was
+/// started with.
+#[tokio::test]
+#[ignore = "it is started by a test"]
+async fn manager_of_few_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let few = limit.current.expect("a limit");
+    let mut child = start(shell("ulimit -Sn >&2; ulimit -Hn >&2"));
+    assert_eq!(end_of(&mut child).await, Ended::Exited(0));
+    let now = getrlimit(Resource::Nofile);
+    assert_eq!((now.current, now.maximum), (Some(limit.maximum.unwrap_or(u64::MAX).min(65_536)), limit.maximum));
+    let most = limit.maximum.map_or_else(|| "unlimited".to_owned(), |most| most.to_string());
+    assert_eq!((few, child.lines()), (500, vec![few.to_string(), most]));
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_for_the_manager_alone() {
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -Sn 500 && exec \"$0\" --exact limits::manager_of_few_files --ignored --nocapture"])
+        .arg(std::env::current_exe().expect("this program"))
+        .output()
+        .expect("an end");
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
 }
 
 #[test]

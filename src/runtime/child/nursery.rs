@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Child, Launch};
 use crate::program;
-use crate::runtime::{memory_limit::MemoryLimiter, tree::Marker};
+use crate::runtime::{memory_limit::MemoryLimiter, open_files, tree::Marker};
 
 /// Where children are started. Invariant: no two have the same marker.
 #[derive(Debug)]
@@ -20,13 +20,22 @@ pub struct Nursery {
     /// The program of the guardians, if it is not this one.
     program: Option<PathBuf>,
     limiter: MemoryLimiter,
+    /// How many files children may have open, if not as many as this process.
+    open_files: Option<u64>,
 }
 
 impl Nursery {
-    /// For the children of this instance, without cgroups.
+    /// For the children of this instance, without cgroups. From here on this process may have as many files open as the system
+    /// lets it.
     #[must_use]
     pub fn new(instance: Uuid) -> Self {
-        Self { instance, started: AtomicU64::new(0), program: None, limiter: MemoryLimiter::without_cgroup() }
+        Self {
+            instance,
+            started: AtomicU64::new(0),
+            program: None,
+            limiter: MemoryLimiter::without_cgroup(),
+            open_files: open_files::raise(),
+        }
     }
 
     /// The same with another way to bound memory.
@@ -54,6 +63,10 @@ impl Nursery {
     /// Asked for anew each time, since the file may be replaced at any time.
     pub(super) fn program(&self) -> PathBuf {
         self.program.clone().unwrap_or_else(program::path)
+    }
+
+    pub(super) fn open_files(&self) -> Option<u64> {
+        self.open_files
     }
 
     pub(super) fn limiter(&self) -> &MemoryLimiter {
