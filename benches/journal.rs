@@ -6,12 +6,11 @@
 //! disk is slow is slow for both.
 
 use cortex_resource_manager::core::{
-    AllocationId, Cluster, Command, CpuMillis, DistinctServers, EndReason, Filter, FleetSettings, JobId, Limits,
-    MemoryMb, Metadata, Millis, NodeId, Outcome, Priority, Recorded, Request, Resources, ServerName, Timestamp,
-    TtlSeconds, WorkerSize,
+    AllocationId, Cluster, Command, CpuMillis, DistinctServers, EndReason, Filter, JobId, Limits, MemoryMb, Metadata,
+    NodeId, Outcome, Priority, Recorded, Request, Resources, ServerName, Timestamp, TtlSeconds, WorkerSize,
 };
 use cortex_resource_manager::engine::clock::EngineClock;
-use cortex_resource_manager::engine::{Engine, EngineHandle, EngineOptions, Ticket, TokenBudget, Totals};
+use cortex_resource_manager::engine::{Engine, EngineHandle, EngineOptions, Ticket};
 use cortex_resource_manager::journal::{
     Entry, EventRows, Journal, JournalError, Recovered, SNAPSHOT_EVENTS_MIN, SqliteJournal, SqliteOptions, Synchronous,
     find_snapshots, open_to_read,
@@ -80,19 +79,13 @@ fn open(path: &Path, synchronous: Synchronous) -> SqliteJournal {
 }
 
 fn engine_options() -> EngineOptions {
+    let capacity =
+        Resources { cpu_millis: CpuMillis::from_millis(1 << 40), memory_mb: MemoryMb(1 << 40), workers: 50_000 };
     EngineOptions {
-        totals: Totals::fixed(Resources {
-            cpu_millis: CpuMillis::from_millis(1 << 40),
-            memory_mb: MemoryMb(1 << 40),
-            workers: 50_000,
-        }),
         worker_size: WORKER,
         limits: LIMITS,
-        history_age: Millis::from_seconds(86_400),
-        outage_grace: Millis::from_seconds(60),
-        fleet: FleetSettings::default(),
-        token_budget: TokenBudget::lasting(200_000),
         close_within: Duration::ZERO,
+        ..EngineOptions::fixed(capacity)
     }
 }
 

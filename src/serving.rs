@@ -439,3 +439,19 @@ fn engine_options(configuration: &Configuration, close_within: Duration) -> Engi
         close_within,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_of_the_engine_are_those_of_the_settings() {
+        let of_settings = engine_options(&Configuration::default(), Duration::ZERO);
+        let capacity = of_settings.totals.capacity;
+        let EngineOptions { totals, .. } = of_settings.clone();
+        assert_eq!(
+            of_settings,
+            EngineOptions { totals, close_within: Duration::ZERO, ..EngineOptions::fixed(capacity) }
+        );
+    }
+}

@@ -9,8 +9,8 @@ use super::real::Real;
 use super::refusals::Refusals;
 use super::{CHANGES_WAITING_MAX, Engine, EngineHandle, MESSAGES_WAITING_MAX};
 use crate::core::{
-    Alarms, Command, DemandCounter, FencingToken, Filter, FleetCommand, FleetSettings, Limits, Millis, NodeId,
-    RequestsSeen, Resources, State, Timestamp, TokenUsage, WorkerSize,
+    Alarms, Command, CpuMillis, DemandCounter, FencingToken, Filter, FleetCommand, FleetSettings, Limits, MemoryMb,
+    Millis, NodeId, RequestsSeen, Resources, State, Timestamp, TokenUsage, WorkerSize,
 };
 use crate::journal::{Journal, JournalError, Recovered};
 use std::collections::VecDeque;
@@ -41,6 +41,23 @@ pub struct EngineOptions {
     pub token_budget: TokenBudget,
     /// How long the end may take once the last handle is gone.
     pub close_within: Duration,
+}
+
+impl EngineOptions {
+    /// For a capacity that stays as it is; all else is as the settings have it by default.
+    #[must_use]
+    pub fn fixed(capacity: Resources) -> Self {
+        Self {
+            totals: Totals::fixed(capacity),
+            worker_size: WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) },
+            limits: Limits::default(),
+            history_age: Millis::from_seconds(86_400),
+            outage_grace: Millis::from_seconds(60),
+            fleet: FleetSettings::default(),
+            token_budget: TokenBudget::lasting(200_000),
+            close_within: Duration::from_secs(5),
+        }
+    }
 }
 
 /// The token budget that a start was told. Books that have one go on with theirs, unless this one was named and they are to

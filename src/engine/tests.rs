@@ -8,30 +8,17 @@ mod real;
 use super::handle::EXPIRED_NAMED_MAX;
 use super::*;
 use crate::core::{
-    CpuMillis, DistinctServers, Filter, FleetSettings, JobId, Limits, MemoryMb, Metadata, NodeId, PolicyName, Priority,
-    Request, RequestId, Resources, Scaling, ServerName, State, TtlSeconds, check,
+    CpuMillis, DistinctServers, Filter, JobId, MemoryMb, Metadata, NodeId, PolicyName, Priority, Request, RequestId,
+    Resources, Scaling, ServerName, State, TtlSeconds, check,
 };
 use crate::journal::Nowhere;
 use futures_util::FutureExt;
 use message::{Grant, Listing, Ticket};
 use std::collections::BTreeSet;
 
-fn options(capacity: Resources) -> EngineOptions {
-    EngineOptions {
-        totals: Totals::fixed(capacity),
-        worker_size: WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) },
-        limits: Limits::default(),
-        history_age: Millis::from_seconds(86_400),
-        outage_grace: Millis::from_seconds(60),
-        fleet: FleetSettings::default(),
-        token_budget: TokenBudget::lasting(200_000),
-        close_within: Duration::from_secs(5),
-    }
-}
-
 /// An engine that does not run yet and keeps nothing.
 fn idle(capacity: Resources) -> (Engine<Nowhere>, EngineHandle) {
-    let started = Engine::start(options(capacity), Nowhere, EngineClock::system());
+    let started = Engine::start(EngineOptions::fixed(capacity), Nowhere, EngineClock::system());
     started.now_or_never().expect("nothing to wait for").expect("books that can be set up")
 }
 

@@ -125,11 +125,11 @@ async fn step<T>(name: &str, step: impl Future<Output = Result<T, EngineError>>)
 mod tests {
     use super::*;
     use crate::core::{
-        CpuMillis, DistinctServers, FleetSettings, JobId, Limits, MemoryMb, Metadata, Millis, Policy, PolicyName,
-        Priority, Request, Resources, TtlSeconds, WorkerSize,
+        CpuMillis, DistinctServers, JobId, MemoryMb, Metadata, Millis, Policy, PolicyName, Priority, Request,
+        Resources, TtlSeconds,
     };
     use crate::engine::clock::EngineClock;
-    use crate::engine::{Engine, EngineOptions, Ticket, TokenBudget, Totals};
+    use crate::engine::{Engine, EngineOptions, Ticket};
     use crate::journal::Nowhere;
     use crate::planning::Bounds;
     use std::sync::atomic::{AtomicI64, Ordering};
@@ -140,20 +140,8 @@ mod tests {
     }
 
     fn start_by(workers: u64, clock: EngineClock) -> EngineHandle {
-        let options = EngineOptions {
-            totals: Totals::fixed(Resources {
-                cpu_millis: CpuMillis::from_millis(100_000),
-                memory_mb: MemoryMb(1_000_000),
-                workers,
-            }),
-            worker_size: WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) },
-            limits: Limits::default(),
-            history_age: Millis::from_seconds(60),
-            outage_grace: Millis::from_seconds(60),
-            fleet: FleetSettings::default(),
-            token_budget: TokenBudget::lasting(200_000),
-            close_within: Duration::ZERO,
-        };
+        let (cpu_millis, memory_mb) = (CpuMillis::from_millis(100_000), MemoryMb(1_000_000));
+        let options = EngineOptions::fixed(Resources { cpu_millis, memory_mb, workers });
         let started = Engine::start(options, Nowhere, clock).now_or_never();
         let (engine, handle) = started.expect("nothing to wait for").expect("books that can be set up");
         tokio::spawn(engine.run());

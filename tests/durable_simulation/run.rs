@@ -5,13 +5,12 @@ use crate::calls::{Answer, Call, make};
 use crate::faulty::{Fault, Faults, Faulty};
 use crate::known::Known;
 use cortex_resource_manager::core::{
-    AllocationView, Cluster, CpuMillis, DistinctServers, FencingToken, Filter, FleetSettings, JobId, Limits, MemoryMb,
-    Metadata, Millis, Priority, Request, RequestId, Resources, ServerName, State, Timestamp, TtlSeconds, WorkerSize,
-    check,
+    AllocationView, Cluster, CpuMillis, DistinctServers, FencingToken, Filter, JobId, MemoryMb, Metadata, Millis,
+    Priority, Request, RequestId, Resources, ServerName, State, Timestamp, TtlSeconds, check,
 };
 use cortex_resource_manager::engine::clock::EngineClock;
 use cortex_resource_manager::engine::{
-    Engine, EngineError, EngineHandle, EngineOptions, Listing, Place, Record, StartError, TokenBudget, Totals,
+    Engine, EngineError, EngineHandle, EngineOptions, Listing, Place, Record, StartError,
 };
 use cortex_resource_manager::journal::{
     JournalError, SqliteJournal, SqliteOptions, Synchronous, find_snapshots, open_to_read, recover,
@@ -174,14 +173,10 @@ impl Run {
         let capacity =
             Resources { cpu_millis: CpuMillis::from_millis(16_000), memory_mb: MemoryMb(32_768), workers: WORKERS };
         EngineOptions {
-            totals: Totals::fixed(capacity),
-            worker_size: WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) },
-            limits: Limits::default(),
             history_age: Millis(u64::MAX),
             outage_grace: GRACE,
-            fleet: FleetSettings::default(),
-            token_budget: TokenBudget::lasting(200_000),
             close_within: Duration::from_secs(30),
+            ..EngineOptions::fixed(capacity)
         }
     }
 

@@ -6,13 +6,10 @@ use std::time::{Duration, Instant};
 
 use cortex_resource_manager::config::Toolset;
 use cortex_resource_manager::core::{
-    AllocationId, CpuMillis, Filter, FleetSettings, Limits, MemoryMb, Millis, Premises, Resources, ServerName, Sharing,
-    State, TtlSeconds, WorkerSize,
+    AllocationId, CpuMillis, Filter, MemoryMb, Millis, Premises, Resources, ServerName, Sharing, State, TtlSeconds,
 };
 use cortex_resource_manager::engine::clock::EngineClock;
-use cortex_resource_manager::engine::{
-    Engine, EngineHandle, EngineOptions, Listing, Place, Record, TokenBudget, Totals,
-};
+use cortex_resource_manager::engine::{Engine, EngineHandle, EngineOptions, Listing, Place, Record};
 use cortex_resource_manager::journal::Nowhere;
 use cortex_resource_manager::managed::{AccessKey, Managed};
 use cortex_resource_manager::mcp::transport::{LineTransport, WireLimits};
@@ -136,14 +133,5 @@ fn premises() -> Premises {
 
 fn engine_options() -> EngineOptions {
     let capacity = Resources { cpu_millis: CpuMillis::from_millis(16_000), memory_mb: MemoryMb(32_768), workers: 10 };
-    EngineOptions {
-        totals: Totals::fixed(capacity),
-        worker_size: WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) },
-        limits: Limits::default(),
-        history_age: Millis(u64::MAX),
-        outage_grace: Millis::from_seconds(60),
-        fleet: FleetSettings::default(),
-        token_budget: TokenBudget::lasting(200_000),
-        close_within: Duration::from_secs(30),
-    }
+    EngineOptions { history_age: Millis(u64::MAX), ..EngineOptions::fixed(capacity) }
 }

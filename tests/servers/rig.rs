@@ -1,13 +1,11 @@
 //! An engine with a host of real servers, and clients of them.
 
 use cortex_resource_manager::core::{
-    AllocationId, CpuMillis, DistinctServers, FleetSettings, JobId, Limits, MemoryMb, Metadata, Millis, Priority,
-    Request, RequestId, Resources, ServerName, TtlSeconds, WorkerSize,
+    AllocationId, CpuMillis, DistinctServers, JobId, MemoryMb, Metadata, Priority, Request, RequestId, Resources,
+    ServerName, TtlSeconds,
 };
 use cortex_resource_manager::engine::clock::EngineClock;
-use cortex_resource_manager::engine::{
-    Engine, EngineError, EngineHandle, EngineOptions, Grant, Ticket, TokenBudget, Totals,
-};
+use cortex_resource_manager::engine::{Engine, EngineError, EngineHandle, EngineOptions, Grant, Ticket};
 use cortex_resource_manager::journal::Nowhere;
 use cortex_resource_manager::managed::{Ask, Managed, ProcessState, ServerReport};
 use cortex_resource_manager::runtime::{Host, HostOptions, Prepared, Timing};
@@ -89,17 +87,7 @@ impl Rig {
         change(&mut options);
         let capacity =
             Resources { cpu_millis: CpuMillis::from_millis(16_000), memory_mb: MemoryMb(32_768), workers: 10 };
-        let engine_options = EngineOptions {
-            totals: Totals::fixed(capacity),
-            worker_size: WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) },
-            limits: Limits::default(),
-            history_age: Millis::from_seconds(86_400),
-            outage_grace: Millis::from_seconds(60),
-            fleet: FleetSettings::default(),
-            token_budget: TokenBudget::lasting(200_000),
-            close_within: Duration::from_secs(5),
-        };
-        let started = Engine::start(engine_options, Nowhere, EngineClock::system()).await;
+        let started = Engine::start(EngineOptions::fixed(capacity), Nowhere, EngineClock::system()).await;
         let (running, engine) = started.expect("books in memory");
         tokio::spawn(running.run());
         let prepared = Prepared::prepare(options).expect("a good catalog");

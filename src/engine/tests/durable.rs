@@ -123,7 +123,7 @@ pub(super) fn at(seconds: i64) -> Timestamp {
 pub(super) type Run = tokio::task::JoinHandle<Result<(), JournalError>>;
 
 async fn start_with(memory: &Memory, wall: &Wall, totals: Totals) -> Result<(EngineHandle, Run), StartError> {
-    let options = EngineOptions { totals, ..options(CAPACITY) };
+    let options = EngineOptions { totals, ..EngineOptions::fixed(CAPACITY) };
     let (engine, handle) = Engine::start(options, memory.clone(), wall.clock()).await?;
     Ok((handle, tokio::spawn(engine.run())))
 }
