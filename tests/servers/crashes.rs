@@ -19,8 +19,10 @@ async fn a_server_that_crashes_comes_back_at_its_port_and_its_callers_hear_of_it
         assert!(own < 1_000, "the slow call does not come");
     }
     let crashed = try_call(&client, "crash", json!({})).await.expect_err("it crashed");
-    assert!(crashed.contains("exited with code 7") || crashed.contains("a"), "{crashed}");
-    within(slow).await.expect("no panic").expect_err("it was in flight");
+    let lost = "MCP server a was lost while it worked on this";
+    assert!(crashed.contains(lost), "{crashed}");
+    let slow = within(slow).await.expect("no panic").expect_err("it was in flight");
+    assert!(slow.contains(lost), "{slow}");
     // The session goes on with the next process.
     let second = pid(&client).await;
     assert_ne!(first, second);
@@ -52,6 +54,27 @@ async fn a_crash_loop_ends_in_failed_until_somebody_asks() {
     let other = rig.lease("two", &["a"]).await;
     assert_eq!(rig.report("a").await.state, ProcessState::Running);
     call(&other.client("a").await, "add", json!({"a": 1, "b": 2})).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_more_memory_than_it_may_is_lost_and_comes_back() {
+    let servers = json!({"a": entry(&[], json!({"memory_mb": 128})), "b": entry(&[], json!({}))});
+    let rig = Rig::new(servers).await;
+    let lease = rig.lease("one", &["a", "b"]).await;
+    let (client, other) = (lease.client("a").await, lease.client("b").await);
+    let (first, unbounded) = (pid(&client).await, pid(&other).await);
+    let limit = rig.report("a").await.memory_limit.expect("a limit");
+    assert_eq!(limit.memory.0, 128);
+    assert!(["cgroup", "rlimit"].contains(&limit.held_by), "{limit:?}");
+    assert_eq!(call(&client, "leak", json!({"mb": 16})).await, json!({"leaked_mb": 16}), "there is room for this");
+    let lost = try_call(&client, "leak", json!({"mb": 256})).await.expect_err("there is none for this");
+    assert!(lost.contains("MCP server a was lost"), "{lost}");
+    assert_ne!(pid(&client).await, first);
+    let report = rig.report("a").await;
+    assert_eq!((report.state, report.restarts), (ProcessState::Running, 1));
+    assert_eq!(call(&other, "leak", json!({"mb": 256})).await, json!({"leaked_mb": 256}), "it has no limit");
+    assert_eq!(pid(&other).await, unbounded);
     rig.end().await;
 }
 
