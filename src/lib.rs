@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod engine;
 pub mod file_id;
 pub mod journal;
+mod lines;
 pub mod lock;
 pub mod loops;
 pub mod managed;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which modules of the crate the files of each may use, themselves aside.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("core", &[]),
     ("planning", &["core"]),
     ("config", &["core", "nearest"]),
@@ -19,10 +19,11 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("program", &[]),
     ("loops", &["core", "engine", "journal", "planning"]),
     ("managed", &["core", "whole_file"]),
-    ("runtime", &["core", "engine", "file_id", "managed", "nearest", "program", "whole_file"]),
+    ("runtime", &["core", "engine", "file_id", "lines", "managed", "nearest", "program", "whole_file"]),
+    ("lines", &[]),
     ("nearest", &[]),
     ("whole_file", &[]),
-    ("mcp", &["config", "core", "engine", "managed", "planning"]),
+    ("mcp", &["config", "core", "engine", "lines", "managed", "planning"]),
     (
         "serving",
         &[
@@ -49,6 +50,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "engine",
             "file_id",
             "journal",
+            "lines",
             "lock",
             "loops",
             "mcp",

@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::mcp::transport::{Line, LineBuffer};
+use crate::lines::{Line, LineBuffer};
 
 /// The version of what is spoken on the socket.
 pub(super) const PROTOCOL: u32 = 1;

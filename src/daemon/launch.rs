@@ -17,8 +17,8 @@ use super::{
     starts::Starts,
     stop_command, subject,
 };
+use crate::lines::LineBuffer;
 use crate::lock::{LockError, OwnerLock, OwnerRecord, PATIENCE};
-use crate::mcp::transport::LineBuffer;
 use crate::serving::{RealRecord, Unusable, not_owned};
 
 /// How long a session waits for a daemon that answers.

@@ -26,7 +26,8 @@ use super::{
     subject,
 };
 use crate::config::Settings;
-use crate::mcp::transport::{LISTENS_MAX, LineBuffer, stdio};
+use crate::lines::LineBuffer;
+use crate::mcp::transport::{LISTENS_MAX, stdio};
 use crate::serving::{END_WAIT_MAX, Unusable};
 
 /// How many daemons that said nothing to the client and ended at once may be lost within [`LOSSES_WINDOW`] before this gives up.

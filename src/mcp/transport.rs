@@ -14,11 +14,9 @@ mod call;
 mod cancelled;
 mod connection;
 mod handle;
-mod lines;
 mod message;
 mod outbox;
 mod params;
-mod request_id;
 pub mod stdio;
 #[cfg(test)]
 mod tests;
@@ -37,17 +35,13 @@ use rmcp::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub(crate) use self::lines::{Line, LineBuffer};
-#[cfg(unix)]
-pub(crate) use self::request_id::parse_id;
-pub use self::{
-    call::Call, cancelled::CANCELLED_IDS_MAX, handle::ConnectionHandle, outbox::OUTBOX_HIGH_WATER_BYTES,
-    request_id::ID_BYTES_MAX,
-};
+pub use self::{call::Call, cancelled::CANCELLED_IDS_MAX, handle::ConnectionHandle, outbox::OUTBOX_HIGH_WATER_BYTES};
 use self::{
     connection::{Admission, Connection, Gate},
     message::{Incoming, Request},
 };
+pub use crate::lines::ID_BYTES_MAX;
+use crate::lines::{Line, LineBuffer};
 
 /// The longest line a client may send unless told otherwise, its newline left out.
 pub const LINE_BYTES_MAX: usize = 1_048_576;

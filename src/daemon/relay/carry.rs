@@ -18,7 +18,8 @@ use tokio::{
 };
 
 use super::memory::{Memory, Verdict, write_error};
-use crate::mcp::transport::{Line, LineBuffer, too_long};
+use crate::lines::{Line, LineBuffer};
+use crate::mcp::transport::too_long;
 
 /// From how many waiting bytes on nothing more is taken from the other side.
 const WAITING_BYTES_MAX: usize = 262_144;

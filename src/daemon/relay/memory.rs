@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use super::super::hello::GOODBYE;
-use crate::mcp::transport::{LISTENS_MAX, parse_id};
+use crate::lines::parse_id;
+use crate::mcp::transport::LISTENS_MAX;
 
 /// How many subscriptions of an older client are made again; the daemon takes as many.
 const SUBSCRIPTIONS_MAX: usize = 1_000;

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::carry::{Client, Link};
-use crate::mcp::transport::Line;
+use crate::lines::Line;
 
 /// How long all of it may take.
 const REPLAY_WAIT_MAX: Duration = Duration::from_secs(5);

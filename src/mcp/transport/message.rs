@@ -17,11 +17,8 @@ use serde::{
 };
 use serde_json::{error::Category, value::RawValue};
 
-use super::{
-    params,
-    request_id::{ID_BYTES_MAX, parse_id},
-    text,
-};
+use super::{params, text};
+use crate::lines::{ID_BYTES_MAX, parse_id};
 
 /// A request and what the transport must know of it.
 pub(super) struct Request {

@@ -1,7 +1,9 @@
-//! Bytes into lines.
+//! Bytes into lines, of JSON-RPC above all.
 //!
 //! Invariants: what is kept is bounded by the limit of a line and one read, however the bytes
 //! arrive; and the same bytes make the same lines, however they are cut into reads.
+
+mod request_id;
 
 use std::{
     io,
@@ -12,7 +14,9 @@ use rmcp::model::RequestId;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::bytes::BufMut;
 
-use super::request_id::IdScanner;
+pub use self::request_id::ID_BYTES_MAX;
+use self::request_id::IdScanner;
+pub(crate) use self::request_id::parse_id;
 
 /// The most that one read takes.
 const READ_BYTES: usize = 65_536;

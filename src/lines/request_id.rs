@@ -32,7 +32,7 @@ pub(crate) fn parse_id(json: &str) -> Result<RequestId, &'static str> {
 /// Finds the id of a message that comes in parts and is never whole, by following only its
 /// nesting and its strings. Clients put the id first or last, so all of the line is followed.
 #[derive(Default)]
-pub(super) struct IdScanner {
+pub(crate) struct IdScanner {
     place: Place,
     /// The JSON text of the key or value being read, as far as it may matter.
     text: Vec<u8>,
