@@ -21,8 +21,8 @@ const ASKS_WAITING_MAX: usize = 256;
 pub enum Ask {
     /// How do all servers stand? Those that nobody runs are told of too. The last lines are left out.
     Servers(oneshot::Sender<Vec<ServerReport>>),
-    /// How does each run of this server stand?
-    Server(ServerName, oneshot::Sender<Vec<ServerReport>>),
+    /// How does each run of this server stand, or only that which an allocation holds? None, if there is no such run.
+    Server(ServerName, Option<AllocationId>, oneshot::Sender<Vec<ServerReport>>),
     /// How do the servers and workers of this allocation stand?
     Allocation(AllocationId, oneshot::Sender<(Vec<ServerReport>, Vec<WorkerReport>)>),
     /// Start this server again, each run of it, or only that of an allocation.
@@ -49,6 +49,14 @@ pub enum AskError {
     NotRunning {
         /// The name.
         name: String,
+    },
+    /// An allocation holds no run of the server.
+    #[error("{allocation} does not hold MCP server {name:?}: get_mcp_server without allocation_id tells who does")]
+    NotHeld {
+        /// The name.
+        name: String,
+        /// The allocation.
+        allocation: AllocationId,
     },
     /// There is no such worker.
     #[error("there is no worker {worker:?}: list_workers names those that there are")]

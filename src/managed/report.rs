@@ -65,6 +65,8 @@ pub struct ServerReport {
     pub name: ServerName,
     /// Who has a run of it.
     pub sharing: Sharing,
+    /// Whose own it is; absent if it is shared or nobody runs it.
+    pub owner: Option<(AllocationId, JobId)>,
     /// Whether it runs elsewhere and is only handed out.
     pub is_remote: bool,
     /// Where clients reach it, if anybody can.

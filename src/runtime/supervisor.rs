@@ -89,6 +89,7 @@ enum Step {
 }
 
 struct Part {
+    job: JobId,
     step: Step,
     runs: BTreeSet<Run>,
     workers: Vec<String>,
@@ -289,7 +290,7 @@ impl Supervisor {
         self.leases.admit(view, runs.clone());
         let workers = self.begin_workers(reservation, &mut waits);
         let step = if is_new { Step::Starting } else { Step::Held };
-        self.allocations.insert(allocation, Part { step, runs, workers });
+        self.allocations.insert(allocation, Part { job: reservation.job.clone(), step, runs, workers });
         if is_new {
             self.starting.spawn(async move {
                 let waits = waits.into_iter().map(|(what, wait)| async move {

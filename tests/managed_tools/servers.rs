@@ -1,7 +1,7 @@
 //! The tools about MCP servers.
 
 use cortex_resource_manager::config::Toolset;
-use cortex_resource_manager::core::{AllocationId, Sharing};
+use cortex_resource_manager::core::{AllocationId, JobId, Sharing};
 use cortex_resource_manager::managed::{ProcessState, ServerReport};
 use serde_json::{Value, json};
 
@@ -13,7 +13,8 @@ fn lease(number: u64) -> AllocationId {
 }
 
 fn private(holder: AllocationId) -> ServerReport {
-    ServerReport { sharing: Sharing::PerAllocation, ..running("memory", &[holder]) }
+    let owner = Some((holder, JobId::new("job").expect("a name")));
+    ServerReport { sharing: Sharing::PerAllocation, owner, ..running("memory", &[holder]) }
 }
 
 #[tokio::test]
@@ -22,10 +23,13 @@ async fn all_of_the_catalog_is_listed_by_name() {
     let mut client = rig.client().await;
     rig.reports().servers = vec![remote("search", &[]), stopped("filesystem"), private(lease(1)), private(lease(2))];
     let listed = client.call("list_mcp_servers", json!({})).await;
-    let memory = json!({
-        "name": "memory", "state": "running", "sharing": "per_allocation", "is_remote": false, "endpoint": "http://localhost:9000",
-        "holders_count": 1, "restarts": 2, "running_since": "2025-12-08T19:00:00.000Z"
-    });
+    let memory = |number| {
+        json!({
+            "name": "memory", "state": "running", "sharing": "per_allocation", "allocation_id": lease(number).to_string(),
+            "job_id": "job", "is_remote": false, "endpoint": "http://localhost:9000", "holders_count": 1, "restarts": 2,
+            "running_since": "2025-12-08T19:00:00.000Z"
+        })
+    };
     assert_eq!(
         listed,
         json!({
@@ -34,7 +38,7 @@ async fn all_of_the_catalog_is_listed_by_name() {
                     "name": "filesystem", "state": "stopped", "sharing": "shared", "is_remote": false, "holders_count": 0,
                     "restarts": 0
                 },
-                memory, memory,
+                memory(1), memory(2),
                 {
                     "name": "search", "state": "running", "sharing": "shared", "is_remote": true,
                     "endpoint": "https://search.example/mcp", "holders_count": 0, "restarts": 0
@@ -76,6 +80,30 @@ async fn one_server_is_told_of_whole() {
     }
     let unknown = client.error("get_mcp_server", json!({"name": "filesytem"})).await;
     assert_eq!(unknown, "there is no MCP server \"filesytem\": list_mcp_servers names those that there are");
+}
+
+#[tokio::test]
+async fn a_run_of_ones_own_is_named_by_its_allocation() {
+    let rig = Rig::new().await;
+    let mut client = rig.client().await;
+    rig.reports().servers = vec![private(lease(1)), private(lease(2)), running("filesystem", &[lease(2)])];
+    let all = client.call("get_mcp_server", json!({"name": "memory"})).await;
+    let owners: Vec<&Value> = all["runs"].as_array().expect("runs").iter().map(|run| &run["allocation_id"]).collect();
+    assert_eq!(owners, [&json!(lease(1).to_string()), &json!(lease(2).to_string())]);
+    let of = |name: &str, allocation: AllocationId| json!({"name": name, "allocation_id": allocation.to_string()});
+    let one = client.call("get_mcp_server", of("memory", lease(2))).await;
+    assert_eq!((&one["count"], &one["runs"][0]["allocation_id"]), (&json!(1), &json!(lease(2).to_string())));
+    assert_eq!(one["runs"][0]["job_id"], "job");
+    let shared = client.call("get_mcp_server", of("filesystem", lease(2))).await;
+    assert_eq!((&shared["count"], shared["runs"][0].get("allocation_id")), (&json!(1), None));
+    let error = client.error("get_mcp_server", of("filesystem", lease(1))).await;
+    let holder = lease(1);
+    let expected = format!(
+        "{holder} does not hold MCP server \"filesystem\": get_mcp_server without allocation_id tells who does"
+    );
+    assert_eq!(error, expected);
+    let unknown = json!({"name": "memory", "allocation_id": "no id"});
+    assert_eq!(client.error("get_mcp_server", unknown).await, "Allocation no id not found");
 }
 
 #[tokio::test]
@@ -124,7 +152,7 @@ async fn a_restart_is_of_all_runs_or_of_one() {
     assert_eq!(client.call("restart_mcp_server", one).await["count"], 1);
     let other = json!({"name": "memory", "allocation_id": lease(3).to_string()});
     let error = client.error("restart_mcp_server", other).await;
-    assert_eq!(error, "MCP server \"memory\" does not run: it is started for whoever leases it");
+    assert!(error.contains("does not hold MCP server \"memory\""), "{error}");
     let none = json!({"name": "memory", "allocation_id": "no id"});
     assert_eq!(client.error("restart_mcp_server", none).await, "Allocation no id not found");
     let restarted = std::mem::take(&mut rig.reports().restarted);

@@ -29,7 +29,7 @@ pub(crate) async fn answer(mut asked: mpsc::Receiver<Ask>, reports: Arc<Mutex<Re
         // Whoever asked may be gone.
         match ask {
             Ask::Servers(reply) => drop(reply.send(reports.servers.clone())),
-            Ask::Server(name, reply) => drop(reply.send(named(&name, None))),
+            Ask::Server(name, holder, reply) => drop(reply.send(named(&name, holder))),
             Ask::Allocation(allocation, reply) => {
                 let servers = reports.servers.iter().filter(|server| server.holders.contains(&allocation));
                 let workers = reports.workers.iter().filter(|worker| worker.allocation == Some(allocation));
@@ -38,9 +38,12 @@ pub(crate) async fn answer(mut asked: mpsc::Receiver<Ask>, reports: Arc<Mutex<Re
             Ask::RestartServer(name, allocation, reply) => {
                 let runs = named(&name, allocation);
                 reports.restarted.push((name.to_string(), allocation));
-                let runs =
-                    if runs.is_empty() { Err(AskError::NotRunning { name: name.to_string() }) } else { Ok(runs) };
-                drop(reply.send(runs));
+                let name = name.to_string();
+                drop(reply.send(match allocation {
+                    _ if !runs.is_empty() => Ok(runs),
+                    Some(allocation) => Err(AskError::NotHeld { name, allocation }),
+                    None => Err(AskError::NotRunning { name }),
+                }));
             }
             Ask::Workers(reply) => drop(reply.send(reports.workers.clone())),
             Ask::Worker(worker, reply) => {
@@ -65,6 +68,7 @@ pub(crate) fn stopped(name: &str) -> ServerReport {
     ServerReport {
         name: ServerName::new(name).expect("a name"),
         sharing: Sharing::Shared,
+        owner: None,
         is_remote: false,
         endpoint: None,
         headers: Vec::new(),

@@ -82,7 +82,11 @@ async fn what_is_shared_is_one_and_what_is_not_is_each_ones_own() {
     call(&mine, "count", json!({})).await;
     assert_ne!(call(&mine, "count", json!({})).await, call(&theirs, "count", json!({})).await);
     assert_eq!(other.knock("own", one.token.as_deref()).await.0, 401, "another's own is not mine");
-    assert_eq!(rig.reports("own").await.len(), 2);
+    let owners: Vec<_> = rig.reports("own").await.into_iter().filter_map(|report| report.owner).collect();
+    let mut expected = [(one.allocation, "one"), (other.allocation, "other")];
+    expected.sort();
+    assert_eq!(owners.iter().map(|(allocation, job)| (*allocation, job.as_str())).collect::<Vec<_>>(), expected);
+    assert_eq!(rig.report("shared").await.owner, None);
 
     let (gone, stays) = (pid(&mine).await, pid(&theirs).await);
     rig.release(&one).await;

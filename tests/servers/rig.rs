@@ -133,7 +133,7 @@ impl Rig {
     /// How the runs of a server stand.
     pub(crate) async fn reports(&self, name: &str) -> Vec<ServerReport> {
         let name = ServerName::new(name).expect("a name");
-        within(self.managed.ask(|reply| Ask::Server(name, reply))).await.expect("a host")
+        within(self.managed.ask(|reply| Ask::Server(name, None, reply))).await.expect("a host")
     }
 
     pub(crate) async fn report(&self, name: &str) -> ServerReport {

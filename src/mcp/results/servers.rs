@@ -32,6 +32,12 @@ pub(in crate::mcp) struct ListedServer {
     reason: Option<String>,
     /// `shared` by all allocations that name it, or run `per_allocation`.
     sharing: &'static str,
+    /// The allocation whose own it is; absent if it is shared or nobody runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allocation_id: Option<String>,
+    /// Whose lease that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_id: Option<String>,
     /// Whether it runs elsewhere, and is only handed out.
     is_remote: bool,
     /// Where it is; absent if nobody runs it.
@@ -53,6 +59,8 @@ impl From<&ServerReport> for ListedServer {
             state: report.state.as_str(),
             reason: reason(&report.reason),
             sharing: sharing(report.sharing),
+            allocation_id: report.owner.as_ref().map(|(allocation, _)| allocation.to_string()),
+            job_id: report.owner.as_ref().map(|(_, job)| job.to_string()),
             is_remote: report.is_remote,
             endpoint: endpoint(report),
             holders_count: report.holders.len() as u64,
@@ -153,6 +161,12 @@ pub(in crate::mcp) struct ServerRun {
     /// Why it is restarting or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// The allocation whose own it is; absent if it is shared or nobody runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allocation_id: Option<String>,
+    /// Whose lease that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_id: Option<String>,
     /// Where it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     endpoint: Option<String>,
@@ -191,6 +205,8 @@ impl ServerRun {
         Self {
             state: report.state.as_str(),
             reason: reason(&report.reason),
+            allocation_id: report.owner.as_ref().map(|(allocation, _)| allocation.to_string()),
+            job_id: report.owner.as_ref().map(|(_, job)| job.to_string()),
             endpoint: endpoint(report),
             holders: report.holders.iter().take(holders_max).map(holder).collect(),
             holders_count: report.holders.len() as u64,
@@ -218,7 +234,7 @@ pub(in crate::mcp) struct McpServerResult {
     runs: Vec<ServerRun>,
     /// How many runs are shown.
     count: u64,
-    /// How many are left out because the answer would be too long.
+    /// How many are left out because the answer would be too long: name one by the allocation_id of its holder.
     #[serde(skip_serializing_if = "Option::is_none")]
     omitted: Option<u64>,
 }
@@ -255,7 +271,8 @@ fn left_out(all: usize, shown: usize) -> Option<u64> {
 /// How many bytes the texts of a run have.
 fn text_bytes(report: &ServerReport) -> usize {
     let of = |text: Option<String>| text.map_or(0, |text| text.len());
-    report.name.as_str().len() + of(endpoint(report)) + of(reason(&report.reason))
+    let job = report.owner.as_ref().map_or(0, |(_, job)| job.as_str().len());
+    job + report.name.as_str().len() + of(endpoint(report)) + of(reason(&report.reason))
 }
 
 /// Where a server is, as it is shown to those who need not hold it.

@@ -12,8 +12,10 @@ impl Supervisor {
     /// Answers a question. Whoever asked and has gone does not want the answer.
     pub(super) fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Servers(reply) => drop(reply.send(plain(self.all_servers(Detail::Brief)))),
-            Ask::Server(name, reply) => measured(self.server(&name, Detail::Full), reply, |reports| reports),
+            Ask::Servers(reply) => drop(reply.send(plain(self.all_servers()))),
+            Ask::Server(name, holder, reply) => {
+                measured(self.server(&name, holder, Detail::Full), reply, |reports| reports);
+            }
             Ask::Allocation(allocation, reply) => {
                 drop(reply.send((plain(self.servers_of(allocation)), self.workers_of(allocation))));
             }
@@ -54,19 +56,19 @@ impl Supervisor {
     }
 
     fn restart(&mut self, name: &ServerName, allocation: Option<AllocationId>) -> Result<Vec<Report>, AskError> {
-        let is_meant = |holders: &std::collections::BTreeSet<AllocationId>| {
-            allocation.is_none_or(|allocation| holders.contains(&allocation))
-        };
-        let named: Vec<Run> = self.runs.keys().filter(|run| run.name == *name).cloned().collect();
-        named.iter().for_each(|run| self.renew_entry(run));
-        let mut runs = self.runs.iter().filter(|(run, held)| run.name == *name && is_meant(&held.holders)).peekable();
-        if runs.peek().is_none() {
+        let meant: Vec<Run> = self.named(name, allocation).map(|(run, _)| run.clone()).collect();
+        if meant.is_empty() {
             let is_known = self.known().is_some_and(|catalog| catalog.entries.contains_key(name));
             let name = name.to_string();
-            return Err(if is_known { AskError::NotRunning { name } } else { AskError::NoServer { name } });
+            return Err(match allocation {
+                Some(allocation) => AskError::NotHeld { name, allocation },
+                None if is_known => AskError::NotRunning { name },
+                None => AskError::NoServer { name },
+            });
         }
-        let runs = runs.inspect(|(_, held)| held.server.order(Order::Restart));
-        Ok(runs.map(|(run, held)| held.report(run, Detail::Full)).collect())
+        meant.iter().for_each(|run| self.renew_entry(run));
+        self.named(name, allocation).for_each(|(_, held)| held.server.order(Order::Restart));
+        Ok(self.server(name, allocation, Detail::Full))
     }
 }
 

@@ -26,23 +26,39 @@ pub(super) type Report = (ServerReport, Option<Tree>);
 
 impl Supervisor {
     /// How every server of the catalog stands, and those that run though the catalog has them no more.
-    pub(super) fn all_servers(&self, detail: Detail) -> Vec<Report> {
+    pub(super) fn all_servers(&self) -> Vec<Report> {
         let catalog = self.known();
         let known = catalog.iter().flat_map(|catalog| catalog.entries.keys());
         let names: BTreeSet<&ServerName> = known.chain(self.runs.keys().map(|run| &run.name)).collect();
-        names.iter().flat_map(|name| self.server(name, detail)).collect()
+        names.iter().flat_map(|name| self.server(name, None, Detail::Brief)).collect()
     }
 
-    /// How each run of a server stands; one that nobody runs is told of too. None, if there is no such server.
-    pub(super) fn server(&self, name: &ServerName, detail: Detail) -> Vec<Report> {
-        let runs: Vec<Report> =
-            self.runs.iter().filter(|(run, _)| run.name == *name).map(|(run, held)| held.report(run, detail)).collect();
-        if !runs.is_empty() {
+    /// How each run of a server stands, or only that which an allocation holds; one that nobody runs is told of too. None, if
+    /// there is no such server or run.
+    pub(super) fn server(&self, name: &ServerName, holder: Option<AllocationId>, detail: Detail) -> Vec<Report> {
+        let runs: Vec<Report> = self.named(name, holder).map(|(run, held)| self.report(run, held, detail)).collect();
+        if !runs.is_empty() || holder.is_some() {
             return runs;
         }
         let catalog = self.known();
         let entry = catalog.as_ref().and_then(|catalog| catalog.entries.get(name));
         entry.map(|entry| (unheld(name, entry), None)).into_iter().collect()
+    }
+
+    /// The runs of a server, or only that which an allocation holds.
+    pub(super) fn named<'a>(
+        &'a self,
+        name: &'a ServerName,
+        holder: Option<AllocationId>,
+    ) -> impl Iterator<Item = (&'a Run, &'a Held)> {
+        let is_meant = move |held: &Held| holder.is_none_or(|allocation| held.holders.contains(&allocation));
+        self.runs.iter().filter(move |(run, held)| run.name == *name && is_meant(held))
+    }
+
+    fn report(&self, run: &Run, held: &Held, detail: Detail) -> Report {
+        let (report, tree) = held.report(run, detail);
+        let owner = run.owner.and_then(|owner| Some((owner, self.allocations.get(&owner)?.job.clone())));
+        (ServerReport { owner, ..report }, tree)
     }
 
     /// How all workers stand.
@@ -75,12 +91,12 @@ impl Supervisor {
     pub(super) fn servers_of(&self, allocation: AllocationId) -> Vec<Report> {
         let Some(part) = self.allocations.get(&allocation) else { return Vec::new() };
         let held = part.runs.iter().filter_map(|run| Some((run, self.runs.get(run)?)));
-        held.map(|(run, held)| held.report(run, Detail::Brief)).collect()
+        held.map(|(run, held)| self.report(run, held, Detail::Brief)).collect()
     }
 }
 
 impl Held {
-    pub(super) fn report(&self, run: &Run, detail: Detail) -> Report {
+    fn report(&self, run: &Run, detail: Detail) -> Report {
         let Status { state, reason, running_since, restarts, lines, tree, memory_limit, .. } = self.server.status();
         let unserved = (self.serving.is_none() && self.endpoint.is_some() && !self.holders.is_empty())
             .then(|| format!("something else on this machine holds its port {}", self.port));
@@ -136,6 +152,7 @@ fn unheld(name: &ServerName, entry: &Entry) -> ServerReport {
     ServerReport {
         name: name.clone(),
         sharing: entry.sharing,
+        owner: None,
         is_remote: entry.is_remote(),
         endpoint: url(entry),
         headers,
