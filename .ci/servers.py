@@ -465,7 +465,8 @@ async def see_restart(manager, lease):
     async with lease.open("everything", "legacy") as client:
         before = {process.pid for process in manager.entries.running("everything")}
         result, told = await manager.call("restart_mcp_server", name="everything")
-        check(not result.is_error, "a server is started again", told)
+        check(not result.is_error and told["status"] == "restarted", "a server is started again", told)
+        check(told["runs"][0]["state"] == "running", "and runs when that is answered", told)
         echoed = await client.call_tool("echo", {"message": "again"})
         check(text(echoed) == "Echo: again", "and answers the same session", echoed)
         after = {process.pid for process in manager.entries.running("everything")}

@@ -25,8 +25,8 @@ pub enum Ask {
     Server(ServerName, Option<AllocationId>, oneshot::Sender<Vec<ServerReport>>),
     /// How do the servers and workers of this allocation stand?
     Allocation(AllocationId, oneshot::Sender<(Vec<ServerReport>, Vec<WorkerReport>)>),
-    /// Start this server again, each run of it, or only that of an allocation.
-    RestartServer(ServerName, Option<AllocationId>, oneshot::Sender<Result<Vec<ServerReport>, AskError>>),
+    /// Start this server again, each run of it, or only that of an allocation. It is answered when they run again, or not.
+    RestartServer(ServerName, Option<AllocationId>, oneshot::Sender<Result<(), AskError>>),
     /// How do all workers stand? The last lines are left out.
     Workers(oneshot::Sender<Vec<WorkerReport>>),
     /// How does this worker stand?
@@ -49,6 +49,14 @@ pub enum AskError {
     NotRunning {
         /// The name.
         name: String,
+    },
+    /// The server was ended, and does not run again.
+    #[error("MCP server {server} was restarted and cannot be used: {why}")]
+    NotRestarted {
+        /// Which run of it.
+        server: String,
+        /// Why.
+        why: String,
     },
     /// An allocation holds no run of the server.
     #[error("{allocation} does not hold MCP server {name:?}: get_mcp_server without allocation_id tells who does")]

@@ -6,14 +6,15 @@
 
 mod remote;
 mod server;
+mod wanted;
 mod worker;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::bridge::{ChildState, Endpoint};
 use super::catalog::Entry;
@@ -26,11 +27,13 @@ use remote::Elsewhere;
 use server::ServerProcess;
 use worker::WorkerProcess;
 
+pub(super) use wanted::{wait_until_restarted, wait_until_running};
+
 /// How long a server has to end after it was asked to, before it is made to.
 pub const SERVER_GRACE: Duration = Duration::from_secs(5);
 
-/// How many orders may wait for one.
-const ORDERS_WAITING_MAX: usize = 16;
+/// Why one is restarting that was asked to.
+const ASKED_FOR: &str = "it is started again since somebody asked for it";
 
 /// What stands before the last lines in an error. They may hold secrets of the process, so that they are for whoever asked
 /// for it, and neither for the log nor for the books.
@@ -89,6 +92,9 @@ pub(super) struct Status {
     pub(super) restarts: u64,
     /// How many starts have come to something, good or bad.
     pub(super) starts: u64,
+    /// Which of the restarts that were asked for the last start served that came to something, good or bad, and with it all
+    /// before.
+    restarts_served: u64,
     /// What the last process of it wrote.
     pub(super) lines: LastLines,
     /// Its processes, while there are some.
@@ -104,20 +110,12 @@ impl Default for Status {
             running_since: None,
             restarts: 0,
             starts: 0,
+            restarts_served: 0,
             lines: LastLines::default(),
             tree: None,
             memory_limit: None,
         }
     }
-}
-
-/// What it is told.
-#[derive(Debug)]
-pub(super) enum Order {
-    /// Run again, if it has failed or is about to be started again.
-    Start,
-    /// End, and start at once.
-    Restart,
 }
 
 /// What is kept running.
@@ -135,7 +133,8 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Service {
     status: watch::Receiver<Status>,
-    orders: mpsc::Sender<Order>,
+    /// How many restarts were asked for. It is told anew, and stays the same, when it is only to run.
+    restarts: watch::Sender<u64>,
     /// Dropped to end it.
     stay: oneshot::Sender<()>,
     life: JoinHandle<()>,
@@ -150,9 +149,9 @@ impl Service {
         after: Option<JoinHandle<()>>,
     ) -> Self {
         let (show, status) = watch::channel(Status::default());
-        let (orders, ordered) = mpsc::channel(ORDERS_WAITING_MAX);
+        let (restarts, asked) = watch::channel(0);
         let (stay, leave) = oneshot::channel();
-        let life = Life { name, kind, nursery, timing, show, ordered, losses: 0 };
+        let life = Life { name, kind, nursery, timing, show, asked, serves: 0, losses: 0 };
         let life = tokio::spawn(async move {
             if let Some(after) = after {
                 // However it ended, it is over.
@@ -160,7 +159,7 @@ impl Service {
             }
             life.live(leave).await;
         });
-        Self { status, orders, stay, life }
+        Self { status, restarts, stay, life }
     }
 
     /// Where it stands.
@@ -173,41 +172,10 @@ impl Service {
         self.status.clone()
     }
 
-    /// Tells it something. One that has more to do than it can remember does it anyway.
-    pub(super) fn order(&self, order: Order) {
-        let _ = self.orders.try_send(order);
-    }
-
     /// Ends it. What is returned is over when nothing is left of it.
     pub(super) fn end(self) -> JoinHandle<()> {
         drop(self.stay);
         self.life
-    }
-}
-
-/// Waits until it runs.
-///
-/// # Errors
-/// A start after the first `starts` ones failed, or it does not run within its time.
-pub(super) async fn wait_until_running(
-    mut status: watch::Receiver<Status>,
-    starts: u64,
-    within: Duration,
-) -> Result<(), String> {
-    let ready = status.wait_for(|status| match status.state {
-        ProcessState::Running => true,
-        ProcessState::Failed => status.starts > starts,
-        _ => false,
-    });
-    let told = |status: &Status| match (&status.state, &status.reason) {
-        (ProcessState::Running, _) => Ok(()),
-        (_, Some(reason)) => Err(reason.clone()),
-        (state, None) => Err(format!("it is still {} after {} s", state.as_str(), within.as_secs())),
-    };
-    match timeout(within, ready).await.map(|ready| ready.map(|status| status.clone())) {
-        Ok(Ok(status)) => told(&status),
-        Ok(Err(_)) => Err("it was ended before it answered".to_owned()),
-        Err(_) => told(&status.borrow()),
     }
 }
 
@@ -225,7 +193,10 @@ struct Life {
     nursery: Arc<Nursery>,
     timing: Timing,
     show: watch::Sender<Status>,
-    ordered: mpsc::Receiver<Order>,
+    /// How many restarts were asked for.
+    asked: watch::Receiver<u64>,
+    /// How many had been when the last start began, which serves them all.
+    serves: u64,
     /// How many times in a row it was lost.
     losses: u32,
 }
@@ -241,6 +212,7 @@ impl Life {
     async fn live(mut self, mut leave: oneshot::Receiver<()>) {
         let mut has_run = false;
         loop {
+            self.serves = *self.asked.borrow_and_update();
             let mut running = match self.start(&mut leave).await {
                 None => break,
                 Some(Ok(running)) => running,
@@ -258,15 +230,21 @@ impl Life {
             self.change(|status| {
                 status.state = ProcessState::Running;
                 (status.reason, status.starts) = (None, status.starts + 1);
+                status.restarts_served = self.serves;
                 status.running_since = Some(now());
             });
             tracing::info!(name = %self.name, "running");
             let lost = tokio::select! {
-                lost = running.watch(&self.timing, &mut self.ordered) => Some(lost),
+                lost = running.watch(&self.timing, &mut self.asked, self.serves) => Some(lost),
                 _ = &mut leave => None,
             };
-            if lost.is_none() {
-                self.change(|status| status.state = ProcessState::Stopping);
+            match lost {
+                None => self.change(|status| status.state = ProcessState::Stopping),
+                // Nobody who asks from now on is told that it runs.
+                Some(Lost::Restart) => self.change(|status| {
+                    (status.state, status.reason) = (ProcessState::Restarting, Some(ASKED_FOR.to_owned()));
+                }),
+                Some(Lost::Crash(_)) => {}
             }
             let why = running.end(lost.as_ref()).await;
             self.change(|status| (status.tree, status.running_since) = (None, None));
@@ -274,7 +252,7 @@ impl Life {
                 None => break,
                 Some(Lost::Restart) => {
                     self.losses = 0;
-                    self.start_again("it is started again since somebody asked for it");
+                    self.tell(ChildState::Restarting { why: ASKED_FOR.to_owned(), since: Instant::now() });
                 }
                 Some(Lost::Crash(_)) => {
                     let losses = if since.elapsed() >= self.timing.sound_after { 1 } else { self.losses + 1 };
@@ -321,11 +299,14 @@ impl Life {
             self.tell(ChildState::Failed { why: why.clone() });
             self.change(|status| {
                 (status.state, status.reason) = (ProcessState::Failed, Some(why));
-                status.starts += 1;
+                (status.starts, status.restarts_served) = (status.starts + 1, self.serves);
             });
         } else {
             self.tell(ChildState::Restarting { why: why.clone(), since: Instant::now() });
-            self.change(|status| (status.state, status.reason) = (ProcessState::Restarting, Some(why)));
+            self.change(|status| {
+                (status.state, status.reason) = (ProcessState::Restarting, Some(why));
+                status.restarts_served = self.serves;
+            });
         }
         let pause = async {
             if is_hopeless {
@@ -335,8 +316,8 @@ impl Life {
         };
         let goes_on = tokio::select! {
             () = pause => true,
-            // Any order is one to run now; without somebody who orders it is to end.
-            order = self.ordered.recv() => order.is_some(),
+            // Whatever is asked, it is to run now; without somebody who asks it is to end.
+            asked = self.asked.changed() => asked.is_ok(),
             _ = leave => false,
         };
         if goes_on && is_hopeless {
@@ -346,11 +327,6 @@ impl Life {
             self.change(|status| status.restarts += 1);
         }
         goes_on
-    }
-
-    fn start_again(&mut self, why: &str) {
-        self.tell(ChildState::Restarting { why: why.to_owned(), since: Instant::now() });
-        self.change(|status| (status.state, status.reason) = (ProcessState::Restarting, Some(why.to_owned())));
     }
 
     fn tell(&self, state: ChildState) {
@@ -365,16 +341,12 @@ impl Life {
 }
 
 impl Running {
-    /// Waits until it is lost, or to be started again.
-    async fn watch(&mut self, timing: &Timing, ordered: &mut mpsc::Receiver<Order>) -> Lost {
+    /// Waits until it is lost, or to be started again: until more restarts were asked for than its start serves.
+    async fn watch(&mut self, timing: &Timing, asked: &mut watch::Receiver<u64>, serves: u64) -> Lost {
         let restart = async {
-            loop {
-                match ordered.recv().await {
-                    Some(Order::Restart) => break,
-                    Some(Order::Start) => {}
-                    // Then it is about to be ended.
-                    None => std::future::pending().await,
-                }
+            if asked.wait_for(|asked| *asked > serves).await.is_err() {
+                // Then it is about to be ended.
+                std::future::pending::<()>().await;
             }
         };
         tokio::select! {

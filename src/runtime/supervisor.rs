@@ -276,12 +276,10 @@ impl Supervisor {
             let within = held.entry.start_timeout + 2 * SERVER_GRACE;
             let starts = held.server.status().starts;
             let what = format!("MCP server {:?}", hold.name.as_str());
-            let wait = if held.is_unserved() {
+            let wait = match held.unserved() {
                 // Its clients would reach a stranger, and show it their tokens.
-                let why = format!("something else on this machine holds its port {}", hold.port);
-                std::future::ready(Err(why)).boxed()
-            } else {
-                wait_until_running(held.server.watch(), starts, within).boxed()
+                Some(why) => std::future::ready(Err(why)).boxed(),
+                None => wait_until_running(held.server.watch(), starts, within).boxed(),
             };
             waits.push((what, wait));
             runs.insert(run);

@@ -147,7 +147,7 @@ async fn a_restart_is_of_all_runs_or_of_one() {
     let mut client = rig.client().await;
     rig.reports().servers = vec![private(lease(1)), private(lease(2))];
     let all = client.call("restart_mcp_server", json!({"name": "memory"})).await;
-    assert_eq!((&all["status"], &all["name"], &all["count"]), (&json!("restarting"), &json!("memory"), &json!(2)));
+    assert_eq!((&all["status"], &all["name"], &all["count"]), (&json!("restarted"), &json!("memory"), &json!(2)));
     let one = json!({"name": "memory", "allocation_id": lease(2).to_string()});
     assert_eq!(client.call("restart_mcp_server", one).await["count"], 1);
     let other = json!({"name": "memory", "allocation_id": lease(3).to_string()});

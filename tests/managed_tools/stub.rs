@@ -6,7 +6,7 @@ use cortex_resource_manager::core::{AllocationId, MemoryMb, Port, ServerName, Sh
 use cortex_resource_manager::managed::{
     Ask, AskError, CallFigures, MemoryLimit, ProcessState, ServerReport, WorkerReport,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// What is told of.
 #[derive(Default)]
@@ -15,6 +15,8 @@ pub(crate) struct Reports {
     pub(crate) workers: Vec<WorkerReport>,
     /// What was asked to be restarted.
     pub(crate) restarted: Vec<(String, Option<AllocationId>)>,
+    /// Whoever waits for a restart that takes its time, if they do.
+    pub(crate) restarts_waiting: Option<Vec<oneshot::Sender<Result<(), AskError>>>>,
 }
 
 /// Answers until nobody can ask any more.
@@ -39,8 +41,12 @@ pub(crate) async fn answer(mut asked: mpsc::Receiver<Ask>, reports: Arc<Mutex<Re
                 let runs = named(&name, allocation);
                 reports.restarted.push((name.to_string(), allocation));
                 let name = name.to_string();
+                if let Some(waiting) = &mut reports.restarts_waiting {
+                    waiting.push(reply);
+                    continue;
+                }
                 drop(reply.send(match allocation {
-                    _ if !runs.is_empty() => Ok(runs),
+                    _ if !runs.is_empty() => Ok(()),
                     Some(allocation) => Err(AskError::NotHeld { name, allocation }),
                     None => Err(AskError::NotRunning { name }),
                 }));

@@ -1,9 +1,11 @@
 //! Calls that wait: progress, and what becomes of them if their caller is gone.
 
 use cortex_resource_manager::core::State;
+use cortex_resource_manager::managed::AskError;
 use serde_json::{Value, json};
 
 use super::rig::Rig;
+use super::stub::running;
 
 const REQUEST: &str = "request_resources";
 
@@ -32,6 +34,35 @@ async fn whoever_waits_hears_of_it() {
     assert_eq!(notice["params"]["message"], "ending what stands behind the lease", "{notice}");
     rig.engine.finish_release(allocation).await.expect("a release");
     assert_eq!(client.answer("release_resources", release).await["status"], "released");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_restart_hears_of_it() {
+    let rig = Rig::new().await;
+    let mut client = rig.client().await;
+    rig.reports().restarts_waiting = Some(Vec::new());
+    rig.reports().servers = vec![running("memory", &[])];
+    let id = client.begin("restart_mcp_server", json!({"name": "memory"})).await;
+    let notice = client.next().await.expect("a notice");
+    assert_eq!(notice["params"]["message"], "restarting memory", "{notice}");
+    let asked = rig.reports().restarts_waiting.replace(Vec::new()).into_iter().flatten().next();
+    asked.expect("it was asked for").send(Ok(())).expect("somebody waits");
+    let answer = client.answer("restart_mcp_server", id).await;
+    assert_eq!((&answer["status"], &answer["runs"][0]["state"]), (&json!("restarted"), &json!("running")));
+
+    let id = client.begin("restart_mcp_server", json!({"name": "memory"})).await;
+    client.next().await.expect("a notice");
+    let asked = rig.reports().restarts_waiting.replace(Vec::new()).into_iter().flatten().next();
+    let why = AskError::NotRestarted { server: "\"memory\"".to_owned(), why: "it exited with code 3".to_owned() };
+    asked.expect("it was asked for").send(Err(why)).expect("somebody waits");
+    let error = client.error_of(id).await;
+    assert_eq!(error["error"], "MCP server \"memory\" was restarted and cannot be used: it exited with code 3");
+
+    let id = client.begin("restart_mcp_server", json!({"name": "memory"})).await;
+    let replies = client.finish().await;
+    let text = replies[&id]["result"]["content"][0]["text"].as_str().expect("a text");
+    assert!(text.contains("the restart goes on"), "{text}");
+    assert_eq!(rig.reports().restarted.len(), 3, "and was asked for");
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! Crashes: calls hear of them, servers come back, and those that do not say so.
 
+use super::misbehaving::misbehaving_server;
 use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
 use cortex_resource_manager::core::ServerName;
 use cortex_resource_manager::managed::{Ask, AskError, ProcessState};
+use futures_util::future::join_all;
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,19 +98,74 @@ async fn a_restart_that_is_asked_for_takes_place_at_once() {
     let first = pid(&client).await;
     let restart = async |name: &str, of| {
         let name = ServerName::new(name).expect("a name");
-        within(rig.managed.ask(|reply| Ask::RestartServer(name, of, reply)))
-            .await
-            .expect("a host")
-            .map(|runs| runs.len())
+        within(rig.managed.ask(|reply| Ask::RestartServer(name, of, reply))).await.expect("a host")
     };
-    assert_eq!(restart("a", Some(lease.allocation)).await, Ok(1));
-    until("another answers", || async {
-        try_call(&client, "state", json!({})).await.is_ok_and(|state| state["pid"] != first)
-    })
-    .await;
+    assert_eq!(restart("a", Some(lease.allocation)).await, Ok(()));
+    assert_eq!(rig.report("a").await.state, ProcessState::Running, "it is answered when it runs again");
+    assert_ne!(pid(&client).await, first);
+    assert!(!lives(first));
     assert_eq!(rig.report("a").await.restarts, 0, "those that were asked for do not count");
     assert_eq!(restart("b", None).await, Err(AskError::NotRunning { name: "b".to_owned() }));
     assert_eq!(restart("c", None).await, Err(AskError::NoServer { name: "c".to_owned() }));
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_that_comes_to_nothing_says_why() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("data");
+    let script = "test -e \"$1\" || { echo no data >&2; exit 3; }; exec \"$0\"";
+    let arguments = json!(["-c", script, misbehaving_server(), file]);
+    let rig = Rig::new(json!({"a": {"command": "sh", "args": arguments}})).await;
+    std::fs::write(&file, "").expect("a file");
+    let lease = rig.lease("one", &["a"]).await;
+    let restart = || async {
+        let name = ServerName::new("a").expect("a name");
+        within(rig.managed.ask(|reply| Ask::RestartServer(name, Some(lease.allocation), reply))).await.expect("a host")
+    };
+    std::fs::remove_file(&file).expect("a file");
+    let error = restart().await.expect_err("it does not start").to_string();
+    assert!(error.starts_with("MCP server \"a\" was restarted and cannot be used: it exited with code 3"), "{error}");
+    assert!(error.ends_with(": no data"), "{error}");
+    // It is tried again by itself until that looks hopeless, and then says so as well.
+    rig.until_state("a", ProcessState::Failed).await;
+    let error = restart().await.expect_err("it does not start").to_string();
+    assert!(error.contains("exited with code 3") && error.ends_with(": no data"), "{error}");
+    rig.until_state("a", ProcessState::Failed).await;
+    std::fs::write(&file, "").expect("a file");
+    assert_eq!(restart().await, Ok(()));
+    assert_eq!(rig.report("a").await.state, ProcessState::Running);
+    pid(&lease.client("a").await).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_serves_all_who_asked_before_it_began_and_goes_on_without_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let starts = folder.path().join("starts");
+    // It takes two seconds to end.
+    let script = "trap '' TERM; echo >> \"$1\"; \"$0\"; sleep 2";
+    let arguments = json!(["-c", script, misbehaving_server(), starts]);
+    let rig = Rig::new(json!({"a": {"command": "sh", "args": arguments}})).await;
+    let lease = rig.lease("one", &["a"]).await;
+    let started = || std::fs::read_to_string(&starts).expect("a file").lines().count();
+    let restart = || {
+        let managed = rig.managed.clone();
+        async move {
+            let name = ServerName::new("a").expect("a name");
+            within(managed.ask(|reply| Ask::RestartServer(name, None, reply))).await.expect("a host")
+        }
+    };
+    let restarted = join_all((0..8).map(|_| restart())).await;
+    assert!(restarted.iter().all(Result::is_ok), "{restarted:?}");
+    assert_eq!(started(), 2, "one restart for all");
+
+    let asked = tokio::spawn(restart());
+    rig.until_state("a", ProcessState::Restarting).await;
+    asked.abort();
+    rig.until_state("a", ProcessState::Running).await;
+    assert_eq!(started(), 3);
+    pid(&lease.client("a").await).await;
     rig.end().await;
 }
 

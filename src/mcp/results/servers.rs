@@ -94,11 +94,11 @@ impl McpServersResult {
 /// The answer to restart_mcp_server.
 #[derive(Serialize, JsonSchema)]
 pub(in crate::mcp) struct RestartResult {
-    /// `restarting`.
+    /// `restarted`.
     status: &'static str,
     /// Which server.
     name: String,
-    /// The runs of it that are started again, as they stand.
+    /// The runs of it that were started again, as they stand.
     runs: Vec<ListedServer>,
     /// How many runs are listed.
     count: u64,
@@ -110,7 +110,7 @@ pub(in crate::mcp) struct RestartResult {
 impl RestartResult {
     pub(in crate::mcp) fn new(name: &ServerName, reports: &[ServerReport]) -> Self {
         let (runs, omitted) = listed(reports);
-        Self { status: "restarting", name: name.to_string(), count: runs.len() as u64, runs, omitted }
+        Self { status: "restarted", name: name.to_string(), count: runs.len() as u64, runs, omitted }
     }
 }
 

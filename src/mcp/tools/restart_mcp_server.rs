@@ -1,6 +1,6 @@
 //! `restart_mcp_server`: starts an MCP server again.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use super::{Answer, Hints, Invocation, Patience, Run, ToolError, definition};
 use crate::core::{AllocationId, ServerName};
 use crate::managed::Ask;
 use crate::mcp::arguments::{self, Arguments, Described, Parameter};
@@ -37,7 +37,8 @@ impl Run for RestartMcpServer {
             "Restart MCP server",
             "End an MCP server that runs, and start it again at the same endpoint, for all who hold it. Calls in flight get an error, \
              and what the server kept in memory is gone: do it when it hangs or has failed. Leases and access tokens stay as \
-             they are. get_mcp_server tells when it runs again.",
+             they are. It is answered when the server runs again, or with an error that says why it does not. A restart that \
+             has begun goes on whoever waits for it.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: true, is_idempotent: false },
         )
@@ -45,12 +46,26 @@ impl Run for RestartMcpServer {
 
     fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
         async move {
-            let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
+            let Invocation { engine, managed, arguments, progress, closing, .. } = invocation;
+            let arguments = Arguments::new(arguments, &self.parameters())?;
             let name = arguments.required(&self.name)?;
             let allocation = arguments.optional(&self.allocation_id)?;
-            let managed = invocation.managed.ok_or(ToolError::NoCatalog)?;
+            let managed = managed.ok_or(ToolError::NoCatalog)?;
             let allocation = allocation.transpose().map_err(ToolError::NotFound)?;
-            let reports = managed.ask(|reply| Ask::RestartServer(name.clone(), allocation, reply)).await??;
+            let patience = Patience { engine, progress, closing };
+            let mut restart = {
+                let (managed, name) = (managed.clone(), name.clone());
+                Box::pin(async move { managed.ask(|reply| Ask::RestartServer(name, allocation, reply)).await })
+            };
+            match patience.await_answer(&format!("restarting {name}"), restart.as_mut()).await {
+                Some(restarted) => restarted??,
+                None => {
+                    // It may not even be asked for yet.
+                    tokio::spawn(restart);
+                    return Err(ToolError::Closing("the restart goes on"));
+                }
+            }
+            let reports = managed.ask(|reply| Ask::Server(name.clone(), allocation, reply)).await?;
             Answer::new(&RestartResult::new(&name, &reports))
         }
         .boxed()

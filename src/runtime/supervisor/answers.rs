@@ -1,11 +1,13 @@
 //! What the supervisor answers to those who ask how servers and workers stand, or want something of one.
 
 use super::super::leases::Run;
-use super::super::service::Order;
+use super::super::service::{SERVER_GRACE, wait_until_restarted};
 use super::Supervisor;
 use super::reports::{Detail, Report};
 use crate::core::{AgentId, AllocationId, ServerName};
 use crate::managed::{Ask, AskError, ServerReport, WorkerReport};
+use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 impl Supervisor {
@@ -19,10 +21,17 @@ impl Supervisor {
             Ask::Allocation(allocation, reply) => {
                 drop(reply.send((plain(self.servers_of(allocation)), self.workers_of(allocation))));
             }
-            Ask::RestartServer(name, allocation, reply) => match self.restart(&name, allocation) {
-                Ok(reports) => measured(reports, reply, Ok),
-                Err(error) => drop(reply.send(Err(error))),
-            },
+            Ask::RestartServer(name, allocation, reply) => {
+                let restarts = self.restart(&name, allocation);
+                // It goes on whether or not somebody waits for it.
+                tokio::spawn(async move {
+                    let restarted = match restarts {
+                        Ok(restarts) => restarts.await,
+                        Err(error) => Err(error),
+                    };
+                    drop(reply.send(restarted));
+                });
+            }
             Ask::Workers(reply) => drop(reply.send(self.all_workers())),
             Ask::Worker(id, reply) => {
                 let found = self.worker(&id);
@@ -55,7 +64,12 @@ impl Supervisor {
         report.ok_or(AskError::NoWorker { worker })
     }
 
-    fn restart(&mut self, name: &ServerName, allocation: Option<AllocationId>) -> Result<Vec<Report>, AskError> {
+    /// Begins to restart a server, each run of it or only that of an allocation. What is given back waits until they run.
+    fn restart(
+        &mut self,
+        name: &ServerName,
+        allocation: Option<AllocationId>,
+    ) -> Result<impl Future<Output = Result<(), AskError>> + use<>, AskError> {
         let meant: Vec<Run> = self.named(name, allocation).map(|(run, _)| run.clone()).collect();
         if meant.is_empty() {
             let is_known = self.known().is_some_and(|catalog| catalog.entries.contains_key(name));
@@ -67,8 +81,27 @@ impl Supervisor {
             });
         }
         meant.iter().for_each(|run| self.renew_entry(run));
-        self.named(name, allocation).for_each(|(_, held)| held.server.order(Order::Restart));
-        Ok(self.server(name, allocation, Detail::Full))
+        let restarts = self.named(name, allocation).map(|(run, held)| {
+            let number = held.server.restart();
+            // Whoever runs has its grace to end, and so has one that does not answer in time, before it has failed.
+            let within = held.entry.start_timeout + 3 * SERVER_GRACE;
+            let restarted = wait_until_restarted(held.server.watch(), number, within);
+            let server = match run.owner {
+                Some(owner) => format!("{:?} of {owner}", name.as_str()),
+                None => format!("{:?}", name.as_str()),
+            };
+            let unserved = held.unserved();
+            async move {
+                let why = match (restarted.await, unserved) {
+                    (Ok(()), None) => return Ok(()),
+                    (Ok(()), Some(why)) | (Err(why), _) => why,
+                };
+                Err(AskError::NotRestarted { server, why })
+            }
+        });
+        let restarts: Vec<_> = restarts.collect();
+        // All of them come to something before the first that failed is told.
+        Ok(join_all(restarts).map(|restarted| restarted.into_iter().collect()))
     }
 }
 

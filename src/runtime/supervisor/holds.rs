@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::bridge::{Endpoint, EndpointOptions};
 use super::super::catalog::Entry;
 use super::super::leases::Run;
-use super::super::service::{Kind, Order, Service};
+use super::super::service::{Kind, Service};
 use super::Supervisor;
 use crate::core::{AllocationId, Port, ServerHold};
 use crate::managed::ProcessState;
@@ -31,9 +31,10 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Whether clients cannot come in where the books say that they do.
-    pub(super) fn is_unserved(&self) -> bool {
-        self.serving.is_none() && self.endpoint.is_some()
+    /// Why clients cannot come in where the books say that they do, if so.
+    pub(super) fn unserved(&self) -> Option<String> {
+        let is_unserved = self.serving.is_none() && self.endpoint.is_some();
+        is_unserved.then(|| format!("something else on this machine holds its port {}", self.port))
     }
 }
 
@@ -50,7 +51,7 @@ impl Supervisor {
         held.holders.insert(allocation);
         held.idle_since = None;
         if matches!(held.server.status().state, ProcessState::Failed | ProcessState::Restarting) {
-            held.server.order(Order::Start);
+            held.server.run_again();
         }
         held
     }
@@ -64,8 +65,10 @@ impl Supervisor {
             return;
         }
         let (port, holders, idle_since) = (held.port, held.holders.clone(), held.idle_since);
-        if let Some(end) = self.remove(run) {
-            self.leaving.insert(run.clone(), end);
+        // Its port stays taken: the new one is served there at once, and nobody else can come between.
+        if let Some(old) = self.runs.remove(run) {
+            old.serving.into_iter().for_each(|serving| serving.cancel());
+            self.leaving.insert(run.clone(), old.server.end());
         }
         let started = self.start(run, port);
         self.runs.insert(run.clone(), Held { holders, idle_since, ..started });
@@ -158,11 +161,10 @@ impl Supervisor {
                 self.leaving.insert(run, end);
             }
         }
-        let is_unserved = |held: &Held| held.serving.is_none() && held.endpoint.is_some();
         let unserved: Vec<(Run, Port)> = self
             .runs
             .iter()
-            .filter(|(_, held)| is_unserved(held) && !held.holders.is_empty())
+            .filter(|(_, held)| held.unserved().is_some() && !held.holders.is_empty())
             .map(|(run, held)| (run.clone(), held.port))
             .collect();
         for (run, port) in unserved {

@@ -98,8 +98,7 @@ impl Supervisor {
 impl Held {
     fn report(&self, run: &Run, detail: Detail) -> Report {
         let Status { state, reason, running_since, restarts, lines, tree, memory_limit, .. } = self.server.status();
-        let unserved = (self.serving.is_none() && self.endpoint.is_some() && !self.holders.is_empty())
-            .then(|| format!("something else on this machine holds its port {}", self.port));
+        let unserved = self.unserved().filter(|_| !self.holders.is_empty());
         let endpoint = self.endpoint.as_ref();
         let is_full = detail == Detail::Full;
         let report = ServerReport {

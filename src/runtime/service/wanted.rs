@@ -1,0 +1,76 @@
+//! What is asked of a service while it lives, and waiting for what came of it.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::{ASKED_FOR, Service, Status};
+use crate::managed::ProcessState;
+
+impl Service {
+    /// Has it run again, if it has failed or is about to be started again.
+    pub(in super::super) fn run_again(&self) {
+        self.restarts.send_modify(|_| {});
+    }
+
+    /// Has it end and start at once. The number is for [`wait_until_restarted`]: a start serves all who asked before it began.
+    pub(in super::super) fn restart(&self) -> u64 {
+        let mut number = 0;
+        self.restarts.send_modify(|asked| {
+            *asked += 1;
+            number = *asked;
+        });
+        number
+    }
+}
+
+/// Waits until it runs.
+///
+/// # Errors
+/// A start after the first `starts` ones failed, or it does not run within its time.
+pub(in super::super) async fn wait_until_running(
+    mut status: watch::Receiver<Status>,
+    starts: u64,
+    within: Duration,
+) -> Result<(), String> {
+    let ready = status.wait_for(|status| match status.state {
+        ProcessState::Running => true,
+        ProcessState::Failed => status.starts > starts,
+        _ => false,
+    });
+    match timeout(within, ready).await.map(|ready| ready.map(|status| status.clone())) {
+        Ok(Ok(status)) => outcome(&status, within),
+        Ok(Err(_)) => Err("it was ended before it answered".to_owned()),
+        Err(_) => outcome(&status.borrow(), within),
+    }
+}
+
+/// Waits until the restart of this number, or one that was asked for after it, came to something.
+///
+/// # Errors
+/// The start failed, whether or not it is tried again by itself; or it came to nothing within its time.
+pub(in super::super) async fn wait_until_restarted(
+    mut status: watch::Receiver<Status>,
+    number: u64,
+    within: Duration,
+) -> Result<(), String> {
+    // Another may have been asked for since, and has ended what this one came to before anybody saw it.
+    let is_another_on =
+        |status: &Status| status.state == ProcessState::Restarting && status.reason.as_deref() == Some(ASKED_FOR);
+    let over = status.wait_for(|status| status.restarts_served >= number && !is_another_on(status));
+    match timeout(within, over).await.map(|over| over.map(|status| status.clone())) {
+        Ok(Ok(status)) => outcome(&status, within),
+        Ok(Err(_)) => Err("it was ended before it answered".to_owned()),
+        Err(_) => Err(format!("it did not run again within {} s, and is still waited for", within.as_secs())),
+    }
+}
+
+fn outcome(status: &Status, within: Duration) -> Result<(), String> {
+    match (&status.state, &status.reason) {
+        (ProcessState::Running, _) => Ok(()),
+        (ProcessState::Stopping | ProcessState::Stopped, _) => Err("it was ended meanwhile".to_owned()),
+        (_, Some(reason)) => Err(reason.clone()),
+        (state, None) => Err(format!("it is still {} after {} s", state.as_str(), within.as_secs())),
+    }
+}
