@@ -350,6 +350,7 @@ impl Supervisor {
                 held.idle_since = Some(Instant::now());
             }
         }
+        self.end_idle();
         self.ending.spawn(async move {
             for end in ends {
                 // However it ended, nothing is left of it.

@@ -1,8 +1,8 @@
 //! Starts: a grant is answered when every server answers, and fails whole where one does not.
 
-use super::rig::{Rig, call, entry, lives, pid, until, within};
+use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
 use cortex_resource_manager::core::{Filter, State};
-use cortex_resource_manager::engine::{EngineError, Listing, Place};
+use cortex_resource_manager::engine::{EngineError, Listing, Place, Record};
 use cortex_resource_manager::managed::ProcessState;
 use futures_util::future::join_all;
 use serde_json::json;
@@ -78,6 +78,40 @@ async fn a_server_that_cannot_start_fails_the_grant_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_failed_is_let_go_of_with_its_port_when_nobody_holds_it() {
+    let rig = Rig::new(json!({
+        "broken": entry(&["--crash-at-start"], json!({"idle_seconds": 86400})),
+        "fragile": entry(&["--crash-after", "1"], json!({"idle_seconds": 86400})),
+    }))
+    .await;
+    let is_free = |port: u16| async move { TcpListener::bind(("127.0.0.1", port)).is_ok() };
+    let refused = within(rig.request("job", &["broken"], 60, None)).await;
+    assert!(matches!(refused, Err(EngineError::NotStarted { .. })), "{refused:?}");
+    let filter = Filter { state: Some(State::Failed), job: None };
+    let page = rig.engine.list(Listing { filter, after: Place::default(), limit: 1 }).await.expect("an engine");
+    let Some(Record::Allocation(view)) = page.entries.first() else { panic!("{page:?}") };
+    let port = view.allocation.reservation.servers[0].port.0;
+    assert_eq!(rig.report("broken").await.state, ProcessState::Stopped);
+    until("its port is free", || is_free(port)).await;
+
+    let (one, other) = (rig.lease("one", &["fragile"]).await, rig.lease("other", &["fragile"]).await);
+    let (client, port) = (one.client("fragile").await, one.port("fragile"));
+    until("it has failed", || async {
+        let _ = try_call(&client, "add", json!({"a": 1, "b": 2})).await;
+        rig.report("fragile").await.state == ProcessState::Failed
+    })
+    .await;
+    rig.release(&one).await;
+    let report = rig.report("fragile").await;
+    assert_eq!((report.state, report.holders), (ProcessState::Failed, vec![other.allocation]), "somebody holds it");
+    assert!(!is_free(port).await);
+    rig.release(&other).await;
+    assert_eq!(rig.report("fragile").await.state, ProcessState::Stopped);
+    until("its port is free", || is_free(port)).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_requests_starts_a_server_once() {
     let rig = Rig::new(json!({"one": entry(&["--start-delay-ms", "300"], json!({}))})).await;
     let grants = join_all((0..30).map(|job| {
@@ -105,7 +139,7 @@ async fn what_is_released_while_it_starts_is_ended() {
     // Its caller is gone. The lease is found and released as anybody could.
     let filter = Filter { state: Some(State::Pending), job: None };
     let page = rig.engine.list(Listing { filter, after: Place::default(), limit: 10 }).await.expect("an engine");
-    let cortex_resource_manager::engine::Record::Allocation(view) = &page.entries[0] else { panic!("{page:?}") };
+    let Record::Allocation(view) = &page.entries[0] else { panic!("{page:?}") };
     let allocation = view.allocation.reservation.allocation;
     within(rig.engine.release(allocation)).await.expect("a reservation");
     assert_eq!(rig.report("own").await.state, ProcessState::Stopped);

@@ -139,6 +139,26 @@ impl Supervisor {
         Some(held.server.end())
     }
 
+    /// Ends what nobody holds and what is of no use to whoever comes next: it was kept for long enough, the catalog has another
+    /// by now, or it has failed, so that there is nothing to keep warm.
+    pub(super) fn end_idle(&mut self) {
+        let catalog = self.known();
+        let is_over = |(run, held): &(&Run, &Held)| {
+            let is_current = catalog.as_ref().and_then(|catalog| catalog.entries.get(&run.name)) == Some(&held.entry);
+            let is_of_use = |since: Instant| {
+                is_current && since.elapsed() < held.entry.idle && held.server.status().state != ProcessState::Failed
+            };
+            held.idle_since.is_some_and(|since| !is_of_use(since))
+        };
+        let over: Vec<Run> = self.runs.iter().filter(is_over).map(|(run, _)| run.clone()).collect();
+        for run in over {
+            tracing::info!(server = %run, "nobody holds it any more");
+            if let Some(end) = self.remove(&run) {
+                self.leaving.insert(run, end);
+            }
+        }
+    }
+
     /// Looks over what nobody holds, what could not be served, and leases that have run out.
     pub(super) fn look_over(&mut self) {
         self.ports.let_unserved_go();
@@ -149,18 +169,7 @@ impl Supervisor {
                 endpoint.into_iter().for_each(|endpoint| endpoint.end_allocation(allocation));
             }
         }
-        let catalog = self.known();
-        let is_over = |(run, held): &(&Run, &Held)| {
-            let is_current = catalog.as_ref().and_then(|catalog| catalog.entries.get(&run.name)) == Some(&held.entry);
-            held.idle_since.is_some_and(|since| !is_current || since.elapsed() >= held.entry.idle)
-        };
-        let over: Vec<Run> = self.runs.iter().filter(is_over).map(|(run, _)| run.clone()).collect();
-        for run in over {
-            tracing::info!(server = %run, "nobody holds it any more");
-            if let Some(end) = self.remove(&run) {
-                self.leaving.insert(run, end);
-            }
-        }
+        self.end_idle();
         let unserved: Vec<(Run, Port)> = self
             .runs
             .iter()
