@@ -9,6 +9,7 @@ mod entry;
 mod error;
 mod expand;
 mod file;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -22,12 +23,14 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::core::{MemoryMb, ServerName, Sharing};
+use crate::core::{AllocationId, MemoryMb, ServerName, Sharing};
 use entry::Reader;
 use error::{Place, Problem, shown};
 
 pub use error::{CatalogError, Warning};
+pub use expand::ALLOCATION_VARIABLE;
 pub use file::{CatalogFile, Variables};
+pub use template::Template;
 
 /// The largest file that is read, in bytes.
 pub const FILE_BYTES_MAX: u64 = 1_048_576;
@@ -75,11 +78,11 @@ pub enum Program {
         /// The program, as a path or as a name that is looked for in `PATH`.
         command: String,
         /// Its arguments.
-        arguments: Vec<String>,
+        arguments: Vec<Template>,
         /// The variables that it gets besides the few that each process gets.
-        environment: BTreeMap<String, String>,
-        /// The folder that it starts in, as an absolute path.
-        folder: Option<PathBuf>,
+        environment: BTreeMap<String, Template>,
+        /// The folder that it starts in.
+        folder: Option<Folder>,
     },
     /// A server that runs elsewhere and speaks Streamable HTTP.
     Remote {
@@ -88,6 +91,23 @@ pub enum Program {
         /// What goes with each request.
         headers: BTreeMap<String, String>,
     },
+}
+
+/// A folder in which a server starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    /// What it begins at unless it is absolute: where the file of the catalog is.
+    pub base: PathBuf,
+    /// The folder.
+    pub path: Template,
+}
+
+impl Folder {
+    /// Where it is for an allocation.
+    #[must_use]
+    pub fn for_allocation(&self, allocation: Option<AllocationId>) -> PathBuf {
+        self.base.join(self.path.for_allocation(allocation))
+    }
 }
 
 impl Catalog {
@@ -176,7 +196,7 @@ impl Entry {
     #[must_use]
     pub fn missing(name: &ServerName) -> Self {
         let says = format!("the catalog has no server {:?} any more", name.as_str());
-        let arguments = vec!["-c".to_owned(), "echo \"$1\" >&2; exit 1".to_owned(), "sh".to_owned(), says];
+        let arguments = ["-c", "echo \"$1\" >&2; exit 1", "sh", &says].map(|text| text.to_owned().into()).to_vec();
         let environment = BTreeMap::new();
         Self {
             program: Program::Command { command: "sh".to_owned(), arguments, environment, folder: None },
@@ -205,7 +225,7 @@ impl fmt::Debug for Program {
                 .field("command", command)
                 .field("arguments", &arguments.len())
                 .field("variables", &environment.keys())
-                .field("folder", folder)
+                .field("has_folder", &folder.is_some())
                 .finish(),
             Self::Remote { url, headers } => formatter
                 .debug_struct("Remote")

@@ -21,7 +21,7 @@ use super::catalog::Entry;
 use super::child::{LastLines, Nursery};
 use super::tree::Tree;
 use super::worker::Worker;
-use crate::core::{MemoryMb, Timestamp};
+use crate::core::{AllocationId, MemoryMb, Timestamp};
 use crate::managed::{MemoryLimit, ProcessState};
 use remote::Elsewhere;
 use server::ServerProcess;
@@ -121,8 +121,8 @@ impl Default for Status {
 /// What is kept running.
 #[derive(Debug)]
 pub(super) enum Kind {
-    /// A server that is run here, and where its clients come in.
-    Server(Arc<Entry>, Arc<Endpoint>),
+    /// A server that is run here, where its clients come in, and whose own it is if it is not shared.
+    Server(Arc<Entry>, Arc<Endpoint>, Option<AllocationId>),
     /// A server that runs elsewhere.
     Remote(Arc<Entry>),
     /// A worker.
@@ -269,8 +269,8 @@ impl Life {
     /// Starts it; nothing if it is to end meanwhile, and then nothing of it is left.
     async fn start(&mut self, leave: &mut oneshot::Receiver<()>) -> Option<Result<Running, String>> {
         match &self.kind {
-            Kind::Server(entry, endpoint) => {
-                let started = ServerProcess::start(self, entry, endpoint, leave).await?;
+            Kind::Server(entry, endpoint, owner) => {
+                let started = ServerProcess::start(self, (entry, endpoint), *owner, leave).await?;
                 Some(started.map(Running::Server))
             }
             Kind::Remote(entry) => {
@@ -330,7 +330,7 @@ impl Life {
     }
 
     fn tell(&self, state: ChildState) {
-        if let Kind::Server(_, endpoint) = &self.kind {
+        if let Kind::Server(_, endpoint, _) = &self.kind {
             endpoint.set_state(state);
         }
     }

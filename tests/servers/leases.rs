@@ -1,5 +1,6 @@
 //! Leases: who may use a server, from when on, and until when.
 
+use super::misbehaving::misbehaving_server;
 use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
 use cortex_resource_manager::managed::ProcessState;
 use serde_json::json;
@@ -93,6 +94,34 @@ async fn what_is_shared_is_one_and_what_is_not_is_each_ones_own() {
     assert!(!lives(gone), "a release is answered when nothing of its own is left");
     assert_eq!(pid(&theirs).await, stays);
     pid(&second).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_ones_own_knows_whose_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = "pwd > \"$1\"; echo \"$CORTEX_ALLOCATION_ID $FILE\" >> \"$1\"; exec \"$0\"";
+    let written = folder.path().join("${CORTEX_ALLOCATION_ID}.txt");
+    let shared = folder.path().join("shared.txt");
+    let rig = Rig::new(json!({
+        "own": {
+            "command": "sh", "args": ["-c", script, misbehaving_server(), written],
+            "env": {"FILE": "memory-${CORTEX_ALLOCATION_ID}.json"}, "cwd": folder.path().join("${CORTEX_ALLOCATION_ID}"),
+            "cortex": {"sharing": "per_allocation"}
+        },
+        "shared": {"command": "sh", "args": ["-c", script, misbehaving_server(), shared]},
+    }))
+    .await;
+    for job in ["one", "other"] {
+        let lease = rig.lease(job, &["own", "shared"]).await;
+        pid(&lease.client("own").await).await;
+        let id = lease.allocation.to_string();
+        let told = std::fs::read_to_string(folder.path().join(format!("{id}.txt"))).expect("a file");
+        let own_folder = folder.path().join(&id).canonicalize().expect("a folder");
+        assert_eq!(told, format!("{}\n{id} memory-{id}.json\n", own_folder.display()));
+    }
+    let told = std::fs::read_to_string(shared).expect("a file");
+    assert!(told.ends_with("\n \n"), "one that is shared serves no allocation alone: {told}");
     rig.end().await;
 }
 

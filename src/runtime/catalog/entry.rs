@@ -1,7 +1,7 @@
 //! One entry: what clients know of, and the block `"cortex"`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 use ureq::http::{HeaderName, HeaderValue, Uri};
@@ -9,7 +9,8 @@ use ureq::http::{HeaderName, HeaderValue, Uri};
 use super::cortex::Cortex;
 use super::error::{Place, Problem, Warnings, shown};
 use super::expand::Expander;
-use super::{Entry, Program};
+use super::{ALLOCATION_VARIABLE, Entry, Folder, Program, Template};
+use crate::core::Sharing;
 
 /// The keys that are read. Clients have more of their own.
 const KEYS: [&str; 9] = ["command", "args", "env", "cwd", "url", "headers", "type", "disabled", "cortex"];
@@ -31,11 +32,13 @@ pub(super) struct Reader<'a> {
     folder: &'a Path,
     expander: Expander<'a>,
     pub(super) warnings: Warnings,
+    /// The first text of the entry at hand that names its allocation.
+    names_allocation: Option<Place>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(folder: &'a Path, variable: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { folder, expander: Expander::new(variable), warnings: Warnings::default() }
+        Self { folder, expander: Expander::new(variable), warnings: Warnings::default(), names_allocation: None }
     }
 
     /// The entry; nothing if it is disabled.
@@ -53,6 +56,14 @@ impl<'a> Reader<'a> {
         let program = self.program(place, fields)?;
         let Cortex { sharing, idle, start_timeout, calls_in_flight_max, memory, roots } =
             Cortex::read(self, &place.key("cortex"), given(fields, "cortex"))?;
+        if let Some(place) = self.names_allocation.take()
+            && sharing == Sharing::Shared
+        {
+            return Err(place.problem(format!(
+                "names {ALLOCATION_VARIABLE}, and this server is shared by many allocations: leave it out, or give the entry \
+                 \"cortex\": {{\"sharing\": \"per_allocation\"}}"
+            )));
+        }
         Ok(Some(Entry { program, sharing, idle, start_timeout, calls_in_flight_max, memory, roots }))
     }
 
@@ -91,7 +102,9 @@ impl<'a> Reader<'a> {
         let arguments = match given(fields, "args") {
             Some(Value::Array(arguments)) => {
                 let arguments = arguments.iter().enumerate();
-                arguments.map(|(index, argument)| self.text(&at.index(index), argument)).collect::<Result<_, _>>()?
+                arguments
+                    .map(|(index, argument)| self.template(&at.index(index), argument))
+                    .collect::<Result<_, _>>()?
             }
             Some(other) => return Err(at.wrong_type(other, "an array of strings")),
             None => Vec::new(),
@@ -102,7 +115,7 @@ impl<'a> Reader<'a> {
         Ok(Program::Command { command, arguments, environment, folder })
     }
 
-    fn environment(&mut self, place: &Place, value: &Value) -> Result<BTreeMap<String, String>, Problem> {
+    fn environment(&mut self, place: &Place, value: &Value) -> Result<BTreeMap<String, Template>, Problem> {
         let variables = value.as_object().ok_or_else(|| place.wrong_type(value, "an object of strings"))?;
         let mut environment = BTreeMap::new();
         for (name, value) in variables {
@@ -113,20 +126,20 @@ impl<'a> Reader<'a> {
             let value = match value {
                 // VS Code takes this for a variable that is not set, which all are that are not named.
                 Value::Null => continue,
-                Value::Bool(_) | Value::Number(_) => value.to_string(),
-                _ => self.text(&place, value)?,
+                Value::Bool(_) | Value::Number(_) => value.to_string().into(),
+                _ => self.template(&place, value)?,
             };
             environment.insert(name.clone(), value);
         }
         Ok(environment)
     }
 
-    fn folder(&mut self, place: &Place, value: &Value) -> Result<PathBuf, Problem> {
-        let folder = self.text(place, value)?;
-        if folder.is_empty() {
+    fn folder(&mut self, place: &Place, value: &Value) -> Result<Folder, Problem> {
+        let path = self.template(place, value)?;
+        if !path.names_allocation() && path.for_allocation(None).is_empty() {
             return Err(place.problem("is empty: give a folder"));
         }
-        Ok(self.folder.join(folder))
+        Ok(Folder { base: self.folder.to_owned(), path })
     }
 
     fn remote(&mut self, place: &Place, fields: &Map<String, Value>, url: &Value) -> Result<Program, Problem> {
@@ -163,9 +176,23 @@ impl<'a> Reader<'a> {
 
     /// A string with its variables put in.
     pub(super) fn text(&mut self, place: &Place, value: &Value) -> Result<String, Problem> {
+        let why = format!("names {ALLOCATION_VARIABLE}, which only args, env and cwd may: leave it out");
+        self.expanded(place, value)?.plain().ok_or_else(|| place.problem(why))
+    }
+
+    /// The same where the allocation may be named, whose id is put in at each start.
+    fn template(&mut self, place: &Place, value: &Value) -> Result<Template, Problem> {
+        let template = self.expanded(place, value)?;
+        if template.names_allocation() {
+            self.names_allocation.get_or_insert_with(|| place.clone());
+        }
+        Ok(template)
+    }
+
+    fn expanded(&mut self, place: &Place, value: &Value) -> Result<Template, Problem> {
         let text = value.as_str().ok_or_else(|| place.wrong_type(value, "a string"))?;
         let expanded = self.expander.expand(text).map_err(|error| place.problem(error.to_string()))?;
-        if expanded.text.contains('\0') {
+        if expanded.text.contains_nul() {
             return Err(place.problem("has a NUL character, which no process can be given: leave it out"));
         }
         if expanded.has_other_braces {

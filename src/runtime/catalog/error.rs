@@ -76,6 +76,7 @@ pub(super) struct Problem {
 }
 
 /// Where a value is.
+#[derive(Clone)]
 pub(super) struct Place(String);
 
 impl Place {

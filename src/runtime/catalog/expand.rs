@@ -1,10 +1,21 @@
 //! References to variables: `${NAME}` and `${NAME:-default}`, also written `${env:NAME}`.
 //!
+//! One name is the manager's own: `${CORTEX_ALLOCATION_ID}` stands for the allocation for which a server is started, whatever the
+//! variables say, and is put in then.
+//!
 //! The rules are those of Claude Code: a variable that is set counts even if it is empty, `$NAME` and `$$` are plain text,
 //! and what was put in is not looked at again. What differs is that a reference to a variable that is not set is an error
 //! rather than text, so that no server is started with `${TOKEN}` for a token.
 
 use thiserror::Error;
+
+use super::template::Template;
+
+/// What stands for the allocation for which a server is started; each process of one finds it in its environment, too.
+pub const ALLOCATION_VARIABLE: &str = "CORTEX_ALLOCATION_ID";
+
+/// How many bytes the id of an allocation has: `alloc-` and 12 digits.
+const ALLOCATION_BYTES: usize = 18;
 
 /// How many bytes all texts of a catalog may have once they are expanded: a few references to a long variable make
 /// much of little.
@@ -39,7 +50,7 @@ pub(super) enum ExpandError {
 /// A text with its variables put in.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Expanded {
-    pub(super) text: String,
+    pub(super) text: Template,
     /// Whether something like `${this%/}` was left as it is.
     pub(super) has_other_braces: bool,
 }
@@ -56,34 +67,52 @@ impl<'a> Expander<'a> {
     }
 
     pub(super) fn expand(&mut self, text: &str) -> Result<Expanded, ExpandError> {
-        let mut expanded = Expanded { text: String::new(), has_other_braces: false };
+        let (mut parts, mut length, mut has_other_braces) = (vec![String::new()], 0, false);
+        let mut push = |parts: &mut Vec<String>, part: &str, bytes: usize| {
+            length += bytes;
+            if length > TEXT_BYTES_MAX {
+                return Err(ExpandError::TextTooLong);
+            }
+            parts.last_mut().into_iter().for_each(|last| last.push_str(part));
+            Ok(())
+        };
         let mut rest = text;
         while let Some(start) = rest.find(BEGIN) {
-            push(&mut expanded.text, &rest[..start])?;
+            push(&mut parts, &rest[..start], start)?;
             rest = &rest[start + BEGIN.len()..];
             if rest.starts_with("input:") {
                 return Err(ExpandError::Input);
             }
             if let Some(reference) = Reference::at(rest) {
-                push(&mut expanded.text, &self.value(&reference)?)?;
+                match self.value(&reference)? {
+                    Some(value) => push(&mut parts, &value, value.len())?,
+                    None => {
+                        push(&mut parts, "", ALLOCATION_BYTES)?;
+                        parts.push(String::new());
+                    }
+                }
                 rest = reference.rest;
             } else {
                 // The text of something else, such as a script of a shell. What is in its braces may be a reference.
-                expanded.has_other_braces = true;
-                push(&mut expanded.text, BEGIN)?;
+                has_other_braces = true;
+                push(&mut parts, BEGIN, BEGIN.len())?;
             }
         }
-        push(&mut expanded.text, rest)?;
-        self.bytes_left = self.bytes_left.checked_sub(expanded.text.len()).ok_or(ExpandError::CatalogTooLong)?;
-        Ok(expanded)
+        push(&mut parts, rest, rest.len())?;
+        self.bytes_left = self.bytes_left.checked_sub(length).ok_or(ExpandError::CatalogTooLong)?;
+        Ok(Expanded { text: Template::new(parts), has_other_braces })
     }
 
-    fn value(&self, &Reference { name, default, .. }: &Reference<'_>) -> Result<String, ExpandError> {
+    /// What a reference stands for; nothing yet if that is the allocation.
+    fn value(&self, &Reference { name, default, .. }: &Reference<'_>) -> Result<Option<String>, ExpandError> {
         if default.is_some_and(|default| default.contains(BEGIN)) {
             return Err(ExpandError::Nested(name.to_owned()));
         }
+        if name == ALLOCATION_VARIABLE {
+            return Ok(None);
+        }
         let value = (self.variable)(name).or_else(|| default.map(str::to_owned));
-        value.ok_or_else(|| ExpandError::NotSet(name.to_owned()))
+        value.map(Some).ok_or_else(|| ExpandError::NotSet(name.to_owned()))
     }
 }
 
@@ -112,14 +141,6 @@ impl<'a> Reference<'a> {
     }
 }
 
-fn push(text: &mut String, part: &str) -> Result<(), ExpandError> {
-    if text.len() + part.len() > TEXT_BYTES_MAX {
-        return Err(ExpandError::TextTooLong);
-    }
-    text.push_str(part);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,7 +158,27 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: &str, has_other_braces: bool) {
-        assert_eq!(expand(text), Ok(Expanded { text: expected.to_owned(), has_other_braces }), "{text}");
+        assert_eq!(expand(text), Ok(Expanded { text: expected.to_owned().into(), has_other_braces }), "{text}");
+    }
+
+    #[test]
+    fn the_allocation_is_put_in_when_it_is_known() {
+        let allocation = Some(crate::core::AllocationId::from_draw(0xab));
+        let check = |text: &str, expected: &str| {
+            let expanded = expand(text).expect("a text").text;
+            assert_eq!(expanded.for_allocation(allocation), expected, "{text}");
+            assert!(expanded.names_allocation() && expanded.plain().is_none(), "{text}");
+        };
+        check("${CORTEX_ALLOCATION_ID}", "alloc-0000000000ab");
+        check("${env:CORTEX_ALLOCATION_ID}${CORTEX_ALLOCATION_ID:-x}", "alloc-0000000000aballoc-0000000000ab");
+        check("${HOME}/${CORTEX_ALLOCATION_ID}.json", "/home/ada/alloc-0000000000ab.json");
+        let variable = |name: &str| (name == "TRICK").then(|| "${CORTEX_ALLOCATION_ID}".to_owned());
+        let plain = Expander::new(&variable).expand("${TRICK}").expect("a text").text.plain();
+        assert_eq!(plain.as_deref(), Some("${CORTEX_ALLOCATION_ID}"), "what was put in is not looked at again");
+        let many = "${CORTEX_ALLOCATION_ID}".repeat(TEXT_BYTES_MAX / ALLOCATION_BYTES + 1);
+        assert_eq!(expand(&many), Err(ExpandError::TextTooLong));
+        let id = crate::core::AllocationId::from_draw(u64::MAX).to_string();
+        assert_eq!(id.len(), ALLOCATION_BYTES);
     }
 
     #[test]

@@ -61,13 +61,17 @@ fn what_clients_have_is_read() {
     assert_eq!(warnings, []);
     let entries: Vec<(&str, &Entry)> = catalog.entries.iter().map(|(name, entry)| (name.as_str(), &**entry)).collect();
     let [("files", files), ("search", search)] = entries[..] else { panic!("{entries:?}") };
-    let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+    let text = |text: &str| Template::from(text.to_owned());
+    let variables = [("LEVEL", "3"), ("QUIET", "true"), ("TOKEN", "hunter2")];
     let expected = Entry {
         program: Program::Command {
             command: "npx".to_owned(),
-            arguments: ["-y", "@modelcontextprotocol/server-filesystem", "/home/ada/work"].map(str::to_owned).to_vec(),
-            environment: pairs(&[("LEVEL", "3"), ("QUIET", "true"), ("TOKEN", "hunter2")]),
-            folder: Some("/home/ada".into()),
+            arguments: ["-y", "@modelcontextprotocol/server-filesystem", "/home/ada/work"].map(text).to_vec(),
+            environment: variables.map(|(name, value)| (name.to_owned(), text(value))).into(),
+            folder: match &files.program {
+                Program::Command { folder, .. } => folder.clone(),
+                Program::Remote { .. } => None,
+            },
         },
         sharing: Sharing::Shared,
         idle: Duration::from_secs(600),
@@ -77,9 +81,10 @@ fn what_clients_have_is_read() {
         roots: Vec::new(),
     };
     assert_eq!(*files, expected);
+    assert_eq!(folder_of(files, None), Path::new("/home/ada"));
     let program = Program::Remote {
         url: "https://example.com/mcp?key=hunter2".to_owned(),
-        headers: pairs(&[("Authorization", "Bearer hunter2")]),
+        headers: [("Authorization".to_owned(), "Bearer hunter2".to_owned())].into(),
     };
     assert_eq!(*search, Entry { program, ..expected });
     assert!(search.is_remote() && !files.is_remote());
@@ -124,8 +129,57 @@ fn a_folder_that_is_not_absolute_begins_at_the_file() {
     std::fs::write(&path, r#"{"mcpServers": {"a": {"command": "x", "cwd": "tools"}}}"#).expect("a file");
     let (catalog, _) = Catalog::read(&path, &|_| None).expect("a catalog");
     let entry = catalog.entries.values().next().expect("an entry");
-    let Program::Command { folder: Some(of_entry), .. } = &entry.program else { panic!("{entry:?}") };
-    assert_eq!(*of_entry, folder.path().join("tools"));
+    assert_eq!(folder_of(entry, None), folder.path().join("tools"));
+}
+
+/// Where a server starts.
+fn folder_of(entry: &Entry, allocation: Option<AllocationId>) -> PathBuf {
+    let Program::Command { folder: Some(folder), .. } = &entry.program else { panic!("{entry:?}") };
+    folder.for_allocation(allocation)
+}
+
+#[test]
+fn an_entry_of_each_allocation_may_name_it() {
+    let own = r#"{"command": "x", "args": ["--for=${CORTEX_ALLOCATION_ID}"], "env": {"FILE": "${HOME}/${CORTEX_ALLOCATION_ID}.json"},
+        "cwd": "/srv/${env:CORTEX_ALLOCATION_ID}", "cortex": {"sharing": "per_allocation"}}"#;
+    let read = entry(own);
+    let allocation = Some(AllocationId::from_draw(1));
+    let Program::Command { arguments, environment, .. } = &read.program else { panic!("{read:?}") };
+    assert_eq!(arguments[0].for_allocation(allocation), "--for=alloc-000000000001");
+    assert_eq!(environment["FILE"].for_allocation(allocation), "/home/ada/alloc-000000000001.json");
+    assert_eq!(folder_of(&read, allocation), Path::new("/srv/alloc-000000000001"));
+    // What a reload compares has no allocation in it.
+    let again = |text: &str| {
+        let whole = format!(r#"{{"mcpServers": {{"a": {text}}}}}"#);
+        Catalog::of_text(Path::new("/srv/servers.json"), whole.as_bytes(), &variable).expect("a catalog").0
+    };
+    assert_eq!(again(own), again(own));
+    assert_ne!(again(own), again(&own.replace("--for=${CORTEX_ALLOCATION_ID}", "--for=")));
+    assert_ne!(again(own), again(&own.replace("${CORTEX_ALLOCATION_ID}.json", ".json${CORTEX_ALLOCATION_ID}")));
+    assert!(!format!("{read:?}").contains("ada"), "{read:?}");
+
+    let shared = "names CORTEX_ALLOCATION_ID, and this server is shared by many allocations: leave it out, or give the entry \
+                  \"cortex\": {\"sharing\": \"per_allocation\"}";
+    let check = |fields: &str, place: &str| {
+        check_refused(&format!(r#"{{"command": "x", {fields}}}"#), &format!("mcpServers.a.{place} {shared}"));
+    };
+    check(r#""args": ["y", "${CORTEX_ALLOCATION_ID}"]"#, "args[1]");
+    check(r#""env": {"A": "${CORTEX_ALLOCATION_ID:-none}"}, "cortex": {"sharing": "shared"}"#, "env.A");
+    check(r#""cwd": "/x/${CORTEX_ALLOCATION_ID}""#, "cwd");
+    let elsewhere = "names CORTEX_ALLOCATION_ID, which only args, env and cwd may: leave it out";
+    let private = r#""cortex": {"sharing": "per_allocation"}"#;
+    check_refused(
+        &format!(r#"{{"command": "${{CORTEX_ALLOCATION_ID}}", {private}}}"#),
+        &format!("mcpServers.a.command {elsewhere}"),
+    );
+    check_refused(
+        &format!(r#"{{"url": "http://x/${{CORTEX_ALLOCATION_ID}}", {private}}}"#),
+        &format!("mcpServers.a.url {elsewhere}"),
+    );
+    check_refused(
+        r#"{"command": "x", "cortex": {"sharing": "per_allocation", "roots": ["/${CORTEX_ALLOCATION_ID}"]}}"#,
+        &format!("mcpServers.a.cortex.roots[0] {elsewhere}"),
+    );
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! A process of ours that answers as a server.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::super::bridge::{Endpoint, Link};
-use super::super::catalog::{Entry, Program};
+use super::super::catalog::{ALLOCATION_VARIABLE, Entry, Program};
 use super::super::child::{Child, Input, Launch};
 use super::{Life, Misses, SERVER_GRACE, Timing, memory_limit, with_lines};
+use crate::core::AllocationId;
 
 pub(super) struct ServerProcess {
     child: Child,
@@ -20,13 +22,16 @@ impl ServerProcess {
     /// is left.
     pub(super) async fn start(
         life: &Life,
-        entry: &Entry,
-        endpoint: &Arc<Endpoint>,
+        (entry, endpoint): (&Entry, &Arc<Endpoint>),
+        owner: Option<AllocationId>,
         leave: &mut oneshot::Receiver<()>,
     ) -> Option<Result<Self, String>> {
-        let Some(launch) = launch_of(&life.name, entry) else {
+        let Some(launch) = launch_of(&life.name, entry, owner) else {
             return Some(Err("it is not run here".to_owned()));
         };
+        if let Err(why) = make_own_folder(entry, owner) {
+            return Some(Err(why));
+        }
         let mut child = match life.nursery.start(launch) {
             Ok(child) => child,
             Err(error) => return Some(Err(format!("it could not be started ({error})"))),
@@ -112,14 +117,33 @@ fn is_wanted(why: &str) -> bool {
     why == "it was ended"
 }
 
-fn launch_of(name: &str, entry: &Entry) -> Option<Launch> {
+/// Makes the folder that is named after the allocation: nobody else could in time.
+fn make_own_folder(entry: &Entry, owner: Option<AllocationId>) -> Result<(), String> {
+    let Program::Command { folder: Some(folder), .. } = &entry.program else { return Ok(()) };
+    if !folder.path.names_allocation() {
+        return Ok(());
+    }
+    let folder = folder.for_allocation(owner);
+    match std::fs::create_dir(&folder) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(format!("its folder {} cannot be made ({error})", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is started for the allocation whose own it is, or for all.
+fn launch_of(name: &str, entry: &Entry, owner: Option<AllocationId>) -> Option<Launch> {
     let Program::Command { command, arguments, environment, folder } = &entry.program else { return None };
+    let given = environment.iter().map(|(name, value)| (name.clone(), value.for_allocation(owner)));
+    // What says whose it is cannot be overridden.
+    let own = owner.map(|owner| (ALLOCATION_VARIABLE.to_owned(), owner.to_string()));
     Some(Launch {
         name: name.to_owned(),
         command: command.clone(),
-        arguments: arguments.clone(),
-        environment: environment.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
-        folder: folder.clone(),
+        arguments: arguments.iter().map(|argument| argument.for_allocation(owner)).collect(),
+        environment: given.chain(own).collect(),
+        folder: folder.as_ref().map(|folder| folder.for_allocation(owner)),
         memory: entry.memory,
         grace: SERVER_GRACE,
         input: Input::Pipe,

@@ -89,7 +89,7 @@ impl Supervisor {
             Endpoint::new(options, self.leases.gate(run.clone()))
         });
         let kind = match &endpoint {
-            Some(endpoint) => Kind::Server(Arc::clone(&entry), Arc::clone(endpoint)),
+            Some(endpoint) => Kind::Server(Arc::clone(&entry), Arc::clone(endpoint), run.owner),
             None => Kind::Remote(Arc::clone(&entry)),
         };
         let with = (Arc::clone(&self.nursery), self.timing);
