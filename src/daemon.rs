@@ -15,6 +15,7 @@ mod log;
 mod presence;
 mod process;
 mod relay;
+mod running;
 mod runtime_directory;
 mod settings;
 mod starts;

@@ -215,7 +215,8 @@ impl Manager {
     }
 
     /// A way to whoever runs servers and workers, where they are real.
-    fn managed(&self) -> Option<Managed> {
+    #[must_use]
+    pub fn managed(&self) -> Option<Managed> {
         #[cfg(unix)]
         return self.host.as_ref().map(|host| host.managed().clone());
         #[cfg(not(unix))]

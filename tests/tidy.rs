@@ -53,6 +53,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
             "lines",
             "lock",
             "loops",
+            "managed",
             "mcp",
             "program",
             "runtime",

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     hello::{self, Answer, Ask, GOODBYE, Hello, PROTOCOL},
+    running::Running,
     runtime_directory::own_user,
     settings::{SessionSettings, compare},
     status::{Books, Status},
@@ -290,7 +291,10 @@ impl Shared {
         let engine = self.manager.engine();
         // Both are sent before either is answered, so that they are of one batch, unless that is full.
         let books = async { tokio::try_join!(engine.capacity(), engine.fleet_summary()) };
-        let books = timeout(BOOKS_WAIT_MAX, books).await.ok().and_then(Result::ok);
+        let managed = self.manager.managed();
+        let running = async { Running::told_by(managed.as_ref()?).await };
+        let (books, running) = tokio::join!(timeout(BOOKS_WAIT_MAX, books), timeout(BOOKS_WAIT_MAX, running));
+        let books = books.ok().and_then(Result::ok);
         Status {
             instance: self.instance.clone(),
             pid: std::process::id(),
@@ -299,6 +303,7 @@ impl Shared {
             uptime_seconds: self.started.elapsed().as_secs(),
             sessions: *self.sessions.borrow() as u64,
             books: books.map(|(capacity, fleet)| Books::of(&capacity.value, fleet)),
+            running: running.ok().flatten(),
             log: self.log.clone(),
             loops: self.manager.loops().map(crate::loops::LoopStatus::seen).into(),
         }

@@ -7,7 +7,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::subject;
+use super::{running::Running, subject};
 use crate::core::{CapacityView, CpuMillis, FleetSummary};
 use crate::loops::LoopSeen;
 
@@ -23,6 +23,9 @@ pub(super) struct Status {
     pub(super) sessions: u64,
     /// Nothing while the engine waits for the disk.
     pub(super) books: Option<Books>,
+    /// What is really run; nothing where nothing is to be, or from a daemon that does not tell of it.
+    #[serde(default)]
+    pub(super) running: Option<Running>,
     /// The file of the daemon's log; nothing if it goes to a standard error of somebody else's choice.
     pub(super) log: Option<PathBuf>,
     pub(super) loops: Vec<LoopSeen>,
@@ -69,6 +72,7 @@ impl fmt::Display for Status {
             Some(books) => books.fmt(formatter)?,
             None => writeln!(formatter, "books: not to be had now: the state cannot be written, see the log")?,
         }
+        self.running.iter().try_for_each(|running| running.fmt(formatter))?;
         for LoopSeen { name, period_seconds, runs, last } in &self.loops {
             let times = if *runs == 1 { "once".to_owned() } else { format!("{runs} times") };
             match last {
@@ -150,6 +154,7 @@ mod tests {
                 leases_expired: 1,
                 fleet: Some(fleet),
             }),
+            running: Some(Running::default()),
             log: Some("/run/x.log".into()),
             loops: vec![loop_seen(None)],
         };
@@ -163,6 +168,7 @@ mod tests {
             "agents: 4 registered, 3 taking a worker each, 1 unresponsive",
             "tasks: 9 queued, 8 deferred, 7 running; 6 completed, 5 failed, 4 cancelled on record",
             "tokens: 410 used and 500 reserved of 20000, refill at 1970-01-01T00:01:00.000Z",
+            "run: 0 servers, 0 workers",
             "sweep: every 300 s, not run yet",
             "log: /run/x.log",
         ] {

@@ -71,6 +71,8 @@ pub struct ServerReport {
     pub is_remote: bool,
     /// Where clients reach it, if anybody can.
     pub endpoint: Option<String>,
+    /// Its port on this machine, if it is run here.
+    pub port: Option<Port>,
     /// What clients are to send along to a server that runs elsewhere.
     pub headers: Vec<(String, String)>,
     /// Where in its life it is.

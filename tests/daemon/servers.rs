@@ -84,6 +84,22 @@ fn sessions_share_a_server_and_none_of_them_ends_it() {
     assert_eq!(pid(&second, "shared"), Some(shared));
     let own = pid(&first, "own").expect("an answer");
     assert_ne!(pid(&second, "own"), Some(own));
+    let status = home.printed(&["status"]);
+    let port = |grant: &Value, server: usize| {
+        grant["mcp_servers"][server]["endpoint"].as_str().expect("a place")[17..].to_owned()
+    };
+    let own_run = |grant: &Value| {
+        let allocation = grant["allocation_id"].as_str().expect("an id");
+        format!("server own of {allocation}: running, 1 holder, port {}, 0 restarts", port(grant, 1))
+    };
+    for line in [
+        "run: 3 servers, 0 workers".to_owned(),
+        format!("server shared: running, 2 holders, port {}, 0 restarts", port(&first, 0)),
+        own_run(&first),
+        own_run(&second),
+    ] {
+        assert!(status.lines().any(|shown| shown == line), "{line} is not in\n{status}");
+    }
     // The lease of the first goes on without its session.
     one.close_input();
     one.check_end();

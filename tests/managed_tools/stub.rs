@@ -77,6 +77,7 @@ pub(crate) fn stopped(name: &str) -> ServerReport {
         owner: None,
         is_remote: false,
         endpoint: None,
+        port: None,
         headers: Vec::new(),
         state: ProcessState::Stopped,
         reason: None,

@@ -103,6 +103,7 @@ impl Held {
         let is_full = detail == Detail::Full;
         let report = ServerReport {
             endpoint: endpoint.map_or_else(|| url(&self.entry), |_| Some(self.port.endpoint())),
+            port: endpoint.map(|_| self.port),
             state: if unserved.is_some() { ProcessState::Failed } else { state },
             reason: unserved.or(reason),
             holders: self.holders.iter().copied().collect(),
@@ -154,6 +155,7 @@ fn unheld(name: &ServerName, entry: &Entry) -> ServerReport {
         owner: None,
         is_remote: entry.is_remote(),
         endpoint: url(entry),
+        port: None,
         headers,
         state: ProcessState::Stopped,
         reason: None,
