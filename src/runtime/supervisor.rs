@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many allocations one page of the books has.
 const PAGE: usize = 1_000;
+
+/// How many looks at processes there are at once. Each goes through all processes of the machine and keeps a core busy
+/// meanwhile, so that more would only take the cores from what is run.
+const LOOKS_MAX: usize = 2;
 
 /// What really runs, and for whom.
 pub(super) struct Supervisor {
@@ -67,6 +71,8 @@ pub(super) struct Supervisor {
     ending: JoinSet<(AllocationId, Over)>,
     /// Ends of servers that nobody holds any more.
     leaving: BTreeMap<Run, JoinHandle<()>>,
+    /// Who may look at processes.
+    looks: Arc<Semaphore>,
 }
 
 /// A worker of an allocation.
@@ -127,6 +133,7 @@ impl Supervisor {
             starting: JoinSet::new(),
             ending: JoinSet::new(),
             leaving: BTreeMap::new(),
+            looks: Arc::new(Semaphore::new(LOOKS_MAX)),
         }
     }
 

@@ -152,6 +152,33 @@ fn a_daemon_that_is_killed_leaves_nothing_and_the_next_goes_on() {
     assert!(home.printed(&["verify", "--state", &state]).contains("sound"));
 }
 
+/// How many threads a process has.
+fn threads(pid: u64) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |tasks| tasks.count())
+}
+
+#[test]
+fn a_flood_of_questions_takes_a_few_threads() {
+    const ASKED: usize = 200;
+    const MORE_MAX: usize = 8;
+    let home = Home::new();
+    let catalog = catalog(&home);
+    let mut session = home.session(&["--catalog", &catalog, "--toolsets", "all"]);
+    lease(&mut session, "one");
+    let daemon = home.pid();
+    let before = threads(daemon);
+    let call = json!({"name": "get_mcp_server", "arguments": {"name": "shared"}});
+    let asked: Vec<u64> = (0..ASKED).map(|_| session.send("tools/call", &call)).collect();
+    for id in asked {
+        let reply = session.reply(id);
+        assert_eq!(reply["result"]["isError"], false, "{reply}");
+        let now = threads(daemon);
+        assert!(now <= before + MORE_MAX, "{before} threads before, {now} now");
+    }
+    session.close_input();
+    home.printed(&["stop"]);
+}
+
 #[test]
 fn leases_of_real_servers_are_not_gone_on_with_by_who_names_none() {
     let home = Home::new();

@@ -11,7 +11,7 @@ use super::exchange::{Failure, Target};
 const VERSION: &str = "2025-11-25";
 
 /// How long the end of a session may take to be told.
-const END_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 const METHOD_NOT_FOUND: i64 = -32601;
 

@@ -272,3 +272,18 @@ async fn a_session_that_was_opened_for_nobody_is_ended() {
     gate.notify_one();
     server.check_seen(&["DELETE s1 2025-06-18"]).await;
 }
+
+#[tokio::test]
+async fn a_check_waits_for_a_thread_and_its_time_begins_then() {
+    let server = Server::start(|_, _| result(json!({"protocolVersion": "2025-11-25"}))).await;
+    let mut remote = server.remote();
+    remote.threads = Arc::new(Semaphore::new(1));
+    let other = Arc::clone(&remote.threads).try_acquire_owned().expect("a thread");
+    let mut check = Box::pin(remote.check(PATIENCE));
+    assert!(futures_util::poll!(check.as_mut()).is_pending());
+    assert_eq!(server.seen.lock().expect("no panic").len(), 0, "nothing was asked");
+    drop(other);
+    assert_eq!(tokio::time::timeout(PATIENCE, check).await.expect("in time"), Ok(()));
+    let given_back = tokio::time::timeout(PATIENCE, remote.threads.acquire()).await;
+    assert!(given_back.is_ok_and(|permit| permit.is_ok()));
+}

@@ -6,6 +6,8 @@ use super::Supervisor;
 use super::reports::{Detail, Report};
 use crate::core::{AgentId, AllocationId, ServerName};
 use crate::managed::{Ask, AskError, ServerReport, WorkerReport};
+use std::sync::Arc;
+
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
@@ -16,7 +18,8 @@ impl Supervisor {
         match ask {
             Ask::Servers(reply) => drop(reply.send(plain(self.all_servers()))),
             Ask::Server(name, holder, reply) => {
-                measured(self.server(&name, holder, Detail::Full), reply, |reports| reports);
+                let reports = self.server(&name, holder, Detail::Full);
+                self.look(reply, move || reports.into_iter().map(measured).collect());
             }
             Ask::Allocation(allocation, reply) => {
                 drop(reply.send((plain(self.servers_of(allocation)), self.workers_of(allocation))));
@@ -35,18 +38,32 @@ impl Supervisor {
             Ask::Workers(reply) => drop(reply.send(self.all_workers())),
             Ask::Worker(id, reply) => {
                 let found = self.worker(&id);
-                tokio::task::spawn_blocking(move || {
-                    let measured = found.map(|(report, tree)| {
+                self.look(reply, move || {
+                    found.map(|(report, tree)| {
                         let usage = tree.and_then(|tree| tree.usage().ok());
                         WorkerReport { memory: usage.map(|usage| usage.memory), ..report }
-                    });
-                    drop(reply.send(measured));
+                    })
                 });
             }
             Ask::DrainWorker(worker, reply) => {
                 drop(reply.send(self.drain_worker(worker)));
             }
         }
+    }
+
+    /// Answers with what `look` finds, which looks at processes: that is slow where a machine has many. It has a thread, once
+    /// one of the few is free, and is not done for one who has gone by then.
+    fn look<T: Send + 'static>(&self, reply: oneshot::Sender<T>, look: impl FnOnce() -> T + Send + 'static) {
+        let looks = Arc::clone(&self.looks);
+        tokio::spawn(async move {
+            let Ok(_permit) = looks.acquire().await else { return };
+            if reply.is_closed() {
+                return;
+            }
+            if let Ok(found) = tokio::task::spawn_blocking(look).await {
+                drop(reply.send(found));
+            }
+        });
     }
 
     fn drain_worker(&mut self, worker: String) -> Result<WorkerReport, AskError> {
@@ -109,21 +126,12 @@ fn plain(reports: Vec<Report>) -> Vec<ServerReport> {
     reports.into_iter().map(|(report, _)| report).collect()
 }
 
-/// Answers once it is seen what the processes take, which is slow where a machine has many.
-fn measured<T: Send + 'static>(
-    reports: Vec<Report>,
-    reply: oneshot::Sender<T>,
-    answer: impl FnOnce(Vec<ServerReport>) -> T + Send + 'static,
-) {
-    tokio::task::spawn_blocking(move || {
-        let measure = |(report, tree): Report| {
-            let usage = tree.and_then(|tree| tree.usage().ok());
-            ServerReport {
-                memory: usage.map(|usage| usage.memory),
-                processes: usage.map(|usage| usage.processes as u64),
-                ..report
-            }
-        };
-        drop(reply.send(answer(reports.into_iter().map(measure).collect())));
-    });
+/// A report with what the processes take.
+fn measured((report, tree): Report) -> ServerReport {
+    let usage = tree.and_then(|tree| tree.usage().ok());
+    ServerReport {
+        memory: usage.map(|usage| usage.memory),
+        processes: usage.map(|usage| usage.processes as u64),
+        ..report
+    }
 }
