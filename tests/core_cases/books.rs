@@ -232,6 +232,22 @@ fn an_outage_is_followed_by_a_grace() {
     ",
     );
     check(
+        "a lease granted in a grace is spared as one that lived through the outage: deadlines keep their order",
+        "
+        request a workers 1 ttl 60 => granted #1
+        at 60
+        outage since 0 grace 20 spread 20
+        at 61
+        request b workers 1 ttl 4 => granted #2
+        show #1 => active [0:8000], until 92
+        show #2 => active [0:8001], until 93
+        at 93
+        sweep => expired #1 #2
+        request c workers 1 ttl 4 => granted #3
+        show #3 => active [0:8000], until 99.4
+    ",
+    );
+    check(
         "a request meets leases in their grace as held",
         "
         request a workers 10 ttl 10 => granted #1
