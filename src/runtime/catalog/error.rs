@@ -33,7 +33,7 @@ pub enum CatalogError {
         path: PathBuf,
     },
     /// The file is no JSON.
-    #[error("the catalog {} is no JSON: mend it, and note that JSON has no comments", path.display())]
+    #[error("the catalog {} is no JSON: mend it there; comments, and commas before a }} or ], are not allowed, though some clients take them", path.display())]
     NotJson {
         /// The file.
         path: PathBuf,
