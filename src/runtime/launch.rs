@@ -5,6 +5,7 @@
 
 use std::{
     env,
+    io::ErrorKind,
     os::unix::process::{CommandExt, parent_id},
     process::{Command, ExitCode},
 };
@@ -36,10 +37,20 @@ pub(super) fn run(orders: &Orders) -> ExitCode {
     if let Some(folder) = &orders.folder
         && let Err(error) = env::set_current_dir(folder)
     {
-        return fail(&format_args!("the folder {} cannot be used ({error})", folder.display()), NOT_STARTED_EXIT_CODE);
+        let folder = folder.display();
+        return fail(&format_args!("the folder {folder} cannot be used ({error}): make it"), NOT_STARTED_EXIT_CODE);
     }
     let error = Command::new(&orders.command).args(&orders.arguments).exec();
-    fail(&format_args!("{} cannot be started ({error})", orders.command.display()), NOT_STARTED_EXIT_CODE)
+    let command = orders.command.display();
+    let advice = match error.kind() {
+        ErrorKind::NotFound if !orders.command.as_encoded_bytes().contains(&b'/') => {
+            "it is in no folder of PATH: install it, or give its whole path"
+        }
+        ErrorKind::NotFound => "look at its path, and at what its first line names if it is a script",
+        ErrorKind::PermissionDenied => "make it executable for this user",
+        _ => "run it in a terminal",
+    };
+    fail(&format_args!("{command} cannot be started ({error}): {advice}"), NOT_STARTED_EXIT_CODE)
 }
 
 /// From now on this process is killed when its guardian ends: a guardian that is killed itself can end nothing.

@@ -4,6 +4,7 @@
 //! lost is started again, the later the more often that happens, until that looks hopeless. Nothing is started again
 //! before the whole tree of the one before is gone.
 
+mod reasons;
 mod remote;
 mod server;
 mod wanted;
@@ -27,6 +28,7 @@ use remote::Elsewhere;
 use server::ServerProcess;
 use worker::WorkerProcess;
 
+pub(super) use reasons::without_lines;
 pub(super) use wanted::{wait_until_restarted, wait_until_running};
 
 /// How long a server has to end after it was asked to, before it is made to.
@@ -34,14 +36,6 @@ pub const SERVER_GRACE: Duration = Duration::from_secs(5);
 
 /// Why one is restarting that was asked to.
 const ASKED_FOR: &str = "it is started again since somebody asked for it";
-
-/// What stands before the last lines in an error. They may hold secrets of the process, so that they are for whoever asked
-/// for it, and neither for the log nor for the books.
-const BEFORE_LINES: &str = "; the last lines of its standard error: ";
-
-/// How many of the last lines an error carries, and how many characters of them.
-const ERROR_LINES_MAX: usize = 10;
-const ERROR_CHARACTERS_MAX: usize = 2_000;
 
 /// The periods by which servers and workers are looked after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -400,22 +394,6 @@ impl Misses {
     }
 }
 
-/// An error without the last lines.
-pub(super) fn without_lines(why: &str) -> &str {
-    why.split_once(BEFORE_LINES).map_or(why, |(why, _)| why)
-}
-
-/// An error with the last lines that were written before it.
-fn with_lines(why: &str, lines: &[String]) -> String {
-    let last = &lines[lines.len().saturating_sub(ERROR_LINES_MAX)..];
-    if last.is_empty() {
-        return why.to_owned();
-    }
-    let text = last.join("\n");
-    let cut = text.char_indices().rev().nth(ERROR_CHARACTERS_MAX - 1).map_or(0, |(at, _)| at);
-    format!("{why}{BEFORE_LINES}{}", &text[cut..])
-}
-
 fn now() -> Timestamp {
     let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     Timestamp::since_1970(since_1970.unwrap_or_default())
@@ -440,16 +418,5 @@ mod tests {
         let waits: Vec<u64> = (1..=9).map(|losses| Timing::default().wait_after(losses).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(Timing::default().wait_after(u32::MAX).as_secs(), 60);
-    }
-
-    #[test]
-    fn an_error_carries_the_last_lines_and_no_more() {
-        assert_eq!(with_lines("it ended", &[]), "it ended");
-        let lines: Vec<String> = (1..=12).map(|line| format!("line {line}")).collect();
-        let told = with_lines("it ended", &lines);
-        assert!(told.starts_with("it ended; the last lines of its standard error: line 3\nline 4\n"), "{told}");
-        assert!(told.ends_with("line 12"), "{told}");
-        let told = with_lines("x", &["é".repeat(5_000)]);
-        assert!(told.chars().count() < 2_100 && told.ends_with('é'), "{} characters", told.chars().count());
     }
 }

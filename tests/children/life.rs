@@ -119,8 +119,12 @@ async fn what_cannot_be_started_says_why() {
     let unknown = Launch { command: "/no/such/command".to_owned(), ..shell("") };
     let no_folder = Launch { folder: Some("/no/such/folder".into()), ..shell("") };
     for (launch, said) in [
-        (unknown, "/no/such/command cannot be started (No such file or directory (os error 2))"),
-        (no_folder, "the folder /no/such/folder cannot be used (No such file or directory (os error 2))"),
+        (
+            unknown,
+            "/no/such/command cannot be started (No such file or directory (os error 2)): look at its path, and at what its first line \
+             names if it is a script",
+        ),
+        (no_folder, "the folder /no/such/folder cannot be used (No such file or directory (os error 2)): make it"),
     ] {
         let mut child = start(launch);
         let ended = end_of(&mut child).await;

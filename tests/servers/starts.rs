@@ -5,7 +5,7 @@ use cortex_resource_manager::core::{Filter, State};
 use cortex_resource_manager::engine::{EngineError, Listing, Place, Record};
 use cortex_resource_manager::managed::ProcessState;
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::time::Instant;
 
@@ -74,6 +74,83 @@ async fn a_server_that_cannot_start_fails_the_grant_and_says_why() {
     let refused = within(rig.request("job", &["nobody's"], 60, None)).await.expect_err("it is not in the catalog");
     let text = refused.to_string();
     assert!(text.contains(r#""nobody's""#) && text.contains(r#""absent", "broken", "good", "mute", "own""#), "{text}");
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_error_says_what_failed_why_and_what_to_do() {
+    let shell = |script: &str, cortex: Value| json!({"command": "sh", "args": ["-c", script], "cortex": cortex});
+    let brief = || json!({"start_timeout_seconds": 1});
+    let own = |cwd: &str| json!({"command": "true", "cwd": cwd, "cortex": {"sharing": "per_allocation"}});
+    let rig = Rig::new(json!({
+        "absent": {"command": "no-such-program"},
+        "no program": {"command": "/etc/passwd"},
+        "no folder": {"command": "true", "cwd": "/no/such/folder"},
+        "no own folder": own("/no/such/${CORTEX_ALLOCATION_ID}"),
+        "fails": shell("echo the database cannot be reached >&2; exit 3", json!({})),
+        "ends": shell("exit 0", json!({})),
+        "killed": shell("kill -9 $$", json!({})),
+        "cannot bind": shell("echo 'bind: Address already in use' >&2; exit 1", json!({})),
+        "mute": shell("cat >/dev/null", brief()),
+        "chatty": shell("echo hello; cat >/dev/null", brief()),
+        "elsewhere": {"url": "http://127.0.0.1:1/mcp"},
+    }))
+    .await;
+    let nothing = "and wrote nothing: run its command in a terminal to see what it wants";
+    for (name, why) in [
+        (
+            "absent",
+            "it could not be started: no-such-program cannot be started (No such file or directory (os error 2)): it is in no \
+             folder of PATH: install it, or give its whole path"
+                .to_owned(),
+        ),
+        (
+            "no program",
+            "it could not be started: /etc/passwd cannot be started (Permission denied (os error 13)): make it executable for \
+             this user"
+                .to_owned(),
+        ),
+        (
+            "no folder",
+            "it could not be started: the folder /no/such/folder cannot be used (No such file or directory (os error 2)): make \
+             it"
+            .to_owned(),
+        ),
+        (
+            "fails",
+            "it exited with code 3 before it answered; the last lines of its standard error: the database cannot be reached"
+                .to_owned(),
+        ),
+        ("ends", format!("it exited with code 0 before it answered, {nothing}")),
+        ("killed", format!("it was ended by signal 9 (KILL) before it answered, {nothing}")),
+        (
+            "cannot bind",
+            "it exited with code 1 before it answered; the last lines of its standard error: bind: Address already in use"
+                .to_owned(),
+        ),
+        (
+            "mute",
+            "it did not answer within 1 s: if it needs longer, as for a download, give its entry a larger start_timeout_seconds"
+                .to_owned(),
+        ),
+        (
+            "chatty",
+            "it did not answer within 1 s: it writes to its standard output what is no message of MCP: start it as a server \
+             that speaks over standard input and output; the last lines of its standard error: (on its standard output) hello"
+                .to_owned(),
+        ),
+        ("elsewhere", "it is not there, since the connection was refused: start it, or mend its url".to_owned()),
+    ] {
+        let refused = within(rig.request("job", &[name], 60, None)).await;
+        let Err(EngineError::NotStarted { error, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(*error, format!("MCP server {name:?} cannot be used: {why}"));
+    }
+    let refused = within(rig.request("job", &["no own folder"], 60, None)).await;
+    let Err(EngineError::NotStarted { allocation, error }) = refused else { panic!("{refused:?}") };
+    let why = format!(
+        "its folder /no/such/{allocation} cannot be made (No such file or directory (os error 2)): make the one above it"
+    );
+    assert_eq!(*error, format!("MCP server \"no own folder\" cannot be used: {why}"));
     rig.end().await;
 }
 

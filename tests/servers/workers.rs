@@ -111,6 +111,8 @@ async fn workers_that_do_not_get_ready_fail_their_grant_whole() {
     let refused = request(&rig, "job", 3, &["a"]).await;
     let Err(EngineError::NotStarted { error, .. }) = refused else { panic!("{refused:?}") };
     assert!(error.starts_with("worker worker-job-00") && error.contains("before it was ready"), "{error}");
+    let text = "exited with code 3 before it was ready; the last lines of its standard error: ";
+    assert!(error.contains(text), "{error}");
     let capacity = rig.engine.capacity().await.expect("an engine").value;
     assert_eq!((capacity.leased.workers, capacity.live_allocations), (0, 0));
     assert_eq!(within(rig.managed.ask(Ask::Workers)).await.expect("a host"), []);

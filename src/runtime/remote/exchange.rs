@@ -177,7 +177,9 @@ impl From<io::Error> for Failure {
         }
         Self::Failed(match error.kind() {
             io::ErrorKind::TimedOut => return Self::Late,
-            io::ErrorKind::ConnectionRefused => "is not there: the connection was refused".to_owned(),
+            io::ErrorKind::ConnectionRefused => {
+                "is not there, since the connection was refused: start it, or mend its url".to_owned()
+            }
             _ => format!("broke off the connection ({error})"),
         })
     }

@@ -236,7 +236,8 @@ async fn who_does_not_answer_is_not_waited_for() {
     assert_eq!(remote.check(short).await, Err("did not answer within 0.25 s".to_owned()));
     assert_eq!(remote.check(Duration::ZERO).await, Err("did not answer within 0 s".to_owned()));
     drop(hanging);
-    assert_eq!(remote.check(PATIENCE).await, Err("is not there: the connection was refused".to_owned()));
+    let gone = "is not there, since the connection was refused: start it, or mend its url";
+    assert_eq!(remote.check(PATIENCE).await, Err(gone.to_owned()));
 
     let silent = Server::start(|_, _| stream(": nothing\n\n")).await;
     assert_eq!(silent.remote().check(short).await, Err("did not answer within 0.25 s".to_owned()));

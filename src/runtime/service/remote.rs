@@ -17,7 +17,7 @@ impl Elsewhere {
             return Err("it does not run elsewhere".to_owned());
         };
         let mut remote = Remote::new(url, headers);
-        remote.check(entry.start_timeout).await?;
+        remote.check(entry.start_timeout).await.map_err(|why| format!("it {why}"))?;
         Ok(Self { remote })
     }
 
@@ -28,7 +28,8 @@ impl Elsewhere {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Some(why) = misses.note(self.remote.check(timing.health).await) {
+            let checked = self.remote.check(timing.health).await.map_err(|why| format!("it {why}"));
+            if let Some(why) = misses.note(checked) {
                 return why;
             }
         }

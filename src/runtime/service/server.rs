@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
@@ -9,7 +10,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use super::super::bridge::{Endpoint, Link};
 use super::super::catalog::{ALLOCATION_VARIABLE, Entry, Program};
 use super::super::child::{Child, Input, Launch};
-use super::{Life, Misses, SERVER_GRACE, Timing, memory_limit, with_lines};
+use super::reasons::{ended_early, with_lines};
+use super::{Life, Misses, SERVER_GRACE, Timing, memory_limit};
 use crate::core::AllocationId;
 
 pub(super) struct ServerProcess {
@@ -47,8 +49,14 @@ impl ServerProcess {
         let (Some(input), Some(output)) = (child.take_input(), child.take_output()) else {
             return Some(Err("it has no pipes".to_owned()));
         };
-        let garbage = lines.clone();
-        let garbage = Box::new(move |line: &str| garbage.note(&format!("(on its standard output) {line}")));
+        let has_garbage = Arc::new(AtomicBool::new(false));
+        let garbage = {
+            let (lines, has_garbage) = (lines.clone(), Arc::clone(&has_garbage));
+            Box::new(move |line: &str| {
+                has_garbage.store(true, Ordering::Relaxed);
+                lines.note(&format!("(on its standard output) {line}"));
+            })
+        };
         let connected = timeout(entry.start_timeout, endpoint.connect(input, output, garbage));
         let connected = tokio::select! {
             connected = connected => connected,
@@ -60,19 +68,31 @@ impl ServerProcess {
         };
         let why = match connected {
             Ok(Ok(link)) => return Some(Ok(Self { child, link })),
-            Ok(Err(why)) => why,
-            Err(_) => format!("it did not answer within {} s", entry.start_timeout.as_secs()),
-        };
-        // One that closed its pipes is about to end by itself, and how it does says more than that it was ended.
-        let why = match timeout(SERVER_GRACE / 10, child.ended()).await {
-            Ok(ended) => format!("it {ended} before it answered"),
+            Ok(Err(why)) => {
+                // One that closed its pipes is about to end by itself, and how it does says more than that it was ended.
+                let ended = timeout(SERVER_GRACE / 10, child.ended()).await;
+                match ended {
+                    Ok(ended) => ended_early(&ended, "it answered", &lines.last()),
+                    Err(_) => {
+                        child.stop().await;
+                        with_lines(&why, &lines.last())
+                    }
+                }
+            }
             Err(_) => {
                 child.stop().await;
-                why
+                let seconds = entry.start_timeout.as_secs();
+                let advice = if has_garbage.load(Ordering::Relaxed) {
+                    "it writes to its standard output what is no message of MCP: start it as a server that speaks over standard \
+                     input and output"
+                } else {
+                    "if it needs longer, as for a download, give its entry a larger start_timeout_seconds"
+                };
+                with_lines(&format!("it did not answer within {seconds} s: {advice}"), &lines.last())
             }
         };
         life.change(|status| status.tree = None);
-        Some(Err(with_lines(&why, &lines.last())))
+        Some(Err(why))
     }
 
     /// Waits until it ends, or does not answer any more, and says why.
@@ -126,7 +146,7 @@ fn make_own_folder(entry: &Entry, owner: Option<AllocationId>) -> Result<(), Str
     let folder = folder.for_allocation(owner);
     match std::fs::create_dir(&folder) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            Err(format!("its folder {} cannot be made ({error})", folder.display()))
+            Err(format!("its folder {} cannot be made ({error}): make the one above it", folder.display()))
         }
         _ => Ok(()),
     }

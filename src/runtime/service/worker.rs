@@ -9,7 +9,8 @@ use tokio::time::{sleep, timeout};
 
 use super::super::child::Child;
 use super::super::worker::{Ready, WORKER_START_TIMEOUT, Worker};
-use super::{Life, with_lines};
+use super::Life;
+use super::reasons::{ended_early, with_lines};
 use crate::core::Port;
 
 /// The time between two looks whether a worker is ready.
@@ -42,7 +43,10 @@ impl WorkerProcess {
         let why = tokio::select! {
             // One that has ended while something else answers at its port is not ready.
             biased;
-            ended = child.ended() => format!("it {ended} before it was ready"),
+            ended = child.ended() => {
+                life.change(|status| status.tree = None);
+                return Some(Err(ended_early(&ended, "it was ready", &child.lines())));
+            }
             _ = leave => {
                 child.stop().await;
                 life.change(|status| status.tree = None);
@@ -50,7 +54,7 @@ impl WorkerProcess {
             }
             ready = ready => match ready {
                 Ok(()) => return Some(Ok(Self { child })),
-                Err(_) => format!("it was not ready within {} s", WORKER_START_TIMEOUT.as_secs()),
+                Err(_) => not_ready(worker),
             },
         };
         child.stop().await;
@@ -68,6 +72,19 @@ impl WorkerProcess {
         self.child.stop().await;
         with_lines(why, &self.child.lines())
     }
+}
+
+/// Why one counts as not ready that did not get so in its time.
+fn not_ready(worker: &Worker) -> String {
+    let (seconds, port) = (WORKER_START_TIMEOUT.as_secs(), worker.port);
+    let missing = match &worker.ready {
+        Ready::AtOnce => "it was not started".to_owned(),
+        Ready::Tcp => format!("nothing listens at its port {port}, which it has in CORTEX_PORT"),
+        Ready::Http(path) => {
+            format!("nothing answers GET {path} with 2xx at its port {port}, which it has in CORTEX_PORT")
+        }
+    };
+    format!("it was not ready within {seconds} s: {missing}")
 }
 
 async fn until_ready(worker: &Worker) {

@@ -34,7 +34,9 @@ impl Held {
     /// Why clients cannot come in where the books say that they do, if so.
     pub(super) fn unserved(&self) -> Option<String> {
         let is_unserved = self.serving.is_none() && self.endpoint.is_some();
-        is_unserved.then(|| format!("something else on this machine holds its port {}", self.port))
+        is_unserved.then(|| {
+            format!("something else on this machine holds its port {}: end that, or release it and ask anew", self.port)
+        })
     }
 }
 
