@@ -33,6 +33,7 @@ mod reply;
 mod request;
 mod session;
 mod shared;
+mod skim;
 mod stateless;
 mod ticket;
 mod usage;

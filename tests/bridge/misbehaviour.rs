@@ -3,7 +3,6 @@
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
-use super::child::within;
 use super::rig::Rig;
 
 #[tokio::test]
@@ -34,7 +33,7 @@ async fn garbage_foreign_ids_and_second_answers_harm_nobody() {
 }
 
 #[tokio::test]
-async fn a_line_of_sixteen_mebibytes_is_carried_and_a_longer_one_ends_the_link() {
+async fn a_line_of_sixteen_mebibytes_is_carried_and_a_longer_one_is_an_error_of_its_call_alone() {
     let (rig, mut child) = Rig::with_child().await;
     let client = rig.client().await;
     let mut http = client.call(1, "tools/call", json!({})).await;
@@ -45,17 +44,40 @@ async fn a_line_of_sixteen_mebibytes_is_carried_and_a_longer_one_ends_the_link()
     let ((), response) = tokio::join!(child.say(&line), http.response());
     assert_eq!(response.json()["result"].as_str().map(str::len), Some(filler.len()));
 
-    let mut http = client.call(2, "tools/call", json!({})).await;
-    child.expect("tools/call").await;
-    let link = child.link.take().expect("a link");
-    let flood = async {
-        let filler = [b'x'; 65_536];
-        while child.output.write_all(&filler).await.is_ok() {}
-    };
-    within(flood).await;
-    let why = within(link.closed()).await;
-    assert_eq!(why, "it printed a line of more than 16 MiB");
-    assert!(http.response().await.json()["error"]["message"].to_string().contains("16 MiB"));
+    let mut other = client.call("other", "tools/call", json!({})).await;
+    let asked_other = child.expect("tools/call").await;
+    for is_first in [true, false] {
+        let mut http = client.call(2, "tools/call", json!({})).await;
+        let asked = child.expect("tools/call").await;
+        let line = match is_first {
+            true => format!(
+                r#"{{"jsonrpc":"2.0","id":{},"result":{{"id":{},"x":"{filler}"}}}}"#,
+                asked["id"], asked_other["id"]
+            ),
+            false => format!(
+                r#"{{"result":{{"id":{},"x":"{filler}"}},"jsonrpc":"2.0","id":{}}}"#,
+                asked_other["id"], asked["id"]
+            ),
+        };
+        let ((), response) = tokio::join!(child.say(&line), http.response());
+        let error = response.json()["error"].clone();
+        assert_eq!(error["message"], "the answer was longer than 16 MiB");
+        assert_eq!((&error["code"], &error["data"]), (&json!(-32_000), &json!({"retryable": false})));
+    }
+    assert!(child.garbage.lock().expect("no panic").is_empty());
+    for of_nobody in [
+        format!(r#"{{"method":"sampling/createMessage","id":{},"params":"{filler}"}}"#, asked_other["id"]),
+        format!(r#"{{"jsonrpc":"2.0","id":987654,"result":"{filler}"}}"#),
+        format!("{filler}{filler}{filler}"),
+    ] {
+        child.say(&of_nobody).await;
+    }
+    child.answer(&asked_other, json!({"fine": true})).await;
+    assert_eq!(other.response().await.json()["result"], json!({"fine": true}));
+    let noted = child.garbage.lock().expect("no panic").clone();
+    assert_eq!(noted.len(), 3, "{noted:#?}");
+    assert!(noted[0].contains("longer than 16 MiB"), "{noted:#?}");
+    assert_eq!(rig.endpoint.total_usage().errors, 2);
 }
 
 #[tokio::test]

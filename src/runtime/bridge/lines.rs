@@ -1,11 +1,13 @@
 //! The lines of a child's standard output.
 //!
-//! Invariant: what is kept is bounded by the longest line and one read.
+//! Invariant: what is kept is bounded by the longest line and one read, however long the lines are that come.
 
 use std::{io, ops::Range};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::bytes::BufMut;
+
+use super::skim::Skim;
 
 /// The longest line that a child may print, in bytes.
 pub(super) const LINE_BYTES_MAX: usize = 16 << 20;
@@ -23,6 +25,8 @@ pub(super) struct Lines {
     start: usize,
     /// Up to where no line ends.
     searched: usize,
+    /// What was seen of a line that is too long, while its rest passes by.
+    skim: Option<Skim>,
 }
 
 /// The next thing in the output.
@@ -32,24 +36,32 @@ pub(super) enum Next {
     Line(Range<usize>),
     /// More must be read first.
     Nothing,
-    TooLong,
+    /// A line that was too long to be kept has ended: which number it answers, if it does.
+    TooLong(Option<u64>),
 }
 
 impl Lines {
     pub(super) fn next(&mut self) -> Next {
-        match memchr::memchr(b'\n', &self.bytes[self.searched..]) {
-            Some(offset) => {
-                let end = self.searched + offset;
-                let line = self.start..end;
-                self.start = end + 1;
-                self.searched = end + 1;
-                if line.len() > LINE_BYTES_MAX { Next::TooLong } else { Next::Line(line) }
-            }
-            None => {
-                self.searched = self.bytes.len();
-                if self.searched - self.start > LINE_BYTES_MAX { Next::TooLong } else { Next::Nothing }
-            }
+        let found = memchr::memchr(b'\n', &self.bytes[self.searched..]).map(|offset| self.searched + offset);
+        let line = self.start..found.unwrap_or(self.bytes.len());
+        self.searched = found.map_or(line.end, |end| end + 1);
+        if self.skim.is_none() && line.len() <= LINE_BYTES_MAX {
+            return match found {
+                Some(_) => {
+                    self.start = self.searched;
+                    Next::Line(line)
+                }
+                None => Next::Nothing,
+            };
         }
+        self.start = self.searched;
+        let mut skim = self.skim.take().unwrap_or_default();
+        skim.push(&self.bytes[line]);
+        if found.is_some() {
+            return Next::TooLong(skim.answers());
+        }
+        self.skim = Some(skim);
+        Next::Nothing
     }
 
     /// The bytes of a line that was given out since the last read.
@@ -93,10 +105,7 @@ mod tests {
                     return seen;
                 }
                 Next::Nothing => {}
-                Next::TooLong => {
-                    seen.push("too long".to_owned());
-                    return seen;
-                }
+                Next::TooLong(number) => seen.push(format!("too long {number:?}")),
             }
         }
     }
@@ -108,7 +117,25 @@ mod tests {
         long.push(b'\n');
         assert_eq!(lines(&long).await.len(), 2);
         long[LINE_BYTES_MAX] = b'x';
-        long.extend_from_slice(b"\n");
-        assert_eq!(lines(&long).await, ["too long"]);
+        long.extend_from_slice(b"\nb\n");
+        assert_eq!(lines(&long).await, ["too long None", "b", "rest \"\""]);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_too_long_is_followed_and_not_kept() {
+        let long = format!(r#"{{"result":"{}","id":5}}"#, "x".repeat(2 * LINE_BYTES_MAX));
+        let input = format!("a\n{long}\nb\n");
+        let mut reader = input.as_bytes();
+        let (mut lines, mut seen, mut most) = (Lines::default(), Vec::new(), 0);
+        loop {
+            match lines.next() {
+                Next::Line(line) => seen.push(String::from_utf8_lossy(lines.bytes(line)).into_owned()),
+                Next::TooLong(number) => seen.push(format!("{number:?}")),
+                Next::Nothing if !lines.fill(&mut reader).await.expect("no error") => break,
+                Next::Nothing => most = most.max(lines.bytes.len()),
+            }
+        }
+        assert_eq!(seen, ["a", "Some(5)", "b"]);
+        assert!(most <= LINE_BYTES_MAX + READ_BYTES, "{most} bytes were kept");
     }
 }

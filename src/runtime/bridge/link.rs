@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     endpoint::Endpoint,
-    lines::{LINE_BYTES_MAX, Lines, Next},
+    lines::{Lines, Next},
     mailbox::{End, Event},
     version::Era,
 };
@@ -165,7 +165,7 @@ async fn read<O: AsyncRead + Unpin>(endpoint: &Endpoint, generation: u64, mut ou
     loop {
         match lines.next() {
             Next::Line(line) => endpoint.exchange().receive(generation, lines.bytes(line)),
-            Next::TooLong => return format!("it printed a line of more than {} MiB", LINE_BYTES_MAX >> 20),
+            Next::TooLong(number) => endpoint.exchange().too_long(generation, number),
             Next::Nothing => match lines.fill(&mut output).await {
                 Ok(true) => {}
                 Ok(false) => {

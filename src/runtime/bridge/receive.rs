@@ -2,6 +2,8 @@
 //!
 //! Invariant: whatever a child prints, nobody gets an answer that is not to his own call.
 
+use std::sync::Arc;
+
 use hyper::body::Bytes;
 use serde_json::value::RawValue;
 
@@ -9,6 +11,7 @@ use super::{
     answer::{Answer, METHOD_NOT_FOUND},
     exchange::Exchange,
     level::Level,
+    lines::LINE_BYTES_MAX,
     mailbox::{End, Mailbox},
     message::{Kind, Message, Outcome, number_of, spliced, text_of, with_meta, with_params},
     usage::Usage,
@@ -47,22 +50,46 @@ impl Exchange {
 
     fn answered(&mut self, message: &Message<'_>, id: &str, outcome: Outcome<'_>) {
         let number = number_of(id);
-        if let Some(call) = number.and_then(|number| self.calls.in_flight.remove(&number)) {
-            let Some(era) = self.child_era() else {
-                return;
-            };
+        if let (Some(number), Some(era)) = (number, self.child_era())
+            && let Some(call) = self.calls.in_flight.remove(&number)
+        {
             let answer = Answer::of_child(&call, id, outcome, message, era);
             self.settle(*call, End::Answer(answer));
-            self.pump();
-            return;
+            return self.pump();
         }
-        let own = self.child.as_mut().zip(number).and_then(|(child, number)| child.own.remove(&number));
-        if let Some(mailbox) = own {
+        if let Some(mailbox) = number.and_then(|number| self.own(number)) {
             let text = Bytes::copy_from_slice(message.text.as_bytes());
             return mailbox.finish(End::Answer(Answer { text, error_code: None }));
         }
         if !number.is_some_and(|number| self.calls.was_forgotten(number)) {
             self.garbage(format!("an answer that nobody asked for was dropped: {}", message.text).as_bytes());
+        }
+    }
+
+    /// Where the answer to a question of the bridge's own goes.
+    fn own(&mut self, number: u64) -> Option<Arc<Mailbox>> {
+        self.child.as_mut().and_then(|child| child.own.remove(&number))
+    }
+
+    /// The child printed a line that was too long to be kept. `number` is what it answered, if it was an answer.
+    pub(super) fn too_long(&mut self, generation: u64, number: Option<u64>) {
+        if self.child(generation).is_none() {
+            return;
+        }
+        let why = format!("the answer was longer than {} MiB", LINE_BYTES_MAX >> 20);
+        if let Some(call) = number.and_then(|number| self.calls.in_flight.remove(&number)) {
+            let answer = Answer::unavailable(&call.client_id, &why, false);
+            self.settle(*call, End::Answer(answer));
+            return self.pump();
+        }
+        if let Some((number, mailbox)) = number.and_then(|number| self.own(number).map(|mailbox| (number, mailbox))) {
+            return mailbox.finish(End::Answer(Answer::unavailable(&number.to_string(), &why, false)));
+        }
+        if !number.is_some_and(|number| self.calls.was_forgotten(number)) {
+            let what = "and no answer that anybody waits for";
+            self.garbage(
+                format!("a line was dropped that is longer than {} MiB {what}", LINE_BYTES_MAX >> 20).as_bytes(),
+            );
         }
     }
 
@@ -201,7 +228,7 @@ fn one_line(message: &Message<'_>) -> Bytes {
 }
 
 /// A stream that is not read as fast as notices come is closed, so that its client knows that it missed some.
-fn to_stream(stream: &mut Option<std::sync::Arc<Mailbox>>, text: &Bytes) {
+fn to_stream(stream: &mut Option<Arc<Mailbox>>, text: &Bytes) {
     if stream.as_ref().is_some_and(|mailbox| !mailbox.notice(text.clone()))
         && let Some(mailbox) = stream.take()
     {
