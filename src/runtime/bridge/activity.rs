@@ -5,12 +5,13 @@ use std::{
     pin::Pin,
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::Instant,
 };
 
 /// How long a client may take to send the head of a request.
@@ -18,6 +19,9 @@ const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How long a connection is kept open on which nothing is asked.
 const REST_MAX: Duration = Duration::from_secs(300);
+
+/// How long a client may take nothing of what is to be written to it.
+const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
@@ -31,37 +35,52 @@ enum Phase {
 
 /// The doings of one connection.
 #[derive(Debug)]
-pub(super) struct Activity(Mutex<Phase>);
+pub(super) struct Activity(Mutex<Doing>);
+
+#[derive(Debug)]
+struct Doing {
+    phase: Phase,
+    /// Since when something waits to be written, and nothing could be.
+    stuck_since: Option<Instant>,
+}
 
 impl Activity {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Phase::Head(Instant::now())))
+        Self(Mutex::new(Doing { phase: Phase::Head(Instant::now()), stuck_since: None }))
     }
 
-    fn phase(&self) -> MutexGuard<'_, Phase> {
+    fn doing(&self) -> MutexGuard<'_, Doing> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A request has come.
     pub(super) fn work(&self) {
-        *self.phase() = Phase::Work;
+        self.doing().phase = Phase::Work;
     }
 
     /// It was answered.
     pub(super) fn rest(&self) {
-        *self.phase() = Phase::Rest(Instant::now());
+        self.doing().phase = Phase::Rest(Instant::now());
     }
 
     fn heard(&self) {
-        let mut phase = self.phase();
-        if matches!(*phase, Phase::Rest(_)) {
-            *phase = Phase::Head(Instant::now());
+        let mut doing = self.doing();
+        if matches!(doing.phase, Phase::Rest(_)) {
+            doing.phase = Phase::Head(Instant::now());
         }
+    }
+
+    fn stuck(&self, is_stuck: bool) {
+        self.doing().stuck_since = is_stuck.then(Instant::now);
     }
 
     /// Whether the connection has taken up room for long enough.
     pub(super) fn is_stale(&self) -> bool {
-        match *self.phase() {
+        let doing = self.doing();
+        if doing.stuck_since.is_some_and(|since| since.elapsed() > WRITE_WAIT_MAX) {
+            return true;
+        }
+        match doing.phase {
             Phase::Head(since) => since.elapsed() > HEAD_WAIT_MAX,
             Phase::Rest(since) => since.elapsed() > REST_MAX,
             Phase::Work => false,
@@ -69,16 +88,25 @@ impl Activity {
     }
 }
 
-/// A socket that notes when something is heard on it.
+/// A socket that notes when something is heard on it, and when nothing can be written.
 #[derive(Debug)]
 pub(super) struct Heard {
     socket: TcpStream,
     activity: Arc<Activity>,
+    is_stuck: bool,
 }
 
 impl Heard {
     pub(super) fn new(socket: TcpStream, activity: Arc<Activity>) -> Self {
-        Self { socket, activity }
+        Self { socket, activity, is_stuck: false }
+    }
+
+    fn wrote<T>(&mut self, written: Poll<T>) -> Poll<T> {
+        if self.is_stuck != written.is_pending() {
+            self.is_stuck = written.is_pending();
+            self.activity.stuck(self.is_stuck);
+        }
+        written
     }
 }
 
@@ -99,7 +127,8 @@ impl AsyncRead for Heard {
 
 impl AsyncWrite for Heard {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+        let written = Pin::new(&mut self.socket).poll_write(context, bytes);
+        self.wrote(written)
     }
 
     fn poll_write_vectored(
@@ -107,7 +136,8 @@ impl AsyncWrite for Heard {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(context, parts)
+        let written = Pin::new(&mut self.socket).poll_write_vectored(context, parts);
+        self.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {
