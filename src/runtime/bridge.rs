@@ -32,12 +32,14 @@ mod receive;
 mod reply;
 mod request;
 mod session;
+mod share;
 mod shared;
 mod skim;
 mod stateless;
 mod ticket;
 mod usage;
 mod version;
+mod waiting;
 
 pub use child::Garbage;
 pub use endpoint::{Endpoint, EndpointOptions};

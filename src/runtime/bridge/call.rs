@@ -1,7 +1,7 @@
 //! One request of a client on its way to the child, and the table of all of them.
 //!
 //! Invariants: each has a number of its own, by which the child knows it; at most so many as the server takes are at the
-//! child, at most [`WAITING_MAX`] wait, in their order; and each leaves the table once.
+//! child, and of one allocation no more than its share of them; and each leaves the table once.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,14 +9,8 @@ use std::{
     time::Instant,
 };
 
-use super::{level::Level, mailbox::Mailbox, session::SessionId, version::Era};
+use super::{level::Level, mailbox::Mailbox, session::SessionId, share::Shares, version::Era, waiting::Waiting};
 use crate::core::AllocationId;
-
-/// The most calls that wait for their turn.
-pub(super) const WAITING_MAX: usize = 1_024;
-
-/// The most bytes of calls that wait; a single longer one is let in where nothing else waits.
-const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// The most numbers that are remembered because an answer to them is nothing to wonder at.
 const FORGOTTEN_MAX: usize = 1_024;
@@ -58,10 +52,9 @@ pub(super) struct Call {
 #[derive(Debug)]
 pub(super) struct Calls {
     next_number: u64,
-    in_flight_max: usize,
-    pub(super) in_flight: BTreeMap<u64, Box<Call>>,
-    waiting: VecDeque<Box<Call>>,
-    waiting_bytes: usize,
+    in_flight: BTreeMap<u64, Box<Call>>,
+    places: Shares<AllocationId>,
+    pub(super) waiting: Waiting,
     forgotten: VecDeque<u64>,
 }
 
@@ -69,10 +62,9 @@ impl Calls {
     pub(super) fn new(in_flight_max: usize) -> Self {
         Self {
             next_number: 1,
-            in_flight_max: in_flight_max.max(1),
             in_flight: BTreeMap::new(),
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
+            places: Shares::new(in_flight_max.max(1)),
+            waiting: Waiting::new(),
             forgotten: VecDeque::new(),
         }
     }
@@ -84,52 +76,46 @@ impl Calls {
         number
     }
 
-    pub(super) fn may_send(&self) -> bool {
-        self.in_flight.len() < self.in_flight_max
+    /// Whether the child may be given one more of an allocation.
+    pub(super) fn may_send(&self, allocation: Option<AllocationId>) -> bool {
+        self.places.may_take(allocation, 1)
     }
 
-    pub(super) fn nobody_waits(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// Takes a call in to wait.
-    ///
-    /// # Errors
-    /// Too much waits already.
-    pub(super) fn wait(&mut self, call: Box<Call>) -> Result<(), Box<Call>> {
-        let bytes = self.waiting_bytes + call.text.len();
-        if self.waiting.len() >= WAITING_MAX || bytes > WAITING_BYTES_MAX && !self.waiting.is_empty() {
-            return Err(call);
-        }
-        self.waiting_bytes = bytes;
-        self.waiting.push_back(call);
-        Ok(())
-    }
-
-    /// The first that waits leaves to be sent.
+    /// The next that waits and may be sent leaves to be sent.
     pub(super) fn next(&mut self) -> Option<Box<Call>> {
-        let call = self.waiting.pop_front()?;
-        self.waiting_bytes -= call.text.len();
-        Some(call)
+        self.waiting.next(|allocation| self.places.may_take(allocation, 1))
     }
 
-    /// Takes out what waits and is chosen.
-    pub(super) fn take_waiting(&mut self, chosen: impl Fn(&Call) -> bool) -> Vec<Call> {
-        let mut taken = Vec::new();
-        for call in std::mem::take(&mut self.waiting) {
-            if chosen(&call) {
-                self.waiting_bytes -= call.text.len();
-                taken.push(*call);
-            } else {
-                self.waiting.push_back(call);
-            }
-        }
-        taken
+    /// Notes that the child was given one that might be sent.
+    pub(super) fn sent(&mut self, call: Box<Call>) {
+        self.places.add(call.allocation, 1);
+        self.in_flight.insert(call.number, call);
+    }
+
+    /// What is at the child, in the order in which it was taken in.
+    pub(super) fn in_flight(&self) -> impl DoubleEndedIterator<Item = &Call> {
+        self.in_flight.values().map(|call| &**call)
+    }
+
+    /// What is at the child under this number.
+    pub(super) fn get(&self, number: u64) -> Option<&Call> {
+        self.in_flight.get(&number).map(|call| &**call)
+    }
+
+    /// Takes out what is at the child under this number.
+    pub(super) fn take(&mut self, number: u64) -> Option<Call> {
+        let call = self.in_flight.remove(&number)?;
+        self.places.give(call.allocation, 1);
+        Some(*call)
     }
 
     /// Takes out what is at the child and is chosen.
     pub(super) fn take_in_flight(&mut self, chosen: impl Fn(&Call) -> bool) -> Vec<Call> {
-        self.in_flight.extract_if(.., |_, call| chosen(call)).map(|(_, call)| *call).collect()
+        let taken: Vec<_> = self.in_flight.extract_if(.., |_, call| chosen(call)).map(|(_, call)| *call).collect();
+        for call in &taken {
+            self.places.give(call.allocation, 1);
+        }
+        taken
     }
 
     /// Remembers that nobody waits any longer for the answer to this number.
@@ -144,5 +130,26 @@ impl Calls {
     pub(super) fn was_forgotten(&mut self, number: u64) -> bool {
         let place = self.forgotten.iter().position(|forgotten| *forgotten == number);
         place.is_some_and(|place| self.forgotten.remove(place).is_some())
+    }
+}
+
+#[cfg(test)]
+impl Call {
+    /// A call that asks nothing, for tests.
+    pub(super) fn of(allocation: Option<AllocationId>, number: u64) -> Self {
+        Self {
+            number,
+            text: Vec::new(),
+            client_id: "1".into(),
+            progress_token: None,
+            session: None,
+            allocation,
+            era: Era::Handshake,
+            kept: Kept::Not,
+            subscribes: None,
+            level: None,
+            mailbox: None,
+            sent_at: None,
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     answer::Answer,
-    call::{Call, Calls, WAITING_MAX},
+    call::{Call, Calls},
     child::{About, Child, Garbage},
     mailbox::{End, Mailbox},
     session::{SessionId, Sessions},
@@ -172,20 +172,19 @@ impl Exchange {
             }
         }
         let is_up = self.about().is_some();
-        if is_up && self.calls.nobody_waits() && self.may_send() {
+        // Those of others that wait may not be sent now, or they would have been.
+        if is_up && !self.calls.waiting.has_any_of(call.allocation) && self.may_send(call.allocation) {
             self.send(call);
             return Ok(());
         }
-        let not_taken = |call: Box<Call>| {
-            let message = format!(
-                "MCP server {} is busy: {WAITING_MAX} calls, or 64 MB of them, wait already; try again later",
-                self.name
-            );
-            NotTaken::Refused(Answer::unavailable(&call.client_id, &message, true))
-        };
-        let (session, result) = match is_up {
-            true => (call.session, self.calls.wait(call).map_err(not_taken)),
-            false => (call.session, Err(NotTaken::NoChild(call))),
+        let session = call.session;
+        let result = match is_up {
+            true => self.calls.waiting.push(call).map_err(|call| {
+                let why = self.calls.waiting.crowded(call.allocation);
+                let message = format!("MCP server {} is busy: {why}", self.name);
+                NotTaken::Refused(Answer::unavailable(&call.client_id, &message, true))
+            }),
+            false => Err(NotTaken::NoChild(call)),
         };
         if result.is_err() {
             self.leave(session);
@@ -193,8 +192,8 @@ impl Exchange {
         result
     }
 
-    fn may_send(&self) -> bool {
-        self.calls.may_send() && self.child.as_ref().is_some_and(Child::has_room)
+    fn may_send(&self, allocation: Option<AllocationId>) -> bool {
+        self.child.as_ref().is_some_and(Child::has_room) && self.calls.may_send(allocation)
     }
 
     fn send(&mut self, mut call: Box<Call>) {
@@ -209,13 +208,13 @@ impl Exchange {
         self.usages.add(call.allocation, &usage);
         call.text = Vec::new();
         call.sent_at = Some(Instant::now());
-        self.calls.in_flight.insert(call.number, call);
+        self.calls.sent(call);
     }
 
     /// Sends what waits, as far as there is room for it.
     pub(super) fn pump(&mut self) {
         while self.about().is_some()
-            && self.may_send()
+            && self.child.as_ref().is_some_and(Child::has_room)
             && let Some(call) = self.calls.next()
         {
             self.send(call);
@@ -271,7 +270,7 @@ impl Exchange {
             let answer = Answer::unavailable(&call.client_id, &message, true);
             self.settle(call, End::Answer(answer));
         }
-        for mut call in self.calls.take_waiting(|_| true) {
+        for mut call in self.calls.waiting.take(|_| true) {
             self.leave(call.session);
             // Whoever reads the mailbox has the call alone, so that one that nobody reads goes with it.
             if let Some(mailbox) = call.mailbox.take() {
@@ -282,7 +281,7 @@ impl Exchange {
 
     /// Ends calls early: the child is told, and their callers get what `end` makes.
     pub(super) fn cancel(&mut self, reason: &str, chosen: impl Fn(&Call) -> bool, end: impl Fn(&Call) -> End) {
-        for call in self.calls.take_waiting(&chosen) {
+        for call in self.calls.waiting.take(&chosen) {
             let end = end(&call);
             self.settle(call, end);
         }

@@ -51,10 +51,10 @@ impl Exchange {
     fn answered(&mut self, message: &Message<'_>, id: &str, outcome: Outcome<'_>) {
         let number = number_of(id);
         if let (Some(number), Some(era)) = (number, self.child_era())
-            && let Some(call) = self.calls.in_flight.remove(&number)
+            && let Some(call) = self.calls.take(number)
         {
             let answer = Answer::of_child(&call, id, outcome, message, era);
-            self.settle(*call, End::Answer(answer));
+            self.settle(call, End::Answer(answer));
             return self.pump();
         }
         if let Some(mailbox) = number.and_then(|number| self.own(number)) {
@@ -77,9 +77,9 @@ impl Exchange {
             return;
         }
         let why = format!("the answer was longer than {} MiB", LINE_BYTES_MAX >> 20);
-        if let Some(call) = number.and_then(|number| self.calls.in_flight.remove(&number)) {
+        if let Some(call) = number.and_then(|number| self.calls.take(number)) {
             let answer = Answer::unavailable(&call.client_id, &why, false);
-            self.settle(*call, End::Answer(answer));
+            self.settle(call, End::Answer(answer));
             return self.pump();
         }
         if let Some((number, mailbox)) = number.and_then(|number| self.own(number).map(|mailbox| (number, mailbox))) {
@@ -149,7 +149,7 @@ impl Exchange {
         let Some(token) = token.map(RawValue::get) else {
             return;
         };
-        let Some(call) = number_of(token).and_then(|number| self.calls.in_flight.get(&number)) else {
+        let Some(call) = number_of(token).and_then(|number| self.calls.get(number)) else {
             return;
         };
         if let (Some(own), Some(mailbox)) = (&call.progress_token, &call.mailbox) {
@@ -175,14 +175,14 @@ impl Exchange {
                 to_stream(&mut session.stream, &text);
             } else if session.calls > 0 {
                 // Without a stream of its own, the session hears of it with the call that it made last.
-                let mut calls = self.calls.in_flight.values().rev();
+                let mut calls = self.calls.in_flight().rev();
                 let call = calls.find(|call| call.session == Some(*id));
                 if let Some(mailbox) = call.and_then(|call| call.mailbox.as_ref()) {
                     mailbox.notice(text.clone());
                 }
             }
         }
-        let wants = self.calls.in_flight.values().filter(|call| call.level.is_some_and(|wanted| level >= wanted));
+        let wants = self.calls.in_flight().filter(|call| call.level.is_some_and(|wanted| level >= wanted));
         for mailbox in wants.filter_map(|call| call.mailbox.as_ref()) {
             mailbox.notice(text.clone());
         }

@@ -33,7 +33,7 @@ pub(super) async fn initialize(caller: &Caller<'_>, id: &str, params: &Parameter
     let opened = {
         let mut exchange = endpoint.exchange();
         let now = Instant::now();
-        exchange.sessions.to_end(now).map(|idle| {
+        exchange.sessions.to_end(caller.allocation, now).map(|idle| {
             for session in idle {
                 exchange.end_session(session);
             }
@@ -42,7 +42,7 @@ pub(super) async fn initialize(caller: &Caller<'_>, id: &str, params: &Parameter
     };
     let session = match opened {
         Ok(session) => session,
-        Err(Crowded) => return reply::crowded("too many sessions: end one with DELETE, or wait until one is idle"),
+        Err(Crowded(why)) => return reply::crowded(&why),
     };
     let answer = Answer::result(id, &Value::Object(result).to_string());
     let mut reply = post::plain(caller, &answer, StatusCode::OK);

@@ -17,7 +17,7 @@ use super::{
     post::{plain, respond, stateless_status},
     reply::{self, Reply},
     request::Request,
-    session::{Filter, Listener, SESSIONS_MAX, SUBSCRIPTIONS_MAX},
+    session::{Crowded, Filter, Listener, SUBSCRIPTIONS_MAX},
     shared,
     ticket::Ticket,
     version::{Era, META_CAPABILITIES, META_SERVER, META_SUBSCRIPTION, META_VERSION, supported_versions},
@@ -146,8 +146,8 @@ fn listen(caller: &Caller<'_>, request: &Request<'_>, about: &About) -> Result<R
     let method = "notifications/subscriptions/acknowledged";
     mailbox.notice(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#).into());
     let mut exchange = caller.endpoint.exchange();
-    if exchange.sessions.listeners.len() >= SESSIONS_MAX {
-        return Ok(reply::crowded("too many listeners: close one"));
+    if let Err(Crowded(why)) = exchange.sessions.may_listen(caller.allocation) {
+        return Ok(reply::crowded(&why));
     }
     let number = exchange.calls.number();
     let listener =
