@@ -27,6 +27,7 @@ mod lines;
 mod link;
 mod mailbox;
 mod message;
+mod places;
 mod post;
 mod receive;
 mod reply;

@@ -1,6 +1,6 @@
 //! The sockets of an endpoint.
 //!
-//! Invariants: at most [`CONNECTIONS_MAX`] at once, and none of them keeps its place without asking for anything.
+//! Invariant: none of them keeps its place without asking for anything, or without taking what it asked for.
 
 use std::{convert::Infallible, io, net::TcpListener as Bound, pin::pin, sync::Arc, task::Poll, time::Duration};
 
@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -16,10 +17,8 @@ use super::{
     activity::{Activity, Heard},
     endpoint::Endpoint,
     http,
+    places::{Ending, Place},
 };
-
-/// The most connections of one endpoint.
-pub(super) const CONNECTIONS_MAX: usize = 256;
 
 /// How much of a request is read at once, and so the longest head of one, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -27,7 +26,7 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// How often a connection is looked at that may have been forgotten by its client.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long answers may take to be sent when the endpoint closes.
+/// How long answers may take to be sent when the endpoint closes, or the lease of their connection has ended.
 const CLOSING_WAIT: Duration = Duration::from_millis(500);
 
 /// How long nothing is taken after the system would not give a connection.
@@ -47,12 +46,14 @@ impl Endpoint {
                 () = closing.cancelled() => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 accepted = accept(&listeners) => match accepted {
-                    Ok(socket) if connections.len() < CONNECTIONS_MAX => {
-                        connections.spawn(connection(Arc::clone(&self), socket, closing.clone()));
-                    }
-                    Ok(socket) => {
-                        let _ = socket.try_write(CROWDED);
-                    }
+                    Ok(socket) => match self.places.enter() {
+                        Some(place) => {
+                            connections.spawn(connection(Arc::clone(&self), socket, place, closing.clone()));
+                        }
+                        None => {
+                            let _ = socket.try_write(CROWDED);
+                        }
+                    },
                     Err(error) => {
                         tracing::warn!(%error, "a connection was not taken");
                         tokio::time::sleep(FAILURE_PAUSE).await;
@@ -85,18 +86,19 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
     .await
 }
 
-async fn connection(endpoint: Arc<Endpoint>, socket: TcpStream, closing: CancellationToken) {
+async fn connection(endpoint: Arc<Endpoint>, socket: TcpStream, place: Place, closing: CancellationToken) {
     // Without it, the end of an answer may wait for the client to say that it has the beginning.
     let _ = socket.set_nodelay(true);
     let activity = Arc::new(Activity::new());
     let io = TokioIo::new(Heard::new(socket, Arc::clone(&activity)));
+    let place = Arc::new(place);
     let service = {
-        let activity = Arc::clone(&activity);
+        let (activity, place) = (Arc::clone(&activity), Arc::clone(&place));
         service_fn(move |request: Request<Incoming>| {
-            let (endpoint, activity) = (Arc::clone(&endpoint), Arc::clone(&activity));
+            let (endpoint, place, activity) = (Arc::clone(&endpoint), Arc::clone(&place), Arc::clone(&activity));
             async move {
                 activity.work();
-                let mut reply = http::handle(&endpoint, request).await;
+                let mut reply = http::handle(&endpoint, &place, request).await;
                 reply.body_mut().at_work(activity);
                 Ok::<_, Infallible>(reply)
             }
@@ -105,6 +107,7 @@ async fn connection(endpoint: Arc<Endpoint>, socket: TcpStream, closing: Cancell
     let mut serving = pin!(http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).serve_connection(io, service));
     let mut look = tokio::time::interval(LOOK_INTERVAL);
     let mut is_closing = false;
+    let mut until = None;
     loop {
         tokio::select! {
             biased;
@@ -118,6 +121,14 @@ async fn connection(endpoint: Arc<Endpoint>, socket: TcpStream, closing: Cancell
                 is_closing = true;
                 serving.as_mut().graceful_shutdown();
             }
+            ending = place.ended() => match ending {
+                Ending::AtOnce => return,
+                Ending::Soon => {
+                    until = Some(Instant::now() + CLOSING_WAIT);
+                    serving.as_mut().graceful_shutdown();
+                }
+            },
+            () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return,
             _ = look.tick() => if activity.is_stale() { return },
         }
     }

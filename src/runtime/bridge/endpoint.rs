@@ -18,6 +18,7 @@ use super::{
     gate::Gate,
     handshake,
     link::Link,
+    places::Places,
     usage::Usage,
 };
 use crate::core::{AllocationId, ServerName};
@@ -40,13 +41,15 @@ pub struct Endpoint {
     start_wait: Duration,
     pub(super) gate: Arc<dyn Gate>,
     exchange: Mutex<Exchange>,
+    pub(super) places: Arc<Places>,
     /// Told whenever the child comes, goes, or will not come, and when a lease ends.
     changed: watch::Sender<()>,
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Endpoint").field("exchange", &self.exchange).finish_non_exhaustive()
+        let mut shown = formatter.debug_struct("Endpoint");
+        shown.field("exchange", &self.exchange).field("connections", &self.places).finish_non_exhaustive()
     }
 }
 
@@ -59,6 +62,7 @@ impl Endpoint {
             start_wait,
             gate,
             exchange: Mutex::new(Exchange::new(name, calls_in_flight_max, roots)),
+            places: Places::new(),
             changed: watch::Sender::new(()),
         })
     }
@@ -89,9 +93,10 @@ impl Endpoint {
         Ok(link)
     }
 
-    /// Ends what an allocation has here: its sessions, its streams and its calls, with an error.
+    /// Ends what an allocation has here: its sessions, its streams and its calls, with an error, and then its connections.
     pub fn end_allocation(&self, allocation: AllocationId) {
         self.exchange().end_allocation(allocation);
+        self.places.end(allocation);
         // Those that wait for a child need wait no longer.
         self.changed.send_replace(());
     }

@@ -15,9 +15,11 @@ use super::{
     gate::Refused,
     guard::{self, Accepted},
     mailbox::Mailbox,
+    places::{CONNECTIONS_MAX, Place as Connection},
     post,
     reply::{self, Reply},
     session::SessionId,
+    share,
     version::Era,
 };
 use crate::core::AllocationId;
@@ -42,8 +44,8 @@ pub(super) struct Caller<'a> {
     pub(super) until: tokio::time::Instant,
 }
 
-/// Answers one request.
-pub(super) async fn handle(endpoint: &Arc<Endpoint>, request: Request<Incoming>) -> Reply {
+/// Answers one request of a connection.
+pub(super) async fn handle(endpoint: &Arc<Endpoint>, connection: &Connection, request: Request<Incoming>) -> Reply {
     let (parts, body) = request.into_parts();
     if let Err(why) = guard::check(&parts.uri, &parts.headers) {
         return reply::forbidden(why);
@@ -66,6 +68,11 @@ pub(super) async fn handle(endpoint: &Arc<Endpoint>, request: Request<Incoming>)
                 false => reply::crowded("too many allocations use this server"),
             };
         }
+    }
+    if let Err(held) = connection.show(allocation) {
+        let way_out = "close some, or use those that there are again";
+        let why = share::crowded("connections", allocation.map(|_| held), CONNECTIONS_MAX, way_out);
+        return reply::last(reply::crowded(&why));
     }
     let accepted = Accepted::of(&parts.headers);
     let caller = Caller { endpoint, allocation, headers: &parts.headers, accepted, until: endpoint.patience() };

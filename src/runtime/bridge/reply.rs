@@ -122,15 +122,18 @@ pub(super) fn not_allowed(allowed: &'static str, why: &str) -> Reply {
 }
 
 pub(super) fn unauthorized(why: &str) -> Reply {
-    let mut reply = refusal(StatusCode::UNAUTHORIZED, why);
     // A stranger is not to keep a connection that a holder may want.
-    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    let mut reply = last(refusal(StatusCode::UNAUTHORIZED, why));
     reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     reply
 }
 
 pub(super) fn forbidden(why: &str) -> Reply {
-    let mut reply = refusal(StatusCode::FORBIDDEN, why);
+    last(refusal(StatusCode::FORBIDDEN, why))
+}
+
+/// The same as the last reply of its connection.
+pub(super) fn last(mut reply: Reply) -> Reply {
     reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     reply
 }
