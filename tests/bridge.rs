@@ -24,6 +24,8 @@ mod processes;
 mod refusals;
 #[path = "bridge/rig.rs"]
 mod rig;
+#[path = "bridge/shares.rs"]
+mod shares;
 #[path = "bridge/stateless.rs"]
 mod stateless;
 #[path = "bridge/storm.rs"]

@@ -8,6 +8,7 @@
 //! Invariants: every request gets one answer, unless its client said that it wants none; nobody hears what is another's;
 //! and whatever clients and children send, what is kept of it is bounded by named limits.
 
+mod account;
 mod activity;
 mod answer;
 mod base64;

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
+    account::{Charge, Holder, charged},
     call::{Call, Kept},
     message::{Message, Outcome, plain_text, spliced},
     version::Era,
@@ -29,12 +30,32 @@ pub(super) struct Answer {
     pub(super) text: Bytes,
     /// The code of the error, if it is one. Of a child's own errors it is read only where the answer depends on it.
     pub(super) error_code: Option<i64>,
+    /// What it takes of the endpoint's account. Errors of the bridge's own are too short to count.
+    pub(super) charge: Option<Charge>,
 }
 
 impl Answer {
+    pub(super) fn new(text: impl Into<Bytes>, error_code: Option<i64>) -> Self {
+        Self { text: text.into(), error_code, charge: None }
+    }
+
+    /// The same answer to the request with `id`, counted as one that `holder` has; or, if there is no room, an error.
+    pub(super) fn held(mut self, holder: &Holder, id: &str) -> Self {
+        self.charge = holder.message(self.text.len());
+        match self.charge {
+            Some(_) => self,
+            None => Self::unavailable(id, &holder.crowded(), true),
+        }
+    }
+
+    /// What is written. It counts until it was.
+    pub(super) fn into_text(self) -> Bytes {
+        charged(self.text, self.charge)
+    }
+
     /// An answer to the request with `id`, which is JSON.
     pub(super) fn result(id: &str, result: &str) -> Self {
-        Self { text: format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).into(), error_code: None }
+        Self::new(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#), None)
     }
 
     pub(super) fn error(id: &str, code: i64, message: &str) -> Self {
@@ -51,29 +72,27 @@ impl Answer {
         let message = serde_json::Value::from(message);
         let data = data.map(|data| format!(r#","data":{data}"#)).unwrap_or_default();
         let error = format!(r#"{{"code":{code},"message":{message}{data}}}"#);
-        let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#).into();
-        Self { text, error_code: Some(code) }
+        Self::new(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#), Some(code))
     }
 
     /// The child's answer to a call, as its caller wants it.
     pub(super) fn of_child(call: &Call, id: &str, outcome: Outcome<'_>, message: &Message<'_>, child: Era) -> Self {
         match outcome {
             Outcome::Error(error) => {
-                let text = spliced(message.text, &mut [(id, &call.client_id)]).into();
-                Self { text, error_code: Some(code_of(error).unwrap_or(INTERNAL_ERROR)) }
+                let text = spliced(message.text, &mut [(id, &call.client_id)]);
+                Self::new(text, Some(code_of(error).unwrap_or(INTERNAL_ERROR)))
             }
             Outcome::Result(result) => match (call.era, child) {
                 (Era::Stateless, Era::Handshake) => {
                     let opened = opened(result, call.kept);
-                    let text = spliced(message.text, &mut [(id, &call.client_id), (&result[..1], &opened)]).into();
-                    Self { text, error_code: None }
+                    Self::new(spliced(message.text, &mut [(id, &call.client_id), (&result[..1], &opened)]), None)
                 }
                 (Era::Handshake, Era::Stateless) if asks_for_input(result) => Self::error(
                     &call.client_id,
                     UNAVAILABLE,
                     "the server wants input of its client, which it cannot have from a client of this version",
                 ),
-                _ => Self { text: spliced(message.text, &mut [(id, &call.client_id)]).into(), error_code: None },
+                _ => Self::new(spliced(message.text, &mut [(id, &call.client_id)]), None),
             },
         }
     }

@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    account::Account,
     child::{About, Garbage},
     exchange::{ChildState, Down, Exchange},
     gate::Gate,
@@ -41,6 +42,8 @@ pub struct Endpoint {
     start_wait: Duration,
     pub(super) gate: Arc<dyn Gate>,
     exchange: Mutex<Exchange>,
+    /// What is held of clients' messages.
+    pub(super) account: Arc<Account>,
     pub(super) places: Arc<Places>,
     /// Told whenever the child comes, goes, or will not come, and when a lease ends.
     changed: watch::Sender<()>,
@@ -58,10 +61,12 @@ impl Endpoint {
     #[must_use]
     pub fn new(options: EndpointOptions, gate: Arc<dyn Gate>) -> Arc<Self> {
         let EndpointOptions { name, calls_in_flight_max, start_wait, roots } = options;
+        let account = Account::new();
         Arc::new(Self {
             start_wait,
             gate,
-            exchange: Mutex::new(Exchange::new(name, calls_in_flight_max, roots)),
+            exchange: Mutex::new(Exchange::new(name, calls_in_flight_max, roots, Arc::clone(&account))),
+            account,
             places: Places::new(),
             changed: watch::Sender::new(()),
         })

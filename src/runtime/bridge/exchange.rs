@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    account::Account,
     answer::Answer,
     call::{Call, Calls},
     child::{About, Child, Garbage},
@@ -48,6 +49,7 @@ pub(super) struct Exchange {
     pub(super) calls: Calls,
     pub(super) sessions: Sessions,
     pub(super) usages: Usages,
+    account: Arc<Account>,
 }
 
 /// Why a call was not taken in.
@@ -83,7 +85,7 @@ impl Down {
 }
 
 impl Exchange {
-    pub(super) fn new(name: ServerName, in_flight_max: usize, roots: Vec<String>) -> Self {
+    pub(super) fn new(name: ServerName, in_flight_max: usize, roots: Vec<String>, account: Arc<Account>) -> Self {
         Self {
             name,
             roots,
@@ -93,6 +95,7 @@ impl Exchange {
             calls: Calls::new(in_flight_max),
             sessions: Sessions::default(),
             usages: Usages::default(),
+            account,
         }
     }
 
@@ -219,6 +222,13 @@ impl Exchange {
         {
             self.send(call);
         }
+    }
+
+    /// The child has answered a call. What nobody has room for is answered with an error.
+    pub(super) fn answer(&mut self, call: Call, answer: Answer) {
+        let answer = answer.held(&self.account.holder(call.allocation), &call.client_id);
+        self.settle(call, End::Answer(answer));
+        self.pump();
     }
 
     /// A call has come to its end.

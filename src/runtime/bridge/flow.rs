@@ -6,6 +6,7 @@ use futures_util::{Stream, stream};
 use hyper::body::Bytes;
 
 use super::{
+    account::{Charge, charged},
     answer::Answer,
     endpoint::Endpoint,
     mailbox::{End, Event, Mailbox},
@@ -29,7 +30,7 @@ pub(super) enum Flow {
 /// The calls of a batch, whose answers go out together.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) answers: Vec<Bytes>,
+    pub(super) answers: Vec<Answer>,
     pub(super) tickets: VecDeque<Ticket>,
 }
 
@@ -54,7 +55,7 @@ impl Flow {
             Self::One(ticket) => ticket.next().await,
             Self::Batch(batch) => batch.next().await,
             Self::Notices(hold) => match hold.mailbox.next().await {
-                Event::Notice(text) => Piece::Notice(text),
+                Event::Notice(notice) => Piece::Notice(notice),
                 Event::End(End::Answer(answer)) => Piece::Answer(answer),
                 Event::End(_) => Piece::Silence,
             },
@@ -73,8 +74,8 @@ impl Flow {
                 },
             };
             match piece {
-                Piece::Notice(text) => Some((event(&text), (Some(flow), None))),
-                Piece::Answer(answer) => Some((event(&answer.text), (None, None))),
+                Piece::Notice(notice) => Some((event(&notice.text, notice.charge), (Some(flow), None))),
+                Piece::Answer(answer) => Some((event(&answer.text, answer.charge), (None, None))),
                 Piece::Silence => None,
             }
         })
@@ -85,8 +86,8 @@ impl Batch {
     async fn next(&mut self) -> Piece {
         while let Some(ticket) = self.tickets.front_mut() {
             match ticket.next().await {
-                Piece::Notice(text) => return Piece::Notice(text),
-                Piece::Answer(answer) => self.answers.push(answer.text),
+                Piece::Notice(notice) => return Piece::Notice(notice),
+                Piece::Answer(answer) => self.answers.push(answer),
                 Piece::Silence => {}
             }
             self.tickets.pop_front();
@@ -95,14 +96,20 @@ impl Batch {
             return Piece::Silence;
         }
         let mut text = vec![b'['];
-        for (place, answer) in std::mem::take(&mut self.answers).iter().enumerate() {
-            if place > 0 {
+        let mut charge: Option<Charge> = None;
+        for answer in std::mem::take(&mut self.answers) {
+            if text.len() > 1 {
                 text.push(b',');
             }
-            text.extend_from_slice(answer);
+            text.extend_from_slice(&answer.text);
+            match (&mut charge, answer.charge) {
+                (Some(sum), Some(one)) => sum.join(one),
+                (None, one) => charge = one,
+                (Some(_), None) => {}
+            }
         }
         text.push(b']');
-        Piece::Answer(Answer { text: text.into(), error_code: None })
+        Piece::Answer(Answer { charge, ..Answer::new(text, None) })
     }
 }
 
@@ -126,12 +133,12 @@ impl Drop for Hold {
     }
 }
 
-/// A message, which is one line, as an event.
-pub(super) fn event(text: &[u8]) -> Bytes {
+/// A message, which is one line, as an event that counts as the message did.
+pub(super) fn event(text: &[u8], charge: Option<Charge>) -> Bytes {
     const BEFORE: &[u8] = b"event: message\ndata: ";
     let mut event = Vec::with_capacity(BEFORE.len() + text.len() + 2);
     event.extend_from_slice(BEFORE);
     event.extend_from_slice(text);
     event.extend_from_slice(b"\n\n");
-    event.into()
+    charged(event, charge)
 }

@@ -9,6 +9,7 @@ use hyper::{
 };
 
 use super::{
+    account::{Charge, Holder},
     endpoint::Endpoint,
     exchange::LEASE_ENDED,
     flow::{Flow, Hold, Place},
@@ -70,6 +71,7 @@ pub(super) async fn handle(endpoint: &Arc<Endpoint>, connection: &Connection, re
         }
     }
     if let Err(held) = connection.show(allocation) {
+        endpoint.exchange().usages.add_error(allocation, 0);
         let way_out = "close some, or use those that there are again";
         let why = share::crowded("connections", allocation.map(|_| held), CONNECTIONS_MAX, way_out);
         return reply::last(reply::crowded(&why));
@@ -86,9 +88,12 @@ pub(super) async fn handle(endpoint: &Arc<Endpoint>, connection: &Connection, re
                 let why = "the Accept header must have application/json or text/event-stream";
                 return reply::refusal(StatusCode::NOT_ACCEPTABLE, why);
             }
-            match tokio::time::timeout(BODY_WAIT_MAX, read_whole(body)).await {
-                Ok(Ok(text)) => post::handle(&caller, &text).await,
-                Ok(Err(refusal)) => refusal,
+            match tokio::time::timeout(BODY_WAIT_MAX, read_whole(body, &caller.holder())).await {
+                Ok(Ok((text, charge))) => post::handle(&caller, text, charge).await,
+                Ok(Err(refusal)) => {
+                    endpoint.exchange().usages.add_error(allocation, 0);
+                    refusal
+                }
                 Err(_) => reply::refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come within 30 s"),
             }
         }
@@ -98,6 +103,17 @@ pub(super) async fn handle(endpoint: &Arc<Endpoint>, connection: &Connection, re
 }
 
 impl Caller<'_> {
+    /// Whose messages these are, for the account of the endpoint.
+    pub(super) fn holder(&self) -> Holder {
+        self.endpoint.account.holder(self.allocation)
+    }
+
+    /// A refusal for want of room, which is counted.
+    pub(super) fn crowded(&self, why: &str) -> Reply {
+        self.endpoint.exchange().usages.add_error(self.allocation, 0);
+        reply::crowded(why)
+    }
+
     /// How the headers say that the client speaks; nothing where they do not.
     ///
     /// # Errors
@@ -157,7 +173,7 @@ impl Caller<'_> {
         if !self.accepted.stream {
             return reply::refusal(StatusCode::NOT_ACCEPTABLE, "the Accept header must have text/event-stream");
         }
-        let mailbox = Arc::new(Mailbox::default());
+        let mailbox = Mailbox::of(self.holder());
         match self.endpoint.exchange().sessions.by_id.get_mut(&id) {
             Some(session) if session.stream.is_none() => session.stream = Some(Arc::clone(&mailbox)),
             _ => return reply::refusal(StatusCode::CONFLICT, "this session has a stream already"),
@@ -183,13 +199,16 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-/// The whole body, or why it is not taken.
-async fn read_whole(mut body: Incoming) -> Result<Bytes, Reply> {
+/// The whole body, which counts from what is said of its length on; or why it is not taken.
+async fn read_whole(mut body: Incoming, holder: &Holder) -> Result<(Bytes, Charge), Reply> {
     let too_long =
         || reply::refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body has more than 4 MiB: send less at a time");
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_long());
     }
+    let said = usize::try_from(body.size_hint().lower()).unwrap_or(BODY_BYTES_MAX);
+    let crowded = || reply::last(reply::crowded(&holder.crowded()));
+    let mut charge = holder.bytes(said).ok_or_else(crowded)?;
     let mut first = Bytes::new();
     let mut rest = Vec::new();
     loop {
@@ -199,8 +218,12 @@ async fn read_whole(mut body: Incoming) -> Result<Bytes, Reply> {
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
             Some(Err(_)) => return Err(reply::refusal(StatusCode::BAD_REQUEST, "the body ended early")),
         };
-        if first.len() + rest.len() + data.len() > BODY_BYTES_MAX {
+        let bytes = first.len() + rest.len() + data.len();
+        if bytes > BODY_BYTES_MAX {
             return Err(too_long());
+        }
+        if !charge.reach(bytes) {
+            return Err(crowded());
         }
         // A body usually comes whole.
         if first.is_empty() && rest.is_empty() {
@@ -212,5 +235,5 @@ async fn read_whole(mut body: Incoming) -> Result<Bytes, Reply> {
             rest.extend_from_slice(&data);
         }
     }
-    Ok(if rest.is_empty() { first } else { rest.into() })
+    Ok((if rest.is_empty() { first } else { rest.into() }, charge))
 }

@@ -1,17 +1,21 @@
 //! What waits for one reader: notices in their order, then the end.
 //!
-//! Invariants: it holds at most [`NOTICES_MAX`] notices and little over [`NOTICE_BYTES_MAX`] of them; nothing follows the
-//! end, and the end is never lost, also where notices were.
+//! Invariants: it holds at most [`NOTICES_MAX`] notices and little over [`NOTICE_BYTES_MAX`] of them, and no more than its
+//! lease has room for; nothing follows the end, and the end is never lost, also where notices were.
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
 
 use hyper::body::Bytes;
 
-use super::{answer::Answer, call::Call};
+use super::{
+    account::{Charge, Holder},
+    answer::Answer,
+    call::Call,
+};
 
 /// The most notices that wait for a reader.
 pub(super) const NOTICES_MAX: usize = 256;
@@ -19,10 +23,18 @@ pub(super) const NOTICES_MAX: usize = 256;
 /// The most bytes of notices that wait for a reader; a single longer one is let in where nothing else waits.
 pub(super) const NOTICE_BYTES_MAX: usize = 4 << 20;
 
+/// A notice on its way to one reader.
+#[derive(Debug)]
+pub(super) struct Notice {
+    pub(super) text: Bytes,
+    /// What it takes of the endpoint's account.
+    pub(super) charge: Option<Charge>,
+}
+
 /// What a reader takes out.
 #[derive(Debug)]
 pub(super) enum Event {
-    Notice(Bytes),
+    Notice(Notice),
     End(End),
 }
 
@@ -39,11 +51,15 @@ pub(super) enum End {
 
 /// Shared by whoever writes and the one who reads.
 #[derive(Debug, Default)]
-pub(super) struct Mailbox(Mutex<Content>);
+pub(super) struct Mailbox {
+    /// Whose account notices count in. None for what the bridge itself reads.
+    holder: Option<Holder>,
+    content: Mutex<Content>,
+}
 
 #[derive(Debug, Default)]
 struct Content {
-    notices: VecDeque<Bytes>,
+    notices: VecDeque<Notice>,
     notice_bytes: usize,
     end: Option<End>,
     ended: bool,
@@ -51,8 +67,13 @@ struct Content {
 }
 
 impl Mailbox {
+    /// A mailbox of a client.
+    pub(super) fn of(holder: Holder) -> Arc<Self> {
+        Arc::new(Self { holder: Some(holder), content: Mutex::default() })
+    }
+
     fn content(&self) -> MutexGuard<'_, Content> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a notice in. Whether there was room: one that finds none is dropped.
@@ -63,11 +84,16 @@ impl Mailbox {
         if !fits {
             return false;
         }
-        if !content.ended {
-            content.notice_bytes += text.len();
-            content.notices.push_back(text);
-            content.wake();
+        if content.ended {
+            return true;
         }
+        let charge = self.holder.as_ref().map(|holder| holder.message(text.len()));
+        if matches!(charge, Some(None)) {
+            return false;
+        }
+        content.notice_bytes += text.len();
+        content.notices.push_back(Notice { text, charge: charge.flatten() });
+        content.wake();
         true
     }
 
@@ -99,9 +125,9 @@ impl Mailbox {
 
     pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Event> {
         let mut content = self.content();
-        if let Some(text) = content.notices.pop_front() {
-            content.notice_bytes -= text.len();
-            return Poll::Ready(Event::Notice(text));
+        if let Some(notice) = content.notices.pop_front() {
+            content.notice_bytes -= notice.text.len();
+            return Poll::Ready(Event::Notice(notice));
         }
         if content.ended {
             return Poll::Ready(Event::End(content.end.take().unwrap_or(End::Silence)));

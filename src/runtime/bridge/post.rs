@@ -5,6 +5,7 @@ use std::time::Duration;
 use hyper::{StatusCode, body::Bytes};
 
 use super::{
+    account::Charge,
     answer::{Answer, HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, VERSION_UNSUPPORTED},
     flow::{Batch, Flow, event},
     http::Caller,
@@ -22,17 +23,35 @@ const BATCH_MAX: usize = 100;
 /// How long a call may say nothing before its client, if it can, gets a stream to hold on to.
 const PLAIN_WAIT: Duration = Duration::from_secs(5);
 
+/// The status that an answer is sent with.
+pub(super) type StatusOf = fn(&Answer) -> StatusCode;
+
 /// Answers a body.
-pub(super) async fn handle(caller: &Caller<'_>, body: &Bytes) -> Reply {
+pub(super) async fn handle(caller: &Caller<'_>, body: Bytes, charge: Charge) -> Reply {
+    let taken = take(caller, &body).await;
+    // What waits for its answer need not keep its request.
+    drop((body, charge));
+    match taken {
+        Ok((flow, status)) => respond(caller, flow, status).await,
+        Err(reply) => *reply,
+    }
+}
+
+/// Takes in what a body asks for.
+///
+/// # Errors
+/// The reply, where there is one at once.
+async fn take(caller: &Caller<'_>, body: &Bytes) -> Result<(Flow, StatusOf), Box<Reply>> {
+    let fault = |id, code, why: &str| Err(Box::new(reply::fault(StatusCode::BAD_REQUEST, id, code, why)));
     let Ok(text) = std::str::from_utf8(body) else {
-        return reply::fault(StatusCode::BAD_REQUEST, None, -32_700, "the message is not UTF-8");
+        return fault(None, -32_700, "the message is not UTF-8");
     };
     if text.trim_ascii_start().starts_with('[') {
         return batch(caller, text).await;
     }
     let message = match Message::parse(text) {
         Ok(message) => message,
-        Err(error) => return reply::fault(StatusCode::BAD_REQUEST, None, error.code(), &error.to_string()),
+        Err(error) => return fault(None, error.code(), &error.to_string()),
     };
     let id = match &message.kind {
         Kind::Request { id, .. } => Some(*id),
@@ -40,25 +59,18 @@ pub(super) async fn handle(caller: &Caller<'_>, body: &Bytes) -> Reply {
     };
     let (params, meta) = match read(&message) {
         Ok(read) => read,
-        Err(why) => return reply::fault(StatusCode::BAD_REQUEST, id, INVALID_PARAMS, &why),
+        Err(why) => return fault(id, INVALID_PARAMS, &why),
     };
     if matches!(&message.kind, Kind::Request { method, .. } if method == "initialize") {
-        return shared::initialize(caller, id.unwrap_or_default(), &params).await;
+        return Err(Box::new(shared::initialize(caller, id.unwrap_or_default(), &params).await));
     }
-    match era(caller, id, &meta) {
-        Ok(Era::Stateless) => stateless::handle(caller, &message, &params, &meta).await,
-        Ok(Era::Handshake) => {
-            let session = match caller.session() {
-                Ok(session) => session,
-                Err(refusal) => return *refusal,
-            };
-            match one(caller, session, &message, &params, &meta).await {
-                None => reply::empty(StatusCode::ACCEPTED),
-                Some(Err(answer)) => plain(caller, &answer, StatusCode::OK),
-                Some(Ok(flow)) => respond(caller, flow, |_| StatusCode::OK).await,
-            }
-        }
-        Err(refusal) => *refusal,
+    match era(caller, id, &meta)? {
+        Era::Stateless => stateless::take(caller, &message, &params, &meta).await,
+        Era::Handshake => match one(caller, caller.session()?, &message, &params, &meta).await {
+            None => Err(Box::new(reply::empty(StatusCode::ACCEPTED))),
+            Some(Err(answer)) => Err(Box::new(plain(caller, answer, StatusCode::OK))),
+            Some(Ok(flow)) => Ok((flow, |_| StatusCode::OK)),
+        },
     }
 }
 
@@ -115,8 +127,8 @@ async fn one(
     }
 }
 
-async fn batch(caller: &Caller<'_>, text: &str) -> Reply {
-    let fault = |code, why: &str| reply::fault(StatusCode::BAD_REQUEST, None, code, why);
+async fn batch(caller: &Caller<'_>, text: &str) -> Result<(Flow, StatusOf), Box<Reply>> {
+    let fault = |code, why: &str| Err(Box::new(reply::fault(StatusCode::BAD_REQUEST, None, code, why)));
     let texts: Vec<&serde_json::value::RawValue> = match serde_json::from_str(text) {
         Ok(texts) => texts,
         Err(error) => return fault(-32_700, &format!("the batch is not JSON ({error})")),
@@ -129,36 +141,33 @@ async fn batch(caller: &Caller<'_>, text: &str) -> Reply {
         Ok(_) => {}
         Err(version) => return fault(VERSION_UNSUPPORTED, &format!("protocol version {version} is not supported")),
     }
-    let session = match caller.session() {
-        Ok(session) => session,
-        Err(refusal) => return *refusal,
-    };
+    let session = caller.session()?;
     let mut batch = Batch::default();
     for text in texts {
         let message = match Message::parse(text.get()) {
             Ok(message) => message,
             Err(error) => {
-                batch.answers.push(Answer::error("null", error.code(), &error.to_string()).text);
+                batch.answers.push(Answer::error("null", error.code(), &error.to_string()));
                 continue;
             }
         };
         match read(&message) {
             Ok((params, meta)) => match one(caller, session, &message, &params, &meta).await {
                 Some(Ok(Flow::One(ticket))) => batch.tickets.push_back(ticket),
-                Some(Err(answer)) => batch.answers.push(answer.text),
+                Some(Err(answer)) => batch.answers.push(answer),
                 _ => {}
             },
-            Err(why) => batch.answers.push(Answer::error("null", INVALID_PARAMS, &why).text),
+            Err(why) => batch.answers.push(Answer::error("null", INVALID_PARAMS, &why)),
         }
     }
     if batch.tickets.is_empty() && batch.answers.is_empty() {
-        return reply::empty(StatusCode::ACCEPTED);
+        return Err(Box::new(reply::empty(StatusCode::ACCEPTED)));
     }
-    respond(caller, Flow::Batch(batch), |_| StatusCode::OK).await
+    Ok((Flow::Batch(batch), |_| StatusCode::OK))
 }
 
 /// Answers as plainly as it can be done: a stream only for what comes before the answer, or for one that takes long.
-pub(super) async fn respond(caller: &Caller<'_>, mut flow: Flow, status: impl Fn(&Answer) -> StatusCode) -> Reply {
+async fn respond(caller: &Caller<'_>, mut flow: Flow, status: StatusOf) -> Reply {
     let accepted = caller.accepted;
     let first = loop {
         let piece = if accepted.stream {
@@ -172,18 +181,21 @@ pub(super) async fn respond(caller: &Caller<'_>, mut flow: Flow, status: impl Fn
         }
     };
     match first {
-        Some(Piece::Answer(answer)) => plain(caller, &answer, status(&answer)),
+        Some(Piece::Answer(answer)) => {
+            let status = status(&answer);
+            plain(caller, answer, status)
+        }
         Some(Piece::Silence) => reply::empty(StatusCode::ACCEPTED),
         first => reply::event_stream(flow.into_events(first)),
     }
 }
 
 /// An answer on its own.
-pub(super) fn plain(caller: &Caller<'_>, answer: &Answer, status: StatusCode) -> Reply {
+pub(super) fn plain(caller: &Caller<'_>, answer: Answer, status: StatusCode) -> Reply {
     if caller.accepted.json || status != StatusCode::OK {
-        return reply::json(status, answer.text.clone());
+        return reply::json(status, answer.into_text());
     }
-    let only = event(&answer.text);
+    let only = event(&answer.text, answer.charge);
     reply::event_stream(futures_util::stream::once(std::future::ready(only)))
 }
 

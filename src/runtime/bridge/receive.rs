@@ -54,12 +54,11 @@ impl Exchange {
             && let Some(call) = self.calls.take(number)
         {
             let answer = Answer::of_child(&call, id, outcome, message, era);
-            self.settle(call, End::Answer(answer));
-            return self.pump();
+            return self.answer(call, answer);
         }
         if let Some(mailbox) = number.and_then(|number| self.own(number)) {
             let text = Bytes::copy_from_slice(message.text.as_bytes());
-            return mailbox.finish(End::Answer(Answer { text, error_code: None }));
+            return mailbox.finish(End::Answer(Answer::new(text, None)));
         }
         if !number.is_some_and(|number| self.calls.was_forgotten(number)) {
             self.garbage(format!("an answer that nobody asked for was dropped: {}", message.text).as_bytes());

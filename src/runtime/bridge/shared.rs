@@ -11,7 +11,7 @@ use super::{
     level::Level,
     message::{Message, Meta, Parameters, spliced, text_of},
     post,
-    reply::{self, Reply},
+    reply::Reply,
     request::Request,
     session::{Crowded, SUBSCRIPTIONS_MAX, SessionId},
     ticket::Ticket,
@@ -24,12 +24,17 @@ pub(super) async fn initialize(caller: &Caller<'_>, id: &str, params: &Parameter
     let endpoint = caller.endpoint;
     let about = match endpoint.up(caller.until, caller.allocation).await {
         Ok(about) => about,
-        Err(down) => return post::plain(caller, &down.answer(id), StatusCode::OK),
+        Err(down) => return post::plain(caller, down.answer(id), StatusCode::OK),
     };
     let asked = text_of(params.protocol_version).unwrap_or_default();
     let version = HANDSHAKE_VERSIONS.iter().find(|known| **known == asked).unwrap_or(&NEWEST_HANDSHAKE);
     let mut result = about.result.clone();
     result.insert("protocolVersion".to_owned(), Value::from(*version));
+    let answer = Answer::result(id, &Value::Object(result).to_string()).held(&caller.holder(), id);
+    if answer.error_code.is_some() {
+        count(caller, &answer);
+        return post::plain(caller, answer, StatusCode::OK);
+    }
     let opened = {
         let mut exchange = endpoint.exchange();
         let now = Instant::now();
@@ -42,10 +47,9 @@ pub(super) async fn initialize(caller: &Caller<'_>, id: &str, params: &Parameter
     };
     let session = match opened {
         Ok(session) => session,
-        Err(Crowded(why)) => return reply::crowded(&why),
+        Err(Crowded(why)) => return caller.crowded(&why),
     };
-    let answer = Answer::result(id, &Value::Object(result).to_string());
-    let mut reply = post::plain(caller, &answer, StatusCode::OK);
+    let mut reply = post::plain(caller, answer, StatusCode::OK);
     if let Ok(session) = HeaderValue::try_from(session.to_string()) {
         reply.headers_mut().insert(SESSION_HEADER, session);
     }
@@ -122,8 +126,7 @@ pub(super) fn refuse_tasks(request: &Request<'_>, child: Era) -> Result<(), Answ
 /// Counts an answer of the bridge's own, if it is an error.
 pub(super) fn count(caller: &Caller<'_>, answer: &Answer) {
     if answer.error_code.is_some() {
-        let usage = Usage { calls: 1, errors: 1, bytes_out: answer.text.len() as u64, ..Usage::default() };
-        caller.endpoint.exchange().usages.add(caller.allocation, &usage);
+        caller.endpoint.exchange().usages.add_error(caller.allocation, answer.text.len());
     }
 }
 

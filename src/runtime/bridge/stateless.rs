@@ -14,7 +14,7 @@ use super::{
     http::Caller,
     mailbox::Mailbox,
     message::{Kind, Message, Meta, Parameters, text_of},
-    post::{plain, respond, stateless_status},
+    post::{StatusOf, plain, stateless_status},
     reply::{self, Reply},
     request::Request,
     session::{Crowded, Filter, Listener, SUBSCRIPTIONS_MAX},
@@ -29,24 +29,27 @@ const NAME_HEADER: &str = "mcp-name";
 /// What there was before, and is no more.
 const GONE_METHODS: [&str; 4] = ["ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
 
-/// Answers a message.
-pub(super) async fn handle(
+/// Takes in a message.
+///
+/// # Errors
+/// The reply, where there is one at once.
+pub(super) async fn take(
     caller: &Caller<'_>,
     message: &Message<'_>,
     params: &Parameters<'_>,
     meta: &Meta<'_>,
-) -> Reply {
+) -> Result<(Flow, StatusOf), Box<Reply>> {
     let (id, method) = match &message.kind {
         Kind::Request { id, method } => (Some(*id), method),
         Kind::Notification { method } => (None, method),
-        Kind::Answer { .. } => return reply::empty(StatusCode::ACCEPTED),
+        Kind::Answer { .. } => return Err(Box::new(reply::empty(StatusCode::ACCEPTED))),
     };
     if let Err(why) = check_headers(caller.headers, method, params) {
-        return reply::fault(StatusCode::BAD_REQUEST, id, HEADER_MISMATCH, &why);
+        return Err(Box::new(reply::fault(StatusCode::BAD_REQUEST, id, HEADER_MISMATCH, &why)));
     }
     let Some(id) = id else {
         shared::notice(caller, None, message, method, params);
-        return reply::empty(StatusCode::ACCEPTED);
+        return Err(Box::new(reply::empty(StatusCode::ACCEPTED)));
     };
     let missing: Vec<_> = [(META_VERSION, meta.protocol_version), (META_CAPABILITIES, meta.client_capabilities)]
         .iter()
@@ -55,7 +58,7 @@ pub(super) async fn handle(
         .collect();
     if !missing.is_empty() {
         let why = format!("params._meta must have {}", missing.join(" and "));
-        return reply::fault(StatusCode::BAD_REQUEST, Some(id), INVALID_PARAMS, &why);
+        return Err(Box::new(reply::fault(StatusCode::BAD_REQUEST, Some(id), INVALID_PARAMS, &why)));
     }
     let request = Request {
         message,
@@ -68,11 +71,13 @@ pub(super) async fn handle(
         allocation: caller.allocation,
     };
     match ask(caller, &request).await {
-        Ok(Asked::Call(ticket)) => respond(caller, Flow::One(ticket), stateless_status).await,
-        Ok(Asked::Reply(reply)) => reply,
+        Ok(Asked::Call(ticket)) => Ok((Flow::One(ticket), stateless_status)),
+        Ok(Asked::Reply(reply)) => Err(Box::new(reply)),
         Err(answer) => {
             shared::count(caller, &answer);
-            plain(caller, &answer, stateless_status(&answer))
+            let answer = if answer.error_code.is_none() { answer.held(&caller.holder(), id) } else { answer };
+            let status = stateless_status(&answer);
+            Err(Box::new(plain(caller, answer, status)))
         }
     }
 }
@@ -140,14 +145,17 @@ fn listen(caller: &Caller<'_>, request: &Request<'_>, about: &About) -> Result<R
         resources_list_changed: wanted.resources_list_changed && about.can("/resources/listChanged"),
         resource_subscriptions: if can_subscribe { wanted.resource_subscriptions } else { BTreeSet::new() },
     };
-    let mailbox = Arc::new(Mailbox::default());
+    let mailbox = Mailbox::of(caller.holder());
     // The id is kept to the letter, like any other.
     let params = format!(r#"{{"_meta":{{"{META_SUBSCRIPTION}":{}}},"notifications":{}}}"#, request.id, json!(filter));
     let method = "notifications/subscriptions/acknowledged";
-    mailbox.notice(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#).into());
+    if !mailbox.notice(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#).into()) {
+        return Ok(caller.crowded(&caller.holder().crowded()));
+    }
     let mut exchange = caller.endpoint.exchange();
     if let Err(Crowded(why)) = exchange.sessions.may_listen(caller.allocation) {
-        return Ok(reply::crowded(&why));
+        drop(exchange);
+        return Ok(caller.crowded(&why));
     }
     let number = exchange.calls.number();
     let listener =

@@ -84,6 +84,11 @@ impl Usages {
         }
     }
 
+    /// Counts a request that was answered with an error of the bridge's own, of so many bytes.
+    pub(super) fn add_error(&mut self, allocation: Option<AllocationId>, bytes_out: usize) {
+        self.add(allocation, &Usage { calls: 1, errors: 1, bytes_out: bytes_out as u64, ..Usage::default() });
+    }
+
     /// What an allocation did. The entry of one that has ended is given out once.
     pub(super) fn take(&mut self, allocation: AllocationId) -> Usage {
         match self.by_allocation.get(&allocation) {
