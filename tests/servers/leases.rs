@@ -23,7 +23,8 @@ async fn an_endpoint_lets_in_who_holds_it() {
     check(Some("made up"), "not the access_token of a live allocation").await;
     check(other.token.as_deref(), "does not hold this MCP server").await;
     let own = one.token.clone().expect("a token");
-    check(Some(&format!("{}0", &own[..own.len() - 1])), "").await;
+    let other_digit = if own.ends_with('0') { "1" } else { "0" };
+    check(Some(&format!("{}{other_digit}", &own[..own.len() - 1])), "").await;
 
     let client = one.client("a").await;
     let call_in_flight = tokio::spawn(async move { try_call(&client, "sleep", json!({"ms": 20_000})).await });
