@@ -43,8 +43,8 @@ pub(crate) struct LineBuffer {
 pub(crate) enum Line<'a> {
     /// A line that is not blank, without the white space around it.
     Text(&'a [u8]),
-    /// A line over the limit. Its request id, if it has one, and how many bytes it had.
-    TooLong { id: Option<RequestId>, bytes: u64 },
+    /// A line over the limit. Its id, if it has one, whether it is an answer rather than a request, and how many bytes it had.
+    TooLong { id: Option<RequestId>, is_answer: bool, bytes: u64 },
     /// More must be read first.
     Incomplete,
     /// The input has ended.
@@ -160,7 +160,8 @@ impl TooLong {
     }
 
     fn finish(self) -> Line<'static> {
-        Line::TooLong { id: self.id.finish(), bytes: self.bytes - u64::from(self.ends_in_return) }
+        let (id, is_answer) = self.id.finish();
+        Line::TooLong { id, is_answer, bytes: self.bytes - u64::from(self.ends_in_return) }
     }
 }
 
@@ -188,7 +189,7 @@ mod tests {
         loop {
             match buffer.next() {
                 Line::Text(text) => seen.push(String::from_utf8_lossy(text).into_owned()),
-                Line::TooLong { id, bytes } => seen.push(format!("{bytes} bytes, id {id:?}")),
+                Line::TooLong { id, bytes, .. } => seen.push(format!("{bytes} bytes, id {id:?}")),
                 Line::End => return seen,
                 Line::Incomplete => {
                     let mut reader = pieces.next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The id of a request: what is allowed as one, and how it is found in a line too long to parse.
+//! The id of a message: what is allowed as one, and how it is found in a line too long to parse.
 
 use rmcp::model::RequestId;
 
@@ -29,8 +29,8 @@ pub(crate) fn parse_id(json: &str) -> Result<RequestId, &'static str> {
     }
 }
 
-/// Finds the id of a message that comes in parts and is never whole, by following only its
-/// nesting and its strings. Clients put the id first or last, so all of the line is followed.
+/// Finds the id of a message that comes in parts and is never whole, and whether it is an answer, by following only its
+/// nesting and its strings. Some put the id first and some last, so all of the line is followed.
 #[derive(Default)]
 pub(crate) struct IdScanner {
     place: Place,
@@ -39,6 +39,7 @@ pub(crate) struct IdScanner {
     /// Whether the value being read is that of the id.
     is_id: bool,
     found: Option<RequestId>,
+    has_method: bool,
 }
 
 /// Where in the line the scanner is. Strings know whether a backslash came before.
@@ -60,7 +61,7 @@ enum Place {
         depth: usize,
         string: Option<bool>,
     },
-    /// The object is closed, the id was found, or this is no object.
+    /// The object is closed, or this is no object.
     Done,
 }
 
@@ -75,9 +76,9 @@ impl IdScanner {
         }
     }
 
-    /// The id, if the line has one that can be read.
-    pub(super) fn finish(self) -> Option<RequestId> {
-        self.found
+    /// The first id, if the line has one that can be read, and whether there is no method: then it is of an answer.
+    pub(super) fn finish(self) -> (Option<RequestId>, bool) {
+        (self.found, !self.has_method)
     }
 
     fn step(&mut self, byte: u8) {
@@ -129,7 +130,8 @@ impl IdScanner {
         match byte {
             b':' => {
                 let key = serde_json::from_slice::<String>(&self.text);
-                self.is_id = key.is_ok_and(|key| key == "id");
+                self.is_id = key.as_ref().is_ok_and(|key| key == "id");
+                self.has_method |= key.is_ok_and(|key| key == "method");
                 self.text.clear();
                 Place::BeforeValue
             }
@@ -157,11 +159,10 @@ impl IdScanner {
     }
 
     fn end_value(&mut self, next: Place) -> Place {
-        if !self.is_id {
-            return next;
+        if self.is_id && self.found.is_none() {
+            self.found = str::from_utf8(&self.text).ok().and_then(|text| parse_id(text).ok());
         }
-        self.found = str::from_utf8(&self.text).ok().and_then(|text| parse_id(text).ok());
-        Place::Done
+        next
     }
 }
 
@@ -198,7 +199,7 @@ mod tests {
             for part in line.as_bytes().chunks(piece) {
                 scanner.push(part);
             }
-            assert_eq!(scanner.finish(), expected, "{line} in pieces of {piece}");
+            assert_eq!(scanner.finish().0, expected, "{line} in pieces of {piece}");
         }
     }
 
@@ -211,6 +212,20 @@ mod tests {
         check_scan(r#"{"params":["}","\"]\\",{"id":1}],"id":7}"#, seven.clone());
         check_scan(r#"{"a":"\"id\":1,","\u0069d":7,"id":8}"#, seven);
         check_scan(r#"{"id":"a\"b}","x":"#, Some(RequestId::String("a\"b}".into())));
+    }
+
+    #[test]
+    fn answers_are_told_from_requests() {
+        for (line, is_answer) in [
+            (r#"{"jsonrpc":"2.0","id":7,"result":{"method":"x"}}"#, true),
+            (r#"{"result":"\"method\":1","id":7}"#, true),
+            (r#"{"id":7,"params":{},"method":"x"}"#, false),
+            (r#"{"\u006dethod":"x","id":7}"#, false),
+        ] {
+            let mut scanner = IdScanner::default();
+            scanner.push(line.as_bytes());
+            assert_eq!(scanner.finish(), (Some(RequestId::Number(7)), is_answer), "{line}");
+        }
     }
 
     #[test]

@@ -143,7 +143,7 @@ where
             }
             let incoming = match self.lines.next() {
                 Line::Text(line) => message::parse(line),
-                Line::TooLong { id, bytes } => {
+                Line::TooLong { id, bytes, .. } => {
                     Incoming::Refused { id, error: too_long(bytes, self.limits.line_bytes_max) }
                 }
                 Line::Incomplete => {

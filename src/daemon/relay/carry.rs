@@ -181,7 +181,9 @@ where
         while wants_line && self.held.is_none() {
             match self.input.next() {
                 Line::Text(line) => self.held = Some(line.to_vec()),
-                Line::TooLong { id, bytes } => refuse_long(&mut self.waiting, id.as_ref(), bytes, self.line_bytes_max),
+                Line::TooLong { id, bytes, .. } => {
+                    refuse_long(&mut self.waiting, id.as_ref(), bytes, self.line_bytes_max)
+                }
                 Line::Incomplete => std::task::ready!(self.input.poll_fill(&mut self.reader, context)),
                 Line::End => {
                     self.is_over = true;
@@ -211,7 +213,9 @@ where
         while !self.is_over {
             match self.input.next() {
                 Line::Text(line) => self.memory.note_sent(line),
-                Line::TooLong { id, bytes } => refuse_long(&mut self.waiting, id.as_ref(), bytes, self.line_bytes_max),
+                Line::TooLong { id, bytes, .. } => {
+                    refuse_long(&mut self.waiting, id.as_ref(), bytes, self.line_bytes_max)
+                }
                 Line::Incomplete | Line::End => self.is_over = true,
             }
         }
@@ -237,7 +241,9 @@ where
                     self.memory.note_sent(line);
                     link.waiting.push_line(line);
                 }
-                Line::TooLong { id, bytes } => refuse_long(&mut self.waiting, id.as_ref(), bytes, self.line_bytes_max),
+                Line::TooLong { id, bytes, .. } => {
+                    refuse_long(&mut self.waiting, id.as_ref(), bytes, self.line_bytes_max)
+                }
                 Line::Incomplete => {
                     if self.input.poll_fill(&mut self.reader, context).is_pending() {
                         return false;

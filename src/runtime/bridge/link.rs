@@ -3,8 +3,9 @@
 //! Invariants: one task reads and one writes, however many calls there are; what waits to be written is written at once;
 //! and when the link goes, for whatever reason, nobody waits any longer for an answer of this child.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
 
+use rmcp::model::RequestId;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::{Notify, watch},
@@ -13,10 +14,13 @@ use tokio::{
 
 use super::{
     endpoint::Endpoint,
-    lines::{Lines, Next},
     mailbox::{End, Event},
     version::Era,
 };
+use crate::lines::{Line, LineBuffer};
+
+/// The longest line that a child may print, in bytes.
+pub(super) const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// The capacity that an empty buffer may keep.
 const BUFFER_BYTES_KEPT: usize = 262_144;
@@ -161,19 +165,19 @@ fn ended(endpoint: &Endpoint, generation: u64, close: &watch::Sender<Option<Stri
 
 /// Reads until the end, and says why it came.
 async fn read<O: AsyncRead + Unpin>(endpoint: &Endpoint, generation: u64, mut output: O) -> String {
-    let mut lines = Lines::default();
+    let mut lines = LineBuffer::new(LINE_BYTES_MAX);
     loop {
         match lines.next() {
-            Next::Line(line) => endpoint.exchange().receive(generation, lines.bytes(line)),
-            Next::TooLong(number) => endpoint.exchange().too_long(generation, number),
-            Next::Nothing => match lines.fill(&mut output).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    endpoint.exchange().receive(generation, lines.rest());
-                    return "its standard output ended".to_owned();
-                }
-                Err(error) => return format!("its standard output cannot be read ({error})"),
-            },
+            Line::Text(line) => endpoint.exchange().receive(generation, line),
+            Line::TooLong { id, is_answer, .. } => {
+                let number = match id {
+                    Some(RequestId::Number(number)) if is_answer => u64::try_from(number).ok(),
+                    _ => None,
+                };
+                endpoint.exchange().too_long(generation, number);
+            }
+            Line::Incomplete => poll_fn(|context| lines.poll_fill(&mut output, context)).await,
+            Line::End => return "its standard output ended".to_owned(),
         }
     }
 }

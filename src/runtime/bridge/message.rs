@@ -10,8 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 
-/// The longest id or progress token, in bytes: they are kept for as long as their call takes.
-pub(super) const ID_BYTES_MAX: usize = 1_024;
+use crate::lines::ID_BYTES_MAX;
 
 /// A message and the parts of it that matter to whoever passes it on.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use super::{
     answer::{Answer, METHOD_NOT_FOUND},
     exchange::Exchange,
     level::Level,
-    lines::LINE_BYTES_MAX,
+    link::LINE_BYTES_MAX,
     mailbox::{End, Mailbox},
     message::{Kind, Message, Outcome, number_of, spliced, text_of, with_meta, with_params},
     usage::Usage,

@@ -8,11 +8,12 @@ use super::{
     answer::{Answer, INVALID_PARAMS},
     call::{Call, Kept},
     level::Level,
-    message::{ID_BYTES_MAX, Message, Meta, Parameters, spliced, text_of, with_meta, with_params},
+    message::{Message, Meta, Parameters, spliced, text_of, with_meta, with_params},
     session::SessionId,
     version::{Era, META_CAPABILITIES, META_CLIENT, META_LEVEL, META_VERSION},
 };
 use crate::core::AllocationId;
+use crate::lines::ID_BYTES_MAX;
 
 /// What clients of 2026-07-28 may keep for a while.
 const KEPT_METHODS: [&str; 5] =
