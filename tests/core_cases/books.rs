@@ -244,7 +244,7 @@ fn an_outage_is_followed_by_a_grace() {
         at 93
         sweep => expired #1 #2
         request c workers 1 ttl 4 => granted #3
-        show #3 => active [0:8000], until 99.4
+        show #3 => active [0:8002], until 99.400
     ",
     );
     check(

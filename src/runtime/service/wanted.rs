@@ -74,3 +74,33 @@ fn outcome(status: &Status, within: Duration) -> Result<(), String> {
         (state, None) => Err(format!("it is still {} after {} s", state.as_str(), within.as_secs())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restart_that_the_next_one_ended_is_waited_for_no_less() {
+        let (show, status) = watch::channel(Status::default());
+        let within = Duration::from_secs(10);
+        let mut restarted = Box::pin(wait_until_restarted(status.clone(), 1, within));
+        assert!(futures_util::poll!(restarted.as_mut()).is_pending(), "the first start is no restart");
+        show.send_modify(|status| {
+            (status.state, status.restarts_served) = (ProcessState::Restarting, 1);
+            status.reason = Some(ASKED_FOR.to_owned());
+        });
+        assert!(futures_util::poll!(restarted.as_mut()).is_pending(), "another was asked for");
+        show.send_modify(|status| {
+            (status.state, status.reason, status.restarts_served) = (ProcessState::Running, None, 2);
+        });
+        assert_eq!(restarted.await, Ok(()));
+        let late = wait_until_restarted(status.clone(), 3, within).await;
+        assert_eq!(late, Err("it did not run again within 10 s, and is still waited for".to_owned()));
+        show.send_modify(|status| {
+            (status.state, status.reason, status.restarts_served) =
+                (ProcessState::Restarting, Some("it exited with code 3".to_owned()), 3);
+        });
+        let failed = wait_until_restarted(status, 3, within).await;
+        assert_eq!(failed, Err("it exited with code 3".to_owned()));
+    }
+}
