@@ -355,18 +355,18 @@ impl Running {
         }
     }
 
-    /// Ends it, and says why in full.
+    /// Ends it, and says in full how, and why if it was lost.
     async fn end(self, lost: Option<&Lost>) -> String {
         let why = match lost {
-            Some(Lost::Crash(why)) => why.as_str(),
-            _ => "it was ended",
+            Some(Lost::Crash(why)) => Some(why.as_str()),
+            Some(Lost::Restart) | None => None,
         };
         match self {
             Self::Server(server) => server.end(why).await,
             Self::Worker(worker) => worker.end(why).await,
             Self::Elsewhere(elsewhere) => {
                 elsewhere.end().await;
-                why.to_owned()
+                why.unwrap_or("it is not asked any more").to_owned()
             }
         }
     }

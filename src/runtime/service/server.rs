@@ -118,8 +118,8 @@ impl ServerProcess {
         }
     }
 
-    /// Ends it. Calls in flight are answered with an error.
-    pub(super) async fn end(self, why: &str) -> String {
+    /// Ends it, and says how, and why if it was lost. Calls in flight are answered with an error.
+    pub(super) async fn end(self, lost: Option<&str>) -> String {
         let Self { mut child, link } = self;
         drop(link);
         let is_over = timeout(SERVER_GRACE / 10, child.ended()).await.ok();
@@ -128,13 +128,12 @@ impl ServerProcess {
             None => child.stop().await,
         };
         let how = format!("it {ended}");
-        let why = if why.contains(&how) || is_wanted(why) { why.to_owned() } else { format!("{why}; {how}") };
+        let why = match lost {
+            Some(why) if !why.contains(&how) => format!("{why}; {how}"),
+            _ => how,
+        };
         with_lines(&why, &child.lines())
     }
-}
-
-fn is_wanted(why: &str) -> bool {
-    why == "it was ended"
 }
 
 /// Makes the folder that is named after the allocation: nobody else could in time.

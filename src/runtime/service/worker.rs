@@ -67,10 +67,11 @@ impl WorkerProcess {
         format!("it {}", self.child.ended().await)
     }
 
-    /// Asks it to end, and makes it.
-    pub(super) async fn end(mut self, why: &str) -> String {
-        self.child.stop().await;
-        with_lines(why, &self.child.lines())
+    /// Asks it to end, and makes it; says how that went, or why it was lost.
+    pub(super) async fn end(mut self, lost: Option<&str>) -> String {
+        let ended = self.child.stop().await;
+        let why = lost.map_or_else(|| format!("it {ended}"), str::to_owned);
+        with_lines(&why, &self.child.lines())
     }
 }
 
