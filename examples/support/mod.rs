@@ -7,6 +7,7 @@ use rmcp::transport::TokioChildProcess;
 use rmcp::{ClientLifecycleMode, ClientServiceExt, RoleClient, ServiceError};
 use serde_json::Value;
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use thiserror::Error;
@@ -97,7 +98,16 @@ pub(crate) fn build(examples: &[&str]) -> anyhow::Result<PathBuf> {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
-    let status = Command::new(env!("CARGO"))
+    let mut cargo = Command::new(env!("CARGO"));
+    // What cargo tells the examples that it runs. Some crates are built anew where it differs, and all that depend on them.
+    let told = |name: &OsStr| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(b"CARGO_PKG_") || name.starts_with(b"CARGO_MANIFEST_")
+    };
+    for (name, _) in env::vars_os().filter(|(name, _)| told(name)) {
+        cargo.env_remove(name);
+    }
+    let status = cargo
         .args(["build", "--quiet", "--bin", SERVER])
         // Together with the example, so that both are built with the same features and nothing is compiled twice.
         .args(["--example", env!("CARGO_BIN_NAME"), "--profile", profile])
