@@ -8,13 +8,18 @@ use crate::audit::{self, EventFilter};
 use crate::config::{Configuration, DaemonMode, Settings};
 #[cfg(unix)]
 use crate::daemon;
+#[cfg(unix)]
 use crate::journal::{JournalError, lock_path};
-use crate::lock::{LockError, OwnerLock, OwnerRecord, PATIENCE};
+#[cfg(unix)]
+use crate::lock::{LockError, OwnerLock};
+use crate::lock::{OwnerRecord, PATIENCE};
 use crate::mcp::transport::{LineTransport, WireLimits, stdio};
 use crate::serving::{self, Manager, Signals, UNUSABLE_EXIT_CODE, Unusable};
 use anyhow::Context;
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 

@@ -44,7 +44,15 @@ pub(crate) enum Line<'a> {
     /// A line that is not blank, without the white space around it.
     Text(&'a [u8]),
     /// A line over the limit. Its id, if it has one, whether it is an answer rather than a request, and how many bytes it had.
-    TooLong { id: Option<RequestId>, is_answer: bool, bytes: u64 },
+    TooLong {
+        id: Option<RequestId>,
+        #[cfg_attr(
+            not(unix),
+            expect(dead_code, reason = "only whoever runs servers has answers that may be too long")
+        )]
+        is_answer: bool,
+        bytes: u64,
+    },
     /// More must be read first.
     Incomplete,
     /// The input has ended.

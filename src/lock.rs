@@ -16,6 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::core::Timestamp;
+#[cfg(unix)]
 use crate::file_id::FileId;
 
 /// The longest record that is read, in bytes: two paths of the greatest length and some more.

@@ -4,9 +4,8 @@ use cortex_resource_manager::simulation::AGENTS_MAX;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// A folder with a trace in it.
@@ -242,38 +241,45 @@ fn the_help_page_is_no_wider_than_a_terminal() {
     }
 }
 
-/// The most memory that a process has had, in bytes, while it runs.
+/// What it takes, where the system tells.
 #[cfg(target_os = "linux")]
-fn peak_bytes(process: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10)
-}
+mod memory {
+    use super::Place;
+    use std::fs;
+    use std::io::{BufWriter, Write};
+    use std::path::Path;
+    use std::process::Stdio;
 
-#[test]
-#[cfg(target_os = "linux")]
-fn a_million_rows_are_never_in_memory() {
-    const BYTES_MAX: u64 = 48 << 20;
-    let place = Place::with("");
-    million_rows(&place.path("trace.csv"));
-    let mut command = place.command(&["--trace", "trace.csv", "--policy", "balanced", "--html", "page.html"]);
-    let mut child = command.stdout(Stdio::null()).spawn().expect("a program that starts");
-    let mut peak = 0;
-    while child.try_wait().expect("a child").is_none() {
-        peak = peak.max(peak_bytes(child.id()).unwrap_or(0));
-        std::thread::sleep(std::time::Duration::from_millis(5));
+    /// The most memory that a process has had, in bytes, while it runs.
+    fn peak_bytes(process: u32) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10)
     }
-    assert!(child.wait().expect("a child").success());
-    assert!((1..BYTES_MAX).contains(&peak), "{peak} bytes");
-}
 
-/// A row every second, of which one in fifty tells of requests.
-#[cfg(target_os = "linux")]
-fn million_rows(path: &Path) {
-    let mut file = BufWriter::new(fs::File::create(path).expect("a file"));
-    writeln!(file, "seconds,requests,note").expect("room");
-    for second in 0..1_000_000 {
-        writeln!(file, "{second},{},a note that is not looked at", u8::from(second % 50 == 0)).expect("room");
+    #[test]
+    fn a_million_rows_are_never_in_memory() {
+        const BYTES_MAX: u64 = 48 << 20;
+        let place = Place::with("");
+        million_rows(&place.path("trace.csv"));
+        let mut command = place.command(&["--trace", "trace.csv", "--policy", "balanced", "--html", "page.html"]);
+        let mut child = command.stdout(Stdio::null()).spawn().expect("a program that starts");
+        let mut peak = 0;
+        while child.try_wait().expect("a child").is_none() {
+            peak = peak.max(peak_bytes(child.id()).unwrap_or(0));
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert!(child.wait().expect("a child").success());
+        assert!((1..BYTES_MAX).contains(&peak), "{peak} bytes");
     }
-    file.flush().expect("room");
+
+    /// A row every second, of which one in fifty tells of requests.
+    fn million_rows(path: &Path) {
+        let mut file = BufWriter::new(fs::File::create(path).expect("a file"));
+        writeln!(file, "seconds,requests,note").expect("room");
+        for second in 0..1_000_000 {
+            writeln!(file, "{second},{},a note that is not looked at", u8::from(second % 50 == 0)).expect("room");
+        }
+        file.flush().expect("room");
+    }
 }

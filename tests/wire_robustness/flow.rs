@@ -24,7 +24,6 @@ const FLOOD_CALLS: u64 = 20_000;
 
 /// What the process may at most have needed for that. Without a bound the replies alone would take 30 MB, and each waiting call
 /// much more.
-#[cfg(target_os = "linux")]
 const FLOOD_MEMORY_KIB_MAX: u64 = 40 * 1024;
 
 /// So many looks in a row without progress mean that the server has stopped reading.
