@@ -30,23 +30,21 @@ impl RealRecord {
         (record.catalog.is_some() || record.worker_program.is_some()).then_some(record)
     }
 
-    /// The record of a state. One that cannot be read is told of in the log, and says nothing.
-    fn read(state: &Path) -> Option<Self> {
-        let path = path_of(state);
-        let read = fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
-        match read {
-            Ok(record) => Some(record),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "what was run for the leases cannot be read");
-                None
-            }
+    /// The record of a state, if there is one.
+    fn read(state: &Path) -> io::Result<Option<Self>> {
+        match fs::read(path_of(state)) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
-    /// Whether the last owner of the state ran something that is not named now.
+    /// Whether the last owner of the state ran something that is not named now. What cannot be read is for the next owner to
+    /// tell of.
     pub fn has_more_than(state: &Path, names_catalog: bool, names_worker: bool) -> bool {
         Self::read(state)
+            .ok()
+            .flatten()
             .is_some_and(|was| was.catalog.is_some() && !names_catalog || was.worker_program.is_some() && !names_worker)
     }
 
@@ -55,29 +53,36 @@ impl RealRecord {
     /// # Errors
     /// It is not, or the record cannot be written.
     pub(super) fn take_over(settings: &Settings, state: &Path, books: &CapacityView) -> Result<(), Unusable> {
-        if let Some(Self { catalog, worker_program }) = Self::read(state) {
-            let refused = |what: String, way_out: String| {
-                let (state, record) = (state.display(), path_of(state));
-                let record = record.display();
-                Err(Unusable::new(format!(
-                    "live leases of the state {state} hold {what}: {way_out}, or remove {record} to keep them only in the books"
-                )))
-            };
-            if let Some(catalog) = catalog.filter(|_| settings.catalog.is_none() && !books.running_servers.is_empty()) {
+        let needs_catalog = settings.catalog.is_none() && !books.running_servers.is_empty();
+        let needs_worker = settings.worker_command.is_empty() && books.leased.workers > 0;
+        let refused = |hold: &str, way_out: &str| {
+            let (state, record) = (state.display(), path_of(state));
+            let record = record.display();
+            Err(Unusable::new(format!(
+                "live leases of the state {state} hold {hold}: {way_out}, or remove {record} to keep them only in the books"
+            )))
+        };
+        match Self::read(state) {
+            Ok(Some(Self { catalog: Some(catalog), .. })) if needs_catalog => {
                 let catalog = catalog.display();
                 return refused(
-                    format!("MCP servers of the catalog {catalog}"),
-                    format!("start with --catalog {catalog}"),
+                    &format!("MCP servers of the catalog {catalog}"),
+                    &format!("start with --catalog {catalog}"),
                 );
             }
-            if let Some(program) =
-                worker_program.filter(|_| settings.worker_command.is_empty() && books.leased.workers > 0)
-            {
+            Ok(Some(Self { worker_program: Some(program), .. })) if needs_worker => {
                 return refused(
-                    format!("workers that run {program}"),
-                    "start with the --worker-command that ran them".to_owned(),
+                    &format!("workers that run {program}"),
+                    "start with the --worker-command that ran them",
                 );
             }
+            Err(error) if needs_catalog || needs_worker => {
+                return refused(
+                    &format!("what may have been really run, and what that was cannot be read ({error})"),
+                    "start with the --catalog or the --worker-command that they need, which is then written down anew",
+                );
+            }
+            _ => {}
         }
         let written = match Self::of(settings) {
             Some(record) => serde_json::to_vec(&record)

@@ -239,7 +239,14 @@ fn leases_of_real_servers_may_be_given_up() {
     session.close_input();
     session.check_end();
     home.printed(&["stop", "--state", &state]);
-    fs::remove_file(format!("{state}.real")).expect("a file");
+    let record = format!("{state}.real");
+    for damaged in ["", "{{{", r#"{"catalog": 5}"#] {
+        fs::write(&record, damaged).expect("a file");
+        let refusal = home.refusal(&["daemon", "--state", &state]);
+        assert!(refusal.contains("cannot be read") && refusal.contains("--catalog"), "{refusal}");
+        assert_eq!(fs::read_to_string(&record).expect("a file"), damaged);
+    }
+    fs::remove_file(&record).expect("a file");
     let mut session = home.session(&["--state", &state]);
     let kept = session.answer("get_allocation", &json!({"allocation_id": grant["allocation_id"]}));
     assert_eq!(kept["state"], "active");
