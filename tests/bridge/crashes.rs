@@ -84,6 +84,59 @@ async fn what_sessions_asked_for_outlives_the_child() {
 }
 
 #[tokio::test]
+async fn what_waited_when_the_child_was_lost_keeps_its_order() {
+    let mut few = options();
+    few.calls_in_flight_max = 1;
+    let rig = Rig::with(few, true);
+    let mut child = Child::connect(&rig.endpoint).await;
+    let client = rig.client().await;
+    let mut at_work = client.call(1, "at/work", json!({})).await;
+    child.expect("at/work").await;
+    let mut waiting = Vec::new();
+    for number in 0..20 {
+        waiting.push(client.call(10 + number, &format!("wait/{number}"), json!({})).await);
+        let calls = 2 + usize::try_from(number).expect("few");
+        super::child::until(|| format!("{:?}", rig.endpoint).matches("Call {").count() == calls).await;
+    }
+    drop(child);
+    assert_eq!(at_work.response().await.json()["error"]["code"], -32_000);
+    // One that comes and goes without a word changes nothing.
+    let (child, connecting) = Child::spawn(&rig.endpoint);
+    drop(child);
+    within(connecting).await.expect("no panic").expect_err("it said nothing");
+    let mut child = Child::connect(&rig.endpoint).await;
+    for (number, waiting) in waiting.iter_mut().enumerate() {
+        let asked = child.expect(&format!("wait/{number}")).await;
+        child.answer(&asked, json!({"done": number})).await;
+        assert_eq!(waiting.response().await.json()["result"], json!({"done": number}));
+    }
+}
+
+#[tokio::test]
+async fn what_waited_when_the_child_was_lost_does_not_wait_for_ever() {
+    for (fails, start_wait) in [(false, Duration::from_millis(50)), (true, Duration::from_secs(3_600))] {
+        let mut few = options();
+        (few.calls_in_flight_max, few.start_wait) = (1, start_wait);
+        let rig = Rig::with(few, true);
+        let mut child = Child::connect(&rig.endpoint).await;
+        let client = rig.client().await;
+        let mut at_work = client.call(1, "at/work", json!({})).await;
+        child.expect("at/work").await;
+        let mut waiting = client.call(2, "wait/ing", json!({})).await;
+        super::child::until(|| format!("{:?}", rig.endpoint).matches("Call {").count() == 2).await;
+        drop(child);
+        at_work.response().await;
+        if fails {
+            rig.endpoint.set_state(ChildState::Failed { why: "no such command".to_owned() });
+        }
+        let error = waiting.response().await.json()["error"].clone();
+        let why = if fails { "no such command" } else { "was lost" };
+        assert!(error["message"].as_str().expect("text").contains(why), "{error}");
+        assert_eq!(error["data"], json!({"retryable": !fails}));
+    }
+}
+
+#[tokio::test]
 async fn a_child_that_does_not_come_is_waited_for_only_so_long() {
     let mut hasty = options();
     hasty.start_wait = Duration::from_millis(50);

@@ -61,7 +61,7 @@ async fn whoever_waits_for_a_restart_hears_of_it() {
     let id = client.begin("restart_mcp_server", json!({"name": "memory"})).await;
     let replies = client.finish().await;
     let text = replies[&id]["result"]["content"][0]["text"].as_str().expect("a text");
-    assert!(text.contains("the restart goes on"), "{text}");
+    assert!(text.contains("nobody waits for the restart any longer"), "{text}");
     assert_eq!(rig.reports().restarted.len(), 3, "and was asked for");
 }
 

@@ -62,7 +62,7 @@ impl Run for RestartMcpServer {
                 None => {
                     // It may not even be asked for yet.
                     tokio::spawn(restart);
-                    return Err(ToolError::Closing("the restart goes on"));
+                    return Err(ToolError::Closing("nobody waits for the restart any longer"));
                 }
             }
             let reports = managed.ask(|reply| Ask::Server(name.clone(), allocation, reply)).await?;

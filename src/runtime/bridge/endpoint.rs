@@ -82,6 +82,10 @@ impl Endpoint {
         I: AsyncWrite + Send + Unpin + 'static,
         O: AsyncRead + Send + Unpin + 'static,
     {
+        let before = self.exchange().child.as_ref().map(|child| child.generation);
+        if let Some(before) = before {
+            self.lose(before, "it was replaced");
+        }
         let (generation, writer, roots) = {
             let mut exchange = self.exchange();
             let generation = exchange.begin(garbage);
@@ -128,8 +132,23 @@ impl Endpoint {
         self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn lose(&self, generation: u64, why: &str) {
-        self.exchange().lose(generation, why);
+    pub(super) fn lose(self: &Arc<Self>, generation: u64, why: &str) {
+        let mut exchange = self.exchange();
+        // Where nothing runs any more there is nobody to wait either.
+        if exchange.lose(generation, why)
+            && !exchange.has_failed()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (endpoint, until) = (Arc::downgrade(self), self.patience());
+            let patience = runtime.spawn(async move {
+                tokio::time::sleep_until(until).await;
+                if let Some(endpoint) = endpoint.upgrade() {
+                    endpoint.exchange().give_up();
+                }
+            });
+            exchange.wait_for_child(patience.abort_handle());
+        }
+        drop(exchange);
         self.changed.send_replace(());
     }
 

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::task::AbortHandle;
+
 use super::{
     account::Account,
     answer::Answer,
@@ -46,19 +48,12 @@ pub(super) struct Exchange {
     state: ChildState,
     children: u64,
     pub(super) child: Option<Child>,
+    /// Gives up calls that wait when there was no child for too long. While there is one, or nothing waits any more, none.
+    patience: Option<AbortHandle>,
     pub(super) calls: Calls,
     pub(super) sessions: Sessions,
     pub(super) usages: Usages,
     account: Arc<Account>,
-}
-
-/// Why a call was not taken in.
-#[derive(Debug)]
-pub(super) enum NotTaken {
-    /// The child was lost in the meantime.
-    NoChild(Box<Call>),
-    /// The answer says why.
-    Refused(Answer),
 }
 
 /// Why there is no child.
@@ -92,6 +87,7 @@ impl Exchange {
             state: ChildState::Starting,
             children: 0,
             child: None,
+            patience: None,
             calls: Calls::new(in_flight_max),
             sessions: Sessions::default(),
             usages: Usages::default(),
@@ -105,6 +101,33 @@ impl Exchange {
 
     pub(super) fn set_state(&mut self, state: ChildState) {
         self.state = state;
+        if self.has_failed() {
+            self.give_up();
+        }
+    }
+
+    /// Has calls that wait be given up by this, unless a child is there before.
+    pub(super) fn wait_for_child(&mut self, patience: AbortHandle) {
+        self.wait_no_more();
+        self.patience = Some(patience);
+    }
+
+    fn wait_no_more(&mut self) {
+        if let Some(patience) = self.patience.take() {
+            patience.abort();
+        }
+    }
+
+    /// Answers the calls that wait for a child: there will be none in time.
+    pub(super) fn give_up(&mut self) {
+        if self.about().is_some() {
+            return;
+        }
+        self.wait_no_more();
+        for call in self.calls.waiting.take(|_| true) {
+            let answer = self.down().answer(&call.client_id);
+            self.settle(call, End::Answer(answer));
+        }
     }
 
     /// The child, if it is up.
@@ -133,13 +156,9 @@ impl Exchange {
         Down { why, retryable: !self.has_failed() }
     }
 
-    /// Makes room for a new child, which replaces the one before.
+    /// Makes room for a new child: the number of the one before, if that is still there, has to be lost first.
     pub(super) fn begin(&mut self, garbage: Garbage) -> u64 {
         self.children += 1;
-        if let Some(old) = &self.child {
-            let generation = old.generation;
-            self.lose(generation, "it was replaced");
-        }
         // What became of the one before is told of it alone.
         self.state = ChildState::Starting;
         self.child = Some(Child::new(self.children, garbage));
@@ -157,42 +176,42 @@ impl Exchange {
             return false;
         };
         child.about = Some(Arc::new(about));
+        self.wait_no_more();
         self.sync_interests();
         self.pump();
         true
     }
 
     /// Takes a call in. It is sent at once if its turn is now.
-    pub(super) fn submit(&mut self, call: Box<Call>) -> Result<(), NotTaken> {
+    ///
+    /// # Errors
+    /// The answer says why it was not taken in.
+    pub(super) fn submit(&mut self, call: Box<Call>) -> Result<(), Answer> {
         let id = &call.client_id;
         if self.usages.is_ended(call.allocation) {
-            return Err(NotTaken::Refused(Answer::unavailable(id, LEASE_ENDED, false)));
+            return Err(Answer::unavailable(id, LEASE_ENDED, false));
+        }
+        let is_up = self.about().is_some();
+        if !is_up && self.patience.is_none() {
+            return Err(self.down().answer(id));
         }
         if let Some(session) = call.session {
             match self.sessions.by_id.get_mut(&session) {
                 Some(session) => session.calls += 1,
-                None => return Err(NotTaken::Refused(Answer::unavailable(id, "the session has ended", false))),
+                None => return Err(Answer::unavailable(id, "the session has ended", false)),
             }
         }
-        let is_up = self.about().is_some();
         // Those of others that wait may not be sent now, or they would have been.
         if is_up && !self.calls.waiting.has_any_of(call.allocation) && self.may_send(call.allocation) {
             self.send(call);
             return Ok(());
         }
-        let session = call.session;
-        let result = match is_up {
-            true => self.calls.waiting.push(call).map_err(|call| {
-                let why = self.calls.waiting.crowded(call.allocation);
-                let message = format!("MCP server {} is busy: {why}", self.name);
-                NotTaken::Refused(Answer::unavailable(&call.client_id, &message, true))
-            }),
-            false => Err(NotTaken::NoChild(call)),
-        };
-        if result.is_err() {
-            self.leave(session);
-        }
-        result
+        self.calls.waiting.push(call).map_err(|call| {
+            self.leave(call.session);
+            let why = self.calls.waiting.crowded(call.allocation);
+            let message = format!("MCP server {} is busy: {why}", self.name);
+            Answer::unavailable(&call.client_id, &message, true)
+        })
     }
 
     fn may_send(&self, allocation: Option<AllocationId>) -> bool {
@@ -259,13 +278,14 @@ impl Exchange {
         }
     }
 
-    /// The child is gone: what it had is answered with an error, what it did not have yet goes back to its callers.
-    pub(super) fn lose(&mut self, generation: u64, why: &str) {
+    /// The child is gone: what it had is answered with an error, what it did not have yet waits for the next, in its order. Whether
+    /// it was up until now, so that somebody has to see to it that nothing waits for ever.
+    pub(super) fn lose(&mut self, generation: u64, why: &str) -> bool {
         if self.child(generation).is_none() {
-            return;
+            return false;
         }
         let Some(child) = self.child.take() else {
-            return;
+            return false;
         };
         if !matches!(self.state, ChildState::Failed { .. }) {
             self.state = ChildState::Restarting { why: why.to_owned(), since: Instant::now() };
@@ -280,13 +300,10 @@ impl Exchange {
             let answer = Answer::unavailable(&call.client_id, &message, true);
             self.settle(call, End::Answer(answer));
         }
-        for mut call in self.calls.waiting.take(|_| true) {
-            self.leave(call.session);
-            // Whoever reads the mailbox has the call alone, so that one that nobody reads goes with it.
-            if let Some(mailbox) = call.mailbox.take() {
-                mailbox.finish(End::Returned(Box::new(call)));
-            }
+        if self.has_failed() {
+            self.give_up();
         }
+        child.about.is_some()
     }
 
     /// Ends calls early: the child is told, and their callers get what `end` makes.

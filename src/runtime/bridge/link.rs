@@ -152,7 +152,7 @@ impl Drop for Question<'_> {
     }
 }
 
-fn ended(endpoint: &Endpoint, generation: u64, close: &watch::Sender<Option<String>>, why: String) {
+fn ended(endpoint: &Arc<Endpoint>, generation: u64, close: &watch::Sender<Option<String>>, why: String) {
     endpoint.lose(generation, &why);
     close.send_if_modified(|known| {
         let is_first = known.is_none();

@@ -14,7 +14,6 @@ use hyper::body::Bytes;
 use super::{
     account::{Charge, Holder},
     answer::Answer,
-    call::Call,
 };
 
 /// The most notices that wait for a reader.
@@ -43,8 +42,6 @@ pub(super) enum Event {
 pub(super) enum End {
     /// The answer.
     Answer(Answer),
-    /// The call never reached the child, which was lost: it may be tried again.
-    Returned(Box<Call>),
     /// Nothing more comes: the call was cancelled, or the stream ends.
     Silence,
 }
@@ -114,13 +111,6 @@ impl Mailbox {
         content.notice_bytes = 0;
         drop(content);
         self.finish(End::Silence);
-    }
-
-    /// Opens it once more for a call that was returned.
-    pub(super) fn reopen(&self) {
-        let mut content = self.content();
-        content.ended = false;
-        content.end = None;
     }
 
     pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Event> {
