@@ -1,7 +1,8 @@
 //! The ports of servers on this machine: taken before they are handed out, and kept until nobody is served there.
 //!
 //! The engine takes a port while it decides, so that no grant names one that something else holds; the supervisor serves
-//! there once the grant is made. A port that was taken for a grant that never came to be is let go after a while.
+//! there once the grant is made. A port that was taken for a grant that never came to be is let go after a while, and one
+//! that is served is whoever's who has its [`Served`]: it goes with that, so that none can be left behind.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,10 +22,19 @@ const UNSERVED_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Ports(Arc<Mutex<BTreeMap<Port, Taken>>>);
 
 #[derive(Debug)]
-struct Taken {
+enum Taken {
+    /// For a grant that is not served yet.
+    Kept { listeners: Vec<TcpListener>, at: Instant },
+    /// By whoever has its [`Served`].
+    Served,
+}
+
+/// A port at which somebody is served. It is let go when this is dropped.
+#[derive(Debug)]
+pub(super) struct Served {
+    ports: Ports,
+    port: Port,
     listeners: Vec<TcpListener>,
-    at: Instant,
-    is_served: bool,
 }
 
 impl Ports {
@@ -32,12 +42,14 @@ impl Ports {
     pub(super) fn claim(&self, port: Port) -> bool {
         let mut taken = self.lock();
         if let Some(known) = taken.get_mut(&port) {
-            known.at = Instant::now();
+            if let Taken::Kept { at, .. } = known {
+                *at = Instant::now();
+            }
             return true;
         }
         match bind(port) {
             Ok(listeners) => {
-                taken.insert(port, Taken { listeners, at: Instant::now(), is_served: false });
+                taken.insert(port, Taken::Kept { listeners, at: Instant::now() });
                 true
             }
             Err(error) => !is_taken(&error),
@@ -56,34 +68,53 @@ impl Ports {
         })
     }
 
-    /// Sockets that listen at the port, for one who serves there now.
+    /// Takes the port for one who serves there now.
     ///
     /// # Errors
-    /// Something else holds the port, or the system's.
-    pub(super) fn serve(&self, port: Port) -> io::Result<Vec<TcpListener>> {
+    /// Something else holds the port, somebody is served there already, or the system's.
+    pub(super) fn serve(&self, port: Port) -> io::Result<Served> {
         let mut taken = self.lock();
-        if let Some(known) = taken.get_mut(&port) {
-            known.is_served = true;
-            return known.listeners.iter().map(TcpListener::try_clone).collect();
-        }
-        let listeners = bind(port)?;
-        let serving = listeners.iter().map(TcpListener::try_clone).collect();
-        taken.insert(port, Taken { listeners, at: Instant::now(), is_served: true });
-        serving
-    }
-
-    /// Lets a port go that nobody is served at any more.
-    pub(super) fn let_go(&self, port: Port) {
-        self.lock().remove(&port);
+        let listeners = match taken.remove(&port) {
+            Some(Taken::Kept { listeners, .. }) => listeners,
+            Some(Taken::Served) => {
+                taken.insert(port, Taken::Served);
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            None => bind(port)?,
+        };
+        taken.insert(port, Taken::Served);
+        Ok(Served { ports: self.clone(), port, listeners })
     }
 
     /// Lets go of ports that were taken for nothing.
     pub(super) fn let_unserved_go(&self) {
-        self.lock().retain(|_, taken| taken.is_served || taken.at.elapsed() < UNSERVED_MAX);
+        self.lock().retain(|_, taken| match taken {
+            Taken::Kept { at, .. } => at.elapsed() < UNSERVED_MAX,
+            Taken::Served => true,
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Port, Taken>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Served {
+    /// Sockets that listen at the port.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn listeners(&self) -> io::Result<Vec<TcpListener>> {
+        self.listeners.iter().map(TcpListener::try_clone).collect()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let mut taken = self.ports.lock();
+        // Whoever takes the port next is not to find it in use.
+        self.listeners.clear();
+        taken.remove(&self.port);
     }
 }
 
@@ -125,11 +156,13 @@ mod tests {
         let (ports, port) = (Ports::default(), free_port());
         assert!(ports.claim(port) && ports.claim(port), "it stays ours");
         assert!(!is_free(port) && !Ports::default().claim(port), "and nobody else's");
-        assert!(!ports.serve(port).expect("it is ours").is_empty());
+        let served = ports.serve(port).expect("it is ours");
+        assert!(!served.listeners().expect("sockets").is_empty());
+        assert!(ports.claim(port) && ports.serve(port).is_err(), "nobody else is served there");
         ports.let_unserved_go();
         assert!(!is_free(port));
-        ports.let_go(port);
-        assert!(is_free(port));
+        drop(served);
+        assert!(is_free(port) && ports.claim(port), "it can be had again");
     }
 
     #[test]

@@ -190,9 +190,7 @@ impl Supervisor {
         self.leases.close();
         self.starting.abort_all();
         for held in self.runs.values_mut() {
-            if let Some(serving) = held.serving.take() {
-                serving.cancel();
-            }
+            held.serving = None;
         }
         let mut ends: JoinSet<()> = JoinSet::new();
         let runs = std::mem::take(&mut self.runs).into_values().map(|held| held.server.end());

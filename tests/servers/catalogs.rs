@@ -1,8 +1,11 @@
 //! The catalog may change while the manager runs.
 
-use super::rig::{Rig, entry, pid, until, within, write_catalog};
+use super::rig::{Lease, Rig, entry, pid, try_call, until, within, write_catalog};
+use cortex_resource_manager::core::ServerName;
 use cortex_resource_manager::managed::{Ask, ProcessState};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::io::ErrorKind;
+use tokio::net::TcpStream;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn new_entries_can_be_had_and_old_ones_go_on_while_they_are_held() {
@@ -36,18 +39,88 @@ async fn an_entry_that_is_mended_is_used_when_it_is_asked_for() {
     let lease = rig.lease("one", &["a"]).await;
     let client = lease.client("a").await;
     until("it has failed", || async {
-        let _ = super::rig::try_call(&client, "add", json!({"a": 1, "b": 2})).await;
+        let _ = try_call(&client, "add", json!({"a": 1, "b": 2})).await;
         rig.report("a").await.state == ProcessState::Failed
     })
     .await;
     write_catalog(rig.folder.path(), &json!({"a": entry(&[], json!({})), "new": entry(&[], json!({}))}));
     until("the catalog is read", || async { rig.request("two", &["new"], 60, None).await.is_ok() }).await;
-    let name = cortex_resource_manager::core::ServerName::new("a").expect("a name");
+    let name = ServerName::new("a").expect("a name");
     within(rig.managed.ask(|reply| Ask::RestartServer(name, None, reply))).await.expect("a host").expect("a server");
     rig.until_state("a", ProcessState::Running).await;
     let client = lease.client("a").await;
     for _ in 0..3 {
         super::rig::call(&client, "add", json!({"a": 1, "b": 2})).await;
     }
+    rig.end().await;
+}
+
+/// Somewhere else where a server is, and its URL.
+async fn elsewhere() -> (Rig, String) {
+    let rig = Rig::with(json!({"there": entry(&[], json!({}))}), |options| options.asks_for_token = false).await;
+    let port = rig.lease("job", &["there"]).await.port("there");
+    (rig, format!("http://localhost:{port}/mcp"))
+}
+
+/// A lease of "x", and of so many that are elsewhere and before it, so that its port is one that no other test comes to.
+async fn lease_of_x(url: &str, before: usize, x: Value) -> (Rig, Lease) {
+    let names: Vec<String> = (0..before).map(|number| format!("before-{number:02}")).collect();
+    let servers = names.iter().map(|name| (name.clone(), json!({"url": url}))).chain([("x".to_owned(), x)]);
+    let rig = Rig::new(Value::Object(servers.collect())).await;
+    let names: Vec<&str> = names.iter().map(String::as_str).chain(["x"]).collect();
+    let lease = rig.lease("one", &names).await;
+    (rig, lease)
+}
+
+/// Gives the entry "x" anew and has what failed by the old one restarted, which goes by it.
+async fn mend(rig: &Rig, lease: &Lease, mended: Value) {
+    rig.until_state("x", ProcessState::Failed).await;
+    write_catalog(rig.folder.path(), &json!({"x": mended, "new": entry(&[], json!({}))}));
+    until("the catalog is read", || async { rig.request("two", &["new"], 60, None).await.is_ok() }).await;
+    let restart = |reply| Ask::RestartServer(ServerName::new("x").expect("a name"), Some(lease.allocation), reply);
+    within(rig.managed.ask(restart)).await.expect("a host").expect("a server");
+    rig.until_state("x", ProcessState::Running).await;
+}
+
+async fn until_nothing_listens(port: u16) {
+    until("nothing listens at its port", || async {
+        let connected = TcpStream::connect(("127.0.0.1", port)).await;
+        connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_is_mended_to_be_elsewhere_leaves_no_port_behind() {
+    let (there, url) = elsewhere().await;
+    let (rig, lease) = lease_of_x(&url, 61, entry(&["--crash-after", "1"], json!({"idle_seconds": 0}))).await;
+    let client = lease.client("x").await;
+    until("it has failed", || async {
+        let _ = try_call(&client, "add", json!({"a": 1, "b": 2})).await;
+        rig.report("x").await.state == ProcessState::Failed
+    })
+    .await;
+    mend(&rig, &lease, json!({"url": url, "cortex": {"idle_seconds": 0}})).await;
+    let report = rig.report("x").await;
+    assert_eq!((report.is_remote, report.endpoint, report.port), (true, Some(url), None));
+    // A client that still goes there hears at once that nobody answers.
+    until_nothing_listens(lease.port("x")).await;
+    rig.release(&lease).await;
+    until_nothing_listens(lease.port("x")).await;
+    there.end().await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_is_mended_to_be_here_is_served_at_the_port_of_the_books() {
+    let (there, url) = elsewhere().await;
+    let (rig, lease) = lease_of_x(&url, 71, json!({"url": url})).await;
+    there.end().await;
+    mend(&rig, &lease, entry(&[], json!({"idle_seconds": 0}))).await;
+    let report = rig.report("x").await;
+    assert_eq!((report.is_remote, report.port.map(|port| port.0)), (false, Some(lease.port("x"))));
+    pid(&lease.client("x").await).await;
+    rig.release(&lease).await;
+    until_nothing_listens(lease.port("x")).await;
     rig.end().await;
 }

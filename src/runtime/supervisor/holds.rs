@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::super::bridge::{Endpoint, EndpointOptions};
 use super::super::catalog::Entry;
 use super::super::leases::Run;
+use super::super::ports::Served;
 use super::super::service::{Kind, Service};
 use super::Supervisor;
 use crate::core::{AllocationId, Port, ServerHold};
@@ -26,8 +27,21 @@ pub(super) struct Held {
     pub(super) idle_since: Option<Instant>,
     /// The port that the books have for it.
     pub(super) port: Port,
-    /// What ends the serving at the port, while it is served there.
-    pub(super) serving: Option<CancellationToken>,
+    /// Its serving at the port, while it is served there.
+    pub(super) serving: Option<Serving>,
+}
+
+/// The serving of a run. When this is dropped it ends, and its port is let go.
+pub(super) struct Serving {
+    _end: DropGuard,
+    place: Served,
+}
+
+impl Serving {
+    /// Ends it, and gives its port to whoever is served there next: it stays taken, so that nobody else can come between.
+    fn hand_over(self) -> Served {
+        self.place
+    }
 }
 
 impl Held {
@@ -48,7 +62,7 @@ impl Supervisor {
             let started = self.start(run, hold.port);
             self.runs.insert(run.clone(), started);
         }
-        self.serve(run, hold.port);
+        self.serve(run, hold.port, None);
         let Some(held) = self.runs.get_mut(run) else { unreachable!("it was just put there") };
         held.holders.insert(allocation);
         held.idle_since = None;
@@ -67,14 +81,14 @@ impl Supervisor {
             return;
         }
         let (port, holders, idle_since) = (held.port, held.holders.clone(), held.idle_since);
-        // Its port stays taken: the new one is served there at once, and nobody else can come between.
+        let mut place = None;
         if let Some(old) = self.runs.remove(run) {
-            old.serving.into_iter().for_each(|serving| serving.cancel());
+            place = old.serving.map(Serving::hand_over);
             self.leaving.insert(run.clone(), old.server.end());
         }
         let started = self.start(run, port);
         self.runs.insert(run.clone(), Held { holders, idle_since, ..started });
-        self.serve(run, port);
+        self.serve(run, port, place);
     }
 
     fn start(&mut self, run: &Run, port: Port) -> Held {
@@ -99,31 +113,27 @@ impl Supervisor {
         Held { server, entry, endpoint, holders: BTreeSet::new(), idle_since: None, port, serving: None }
     }
 
-    /// Serves a run at a port, and nothing else there.
-    fn serve(&mut self, run: &Run, port: Port) {
+    /// Serves a run at a port, and nothing else there. `place` is the port, if it is handed over; a run that is not served here
+    /// needs none, and it is let go.
+    fn serve(&mut self, run: &Run, port: Port, mut place: Option<Served>) {
         // What nobody holds any more may still be served where the books have another now.
         for (other, held) in &mut self.runs {
-            if other != run
-                && held.port == port
-                && let Some(serving) = held.serving.take()
-            {
-                serving.cancel();
+            if other != run && held.port == port {
+                place = held.serving.take().map(Serving::hand_over).or(place);
             }
         }
         let Some(held) = self.runs.get_mut(run) else { return };
         if held.port != port {
-            if let Some(serving) = held.serving.take() {
-                serving.cancel();
-                self.ports.let_go(held.port);
-            }
+            held.serving = None;
             held.port = port;
         }
         let Some(endpoint) = held.endpoint.as_ref().filter(|_| held.serving.is_none()) else { return };
-        match self.ports.serve(port) {
-            Ok(listeners) => {
-                let serving = CancellationToken::new();
-                tokio::spawn(Arc::clone(endpoint).serve(listeners, serving.clone()));
-                held.serving = Some(serving);
+        let place = place.map_or_else(|| self.ports.serve(port), Ok);
+        match place.and_then(|place| Ok((place.listeners()?, place))) {
+            Ok((listeners, place)) => {
+                let end = CancellationToken::new();
+                tokio::spawn(Arc::clone(endpoint).serve(listeners, end.clone()));
+                held.serving = Some(Serving { _end: end.drop_guard(), place });
             }
             Err(error) => {
                 tracing::warn!(server = %run, %port, %error, "it cannot be served: something else holds its port");
@@ -133,12 +143,7 @@ impl Supervisor {
 
     /// Ends a run.
     pub(super) fn remove(&mut self, run: &Run) -> Option<JoinHandle<()>> {
-        let held = self.runs.remove(run)?;
-        if let Some(serving) = held.serving {
-            serving.cancel();
-            self.ports.let_go(held.port);
-        }
-        Some(held.server.end())
+        self.runs.remove(run).map(|held| held.server.end())
     }
 
     /// Ends what nobody holds and what is of no use to whoever comes next: it was kept for long enough, the catalog has another
@@ -179,7 +184,7 @@ impl Supervisor {
             .map(|(run, held)| (run.clone(), held.port))
             .collect();
         for (run, port) in unserved {
-            self.serve(&run, port);
+            self.serve(&run, port, None);
         }
     }
 }
