@@ -17,6 +17,7 @@ mod child;
 mod connections;
 mod endpoint;
 mod exchange;
+mod farewell;
 mod flow;
 mod gate;
 mod guard;

@@ -1,11 +1,13 @@
 //! Requests that are not let in.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 
 use super::child::{DEADLINE, within};
 use super::http::{Http, Response};
-use super::rig::{Rig, options};
+use super::rig::{Client, Rig, options};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
@@ -176,10 +178,8 @@ async fn tokens_are_asked_for_before_anything_else_is_read() {
     assert_eq!((ended.head.status, ended.json()), (401, json!({"error": "the lease \"x\" has ended"})));
 }
 
-#[tokio::test]
-async fn connections_are_bounded() {
-    let (rig, _child) = Rig::with_child().await;
-    let client = rig.client().await;
+/// Takes all connections that can be had.
+async fn take_all_connections(rig: &Rig, client: &Client) -> Vec<Http> {
     let mut held = Vec::new();
     for _ in 0..256 {
         let mut http = Http::connect(rig.port).await;
@@ -189,6 +189,14 @@ async fn connections_are_bounded() {
         }
         held.push(http);
     }
+    held
+}
+
+#[tokio::test]
+async fn connections_are_bounded() {
+    let (rig, _child) = Rig::with_child().await;
+    let client = rig.client().await;
+    let mut held = take_all_connections(&rig, &client).await;
     let mut over = Http::connect(rig.port).await;
     let head = over.head().await;
     assert_eq!((head.status, head.header("retry-after")), (503, Some("5")));
@@ -203,6 +211,57 @@ async fn connections_are_bounded() {
         }
     })
     .await;
+}
+
+/// The answer to one who sends its body only after the other side has said all that it will.
+async fn answer_before_the_body(rig: &Rig, headers: &[(&str, &str)]) -> (Http, Response) {
+    let mut http = Http::connect(rig.port).await;
+    http.send("POST", "/mcp", &[headers, &[("content-length", "2000")]].concat(), "").await;
+    let socket = http.socket.get_ref();
+    within(async {
+        while !socket.ready(Interest::READABLE).await.expect("a socket").is_read_closed() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    for _ in 0..2 {
+        within(http.socket.write_all(&[b' '; 1_000])).await.expect("a reader");
+    }
+    let response = http.response().await;
+    let mut rest = Vec::new();
+    within(http.socket.read_to_end(&mut rest)).await.expect("an end in order");
+    assert_eq!(rest, b"");
+    (http, response)
+}
+
+#[tokio::test]
+async fn one_who_is_turned_away_hears_why_though_it_still_writes() {
+    let (rig, _child) = Rig::with_child().await;
+    let client = rig.client().await;
+    let _held = take_all_connections(&rig, &client).await;
+    for _ in 0..20 {
+        let (_, crowded) = answer_before_the_body(&rig, &client.headers()).await;
+        assert_eq!((crowded.head.status, crowded.head.header("retry-after")), (503, Some("5")));
+        assert_eq!(crowded.json(), json!({"error": "too many connections: 256"}));
+    }
+    // It is not listened to for ever.
+    let (mut http, _) = answer_before_the_body(&rig, &client.headers()).await;
+    within(async {
+        while http.socket.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_who_is_not_let_in_hears_why_though_it_still_writes() {
+    let rig = Rig::with(options(), false);
+    for (headers, status) in [(vec![], 401), (vec![("origin", "http://evil.example")], 403)] {
+        let (_, refused) = answer_before_the_body(&rig, &headers).await;
+        assert_eq!((refused.head.status, refused.head.header("connection")), (status, Some("close")));
+        assert!(refused.json().get("error").is_some(), "{refused:?}");
+    }
 }
 
 #[tokio::test]
@@ -262,7 +321,7 @@ async fn a_head_that_does_not_come_is_not_waited_for() {
     let started = std::time::Instant::now();
     // It is closed with or without a word.
     let _ = within(http.socket.read_to_end(&mut rest)).await;
-    assert!(started.elapsed() >= std::time::Duration::from_secs(9), "it was given its time");
+    assert!(started.elapsed() >= Duration::from_secs(9), "it was given its time");
     assert_eq!(Value::from(rest.len()), json!(0));
 }
 

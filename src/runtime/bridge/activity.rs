@@ -14,6 +14,8 @@ use tokio::{
     time::Instant,
 };
 
+use super::farewell::Farewell;
+
 /// How long a client may take to send the head of a request.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -88,17 +90,19 @@ impl Activity {
     }
 }
 
-/// A socket that notes when something is heard on it, and when nothing can be written.
+/// A socket that notes when something is heard on it, and when nothing can be written, and that is closed in order.
 #[derive(Debug)]
 pub(super) struct Heard {
     socket: TcpStream,
     activity: Arc<Activity>,
     is_stuck: bool,
+    /// Its end, once that has begun.
+    farewell: Option<Farewell>,
 }
 
 impl Heard {
     pub(super) fn new(socket: TcpStream, activity: Arc<Activity>) -> Self {
-        Self { socket, activity, is_stuck: false }
+        Self { socket, activity, is_stuck: false, farewell: None }
     }
 
     fn wrote<T>(&mut self, written: Poll<T>) -> Poll<T> {
@@ -149,6 +153,8 @@ impl AsyncWrite for Heard {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
+        // A request that was answered before it was read may still be on its way.
+        let Self { socket, farewell, .. } = &mut *self;
+        farewell.get_or_insert_with(Farewell::new).poll(socket, context).map(Ok)
     }
 }

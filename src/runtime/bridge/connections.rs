@@ -7,6 +7,7 @@ use std::{convert::Infallible, io, net::TcpListener as Bound, pin::pin, sync::Ar
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::Instant,
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     activity::{Activity, Heard},
     endpoint::Endpoint,
+    farewell::Farewell,
     http,
     places::{Ending, Place},
 };
@@ -32,23 +34,30 @@ const CLOSING_WAIT: Duration = Duration::from_millis(500);
 /// How long nothing is taken after the system would not give a connection.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
+/// How many who find no room are turned away in order at a time. Beyond that their connections are just dropped.
+const TURNED_AWAY_MAX: usize = 64;
+
 /// What one who finds no room is told.
 const CROWDED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-type: application/json\r\n\
-    content-length: 38\r\nconnection: close\r\n\r\n{\"error\":\"too many connections: 256\"}\r\n";
+    content-length: 37\r\nconnection: close\r\n\r\n{\"error\":\"too many connections: 256\"}";
 
 impl Endpoint {
     /// Serves clients on these sockets until `closing`; what is answered by then is still sent, for a moment.
     pub async fn serve(self: Arc<Self>, listeners: Vec<Bound>, closing: CancellationToken) {
         let listeners: Vec<_> = listeners.into_iter().filter_map(listen).collect();
-        let mut connections = JoinSet::new();
+        let (mut connections, mut turned_away) = (JoinSet::new(), JoinSet::new());
         loop {
             tokio::select! {
                 () = closing.cancelled() => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
+                Some(_) = turned_away.join_next(), if !turned_away.is_empty() => {}
                 accepted = accept(&listeners) => match accepted {
                     Ok(socket) => match self.places.enter() {
                         Some(place) => {
                             connections.spawn(connection(Arc::clone(&self), socket, place, closing.clone()));
+                        }
+                        None if turned_away.len() < TURNED_AWAY_MAX => {
+                            turned_away.spawn(turn_away(socket));
                         }
                         None => {
                             let _ = socket.try_write(CROWDED);
@@ -84,6 +93,15 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
         Poll::Pending
     })
     .await
+}
+
+/// Tells one who finds no room so.
+async fn turn_away(mut socket: TcpStream) {
+    // So little is taken at once by a socket that is new.
+    if socket.write_all(CROWDED).await.is_ok() {
+        let mut farewell = Farewell::new();
+        std::future::poll_fn(|context| farewell.poll(&mut socket, context)).await;
+    }
 }
 
 async fn connection(endpoint: Arc<Endpoint>, socket: TcpStream, place: Place, closing: CancellationToken) {
