@@ -91,6 +91,8 @@ pub enum Program {
         /// What goes with each request.
         headers: BTreeMap<String, String>,
     },
+    /// Nothing: the catalog has it no more, though it is held.
+    Missing,
 }
 
 /// A folder in which a server starts.
@@ -192,15 +194,12 @@ fn servers<'a>(whole: &'a Value, reader: &mut Reader<'_>) -> Result<(Place, &'a 
 }
 
 impl Entry {
-    /// For a server that the catalog has no more though it is held: it cannot be started, and says so.
+    /// For a server that the catalog has no more though it is held, by these: it cannot be started, and says so.
     #[must_use]
-    pub fn missing(name: &ServerName) -> Self {
-        let says = format!("the catalog has no server {:?} any more", name.as_str());
-        let arguments = ["-c", "echo \"$1\" >&2; exit 1", "sh", &says].map(|text| text.to_owned().into()).to_vec();
-        let environment = BTreeMap::new();
+    pub const fn missing(sharing: Sharing) -> Self {
         Self {
-            program: Program::Command { command: "sh".to_owned(), arguments, environment, folder: None },
-            sharing: Sharing::Shared,
+            program: Program::Missing,
+            sharing,
             idle: Duration::ZERO,
             start_timeout: Duration::from_secs(1),
             calls_in_flight_max: 1,
@@ -232,6 +231,7 @@ impl fmt::Debug for Program {
                 .field("host", &url.parse::<ureq::http::Uri>().ok().as_ref().and_then(ureq::http::Uri::host))
                 .field("headers", &headers.len())
                 .finish(),
+            Self::Missing => formatter.write_str("Missing"),
         }
     }
 }

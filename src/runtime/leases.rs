@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::bridge::{Gate, Refused};
-use crate::core::{AllocationId, AllocationView, FencingToken, ServerName};
+use crate::core::{AllocationId, AllocationView, FencingToken, ServerName, Sharing};
 use crate::engine::{EngineHandle, Record};
 use crate::managed::{AccessKey, allocation_of};
 
@@ -23,6 +23,16 @@ const ENDED_MAX: usize = 1_000;
 pub(super) struct Run {
     pub(super) name: ServerName,
     pub(super) owner: Option<AllocationId>,
+}
+
+impl Run {
+    /// Who shares it.
+    pub(super) const fn sharing(&self) -> Sharing {
+        match self.owner {
+            None => Sharing::Shared,
+            Some(_) => Sharing::PerAllocation,
+        }
+    }
 }
 
 impl fmt::Display for Run {

@@ -1,8 +1,8 @@
 //! The catalog may change while the manager runs.
 
 use super::rig::{Lease, Rig, entry, pid, try_call, until, within, write_catalog};
-use cortex_resource_manager::core::ServerName;
-use cortex_resource_manager::managed::{Ask, ProcessState};
+use cortex_resource_manager::core::{ServerName, Sharing};
+use cortex_resource_manager::managed::{Ask, AskError, ProcessState};
 use serde_json::{Value, json};
 use std::io::ErrorKind;
 use tokio::net::TcpStream;
@@ -77,9 +77,13 @@ async fn mend(rig: &Rig, lease: &Lease, mended: Value) {
     rig.until_state("x", ProcessState::Failed).await;
     write_catalog(rig.folder.path(), &json!({"x": mended, "new": entry(&[], json!({}))}));
     until("the catalog is read", || async { rig.request("two", &["new"], 60, None).await.is_ok() }).await;
-    let restart = |reply| Ask::RestartServer(ServerName::new("x").expect("a name"), Some(lease.allocation), reply);
-    within(rig.managed.ask(restart)).await.expect("a host").expect("a server");
+    restart(rig, lease).await.expect("a server");
     rig.until_state("x", ProcessState::Running).await;
+}
+
+async fn restart(rig: &Rig, lease: &Lease) -> Result<(), AskError> {
+    let restart = |reply| Ask::RestartServer(ServerName::new("x").expect("a name"), Some(lease.allocation), reply);
+    within(rig.managed.ask(restart)).await.expect("a host")
 }
 
 async fn until_nothing_listens(port: u16) {
@@ -122,5 +126,29 @@ async fn an_entry_that_is_mended_to_be_here_is_served_at_the_port_of_the_books()
     pid(&lease.client("x").await).await;
     rig.release(&lease).await;
     until_nothing_listens(lease.port("x")).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_and_in_the_catalog_no_more_says_so_until_it_is_put_back() {
+    let own = || entry(&[], json!({"sharing": "per_allocation"}));
+    let rig = Rig::new(json!({"x": own(), "all": entry(&[], json!({})), "turned": own()})).await;
+    let lease = rig.lease("one", &["x", "all", "turned"]).await;
+    let rig = rig.succeeded(&json!({"turned": entry(&[], json!({}))})).await;
+    let why = "the catalog has it no more: put its entry back and restart it, or release it";
+    for (name, sharing) in [("x", Sharing::PerAllocation), ("all", Sharing::Shared)] {
+        let report = rig.until_state(name, ProcessState::Failed).await;
+        assert_eq!((report.sharing, report.reason.as_deref()), (sharing, Some(why)));
+        assert_eq!((report.holders, report.last_lines), (vec![lease.allocation], vec![]));
+    }
+    let report = rig.until_state("turned", ProcessState::Running).await;
+    assert_eq!(report.sharing, Sharing::PerAllocation, "a run stays whose it is");
+    let refused = restart(&rig, &lease).await.expect_err("there is nothing to start").to_string();
+    assert!(refused.ends_with(&format!("cannot be used: {why}")), "{refused}");
+    mend(&rig, &lease, own()).await;
+    assert_eq!(rig.report("x").await.sharing, Sharing::PerAllocation);
+    rig.release(&lease).await;
+    assert_eq!(rig.report("x").await.state, ProcessState::Stopped);
+    assert_eq!(rig.reports("all").await, vec![], "nothing is left of it");
     rig.end().await;
 }

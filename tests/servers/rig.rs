@@ -74,6 +74,13 @@ pub(crate) fn write_catalog(folder: &Path, servers: &Value) -> PathBuf {
     path
 }
 
+fn options(folder: &TempDir, servers: &Value) -> HostOptions {
+    let mut options = HostOptions::new(Some(write_catalog(folder.path(), servers)));
+    options.program = Some(env!("CARGO_BIN_EXE_cortex-resource-manager").into());
+    options.timing = hasty();
+    options
+}
+
 impl Rig {
     pub(crate) async fn new(servers: Value) -> Self {
         Self::with(servers, |_| {}).await
@@ -81,9 +88,7 @@ impl Rig {
 
     pub(crate) async fn with(servers: Value, change: impl FnOnce(&mut HostOptions)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut options = HostOptions::new(Some(write_catalog(folder.path(), &servers)));
-        options.program = Some(env!("CARGO_BIN_EXE_cortex-resource-manager").into());
-        options.timing = hasty();
+        let mut options = options(&folder, &servers);
         change(&mut options);
         let capacity =
             Resources { cpu_millis: CpuMillis::from_millis(16_000), memory_mb: MemoryMb(32_768), workers: 10 };
@@ -91,6 +96,15 @@ impl Rig {
         let (running, engine) = started.expect("books in memory");
         tokio::spawn(running.run());
         let prepared = Prepared::prepare(options).expect("a good catalog");
+        let host = prepared.start(engine.clone()).await.expect("a host");
+        Self { managed: host.managed().clone(), engine, host, folder }
+    }
+
+    /// The next host of the same books, with another catalog.
+    pub(crate) async fn succeeded(self, servers: &Value) -> Self {
+        let Self { engine, host, folder, .. } = self;
+        host.end(PATIENCE).await;
+        let prepared = Prepared::prepare(options(&folder, servers)).expect("a good catalog");
         let host = prepared.start(engine.clone()).await.expect("a host");
         Self { managed: host.managed().clone(), engine, host, folder }
     }

@@ -70,7 +70,7 @@ fn what_clients_have_is_read() {
             environment: variables.map(|(name, value)| (name.to_owned(), text(value))).into(),
             folder: match &files.program {
                 Program::Command { folder, .. } => folder.clone(),
-                Program::Remote { .. } => None,
+                Program::Remote { .. } | Program::Missing => None,
             },
         },
         sharing: Sharing::Shared,

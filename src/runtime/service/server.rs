@@ -14,6 +14,9 @@ use super::reasons::{ended_early, with_lines};
 use super::{Life, Misses, SERVER_GRACE, Timing, memory_limit};
 use crate::core::AllocationId;
 
+/// Why one does not start that the catalog has no more.
+const MISSING: &str = "the catalog has it no more: put its entry back and restart it, or release it";
+
 pub(super) struct ServerProcess {
     child: Child,
     link: Link,
@@ -28,8 +31,9 @@ impl ServerProcess {
         owner: Option<AllocationId>,
         leave: &mut oneshot::Receiver<()>,
     ) -> Option<Result<Self, String>> {
-        let Some(launch) = launch_of(&life.name, entry, owner) else {
-            return Some(Err("it is not run here".to_owned()));
+        let launch = match launch_of(&life.name, entry, owner) {
+            Ok(launch) => launch,
+            Err(why) => return Some(Err(why.to_owned())),
         };
         if let Err(why) = make_own_folder(entry, owner) {
             return Some(Err(why));
@@ -151,13 +155,17 @@ fn make_own_folder(entry: &Entry, owner: Option<AllocationId>) -> Result<(), Str
     }
 }
 
-/// What is started for the allocation whose own it is, or for all.
-fn launch_of(name: &str, entry: &Entry, owner: Option<AllocationId>) -> Option<Launch> {
-    let Program::Command { command, arguments, environment, folder } = &entry.program else { return None };
+/// What is started for the allocation whose own it is, or for all; or why nothing is.
+fn launch_of(name: &str, entry: &Entry, owner: Option<AllocationId>) -> Result<Launch, &'static str> {
+    let (command, arguments, environment, folder) = match &entry.program {
+        Program::Command { command, arguments, environment, folder } => (command, arguments, environment, folder),
+        Program::Remote { .. } => return Err("it is not run here"),
+        Program::Missing => return Err(MISSING),
+    };
     let given = environment.iter().map(|(name, value)| (name.clone(), value.for_allocation(owner)));
     // What says whose it is cannot be overridden.
     let own = owner.map(|owner| (ALLOCATION_VARIABLE.to_owned(), owner.to_string()));
-    Some(Launch {
+    Ok(Launch {
         name: name.to_owned(),
         command: command.clone(),
         arguments: arguments.iter().map(|argument| argument.for_allocation(owner)).collect(),

@@ -94,7 +94,7 @@ impl Supervisor {
     fn start(&mut self, run: &Run, port: Port) -> Held {
         let entry = self.known().and_then(|catalog| catalog.entries.get(&run.name).cloned());
         // It was held when the catalog had it.
-        let entry = entry.unwrap_or_else(|| Arc::new(Entry::missing(&run.name)));
+        let entry = entry.unwrap_or_else(|| Arc::new(Entry::missing(run.sharing())));
         let endpoint = (!entry.is_remote()).then(|| {
             let options = EndpointOptions {
                 name: run.name.clone(),

@@ -102,6 +102,8 @@ impl Held {
         let endpoint = self.endpoint.as_ref();
         let is_full = detail == Detail::Full;
         let report = ServerReport {
+            // The catalog may say something else by now.
+            sharing: run.sharing(),
             endpoint: endpoint.map_or_else(|| url(&self.entry), |_| Some(self.port.endpoint())),
             port: endpoint.map(|_| self.port),
             state: if unserved.is_some() { ProcessState::Failed } else { state },
@@ -146,7 +148,7 @@ fn worker_report(id: &str, lease: Option<(AllocationId, &JobId)>, port: Port, st
 /// A server that nobody runs.
 fn unheld(name: &ServerName, entry: &Entry) -> ServerReport {
     let headers = match &entry.program {
-        Program::Command { .. } => Vec::new(),
+        Program::Command { .. } | Program::Missing => Vec::new(),
         Program::Remote { headers, .. } => headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
     };
     ServerReport {
@@ -174,7 +176,7 @@ fn unheld(name: &ServerName, entry: &Entry) -> ServerReport {
 /// Where a server is that runs elsewhere.
 pub(super) fn url(entry: &Entry) -> Option<String> {
     match &entry.program {
-        Program::Command { .. } => None,
+        Program::Command { .. } | Program::Missing => None,
         Program::Remote { url, .. } => Some(url.clone()),
     }
 }
