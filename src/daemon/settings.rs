@@ -179,7 +179,9 @@ pub(super) fn compare(given: &Map<String, Value>, in_force: &Settings, subject: 
     let refused = refused.or_else(|| {
         let difference = differing(&REAL).next()?;
         let key = key_of(&difference);
-        Some(format!("{difference}: leave {key} out, or end it with `{stop}` and start again"))
+        Some(format!(
+            "{difference}: leave {key} out, or end the sessions that have it otherwise, then the daemon with `{stop}`, and start again"
+        ))
     });
     let of_tokens = differing(&TOKENS)
         .map(|difference| format!("{difference} at its start, which stands: to change it, call set_token_budget"));
@@ -266,7 +268,8 @@ mod tests {
         assert!(warnings[0].starts_with("endpoint_auth is none, and token in the daemon"), "{warnings:?}");
         let refused = compared(given_as(&path), &Settings::default()).refused.expect("another catalog");
         assert!(
-            refused.contains("servers.json, and none in the daemon on the state: leave catalog out, or end it"),
+            refused
+                .contains("servers.json, and none in the daemon on the state: leave catalog out, or end the sessions"),
             "{refused}"
         );
         let workers = Map::from_iter([("worker_command".to_owned(), "node x.js".into())]);

@@ -25,8 +25,10 @@ pub struct RealRecord {
 impl RealRecord {
     /// What these settings have run; nothing if all is only in the books.
     fn of(settings: &Settings) -> Option<Self> {
-        let record =
-            Self { catalog: settings.catalog.clone(), worker_program: settings.worker_command.first().cloned() };
+        let record = Self {
+            catalog: settings.catalog.as_deref().map(absolute),
+            worker_program: settings.worker_command.first().cloned(),
+        };
         (record.catalog.is_some() || record.worker_program.is_some()).then_some(record)
     }
 
@@ -82,6 +84,16 @@ impl RealRecord {
                     "start with the --catalog or the --worker-command that they need, which is then written down anew",
                 );
             }
+            Ok(Some(Self { catalog: Some(before), .. })) => {
+                let now = settings.catalog.as_deref().map(absolute);
+                if now.as_ref().is_some_and(|now| *now != before) && !books.running_servers.is_empty() {
+                    tracing::warn!(
+                        ?before,
+                        ?now,
+                        "live leases hold servers of another catalog: those that this one lacks fail"
+                    );
+                }
+            }
             _ => {}
         }
         let written = match Self::of(settings) {
@@ -102,6 +114,11 @@ impl RealRecord {
             tracing::warn!(%error, "the record of what was run cannot be removed");
         }
     }
+}
+
+/// The path as it is from anywhere.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn path_of(state: &Path) -> PathBuf {

@@ -34,6 +34,31 @@ async fn new_entries_can_be_had_and_old_ones_go_on_while_they_are_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restart_and_the_next_who_holds_it_get_the_new_entry() {
+    let rig = Rig::new(json!({"a": entry(&[], json!({})), "b": entry(&[], json!({}))})).await;
+    let held = rig.lease("one", &["a"]).await;
+    let before = rig.lease("two", &["b"]).await;
+    let old = pid(&before.client("b").await).await;
+    rig.release(&before).await;
+    let delay = ["--start-delay-ms", "1"];
+    let changed = json!({"a": entry(&delay, json!({})), "b": entry(&delay, json!({})), "new": entry(&[], json!({}))});
+    write_catalog(rig.folder.path(), &changed);
+    until("the catalog is read", || async { rig.request("three", &["new"], 60, None).await.is_ok() }).await;
+    // It was kept for whoever comes next, and is not what that one asks for.
+    let after = rig.lease("four", &["b"]).await;
+    let new = pid(&after.client("b").await).await;
+    assert_ne!(new, old);
+    let name = ServerName::new("a").expect("a name");
+    within(rig.managed.ask(|reply| Ask::RestartServer(name, None, reply))).await.expect("a host").expect("it runs");
+    let restarted = pid(&held.client("a").await).await;
+    for pid in [new, restarted] {
+        let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("a process");
+        assert!(command.contains("--start-delay-ms"), "{command}");
+    }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_entry_that_is_mended_is_used_when_it_is_asked_for() {
     let rig = Rig::new(json!({"a": entry(&["--crash-after", "1"], json!({}))})).await;
     let lease = rig.lease("one", &["a"]).await;

@@ -97,7 +97,7 @@ impl Supervisor {
                 None => AskError::NoServer { name },
             });
         }
-        meant.iter().for_each(|run| self.renew_entry(run));
+        meant.iter().for_each(|run| self.renew_entry(run, true));
         let restarts = self.named(name, allocation).map(|(run, held)| {
             let number = held.server.restart();
             // Whoever runs has its grace to end, and so has one that does not answer in time, before it has failed.

@@ -57,7 +57,7 @@ impl Held {
 impl Supervisor {
     /// Has an allocation hold a run, which is started if need be.
     pub(super) fn hold(&mut self, run: &Run, hold: &ServerHold, allocation: AllocationId) -> &mut Held {
-        self.renew_entry(run);
+        self.renew_entry(run, false);
         if !self.runs.contains_key(run) {
             let started = self.start(run, hold.port);
             self.runs.insert(run.clone(), started);
@@ -72,12 +72,13 @@ impl Supervisor {
         held
     }
 
-    /// Has a run that cannot be started go by what the catalog says of it now.
-    pub(super) fn renew_entry(&mut self, run: &Run) {
+    /// Has a run go by what the catalog says of it now, if it cannot be started, or nobody holds it, or it is asked to start again.
+    pub(super) fn renew_entry(&mut self, run: &Run, is_restart: bool) {
         let entry = self.known().and_then(|catalog| catalog.entries.get(&run.name).cloned());
         let Some(held) = self.runs.get(run) else { return };
         let is_other = entry.is_some_and(|entry| entry != held.entry);
-        if !is_other || held.server.status().state != ProcessState::Failed {
+        let is_free = held.holders.is_empty() || held.server.status().state == ProcessState::Failed;
+        if !is_other || !is_free && !is_restart {
             return;
         }
         let (port, holders, idle_since) = (held.port, held.holders.clone(), held.idle_since);
