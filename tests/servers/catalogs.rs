@@ -87,12 +87,19 @@ async fn elsewhere() -> (Rig, String) {
     (rig, format!("http://localhost:{port}/mcp"))
 }
 
-/// A lease of "x", and of so many that are elsewhere and before it, so that its port is one that no other test comes to.
-async fn lease_of_x(url: &str, before: usize, x: Value) -> (Rig, Lease) {
-    let names: Vec<String> = (0..before).map(|number| format!("before-{number:02}")).collect();
-    let servers = names.iter().map(|name| (name.clone(), json!({"url": url}))).chain([("x".to_owned(), x)]);
-    let rig = Rig::new(Value::Object(servers.collect())).await;
-    let names: Vec<&str> = names.iter().map(String::as_str).chain(["x"]).collect();
+/// A catalog of these servers, and of so many that are elsewhere and before them, so that the ports of these are some that no
+/// other test comes to.
+fn catalog_behind(url: &str, before: usize, servers: Value) -> Value {
+    let Value::Object(servers) = servers else { panic!("no catalog: {servers}") };
+    let elsewhere = (0..before).map(|number| (format!("before-{number:02}"), json!({"url": url})));
+    Value::Object(elsewhere.chain(servers).collect())
+}
+
+/// A lease of all of a catalog.
+async fn lease_of_all(catalog: Value) -> (Rig, Lease) {
+    let names: Vec<String> = catalog.as_object().expect("a catalog").keys().cloned().collect();
+    let rig = Rig::new(catalog).await;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let lease = rig.lease("one", &names).await;
     (rig, lease)
 }
@@ -122,7 +129,8 @@ async fn until_nothing_listens(port: u16) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_that_is_mended_to_be_elsewhere_leaves_no_port_behind() {
     let (there, url) = elsewhere().await;
-    let (rig, lease) = lease_of_x(&url, 61, entry(&["--crash-after", "1"], json!({"idle_seconds": 0}))).await;
+    let x = entry(&["--crash-after", "1"], json!({"idle_seconds": 0}));
+    let (rig, lease) = lease_of_all(catalog_behind(&url, 61, json!({"x": x}))).await;
     let client = lease.client("x").await;
     until("it has failed", || async {
         let _ = try_call(&client, "add", json!({"a": 1, "b": 2})).await;
@@ -143,7 +151,7 @@ async fn an_entry_that_is_mended_to_be_elsewhere_leaves_no_port_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_that_is_mended_to_be_here_is_served_at_the_port_of_the_books() {
     let (there, url) = elsewhere().await;
-    let (rig, lease) = lease_of_x(&url, 71, json!({"url": url})).await;
+    let (rig, lease) = lease_of_all(catalog_behind(&url, 71, json!({"x": {"url": url}}))).await;
     there.end().await;
     mend(&rig, &lease, entry(&[], json!({"idle_seconds": 0}))).await;
     let report = rig.report("x").await;
@@ -157,16 +165,17 @@ async fn an_entry_that_is_mended_to_be_here_is_served_at_the_port_of_the_books()
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_held_and_in_the_catalog_no_more_says_so_until_it_is_put_back() {
     let own = || entry(&[], json!({"sharing": "per_allocation"}));
-    let rig = Rig::new(json!({"x": own(), "all": entry(&[], json!({})), "turned": own()})).await;
-    let lease = rig.lease("one", &["x", "all", "turned"]).await;
-    let rig = rig.succeeded(&json!({"turned": entry(&[], json!({}))})).await;
+    let (there, url) = elsewhere().await;
+    let servers = json!({"x": own(), "y-of-all": entry(&[], json!({})), "z-turned": own()});
+    let (rig, lease) = lease_of_all(catalog_behind(&url, 81, servers)).await;
+    let rig = rig.succeeded(&catalog_behind(&url, 81, json!({"z-turned": entry(&[], json!({}))}))).await;
     let why = "the catalog has it no more: put its entry back and restart it, or release it";
-    for (name, sharing) in [("x", Sharing::PerAllocation), ("all", Sharing::Shared)] {
+    for (name, sharing) in [("x", Sharing::PerAllocation), ("y-of-all", Sharing::Shared)] {
         let report = rig.until_state(name, ProcessState::Failed).await;
         assert_eq!((report.sharing, report.reason.as_deref()), (sharing, Some(why)));
         assert_eq!((report.holders, report.last_lines), (vec![lease.allocation], vec![]));
     }
-    let report = rig.until_state("turned", ProcessState::Running).await;
+    let report = rig.until_state("z-turned", ProcessState::Running).await;
     assert_eq!(report.sharing, Sharing::PerAllocation, "a run stays whose it is");
     let refused = restart(&rig, &lease).await.expect_err("there is nothing to start").to_string();
     assert!(refused.ends_with(&format!("cannot be used: {why}")), "{refused}");
@@ -174,6 +183,7 @@ async fn what_is_held_and_in_the_catalog_no_more_says_so_until_it_is_put_back() 
     assert_eq!(rig.report("x").await.sharing, Sharing::PerAllocation);
     rig.release(&lease).await;
     assert_eq!(rig.report("x").await.state, ProcessState::Stopped);
-    assert_eq!(rig.reports("all").await, vec![], "nothing is left of it");
+    assert_eq!(rig.reports("y-of-all").await, vec![], "nothing is left of it");
+    there.end().await;
     rig.end().await;
 }
