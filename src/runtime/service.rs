@@ -88,7 +88,9 @@ pub(super) struct Status {
     pub(super) starts: u64,
     /// Which of the restarts that were asked for the last start served that came to something, good or bad, and with it all
     /// before.
-    restarts_served: u64,
+    ///
+    /// Nothing while another that was asked for is under way, which has ended what this came to.
+    restarts_served: Option<u64>,
     /// What the last process of it wrote.
     pub(super) lines: LastLines,
     /// Its processes, while there are some.
@@ -104,7 +106,7 @@ impl Default for Status {
             running_since: None,
             restarts: 0,
             starts: 0,
-            restarts_served: 0,
+            restarts_served: None,
             lines: LastLines::default(),
             tree: None,
             memory_limit: None,
@@ -224,7 +226,7 @@ impl Life {
             self.change(|status| {
                 status.state = ProcessState::Running;
                 (status.reason, status.starts) = (None, status.starts + 1);
-                status.restarts_served = self.serves;
+                status.restarts_served = Some(self.serves);
                 status.running_since = Some(now());
             });
             tracing::info!(name = %self.name, "running");
@@ -237,6 +239,7 @@ impl Life {
                 // Nobody who asks from now on is told that it runs.
                 Some(Lost::Restart) => self.change(|status| {
                     (status.state, status.reason) = (ProcessState::Restarting, Some(ASKED_FOR.to_owned()));
+                    status.restarts_served = None;
                 }),
                 Some(Lost::Crash(_)) => {}
             }
@@ -293,13 +296,13 @@ impl Life {
             self.tell(ChildState::Failed { why: why.clone() });
             self.change(|status| {
                 (status.state, status.reason) = (ProcessState::Failed, Some(why));
-                (status.starts, status.restarts_served) = (status.starts + 1, self.serves);
+                (status.starts, status.restarts_served) = (status.starts + 1, Some(self.serves));
             });
         } else {
             self.tell(ChildState::Restarting { why: why.clone(), since: Instant::now() });
             self.change(|status| {
                 (status.state, status.reason) = (ProcessState::Restarting, Some(why));
-                status.restarts_served = self.serves;
+                status.restarts_served = Some(self.serves);
             });
         }
         let pause = async {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{ASKED_FOR, Service, Status};
+use super::{Service, Status};
 use crate::managed::ProcessState;
 
 impl Service {
@@ -55,10 +55,7 @@ pub(in super::super) async fn wait_until_restarted(
     number: u64,
     within: Duration,
 ) -> Result<(), String> {
-    // Another may have been asked for since, and has ended what this one came to before anybody saw it.
-    let is_another_on =
-        |status: &Status| status.state == ProcessState::Restarting && status.reason.as_deref() == Some(ASKED_FOR);
-    let over = status.wait_for(|status| status.restarts_served >= number && !is_another_on(status));
+    let over = status.wait_for(|status| status.restarts_served.is_some_and(|served| served >= number));
     match timeout(within, over).await.map(|over| over.map(|status| status.clone())) {
         Ok(Ok(status)) => outcome(&status, within),
         Ok(Err(_)) => Err("it was ended before it answered".to_owned()),
@@ -86,19 +83,18 @@ mod tests {
         let mut restarted = Box::pin(wait_until_restarted(status.clone(), 1, within));
         assert!(futures_util::poll!(restarted.as_mut()).is_pending(), "the first start is no restart");
         show.send_modify(|status| {
-            (status.state, status.restarts_served) = (ProcessState::Restarting, 1);
-            status.reason = Some(ASKED_FOR.to_owned());
+            (status.state, status.restarts_served) = (ProcessState::Restarting, None);
         });
         assert!(futures_util::poll!(restarted.as_mut()).is_pending(), "another was asked for");
         show.send_modify(|status| {
-            (status.state, status.reason, status.restarts_served) = (ProcessState::Running, None, 2);
+            (status.state, status.reason, status.restarts_served) = (ProcessState::Running, None, Some(2));
         });
         assert_eq!(restarted.await, Ok(()));
         let late = wait_until_restarted(status.clone(), 3, within).await;
         assert_eq!(late, Err("it did not run again within 10 s, and is still waited for".to_owned()));
         show.send_modify(|status| {
             (status.state, status.reason, status.restarts_served) =
-                (ProcessState::Restarting, Some("it exited with code 3".to_owned()), 3);
+                (ProcessState::Restarting, Some("it exited with code 3".to_owned()), Some(3));
         });
         let failed = wait_until_restarted(status, 3, within).await;
         assert_eq!(failed, Err("it exited with code 3".to_owned()));
