@@ -7,7 +7,7 @@
 #[path = "support/table.rs"]
 mod table;
 
-use cortex_resource_manager::core::{
+use cortex_core::{
     AllocationId, Cluster, Command, CpuMillis, Decision, DistinctServers, EndReason, JobId, MemoryMb, Metadata, NodeId,
     Outcome, Priority, Recorded, Request, Resources, ServerName, Timestamp, TtlSeconds, WorkerSize, check,
 };
@@ -93,10 +93,10 @@ impl Driver {
         let capacity =
             Resources { cpu_millis: CpuMillis::from_millis(1 << 40), memory_mb: MemoryMb(1 << 40), workers: 50_000 };
         driver.run(&Command::SetCapacity { node: NodeId::local(), capacity });
-        driver.run(&Command::SetLimits(cortex_resource_manager::core::Limits {
+        driver.run(&Command::SetLimits(cortex_core::Limits {
             // Room for the lease that is granted before another is given back.
             live_allocations_max: MANY as u64 * 2,
-            ..cortex_resource_manager::core::Limits::default()
+            ..cortex_core::Limits::default()
         }));
         driver.grant(live, shape);
         driver

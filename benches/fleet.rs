@@ -6,13 +6,13 @@
 #[path = "support/table.rs"]
 mod table;
 
-use cortex_resource_manager::core::{
+use cortex_core::{
     AgentId, AgentRequest, AgentType, Capabilities, Capability, Cluster, Command, Complexity, CpuMillis, DEMAND_BIN,
     DEMAND_BINS_MAX, Decision, DemandBin, FencingToken, FleetCommand, FleetOutcome, FleetSettings, MemoryMb, Metadata,
     Millis, NodeId, NothingClaimed, Outcome, Priority, Recorded, Report, ReportedResult, RequestsSeen, Resources,
     Selector, TaskId, TaskRequest, Timestamp, TokensExpected, TtlSeconds, WorkerSize, check,
 };
-use cortex_resource_manager::planning::{Bottlenecks, Bounds, Planner};
+use cortex_planning::{Bottlenecks, Bounds, Planner};
 use fastrand::Rng;
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -5,17 +5,17 @@
 //! alone writes the same rows in the same batches to the same disk. The two take turns, so that a moment in which the
 //! disk is slow is slow for both.
 
-use cortex_resource_manager::core::{
+use cortex_core::{
     AllocationId, Cluster, Command, CpuMillis, DistinctServers, EndReason, Filter, JobId, Limits, MemoryMb, Metadata,
     NodeId, Outcome, Priority, Recorded, Request, Resources, ServerName, Timestamp, TtlSeconds, WorkerSize,
 };
-use cortex_resource_manager::engine::clock::EngineClock;
-use cortex_resource_manager::engine::{Engine, EngineHandle, EngineOptions, Ticket};
-use cortex_resource_manager::journal::{
+use cortex_engine::clock::EngineClock;
+use cortex_engine::{Engine, EngineHandle, EngineOptions, Ticket};
+use cortex_journal::{
     Entry, EventRows, Journal, JournalError, Recovered, SNAPSHOT_EVENTS_MIN, SqliteJournal, SqliteOptions, Synchronous,
     find_snapshots, open_to_read,
 };
-use cortex_resource_manager::lock::{OwnerRecord, PATIENCE};
+use cortex_util::lock::{OwnerRecord, PATIENCE};
 use rusqlite::{Connection, TransactionBehavior, params};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

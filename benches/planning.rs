@@ -6,9 +6,9 @@
 #[path = "support/table.rs"]
 mod table;
 
-use cortex_resource_manager::core::{Millis, Policy};
-use cortex_resource_manager::planning::{Forecaster, HISTORY_BINS_MAX, Horizon, Quantile};
-use cortex_resource_manager::simulation::{Arrival, Operator, Options, World};
+use cortex_core::{Millis, Policy};
+use cortex_planning::{Forecaster, HISTORY_BINS_MAX, Horizon, Quantile};
+use cortex_simulation::{Arrival, Operator, Options, World};
 use fastrand::Rng;
 use std::f64::consts::TAU;
 use std::hint::black_box;

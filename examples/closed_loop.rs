@@ -9,7 +9,7 @@
 mod scenarios;
 
 use anyhow::Context;
-use cortex_resource_manager::simulation::{Options, Question, ReportRow, Source, TraceFile, compare};
+use cortex_simulation::{Options, Question, ReportRow, Source, TraceFile, compare};
 use std::path::{Path, PathBuf};
 
 /// What arrivals and durations are drawn from.

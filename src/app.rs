@@ -2,20 +2,19 @@
 
 mod simulate;
 
-pub use simulate::simulate;
+pub(crate) use simulate::simulate;
 
 use crate::audit::{self, EventFilter};
-use crate::config::{Configuration, DaemonMode, Settings};
-#[cfg(unix)]
-use crate::daemon;
-#[cfg(unix)]
-use crate::journal::{JournalError, lock_path};
-#[cfg(unix)]
-use crate::lock::{LockError, OwnerLock};
-use crate::lock::{OwnerRecord, PATIENCE};
-use crate::mcp::transport::{LineTransport, WireLimits, stdio};
-use crate::serving::{self, Manager, Signals, UNUSABLE_EXIT_CODE, Unusable};
 use anyhow::Context;
+use cortex_config::{Configuration, DaemonMode, Settings};
+#[cfg(unix)]
+#[cfg(unix)]
+use cortex_journal::{JournalError, lock_path};
+use cortex_mcp::transport::{LineTransport, WireLimits, stdio};
+use cortex_serving::{Manager, Signals, UNUSABLE_EXIT_CODE, Unusable};
+#[cfg(unix)]
+use cortex_util::lock::{LockError, OwnerLock};
+use cortex_util::lock::{OwnerRecord, PATIENCE};
 use std::io::{self, IsTerminal, Write};
 #[cfg(unix)]
 use std::path::Path;
@@ -31,9 +30,9 @@ const CLOSE_WAIT_MAX: Duration = Duration::from_millis(150);
 /// the daemon.
 ///
 /// # Errors
-/// [`serving::Unusable`] if the state or the daemon cannot be used; another error if the settings cannot be served, or the handshake
+/// [`cortex_serving::Unusable`] if the state or the daemon cannot be used; another error if the settings cannot be served, or the handshake
 /// with the client fails in a way that is not its going away.
-pub fn run(configuration: &Configuration) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(configuration: &Configuration) -> anyhow::Result<ExitCode> {
     let settings = &configuration.settings;
     let runtime = runtime()?;
     let result = runtime.block_on(async {
@@ -53,13 +52,13 @@ pub fn run(configuration: &Configuration) -> anyhow::Result<ExitCode> {
 /// Serves sessions through the socket until the process is told to end or nobody needs it any more.
 ///
 /// # Errors
-/// [`serving::Unusable`] if the state or the runtime directory cannot be used, or another daemon is there; another error if the
+/// [`cortex_serving::Unusable`] if the state or the runtime directory cannot be used, or another daemon is there; another error if the
 /// settings cannot be served.
-pub fn daemon(configuration: &Configuration) -> anyhow::Result<ExitCode> {
+pub(crate) fn daemon(configuration: &Configuration) -> anyhow::Result<ExitCode> {
     #[cfg(unix)]
     {
         let runtime = runtime()?;
-        let result = runtime.block_on(daemon::run(configuration));
+        let result = runtime.block_on(cortex_daemon::run(configuration));
         runtime.shutdown_background();
         result.map(|()| ExitCode::SUCCESS)
     }
@@ -70,12 +69,12 @@ pub fn daemon(configuration: &Configuration) -> anyhow::Result<ExitCode> {
 /// What runs on the state, or on the memory that is shared without one: lines of `name: value`.
 ///
 /// # Errors
-/// [`serving::Unusable`] if the runtime directory or what answers in it cannot be used.
-pub fn status(configuration: &Configuration) -> anyhow::Result<String> {
+/// [`cortex_serving::Unusable`] if the runtime directory or what answers in it cannot be used.
+pub(crate) fn status(configuration: &Configuration) -> anyhow::Result<String> {
     #[cfg(unix)]
     {
         let settings = &configuration.settings;
-        match runtime()?.block_on(daemon::status(settings))? {
+        match runtime()?.block_on(cortex_daemon::status(settings))? {
             Some(lines) => Ok(lines),
             None => status_without_daemon(settings),
         }
@@ -87,13 +86,13 @@ pub fn status(configuration: &Configuration) -> anyhow::Result<String> {
 /// Ends the daemon in order and says so.
 ///
 /// # Errors
-/// [`serving::Unusable`] if it does not end, there is no such state, a process without a daemon serves it, or the runtime
+/// [`cortex_serving::Unusable`] if it does not end, there is no such state, a process without a daemon serves it, or the runtime
 /// directory or what answers in it cannot be used.
-pub fn stop(configuration: &Configuration) -> anyhow::Result<String> {
+pub(crate) fn stop(configuration: &Configuration) -> anyhow::Result<String> {
     #[cfg(unix)]
     {
         let settings = &configuration.settings;
-        match runtime()?.block_on(daemon::stop(settings))? {
+        match runtime()?.block_on(cortex_daemon::stop(settings))? {
             Some(said) => Ok(said),
             None => nothing_to_stop(settings),
         }
@@ -106,7 +105,7 @@ pub fn stop(configuration: &Configuration) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// [`Unusable`] if there is no state, or it cannot be read.
-pub fn events(configuration: &Configuration, filter: &EventFilter) -> anyhow::Result<ExitCode> {
+pub(crate) fn events(configuration: &Configuration, filter: &EventFilter) -> anyhow::Result<ExitCode> {
     let state = state_of(configuration)?;
     let mut output = io::BufWriter::new(io::stdout().lock());
     audit::print_events(&state, filter, &mut output).map_err(unreadable)?;
@@ -117,7 +116,7 @@ pub fn events(configuration: &Configuration, filter: &EventFilter) -> anyhow::Re
 ///
 /// # Errors
 /// [`Unusable`] if there is no state, or it cannot be read at all.
-pub fn verify(configuration: &Configuration) -> anyhow::Result<ExitCode> {
+pub(crate) fn verify(configuration: &Configuration) -> anyhow::Result<ExitCode> {
     let state = state_of(configuration)?;
     let mut terminal = io::stderr();
     let mut progress = |done: u64, all: u64| {
@@ -142,7 +141,7 @@ pub fn verify(configuration: &Configuration) -> anyhow::Result<ExitCode> {
 fn state_of(configuration: &Configuration) -> Result<PathBuf, Unusable> {
     let state = configuration.settings.state.as_deref();
     let state = state.ok_or_else(|| Unusable::new("no state is named: give --state FILE, or set CORTEX_STATE"))?;
-    serving::state_path(state)
+    cortex_serving::state_path(state)
 }
 
 /// A state that cannot be read, in one line.
@@ -155,7 +154,7 @@ fn unreadable(error: anyhow::Error) -> Unusable {
 fn status_without_daemon(settings: &Settings) -> anyhow::Result<String> {
     let none = no_daemon_on(settings);
     let Some(state) = &settings.state else { return Ok(none) };
-    let path = serving::state_path(state)?;
+    let path = cortex_serving::state_path(state)?;
     let owner = owner_of(&path).map(|held| format!("owner: {held}\n")).unwrap_or_default();
     let found = audit::describe(&path).map_err(unreadable)?;
     Ok(format!("{none}{owner}{found}"))
@@ -166,7 +165,7 @@ fn status_without_daemon(settings: &Settings) -> anyhow::Result<String> {
 fn nothing_to_stop(settings: &Settings) -> anyhow::Result<String> {
     let none = no_daemon_on(settings);
     let Some(state) = &settings.state else { return Ok(none) };
-    let path = serving::state_path(state)?;
+    let path = cortex_serving::state_path(state)?;
     if let Some(held) = owner_of(&path) {
         let none = none.trim_end();
         return Err(
@@ -179,7 +178,7 @@ fn nothing_to_stop(settings: &Settings) -> anyhow::Result<String> {
 
 #[cfg(unix)]
 fn no_daemon_on(settings: &Settings) -> String {
-    format!("no daemon runs on {}\n", daemon::subject(settings.state.as_deref()))
+    format!("no daemon runs on {}\n", cortex_daemon::subject(settings.state.as_deref()))
 }
 
 /// Who holds the lock of a state, if anybody does.
@@ -202,12 +201,12 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 async fn serve(configuration: &Configuration) -> anyhow::Result<()> {
     let settings = &configuration.settings;
     let mut owner = OwnerRecord::of_this_process();
-    owner.state = settings.state.as_deref().map(serving::state_path).transpose()?;
+    owner.state = settings.state.as_deref().map(cortex_serving::state_path).transpose()?;
     let (manager, failed) = Manager::open(configuration, &owner, PATIENCE, CLOSE_WAIT_MAX).await?;
     let (reader, writer) = stdio::open();
     tracing::debug!(input = reader.kind(), output = writer.kind(), "transport");
     let (transport, connection) = LineTransport::new(reader, writer, wire_limits(settings));
-    let server = manager.server(&serving::server_options(settings)?, connection.closing());
+    let server = manager.server(&cortex_serving::server_options(settings)?, connection.closing());
     let stop = Signals::stop().context("signals cannot be handled")?;
     let stopped = connection.clone();
     tokio::spawn(async move {
@@ -216,7 +215,7 @@ async fn serve(configuration: &Configuration) -> anyhow::Result<()> {
     });
 
     tokio::select! {
-        result = serving::converse(server, transport, &connection) => result.map(drop)?,
+        result = cortex_serving::converse(server, transport, &connection) => result.map(drop)?,
         error = failed => return Err(error),
     }
     manager.close(CLOSE_WAIT_MAX / 2, CLOSE_WAIT_MAX / 2).await;
@@ -229,7 +228,7 @@ async fn relay(configuration: &Configuration) -> anyhow::Result<()> {
     #[cfg(unix)]
     {
         let stop = Signals::stop().context("signals cannot be handled")?;
-        Ok(daemon::relay(configuration, stop).await?)
+        Ok(cortex_daemon::relay(configuration, stop).await?)
     }
     #[cfg(not(unix))]
     Err(no_daemon(configuration).into())

@@ -4,6 +4,6 @@ mod description;
 mod events;
 mod verify;
 
-pub use description::describe;
-pub use events::{EventFilter, print_events};
-pub use verify::{Verdict, verify};
+pub(crate) use description::describe;
+pub(crate) use events::{EventFilter, print_events};
+pub(crate) use verify::verify;

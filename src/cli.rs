@@ -5,7 +5,7 @@
 
 mod simulate;
 
-pub use simulate::Simulate;
+pub(crate) use simulate::Simulate;
 
 use std::ffi::OsString;
 
@@ -16,21 +16,18 @@ use clap::{
 };
 
 use crate::audit::EventFilter;
-use crate::config::{
-    CONFIG, ConfigError, Configuration, Flags, PRINT_CONFIG, SETTINGS, Setting, Source, nearest, shortened,
-};
-use crate::core::JobId;
+use cortex_config::{CONFIG, ConfigError, Configuration, Flags, PRINT_CONFIG, SETTINGS, Setting, Source, shortened};
+use cortex_core::JobId;
+use cortex_util::nearest::nearest;
+use cortex_util::program::{self, DAEMON};
 use simulate::SIMULATE;
 
 /// The exit code of a start that was told something wrong.
-pub const WRONG_USE_EXIT_CODE: u8 = 2;
-
-/// The command that serves sessions in the background.
-pub const DAEMON: &str = "daemon";
+pub(crate) const WRONG_USE_EXIT_CODE: u8 = 2;
 
 /// What the process shall do.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Start {
+pub(crate) enum Start {
     /// Serve one client on standard input and output.
     Serve(Box<Configuration>),
     /// Serve sessions through the socket.
@@ -100,7 +97,7 @@ A flag wins over its variable, a variable over the file, and the file over the d
 ///
 /// # Errors
 /// The first thing that is wrong; the process shall then print it and end with [`WRONG_USE_EXIT_CODE`].
-pub fn start(
+pub(crate) fn start(
     arguments: impl IntoIterator<Item = OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Start, ConfigError> {
@@ -147,8 +144,8 @@ fn event_filter(matches: &ArgMatches) -> Result<EventFilter, ConfigError> {
 
 /// The flags and commands, made from the table of settings.
 fn command() -> Command {
-    let whole = serving(Command::new(env!("CARGO_PKG_NAME")))
-        .version(env!("CARGO_PKG_VERSION"))
+    let whole = serving(Command::new(program::NAME))
+        .version(program::VERSION)
         .about(PURPOSE)
         .after_help(PRECEDENCE)
         .no_binary_name(true)
@@ -163,7 +160,7 @@ fn command() -> Command {
                 .help("Print the version and exit."),
         );
     BESIDE.iter().fold(whole, |whole, beside| {
-        let name = format!("{} {}", env!("CARGO_PKG_NAME"), beside.name);
+        let name = format!("{} {}", program::NAME, beside.name);
         let command = Command::new(beside.name).bin_name(name).about(beside.help);
         let command = match beside.name {
             DAEMON => serving(command),

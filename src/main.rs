@@ -1,5 +1,9 @@
 //! The process: reads its settings, starts the log and runs the application.
 
+mod app;
+mod audit;
+mod cli;
+
 use std::{
     env,
     fmt::Display,
@@ -10,15 +14,12 @@ use std::{
     time::Duration,
 };
 
+use cli::Start;
+use cortex_config::Settings;
 #[cfg(unix)]
-use cortex_resource_manager::runtime;
-use cortex_resource_manager::{
-    app,
-    cli::{self, Start},
-    config::Settings,
-    serving::{UNUSABLE_EXIT_CODE, Unusable},
-    telemetry,
-};
+use cortex_runtime as runtime;
+use cortex_serving::{UNUSABLE_EXIT_CODE, Unusable};
+use cortex_telemetry as telemetry;
 
 /// How long the end of the process waits for its last word to be read: nobody may be reading standard error.
 const LAST_WORD_WAIT_MAX: Duration = Duration::from_millis(250);

@@ -4,8 +4,8 @@
 #[path = "../examples/closed_loop/scenarios.rs"]
 mod scenarios;
 
-use cortex_resource_manager::core::{Millis, Policy, PolicyName};
-use cortex_resource_manager::simulation::{Fleet, Options, Outcome, Question, Scaling, compare};
+use cortex_core::{Millis, Policy, PolicyName};
+use cortex_simulation::{Fleet, Options, Outcome, Question, Scaling, compare};
 use scenarios::Scenario;
 use std::sync::LazyLock;
 

@@ -1,6 +1,6 @@
 //! Cases of the fleet that were thought of, each a short story.
 
-use cortex_resource_manager::core::{
+use cortex_core::{
     AgentId, AgentRequest, AgentType, AttemptOutcome, Capabilities, Cluster, Command, Complexity, CpuMillis, Denied,
     FencingToken, FleetCommand, FleetDenied, FleetOutcome, JsonText, MemoryMb, Metadata, Millis, NodeId,
     NothingClaimed, Outcome, Priority, Recorded, Report, ReportedResult, Resources, Selector, TaskId, TaskRequest,

@@ -4,7 +4,7 @@
 //! in the end, and so for version 2, which adds the fleet, version 3, which adds demand and scaling, and version 4,
 //! which adds servers that are not shared. None is ever changed; events of a later version get files of their own.
 
-use cortex_resource_manager::core::{
+use cortex_core::{
     AgentFilter, AgentType, AgentView, AllocationView, BatchKey, BudgetUsage, Capabilities, Capability, Cluster,
     Command, CpuMillis, DeadlineReason, DemandBin, Denied, EndReason, FencingToken, Filter, FleetCommand, JobId,
     JsonText, MemoryMb, PastScaling, Phase, Recorded, Registration, ServerName, TaskFilter, TaskNumber, TaskView,

@@ -10,7 +10,7 @@ mod history;
 #[expect(dead_code, reason = "the simulation of the lease machine uses all of it")]
 mod model;
 
-use cortex_resource_manager::core::{AllocationImage, Cluster, Filter, Outline, Restoration, check};
+use cortex_core::{AllocationImage, Cluster, Filter, Outline, Restoration, check};
 use history::{History, assert_same};
 
 /// How many histories there are, and how many steps each has at most before its image is taken.

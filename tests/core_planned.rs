@@ -1,6 +1,6 @@
 //! What the books have for the planner, against a reference that keeps all there ever was and works the rest out at each question.
 
-use cortex_resource_manager::core::{
+use cortex_core::{
     Cluster, Command, DEMAND_BIN, DEMAND_BINS_MAX, DemandBin, Event, Millis, Outcome, PastScaling, Policy, PolicyName,
     Recorded, Restoration, SCALING_REASON_CHARACTERS_MAX, SCALINGS_MAX, Scaling, Timestamp, check,
 };

@@ -1,6 +1,6 @@
 //! Properties of the lease machine over generated input: what must hold whatever is asked for.
 
-use cortex_resource_manager::core::{
+use cortex_core::{
     AllocationId, Cluster, Command, CpuMillis, Decision, DistinctServers, EndReason, FencingToken, Filter, JobId,
     MemoryMb, Metadata, Millis, NAME_CHARACTERS_MAX, NodeId, Outcome, Port, Priority, Recorded, Request, RequestId,
     Resources, SERVER_PORTS, ServerName, Timestamp, TtlSeconds, WORKER_PORTS, WorkerSize, check,

@@ -11,7 +11,7 @@ mod model;
 #[path = "support/seeds.rs"]
 mod seeds;
 
-use cortex_resource_manager::core::{
+use cortex_core::{
     AllocationId, Cluster, Command, Denied, Event, FencingToken, Filter, Millis, Outcome, Recorded, Shortage, State,
     Timestamp, check,
 };

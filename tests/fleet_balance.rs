@@ -4,7 +4,7 @@
 mod books;
 
 use books::{Books, SIZE, agent, agent_id, agent_type, batch_key, job_id, report, task};
-use cortex_resource_manager::core::{
+use cortex_core::{
     AgentFilter, AgentId, Command, Complexity, Denied, FleetCommand, FleetDenied, FleetOutcome, Millis, NoAgent,
     Outcome, Priority, ReportedResult, TaskId, TaskRequest, Timestamp, TokensExpected,
 };

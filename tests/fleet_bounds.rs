@@ -5,7 +5,7 @@
 mod books;
 
 use books::{Books, job_id, report, task};
-use cortex_resource_manager::core::{
+use cortex_core::{
     Command, FleetCommand, FleetOutcome, FleetSettings, JobId, Limits, Millis, Priority, Report, ReportedResult,
     TaskRequest, TaskState,
 };

@@ -6,7 +6,7 @@
 mod books;
 
 use books::{Books, SIZE, agent, agent_id, report, task};
-use cortex_resource_manager::core::{
+use cortex_core::{
     AgentEnd, AgentRequest, AgentType, AllocationId, AttemptEnd, AttemptOutcome, Command, CpuMillis, DistinctServers,
     EndReason, Event, FencingToken, FleetCommand, FleetSettings, JobId, MemoryMb, Metadata, Millis, NodeId, Outcome,
     Priority, Registration, ReportedResult, Request, Resources, TaskId, TaskNumber, TaskRequest, TaskSpec, TaskState,

@@ -4,7 +4,7 @@
 mod books;
 
 use books::{Books, SIZE, agent, agent_id, batch_key, job_id, report, task};
-use cortex_resource_manager::core::{
+use cortex_core::{
     AgentFilter, Command, Denied, DistinctServers, FencingToken, FleetCommand, FleetOutcome, FleetSettings, Metadata,
     Millis, Outcome, Priority, ReportedResult, Request, Task, TaskFilter, TaskId, TaskNumber, TaskRequest, TaskState,
     TokensExpected, TtlSeconds,

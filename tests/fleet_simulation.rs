@@ -19,7 +19,7 @@ mod seeds;
 #[path = "fleet_simulation/situations.rs"]
 mod situations;
 
-use cortex_resource_manager::core::{
+use cortex_core::{
     AgentFilter, AgentId, Cluster, Command, CpuMillis, Event, FencingToken, Filter, FleetCommand, FleetOutline,
     MemoryMb, Millis, Outcome, Outline, Recorded, Restoration, State, TaskFilter, TaskNumber, Timestamp, WorkerSize,
     check,

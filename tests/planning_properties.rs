@@ -1,7 +1,7 @@
 //! What holds of every plan, whatever was seen and planned before.
 
-use cortex_resource_manager::core::{DEMAND_BIN, DemandBin, DurationsSeen, FleetLoad, Millis, Policy, Timestamp};
-use cortex_resource_manager::planning::{Action, Aim, Bottlenecks, Bounds, Capacity, Observation, Plan, Planner, Work};
+use cortex_core::{DEMAND_BIN, DemandBin, DurationsSeen, FleetLoad, Millis, Policy, Timestamp};
+use cortex_planning::{Action, Aim, Bottlenecks, Bounds, Capacity, Observation, Plan, Planner, Work};
 use proptest::prelude::*;
 
 /// When it all begins: at the start of a bin.

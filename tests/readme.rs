@@ -1,14 +1,12 @@
 //! What the README says, held against the program: its snippets, its settings, its tools and its commands.
 
-use cortex_resource_manager::cli::{self, Start};
-use cortex_resource_manager::config::{Configuration, SETTINGS, Setting};
+use cortex_config::{Configuration, SETTINGS, Setting};
 use rmcp::model::{CallToolRequestParams, Tool};
 use rmcp::service::RunningService;
 use rmcp::transport::TokioChildProcess;
 use rmcp::{RoleClient, ServiceExt};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
 use tokio::process::Command;
 
 const README: &str = include_str!("../README.md");
@@ -102,9 +100,8 @@ fn default_text(help: &str, setting: &Setting) -> String {
 
 #[test]
 fn the_settings_table_is_that_of_the_program() {
-    let Ok(Start::Print(help)) = cli::start([OsString::from("--help")], |_| None) else {
-        panic!("there is no help page");
-    };
+    let program = std::process::Command::new(env!("CARGO_BIN_EXE_cortex-resource-manager")).arg("--help").output();
+    let help = String::from_utf8(program.expect("a help page").stdout).expect("a page of text");
     let defaults: toml::Table = Configuration::default().to_toml().parse().expect("settings that are TOML");
     let mut expected = Vec::new();
     for setting in SETTINGS {

@@ -1,6 +1,6 @@
 //! The command that simulates a trace, as the binary does it: table, JSON, page, and what is wrong with a trace or a flag.
 
-use cortex_resource_manager::simulation::AGENTS_MAX;
+use cortex_simulation::AGENTS_MAX;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;

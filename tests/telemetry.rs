@@ -11,10 +11,8 @@ use std::{
     time::Duration,
 };
 
-use cortex_resource_manager::{
-    config::{LogFormat, LogLevel},
-    telemetry,
-};
+use cortex_config::{LogFormat, LogLevel};
+use cortex_telemetry as telemetry;
 use serde_json::Value;
 
 /// The variable that names the part.
@@ -24,7 +22,7 @@ const PART: &str = "LOGGING_TEST_PART";
 const DONE: &str = "everything is logged";
 
 /// The target of the library's own lines; those of other crates would not be written at this level.
-const OURS: &str = "cortex_resource_manager::test";
+const OURS: &str = "cortex_test";
 
 /// Lines of a flood: many times what a pipe and the queue can hold together.
 const FLOOD_LINES: u32 = 50_000;

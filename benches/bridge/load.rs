@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cortex_resource_manager::core::{AllocationId, ServerName};
-use cortex_resource_manager::runtime::bridge::{Endpoint, EndpointOptions, Gate, Refused, Usage};
+use cortex_core::{AllocationId, ServerName};
+use cortex_runtime::bridge::{Endpoint, EndpointOptions, Gate, Refused, Usage};
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;

@@ -1,7 +1,7 @@
 //! The scenarios of the closed loop: what comes, and which agents are lost.
 
-use cortex_resource_manager::core::Millis;
-use cortex_resource_manager::simulation::{Arrival, Loss, Reading, Source, TraceError};
+use cortex_core::Millis;
+use cortex_simulation::{Arrival, Loss, Reading, Source, TraceError};
 use fastrand::Rng;
 use std::f64::consts::TAU;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Holding forecasts against what came.
 
-use cortex_resource_manager::planning::{Forecast, Forecaster, Horizon, Method, Quantile};
+use cortex_planning::{Forecast, Forecaster, Horizon, Method, Quantile};
 use std::collections::VecDeque;
 
 /// How many of the last bins are kept to be drawn.

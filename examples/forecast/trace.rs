@@ -1,7 +1,7 @@
 //! Counting the arrivals of a trace in bins, one row at a time: the file may be of any length.
 
 use anyhow::ensure;
-use cortex_resource_manager::simulation::Rows;
+use cortex_simulation::Rows;
 use std::path::Path;
 
 /// The longest hole in a trace, in bins. A longer one is a mistake in the times, and would be counted for hours.

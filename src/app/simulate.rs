@@ -1,14 +1,14 @@
 //! Simulating a trace: from what was asked for to what is shown.
 
 use crate::cli::Simulate;
-use crate::config::{Configuration, Source as SettingSource};
-use crate::core::{FleetSettings, Millis};
-use crate::file_id::FileId;
-use crate::serving::Unusable;
-use crate::simulation::{
+use cortex_config::{Configuration, Source as SettingSource};
+use cortex_core::{FleetSettings, Millis};
+use cortex_serving::Unusable;
+use cortex_simulation::{
     self, Band, Fleet, Options, Question, Reading, Report, ReportRow, Source, TokenBudget, TraceError, TraceFile,
     compare,
 };
+use cortex_util::file_id::FileId;
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -24,7 +24,7 @@ const SEED: u64 = 20_261_126;
 ///
 /// # Errors
 /// [`Unusable`] if the trace cannot be read, or the page cannot be written.
-pub fn simulate(configuration: &Configuration, asked: &Simulate) -> anyhow::Result<ExitCode> {
+pub(crate) fn simulate(configuration: &Configuration, asked: &Simulate) -> anyhow::Result<ExitCode> {
     let bad_trace = |error: TraceError| Unusable::new(format!("the trace {}: {error}", asked.trace.display()));
     let trace = TraceFile::open(&asked.trace, SEED).map_err(bad_trace)?;
     if let Some(page) = &asked.html {
@@ -45,7 +45,7 @@ pub fn simulate(configuration: &Configuration, asked: &Simulate) -> anyhow::Resu
             |why: &dyn Display| Unusable::new(format!("the page {} cannot be written: {why}", file.display()));
         let reading = Arc::default();
         let band = trace.arrivals(&reading).and_then(Band::of).map_err(bad_trace)?;
-        let page = simulation::page(&report, &outcomes, &band).map_err(|error| unwritten(&error))?;
+        let page = cortex_simulation::page(&report, &outcomes, &band).map_err(|error| unwritten(&error))?;
         fs::write(file, page).map_err(|error| unwritten(&error))?;
     }
     clear_progress();

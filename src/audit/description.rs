@@ -1,6 +1,6 @@
 //! How a state stands, from its files alone.
 
-use crate::journal::{UnusableSnapshot, open_to_read, recover};
+use cortex_journal::{UnusableSnapshot, open_to_read, recover};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// There is no such state, or it cannot be read.
-pub fn describe(state: &Path) -> anyhow::Result<String> {
+pub(crate) fn describe(state: &Path) -> anyhow::Result<String> {
     let connection = open_to_read(state)?;
     let mut recovery = recover(&connection, state, None)?;
     let mut lines = String::new();

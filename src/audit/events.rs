@@ -1,7 +1,7 @@
 //! The events of a state, as JSON lines.
 
-use crate::core::{JobId, Timestamp};
-use crate::journal::{EventRow, EventRows, JournalError, open_to_read};
+use cortex_core::{JobId, Timestamp};
+use cortex_journal::{EventRow, EventRows, JournalError, open_to_read};
 use std::io::{self, Write};
 use std::path::Path;
 use std::thread;
@@ -12,7 +12,7 @@ const FOLLOW_WAIT: Duration = Duration::from_millis(100);
 
 /// Which events to print.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EventFilter {
+pub(crate) struct EventFilter {
     /// Only those of this job.
     pub job: Option<JobId>,
     /// Only those from this moment on.
@@ -32,7 +32,7 @@ impl EventFilter {
 ///
 /// # Errors
 /// The log cannot be read, or is not what was written; what is before that is printed.
-pub fn print_events(state: &Path, filter: &EventFilter, output: &mut dyn Write) -> anyhow::Result<()> {
+pub(crate) fn print_events(state: &Path, filter: &EventFilter, output: &mut dyn Write) -> anyhow::Result<()> {
     match print_all(state, filter, output) {
         Err(Fault::Reader(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(Fault::Reader(error)) => Err(error.into()),

@@ -1,7 +1,7 @@
 //! The proof of a state: everything is replayed, every invariant checked, every snapshot held against the events.
 
-use crate::core::{Cluster, Filter, State, Timestamp, check};
-use crate::journal::{
+use cortex_core::{Cluster, Filter, State, Timestamp, check};
+use cortex_journal::{
     EventRows, JournalError, SCHEMA_VERSION, UnusableSnapshot, check_end, check_pages, find_snapshots, open_to_read,
     read_snapshot,
 };
@@ -21,7 +21,7 @@ const COMPLAINTS_MAX: usize = 20;
 
 /// What was seen of a state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// What was looked at, a line each.
     pub seen: Vec<String>,
     /// What is wrong, a line each; a sound state has none.
@@ -31,7 +31,7 @@ pub struct Verdict {
 impl Verdict {
     /// Whether nothing is wrong.
     #[must_use]
-    pub const fn is_sound(&self) -> bool {
+    pub(crate) const fn is_sound(&self) -> bool {
         self.wrong.is_empty()
     }
 
@@ -54,7 +54,7 @@ impl fmt::Display for Verdict {
 ///
 /// # Errors
 /// There is no such state, or it is not one that this program can read.
-pub fn verify(state: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verdict, JournalError> {
+pub(crate) fn verify(state: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verdict, JournalError> {
     let connection = open_to_read(state)?;
     let mut verdict = Verdict::default();
     verdict.seen.push(format!("state: {}, schema version {SCHEMA_VERSION}", state.display()));

@@ -1,9 +1,9 @@
 //! The command that simulates a trace: its flags, and what they say.
 
 use super::{long, valued};
-use crate::config::{ConfigError, Source, shortened, thousandths, whole};
-use crate::core::{Millis, Policy, PolicyName};
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use cortex_config::{ConfigError, Source, shortened, thousandths, whole};
+use cortex_core::{Millis, Policy, PolicyName};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -88,7 +88,7 @@ const JSON: &str = "json";
 
 /// What to simulate, and what to show of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Simulate {
+pub(crate) struct Simulate {
     /// The file with the arrivals.
     pub trace: PathBuf,
     /// Only this policy; all of them if absent.

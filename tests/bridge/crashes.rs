@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cortex_resource_manager::runtime::bridge::ChildState;
+use cortex_runtime::bridge::ChildState;
 use serde_json::json;
 
 use super::child::{Child, within};

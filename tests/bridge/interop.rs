@@ -42,7 +42,7 @@ impl ServerHandler for Tools {
 }
 
 /// An endpoint with an rmcp server behind it.
-async fn rig_with_rmcp() -> (Rig, cortex_resource_manager::runtime::bridge::Link) {
+async fn rig_with_rmcp() -> (Rig, cortex_runtime::bridge::Link) {
     let rig = Rig::new();
     let (ours, theirs) = tokio::io::duplex(65_536);
     tokio::spawn(async move {

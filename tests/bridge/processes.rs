@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
-use cortex_resource_manager::runtime::bridge::Link;
+use cortex_runtime::bridge::Link;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 

@@ -4,8 +4,8 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cortex_resource_manager::core::{AllocationId, ServerName};
-use cortex_resource_manager::runtime::bridge::{Endpoint, EndpointOptions, Gate, Refused};
+use cortex_core::{AllocationId, ServerName};
+use cortex_runtime::bridge::{Endpoint, EndpointOptions, Gate, Refused};
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cortex_resource_manager::runtime::child::{Ended, Launch};
+use cortex_runtime::child::{Ended, Launch};
 use rustix::process::Signal;
 use uuid::Uuid;
 

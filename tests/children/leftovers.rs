@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use cortex_resource_manager::runtime::{
+use cortex_runtime::{
     leftovers::{Leftovers, Record},
     tree::{MARKER_VARIABLE, Marker},
 };

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use cortex_resource_manager::runtime::child::{Child, Ended, Input, LINES_MAX, Launch};
+use cortex_runtime::child::{Child, Ended, Input, LINES_MAX, Launch};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{

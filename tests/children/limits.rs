@@ -2,12 +2,10 @@
 
 use std::process::Command;
 
-use cortex_resource_manager::{
-    core::MemoryMb,
-    runtime::{
-        child::{Ended, Launch},
-        memory_limit::{Enforced, MemoryLimiter},
-    },
+use cortex_core::MemoryMb;
+use cortex_runtime::{
+    child::{Ended, Launch},
+    memory_limit::{Enforced, MemoryLimiter},
 };
 
 use rustix::process::{Resource, getrlimit};

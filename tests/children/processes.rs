@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use cortex_resource_manager::runtime::{
+use cortex_runtime::{
     child::{Child, Ended, Input, Launch, Nursery},
     tree::Tree,
 };

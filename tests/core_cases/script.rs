@@ -4,7 +4,7 @@
 //! 2048 MB. Allocations are called by their fencing token: `#1` is the first grant. `at 5.25` moves on to that second.
 //! After each event the books are checked, and compared with those of a second machine that reads the events as text.
 
-use cortex_resource_manager::core::{
+use cortex_core::{
     AllocationId, AllocationView, CapacityView, Cluster, Command, CpuMillis, DeadlineReason, Decision, Denied,
     DistinctServers, EndReason, Event, FencingToken, Filter, JobId, Limits, MemoryMb, Metadata, Millis, NodeId,
     Outcome, Phase, Port, Premises, Recorded, Release, Request, RequestId, Resources, ServerName, Sharing, State,

@@ -2,7 +2,7 @@
 //! are hit and paths cross often.
 
 use crate::model::Model;
-use cortex_resource_manager::core::{
+use cortex_core::{
     AllocationId, Command, CpuMillis, DistinctServers, EndReason, FencingToken, Filter, JobId, Limits, MemoryMb,
     Metadata, Millis, NodeId, Port, Premises, Priority, Request, RequestId, Resources, ServerName, Sharing, State,
     Timestamp, TtlSeconds, WorkerSize,

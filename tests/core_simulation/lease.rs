@@ -1,6 +1,6 @@
 //! A lease of the reference, and what can be said of one or some of them alone.
 
-use cortex_resource_manager::core::{
+use cortex_core::{
     Allocation, AllocationId, CpuMillis, EndReason, FencingToken, MemoryMb, Millis, NodeId, Phase, Release, Request,
     Reservation, Resources, ServerName, State, Timestamp, WorkerSize,
 };

@@ -7,7 +7,7 @@ mod questions;
 mod room;
 mod slots;
 
-use cortex_resource_manager::core::{
+use cortex_core::{
     Allocation, AllocationId, Command, Denied, EndReason, FencingToken, JobId, Limits, Millis, NodeId, Outcome, Phase,
     Premises, Release, Request, Reservation, Resources, ServerName, Sharing, State, Timestamp, TtlSeconds, WorkerSize,
 };

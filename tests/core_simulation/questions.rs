@@ -3,7 +3,7 @@
 use super::Model;
 use super::lease::{Lease, running, sum};
 use super::slots::WorkerSlot;
-use cortex_resource_manager::core::{
+use cortex_core::{
     AllocationId, AllocationView, CapacityView, DeadlineReason, FencingToken, Filter, Millis, State, Timestamp,
 };
 

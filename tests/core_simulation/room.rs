@@ -2,7 +2,7 @@
 
 use super::lease::{Lease, amount, running, sum};
 use super::{Model, Node};
-use cortex_resource_manager::core::{
+use cortex_core::{
     Allocation, AllocationId, CpuMillis, Denied, FencingToken, MemoryMb, NodeId, Phase, Port, Request, Reservation,
     ServerHold, ServerInstanceId, Shortage, State, Timestamp, WorkerNumber, WorkerSize, Workers,
 };

@@ -2,9 +2,7 @@
 
 use super::Model;
 use super::lease::{Lease, amount, sum};
-use cortex_resource_manager::core::{
-    Denied, EndReason, FencingToken, Limits, NodeId, Release, Resources, Timestamp, WorkerSize,
-};
+use cortex_core::{Denied, EndReason, FencingToken, Limits, NodeId, Release, Resources, Timestamp, WorkerSize};
 
 /// A worker that an agent has without an allocation.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! What clients ask of the engine.
 
-use cortex_resource_manager::core::{AllocationId, AllocationView, Request};
-use cortex_resource_manager::engine::{EngineError, EngineHandle, Expired, Grant, Released, Ticket};
+use cortex_core::{AllocationId, AllocationView, Request};
+use cortex_engine::{EngineError, EngineHandle, Expired, Grant, Released, Ticket};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 

@@ -1,7 +1,7 @@
 //! A journal that fails as it is told.
 
-use cortex_resource_manager::core::Cluster;
-use cortex_resource_manager::journal::{Entry, Journal, JournalError, Recovered};
+use cortex_core::Cluster;
+use cortex_journal::{Entry, Journal, JournalError, Recovered};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;

@@ -1,9 +1,7 @@
 //! What the clients know: which grants were acknowledged, and what became of them as far as they were told.
 
-use cortex_resource_manager::core::{
-    AllocationId, AllocationView, Denied, FencingToken, JobId, Millis, RequestId, Timestamp,
-};
-use cortex_resource_manager::engine::{EngineError, Expired, Grant, Released};
+use cortex_core::{AllocationId, AllocationView, Denied, FencingToken, JobId, Millis, RequestId, Timestamp};
+use cortex_engine::{EngineError, Expired, Grant, Released};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A grant that a client was told of.

@@ -4,18 +4,14 @@ use crate::Seen;
 use crate::calls::{Answer, Call, make};
 use crate::faulty::{Fault, Faults, Faulty};
 use crate::known::Known;
-use cortex_resource_manager::core::{
+use cortex_core::{
     AllocationView, Cluster, CpuMillis, DistinctServers, FencingToken, Filter, JobId, MemoryMb, Metadata, Millis,
     Priority, Request, RequestId, Resources, ServerName, State, Timestamp, TtlSeconds, check,
 };
-use cortex_resource_manager::engine::clock::EngineClock;
-use cortex_resource_manager::engine::{
-    Engine, EngineError, EngineHandle, EngineOptions, Listing, Place, Record, StartError,
-};
-use cortex_resource_manager::journal::{
-    JournalError, SqliteJournal, SqliteOptions, Synchronous, find_snapshots, open_to_read, recover,
-};
-use cortex_resource_manager::lock::{OwnerRecord, PATIENCE};
+use cortex_engine::clock::EngineClock;
+use cortex_engine::{Engine, EngineError, EngineHandle, EngineOptions, Listing, Place, Record, StartError};
+use cortex_journal::{JournalError, SqliteJournal, SqliteOptions, Synchronous, find_snapshots, open_to_read, recover};
+use cortex_util::lock::{OwnerRecord, PATIENCE};
 use fastrand::Rng;
 use futures_util::future::join_all;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Agents of the reference: who is taken on and who leaves, when they were heard of, and how well they do.
 
 use super::Fleet;
-use cortex_resource_manager::core::{
+use cortex_core::{
     AgentEnd, AgentId, AgentLeft, AgentRequest, AgentState, AgentType, AttemptOutcome, Denied, FleetDenied,
     FleetOutcome, Health, Millis, Registration, State, Task, Timestamp, WorkerSize,
 };

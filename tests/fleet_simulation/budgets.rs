@@ -2,7 +2,7 @@
 
 use super::Fleet;
 use super::leases::is_able;
-use cortex_resource_manager::core::{
+use cortex_core::{
     BudgetUsage, Deferral, Denied, FleetDenied, FleetOutcome, JobId, Millis, Task, TaskNumber, TaskSpec, Timestamp,
 };
 

@@ -3,7 +3,7 @@
 
 use crate::fleet::Fleet;
 use crate::lease_draws::{self, Shape as LeaseShape};
-use cortex_resource_manager::core::{
+use cortex_core::{
     AgentFilter, AgentId, AgentRequest, AgentState, AgentType, BatchKey, Capabilities, Capability, Command, Complexity,
     CpuMillis, FencingToken, FleetCommand, FleetSettings, JobId, JsonText, MemoryMb, Metadata, Millis, Priority,
     Report, ReportedResult, Resources, Selector, State, TaskFilter, TaskId, TaskRequest, TaskState, Timestamp,

@@ -13,7 +13,7 @@ mod worth;
 use crate::model::Model as Ledger;
 use agents::Agent;
 use budgets::{Budget, JobBudget};
-use cortex_resource_manager::core::{
+use cortex_core::{
     AgentType, Command, Complexity, Denied, Event, FleetCommand, FleetOutcome, FleetSettings, Millis, Outcome, Task,
     Timestamp,
 };

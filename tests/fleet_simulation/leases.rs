@@ -3,7 +3,7 @@
 use super::Fleet;
 use super::agents::Agent;
 use super::budgets::deferral;
-use cortex_resource_manager::core::{
+use cortex_core::{
     AgentId, AgentState, Denied, Event, FleetDenied, FleetOutcome, Millis, NoAgent, NothingClaimed, Priority, Task,
     TaskId, Timestamp,
 };

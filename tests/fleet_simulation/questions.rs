@@ -4,7 +4,7 @@ use super::Fleet;
 use super::agents::{Agent, mean_duration};
 use super::budgets::deferral;
 use super::leases::is_able;
-use cortex_resource_manager::core::{
+use cortex_core::{
     AgentFigures, AgentFilter, AgentId, AgentType, AgentUsage, AgentView, ConservationView, Deferral, FencingToken,
     FleetFigures, FleetSummary, HeldTask, Millis, Priority, QueueUsage, Selector, Task, TaskFilter, TaskId, TaskNumber,
     TaskPhase, TaskState, TaskView, Timestamp, TokenUsage, TypeUsage, Unserved, UsageView, Waiting, WorkerSize,

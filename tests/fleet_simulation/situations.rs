@@ -2,7 +2,7 @@
 
 use crate::SIZE;
 use crate::fleet::Fleet;
-use cortex_resource_manager::core::{
+use cortex_core::{
     Command, Deferral, Denied, FleetDenied, FleetOutcome, NoAgent, NothingClaimed, Outcome, TaskFilter, TaskNumber,
     TaskState, Timestamp,
 };

@@ -3,7 +3,7 @@
 use super::agents::Ended;
 use super::worth::seen;
 use super::{Entry, Fleet, Sample};
-use cortex_resource_manager::core::{
+use cortex_core::{
     AgentId, Attempt, AttemptOutcome, Denied, Event, FencingToken, FleetDenied, FleetOutcome, JsonText, Millis,
     Priority, Report, ReportedResult, Task, TaskEnd, TaskId, TaskLease, TaskLeft, TaskNumber, TaskPhase, TaskRequest,
     TaskSpec, TaskState, Timestamp,

@@ -2,9 +2,7 @@
 
 use super::Fleet;
 use super::agents::Agent;
-use cortex_resource_manager::core::{
-    AgentEnd, AgentId, AttemptOutcome, FencingToken, FleetOutcome, TaskId, TimePassed, Timestamp,
-};
+use cortex_core::{AgentEnd, AgentId, AttemptOutcome, FencingToken, FleetOutcome, TaskId, TimePassed, Timestamp};
 
 impl Fleet {
     pub(super) fn pass_time(&mut self, now: Timestamp, steps_max: usize) -> FleetOutcome {

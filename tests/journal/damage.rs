@@ -2,8 +2,8 @@
 
 use crate::history::{History, assert_same};
 use crate::state::{State, commit};
-use cortex_resource_manager::core::{Cluster, Recorded, check};
-use cortex_resource_manager::journal::{EventRows, Journal, JournalError, open_to_read, recover};
+use cortex_core::{Cluster, Recorded, check};
+use cortex_journal::{EventRows, Journal, JournalError, open_to_read, recover};
 use fastrand::Rng;
 use std::fs;
 

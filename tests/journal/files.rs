@@ -2,9 +2,9 @@
 
 use crate::history::{History, assert_same};
 use crate::state::State;
-use cortex_resource_manager::core::Cluster;
-use cortex_resource_manager::journal::{JournalError, SCHEMA_VERSION, SqliteJournal, open_to_read};
-use cortex_resource_manager::lock::{OwnerRecord, PATIENCE};
+use cortex_core::Cluster;
+use cortex_journal::{JournalError, SCHEMA_VERSION, SqliteJournal, open_to_read};
+use cortex_util::lock::{OwnerRecord, PATIENCE};
 use rusqlite::Connection;
 use std::fs;
 

@@ -2,9 +2,9 @@
 
 use crate::history::{History, assert_same, entry};
 use crate::state::{CLOSE_WITHIN, State, commit};
-use cortex_resource_manager::core::Cluster;
-use cortex_resource_manager::journal::{Journal, JournalError, Nowhere, Recovered, SqliteJournal, Synchronous};
-use cortex_resource_manager::lock::{LockError, OwnerRecord, PATIENCE};
+use cortex_core::Cluster;
+use cortex_journal::{Journal, JournalError, Nowhere, Recovered, SqliteJournal, Synchronous};
+use cortex_util::lock::{LockError, OwnerRecord, PATIENCE};
 
 /// Loads, and compares with what was committed: a kind that keeps nothing has nothing.
 async fn check_loaded<J: Journal>(journal: &mut J, history: &History, when: &str) {

@@ -2,7 +2,7 @@
 
 use crate::history::{History, assert_same};
 use crate::state::{CLOSE_WITHIN, SNAPSHOT_EVENTS, State, commit, wait_until};
-use cortex_resource_manager::journal::{Journal, JournalError, read_snapshot};
+use cortex_journal::{Journal, JournalError, read_snapshot};
 use std::fs;
 use std::time::Duration;
 

@@ -1,11 +1,11 @@
 //! A state in a folder of its own.
 
 use crate::history::{History, entry};
-use cortex_resource_manager::core::{Cluster, Recorded};
-use cortex_resource_manager::journal::{
+use cortex_core::{Cluster, Recorded};
+use cortex_journal::{
     Journal, JournalError, Recovery, SqliteJournal, SqliteOptions, Synchronous, find_snapshots, open_to_read, recover,
 };
-use cortex_resource_manager::lock::{OwnerRecord, PATIENCE};
+use cortex_util::lock::{OwnerRecord, PATIENCE};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use cortex_resource_manager::config::Toolset;
-use cortex_resource_manager::core::{FencingToken, State};
-use cortex_resource_manager::managed::{ProcessState, ServerReport, WorkerReport};
+use cortex_config::Toolset;
+use cortex_core::{FencingToken, State};
+use cortex_managed::{ProcessState, ServerReport, WorkerReport};
 use serde_json::{Value, json};
 
 use super::client::Client;

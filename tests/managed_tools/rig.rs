@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use cortex_resource_manager::config::Toolset;
-use cortex_resource_manager::core::{
+use cortex_config::Toolset;
+use cortex_core::{
     AllocationId, CpuMillis, Filter, MemoryMb, Millis, Premises, Resources, ServerName, Sharing, State, TtlSeconds,
 };
-use cortex_resource_manager::engine::clock::EngineClock;
-use cortex_resource_manager::engine::{Engine, EngineHandle, EngineOptions, Listing, Place, Record};
-use cortex_resource_manager::journal::Nowhere;
-use cortex_resource_manager::managed::{AccessKey, Managed};
-use cortex_resource_manager::mcp::transport::{LineTransport, WireLimits};
-use cortex_resource_manager::mcp::{Server, ServerOptions, Shown};
-use cortex_resource_manager::planning::{Bounds, Planner};
+use cortex_engine::clock::EngineClock;
+use cortex_engine::{Engine, EngineHandle, EngineOptions, Listing, Place, Record};
+use cortex_journal::Nowhere;
+use cortex_managed::{AccessKey, Managed};
+use cortex_mcp::transport::{LineTransport, WireLimits};
+use cortex_mcp::{Server, ServerOptions, Shown};
+use cortex_planning::{Bounds, Planner};
 use rmcp::ServiceExt;
 use tokio::sync::watch;
 

@@ -1,8 +1,8 @@
 //! The tools about MCP servers.
 
-use cortex_resource_manager::config::Toolset;
-use cortex_resource_manager::core::{AllocationId, JobId, Sharing};
-use cortex_resource_manager::managed::{ProcessState, ServerReport};
+use cortex_config::Toolset;
+use cortex_core::{AllocationId, JobId, Sharing};
+use cortex_managed::{ProcessState, ServerReport};
 use serde_json::{Value, json};
 
 use super::rig::Rig;

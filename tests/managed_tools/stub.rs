@@ -2,10 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use cortex_resource_manager::core::{AllocationId, MemoryMb, Port, ServerName, Sharing, Timestamp};
-use cortex_resource_manager::managed::{
-    Ask, AskError, CallFigures, MemoryLimit, ProcessState, ServerReport, WorkerReport,
-};
+use cortex_core::{AllocationId, MemoryMb, Port, ServerName, Sharing, Timestamp};
+use cortex_managed::{Ask, AskError, CallFigures, MemoryLimit, ProcessState, ServerReport, WorkerReport};
 use tokio::sync::{mpsc, oneshot};
 
 /// What is told of.

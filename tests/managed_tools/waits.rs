@@ -1,7 +1,7 @@
 //! Calls that wait: progress, and what becomes of them if their caller is gone.
 
-use cortex_resource_manager::core::State;
-use cortex_resource_manager::managed::AskError;
+use cortex_core::State;
+use cortex_managed::AskError;
 use serde_json::{Value, json};
 
 use super::rig::Rig;

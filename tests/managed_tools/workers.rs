@@ -1,7 +1,7 @@
 //! The tools about workers.
 
-use cortex_resource_manager::core::{AllocationId, JobId};
-use cortex_resource_manager::managed::WorkerReport;
+use cortex_core::{AllocationId, JobId};
+use cortex_managed::WorkerReport;
 use serde_json::json;
 
 use super::rig::Rig;

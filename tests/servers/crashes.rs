@@ -2,8 +2,8 @@
 
 use super::misbehaving::misbehaving_server;
 use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
-use cortex_resource_manager::core::ServerName;
-use cortex_resource_manager::managed::{Ask, AskError, ProcessState};
+use cortex_core::ServerName;
+use cortex_managed::{Ask, AskError, ProcessState};
 use futures_util::future::join_all;
 use serde_json::json;
 

@@ -2,13 +2,13 @@
 
 use super::rig::{Rig, entry, until, within};
 use super::workers::{get, worker};
-use cortex_resource_manager::core::{
+use cortex_core::{
     AgentId, AgentRequest, AgentType, Capabilities, Metadata, NothingClaimed, PolicyName, Priority, Report,
     ReportedResult, Scaling, Selector, TaskId, TaskRequest, TokensExpected, TtlSeconds,
 };
-use cortex_resource_manager::engine::{Claim, EngineError, Ticket};
-use cortex_resource_manager::managed::{Ask, ProcessState, WorkerReport};
-use cortex_resource_manager::runtime::{PoolOptions, Ready};
+use cortex_engine::{Claim, EngineError, Ticket};
+use cortex_managed::{Ask, ProcessState, WorkerReport};
+use cortex_runtime::{PoolOptions, Ready};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;

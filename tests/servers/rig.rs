@@ -1,14 +1,14 @@
 //! An engine with a host of real servers, and clients of them.
 
-use cortex_resource_manager::core::{
+use cortex_core::{
     AllocationId, CpuMillis, DistinctServers, JobId, MemoryMb, Metadata, Priority, Request, RequestId, Resources,
     ServerName, TtlSeconds,
 };
-use cortex_resource_manager::engine::clock::EngineClock;
-use cortex_resource_manager::engine::{Engine, EngineError, EngineHandle, EngineOptions, Grant, Ticket};
-use cortex_resource_manager::journal::Nowhere;
-use cortex_resource_manager::managed::{Ask, Managed, ProcessState, ServerReport};
-use cortex_resource_manager::runtime::{Host, HostOptions, Prepared, Timing};
+use cortex_engine::clock::EngineClock;
+use cortex_engine::{Engine, EngineError, EngineHandle, EngineOptions, Grant, Ticket};
+use cortex_journal::Nowhere;
+use cortex_managed::{Ask, Managed, ProcessState, ServerReport};
+use cortex_runtime::{Host, HostOptions, Prepared, Timing};
 use rmcp::ServiceExt;
 use rmcp::model::{CallToolRequestParams, JsonObject};
 use rmcp::service::{RoleClient, RunningService};

@@ -1,9 +1,9 @@
 //! Starts: a grant is answered when every server answers, and fails whole where one does not.
 
 use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
-use cortex_resource_manager::core::{Filter, State};
-use cortex_resource_manager::engine::{EngineError, Listing, Place, Record};
-use cortex_resource_manager::managed::ProcessState;
+use cortex_core::{Filter, State};
+use cortex_engine::{EngineError, Listing, Place, Record};
+use cortex_managed::ProcessState;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::net::TcpListener;

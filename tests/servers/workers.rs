@@ -2,10 +2,10 @@
 
 use super::misbehaving::misbehaving_server;
 use super::rig::{Rig, entry, lives, until, within};
-use cortex_resource_manager::core::{DistinctServers, JobId, Metadata, Priority, Request, ServerName, TtlSeconds};
-use cortex_resource_manager::engine::{EngineError, Grant, Ticket};
-use cortex_resource_manager::managed::{Ask, AskError, ProcessState, WorkerReport};
-use cortex_resource_manager::runtime::{Ready, WorkerCommand};
+use cortex_core::{DistinctServers, JobId, Metadata, Priority, Request, ServerName, TtlSeconds};
+use cortex_engine::{EngineError, Grant, Ticket};
+use cortex_managed::{Ask, AskError, ProcessState, WorkerReport};
+use cortex_runtime::{Ready, WorkerCommand};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -128,8 +128,8 @@ async fn a_worker_that_does_not_want_to_end_is_made_to_and_its_room_is_waited_fo
     let released = tokio::spawn(async move { engine.release(lease.allocation).await });
     until("it is being released", || async {
         let records = rig.engine.allocation(lease.allocation).await.expect("an engine").expect("a record").value;
-        matches!(&records, cortex_resource_manager::engine::Record::Allocation(view)
-            if view.allocation.state() == cortex_resource_manager::core::State::Releasing)
+        matches!(&records, cortex_engine::Record::Allocation(view)
+            if view.allocation.state() == cortex_core::State::Releasing)
     })
     .await;
     // What they held is free once they are gone, and a request that needs it waits for that.

@@ -1,6 +1,6 @@
 //! Books of a fleet that are asked one thing after another; after each, what must hold is checked.
 
-use cortex_resource_manager::core::{
+use cortex_core::{
     AgentId, AgentRequest, AgentType, BatchKey, Capabilities, Cluster, Command, CpuMillis, Decision, Denied, Event,
     FencingToken, FleetCommand, FleetOutcome, JobId, MemoryMb, Metadata, Millis, NodeId, Outcome, Priority, Recorded,
     Report, ReportedResult, Resources, Selector, TaskId, TaskRequest, TaskView, Timestamp, TokensExpected, TtlSeconds,

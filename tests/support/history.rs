@@ -2,10 +2,10 @@
 
 use crate::draws::{self, Shape};
 use crate::model::Model;
-use cortex_resource_manager::core::{
+use cortex_core::{
     AllocationImage, Cluster, Command, Denied, Event, Limits, Millis, Outcome, Outline, Recorded, State, Timestamp,
 };
-use cortex_resource_manager::journal::Entry;
+use cortex_journal::Entry;
 use fastrand::Rng;
 
 /// When histories begin, in milliseconds since 1970: long enough ago that nothing in them lies ahead of the system's clock.

@@ -1,0 +1,139 @@
+//! Reading the TOML file: from its bytes to the text of each value, in the order of the table.
+
+use std::{borrow::Cow, collections::BTreeMap, fs::File, io::Read, path::Path};
+
+use cortex_util::nearest::nearest;
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    ConfigError, SETTINGS, Setting, Source,
+    error::{one_line, shortened},
+};
+
+/// A file of settings is a page or two; one beyond this size, or a device that never ends, is a mistake.
+const FILE_BYTES_MAX: u64 = 1_048_576;
+
+/// The table whose keys may also be written with its name before them.
+const WORKER: &str = "worker";
+
+/// The value of a key.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    /// A value that has a text for the parser of its setting.
+    Text(String),
+    /// A value that has none, and what it is.
+    Unfit(&'static str),
+}
+
+/// Reads the file at `path` and gives its values with their settings.
+pub(super) fn read(path: &Path) -> Result<Vec<(&'static Setting, Given)>, ConfigError> {
+    let source = || Source::File(path.to_path_buf());
+    let bytes =
+        read_bytes(path).map_err(|reason| ConfigError::UnreadableFile { file: source(), reason: one_line(&reason) })?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| ConfigError::invalid_file(source(), &bytes, error.valid_up_to(), "this is not UTF-8"))?;
+    let table = DeTable::parse(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        ConfigError::invalid_file(source(), &bytes, at, error.message())
+    })?;
+    let table = table.into_inner();
+    let mut values: BTreeMap<String, &DeValue<'_>> = BTreeMap::new();
+    for (key, value) in &table {
+        // `[worker]` is another way to write the keys that begin with its name.
+        let written: Vec<(String, String, &DeValue<'_>)> = match value.get_ref() {
+            DeValue::Table(inner) if key.get_ref() == WORKER => inner
+                .iter()
+                .map(|(inner, value)| {
+                    (format!("{WORKER}.{}", inner.get_ref()), format!("{WORKER}_{}", inner.get_ref()), value.get_ref())
+                })
+                .collect(),
+            value => vec![(key.get_ref().to_string(), key.get_ref().to_string(), value)],
+        };
+        for (shown, key, value) in written {
+            if !SETTINGS.iter().any(|setting| setting.key == key) {
+                return Err(unknown_key(&shown, source()));
+            }
+            if values.insert(key.clone(), value).is_some() {
+                let reason = format!("{key} stands in it twice, by itself and in [{WORKER}]");
+                return Err(ConfigError::UnreadableFile { file: source(), reason });
+            }
+        }
+    }
+    let given = |setting: &'static Setting| Some((setting, text_of(values.get(setting.key)?, setting)));
+    Ok(SETTINGS.iter().filter_map(given).collect())
+}
+
+/// The bytes of the file, or why there are none.
+fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("it is larger than {FILE_BYTES_MAX} bytes"));
+    }
+    Ok(bytes)
+}
+
+/// The error for a key that is not in the table.
+fn unknown_key(key: &str, file: Source) -> ConfigError {
+    let hint = match nearest(key, SETTINGS.iter().map(|setting| setting.key)) {
+        Some(known) => format!("did you mean {known}?"),
+        None => "--print-config lists the known keys".to_owned(),
+    };
+    ConfigError::UnknownKey { key: shortened(key), file, hint }
+}
+
+/// The text that stands for a value: numbers as they were written, so that an error shows what the file shows.
+fn text_of(value: &DeValue<'_>, setting: &Setting) -> Given {
+    match value {
+        DeValue::String(text) => Given::Text(text.to_string()),
+        DeValue::Integer(number) => Given::Text(decimal(number.as_str(), number.radix())),
+        DeValue::Float(number) => Given::Text(decimal(number.as_str(), 10)),
+        DeValue::Boolean(value) => Given::Text(value.to_string()),
+        DeValue::Datetime(_) => Given::Unfit("a date or time"),
+        DeValue::Table(table) if setting.takes_table() => {
+            let texts: Option<BTreeMap<&str, &str>> = table
+                .iter()
+                .map(|(name, text)| match text.get_ref() {
+                    DeValue::String(text) => Some((name.get_ref().as_ref(), text.as_ref())),
+                    _ => None,
+                })
+                .collect();
+            match texts.and_then(|texts| serde_json::to_string(&texts).ok()) {
+                Some(json) => Given::Text(json),
+                None => Given::Unfit("a table of something other than texts"),
+            }
+        }
+        DeValue::Table(_) => Given::Unfit("a table"),
+        DeValue::Array(_) if !setting.takes_list() => Given::Unfit("an array"),
+        DeValue::Array(items) if items.is_empty() => Given::Unfit("an empty array"),
+        DeValue::Array(items) => {
+            let words: Option<Vec<&Cow<'_, str>>> = items
+                .iter()
+                .map(|item| match item.get_ref() {
+                    DeValue::String(word) => Some(word),
+                    _ => None,
+                })
+                .collect();
+            match words {
+                Some(words) if setting.wants_json() => match serde_json::to_string(&words) {
+                    Ok(json) => Given::Text(json),
+                    Err(_) => Given::Unfit("an array that has no text"),
+                },
+                Some(words) => Given::Text(words.iter().map(|word| word.as_ref()).collect::<Vec<_>>().join(",")),
+                None => Given::Unfit("an array of something other than names"),
+            }
+        }
+    }
+}
+
+/// A number in decimal digits. One that is too large to turn keeps its digits: it is beyond every bound anyway.
+fn decimal(digits: &str, radix: u32) -> String {
+    // A plus sign is part of TOML and not of the other sources.
+    let digits = digits.strip_prefix('+').unwrap_or(digits);
+    if radix == 10 {
+        return digits.to_owned();
+    }
+    u128::from_str_radix(digits, radix).map_or_else(|_| digits.to_owned(), |value| value.to_string())
+}

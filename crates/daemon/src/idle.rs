@@ -1,0 +1,182 @@
+//! When the daemon is no longer needed: without a session and without a lease that goes on for a while, of an allocation or of
+//! a task, and without a server or worker that runs. Tasks that wait keep it only where they would be lost with it.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use cortex_engine::{EngineError, EngineHandle};
+
+/// The time between two looks is a quarter of the wait, but within these.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(250);
+const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(15);
+
+/// Resolves once there was neither a session nor a lease before its deadline nor a process that runs for `wait`, nor, unless a state `is_lasting`, a
+/// task that waits; or once the engine has ended. What has run out meanwhile is recorded, as the next sweep
+/// would have done.
+pub(super) async fn wait_until_idle(
+    mut sessions: watch::Receiver<usize>,
+    (engine, processes): (EngineHandle, Option<watch::Receiver<usize>>),
+    wait: Duration,
+    is_lasting: bool,
+) {
+    let interval = (wait / 4).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
+    let mut needed_at = Instant::now();
+    loop {
+        sleep(interval).await;
+        // A session that came and went since the last look counts too.
+        let is_needed = sessions.has_changed().unwrap_or(false)
+            || *sessions.borrow() > 0
+            || processes.as_ref().is_some_and(|processes| *processes.borrow() > 0)
+            || match is_in_use(&engine, is_lasting).await {
+                Ok(is_in_use) => is_in_use,
+                Err(EngineError::Stopped) => return,
+                // A batch that failed says nothing about whether it is needed.
+                Err(_) => true,
+            };
+        sessions.mark_unchanged();
+        if is_needed {
+            needed_at = Instant::now();
+        } else if needed_at.elapsed() >= wait {
+            if let Err(error) = engine.sweep().await {
+                tracing::warn!(%error, "what has run out is not recorded: the next start does it");
+            }
+            // Who came while that went on is not left alone.
+            if !sessions.has_changed().unwrap_or(false) {
+                return;
+            }
+        }
+    }
+}
+
+async fn is_in_use(engine: &EngineHandle, is_lasting: bool) -> Result<bool, EngineError> {
+    let capacity = engine.capacity().await?.value;
+    if capacity.live_allocations > capacity.expired_allocations {
+        return Ok(true);
+    }
+    let queue = engine.usage().await?.queue;
+    Ok(queue.running > 0 || !is_lasting && queue.all.tasks > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cortex_config::Configuration;
+    use cortex_core::{
+        AgentId, AgentRequest, AgentType, Capabilities, DistinctServers, JobId, Metadata, Priority, Request, Selector,
+        ServerName, TaskId, TaskRequest, TokensExpected, TtlSeconds,
+    };
+    use cortex_engine::{SWEEP_LEASES_MAX, Ticket};
+    use cortex_serving::Manager;
+    use cortex_util::lock::OwnerRecord;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_keeps_the_daemon_and_its_end_starts_the_wait_anew() {
+        let (configuration, owner) = (Configuration::default(), OwnerRecord::of_this_process());
+        let opened = Manager::open(&configuration, &owner, Duration::ZERO, Duration::ZERO).await;
+        let (manager, _ended) = opened.expect("books in memory");
+        let (count, sessions) = watch::channel(1);
+        let wait = Duration::from_secs(100);
+        let start = Instant::now();
+        let leave = async {
+            sleep(Duration::from_secs(1_000)).await;
+            count.send_replace(0);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = leave => {}
+            () = wait_until_idle(sessions, (manager.engine().clone(), None), wait, true) => {}
+        }
+        let took = start.elapsed().as_secs();
+        assert!((1_085..=1_130).contains(&took), "{took} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_an_agent_holds_keeps_the_daemon_and_one_that_waits_does_not() {
+        let (configuration, owner) = (Configuration::default(), OwnerRecord::of_this_process());
+        let opened = Manager::open(&configuration, &owner, Duration::ZERO, Duration::ZERO).await;
+        let (manager, _ended) = opened.expect("books in memory");
+        let engine = manager.engine().clone();
+        let agent = AgentId::new("agent").expect("a name");
+        let registration = AgentRequest {
+            agent: agent.clone(),
+            agent_type: AgentType::new("general").expect("a name"),
+            capabilities: Capabilities::default(),
+            tasks_max: 1,
+            allocation: None,
+            metadata: Metadata::empty(),
+        };
+        engine.register_agent(registration).await.expect("room");
+        let task = |name: &str| TaskRequest {
+            task: Some(TaskId::new(name).expect("a name")),
+            job: None,
+            selector: Selector::default(),
+            priority: Priority::Normal,
+            tokens: TokensExpected::default(),
+            deadline: None,
+            batch: None,
+            payload: None,
+            attempts_max: 1,
+            lease_seconds: TtlSeconds::new(3_600).expect("a time to live"),
+        };
+        engine.submit_task(task("held"), Ticket::default()).await.expect("room");
+        engine.claim_task(agent, Duration::ZERO, Ticket::default()).await.expect("a task");
+        engine.submit_task(task("waiting"), Ticket::default()).await.expect("room");
+        let (_count, sessions) = watch::channel(0);
+        let start = Instant::now();
+        let end = async {
+            sleep(Duration::from_secs(1_000)).await;
+            engine.cancel_task(TaskId::new("held").expect("a name")).await.expect("a task");
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = end => {}
+            () = wait_until_idle(sessions, (engine.clone(), None), Duration::from_secs(100), true) => {}
+        }
+        let took = start.elapsed().as_secs();
+        assert!((1_085..=1_130).contains(&took), "{took} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_while_what_ran_out_is_recorded_is_not_left_alone() {
+        const LEASES: u64 = 3 * SWEEP_LEASES_MAX as u64;
+        let (configuration, owner) = (Configuration::default(), OwnerRecord::of_this_process());
+        let opened = Manager::open(&configuration, &owner, Duration::ZERO, Duration::ZERO).await;
+        let (manager, _ended) = opened.expect("books in memory");
+        let engine = manager.engine().clone();
+        for job in 0..LEASES {
+            let request = Request {
+                job: JobId::new(&job.to_string()).expect("a name"),
+                servers: DistinctServers::new([ServerName::new("filesystem").expect("a name")]),
+                workers: 0,
+                priority: Priority::Normal,
+                ttl_seconds: TtlSeconds::new(1).expect("a time to live"),
+                request_id: None,
+                metadata: Metadata::empty(),
+            };
+            engine.request(request, Ticket::default()).await.expect("room");
+        }
+        // The engine goes by the clock of the wall, which does not stand still here.
+        while engine.capacity().await.expect("an engine").value.expired_allocations < LEASES {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let (count, sessions) = watch::channel(0);
+        let mut changes = engine.changes();
+        let start = Instant::now();
+        let come = async {
+            changes.recv().await.expect("the first of the sweep");
+            count.send_replace(1);
+            sleep(Duration::from_secs(1_000)).await;
+            count.send_replace(0);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = come => {}
+            () = wait_until_idle(sessions, (engine, None), Duration::from_secs(100), true) => {}
+        }
+        assert!(start.elapsed() >= Duration::from_secs(1_100), "{:?}", start.elapsed());
+    }
+}

@@ -1,0 +1,206 @@
+//! Where daemons leave what others need to find them: a directory that only its user can enter.
+//!
+//! Invariant: nothing is read from or written to a directory that another user owns or could enter.
+
+use cortex_util::program;
+use std::{
+    env,
+    ffi::OsStr,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use cortex_journal::lock_path;
+use cortex_serving::{Unusable, state_path};
+
+/// The longest path of a socket, in bytes. Systems allow 103 to 107.
+const SOCKET_PATH_BYTES_MAX: usize = 100;
+
+/// How much of a state's file name its key shows, in characters.
+const NAME_CHARACTERS_MAX: usize = 24;
+
+/// The key of the memory that is shared without a state.
+const MEMORY_KEY: &str = "memory";
+
+/// The name of the directory.
+const DIRECTORY_NAME: &str = program::NAME;
+
+/// Who may do what with the directory: its user everything, others nothing.
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// The files of one daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// What is shared: the state's path as it really is, or nothing for memory.
+    pub(super) state: Option<PathBuf>,
+    /// Where sessions connect.
+    pub(super) socket: PathBuf,
+    /// Who the daemon is, for people and programs to read.
+    pub(super) record: PathBuf,
+    /// What the owner of the state or memory holds locked.
+    pub(super) lock: PathBuf,
+    /// The daemon's log.
+    pub(super) log: PathBuf,
+}
+
+impl Place {
+    /// The files of the daemon of this state, or of the shared memory. The directory is made if it is not there.
+    pub(super) fn of(state: Option<&Path>) -> Result<Self, Unusable> {
+        let variable = |name: &str| env::var_os(name).map(PathBuf::from);
+        let directory = locate(variable("XDG_RUNTIME_DIR"), Path::new("/run/user"), &env::temp_dir());
+        prepare(&directory)?;
+        Self::within(&directory, state)
+    }
+
+    fn within(directory: &Path, state: Option<&Path>) -> Result<Self, Unusable> {
+        let state = state.map(state_path).transpose()?;
+        let key = state.as_deref().map_or_else(|| MEMORY_KEY.to_owned(), key);
+        let file = |ending: &str| directory.join(format!("{key}.{ending}"));
+        let socket = file("sock");
+        let bytes = socket.as_os_str().len();
+        if bytes > SOCKET_PATH_BYTES_MAX {
+            return Err(Unusable::new(format!(
+                "the path of the daemon's socket, {}, is {bytes} bytes long, and a system takes {SOCKET_PATH_BYTES_MAX}: set \
+                 XDG_RUNTIME_DIR to a directory with a shorter path",
+                socket.display()
+            )));
+        }
+        let lock = state.as_deref().map_or_else(|| file("lock"), lock_path);
+        Ok(Self { state, socket, record: file("json"), lock, log: file("log") })
+    }
+}
+
+/// The user that this process runs as.
+pub(super) fn own_user() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+/// Which directory it is. A relative `XDG_RUNTIME_DIR` does not count, as its specification says.
+fn locate(runtime: Option<PathBuf>, users: &Path, temporary: &Path) -> PathBuf {
+    if let Some(runtime) = runtime.filter(|path| path.is_absolute()) {
+        return runtime.join(DIRECTORY_NAME);
+    }
+    let user = own_user();
+    let of_user = users.join(user.to_string());
+    if of_user.is_dir() {
+        return of_user.join(DIRECTORY_NAME);
+    }
+    temporary.join(format!("{DIRECTORY_NAME}-{user}"))
+}
+
+/// Makes the directory, or looks whether the one that is there is private.
+pub(super) fn prepare(directory: &Path) -> Result<(), Unusable> {
+    let shown = directory.display();
+    match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => {
+            return Err(Unusable::new(format!(
+                "the runtime directory {shown} cannot be made ({error}): set XDG_RUNTIME_DIR to a directory of your own"
+            )));
+        }
+    }
+    let metadata = fs::symlink_metadata(directory)
+        .map_err(|error| Unusable::new(format!("the runtime directory {shown} cannot be looked at ({error})")))?;
+    if !metadata.is_dir() {
+        return Err(Unusable::new(format!("{shown} is no directory: move it away, so that one can be made")));
+    }
+    let (owner, user) = (metadata.uid(), own_user());
+    if owner != user {
+        return Err(Unusable::new(format!(
+            "the runtime directory {shown} belongs to user {owner} and not to you, user {user}: set XDG_RUNTIME_DIR to a \
+             directory of your own"
+        )));
+    }
+    let mode = metadata.mode() & 0o777;
+    if mode & !DIRECTORY_MODE != 0 {
+        return Err(Unusable::new(format!(
+            "the runtime directory {shown} is open to others (mode {mode:04o}): run chmod 700 on it, or remove it"
+        )));
+    }
+    Ok(())
+}
+
+/// A name for a state that no other has: the beginning of its file's name, for people, and a hash of its path.
+fn key(state: &Path) -> String {
+    let name = state.file_name().unwrap_or(OsStr::new("state")).to_string_lossy();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' };
+    let name: String = name.chars().take(NAME_CHARACTERS_MAX).map(plain).collect();
+    format!("{name}-{:016x}", hash(state.as_os_str().as_encoded_bytes()))
+}
+
+/// FNV-1a with 64 bits: it has to be the same in each version of this program, and is no defence against anyone.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn the_directory_is_the_sessions_or_the_users_or_a_temporary_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let users = folder.path().join("users");
+        let temporary = folder.path().join("tmp");
+        let at = |runtime: Option<&str>| locate(runtime.map(PathBuf::from), &users, &temporary);
+        let user = own_user();
+        assert_eq!(at(Some("/run/x")), Path::new("/run/x").join(DIRECTORY_NAME));
+        for none in [None, Some(""), Some("relative")] {
+            assert_eq!(at(none), temporary.join(format!("{DIRECTORY_NAME}-{user}")));
+        }
+        fs::create_dir_all(users.join(user.to_string())).expect("a folder");
+        assert_eq!(at(None), users.join(user.to_string()).join(DIRECTORY_NAME));
+    }
+
+    #[test]
+    fn only_a_private_directory_is_used() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let directory = folder.path().join("private");
+        prepare(&directory).expect("a directory that is made");
+        assert_eq!(fs::metadata(&directory).expect("a directory").mode() & 0o777, DIRECTORY_MODE);
+        prepare(&directory).expect("a directory that is there");
+        let refused = |directory: &Path, expected: &str| {
+            let text = prepare(directory).expect_err("it is refused").to_string();
+            assert!(text.contains(expected), "{text}");
+        };
+        for mode in [0o755, 0o710, 0o701] {
+            fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).expect("a change of mode");
+            refused(&directory, &format!("(mode {mode:04o}): run chmod 700"));
+        }
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).expect("a change of mode");
+        let link = folder.path().join("link");
+        symlink(&directory, &link).expect("a link");
+        refused(&link, "is no directory");
+        refused(&folder.path().join("missing").join("x"), "cannot be made");
+    }
+
+    #[test]
+    fn each_state_has_files_of_its_own_however_it_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let real = folder.path().canonicalize().expect("a folder");
+        let directory = Path::new("/run/x");
+        let memory = Place::within(directory, None).expect("a place");
+        assert_eq!((memory.socket, memory.lock), ("/run/x/memory.sock".into(), "/run/x/memory.lock".into()));
+
+        let place = |path: &Path| Place::within(directory, Some(path)).expect("a place");
+        let one = place(&real.join("one ö.db"));
+        assert_eq!(one.lock, real.join("one ö.db.lock"));
+        assert_eq!(one.state, Some(real.join("one ö.db")));
+        let name = one.record.file_name().and_then(OsStr::to_str).expect("a name").to_owned();
+        assert!(name.starts_with("one__.db-") && name.ends_with(".json"), "{name}");
+        assert_ne!(one.socket, place(&real.join("two.db")).socket);
+        fs::create_dir(real.join("folder")).expect("a folder");
+        symlink(&real, real.join("folder").join("back")).expect("a link");
+        assert_eq!(one, place(&real.join("folder/../folder/back/one ö.db")));
+
+        let text = Place::within(directory, Some(&real.join("missing/x.db"))).expect_err("no folder").to_string();
+        assert!(text.contains("make it first"), "{text}");
+        let deep = Path::new("/run").join("x".repeat(SOCKET_PATH_BYTES_MAX));
+        let text = Place::within(&deep, None).expect_err("too long").to_string();
+        assert!(text.contains("117 bytes long") && text.contains("XDG_RUNTIME_DIR"), "{text}");
+    }
+}

@@ -1,0 +1,204 @@
+//! How the daemon stands, as it tells on the socket and as people read it.
+//!
+//! Daemons are asked by programs of other versions: what is added within a version of the protocol may be absent, and is
+//! passed over by those that do not know it.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{running::Running, subject};
+use cortex_core::{CapacityView, CpuMillis, FleetSummary};
+use cortex_loops::LoopSeen;
+
+/// How the daemon stands at a moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Status {
+    /// The run of the daemon.
+    pub(super) instance: String,
+    pub(super) pid: u32,
+    pub(super) version: String,
+    pub(super) state: Option<PathBuf>,
+    pub(super) uptime_seconds: u64,
+    pub(super) sessions: u64,
+    /// Nothing while the engine waits for the disk.
+    pub(super) books: Option<Books>,
+    /// What is really run; nothing where nothing is to be, or from a daemon that does not tell of it.
+    #[serde(default)]
+    pub(super) running: Option<Running>,
+    /// The file of the daemon's log; nothing if it goes to a standard error of somebody else's choice.
+    pub(super) log: Option<PathBuf>,
+    pub(super) loops: Vec<LoopSeen>,
+}
+
+/// What there is and what of it is free, each as total and free; what is leased; and the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Books {
+    workers: (u64, u64),
+    cpu_millis: (u64, u64),
+    memory_mb: (u64, u64),
+    leases: u64,
+    /// How many of them are past their deadline.
+    leases_expired: u64,
+    /// Nothing from a daemon that does not tell of it.
+    #[serde(default)]
+    fleet: Option<FleetSummary>,
+}
+
+impl Books {
+    pub(super) fn of(view: &CapacityView, fleet: FleetSummary) -> Self {
+        let (total, leased) = (&view.total, &view.leased);
+        let of = |total: u64, leased: u64| (total, total.saturating_sub(leased));
+        Self {
+            workers: of(total.workers, leased.workers),
+            cpu_millis: of(total.cpu_millis.as_millis(), leased.cpu_millis.as_millis()),
+            memory_mb: of(total.memory_mb.0, leased.memory_mb.0),
+            leases: view.live_allocations,
+            leases_expired: view.expired_allocations,
+            fleet: Some(fleet),
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(formatter, "instance: {}", self.instance)?;
+        writeln!(formatter, "pid: {}", self.pid)?;
+        writeln!(formatter, "version: {}", self.version)?;
+        writeln!(formatter, "state: {}", subject(self.state.as_deref()))?;
+        writeln!(formatter, "uptime: {}", span(Duration::from_secs(self.uptime_seconds)))?;
+        writeln!(formatter, "sessions: {}", self.sessions)?;
+        match &self.books {
+            Some(books) => books.fmt(formatter)?,
+            None => writeln!(formatter, "books: not to be had now: the state cannot be written, see the log")?,
+        }
+        self.running.iter().try_for_each(|running| running.fmt(formatter))?;
+        for LoopSeen { name, period_seconds, runs, last } in &self.loops {
+            let times = if *runs == 1 { "once".to_owned() } else { format!("{runs} times") };
+            match last {
+                Some(last) => writeln!(
+                    formatter,
+                    "{name}: every {period_seconds} s, run {times}, at {}: {}",
+                    last.at, last.outcome
+                )?,
+                None => writeln!(formatter, "{name}: every {period_seconds} s, not run yet")?,
+            }
+        }
+        match &self.log {
+            Some(log) => writeln!(formatter, "log: {}", log.display()),
+            None => writeln!(formatter, "log: standard error of process {}", self.pid),
+        }
+    }
+}
+
+impl fmt::Display for Books {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { workers, cpu_millis, memory_mb, leases, leases_expired, fleet } = self;
+        let cores = |millis| CpuMillis::from_millis(millis).as_cores();
+        writeln!(formatter, "workers: {} free of {}", workers.1, workers.0)?;
+        writeln!(formatter, "cpu_cores: {} free of {}", cores(cpu_millis.1), cores(cpu_millis.0))?;
+        writeln!(formatter, "memory_mb: {} free of {}", memory_mb.1, memory_mb.0)?;
+        writeln!(formatter, "leases: {leases}")?;
+        writeln!(formatter, "leases_expired: {leases_expired}")?;
+        fleet.iter().try_for_each(|fleet| fleet.fmt(formatter))
+    }
+}
+
+/// A span of time in the units that matter.
+fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cortex_core::Timestamp;
+    use serde_json::json;
+
+    #[test]
+    fn a_status_reads_as_lines_of_names_and_values() {
+        let loop_seen = |last| LoopSeen { name: "sweep".to_owned(), period_seconds: 300, runs: 0, last };
+        let fleet = FleetSummary {
+            agents: 4,
+            taking_workers: 3,
+            unresponsive: Some(1),
+            queued: 9,
+            deferred: 8,
+            running: 7,
+            completed: 6,
+            failed: 5,
+            cancelled: 4,
+            tokens_total: 20_000,
+            tokens_settled: 410,
+            tokens_reserved: 500,
+            refills_at: Some(Timestamp::from_millis(60_000)),
+        };
+        let status = Status {
+            instance: "abc".to_owned(),
+            pid: 7,
+            version: "1.2.3".to_owned(),
+            state: None,
+            uptime_seconds: 3_720,
+            sessions: 2,
+            books: Some(Books {
+                workers: (10, 4),
+                cpu_millis: (16_000, 15_500),
+                memory_mb: (100, 1),
+                leases: 2,
+                leases_expired: 1,
+                fleet: Some(fleet),
+            }),
+            running: Some(Running::default()),
+            log: Some("/run/x.log".into()),
+            loops: vec![loop_seen(None)],
+        };
+        let text = status.to_string();
+        for line in [
+            "state: the shared memory",
+            "uptime: 1 h 2 min",
+            "workers: 4 free of 10",
+            "cpu_cores: 15.5 free of 16",
+            "leases_expired: 1",
+            "agents: 4 registered, 3 taking a worker each, 1 unresponsive",
+            "tasks: 9 queued, 8 deferred, 7 running; 6 completed, 5 failed, 4 cancelled on record",
+            "tokens: 410 used and 500 reserved of 20000, refill at 1970-01-01T00:01:00.000Z",
+            "run: 0 servers, 0 workers",
+            "sweep: every 300 s, not run yet",
+            "log: /run/x.log",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+        }
+        assert!(text.lines().all(|line| line.contains(": ")), "{text}");
+        let waiting = Status { books: None, ..status.clone() }.to_string();
+        assert!(waiting.contains("\nbooks: not to be had now") && waiting.contains("\npid: 7\n"), "{waiting}");
+        let read: Status = serde_json::from_str(&serde_json::to_string(&status).expect("JSON")).expect("a status");
+        assert_eq!(read, status);
+        let unheard = FleetSummary { unresponsive: None, refills_at: None, ..fleet }.to_string();
+        assert!(unheard.starts_with("agents: 4 registered, 3 taking a worker each\n"), "{unheard}");
+        assert!(unheard.ends_with("\ntokens: 410 used and 500 reserved of 20000\n"), "{unheard}");
+        assert_eq!(span(Duration::from_secs(90_000)), "1 d 1 h");
+    }
+
+    #[test]
+    fn what_another_version_adds_or_leaves_out_of_a_status_does_not_matter() {
+        let books = json!({
+            "workers": [10, 4], "cpu_millis": [16_000, 15_500], "memory_mb": [100, 1], "leases": 2, "leases_expired": 1
+        });
+        let mut told = json!({
+            "instance": "abc", "pid": 7, "version": "1.2.3", "state": null, "uptime_seconds": 1, "sessions": 2,
+            "books": books, "log": null, "loops": []
+        });
+        let before = Status::deserialize(&told).expect("the status of a daemon that does not tell of the fleet");
+        let text = before.to_string();
+        assert!(text.contains("\nleases_expired: 1\nlog: "), "{text}");
+        told["more"] = json!(1);
+        told["books"]["more"] = json!(1);
+        assert_eq!(Status::deserialize(&told).expect("a status with more"), before);
+    }
+}

@@ -1,0 +1,91 @@
+//! What the engine does for the planner: it counts demand, keeps policy and scalings in the books, and calls for a plan where one
+//! cannot wait.
+
+use super::Engine;
+use super::message::{EngineError, PlannedMessage, Reading};
+use cortex_core::{Command, NodeId, Policy, Resources, Scaling, Timestamp};
+use cortex_journal::Journal;
+
+impl<J: Journal> Engine<J> {
+    pub(super) fn take_planned(&mut self, now: Timestamp, message: PlannedMessage) {
+        match message {
+            PlannedMessage::Demand { is_look, reply } => {
+                let demand = self.cluster.demand(now, self.requests, self.worker_size);
+                if is_look {
+                    self.requests.refused_workers_max = 0;
+                    // Leases go on into the next bin, whether or not anything is asked for.
+                    self.demand.note_workers(now, self.cluster.workers_taken(now));
+                    self.write_demand(now);
+                }
+                self.answer(reply, Reading { at: now, value: demand });
+            }
+            PlannedMessage::DemandBins { after, reply } => {
+                let bins = self.cluster.demand_bins(after).copied().collect();
+                self.answer(reply, Reading { at: now, value: bins });
+            }
+            PlannedMessage::Scale { scaling, reply } => {
+                let answer = self.scale(now, *scaling);
+                self.answer(reply, answer);
+            }
+            PlannedMessage::Scalings { limit, reply } => {
+                let scalings = self.cluster.scalings();
+                let total = scalings.len();
+                let answer = (scalings.take(limit).cloned().collect(), total);
+                self.answer(reply, answer);
+            }
+            PlannedMessage::Policy { reply } => {
+                let policy = self.cluster.policy();
+                self.answer(reply, policy);
+            }
+            PlannedMessage::SetPolicy { policy, reply } => {
+                let before = self.cluster.policy();
+                let answer = self.execute(now, &Command::SetPolicy(policy)).map(|_| before);
+                if answer.is_ok() && before != policy {
+                    log_policy(&policy);
+                }
+                self.answer(reply, answer);
+            }
+        }
+    }
+
+    fn scale(&mut self, now: Timestamp, scaling: Scaling) -> Result<(), EngineError> {
+        let held = self.cluster.capacity(now).total;
+        if held.workers != scaling.workers_to {
+            let capacity = Resources { workers: scaling.workers_to, ..held };
+            self.execute(now, &Command::SetCapacity { node: NodeId::local(), capacity })?;
+        }
+        self.execute(now, &Command::NoteScaling(scaling)).map(drop)
+    }
+
+    /// Writes what was counted of demand into the books.
+    pub(super) fn write_demand(&mut self, now: Timestamp) {
+        let bins = self.demand.hand_over();
+        if !bins.is_empty() {
+            // Counting is never refused.
+            let _ = self.execute(now, &Command::CountDemand(bins));
+        }
+    }
+
+    /// Calls for a plan if something came up that should not wait for the next, and writes demand whose bin is over.
+    pub(super) fn call_planner(&mut self, now: Timestamp) {
+        if self.demand.is_due(now) {
+            self.write_demand(now);
+        }
+        let alarms = self.cluster.alarms();
+        if alarms.rise_over(self.alarms) {
+            self.wake.notify_one();
+        }
+        self.alarms = alarms;
+    }
+}
+
+fn log_policy(policy: &Policy) {
+    tracing::info!(
+        policy = %policy.name,
+        queue_depth_up = policy.queue_depth_up,
+        queue_depth_down = policy.queue_depth_down,
+        tasks_per_agent = policy.tasks_per_agent,
+        cooldown_seconds = policy.cooldown_ms.as_seconds(),
+        "scaling policy set"
+    );
+}

@@ -1,0 +1,128 @@
+//! Requests for leases: decided on, granted or refused, and answered at once or when what is to stand behind them is there.
+
+use super::message::{EngineError, Grant, Grants, Reply, Ticket};
+use super::real::WaitingRequest;
+use super::{Engine, REPEATED_MAX, log_end};
+use cortex_core::{AllocationId, Command, Denied, Outcome, Request, Shortage, Timestamp};
+use cortex_journal::Journal;
+
+/// What a request came to.
+enum Requested {
+    Grant(Box<Grant>),
+    /// Nothing yet: there is room once what is in it is gone.
+    RoomIsComing {
+        request: Box<Request>,
+        shortage: Shortage,
+    },
+}
+
+impl<J: Journal> Engine<J> {
+    /// Answers a request, or has it wait: until what stands behind it is there, or for what is in its room; the latter until
+    /// `until`, if it has waited before.
+    pub(super) fn take_request(
+        &mut self,
+        now: Timestamp,
+        request: Box<Request>,
+        ticket: Ticket,
+        reply: Reply<Result<Grant, EngineError>>,
+        until: Option<Timestamp>,
+    ) {
+        if ticket.is_called_off() {
+            return self.answer(reply, Err(EngineError::CalledOff));
+        }
+        match self.request(now, request, until.is_none()) {
+            Ok(Requested::Grant(grant)) => {
+                let reservation = &grant.view.allocation.reservation;
+                if grant.is_new {
+                    ticket.note(Grants::Allocation(reservation.allocation));
+                    if reservation.request_id.is_none() {
+                        self.note_unwanted(Grants::Allocation(reservation.allocation));
+                    }
+                }
+                self.answer_grant(*grant, ticket, reply);
+            }
+            Ok(Requested::RoomIsComing { request, shortage }) => {
+                let until = until.unwrap_or_else(|| self.room_deadline(now));
+                self.await_room(WaitingRequest { request, ticket, reply, shortage, until });
+            }
+            Err(error) => self.answer(reply, Err(error)),
+        }
+    }
+
+    fn request(&mut self, now: Timestamp, request: Box<Request>, is_new: bool) -> Result<Requested, EngineError> {
+        let draw = self.unused_draw();
+        let command = Command::Request { request, worker_size: self.worker_size, draw };
+        if is_new && let Some(shortage) = self.comes_behind(now, &command) {
+            let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
+            return Ok(Requested::RoomIsComing { request, shortage });
+        }
+        let decided = self.decide_request(now, &command);
+        match decided.map(|decision| self.carry_out(now, decision)) {
+            Ok(Outcome::Granted { allocation, reclaimed }) => {
+                self.requests.granted += 1;
+                self.demand.note_request(now, false, self.cluster.workers_taken(now));
+                reclaimed.iter().for_each(log_end);
+                let view = self.view(now, allocation)?;
+                let reservation = &view.allocation.reservation;
+                tracing::info!(
+                    job = %reservation.job,
+                    allocation = %allocation,
+                    priority = %reservation.priority,
+                    workers = reservation.workers.count(),
+                    mcp_servers = reservation.servers.len(),
+                    ttl_seconds = reservation.ttl_seconds.as_seconds(),
+                    fencing_token = reservation.fencing_token.as_u64(),
+                    "granted"
+                );
+                Ok(Requested::Grant(Box::new(Grant { view, is_new: true })))
+            }
+            Ok(Outcome::Repeated { allocation }) => {
+                let view = self.view(now, allocation)?;
+                tracing::debug!(job = %view.allocation.reservation.job, %allocation, "request repeated");
+                if self.repeated.len() == REPEATED_MAX {
+                    self.repeated.pop_front();
+                }
+                self.repeated.push_back(allocation);
+                Ok(Requested::Grant(Box::new(Grant { view, is_new: false })))
+            }
+            Ok(Outcome::RoomIsComing { shortage, reclaimed }) => {
+                reclaimed.iter().for_each(log_end);
+                let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
+                Ok(Requested::RoomIsComing { request, shortage })
+            }
+            Ok(_) => Err(EngineError::Fault),
+            Err(EngineError::Denied(denied @ Denied::NoRoom { .. })) => {
+                let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
+                Err(self.refuse(now, &request, &denied))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses a request for want of room, and remembers that.
+    pub(super) fn refuse(&mut self, now: Timestamp, request: &Request, denied: &Denied) -> EngineError {
+        self.requests.refused += 1;
+        let wanted = self.cluster.workers_taken(now).saturating_add(request.workers);
+        self.demand.note_request(now, true, wanted);
+        let mut retry = None;
+        if let Denied::NoRoom { shortage, retry_at } = denied {
+            retry = *retry_at;
+            if matches!(shortage, Shortage::Workers { .. }) {
+                self.requests.refused_workers_max = self.requests.refused_workers_max.max(request.workers);
+            }
+        }
+        let id = AllocationId::from_draw(self.unused_draw());
+        let last = self.cluster.last_token();
+        let refusal = self.refusals.remember(id, request, (denied, retry), now, last);
+        tracing::info!(
+            job = %request.job,
+            allocation = %id,
+            priority = %request.priority,
+            workers = request.workers,
+            mcp_servers = request.servers.as_slice().len(),
+            error = %denied,
+            "refused"
+        );
+        EngineError::Refused(Box::new(refusal))
+    }
+}

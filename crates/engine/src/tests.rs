@@ -1,0 +1,295 @@
+//! The engine through its handle.
+
+mod durable;
+mod fleet;
+mod planned;
+mod real;
+
+use super::handle::EXPIRED_NAMED_MAX;
+use super::*;
+use cortex_core::{
+    CpuMillis, DistinctServers, Filter, JobId, MemoryMb, Metadata, NodeId, PolicyName, Priority, Request, RequestId,
+    Resources, Scaling, ServerName, State, TtlSeconds, check,
+};
+use cortex_journal::Nowhere;
+use futures_util::FutureExt;
+use message::{Grant, Listing, Ticket};
+use std::collections::BTreeSet;
+
+/// An engine that does not run yet and keeps nothing.
+fn idle(capacity: Resources) -> (Engine<Nowhere>, EngineHandle) {
+    let started = Engine::start(EngineOptions::fixed(capacity), Nowhere, EngineClock::system());
+    started.now_or_never().expect("nothing to wait for").expect("books that can be set up")
+}
+
+const CAPACITY: Resources =
+    Resources { cpu_millis: CpuMillis::from_millis(16_000), memory_mb: MemoryMb(32_768), workers: 10 };
+
+fn to_workers(workers: u64) -> Scaling {
+    Scaling {
+        policy: PolicyName::Balanced,
+        workers_from: CAPACITY.workers,
+        workers_to: workers,
+        agents_from: 0,
+        agents_to: 0,
+        reason: Arc::from("a test"),
+    }
+}
+
+fn start() -> EngineHandle {
+    let (engine, handle) = idle(CAPACITY);
+    tokio::spawn(engine.run());
+    handle
+}
+
+/// An engine that does not run yet, on a node with nothing.
+fn without_capacity() -> (Engine<Nowhere>, EngineHandle) {
+    idle(Resources::default())
+}
+
+fn request(job: &str, workers: u64) -> Request {
+    Request {
+        job: JobId::new(job).expect("a name"),
+        servers: DistinctServers::new([ServerName::new("filesystem").expect("a name")]),
+        workers,
+        priority: Priority::Normal,
+        ttl_seconds: TtlSeconds::new(3_600).expect("a time to live"),
+        request_id: None,
+        metadata: Metadata::empty(),
+    }
+}
+
+fn keyed(job: &str, workers: u64, key: &str) -> Request {
+    Request { request_id: Some(RequestId::new(key).expect("a name")), ..request(job, workers) }
+}
+
+fn id(grant: &Grant) -> AllocationId {
+    grant.view.allocation.reservation.allocation
+}
+
+async fn leased(engine: &EngineHandle) -> u64 {
+    engine.capacity().await.expect("a running engine").value.leased.workers
+}
+
+async fn refused(engine: &EngineHandle, request: Request) -> Refusal {
+    match engine.request(request, Ticket::default()).await {
+        Err(EngineError::Refused(refusal)) => *refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// Job and state of each entry, page by page.
+async fn listed(engine: &EngineHandle, filter: Filter, limit: usize) -> Vec<Vec<(String, State)>> {
+    let mut pages = Vec::new();
+    let mut after = Place::default();
+    loop {
+        let page = engine.list(Listing { filter: filter.clone(), after, limit }).await.expect("a running engine");
+        let entry = |record: &Record| match record {
+            Record::Allocation(view) => (view.allocation.reservation.job.to_string(), view.allocation.state()),
+            Record::Refusal(refusal) => (refusal.job.to_string(), State::Failed),
+        };
+        pages.push(page.entries.iter().map(entry).collect());
+        match page.next {
+            Some(next) => after = next,
+            None => {
+                let entries: usize = pages.iter().map(Vec::len).sum();
+                assert_eq!(page.total, entries as u64, "the total is not what the pages hold");
+                return pages;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn messages_sent_together_take_effect_in_order() {
+    let engine = start();
+    let grant = engine.request(request("a", 10), Ticket::default()).await.expect("room");
+    // All polled in one go, so that they form one batch: the second request finds what the release freed.
+    let (full, released, granted, read) = tokio::join!(
+        engine.request(request("b", 1), Ticket::default()),
+        engine.release(id(&grant)),
+        engine.request(request("c", 10), Ticket::default()),
+        engine.capacity(),
+    );
+    assert!(matches!(full, Err(EngineError::Refused(_))), "{full:?}");
+    assert!(matches!(released, Ok(Released::Now(_))), "{released:?}");
+    assert!(granted.is_ok_and(|grant| grant.is_new));
+    assert_eq!(read.expect("a running engine").value.leased.workers, 10);
+}
+
+/// Why and whether an allocation ended.
+async fn end_of(engine: &EngineHandle, id: AllocationId) -> Option<EndReason> {
+    let record = engine.allocation(id).await.expect("a running engine").expect("a record");
+    let Record::Allocation(view) = record.value else { panic!("not an allocation") };
+    match view.allocation.phase {
+        cortex_core::Phase::Released { reason, .. } => Some(reason),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn calling_off_takes_a_grant_back_and_nothing_else() {
+    let engine = start();
+    let ticket = Ticket::default();
+    let kept = engine.request(request("a", 2), Ticket::default()).await.expect("room");
+    let undone = engine.request(request("b", 3), ticket.clone()).await.expect("room");
+    engine.call_off(ticket.clone());
+    engine.call_off(ticket);
+    assert_eq!(leased(&engine).await, 2);
+    assert_eq!(end_of(&engine, id(&undone)).await, Some(EndReason::Cancelled));
+    assert_eq!(end_of(&engine, id(&kept)).await, None);
+}
+
+#[tokio::test]
+async fn a_request_called_off_before_its_decision_is_not_granted() {
+    let engine = start();
+    let ticket = Ticket::default();
+    engine.call_off(ticket.clone());
+    assert_eq!(engine.request(request("a", 2), ticket).await, Err(EngineError::CalledOff));
+    assert_eq!(leased(&engine).await, 0);
+}
+
+#[tokio::test]
+async fn what_is_sent_after_calling_off_finds_the_room() {
+    let engine = start();
+    let ticket = Ticket::default();
+    // All in one batch: the grant is decided on before it is called off.
+    let (granted, (), full) = tokio::join!(
+        engine.request(request("a", 10), ticket.clone()),
+        async { engine.call_off(ticket.clone()) },
+        engine.request(request("b", 10), Ticket::default()),
+    );
+    assert!(full.is_ok(), "{full:?}");
+    assert!(matches!(granted, Err(EngineError::CalledOff)) || granted.is_ok_and(|grant| grant.is_new));
+    assert_eq!(leased(&engine).await, 10);
+}
+
+#[tokio::test]
+async fn calling_off_a_repeat_leaves_the_first_grant() {
+    let engine = start();
+    let first = engine.request(keyed("a", 2, "key"), Ticket::default()).await.expect("room");
+    let ticket = Ticket::default();
+    engine.request(keyed("a", 2, "key"), ticket.clone()).await.expect("the same grant");
+    engine.call_off(ticket);
+    assert_eq!(leased(&engine).await, 2);
+    assert_eq!(end_of(&engine, id(&first)).await, None);
+}
+
+#[tokio::test]
+async fn a_repeat_is_known_as_one() {
+    let engine = start();
+    let first = engine.request(keyed("a", 2, "key"), Ticket::default()).await.expect("room");
+    let again = engine.request(keyed("a", 2, "key"), Ticket::default()).await.expect("the same grant");
+    assert!(first.is_new && !again.is_new);
+    assert_eq!(id(&first), id(&again));
+    let other = engine.request(keyed("a", 3, "key"), Ticket::default()).await;
+    assert!(matches!(other, Err(EngineError::Denied(Denied::RequestIdReused { .. }))), "{other:?}");
+    assert_eq!(leased(&engine).await, 2);
+    let demand = engine.demand(true).await.expect("a running engine").value;
+    assert_eq!((demand.granted, demand.refused), (1, 0), "a repeat is no demand");
+}
+
+#[tokio::test]
+async fn refusals_are_remembered_up_to_a_bound() {
+    let engine = start();
+    let first = refused(&engine, request("first", 11)).await;
+    let read = engine.allocation(first.allocation).await.expect("a running engine").map(|reading| reading.value);
+    assert_eq!(read, Some(Record::Refusal(Box::new(first.clone()))));
+    let held = engine.release(first.allocation).await;
+    assert_eq!(held, Err(EngineError::NothingHeld(first.allocation)));
+
+    for _ in 1..REFUSALS_MAX {
+        refused(&engine, request("more", 11)).await;
+    }
+    assert!(engine.allocation(first.allocation).await.expect("a running engine").is_some());
+    refused(&engine, request("last", 11)).await;
+    assert_eq!(engine.allocation(first.allocation).await.expect("a running engine"), None);
+    let failed = Filter { state: Some(State::Failed), job: None };
+    assert_eq!(listed(&engine, failed, 2_000).await[0].len(), REFUSALS_MAX);
+}
+
+#[tokio::test]
+async fn lists_have_grants_and_refusals_in_the_order_in_which_they_came() {
+    let engine = start();
+    refused(&engine, request("r1", 11)).await;
+    let a = engine.request(request("a", 1), Ticket::default()).await.expect("room");
+    refused(&engine, request("r2", 11)).await;
+    refused(&engine, request("a", 11)).await;
+    engine.request(request("b", 1), Ticket::default()).await.expect("room");
+    engine.release(id(&a)).await.expect("a lease");
+    refused(&engine, request("r3", 11)).await;
+
+    let all = [
+        ("r1", State::Failed),
+        ("a", State::Released),
+        ("r2", State::Failed),
+        ("a", State::Failed),
+        ("b", State::Active),
+        ("r3", State::Failed),
+    ]
+    .map(|(job, state)| (job.to_owned(), state));
+    for limit in 1..=7 {
+        let pages = listed(&engine, Filter::default(), limit).await;
+        assert!(pages.iter().all(|page| page.len() <= limit));
+        assert_eq!(pages.concat(), all, "in pages of {limit}");
+    }
+    let of_job = Filter { state: None, job: Some(JobId::new("a").expect("a name")) };
+    assert_eq!(listed(&engine, of_job, 1).await.concat(), [all[1].clone(), all[3].clone()]);
+    let released = Filter { state: Some(State::Released), job: None };
+    assert_eq!(listed(&engine, released, 1).await.concat(), [all[1].clone()]);
+}
+
+#[tokio::test]
+async fn changes_name_what_they_touched() {
+    let engine = start();
+    let mut changes = engine.changes();
+    let grant = engine.request(request("a", 1), Ticket::default()).await.expect("room");
+    let granted = changes.recv().await.expect("a change");
+    assert_eq!(*granted, Change { capacity: true, allocations: BTreeSet::from([id(&grant)]) });
+    engine.renew(id(&grant), None, None).await.expect("a live lease");
+    let renewed = changes.recv().await.expect("a change");
+    assert_eq!(*renewed, Change { capacity: false, allocations: BTreeSet::from([id(&grant)]) });
+    engine.scale(to_workers(12)).await.expect("room");
+    let grown = changes.recv().await.expect("a change");
+    assert_eq!(*grown, Change { capacity: true, allocations: BTreeSet::new() });
+}
+
+#[tokio::test]
+async fn capacity_is_never_set_below_what_is_leased() {
+    let engine = start();
+    engine.request(request("a", 6), Ticket::default()).await.expect("room");
+    let denied = engine.scale(to_workers(5)).await;
+    assert!(matches!(denied, Err(EngineError::Denied(Denied::BelowLeased { .. }))), "{denied:?}");
+    engine.scale(to_workers(6)).await.expect("as many as are leased");
+    let refusal = refused(&engine, request("b", 1)).await;
+    assert_eq!(refusal.error, "Insufficient workers: requested 1, available 0");
+}
+
+#[tokio::test]
+async fn a_sweep_names_so_many_and_counts_all() {
+    let (mut engine, handle) = without_capacity();
+    // Leases of a second that were granted an hour ago.
+    let long_ago = engine.now().before(Millis::from_seconds(3_600));
+    engine.cluster = Cluster::default();
+    let setup = Command::SetCapacity { node: NodeId::local(), capacity: Resources::default() };
+    engine.execute(long_ago, &setup).expect("a capacity");
+    let leases = EXPIRED_NAMED_MAX + 5;
+    for draw in 0..leases as u64 {
+        let request = Request { ttl_seconds: TtlSeconds::new(1).expect("a time to live"), ..request("a", 0) };
+        let command = Command::Request { request: Box::new(request), worker_size: engine.worker_size, draw };
+        engine.execute(long_ago, &command).expect("room");
+    }
+    engine.commit().await.expect("nothing that could fail");
+    tokio::spawn(engine.run());
+    let expired = handle.sweep().await.expect("a running engine");
+    assert_eq!((expired.named.len(), expired.count), (EXPIRED_NAMED_MAX, leases as u64));
+    assert_eq!(handle.sweep().await.expect("a running engine"), Expired::default());
+}
+
+#[tokio::test]
+async fn without_its_engine_a_handle_says_so() {
+    let (engine, handle) = without_capacity();
+    drop(engine);
+    assert_eq!(handle.capacity().await, Err(EngineError::Stopped));
+    handle.call_off(Ticket::default());
+}

@@ -1,0 +1,424 @@
+//! The engine over a journal that lasts and can fail.
+
+use super::*;
+use crate::batch::RELOADS_MAX;
+use crate::start::StartError;
+use cortex_core::Timestamp;
+use cortex_journal::Recovered;
+use std::sync::{Mutex, MutexGuard};
+
+/// What a commit comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Nothing was written.
+    Before,
+    /// All was written, and nobody is told.
+    After,
+}
+
+/// A journal in memory that outlives its engines. Faults are taken from the front, one for each commit.
+#[derive(Clone, Default)]
+pub(super) struct Memory(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    log: Vec<Recorded>,
+    /// What is appended and not committed.
+    appended: Vec<Recorded>,
+    faults: VecDeque<Option<Fault>>,
+    failing_loads: u32,
+    /// The books that the last close was handed.
+    closed_with: Option<Cluster>,
+}
+
+impl Memory {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().expect("nobody panics with the log in hand")
+    }
+
+    pub(super) fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.kept().faults = faults.into_iter().map(Some).collect();
+    }
+
+    pub(super) fn books(&self) -> Cluster {
+        let mut books = Cluster::default();
+        self.kept().log.iter().for_each(|recorded| books.apply(recorded));
+        assert_eq!(check::violations(&books), [""; 0]);
+        books
+    }
+
+    /// How many events were committed.
+    pub(super) fn events(&self) -> usize {
+        self.kept().log.len()
+    }
+
+    pub(super) fn outages(&self) -> Vec<(Timestamp, Timestamp)> {
+        let kept = self.kept();
+        let outage = |recorded: &Recorded| match recorded.event {
+            Event::OutageNoted { since, .. } => Some((since, recorded.at)),
+            _ => None,
+        };
+        kept.log.iter().filter_map(outage).collect()
+    }
+}
+
+fn injected() -> JournalError {
+    JournalError::System { path: "injected".into(), doing: "written", source: std::io::Error::other("injected") }
+}
+
+impl Journal for Memory {
+    const IS_LASTING: bool = true;
+
+    async fn load(&mut self) -> Result<Recovered, JournalError> {
+        if self.kept().failing_loads > 0 {
+            self.kept().failing_loads -= 1;
+            return Err(injected());
+        }
+        self.kept().appended.clear();
+        let last_at = self.kept().log.last().map(|recorded| recorded.at);
+        Ok(Recovered { books: self.books(), last_at })
+    }
+
+    fn append(&mut self, entries: &mut Vec<Entry>) {
+        self.kept().appended.extend(entries.drain(..).map(|entry| entry.recorded));
+    }
+
+    async fn commit(&mut self) -> Result<(), JournalError> {
+        let mut kept = self.kept();
+        let fault = kept.faults.pop_front().flatten();
+        let events = std::mem::take(&mut kept.appended);
+        if fault != Some(Fault::Before) {
+            kept.log.extend(events);
+        }
+        if fault.is_some() { Err(injected()) } else { Ok(()) }
+    }
+
+    async fn close(self, books: Cluster, _within: Duration) {
+        self.kept().closed_with = Some(books);
+    }
+}
+
+/// A clock in seconds on the wall, where time passes only so.
+#[derive(Clone, Default)]
+pub(super) struct Wall(Arc<Mutex<i64>>);
+
+impl Wall {
+    pub(super) fn set(&self, seconds: i64) {
+        *self.0.lock().expect("nobody panics with the clock in hand") = seconds;
+    }
+
+    fn clock(&self) -> EngineClock {
+        let seconds = Arc::clone(&self.0);
+        EngineClock::from_source(move || {
+            let seconds = *seconds.lock().expect("nobody panics with the clock in hand");
+            (at(seconds), Duration::ZERO)
+        })
+    }
+}
+
+pub(super) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(seconds * 1_000)
+}
+
+pub(super) type Run = tokio::task::JoinHandle<Result<(), JournalError>>;
+
+async fn start_with(memory: &Memory, wall: &Wall, totals: Totals) -> Result<(EngineHandle, Run), StartError> {
+    let options = EngineOptions { totals, ..EngineOptions::fixed(CAPACITY) };
+    let (engine, handle) = Engine::start(options, memory.clone(), wall.clock()).await?;
+    Ok((handle, tokio::spawn(engine.run())))
+}
+
+pub(super) async fn start_on(memory: &Memory, wall: &Wall) -> (EngineHandle, Run) {
+    start_with(memory, wall, Totals::fixed(CAPACITY)).await.expect("a good start")
+}
+
+fn ask(handle: &EngineHandle, request: Request) -> impl Future<Output = Result<Grant, EngineError>> {
+    let handle = handle.clone();
+    async move { handle.request(request, Ticket::default()).await }
+}
+
+#[tokio::test]
+async fn a_batch_that_fails_is_told_to_all_its_callers() {
+    for (fault, is_there) in [(Fault::Before, false), (Fault::After, true)] {
+        let (memory, wall) = (Memory::default(), Wall::default());
+        let (handle, _run) = start_on(&memory, &wall).await;
+        let held = ask(&handle, request("held", 1)).await.expect("room");
+        memory.fail([fault]);
+        let (granted, renewed, full, read) = tokio::join!(
+            ask(&handle, keyed("lost", 2, "key")),
+            handle.renew(id(&held), None, None),
+            ask(&handle, request("full", 11)),
+            handle.capacity(),
+        );
+        assert_eq!(granted, Err(EngineError::NotCommitted), "{fault:?}");
+        assert_eq!(renewed.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
+        assert_eq!(full, Err(EngineError::NotCommitted), "{fault:?}");
+        assert_eq!(read.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
+        // Reads behind it see what the journal has.
+        assert_eq!(leased(&handle).await, if is_there { 3 } else { 1 }, "{fault:?}");
+        let again = ask(&handle, keyed("lost", 2, "key")).await.expect("room");
+        assert_eq!(again.is_new, !is_there, "{fault:?}");
+        assert_eq!(leased(&handle).await, 3, "{fault:?}");
+        // A refusal that nobody was told of is in no list.
+        let failed = Filter { state: Some(State::Failed), job: None };
+        assert_eq!(listed(&handle, failed, 10).await, [[]], "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_after_a_failed_batch_are_listed_in_order() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (handle, _run) = start_on(&memory, &wall).await;
+    refused(&handle, request("first", 11)).await;
+    memory.fail([Fault::Before]);
+    let lost = tokio::join!(ask(&handle, request("lost", 2)), ask(&handle, request("untold", 11)));
+    assert_eq!(lost, (Err(EngineError::NotCommitted), Err(EngineError::NotCommitted)));
+    refused(&handle, request("second", 11)).await;
+    ask(&handle, request("granted", 1)).await.expect("room");
+    refused(&handle, request("third", 11)).await;
+    let jobs = |pages: Vec<Vec<(String, State)>>| pages.concat().into_iter().map(|(job, _)| job).collect::<Vec<_>>();
+    for limit in 1..=5 {
+        let listed = jobs(listed(&handle, Filter::default(), limit).await);
+        assert_eq!(listed, ["first", "second", "granted", "third"], "in pages of {limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_grant_that_nobody_can_ask_for_again_is_given_back() {
+    for faults in [vec![Fault::After], vec![Fault::After, Fault::Before], vec![Fault::After, Fault::After]] {
+        let (memory, wall) = (Memory::default(), Wall::default());
+        let (handle, _run) = start_on(&memory, &wall).await;
+        memory.fail(faults.clone());
+        assert_eq!(ask(&handle, request("lost", 4)).await, Err(EngineError::NotCommitted), "{faults:?}");
+        for _ in 1..faults.len() {
+            assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted), "{faults:?}");
+        }
+        assert_eq!(leased(&handle).await, 0, "{faults:?}");
+        assert_eq!(memory.books().capacity(at(0)).live_allocations, 0, "{faults:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_called_off_in_a_batch_that_failed_is_given_back() {
+    for faults in [vec![Fault::Before], vec![Fault::After], vec![Fault::Before, Fault::Before]] {
+        let (memory, wall) = (Memory::default(), Wall::default());
+        let (handle, _run) = start_on(&memory, &wall).await;
+        let ticket = Ticket::default();
+        handle.request(keyed("unwanted", 4, "key"), ticket.clone()).await.expect("room");
+        memory.fail(faults.clone());
+        handle.call_off(ticket);
+        for _ in 0..faults.len() {
+            // The batch that gives it back, or another one with it.
+            assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted), "{faults:?}");
+        }
+        assert_eq!(leased(&handle).await, 0, "{faults:?}");
+        assert_eq!(memory.books().capacity(at(0)).live_allocations, 0, "{faults:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_called_off_while_there_are_no_books_is_given_back() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (handle, _run) = start_on(&memory, &wall).await;
+    let (unwanted, repeated) = (Ticket::default(), Ticket::default());
+    handle.request(request("unwanted", 4), unwanted.clone()).await.expect("room");
+    handle.request(keyed("wanted", 2, "key"), repeated.clone()).await.expect("room");
+    ask(&handle, keyed("wanted", 2, "key")).await.expect("the same grant");
+    memory.fail([Fault::Before]);
+    memory.kept().failing_loads = 2;
+    assert_eq!(ask(&handle, request("lost", 1)).await, Err(EngineError::NotCommitted));
+    handle.call_off(unwanted);
+    handle.call_off(repeated);
+    // It is turned away behind them.
+    assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted));
+    while handle.capacity().await == Err(EngineError::NotCommitted) {}
+    assert_eq!(leased(&handle).await, 2, "only what was called off");
+}
+
+#[tokio::test]
+async fn what_is_to_be_given_back_is_before_the_end() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (handle, run) = start_on(&memory, &wall).await;
+    memory.fail([Fault::After]);
+    assert_eq!(ask(&handle, request("lost", 4)).await, Err(EngineError::NotCommitted));
+    drop(handle);
+    run.await.expect("no panic").expect("a good end");
+    let books = memory.books();
+    assert_eq!(books.capacity(at(0)).live_allocations, 0);
+    let closed_with = memory.kept().closed_with.take().expect("a close");
+    assert_eq!(closed_with.outline(), books.outline());
+    assert!(closed_with.allocation_images().eq(books.allocation_images()), "closed with other books");
+}
+
+#[tokio::test(start_paused = true)]
+async fn loading_again_is_tried_some_times_and_not_for_ever() {
+    for (loads, goes_on) in [(RELOADS_MAX - 1, true), (RELOADS_MAX, false)] {
+        let (memory, wall) = (Memory::default(), Wall::default());
+        let (handle, run) = start_on(&memory, &wall).await;
+        memory.fail([Fault::Before]);
+        memory.kept().failing_loads = loads;
+        assert!(ask(&handle, request("lost", 4)).await.is_err());
+        if goes_on {
+            // Whoever asks while the books are loaded again is told to ask again.
+            while handle.capacity().await == Err(EngineError::NotCommitted) {}
+            assert_eq!(leased(&handle).await, 0);
+        } else {
+            assert!(matches!(run.await.expect("no panic"), Err(JournalError::System { .. })));
+            assert_eq!(handle.capacity().await, Err(EngineError::Stopped));
+        }
+    }
+}
+
+#[tokio::test]
+async fn listeners_are_told_of_what_may_have_happened() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (handle, _run) = start_on(&memory, &wall).await;
+    let mut changes = handle.changes();
+    memory.fail([Fault::After]);
+    assert_eq!(ask(&handle, keyed("lost", 4, "key")).await, Err(EngineError::NotCommitted));
+    assert!(changes.recv().await.expect("a change").capacity);
+    assert_eq!(leased(&handle).await, 4);
+}
+
+#[tokio::test]
+async fn other_totals_are_refused_or_written() {
+    const CPU: Resources = Resources { cpu_millis: CpuMillis::from_millis(20_000), ..CAPACITY };
+    const MEMORY: Resources = Resources { memory_mb: MemoryMb(65_536), ..CAPACITY };
+    const WORKERS: Resources = Resources { workers: 12, ..CAPACITY };
+    let told = |capacity, names: [bool; 3], resize| Totals {
+        names_cpu: names[0],
+        names_memory: names[1],
+        names_workers: names[2],
+        resize,
+        ..Totals::fixed(capacity)
+    };
+    let check = async |totals: Totals, expected: Result<Resources, &str>| {
+        let (memory, wall) = (Memory::default(), Wall::default());
+        drop(start_on(&memory, &wall).await);
+        let before = memory.kept().log.len();
+        match (start_with(&memory, &wall, totals.clone()).await, expected) {
+            (Ok((handle, _)), Ok(capacity)) => {
+                assert_eq!(handle.capacity().await.expect("a running engine").value.total, capacity, "{totals:?}");
+                let written = memory.kept().log.len() - before;
+                assert_eq!(written, usize::from(capacity != CAPACITY), "{totals:?}");
+            }
+            (Err(error), Err(text)) => {
+                assert!(error.to_string().starts_with(text), "{totals:?}: {error}");
+                assert!(error.to_string().contains("--resize yes"), "{totals:?}: {error}");
+                assert_eq!(memory.kept().log.len(), before, "{totals:?}: something was written");
+            }
+            (other, expected) => panic!("{totals:?}: {:?} instead of {expected:?}", other.map(drop)),
+        }
+    };
+    let all = [true; 3];
+    check(told(CPU, all, false), Err("total_cpu is 20.0, and the state has 16.0")).await;
+    check(told(MEMORY, all, false), Err("total_memory is 65536, and the state has 32768")).await;
+    check(told(WORKERS, all, false), Err("total_workers is 12, and the state has 10")).await;
+    for other in [CPU, MEMORY, WORKERS] {
+        check(told(other, all, true), Ok(other)).await;
+        check(told(other, [false; 3], false), Ok(CAPACITY)).await;
+        check(told(other, [false; 3], true), Ok(CAPACITY)).await;
+    }
+    check(told(CAPACITY, all, false), Ok(CAPACITY)).await;
+    // What the planner may have set is as told; what it may not is not.
+    let planned = |range| Totals { workers_planned: range, ..told(WORKERS, all, false) };
+    check(planned(5..=12), Ok(CAPACITY)).await;
+    check(planned(11..=12), Err("total_workers is 12, and the state has 10")).await;
+}
+
+#[tokio::test]
+async fn totals_below_what_is_leased_are_refused() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (handle, run) = start_on(&memory, &wall).await;
+    ask(&handle, request("a", 6)).await.expect("room");
+    drop(handle);
+    run.await.expect("no panic").expect("a good end");
+    let fewer = Totals::fixed(Resources { workers: 5, ..CAPACITY });
+    let refused = start_with(&memory, &wall, fewer).await.map(drop);
+    assert!(matches!(refused, Err(StartError::Books(EngineError::Denied(Denied::BelowLeased { .. })))), "{refused:?}");
+}
+
+/// When a lease of this job runs out, in seconds.
+async fn ends_at(handle: &EngineHandle, grant: &Grant) -> i64 {
+    let record = handle.allocation(id(grant)).await.expect("a running engine").expect("a record").value;
+    let Record::Allocation(view) = record else { panic!("not an allocation") };
+    view.expires_at.expect("a live lease").as_millis() / 1_000
+}
+
+#[tokio::test]
+async fn a_restart_spares_what_ran_out_meanwhile_bit_by_bit() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    wall.set(1_000);
+    let (handle, run) = start_on(&memory, &wall).await;
+    let lasting = |seconds| Request { ttl_seconds: TtlSeconds::new(seconds).expect("at least 1"), ..request("a", 1) };
+    let gone = ask(&handle, lasting(5)).await.expect("room");
+    // Second by second: a jump would be an outage of its own.
+    for second in 1_001..=1_010 {
+        wall.set(second);
+        handle.capacity().await.expect("a running engine");
+    }
+    let mut grants = Vec::new();
+    for seconds in [10, 20, 30, 10_000] {
+        grants.push(ask(&handle, lasting(seconds)).await.expect("room"));
+    }
+    drop(handle);
+    run.await.expect("no panic").expect("a good end");
+
+    wall.set(2_000);
+    let (handle, _run) = start_on(&memory, &wall).await;
+    assert_eq!(memory.outages(), [(at(1_010), at(2_000))]);
+    let mut ends = Vec::new();
+    for grant in &grants {
+        ends.push(ends_at(&handle, grant).await);
+    }
+    assert!(ends[..3].iter().all(|end| (2_060..=2_120).contains(end)), "{ends:?}");
+    assert!(ends.is_sorted(), "not in the order of their deadlines: {ends:?}");
+    assert_eq!(ends[3], 11_010, "what is far off stays");
+    // What had run out before the outage stays so; the rest can be renewed.
+    let late = handle.renew(id(&gone), None, None).await;
+    assert!(matches!(late, Err(EngineError::Denied(Denied::Expired { .. }))), "{late:?}");
+    for grant in &grants {
+        handle.renew(id(grant), None, None).await.expect("a lease that is spared");
+    }
+}
+
+#[tokio::test]
+async fn without_a_lease_a_restart_notes_no_outage() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    drop(start_on(&memory, &wall).await);
+    wall.set(100_000);
+    drop(start_on(&memory, &wall).await);
+    assert_eq!(memory.outages(), []);
+}
+
+#[tokio::test]
+async fn an_outage_is_noted_until_that_is_committed() {
+    for fault in [Fault::Before, Fault::After] {
+        let (memory, wall) = (Memory::default(), Wall::default());
+        let (handle, _run) = start_on(&memory, &wall).await;
+        let grant = ask(&handle, request("a", 1)).await.expect("room");
+        // Far behind the end of the lease: without the note it would have run out.
+        wall.set(100_000);
+        memory.fail([fault]);
+        assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
+        handle.renew(id(&grant), None, None).await.expect("a lease that is spared");
+        assert_eq!(memory.outages().last(), Some(&(at(0), at(100_000))), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn time_does_not_go_back_behind_the_journal() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    wall.set(10_000);
+    let (handle, run) = start_on(&memory, &wall).await;
+    ask(&handle, request("a", 1)).await.expect("room");
+    drop(handle);
+    run.await.expect("no panic").expect("a good end");
+    wall.set(6_400);
+    let (handle, _run) = start_on(&memory, &wall).await;
+    assert_eq!(handle.capacity().await.expect("a running engine").at, at(10_000));
+    ask(&handle, request("b", 1)).await.expect("room");
+    wall.set(10_005);
+    assert_eq!(handle.capacity().await.expect("a running engine").at, at(10_005));
+    assert!(memory.kept().log.is_sorted_by_key(|recorded| recorded.at));
+}

@@ -1,0 +1,369 @@
+//! The fleet through the handle: claims that wait, what is called off, failures of the journal, and what time does by itself.
+
+use super::durable::{Fault, Memory, Run, Wall, at, start_on};
+use super::*;
+use cortex_core::{
+    AgentId, AgentRequest, AgentType, Capabilities, FleetDenied, FleetOutcome, NothingClaimed, Report, ReportedResult,
+    Selector, TaskFilter, TaskId, TaskNumber, TaskRequest, TaskState, TaskView, TokensExpected,
+};
+
+/// How long a claim waits that is to be met before.
+const WAIT: Duration = Duration::from_secs(30);
+
+pub(super) fn agent(name: &str) -> AgentId {
+    AgentId::new(name).expect("a name")
+}
+
+pub(super) fn agent_request(name: &str, agent_type: &str, tasks_max: u32) -> AgentRequest {
+    AgentRequest {
+        agent: agent(name),
+        agent_type: AgentType::new(agent_type).expect("a name"),
+        capabilities: Capabilities::default(),
+        tasks_max,
+        allocation: None,
+        metadata: Metadata::empty(),
+    }
+}
+
+async fn register(engine: &EngineHandle, name: &str) -> AgentId {
+    engine.register_agent(agent_request(name, "general", 2)).await.expect("room");
+    agent(name)
+}
+
+pub(super) fn task(name: Option<&str>) -> TaskRequest {
+    TaskRequest {
+        task: name.map(|name| TaskId::new(name).expect("a name")),
+        job: None,
+        selector: Selector::default(),
+        priority: Priority::Normal,
+        tokens: TokensExpected { given: Some(10), ..TokensExpected::default() },
+        deadline: None,
+        batch: None,
+        payload: None,
+        attempts_max: 3,
+        lease_seconds: TtlSeconds::new(300).expect("a time to live"),
+    }
+}
+
+async fn with_tokens(engine: EngineHandle) -> EngineHandle {
+    engine.set_token_budget(None, Some(1_000), None).await.expect("a budget");
+    engine
+}
+
+async fn submit(engine: &EngineHandle, name: &str) -> TaskView {
+    engine.submit_task(task(Some(name)), Ticket::default()).await.expect("room").detail.view
+}
+
+fn claim(
+    engine: &EngineHandle,
+    agent: &AgentId,
+    wait: Duration,
+) -> impl Future<Output = Result<Claim, EngineError>> + use<> {
+    called_off_by(engine, agent, wait, Ticket::default())
+}
+
+fn called_off_by(
+    engine: &EngineHandle,
+    agent: &AgentId,
+    wait: Duration,
+    ticket: Ticket,
+) -> impl Future<Output = Result<Claim, EngineError>> + use<> {
+    let (engine, agent) = (engine.clone(), agent.clone());
+    async move { engine.claim_task(agent, wait, ticket).await }
+}
+
+/// The names of what a claim was given.
+fn names(claim: &Result<Claim, EngineError>) -> Vec<String> {
+    match claim {
+        Ok(Claim::Tasks { tasks, .. }) => tasks.iter().map(|view| view.task.spec.task.to_string()).collect(),
+        other => panic!("nothing was claimed: {other:?}"),
+    }
+}
+
+async fn state(engine: &EngineHandle, name: &str) -> (TaskState, usize) {
+    let id = TaskId::new(name).expect("a name");
+    let view = engine.task(id).await.expect("a running engine").expect("a task").view;
+    (view.state, view.task.attempts.len())
+}
+
+async fn count(engine: &EngineHandle) -> u64 {
+    let listing = TaskListing { filter: TaskFilter::default(), after: TaskNumber::new(0), limit: 1 };
+    engine.tasks(listing).await.expect("a running engine").total
+}
+
+/// An engine with an agent that holds task a.
+async fn with_a_task_held(memory: &Memory, wall: &Wall) -> (EngineHandle, Run, AgentId) {
+    let (engine, run) = start_on(memory, wall).await;
+    let engine = with_tokens(engine).await;
+    let worker = register(&engine, "worker").await;
+    submit(&engine, "a").await;
+    assert_eq!(names(&claim(&engine, &worker, Duration::ZERO).await), ["a"]);
+    (engine, run, worker)
+}
+
+/// Lets the clock on the wall go on second by second, for ever.
+async fn turn(wall: &Wall) {
+    for second in 1_i64.. {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        wall.set(second);
+    }
+}
+
+#[tokio::test]
+async fn claims_that_wait_are_met_in_their_order() {
+    let engine = with_tokens(start()).await;
+    let (first, second) = (register(&engine, "first").await, register(&engine, "second").await);
+    let submitting = async {
+        submit(&engine, "a").await;
+        submit(&engine, "b").await;
+    };
+    let (one, two, ()) = tokio::join!(claim(&engine, &first, WAIT), claim(&engine, &second, WAIT), submitting);
+    assert_eq!((names(&one), names(&two)), (vec!["a".to_owned()], vec!["b".to_owned()]));
+    assert_eq!(claim(&engine, &first, Duration::ZERO).await, Ok(Claim::Nothing(NothingClaimed::NoTask)));
+}
+
+#[tokio::test]
+async fn a_claim_that_waits_is_met_by_what_is_pushed() {
+    let engine = with_tokens(start()).await;
+    let only = register(&engine, "only").await;
+    let a = TaskId::new("a").expect("a name");
+    // Sent together, so that the task is pushed before anybody looks what there is for those who wait.
+    let (claimed, _, assigned) = tokio::join!(claim(&engine, &only, WAIT), submit(&engine, "a"), engine.assign_task(a));
+    let (chosen, tasks) = assigned.expect("an agent with room");
+    assert_eq!((chosen, tasks.len()), (only, 1));
+    assert_eq!(names(&claimed), ["a"]);
+}
+
+#[tokio::test]
+async fn what_is_called_off_is_as_if_it_had_not_been() {
+    let engine = with_tokens(start()).await;
+    let worker = register(&engine, "worker").await;
+    submit(&engine, "a").await;
+
+    // After it was met: back in its place, and no attempt.
+    let ticket = Ticket::default();
+    let claimed = called_off_by(&engine, &worker, WAIT, ticket.clone()).await;
+    assert_eq!(names(&claimed), ["a"]);
+    engine.call_off(ticket);
+    assert_eq!(state(&engine, "a").await, (TaskState::Queued, 0));
+    assert_eq!(engine.usage().await.expect("a running engine").tokens.all.reserved, 0);
+
+    // While it waits: nobody is there for what comes.
+    let claimed = claim(&engine, &worker, Duration::ZERO).await;
+    assert_eq!(names(&claimed), ["a"]);
+    let ticket = Ticket::default();
+    let waiting = tokio::spawn(called_off_by(&engine, &worker, WAIT, ticket.clone()));
+    tokio::task::yield_now().await;
+    engine.call_off(ticket);
+    waiting.await.expect("no panic").expect_err("a claim that was called off");
+    submit(&engine, "b").await;
+    assert_eq!(state(&engine, "b").await, (TaskState::Queued, 0));
+
+    // A task whose id nobody was told is gone; one that its submitter named stays.
+    for (name, expected) in [(None, TaskState::Cancelled), (Some("c"), TaskState::Queued)] {
+        let ticket = Ticket::default();
+        let submitted = engine.submit_task(task(name), ticket.clone()).await.expect("room");
+        engine.call_off(ticket);
+        assert_eq!(state(&engine, submitted.detail.view.task.spec.task.as_str()).await, (expected, 0));
+    }
+    let ticket = Ticket::default();
+    engine.call_off(ticket.clone());
+    assert_eq!(engine.submit_task(task(None), ticket).await.map(drop), Err(EngineError::CalledOff));
+}
+
+#[tokio::test]
+async fn what_nobody_was_told_in_a_batch_that_failed_is_given_back() {
+    for fault in [Fault::Before, Fault::After] {
+        let (memory, wall) = (Memory::default(), Wall::default());
+        let (engine, _run) = start_on(&memory, &wall).await;
+        let engine = with_tokens(engine).await;
+        let worker = register(&engine, "worker").await;
+        submit(&engine, "a").await;
+        memory.fail([fault]);
+        assert_eq!(claim(&engine, &worker, WAIT).await, Err(EngineError::NotCommitted), "{fault:?}");
+        assert_eq!(state(&engine, "a").await, (TaskState::Queued, 0), "{fault:?}");
+        memory.fail([fault]);
+        let unnamed = engine.submit_task(task(None), Ticket::default()).await;
+        assert_eq!(unnamed.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
+        let queue = engine.usage().await.expect("a running engine").queue;
+        assert_eq!(
+            (queue.all.tasks, count(&engine).await),
+            (1, if fault == Fault::After { 2 } else { 1 }),
+            "{fault:?}"
+        );
+        // What has a name can be asked for again.
+        memory.fail([fault]);
+        let named = engine.submit_task(task(Some("b")), Ticket::default()).await;
+        assert_eq!(named.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
+        let again = engine.submit_task(task(Some("b")), Ticket::default()).await.expect("room");
+        assert_eq!(again.is_new, fault == Fault::Before, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_restart_loses_no_task_and_takes_no_agent_for_lost() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (engine, run) = start_on(&memory, &wall).await;
+    let engine = with_tokens(engine).await;
+    let worker = register(&engine, "worker").await;
+    submit(&engine, "a").await;
+    submit(&engine, "b").await;
+    let claimed = claim(&engine, &worker, Duration::ZERO).await;
+    let Ok(Claim::Tasks { tasks, .. }) = claimed else { panic!("nothing was claimed") };
+    let token = tasks[0].task.lease().expect("a lease").fencing_token;
+    drop(engine);
+    run.await.expect("no panic").expect("a good end");
+
+    // For longer than the lease lasts, nobody could report.
+    wall.set(310);
+    let (engine, _run) = start_on(&memory, &wall).await;
+    assert_eq!(state(&engine, "a").await, (TaskState::Running, 0), "its lease has a grace");
+    assert_eq!(state(&engine, "b").await, (TaskState::Queued, 0));
+    let report =
+        Report { result: ReportedResult::Success, tokens_used: Some(7), duration: None, output: None, error: None };
+    let a = TaskId::new("a").expect("a name");
+    let done = engine.complete_task(a.clone(), worker.clone(), token, report.clone()).await.expect("a good report");
+    assert_eq!(done.view.state, TaskState::Completed);
+    let again = engine.complete_task(a, worker, token, report).await.expect("the same report");
+    assert!(matches!(again.outcome, FleetOutcome::ReportedBefore { .. }), "{again:?}");
+    assert_eq!(engine.usage().await.expect("a running engine").tokens.all.settled, 7);
+    assert_eq!(check::violations(&memory.books()), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_lost_agent_held_goes_to_one_who_waits() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (engine, _run) = start_on(&memory, &wall).await;
+    let engine = with_tokens(engine).await;
+    let (dying, waiting) = (register(&engine, "dying").await, register(&engine, "waiting").await);
+    submit(&engine, "a").await;
+    assert_eq!(names(&claim(&engine, &dying, Duration::ZERO).await), ["a"]);
+    // Nobody sends anything more: what happens, the engine does by itself.
+    tokio::select! {
+        claimed = claim(&engine, &waiting, Duration::from_secs(3_600)) => assert_eq!(names(&claimed), ["a"]),
+        () = turn(&wall) => {}
+    }
+    let gone = engine.beat(dying.clone()).await;
+    assert_eq!(gone.map(drop), Err(FleetDenied::UnknownAgent(dying).into()));
+    assert!(engine.beat(waiting).await.is_ok(), "who waits is alive");
+    assert_eq!(state(&engine, "a").await, (TaskState::Running, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waiting_has_raised_goes_to_one_who_waits() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (engine, _run) = start_on(&memory, &wall).await;
+    let engine = with_tokens(engine).await;
+    let worker = register(&engine, "worker").await;
+    // It is full all the while, so that what is kept for its type stays where it is.
+    engine.register_agent(agent_request("full", "special", 1)).await.expect("room");
+    let request = |name: &str, agent_type: &str, priority: Priority, tokens: u64| TaskRequest {
+        selector: Selector { agent_type: Some(AgentType::new(agent_type).expect("a name")), ..Selector::default() },
+        priority,
+        tokens: TokensExpected { given: Some(tokens), ..TokensExpected::default() },
+        lease_seconds: TtlSeconds::new(7_200).expect("a time to live"),
+        ..task(Some(name))
+    };
+    for request in [
+        request("held", "special", Priority::Critical, 850),
+        request("low", "general", Priority::Low, 100),
+        request("high", "special", Priority::High, 100),
+    ] {
+        engine.submit_task(request, Ticket::default()).await.expect("room");
+    }
+    assert_eq!(names(&claim(&engine, &agent("full"), Duration::ZERO).await), ["held"]);
+    assert_eq!(claim(&engine, &worker, Duration::ZERO).await, Ok(Claim::Nothing(NothingClaimed::NoTokens)));
+
+    let (started, wait) = (tokio::time::Instant::now(), Duration::from_secs(3_600));
+    let claiming = async { tokio::join!(claim(&engine, &agent("full"), wait), turn(&wall)) };
+    tokio::select! {
+        claimed = claim(&engine, &worker, wait) => assert_eq!(names(&claimed), ["low"]),
+        _ = claiming => {}
+    }
+    // Three levels of 300 s each, and no later than a heartbeat after that.
+    let waited = started.elapsed().as_secs();
+    assert!((900..=911).contains(&waited), "{waited} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_not_met_ends_in_time() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (engine, _run) = start_on(&memory, &wall).await;
+    let worker = register(&engine, "worker").await;
+    let start = tokio::time::Instant::now();
+    tokio::select! {
+        claimed = claim(&engine, &worker, WAIT) => {
+            assert_eq!(claimed, Ok(Claim::Nothing(NothingClaimed::NoTask)));
+        }
+        () = turn(&wall) => {}
+    }
+    let waited = start.elapsed().as_secs();
+    assert!((30..=31).contains(&waited), "{waited} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_manager_stands_still_nobody_is_lost() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (engine, _run, worker) = with_a_task_held(&memory, &wall).await;
+    // Five heartbeats, and no turn of the engine in between: it sees all that came meanwhile at once.
+    wall.set(50);
+    assert!(engine.beat(worker.clone()).await.is_ok(), "its beats lay unread");
+    assert_eq!(state(&engine, "a").await, (TaskState::Running, 0));
+    assert_eq!(memory.outages(), [(at(0), at(50))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_cost_the_log_nothing() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (engine, _run, worker) = with_a_task_held(&memory, &wall).await;
+    let before = memory.events();
+    assert!(before > 0);
+    for second in 1..100 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        wall.set(second);
+        engine.beat(worker.clone()).await.expect("a living agent");
+    }
+    assert_eq!(memory.events(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_that_ends_just_behind_the_loss_of_an_agent_loses_nobody() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (engine, _run, worker) = with_a_task_held(&memory, &wall).await;
+    for second in 1..30 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        wall.set(second);
+    }
+    // It is lost at 30 unless it is heard of, and what it sent at 29 is read at 32.
+    wall.set(32);
+    assert!(engine.beat(worker.clone()).await.is_ok(), "it beat in time");
+    assert_eq!(state(&engine, "a").await, (TaskState::Running, 0));
+}
+
+#[tokio::test]
+async fn a_claim_of_an_agent_that_has_left_is_not_met_under_its_name() {
+    let engine = with_tokens(start()).await;
+    let worker = register(&engine, "worker").await;
+    let (claimed, left, came, _) = tokio::join!(
+        claim(&engine, &worker, WAIT),
+        engine.unregister_agent(worker.clone()),
+        engine.register_agent(agent_request("worker", "special", 1)),
+        submit(&engine, "a"),
+    );
+    assert_eq!(claimed, Err(FleetDenied::UnknownAgent(worker).into()));
+    assert!(left.is_ok() && came.is_ok_and(|came| came.is_new));
+    assert_eq!(state(&engine, "a").await, (TaskState::Queued, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_task_is_heard_from_its_claim_on() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (engine, _run) = start_on(&memory, &wall).await;
+    let worker = register(&engine, "worker").await;
+    tokio::select! {
+        claimed = claim(&engine, &worker, WAIT) => assert!(claimed.is_ok(), "{claimed:?}"),
+        () = turn(&wall) => {}
+    }
+    let view = engine.beat(worker).await.expect("a living agent");
+    assert_eq!(view.health.heartbeat, 1_000_000, "a beat in each interval");
+}

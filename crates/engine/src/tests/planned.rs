@@ -1,0 +1,150 @@
+//! What the planner goes by, through the handle: demand that is counted, policy and scalings, and calls for a plan.
+
+use super::durable::{Fault, Memory, Wall, at, start_on};
+use super::fleet::{agent, agent_request, task};
+use super::*;
+use cortex_core::{DemandBin, Policy, TaskId, TaskRequest, Timestamp, TokensExpected};
+
+/// When the clock begins: the start of a bin, so that what is counted soon is all in it.
+const START_SECONDS: i64 = 1_750_000_200;
+
+fn counted(memory: &Memory) -> Vec<(Timestamp, [u64; 4])> {
+    let told = |bin: &DemandBin| (bin.from, [bin.requests, bin.refused, bin.task_submissions, bin.workers_max]);
+    memory.books().demand_bins(None).map(told).collect()
+}
+
+async fn ask(handle: &EngineHandle, job: &str, workers: u64) {
+    // Refusals count as well.
+    let _ = handle.request(request(job, workers), Ticket::default()).await;
+}
+
+async fn submit(handle: &EngineHandle, name: &str, tokens: u64) {
+    let tokens = TokensExpected { given: Some(tokens), ..TokensExpected::default() };
+    let task = TaskRequest { tokens, ..task(Some(name)) };
+    handle.submit_task(task, Ticket::default()).await.expect("room");
+}
+
+#[tokio::test]
+async fn demand_comes_into_the_books_with_each_look() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    wall.set(START_SECONDS);
+    let (handle, _run) = start_on(&memory, &wall).await;
+    let start = at(START_SECONDS);
+    ask(&handle, "one", 3).await;
+    ask(&handle, "two", 9).await;
+    submit(&handle, "task", 10).await;
+    submit(&handle, "task", 10).await;
+    assert_eq!(counted(&memory), [], "nobody has looked");
+    handle.demand(false).await.expect("a running engine");
+    assert_eq!(counted(&memory), [], "whoever only asks does not look");
+    handle.demand(true).await.expect("a running engine");
+    assert_eq!(counted(&memory), [(start, [2, 1, 1, 12])], "a repeat is no second task");
+    let events = memory.events();
+    handle.demand(true).await.expect("a running engine");
+    assert_eq!(memory.events(), events, "nothing new is no event");
+    ask(&handle, "three", 1).await;
+    handle.demand(true).await.expect("a running engine");
+    assert_eq!(counted(&memory), [(start, [3, 1, 1, 12])]);
+
+    // Leases go on into the next bin, where nobody asks for anything.
+    wall.set(START_SECONDS + 300);
+    handle.demand(true).await.expect("a running engine");
+    assert_eq!(counted(&memory)[1..], [(at(START_SECONDS + 300), [0, 0, 0, 4])]);
+    let bins = handle.demand_bins(Some(start)).await.expect("a running engine").value;
+    assert_eq!(bins.iter().map(|bin| bin.from).collect::<Vec<_>>(), [at(START_SECONDS + 300)]);
+}
+
+#[tokio::test]
+async fn a_bin_that_is_over_is_written_without_a_look() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    wall.set(START_SECONDS);
+    let (handle, _run) = start_on(&memory, &wall).await;
+    ask(&handle, "one", 3).await;
+    wall.set(START_SECONDS + 300);
+    handle.capacity().await.expect("a running engine");
+    assert_eq!(counted(&memory), [(at(START_SECONDS), [1, 0, 0, 3])]);
+}
+
+#[tokio::test]
+async fn what_was_counted_is_written_at_the_end() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    wall.set(START_SECONDS);
+    let (handle, run) = start_on(&memory, &wall).await;
+    ask(&handle, "one", 3).await;
+    drop(handle);
+    run.await.expect("no panic").expect("a good end");
+    assert_eq!(counted(&memory), [(at(START_SECONDS), [1, 0, 0, 3])]);
+}
+
+#[tokio::test]
+async fn a_count_that_could_not_be_written_is_written_once() {
+    for fault in [Fault::Before, Fault::After] {
+        let (memory, wall) = (Memory::default(), Wall::default());
+        wall.set(START_SECONDS);
+        let (handle, _run) = start_on(&memory, &wall).await;
+        ask(&handle, "one", 3).await;
+        memory.fail([fault]);
+        assert_eq!(handle.demand(true).await.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
+        handle.demand(true).await.expect("a running engine");
+        assert_eq!(counted(&memory), [(at(START_SECONDS), [1, 0, 0, 3])], "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn policy_and_scalings_are_part_of_the_books() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (handle, run) = start_on(&memory, &wall).await;
+    assert_eq!(handle.set_policy(Policy::AGGRESSIVE).await, Ok(Policy::BALANCED));
+    handle.scale(to_workers(12)).await.expect("room");
+    ask(&handle, "job", 8).await;
+    assert!(matches!(handle.scale(to_workers(5)).await, Err(EngineError::Denied(Denied::BelowLeased { .. }))));
+    handle.scale(to_workers(12)).await.expect("as many as there are");
+    drop(handle);
+    run.await.expect("no panic").expect("a good end");
+
+    assert_eq!(memory.books().capacity(at(0)).total.workers, 12);
+    let (handle, _run) = start_on(&memory, &wall).await;
+    assert_eq!(handle.policy().await, Ok(Policy::AGGRESSIVE));
+    let (scalings, total) = handle.scalings(1).await.expect("a running engine");
+    assert_eq!((scalings.len(), total), (1, 2), "what was refused is not among them");
+    assert_eq!(scalings[0].scaling, to_workers(12));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_planner_is_called_once_for_what_cannot_wait() {
+    let engine = start();
+    engine.set_token_budget(None, Some(1_000), None).await.expect("a budget");
+    let is_called = async || tokio::time::timeout(Duration::from_millis(100), engine.planner_called()).await.is_ok();
+    assert!(!is_called().await, "there is nothing yet");
+    for number in 0..=Policy::BALANCED.queue_depth_up {
+        submit(&engine, &format!("task-{number}"), 10).await;
+    }
+    assert!(is_called().await, "more wait than should");
+    submit(&engine, "one-more", 10).await;
+    assert!(!is_called().await, "the backlog was told of");
+
+    engine.register_agent(agent_request("a", "general", 1)).await.expect("room");
+    submit(&engine, "large", 900).await;
+    engine.set_token_budget(None, Some(10_000), None).await.expect("a budget");
+    engine.assign_task(TaskId::new("large").expect("a name")).await.expect("an agent");
+    assert!(!is_called().await, "a tenth of the tokens is in use");
+    engine.set_token_budget(None, Some(1_000), None).await.expect("a budget");
+    assert!(is_called().await, "nine of ten are in use");
+    engine.unregister_agent(agent("a")).await.expect("an agent");
+    assert!(!is_called().await, "whoever leaves is not lost");
+}
+
+#[tokio::test]
+async fn the_planner_is_called_for_a_lost_agent() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    wall.set(START_SECONDS);
+    let (handle, _run) = start_on(&memory, &wall).await;
+    handle.register_agent(agent_request("a", "general", 1)).await.expect("room");
+    // Three heartbeats of ten seconds, in steps in which nobody takes the engine for one that stood still.
+    for seconds in 1..=31 {
+        wall.set(START_SECONDS + seconds);
+        handle.capacity().await.expect("a running engine");
+    }
+    handle.planner_called().await;
+    assert_eq!(handle.demand(false).await.expect("a running engine").value.fleet.agents, 0);
+}

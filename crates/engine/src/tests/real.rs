@@ -1,0 +1,283 @@
+//! Leases behind which something real stands: answers wait until it is there or gone.
+
+use super::durable::{Fault, Memory, Wall, start_on};
+use super::*;
+use cortex_core::{Port, Premises, Sharing};
+use futures_util::poll;
+use std::pin::pin;
+use std::sync::Mutex;
+
+/// Premises with a shared server `filesystem` and a private one `memory`, and real workers.
+fn premises() -> Premises {
+    let server = |name, sharing| (ServerName::new(name).expect("a name"), sharing);
+    Premises {
+        catalog: Some([server("filesystem", Sharing::Shared), server("memory", Sharing::PerAllocation)].into()),
+        workers_are_real: true,
+        start_max: Millis::from_seconds(20),
+        ..Premises::default()
+    }
+}
+
+async fn start_real() -> (EngineHandle, Memory, Wall) {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (handle, _) = start_on(&memory, &wall).await;
+    handle.stand_on(premises(), Some(Box::new(|_, _| true))).await.expect("an engine");
+    (handle, memory, wall)
+}
+
+/// The allocations in a state, oldest first.
+async fn in_state(engine: &EngineHandle, state: State) -> Vec<AllocationId> {
+    let filter = Filter { state: Some(state), job: None };
+    let page = engine.list(Listing { filter, after: Place::default(), limit: 100 }).await.expect("an engine");
+    let id = |record: &Record| match record {
+        Record::Allocation(view) => view.allocation.reservation.allocation,
+        Record::Refusal(refusal) => refusal.allocation,
+    };
+    page.entries.iter().map(id).collect()
+}
+
+/// The one allocation in a state.
+async fn only(engine: &EngineHandle, state: State) -> AllocationId {
+    let found = in_state(engine, state).await;
+    let [one] = found[..] else { panic!("{found:?} are {state}") };
+    one
+}
+
+fn not_started(answer: Result<Grant, EngineError>) -> String {
+    match answer {
+        Err(EngineError::NotStarted { error, .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_grant_is_answered_when_it_is_ready_and_so_is_each_repeat() {
+    let (engine, ..) = start_real().await;
+    let mut first = pin!(engine.request(keyed("a", 1, "k"), Ticket::default()));
+    let mut again = pin!(engine.request(keyed("a", 1, "k"), Ticket::default()));
+    assert!(poll!(&mut first).is_pending() && poll!(&mut again).is_pending());
+    let allocation = only(&engine, State::Pending).await;
+    assert!(poll!(&mut first).is_pending() && poll!(&mut again).is_pending(), "it is decided, and not ready");
+    engine.activate(allocation).await.expect("a reservation");
+    let (first, again) = (first.await.expect("a grant"), again.await.expect("a grant"));
+    assert_eq!((id(&first), first.is_new, id(&again), again.is_new), (allocation, true, allocation, false));
+    assert_eq!(first.view.allocation.state(), State::Active);
+    let late = engine.activate(allocation).await.expect_err("it is active");
+    assert_eq!(late, EngineError::Denied(Denied::NotPending { allocation, state: State::Active }));
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_fails_its_grant_whole() {
+    let (engine, ..) = start_real().await;
+    let mut first = pin!(engine.request(keyed("a", 4, "k"), Ticket::default()));
+    assert!(poll!(&mut first).is_pending());
+    let allocation = only(&engine, State::Pending).await;
+    engine
+        .fail_activation(allocation, Arc::from("it ended"), Arc::from("it printed nothing"))
+        .await
+        .expect("a reservation");
+    assert_eq!(not_started(first.await), "it printed nothing");
+    assert_eq!(engine.capacity().await.expect("an engine").value.leased, Resources::default());
+    // A repeat is no repeat of a refusal.
+    let mut second = pin!(engine.request(keyed("a", 4, "k"), Ticket::default()));
+    assert!(poll!(&mut second).is_pending());
+    let anew = only(&engine, State::Pending).await;
+    assert_ne!(anew, allocation);
+    engine.activate(anew).await.expect("a reservation");
+    assert!(second.await.expect("a grant").is_new);
+}
+
+#[tokio::test]
+async fn a_release_is_answered_when_nothing_is_left() {
+    let (engine, ..) = start_real().await;
+    let mut grant = pin!(engine.request(request("a", 6), Ticket::default()));
+    assert!(poll!(&mut grant).is_pending());
+    let allocation = only(&engine, State::Pending).await;
+    engine.activate(allocation).await.expect("a reservation");
+    grant.await.expect("a grant");
+    let (mut one, mut other) = (pin!(engine.release(allocation)), pin!(engine.release(allocation)));
+    assert!(poll!(&mut one).is_pending() && poll!(&mut other).is_pending());
+    assert_eq!(only(&engine, State::Releasing).await, allocation);
+    assert_eq!(engine.capacity().await.expect("an engine").value.leased.workers, 6, "it is held until it is gone");
+    assert!(poll!(&mut one).is_pending());
+    engine.finish_release(allocation).await.expect("a release");
+    for released in [one.await, other.await] {
+        let Ok(Released::Now(release)) = released else { panic!("{released:?}") };
+        assert_eq!((release.allocation, release.freed.workers), (allocation, 6));
+    }
+    assert!(matches!(engine.release(allocation).await, Ok(Released::Before { .. })));
+    assert!(engine.finish_release(allocation).await.is_err());
+}
+
+#[tokio::test]
+async fn a_request_waits_for_what_ends_in_its_room_and_not_for_ever() {
+    let (engine, _, wall) = start_real().await;
+    let mut grant = pin!(engine.request(request("a", 6), Ticket::default()));
+    assert!(poll!(&mut grant).is_pending());
+    let first = only(&engine, State::Pending).await;
+    engine.activate(first).await.expect("a reservation");
+    grant.await.expect("a grant");
+    let mut release = pin!(engine.release(first));
+    assert!(poll!(&mut release).is_pending());
+    let mut second = pin!(engine.request(request("b", 5), Ticket::default()));
+    let mut third = pin!(engine.request(request("c", 8), Ticket::default()));
+    assert!(poll!(&mut second).is_pending() && poll!(&mut third).is_pending());
+    assert!(in_state(&engine, State::Pending).await.is_empty(), "nothing is set aside for them");
+    engine.finish_release(first).await.expect("a release");
+    release.await.expect("a release");
+    let allocation = only(&engine, State::Pending).await;
+    engine.activate(allocation).await.expect("a reservation");
+    assert_eq!(second.await.expect("a grant").view.allocation.reservation.job.as_str(), "b");
+    // For the other there is no room any more, and nothing ends that it could wait for.
+    let Err(EngineError::Refused(refusal)) = third.await else { panic!("there is no room") };
+    assert_eq!(refusal.error, "Insufficient workers: requested 8, available 5");
+
+    let mut release = pin!(engine.release(allocation));
+    assert!(poll!(&mut release).is_pending());
+    let mut fourth = pin!(engine.request(request("d", 10), Ticket::default()));
+    assert!(poll!(&mut fourth).is_pending());
+    engine.capacity().await.expect("an engine");
+    wall.set(19);
+    assert!(in_state(&engine, State::Pending).await.is_empty());
+    assert!(poll!(&mut fourth).is_pending());
+    wall.set(20);
+    engine.capacity().await.expect("an engine");
+    let Err(EngineError::Refused(refusal)) = fourth.await else { panic!("it has waited long enough") };
+    assert_eq!(refusal.error, "Insufficient workers: requested 10, available 5");
+}
+
+#[tokio::test]
+async fn what_is_called_off_while_it_waits_is_taken_back() {
+    let (engine, ..) = start_real().await;
+    let ticket = Ticket::default();
+    let mut starting = pin!(engine.request(request("a", 6), ticket.clone()));
+    assert!(poll!(&mut starting).is_pending());
+    let allocation = only(&engine, State::Pending).await;
+    engine.call_off(ticket);
+    assert_eq!(only(&engine, State::Releasing).await, allocation);
+    assert!(starting.await.is_err());
+    assert!(engine.activate(allocation).await.is_err(), "whoever started it is to end it");
+
+    let ticket = Ticket::default();
+    let mut for_room = pin!(engine.request(request("b", 10), ticket.clone()));
+    assert!(poll!(&mut for_room).is_pending());
+    engine.call_off(ticket);
+    engine.finish_release(allocation).await.expect("a release");
+    assert!(for_room.await.is_err());
+    assert!(in_state(&engine, State::Pending).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_half_done_is_finished_at_the_next_start() {
+    let (engine, memory, wall) = start_real().await;
+    let mut leaving = pin!(engine.request(request("a", 3), Ticket::default()));
+    assert!(poll!(&mut leaving).is_pending());
+    let left = only(&engine, State::Pending).await;
+    engine.activate(left).await.expect("a reservation");
+    leaving.await.expect("a grant");
+    let mut release = pin!(engine.release(left));
+    assert!(poll!(&mut release).is_pending());
+    let mut starting = pin!(engine.request(keyed("b", 3, "k"), Ticket::default()));
+    assert!(poll!(&mut starting).is_pending());
+    let pending = only(&engine, State::Pending).await;
+
+    // Another life begins with the same log.
+    let (next, _) = start_on(&memory, &wall).await;
+    assert_eq!(only(&next, State::Released).await, left);
+    assert_eq!(only(&next, State::Failed).await, pending);
+    assert_eq!(next.capacity().await.expect("an engine").value.leased, Resources::default());
+    assert!(next.request(keyed("b", 3, "k"), Ticket::default()).await.expect("a grant").is_new);
+}
+
+#[tokio::test]
+async fn who_waits_when_a_batch_fails_is_to_ask_again() {
+    let (engine, memory, _) = start_real().await;
+    let mut keyed_one = pin!(engine.request(keyed("a", 1, "k"), Ticket::default()));
+    let mut other = pin!(engine.request(request("b", 1), Ticket::default()));
+    assert!(poll!(&mut keyed_one).is_pending() && poll!(&mut other).is_pending());
+    let pending = in_state(&engine, State::Pending).await;
+    let [first, second] = pending[..] else { panic!("{pending:?}") };
+    memory.fail([Fault::Before]);
+    assert_eq!(engine.activate(first).await, Err(EngineError::NotCommitted));
+    assert_eq!(keyed_one.await, Err(EngineError::NotCommitted));
+    assert_eq!(other.await, Err(EngineError::NotCommitted));
+    // The second is nobody's any more; the first can be asked for again.
+    assert_eq!(only(&engine, State::Releasing).await, second);
+    let mut again = pin!(engine.request(keyed("a", 1, "k"), Ticket::default()));
+    assert!(poll!(&mut again).is_pending());
+    engine.activate(first).await.expect("still a reservation");
+    assert_eq!(id(&again.await.expect("a grant")), first);
+}
+
+#[tokio::test]
+async fn ports_that_cannot_be_had_are_passed_over_for_a_minute() {
+    let (memory, wall) = (Memory::default(), Wall::default());
+    let (engine, _) = start_on(&memory, &wall).await;
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let claim = move |port: Port, name: Option<&ServerName>| {
+        seen.lock().expect("nobody panics").push((port.0, name.map(ToString::to_string)));
+        ![8000, 9000, 9002].contains(&port.0)
+    };
+    engine.stand_on(premises(), Some(Box::new(claim))).await.expect("an engine");
+    let ask = async |job: &str| {
+        let mut grant = pin!(engine.request(request(job, 1), Ticket::default()));
+        assert!(poll!(&mut grant).is_pending());
+        let allocation = in_state(&engine, State::Pending).await[0];
+        engine.activate(allocation).await.expect("a reservation");
+        let reservation = grant.await.expect("a grant").view.allocation.reservation;
+        (reservation.workers.ports[0].0, reservation.servers[0].port.0, allocation)
+    };
+    let (worker, server, allocation) = ask("a").await;
+    assert_eq!((worker, server), (8001, 9001));
+    assert!(asked.lock().expect("nobody panics").contains(&(9001, Some("filesystem".to_owned()))));
+    let mut release = pin!(engine.release(allocation));
+    assert!(poll!(&mut release).is_pending());
+    engine.finish_release(allocation).await.expect("a release");
+    let tried = |port| asked.lock().expect("nobody panics").iter().filter(|(asked, _)| *asked == port).count();
+    assert_eq!((tried(9000), tried(9002)), (1, 0));
+    // A premises that change by themselves leave what is known of ports.
+    engine.stand_on(premises(), None).await.expect("an engine");
+    ask("b").await;
+    assert_eq!((tried(9000), tried(9002)), (1, 1));
+    wall.set(61);
+    engine.stand_on(Premises { start_max: Millis::from_seconds(5), ..premises() }, None).await.expect("an engine");
+    let (worker, ..) = ask("c").await;
+    assert_eq!(worker, 8003);
+}
+
+#[tokio::test]
+async fn who_waits_for_room_is_not_passed_by_who_comes_later() {
+    let (engine, ..) = start_real().await;
+    let mut holders = Vec::new();
+    for job in ["a", "b"] {
+        let mut grant = pin!(engine.request(request(job, 5), Ticket::default()));
+        assert!(poll!(&mut grant).is_pending());
+        let allocation = only(&engine, State::Pending).await;
+        engine.activate(allocation).await.expect("a reservation");
+        grant.await.expect("a grant");
+        holders.push(allocation);
+    }
+    let mut releases: Vec<_> = holders.iter().map(|holder| Box::pin(engine.release(*holder))).collect();
+    for release in &mut releases {
+        assert!(poll!(release).is_pending());
+    }
+    let mut first = pin!(engine.request(request("first", 10), Ticket::default()));
+    assert!(poll!(&mut first).is_pending());
+    engine.finish_release(holders[0]).await.expect("a release");
+    let mut later = pin!(engine.request(request("later", 1), Ticket::default()));
+    assert!(poll!(&mut later).is_pending());
+    assert!(in_state(&engine, State::Pending).await.is_empty(), "what is free is for who came first");
+    // Who needs no worker passes.
+    let mut other = pin!(engine.request(request("other", 0), Ticket::default()));
+    assert!(poll!(&mut other).is_pending());
+    let passed = only(&engine, State::Pending).await;
+    engine.activate(passed).await.expect("a reservation");
+    other.await.expect("a grant");
+    engine.finish_release(holders[1]).await.expect("a release");
+    let allocation = only(&engine, State::Pending).await;
+    engine.activate(allocation).await.expect("a reservation");
+    assert_eq!(first.await.expect("a grant").view.allocation.reservation.job.as_str(), "first");
+    let Err(EngineError::Refused(refusal)) = later.await else { panic!("there is no room") };
+    assert_eq!(refusal.error, "Insufficient workers: requested 1, available 0");
+}

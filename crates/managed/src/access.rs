@@ -1,0 +1,169 @@
+//! Access tokens: what a client shows at the endpoint of an MCP server, and how it is told from a made-up one.
+//!
+//! A token is the id of its allocation and a keyed hash of that id and the fencing token. It is worked out whenever it is
+//! needed, and kept nowhere; only the key is, beside the state, so that tokens outlive a restart as their leases do.
+
+use cortex_core::{AllocationId, FencingToken};
+use cortex_util::whole_file;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use std::fmt::{self, Write};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use uuid::Uuid;
+
+const KEY_BYTES: usize = 32;
+
+/// The key of which access tokens are made.
+#[derive(Clone)]
+pub struct AccessKey([u8; KEY_BYTES]);
+
+impl fmt::Debug for AccessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessKey(..)")
+    }
+}
+
+impl AccessKey {
+    /// A key that nobody knows, for as long as this process lives.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut key = [0; KEY_BYTES];
+        let (first, second) = key.split_at_mut(KEY_BYTES / 2);
+        first.copy_from_slice(Uuid::new_v4().as_bytes());
+        second.copy_from_slice(Uuid::new_v4().as_bytes());
+        Self(key)
+    }
+
+    /// The key in a file, which is made with a random one if it is not there. Nobody else than its owner can read it.
+    ///
+    /// # Errors
+    /// The system's, or [`io::ErrorKind::InvalidData`] if the file holds no key.
+    pub fn kept_in(path: &Path) -> io::Result<Self> {
+        match File::open(path) {
+            Ok(file) => {
+                #[cfg(unix)]
+                if std::os::unix::fs::MetadataExt::mode(&file.metadata()?) & 0o077 != 0 {
+                    let why = "others may read or write it: take that from them (chmod 600)";
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+                }
+                let mut bytes = Vec::with_capacity(KEY_BYTES);
+                file.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+                let key =
+                    bytes.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it holds no key"))?;
+                Ok(Self(key))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let key = Self::random();
+                whole_file::replace(path, &key.0)?;
+                Ok(key)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The token of a lease.
+    #[must_use]
+    pub fn token(&self, allocation: AllocationId, fencing_token: FencingToken) -> String {
+        let mut token = format!("{allocation}.");
+        for byte in self.hash(allocation, fencing_token).finalize().into_bytes() {
+            // Writing to a string does not fail.
+            let _ = write!(token, "{byte:02x}");
+        }
+        token
+    }
+
+    /// Whether a token is that of this lease. How long it takes does not tell how much of it is right.
+    #[must_use]
+    pub fn is_token_of(&self, token: &str, allocation: AllocationId, fencing_token: FencingToken) -> bool {
+        let Some((_, hash)) = token.split_once('.') else { return false };
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if !hash.bytes().all(is_digit) {
+            return false;
+        }
+        let digits = |place: usize| hash.get(place..place + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        let bytes: Option<Vec<u8>> = (0..hash.len()).step_by(2).map(digits).collect();
+        bytes.is_some_and(|bytes| self.hash(allocation, fencing_token).verify_slice(&bytes).is_ok())
+    }
+
+    fn hash(&self, allocation: AllocationId, fencing_token: FencingToken) -> Hmac<Sha256> {
+        let Ok(mut hash) = Hmac::<Sha256>::new_from_slice(&self.0) else {
+            unreachable!("a key may be of any length");
+        };
+        hash.update(b"cortex access token 1\0");
+        hash.update(allocation.to_string().as_bytes());
+        hash.update(&fencing_token.as_u64().to_be_bytes());
+        hash
+    }
+}
+
+/// The allocation that a token says it is of. That it is right has to be looked at.
+#[must_use]
+pub fn allocation_of(token: &str) -> Option<AllocationId> {
+    token.split_once('.')?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(bits: u64) -> AllocationId {
+        AllocationId::from_draw(bits)
+    }
+
+    #[test]
+    fn a_token_is_that_of_its_lease_alone() {
+        let (key, other) = (AccessKey::random(), AccessKey::random());
+        let token = key.token(lease(7), FencingToken::new(1));
+        assert_eq!(allocation_of(&token), Some(lease(7)));
+        assert!(key.is_token_of(&token, lease(7), FencingToken::new(1)));
+        assert!(!key.is_token_of(&token, lease(8), FencingToken::new(1)), "another lease");
+        assert!(!key.is_token_of(&token, lease(7), FencingToken::new(2)), "a later lease of the same id");
+        assert!(!other.is_token_of(&token, lease(7), FencingToken::new(1)), "another key");
+        assert_eq!(token, key.token(lease(7), FencingToken::new(1)), "it is worked out anew each time");
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused() {
+        let key = AccessKey::random();
+        let token = key.token(lease(7), FencingToken::new(1));
+        let (id, hash) = token.split_once('.').expect("two parts");
+        let mut wrong = hash.to_owned();
+        wrong.replace_range(..1, if hash.starts_with('0') { "1" } else { "0" });
+        for text in ["", ".", id, &format!("{id}."), &format!("{id}.{}", &hash[2..]), &format!("{id}.{wrong}")] {
+            assert!(!key.is_token_of(text, lease(7), FencingToken::new(1)), "{text:?}");
+        }
+        let odd = [format!("{id}.{}", hash.to_uppercase()), format!("{id}.+{}", &hash[1..])];
+        for text in [format!("{token}0"), format!("{token}00"), format!("{id}.é{}", &hash[2..])].into_iter().chain(odd)
+        {
+            assert!(!key.is_token_of(&text, lease(7), FencingToken::new(1)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_kept_is_found_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state.key");
+        let key = AccessKey::kept_in(&path).expect("a new key");
+        let token = key.token(lease(7), FencingToken::new(1));
+        let again = AccessKey::kept_in(&path).expect("the same key");
+        assert!(again.is_token_of(&token, lease(7), FencingToken::new(1)));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(std::fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+        }
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("a file");
+            let error = AccessKey::kept_in(&path).expect_err("others may read it");
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a file");
+        }
+        std::fs::write(&path, "short").expect("a file");
+        assert_eq!(AccessKey::kept_in(&path).expect_err("no key").kind(), io::ErrorKind::InvalidData);
+        assert_eq!(format!("{key:?}"), "AccessKey(..)");
+    }
+}

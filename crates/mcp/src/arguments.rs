@@ -1,0 +1,531 @@
+//! Arguments of tools: what each may be, stated once. The same statement gives the input schema and reads the value, so
+//! that what an error says is allowed is what the schema shows.
+
+use super::results::priority_of_task;
+use cortex_core::{
+    AgentId, AllocationId, Capabilities, Capability, Complexity, DistinctServers, JsonText, Metadata,
+    NAME_CHARACTERS_MAX, NotAName, Priority, ServerName, TaskId, Timestamp,
+};
+use cortex_util::nearest::nearest;
+use rmcp::model::JsonObject;
+use serde_json::{Value, json};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// The most MCP servers one request may name.
+pub(super) const SERVERS_PER_REQUEST_MAX: usize = 64;
+
+/// The most capabilities that one agent may have, or one task need.
+pub(super) const CAPABILITIES_MAX: usize = 64;
+
+/// The most bytes of metadata, as JSON text.
+pub(super) const METADATA_BYTES_MAX: usize = 16 * 1024;
+
+/// How deep metadata may be nested. Readers of JSON give up somewhere past a hundred levels, and what is written with an
+/// event must be readable for ever.
+pub(super) const METADATA_DEPTH_MAX: usize = 32;
+
+/// The most tokens that anything may be said to take: far more than any budget, and far less than a sum can hold.
+pub(super) const TOKENS_MAX: u64 = 1_000_000_000_000;
+
+/// The most bytes of what a task is given or what comes of it, as JSON text.
+pub(super) const JSON_BYTES_MAX: usize = 64 * 1024;
+
+/// How deep that may be nested, for the same reason as metadata.
+pub(super) const JSON_DEPTH_MAX: usize = METADATA_DEPTH_MAX;
+
+/// The most of the last lines of a process that are told: as many as are kept.
+pub(super) const LAST_LINES_MAX: u64 = 200;
+
+/// The most characters of a worker's id, which has the name of its job in it.
+const WORKER_ID_CHARACTERS_MAX: usize = NAME_CHARACTERS_MAX + 32;
+
+/// The most characters of a value that an error repeats.
+const VALUE_CHARACTERS_SHOWN_MAX: usize = 60;
+
+/// What is wrong with the arguments of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum ArgumentError {
+    #[error("{name} is missing: give {allowed}")]
+    Missing { name: &'static str, allowed: String },
+    #[error("{name} is {value}: give {allowed}")]
+    NotAllowed { name: &'static str, value: String, allowed: String },
+    #[error("unknown argument {name}: {advice}")]
+    Unknown { name: String, advice: String },
+    #[error("{0}")]
+    Together(String),
+}
+
+/// One argument: its name, what it is for, what it may be, and how it is read.
+pub(super) struct Parameter<T> {
+    name: &'static str,
+    is_required: bool,
+    /// Completes "give …".
+    allowed: String,
+    schema: Value,
+    read: Read<T>,
+}
+
+type Read<T> = Box<dyn Fn(&Value) -> Option<T> + Send + Sync>;
+
+impl<T: 'static> Parameter<T> {
+    fn new(
+        name: &'static str,
+        description: &str,
+        allowed: String,
+        mut schema: Value,
+        read: impl Fn(&Value) -> Option<T> + Send + Sync + 'static,
+    ) -> Self {
+        schema["description"] = Value::from(description);
+        Self { name, is_required: false, allowed, schema, read: Box::new(read) }
+    }
+
+    /// The same, but a call without it is refused.
+    pub(super) fn required(mut self) -> Self {
+        self.is_required = true;
+        self
+    }
+
+    /// The same, with the value that is taken if it is absent shown in the schema.
+    pub(super) fn with_default(mut self, value: impl Into<Value>) -> Self {
+        self.schema["default"] = value.into();
+        self
+    }
+}
+
+/// A name that the client chooses: 1 to 256 characters, no control characters.
+pub(super) fn name<T: 'static>(
+    name: &'static str,
+    description: &str,
+    read: fn(&str) -> Result<T, NotAName>,
+) -> Parameter<T> {
+    let allowed = format!("a text of 1 to {NAME_CHARACTERS_MAX} characters without control characters");
+    let schema = json!({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX});
+    Parameter::new(name, description, allowed, schema, move |value| read(value.as_str()?).ok())
+}
+
+/// The id of the allocation that a call is about.
+pub(super) fn allocation_id() -> Parameter<Result<AllocationId, String>> {
+    allocation_id_for("The allocation_id that request_resources answered with, such as alloc-0123456789ab.").required()
+}
+
+/// The id of an allocation. A text that no allocation can have as its id is read too: it is not found.
+pub(super) fn allocation_id_for(description: &str) -> Parameter<Result<AllocationId, String>> {
+    let read = |text: &str| match cortex_core::JobId::new(text) {
+        Ok(_) => Ok(text.parse().map_err(|_| text.to_owned())),
+        Err(error) => Err(error),
+    };
+    name("allocation_id", description, read)
+}
+
+/// The name of the MCP server that a call is about.
+pub(super) fn server_name() -> Parameter<ServerName> {
+    name("name", "The MCP server, by the name that list_mcp_servers gives.", ServerName::new).required()
+}
+
+/// How many of the last lines that a process wrote are told.
+pub(super) fn last_lines() -> Parameter<u64> {
+    whole("last_lines", "How many of the last lines to tell, at most.", 0..=LAST_LINES_MAX).with_default(20)
+}
+
+/// The id of the worker that a call is about.
+pub(super) fn worker_id() -> Parameter<String> {
+    let description = "The worker, by the worker_id that list_workers gives.";
+    let allowed = format!("a text of 1 to {WORKER_ID_CHARACTERS_MAX} characters without control characters");
+    let schema = json!({"type": "string", "minLength": 1, "maxLength": WORKER_ID_CHARACTERS_MAX});
+    let read = |value: &Value| value.as_str().filter(|text| is_worker_id(text)).map(str::to_owned);
+    Parameter::new("worker_id", description, allowed, schema, read).required()
+}
+
+/// Whether a text can be the id of a worker.
+pub(super) fn is_worker_id(text: &str) -> bool {
+    !text.is_empty() && text.chars().nth(WORKER_ID_CHARACTERS_MAX).is_none() && !text.chars().any(char::is_control)
+}
+
+/// The id of the agent that a call is about.
+pub(super) fn agent_id() -> Parameter<AgentId> {
+    name("agent_id", "The agent_id that register_agent was given.", AgentId::new).required()
+}
+
+/// A whole number.
+pub(super) fn whole(name: &'static str, description: &str, range: RangeInclusive<u64>) -> Parameter<u64> {
+    let allowed = format!("a whole number from {} to {}", range.start(), range.end());
+    let schema = json!({"type": "integer", "minimum": range.start(), "maximum": range.end()});
+    Parameter::new(name, description, allowed, schema, move |value| {
+        whole_number(value).filter(|number| range.contains(number))
+    })
+}
+
+/// JSON has one kind of number: `4.0` is a whole number too.
+fn whole_number(value: &Value) -> Option<u64> {
+    const EXACT_UP_TO: f64 = 9_007_199_254_740_992.0;
+    value.as_u64().or_else(|| {
+        let number = value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..EXACT_UP_TO).contains(n))?;
+        format!("{:.0}", number.abs()).parse().ok()
+    })
+}
+
+/// One of a few words, in any case.
+pub(super) fn choice<T: 'static>(
+    name: &'static str,
+    description: &str,
+    words: &[&'static str],
+    read: impl Fn(&str) -> Option<T> + Send + Sync + 'static,
+) -> Parameter<T> {
+    let (last, others) = words.split_last().map_or(("", [].as_slice()), |(last, others)| (*last, others));
+    let allowed = format!("{} or {last}", others.join(", "));
+    let schema = json!({"type": "string", "enum": words});
+    Parameter::new(name, description, allowed, schema, move |value| read(value.as_str()?))
+}
+
+/// How urgent a job is.
+pub(super) fn priority() -> Parameter<Priority> {
+    let description = "How urgent the job is: low is best effort, critical is for emergencies.";
+    let words = Priority::ALL.map(Priority::as_str);
+    choice("priority", description, &words, |text| text.parse().ok()).with_default(Priority::default().as_str())
+}
+
+/// Names of MCP servers.
+pub(super) fn servers(name: &'static str, description: &str) -> Parameter<DistinctServers> {
+    names(name, description, SERVERS_PER_REQUEST_MAX, ServerName::new, DistinctServers::new)
+}
+
+/// What an agent can do, or a task needs.
+pub(super) fn capabilities(description: &str) -> Parameter<Capabilities> {
+    names("capabilities", description, CAPABILITIES_MAX, Capability::new, Capabilities::new)
+}
+
+/// A list of names.
+fn names<N: 'static, T: 'static>(
+    name: &'static str,
+    description: &str,
+    count_max: usize,
+    read: fn(&str) -> Result<N, NotAName>,
+    collect: fn(Vec<N>) -> T,
+) -> Parameter<T> {
+    let allowed = format!(
+        "a list of 0 to {count_max} names, each a text of 1 to {NAME_CHARACTERS_MAX} characters without control characters"
+    );
+    let item = json!({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX});
+    let schema = json!({"type": "array", "items": item, "maxItems": count_max});
+    Parameter::new(name, description, allowed, schema, move |value| {
+        let items = value.as_array().filter(|items| items.len() <= count_max)?;
+        let names: Option<Vec<N>> = items.iter().map(|item| read(item.as_str()?).ok()).collect();
+        names.map(collect)
+    })
+}
+
+/// Whether or not.
+pub(super) fn flag(name: &'static str, description: &str) -> Parameter<bool> {
+    let schema = json!({"type": "boolean"});
+    Parameter::new(name, description, "true or false".to_owned(), schema, Value::as_bool).with_default(false)
+}
+
+/// A note of the client's own.
+pub(super) fn metadata(description: &str) -> Parameter<Metadata> {
+    let allowed =
+        format!("a JSON object of at most {METADATA_BYTES_MAX} bytes, nested at most {METADATA_DEPTH_MAX} levels deep");
+    let schema = json!({"type": "object", "additionalProperties": true});
+    Parameter::new("metadata", description, allowed, schema, |value| {
+        if !is_at_most_so_deep(value, METADATA_DEPTH_MAX) {
+            return None;
+        }
+        let metadata = Metadata::new(value.as_object()?);
+        (metadata.as_json().len() <= METADATA_BYTES_MAX).then_some(metadata)
+    })
+}
+
+fn is_at_most_so_deep(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(items) => levels > 0 && items.iter().all(|item| is_at_most_so_deep(item, levels - 1)),
+        Value::Object(object) => levels > 0 && object.values().all(|item| is_at_most_so_deep(item, levels - 1)),
+        _ => true,
+    }
+}
+
+/// Any text, read by `read`.
+pub(super) fn text<T: 'static>(
+    name: &'static str,
+    description: &str,
+    allowed: &str,
+    read: impl Fn(&str) -> Option<T> + Send + Sync + 'static,
+) -> Parameter<T> {
+    Parameter::new(name, description, allowed.to_owned(), json!({"type": "string"}), move |value| read(value.as_str()?))
+}
+
+/// How urgent a task is, in the spelling of tasks or of allocations.
+pub(super) fn task_priority(description: &str) -> Parameter<Priority> {
+    let mut words = Priority::ALL.map(priority_of_task);
+    words.reverse();
+    choice("priority", description, &words, |text| text.parse().ok())
+}
+
+/// The id of a task.
+pub(super) fn task_id(description: &str) -> Parameter<TaskId> {
+    name("task_id", description, TaskId::new)
+}
+
+/// How hard a task is.
+pub(super) fn complexity(description: &str) -> Parameter<Complexity> {
+    let words = Complexity::ALL.map(Complexity::as_str);
+    let read = |text: &str| Complexity::ALL.into_iter().find(|one| text.eq_ignore_ascii_case(one.as_str()));
+    choice("complexity", description, &words, read)
+}
+
+/// How many entries a page of a list has.
+pub(super) fn page_limit(default: u64, most: u64) -> Parameter<u64> {
+    whole("limit", "At most so many on one page.", 1..=most).with_default(default)
+}
+
+/// Where a list goes on: a text that `read` knows from a page before.
+pub(super) fn cursor<T: 'static>(read: fn(&str) -> Option<T>) -> Parameter<T> {
+    text(
+        "cursor",
+        "Where to go on: the next_cursor of the page before.",
+        "the next_cursor of an earlier answer, unchanged",
+        read,
+    )
+}
+
+/// A text of which only the length is of interest: how many characters it has.
+pub(super) fn measured_text(name: &'static str, description: &str) -> Parameter<u64> {
+    text(name, description, "a text", |text| Some(text.chars().count() as u64))
+}
+
+/// A text of at most so many characters, whatever they are: what went wrong often has several lines.
+pub(super) fn bounded_text(name: &'static str, description: &str, characters_max: usize) -> Parameter<Arc<str>> {
+    let allowed = format!("a text of at most {characters_max} characters");
+    let schema = json!({"type": "string", "maxLength": characters_max});
+    Parameter::new(name, description, allowed, schema, move |value| {
+        let text = value.as_str()?;
+        text.chars().nth(characters_max).is_none().then(|| Arc::from(text))
+    })
+}
+
+/// A moment.
+pub(super) fn moment(name: &'static str, description: &str) -> Parameter<Timestamp> {
+    text(name, description, "an RFC 3339 time with its offset, such as 2030-01-31T18:00:00Z", |text| {
+        let moment: Timestamp = text.parse().ok()?;
+        // The last hours of the year 9999 somewhere are those of a year elsewhere that RFC 3339 cannot spell.
+        (moment.to_string().parse() == Ok(moment)).then_some(moment)
+    })
+}
+
+/// Any JSON value.
+pub(super) fn any_json(name: &'static str, description: &str) -> Parameter<JsonText> {
+    let allowed = format!(
+        "a JSON value of at most {JSON_BYTES_MAX} bytes as JSON text, nested at most {JSON_DEPTH_MAX} levels deep"
+    );
+    Parameter::new(name, description, allowed, json!({}), |value| {
+        if !is_at_most_so_deep(value, JSON_DEPTH_MAX) {
+            return None;
+        }
+        let text = JsonText::new(value);
+        (text.as_str().len() <= JSON_BYTES_MAX).then_some(text)
+    })
+}
+
+/// The start of a text, marked if that is not all of it.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(VALUE_CHARACTERS_SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// A parameter, whatever its type.
+pub(super) trait Described {
+    fn name(&self) -> &'static str;
+    fn is_required(&self) -> bool;
+    fn schema(&self) -> &Value;
+}
+
+impl<T> Described for Parameter<T> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn is_required(&self) -> bool {
+        self.is_required
+    }
+
+    fn schema(&self) -> &Value {
+        &self.schema
+    }
+}
+
+/// The input schema of a tool with these parameters.
+pub(super) fn input_schema(parameters: &[&dyn Described]) -> JsonObject {
+    let mut schema = JsonObject::new();
+    schema.insert("type".to_owned(), Value::from("object"));
+    if !parameters.is_empty() {
+        let properties: JsonObject =
+            parameters.iter().map(|parameter| (parameter.name().to_owned(), parameter.schema().clone())).collect();
+        schema.insert("properties".to_owned(), Value::Object(properties));
+        let required: Vec<_> = parameters.iter().filter(|p| p.is_required()).map(|p| p.name()).collect();
+        if !required.is_empty() {
+            schema.insert("required".to_owned(), Value::from(required));
+        }
+    }
+    schema.insert("additionalProperties".to_owned(), Value::from(false));
+    schema
+}
+
+/// The arguments of one call.
+pub(super) struct Arguments(JsonObject);
+
+impl Arguments {
+    /// Takes the arguments of a call to a tool with these parameters. One that is `null` counts as absent.
+    pub(super) fn new(given: Option<JsonObject>, parameters: &[&dyn Described]) -> Result<Self, ArgumentError> {
+        let given = given.unwrap_or_default();
+        let known = |name: &str| parameters.iter().any(|parameter| parameter.name() == name);
+        if let Some(name) = given.keys().find(|name| !known(name)) {
+            let names: Vec<&str> = parameters.iter().map(|parameter| parameter.name()).collect();
+            let advice = match nearest(name, names.iter().copied()) {
+                Some(near) => format!("did you mean {near}?"),
+                None if names.is_empty() => "this tool takes none".to_owned(),
+                None => format!("this tool takes {}", names.join(", ")),
+            };
+            return Err(ArgumentError::Unknown { name: shortened(name), advice });
+        }
+        Ok(Self(given))
+    }
+
+    /// The value of an argument, if it is given.
+    pub(super) fn optional<T>(&self, parameter: &Parameter<T>) -> Result<Option<T>, ArgumentError> {
+        let Some(value) = self.0.get(parameter.name).filter(|value| !value.is_null()) else { return Ok(None) };
+        match (parameter.read)(value) {
+            Some(read) => Ok(Some(read)),
+            None => Err(ArgumentError::NotAllowed {
+                name: parameter.name,
+                value: shortened(&value.to_string()),
+                allowed: parameter.allowed.clone(),
+            }),
+        }
+    }
+
+    /// The value of an argument, or the default that its schema shows.
+    pub(super) fn or_default<T>(&self, parameter: &Parameter<T>) -> Result<T, ArgumentError> {
+        let default = || parameter.schema.get("default").and_then(&parameter.read);
+        let value = self.optional(parameter)?.or_else(default);
+        value.ok_or_else(|| ArgumentError::Missing { name: parameter.name, allowed: parameter.allowed.clone() })
+    }
+
+    /// The value of an argument that must be given.
+    pub(super) fn required<T>(&self, parameter: &Parameter<T>) -> Result<T, ArgumentError> {
+        self.optional(parameter)?
+            .ok_or_else(|| ArgumentError::Missing { name: parameter.name, allowed: parameter.allowed.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_has_a_depth() {
+        let nested = |levels: usize| {
+            let text = format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+            serde_json::from_str::<Value>(&text).expect("JSON")
+        };
+        let parameter = metadata("");
+        let read = |levels| (parameter.read)(&nested(levels)).is_some();
+        assert!(read(METADATA_DEPTH_MAX));
+        assert!(!read(METADATA_DEPTH_MAX + 1));
+        assert!(!read(100));
+    }
+
+    #[test]
+    fn a_json_value_has_a_size_and_a_depth() {
+        let parameter = any_json("payload", "");
+        let read = |value: &Value| (parameter.read)(value).is_some();
+        assert!(read(&json!("v".repeat(JSON_BYTES_MAX - 2))));
+        assert!(!read(&json!("v".repeat(JSON_BYTES_MAX - 1))));
+        // Bytes of the JSON text count, not characters of the value.
+        assert!(!read(&json!("\"".repeat(JSON_BYTES_MAX / 2))));
+        assert!(!read(&json!("é".repeat(JSON_BYTES_MAX / 2))));
+        let nested = |levels| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+        assert!(read(&nested(JSON_DEPTH_MAX)));
+        assert!(!read(&nested(JSON_DEPTH_MAX + 1)));
+        for value in [json!(1.5), json!(false), json!(""), json!([]), json!({})] {
+            assert!(read(&value), "{value}");
+        }
+    }
+
+    #[test]
+    fn moments_have_an_offset_and_a_spelling() {
+        let parameter = moment("deadline", "");
+        let check = |text: &str, expected: Option<i64>| {
+            let read = (parameter.read)(&json!(text)).map(Timestamp::as_millis);
+            assert_eq!(read, expected, "{text}");
+        };
+        check("2025-12-08T19:00:00Z", Some(1_765_220_400_000));
+        check("2025-12-08T20:00:00.1239+01:00", Some(1_765_220_400_123));
+        check("9999-12-31T23:59:59.999Z", Some(253_402_300_799_999));
+        check("9999-12-31T23:59:59.999-00:01", None);
+        check("0000-01-01T00:00:00+00:01", None);
+        check("2025-12-08T19:00:00", None);
+        check("2025-12-08", None);
+        check("2025-02-30T19:00:00Z", None);
+        check("tomorrow", None);
+        check("", None);
+    }
+
+    #[test]
+    fn a_bounded_text_counts_characters_and_may_have_lines() {
+        let parameter = bounded_text("error", "", 4);
+        let read = |text: &str| (parameter.read)(&json!(text)).is_some();
+        assert!(read("") && read("a\nb\u{0}") && read("𝄞𝄞𝄞𝄞"));
+        assert!(!read("abcde") && !read("𝄞𝄞𝄞𝄞𝄞"));
+        assert_eq!((parameter.read)(&json!(5)), None);
+        assert_eq!((measured_text("input", "").read)(&json!("𝄞é\n")), Some(3));
+    }
+
+    #[test]
+    fn capabilities_are_few_names() {
+        let parameter = capabilities("");
+        let read = |value: &Value| (parameter.read)(value).map(|all| all.as_slice().len());
+        assert_eq!(read(&json!(["b", "a", "b"])), Some(2));
+        assert_eq!(read(&json!([])), Some(0));
+        assert_eq!(read(&json!(vec!["a"; CAPABILITIES_MAX])), Some(1));
+        for bad in [json!(vec!["a"; CAPABILITIES_MAX + 1]), json!("a"), json!([""]), json!(["a", 1]), json!(["a\n"])] {
+            assert_eq!(read(&bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_task_takes_both_spellings_of_a_priority() {
+        let parameter = task_priority("");
+        let read = |text: &str| (parameter.read)(&json!(text));
+        for priority in Priority::ALL {
+            let word = priority_of_task(priority);
+            assert_eq!(read(word), Some(priority));
+            assert_eq!(read(&word.to_lowercase()), Some(priority));
+            assert_eq!(read(priority.as_str()), Some(priority));
+        }
+        assert_eq!(parameter.schema["enum"], json!(["CRITICAL", "HIGH", "MEDIUM", "LOW"]));
+        assert_eq!(read("urgent"), None);
+    }
+
+    #[test]
+    fn whole_numbers_are_read_however_json_writes_them() {
+        let parameter = whole("workers", "", 0..=u64::from(u32::MAX));
+        let check = |text: &str, expected: Option<u64>| {
+            let value = serde_json::from_str(text).expect("JSON");
+            assert_eq!((parameter.read)(&value), expected, "{text}");
+        };
+        check("4", Some(4));
+        check("4.0", Some(4));
+        check("4e2", Some(400));
+        check("-0.0", Some(0));
+        check("4.5", None);
+        check("-1", None);
+        check("4294967295", Some(4_294_967_295));
+        check("4294967296", None);
+        check("1e300", None);
+        check("18446744073709551616", None);
+        check("\"4\"", None);
+        check("true", None);
+    }
+}

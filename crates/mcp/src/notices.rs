@@ -1,0 +1,116 @@
+//! Notices that a watched resource has changed. Changes of one resource that follow each other quickly make one notice,
+//! so that a busy server does not flood its client: at most [`NOTICES_PER_SECOND_MAX`] for each resource.
+
+use super::resources::{ResourceUri, Shown};
+use cortex_engine::{Change, EngineHandle};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, sleep_until};
+
+/// At most so many notices a second for one resource.
+const NOTICES_PER_SECOND_MAX: u32 = 10;
+
+/// How many resources one watcher may watch.
+pub(super) const WATCHED_MAX: usize = 1_000;
+
+/// The resources that somebody watches. Shared between whoever changes the set and the [`Watcher`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watched(Arc<Mutex<BTreeSet<ResourceUri>>>);
+
+impl Watched {
+    /// Adds a resource; false if there are too many.
+    pub(super) fn insert(&self, uri: ResourceUri) -> bool {
+        let mut set = self.lock();
+        if set.len() >= WATCHED_MAX && !set.contains(&uri) {
+            return false;
+        }
+        set.insert(uri);
+        true
+    }
+
+    pub(super) fn remove(&self, uri: ResourceUri) {
+        self.lock().remove(&uri);
+    }
+
+    pub(super) fn contains(&self, uri: ResourceUri) -> bool {
+        self.lock().contains(&uri)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<ResourceUri>> {
+        // The set is sound whatever happened to another holder of the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sees changes from its making on.
+pub(super) struct Watcher {
+    watched: Watched,
+    changes: broadcast::Receiver<Arc<Change>>,
+    shown: Shown,
+    /// Changed, and not yet told.
+    changed: BTreeSet<ResourceUri>,
+    /// When each was last told, while that still holds a notice back.
+    told: BTreeMap<ResourceUri, Instant>,
+}
+
+impl Watcher {
+    pub(super) fn new(engine: &EngineHandle, mut shown: Shown, watched: Watched) -> Self {
+        shown.plan.mark_unchanged();
+        shown.bottlenecks.mark_unchanged();
+        Self { watched, changes: engine.changes(), shown, changed: BTreeSet::new(), told: BTreeMap::new() }
+    }
+
+    /// The set that it looks at.
+    pub(super) const fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
+    /// The next resource to tell of, or nothing once the engine has ended.
+    pub(super) async fn next(&mut self) -> Option<ResourceUri> {
+        let pause = Duration::from_secs(1) / NOTICES_PER_SECOND_MAX;
+        loop {
+            let now = Instant::now();
+            self.told.retain(|_, at| *at + pause > now);
+            let due = self.changed.iter().copied().find(|uri| !self.told.contains_key(uri));
+            if let Some(uri) = due {
+                self.changed.remove(&uri);
+                // Whoever stopped watching meanwhile is not told.
+                if self.watched.contains(uri) {
+                    self.told.insert(uri, now);
+                    return Some(uri);
+                }
+                continue;
+            }
+            let next = self.changed.iter().filter_map(|uri| self.told.get(uri)).min().map(|at| *at + pause);
+            tokio::select! {
+                change = self.changes.recv() => match change {
+                    Ok(change) => self.note(&change),
+                    // What was missed may have been any of them.
+                    Err(RecvError::Lagged(_)) => self.changed.extend(self.watched.lock().iter().copied()),
+                    Err(RecvError::Closed) => return None,
+                },
+                changed = self.shown.changed() => match changed {
+                    Some(uri) => self.changed.extend(self.watched.lock().get(&uri).copied()),
+                    None => return None,
+                },
+                () = sleep_until(next.unwrap_or(now)), if next.is_some() => {}
+            }
+        }
+    }
+
+    fn note(&mut self, change: &Change) {
+        let watched = self.watched.lock();
+        if change.capacity && watched.contains(&ResourceUri::Capacity) {
+            self.changed.insert(ResourceUri::Capacity);
+        }
+        let allocations = change.allocations.iter().copied().map(ResourceUri::Allocation);
+        self.changed.extend(allocations.filter(|uri| watched.contains(uri)));
+    }
+}

@@ -1,0 +1,202 @@
+//! Resources: the capacity, the plan, the forecast, the bottlenecks and each allocation, as documents that can be read and watched.
+
+use super::results::{AllocationResult, BottlenecksResult, CapacityResult, ForecastResult, PlanResult, Standing};
+use super::tools::dry_run;
+use cortex_core::{AllocationId, Timestamp};
+use cortex_engine::{EngineHandle, Record};
+use cortex_managed::Managed;
+use cortex_planning::{Bottlenecks, Plan, Planner, WhatIf};
+use rmcp::ErrorData;
+use rmcp::model::{ReadResourceResult, Resource, ResourceContents, ResourceTemplate};
+use serde::Serialize;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+const CAPACITY: &str = "cluster://capacity";
+const PLAN: &str = "cluster://plan";
+const FORECAST: &str = "cluster://forecast";
+const BOTTLENECKS: &str = "cluster://bottlenecks";
+const ALLOCATIONS: &str = "cluster://allocations/";
+const MIME_TYPE: &str = "application/json";
+
+/// Which resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ResourceUri {
+    Capacity,
+    Plan,
+    Forecast,
+    Bottlenecks,
+    Allocation(AllocationId),
+}
+
+/// What the loops show.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The last plan.
+    pub plan: watch::Receiver<Option<Arc<Plan>>>,
+    /// When the last bin of demand began that forecasts are made from.
+    pub forecast: watch::Receiver<Option<Timestamp>>,
+    /// The bottlenecks that the last look found.
+    pub bottlenecks: watch::Receiver<Option<Arc<Bottlenecks>>>,
+    /// Who plans, to be asked what would be done now.
+    pub planner: Arc<Mutex<Planner>>,
+}
+
+impl Shown {
+    /// The resource that shows something else by now, or nothing once the loops have ended.
+    pub(super) async fn changed(&mut self) -> Option<ResourceUri> {
+        tokio::select! {
+            changed = self.plan.changed() => changed.ok().map(|()| ResourceUri::Plan),
+            changed = self.forecast.changed() => changed.ok().map(|()| ResourceUri::Forecast),
+            changed = self.bottlenecks.changed() => changed.ok().map(|()| ResourceUri::Bottlenecks),
+        }
+    }
+}
+
+/// A URI that is none of ours.
+pub(super) struct UnknownUri;
+
+impl FromStr for ResourceUri {
+    type Err = UnknownUri;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            CAPACITY => Ok(Self::Capacity),
+            PLAN => Ok(Self::Plan),
+            FORECAST => Ok(Self::Forecast),
+            BOTTLENECKS => Ok(Self::Bottlenecks),
+            _ => {
+                let id = text.strip_prefix(ALLOCATIONS).ok_or(UnknownUri)?;
+                id.parse().map(Self::Allocation).map_err(|_| UnknownUri)
+            }
+        }
+    }
+}
+
+impl fmt::Display for ResourceUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Capacity => f.write_str(CAPACITY),
+            Self::Plan => f.write_str(PLAN),
+            Self::Forecast => f.write_str(FORECAST),
+            Self::Bottlenecks => f.write_str(BOTTLENECKS),
+            Self::Allocation(id) => write!(f, "{ALLOCATIONS}{id}"),
+        }
+    }
+}
+
+/// The resources that can be listed. Allocations are reached by their template.
+pub(super) fn listed() -> Vec<Resource> {
+    vec![
+        Resource::new(CAPACITY, "capacity")
+            .with_title("Capacity")
+            .with_description("Workers, CPU and memory: total, leased and available. The same as get_capacity.")
+            .with_mime_type(MIME_TYPE),
+        Resource::new(PLAN, "plan")
+            .with_title("Plan")
+            .with_description(
+                "What the planner would do with the number of workers, with the figures and reasons for it.",
+            )
+            .with_mime_type(MIME_TYPE),
+        Resource::new(FORECAST, "forecast")
+            .with_title("Forecast")
+            .with_description(
+                "What demand to expect in the next half hour, and how good such forecasts were. The same as get_forecast.",
+            )
+            .with_mime_type(MIME_TYPE),
+        Resource::new(BOTTLENECKS, "bottlenecks")
+            .with_title("Bottlenecks")
+            .with_description(
+                "What held tasks up when the planner last looked: tokens, quotas, slow agents, the queue. The same as detect_bottlenecks.",
+            )
+            .with_mime_type(MIME_TYPE),
+    ]
+}
+
+/// The templates of resources.
+pub(super) fn templates(is_managed: bool) -> Vec<ResourceTemplate> {
+    let allocation = if is_managed {
+        "One allocation. The same as get_allocation, but without what gives access to its MCP servers."
+    } else {
+        "One allocation. The same as get_allocation."
+    };
+    vec![
+        ResourceTemplate::new(format!("{ALLOCATIONS}{{allocation_id}}"), "allocation")
+            .with_title("Allocation")
+            .with_description(allocation)
+            .with_mime_type(MIME_TYPE),
+    ]
+}
+
+/// Reads a resource.
+///
+/// # Errors
+/// `-32602` if there is none at this URI; `-32603` if the engine has ended.
+pub(super) async fn read(
+    engine: &EngineHandle,
+    shown: &Shown,
+    managed: Option<&Managed>,
+    uri: &str,
+) -> Result<ReadResourceResult, ErrorData> {
+    let text = match uri.parse() {
+        Ok(ResourceUri::Capacity) => json(&CapacityResult::from(&engine.capacity().await.map_err(ended)?.value))?,
+        Ok(ResourceUri::Plan) => {
+            let planned = shown.plan.borrow().clone();
+            let planned = match planned {
+                Some(planned) => planned,
+                // The planner has not looked yet.
+                None => Arc::new(dry_run(engine, &shown.planner, &WhatIf::default()).await.map_err(ended)?),
+            };
+            json(&PlanResult::from(&*planned))?
+        }
+        Ok(ResourceUri::Forecast) => {
+            let forecast = {
+                let planner = shown.planner.lock().unwrap_or_else(PoisonError::into_inner);
+                ForecastResult::new(planner.outlook(), None)
+            };
+            json(&forecast)?
+        }
+        Ok(ResourceUri::Bottlenecks) => {
+            let looked = shown.bottlenecks.borrow().clone();
+            let looked = match looked {
+                Some(looked) => looked,
+                // The planner has not looked yet.
+                None => Arc::new(Bottlenecks::find(&engine.fleet_figures().await.map_err(ended)?)),
+            };
+            json(&BottlenecksResult::from(&*looked))?
+        }
+        Ok(ResourceUri::Allocation(id)) => {
+            let reading = engine.allocation(id).await.map_err(ended)?.ok_or_else(|| not_found(uri))?;
+            let standing = match (managed, &reading.value) {
+                (Some(managed), Record::Allocation(view)) => {
+                    Standing::for_anybody(managed, view).await.map_err(ended)?
+                }
+                _ => None,
+            };
+            json(&AllocationResult::new(&reading, standing.as_ref()))?
+        }
+        Err(UnknownUri) => return Err(not_found(uri)),
+    };
+    Ok(ReadResourceResult::new(vec![ResourceContents::text(text, uri).with_mime_type(MIME_TYPE)]))
+}
+
+fn json<T: Serialize>(value: &T) -> Result<String, ErrorData> {
+    serde_json::to_string(value).map_err(|error| ErrorData::internal_error(error.to_string(), None))
+}
+
+fn ended(error: impl fmt::Display) -> ErrorData {
+    ErrorData::internal_error(error.to_string(), None)
+}
+
+/// The error for a URI at which there is nothing.
+pub(super) fn not_found(uri: &str) -> ErrorData {
+    let shown: String = uri.chars().take(100).collect();
+    ErrorData::invalid_params(
+        format!(
+            "there is no resource {shown}: there are {CAPACITY}, {PLAN}, {FORECAST}, {BOTTLENECKS} and {ALLOCATIONS}{{allocation_id}}"
+        ),
+        None,
+    )
+}

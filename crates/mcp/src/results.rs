@@ -1,0 +1,171 @@
+//! Results as clients see them. Keys, types and spellings are those of the resource allocation API; what is new here is
+//! only added to them.
+
+mod access;
+mod agents;
+mod allocation;
+mod bottlenecks;
+mod capacity;
+mod cleanup;
+mod forecast;
+mod granted;
+mod list;
+mod plan;
+mod released;
+mod renewed;
+mod scaling;
+mod schema;
+mod servers;
+mod standing;
+mod task;
+mod task_cancelled;
+mod task_completed;
+mod task_list;
+mod task_submitted;
+mod task_updated;
+mod tasks_leased;
+mod usage;
+mod workers;
+
+pub(super) use agents::{AgentsResult, HeartbeatResult, RegisterResult, UnregisterResult};
+pub(super) use allocation::AllocationResult;
+pub(super) use bottlenecks::BottlenecksResult;
+pub(super) use capacity::CapacityResult;
+pub(super) use cleanup::CleanupResult;
+pub(super) use forecast::ForecastResult;
+pub(super) use granted::RequestResult;
+pub(super) use list::ListResult;
+pub(super) use plan::PlanResult;
+pub(super) use released::ReleaseResult;
+pub(super) use renewed::RenewResult;
+pub(super) use scaling::{PolicySetResult, ScalingHistoryResult};
+pub(super) use schema::output_schema;
+pub(super) use servers::{McpServerResult, McpServersResult, RestartResult};
+pub(super) use standing::Standing;
+pub(super) use task::TaskResult;
+pub(super) use task_cancelled::TaskCancelResult;
+pub(super) use task_completed::TaskCompleteResult;
+pub(super) use task_list::TaskListResult;
+pub(super) use task_submitted::TaskSubmitResult;
+pub(super) use task_updated::TaskUpdateResult;
+pub(super) use tasks_leased::{AssignResult, ClaimResult};
+pub(super) use usage::{BudgetSetResult, QuotaSetResult, UsageResult};
+pub(super) use workers::{DrainResult, WorkerResult, WorkersResult};
+
+use cortex_core::{JobId, JsonText, Priority, State, Task, TaskView, Workers};
+use serde_json::value::RawValue;
+
+/// How many workers of one allocation an answer shows at most.
+const WORKERS_SHOWN_MAX: usize = 10_000;
+
+/// How many bytes of an answer a list may take. Some clients drop the connection on an answer of over 10 MiB.
+const LIST_BYTES_MAX: usize = 6 * 1024 * 1024;
+
+/// How many bytes of an answer a byte of a name can take: two as data, escaped, and
+/// four in the text, escaped again.
+const NAME_BYTE_BYTES: usize = 6;
+
+/// How many bytes one worker takes at most, its job's name left out, once as data and once as text.
+const WORKER_BYTES: usize = 500;
+
+/// How many workers of this job an answer shows: fewer if its name, which is part of each worker's id, is long.
+fn workers_shown(job: &JobId) -> usize {
+    WORKERS_SHOWN_MAX.min(LIST_BYTES_MAX / (WORKER_BYTES + NAME_BYTE_BYTES * job.as_str().len()))
+}
+
+/// How many entries of a list fit into so many bytes, given the lengths of their names in bytes and what each takes beside them.
+fn fitting(names: impl IntoIterator<Item = usize>, entry_bytes: usize, bytes_max: usize) -> usize {
+    let mut taken = 0_usize;
+    let fits = |name: &usize| {
+        taken = taken.saturating_add(entry_bytes).saturating_add(name.saturating_mul(NAME_BYTE_BYTES));
+        taken <= bytes_max
+    };
+    names.into_iter().take_while(fits).count()
+}
+
+/// How many characters of the reason why something does not run an answer shows at most. There may be many in one answer.
+const REASON_CHARACTERS_MAX: usize = 2_000;
+
+/// Why something does not run, cut where it is too long.
+fn reason(whole: &Option<String>) -> Option<String> {
+    let whole = whole.as_ref()?;
+    Some(match whole.char_indices().nth(REASON_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &whole[..end]),
+        None => whole.clone(),
+    })
+}
+
+/// How many bytes a line takes beside its text, once as data and once as text.
+const LINE_BYTES: usize = 10;
+
+/// The newest of these lines, at most so many and as many as fit into so many bytes of an answer; the oldest first.
+fn last_lines(lines: &[String], (lines_max, bytes_max): (usize, usize)) -> Vec<String> {
+    let newest = lines.iter().rev().take(lines_max).map(String::len);
+    lines[lines.len() - fitting(newest, LINE_BYTES, bytes_max)..].to_vec()
+}
+
+/// JSON text that is put into an answer as it stands.
+fn raw(json: &str) -> Box<RawValue> {
+    // It is kept as JSON text, so that this cannot fail; an empty note is the safe answer if it did.
+    RawValue::from_string(json.to_owned())
+        .unwrap_or_else(|_| RawValue::from_string("{}".to_owned()).unwrap_or_default())
+}
+
+const fn server_status(state: State) -> &'static str {
+    if state.is_live() { "running" } else { "released" }
+}
+
+fn omitted(job: &JobId, workers: &Workers) -> Option<u64> {
+    workers.count().checked_sub(workers_shown(job) as u64).filter(|rest| *rest > 0)
+}
+
+/// A priority as tasks spell it.
+pub(super) const fn priority_of_task(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Low => "LOW",
+        Priority::Normal => "MEDIUM",
+        Priority::High => "HIGH",
+        Priority::Critical => "CRITICAL",
+    }
+}
+
+/// Why a task waits for tokens, in a word.
+fn deferred_reason(view: &TaskView) -> Option<String> {
+    view.deferral.map(|why| why.to_string())
+}
+
+/// How often a task can still be tried, the attempt that is under way left out.
+fn attempts_left(task: &Task) -> u64 {
+    let used = task.attempts.len() as u64 + u64::from(task.lease().is_some());
+    if task.is_open() { u64::from(task.spec.request.attempts_max).saturating_sub(used) } else { 0 }
+}
+
+/// A JSON value that is put into an answer as it stands.
+fn raw_json(value: &JsonText) -> Option<Box<RawValue>> {
+    // It is kept as JSON text, so that this cannot fail; null is the safe answer if it did.
+    RawValue::from_string(value.as_str().to_owned()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_the_newest_that_fit() {
+        let lines: Vec<String> = (0..5).map(|number| format!("line {number}")).collect();
+        let line_bytes = 6 * NAME_BYTE_BYTES + LINE_BYTES;
+        assert_eq!(last_lines(&lines, (9, 5 * line_bytes)), lines);
+        assert_eq!(last_lines(&lines, (2, usize::MAX)), lines[3..]);
+        assert_eq!(last_lines(&lines, (9, 3 * line_bytes - 1)), lines[3..]);
+        assert_eq!(last_lines(&lines, (0, usize::MAX)), lines[5..]);
+        assert_eq!(last_lines(&[], (9, 0)), lines[5..]);
+    }
+
+    #[test]
+    fn fewer_workers_are_shown_of_a_job_with_a_long_name() {
+        let shown = |name: &str| workers_shown(&JobId::new(name).expect("a name"));
+        assert_eq!(shown("job-001"), WORKERS_SHOWN_MAX);
+        assert!((900..1_000).contains(&shown(&"😀".repeat(256))), "{}", shown(&"😀".repeat(256)));
+        assert!((3_000..4_000).contains(&shown(&"\"".repeat(256))), "{}", shown(&"\"".repeat(256)));
+    }
+}

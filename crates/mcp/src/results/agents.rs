@@ -1,0 +1,352 @@
+//! What the tools about agents answer.
+
+use super::{LIST_BYTES_MAX, fitting, raw};
+use cortex_core::{AgentLeft, AgentView, Capability, Health, HeldTask, TaskLeft};
+use cortex_engine::{AgentPage, AgentTakenOn, Reading};
+use rmcp::model::JsonObject;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// How many bytes an entry of the list takes at most, the texts that its agent chose left out, once as data and once as text.
+const AGENT_BYTES: usize = 1_500;
+
+/// The answer to register_agent.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct RegisterResult {
+    /// `registered` by this call, or `already_registered` by one like it.
+    status: &'static str,
+    /// Which agent.
+    agent_id: String,
+    /// What kind of agent it is.
+    agent_type: String,
+    /// What it can do, each once, in order.
+    capabilities: Vec<String>,
+    /// How many tasks it may hold at once.
+    max_concurrent: u32,
+    /// The allocation one of whose workers it is; null if it has a worker slot of its own.
+    allocation_id: Option<String>,
+    /// `idle`, `busy`, `full` or `unresponsive`.
+    state: &'static str,
+    /// How many tasks it holds.
+    current_tasks: u64,
+    /// How often it has to send a heartbeat, in seconds.
+    heartbeat_seconds: u64,
+    /// When it was registered.
+    registered_at: String,
+    /// When it is lost unless it is heard of before.
+    lost_at: String,
+}
+
+impl RegisterResult {
+    pub(crate) fn new(taken_on: &AgentTakenOn, heartbeat_seconds: u64) -> Self {
+        let view = &taken_on.view;
+        let request = &view.registration.request;
+        Self {
+            status: if taken_on.is_new { "registered" } else { "already_registered" },
+            agent_id: request.agent.to_string(),
+            agent_type: request.agent_type.to_string(),
+            capabilities: names(request.capabilities.as_slice()),
+            max_concurrent: request.tasks_max,
+            allocation_id: request.allocation.map(|id| id.to_string()),
+            state: view.state.as_str(),
+            current_tasks: view.tasks.len() as u64,
+            heartbeat_seconds,
+            registered_at: view.registered_at.to_string(),
+            lost_at: view.lost_at.to_string(),
+        }
+    }
+}
+
+/// A task that an agent holds.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct HeldTaskResult {
+    /// Which task.
+    task_id: String,
+    /// The token of the lease on it: complete_task wants it.
+    fencing_token: u64,
+    /// When the lease runs out.
+    lease_expires_at: String,
+}
+
+impl From<&HeldTask> for HeldTaskResult {
+    fn from(held: &HeldTask) -> Self {
+        Self {
+            task_id: held.task.to_string(),
+            fencing_token: held.fencing_token.as_u64(),
+            lease_expires_at: held.expires_at.to_string(),
+        }
+    }
+}
+
+/// The answer to heartbeat_agent.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct HeartbeatResult {
+    /// `ok`.
+    status: &'static str,
+    /// Which agent.
+    agent_id: String,
+    /// `idle`, `busy` or `full`.
+    state: &'static str,
+    /// When it is lost unless it is heard of before.
+    lost_at: String,
+    /// After how many seconds the next heartbeat is due.
+    next_heartbeat_seconds: u64,
+    /// The tasks it holds, in the order in which it was given them. One that is missing was taken back: drop the work on it.
+    tasks: Vec<HeldTaskResult>,
+}
+
+impl HeartbeatResult {
+    pub(crate) fn new(view: &AgentView, heartbeat_seconds: u64) -> Self {
+        Self {
+            status: "ok",
+            agent_id: view.registration.request.agent.to_string(),
+            state: view.state.as_str(),
+            lost_at: view.lost_at.to_string(),
+            next_heartbeat_seconds: heartbeat_seconds,
+            // An agent holds a thousand at most, which fit even with the longest ids.
+            tasks: view.tasks.iter().map(HeldTaskResult::from).collect(),
+        }
+    }
+}
+
+/// A task that an agent held when it left.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct LeftTaskResult {
+    /// Which task.
+    task_id: String,
+    /// Where it stands now: `queued` again, or `failed` if that was its last attempt.
+    state: &'static str,
+}
+
+impl From<&TaskLeft> for LeftTaskResult {
+    fn from(left: &TaskLeft) -> Self {
+        Self { task_id: left.task.to_string(), state: left.state.as_str() }
+    }
+}
+
+/// The answer to unregister_agent.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct UnregisterResult {
+    /// `unregistered`.
+    status: &'static str,
+    /// Which agent.
+    agent_id: String,
+    /// When.
+    unregistered_at: String,
+    /// The tasks it held.
+    tasks: Vec<LeftTaskResult>,
+}
+
+impl From<&Reading<AgentLeft>> for UnregisterResult {
+    fn from(reading: &Reading<AgentLeft>) -> Self {
+        let left = &reading.value;
+        Self {
+            status: "unregistered",
+            agent_id: left.agent.to_string(),
+            unregistered_at: reading.at.to_string(),
+            tasks: left.tasks.iter().map(LeftTaskResult::from).collect(),
+        }
+    }
+}
+
+/// How much an agent does.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct LoadResult {
+    /// How many tasks it holds.
+    current_tasks: u64,
+    /// How many it may hold.
+    max_concurrent: u32,
+}
+
+/// How well an agent does, over the last minute and its last 100 tasks; every figure from 0 to 1.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct HealthResult {
+    /// 40 % of the success rate, 30 % of the response time, 20 % of the load and 10 % of the regularity of heartbeats; 0.5 if no
+    /// task ended in its hands.
+    score: f64,
+    /// The part of its tasks that went well; null if there were none.
+    success_rate: Option<f64>,
+    /// How far below the target their mean duration was: 1 for no time, 0 for the target and above; null if there were none.
+    response_time: Option<f64>,
+    /// The part of its room that is free.
+    load: f64,
+    /// Heartbeats seen against heartbeats due.
+    heartbeat_regularity: f64,
+}
+
+impl From<&Health> for HealthResult {
+    fn from(health: &Health) -> Self {
+        Self {
+            score: thousandths(health.score),
+            success_rate: health.success.map(thousandths),
+            response_time: health.response_time.map(thousandths),
+            load: thousandths(health.load),
+            heartbeat_regularity: thousandths(health.heartbeat),
+        }
+    }
+}
+
+/// A part given in millionths, with three decimals.
+fn thousandths(millionths: u32) -> f64 {
+    f64::from(millionths.saturating_add(500) / 1_000) / 1_000.0
+}
+
+/// An agent, as list_agents shows it.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ListedAgent {
+    /// Its id.
+    agent_id: String,
+    /// What kind of agent it is.
+    agent_type: String,
+    /// What it can do, each once, in order.
+    capabilities: Vec<String>,
+    /// The allocation one of whose workers it is; null if it has a worker slot of its own.
+    allocation_id: Option<String>,
+    /// `idle`, `busy`, `full`, or `unresponsive` after two missed heartbeats.
+    state: &'static str,
+    /// How much it does.
+    load: LoadResult,
+    /// How well it does.
+    health: HealthResult,
+    /// When it was registered.
+    registered_at: String,
+    /// When it was last heard of.
+    heard_at: String,
+    /// When it is lost unless it is heard of before.
+    lost_at: String,
+    /// What it noted.
+    #[schemars(with = "JsonObject")]
+    metadata: Box<RawValue>,
+}
+
+impl From<&AgentView> for ListedAgent {
+    fn from(view: &AgentView) -> Self {
+        let request = &view.registration.request;
+        Self {
+            agent_id: request.agent.to_string(),
+            agent_type: request.agent_type.to_string(),
+            capabilities: names(request.capabilities.as_slice()),
+            allocation_id: request.allocation.map(|id| id.to_string()),
+            state: view.state.as_str(),
+            load: LoadResult { current_tasks: view.tasks.len() as u64, max_concurrent: request.tasks_max },
+            health: HealthResult::from(&view.health),
+            registered_at: view.registered_at.to_string(),
+            heard_at: view.heard_at.to_string(),
+            lost_at: view.lost_at.to_string(),
+            metadata: raw(request.metadata.as_json()),
+        }
+    }
+}
+
+/// The answer to list_agents.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct AgentsResult {
+    /// This page, by id.
+    agents: Vec<ListedAgent>,
+    /// How many are on this page: fewer than asked for if they take too much room.
+    count: u64,
+    /// How many there are on all pages.
+    total: u64,
+    /// What to give as `cursor` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+impl AgentsResult {
+    /// A page, where `cursor` spells an agent to go on from.
+    pub(crate) fn new(page: &AgentPage, cursor: impl Fn(&cortex_core::AgentId) -> String) -> Self {
+        // One fits whatever it has: a page without any would lead nowhere.
+        let fits = fitting(page.entries.iter().map(text_bytes), AGENT_BYTES, LIST_BYTES_MAX).max(1);
+        let shown = &page.entries[..fits.min(page.entries.len())];
+        let next = if shown.len() < page.entries.len() {
+            shown.last().map(|view| &view.registration.request.agent)
+        } else {
+            page.next.as_ref()
+        };
+        Self {
+            agents: shown.iter().map(ListedAgent::from).collect(),
+            count: shown.len() as u64,
+            total: page.total,
+            next_cursor: next.map(cursor),
+        }
+    }
+}
+
+/// How many bytes the texts have that an agent chose.
+fn text_bytes(view: &AgentView) -> usize {
+    let request = &view.registration.request;
+    let capabilities: usize = request.capabilities.as_slice().iter().map(|one| one.as_str().len() + 1).sum();
+    request.agent.as_str().len() + request.agent_type.as_str().len() + request.metadata.as_json().len() + capabilities
+}
+
+fn names(capabilities: &[Capability]) -> Vec<String> {
+    capabilities.iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cortex_core::{
+        AgentId, AgentRequest, AgentState, AgentType, Capabilities, Metadata, NodeId, Registration, Timestamp,
+    };
+    use std::sync::Arc;
+
+    fn view(agent: &str, metadata_bytes: usize) -> AgentView {
+        let at = Timestamp::from_millis(0);
+        let note = serde_json::json!({"note": "\"".repeat(metadata_bytes / 2)});
+        AgentView {
+            at,
+            registration: Arc::new(Registration {
+                request: AgentRequest {
+                    agent: AgentId::new(agent).expect("a name"),
+                    agent_type: AgentType::new("general").expect("a name"),
+                    capabilities: Capabilities::default(),
+                    tasks_max: 3,
+                    allocation: None,
+                    metadata: Metadata::new(note.as_object().expect("an object")),
+                },
+                node: NodeId::local(),
+                takes: None,
+            }),
+            registered_at: at,
+            heard_at: at,
+            lost_at: at,
+            state: AgentState::Idle,
+            tasks: Vec::new(),
+            health: Health { score: 500_000, success: None, response_time: None, load: 666_666, heartbeat: 833_333 },
+        }
+    }
+
+    #[test]
+    fn a_page_that_takes_too_much_room_ends_early_and_says_where_to_go_on() {
+        let check = |agents: usize, metadata_bytes: usize, next: Option<&str>, expected: (usize, Option<&str>)| {
+            let entries = (0..agents).map(|number| view(&format!("a{number:04}"), metadata_bytes)).collect();
+            let next = next.map(|agent| AgentId::new(agent).expect("a name"));
+            let page = AgentPage { at: Timestamp::from_millis(0), entries, total: 5_000, next };
+            let result = AgentsResult::new(&page, ToString::to_string);
+            let size = serde_json::to_string(&serde_json::to_string(&result).expect("JSON")).expect("JSON").len();
+            assert!(size < LIST_BYTES_MAX, "{agents} agents take {size} bytes as a text");
+            assert_eq!((result.agents.len(), result.next_cursor.as_deref()), expected);
+            assert_eq!((result.count, result.total), (result.agents.len() as u64, 5_000));
+        };
+        check(0, 0, None, (0, None));
+        check(2_000, 0, None, (2_000, None));
+        check(2_000, 0, Some("a1999"), (2_000, Some("a1999")));
+        check(100, 16_000, None, (64, Some("a0063")));
+        check(60, 16_000, Some("b"), (60, Some("b")));
+    }
+
+    #[test]
+    fn parts_have_three_decimals() {
+        let check = |millionths, shown: &str| assert_eq!(thousandths(millionths).to_string(), shown);
+        check(0, "0");
+        check(1_000_000, "1");
+        check(500_000, "0.5");
+        check(833_333, "0.833");
+        check(666_666, "0.667");
+        check(499, "0");
+        check(500, "0.001");
+        check(999_600, "1");
+    }
+}

@@ -1,0 +1,243 @@
+//! What get_allocation answers.
+
+use super::access::McpConfig;
+use super::standing::{ShownServer, Standing};
+use super::{omitted, raw, reason, workers_shown};
+use cortex_core::{Allocation, AllocationView, EndReason, Phase, Port, ServerHold, State, Timestamp};
+use cortex_engine::{Reading, Record, Refusal};
+use rmcp::model::JsonObject;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// Amounts of an allocation.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct AllocatedResources {
+    /// CPU in cores.
+    cpu_allocated: f64,
+    /// Memory in MB.
+    memory_allocated: u64,
+    /// Worker slots.
+    workers: u64,
+}
+
+/// An MCP server of an allocation.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct AllocatedServer {
+    /// Its name.
+    server_name: String,
+    /// Where it is.
+    endpoint: String,
+    /// `running` while the allocation is live, then `released`. Where servers are really run, how it stands until then: also
+    /// `starting`, `restarting`, `failed` or `stopping`.
+    status: &'static str,
+    /// Why it is restarting or failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Its port.
+    port: u16,
+}
+
+/// A worker of an allocation.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct AllocatedWorker {
+    /// Its id.
+    worker_id: String,
+    /// `cortex-worker`.
+    worker_type: &'static str,
+    /// Its CPU in cores.
+    cpu: f64,
+    /// Its memory in MB.
+    memory: u64,
+    /// The state of its allocation. Where workers are really run, how it stands: `starting`, `running`, `restarting`, `failed`
+    /// or `stopping`.
+    status: &'static str,
+    /// Why it is restarting or failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Where it is.
+    endpoint: String,
+}
+
+/// Moments in the life of an allocation.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Timestamps {
+    /// When it was asked for.
+    created_at: String,
+    /// When it became active; null if it did not.
+    activated_at: Option<String>,
+    /// When it ended; null while it has not.
+    released_at: Option<String>,
+    /// Seconds since it was asked for.
+    age_seconds: u64,
+}
+
+/// The answer to get_allocation, and the resource `cluster://allocations/{allocation_id}`.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct AllocationResult {
+    /// Its id.
+    allocation_id: String,
+    /// The job that holds it.
+    job_id: String,
+    /// `pending`, `active`, `releasing`, `released` or `failed`.
+    state: &'static str,
+    /// `low`, `normal`, `high` or `critical`.
+    priority: &'static str,
+    /// What the workers take together.
+    resources: AllocatedResources,
+    /// The MCP servers, in the order asked for.
+    mcp_servers: Vec<AllocatedServer>,
+    /// The workers.
+    workers: Vec<AllocatedWorker>,
+    /// How many workers are left out of the list because it would be too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workers_omitted: Option<u64>,
+    /// Moments in its life.
+    timestamps: Timestamps,
+    /// The time to live in seconds, from the activation or the last renewal.
+    ttl_seconds: u64,
+    /// When it ends unless it is renewed; null once it has ended.
+    expires_at: Option<String>,
+    /// Whether that moment has passed; false once it has ended.
+    is_expired: bool,
+    /// Larger than that of every earlier grant; absent if it was never granted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fencing_token: Option<u64>,
+    /// What the endpoints of MCP servers that are really run ask for as a bearer token; told by get_allocation alone, while the
+    /// allocation is active.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_token: Option<String>,
+    /// Where MCP servers are really run: what an MCP client takes as its list of servers, as it stands; told as the token is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp_config: Option<McpConfig>,
+    /// How it ended: `released` by its holder, `expired`, or `cancelled` with the call that asked for it; absent while it
+    /// has not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_by: Option<&'static str>,
+    /// Why it failed, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// What the client noted.
+    #[schemars(with = "JsonObject")]
+    metadata: Box<RawValue>,
+}
+
+impl AllocationResult {
+    /// What is on record, with how what really stands behind it stands.
+    pub(crate) fn new(reading: &Reading<Record>, standing: Option<&Standing>) -> Self {
+        match &reading.value {
+            Record::Allocation(view) => Self::of_allocation(view, standing),
+            Record::Refusal(refusal) => Self::of_refusal(refusal, reading.at),
+        }
+    }
+
+    fn of_allocation(view: &AllocationView, standing: Option<&Standing>) -> Self {
+        let AllocationView { allocation, at, expires_at } = view;
+        let reservation = &allocation.reservation;
+        let state = allocation.state();
+        let workers = &reservation.workers;
+        let taken = workers.resources();
+        let server = |hold: &ServerHold| {
+            let ShownServer { endpoint, status, reason } = ShownServer::new(hold, state, standing);
+            AllocatedServer { server_name: hold.name.to_string(), endpoint, status, reason, port: hold.port.0 }
+        };
+        Self {
+            allocation_id: reservation.allocation.to_string(),
+            job_id: reservation.job.to_string(),
+            state: state.as_str(),
+            priority: reservation.priority.as_str(),
+            resources: AllocatedResources {
+                cpu_allocated: taken.cpu_millis.as_cores(),
+                memory_allocated: taken.memory_mb.0,
+                workers: taken.workers,
+            },
+            mcp_servers: reservation.servers.iter().map(server).collect(),
+            workers: workers
+                .iter()
+                .take(workers_shown(&reservation.job))
+                .map(|(number, port)| allocated_worker(number.worker_id(&reservation.job), port, view, standing))
+                .collect(),
+            workers_omitted: omitted(&reservation.job, workers),
+            timestamps: Timestamps {
+                created_at: allocation.created_at.to_string(),
+                activated_at: allocation.activated_at().map(|at| at.to_string()),
+                released_at: allocation.ended_at().map(|at| at.to_string()),
+                age_seconds: allocation.age(*at).as_seconds(),
+            },
+            ttl_seconds: allocation.ttl_seconds.as_seconds(),
+            expires_at: expires_at.map(|at| at.to_string()),
+            is_expired: view.is_expired(),
+            fencing_token: Some(reservation.fencing_token.as_u64()),
+            access_token: standing.and_then(Standing::access_token).map(str::to_owned),
+            mcp_config: standing.and_then(|standing| standing.mcp_config(&reservation.servers)),
+            ended_by: ended_by(allocation),
+            error: failure(allocation),
+            metadata: raw(reservation.metadata.as_json()),
+        }
+    }
+
+    fn of_refusal(refusal: &Refusal, now: Timestamp) -> Self {
+        Self {
+            allocation_id: refusal.allocation.to_string(),
+            job_id: refusal.job.to_string(),
+            state: State::Failed.as_str(),
+            priority: refusal.priority.as_str(),
+            resources: AllocatedResources { cpu_allocated: 0.0, memory_allocated: 0, workers: 0 },
+            mcp_servers: Vec::new(),
+            workers: Vec::new(),
+            workers_omitted: None,
+            timestamps: Timestamps {
+                created_at: refusal.refused_at.to_string(),
+                activated_at: None,
+                released_at: None,
+                age_seconds: now.since(refusal.refused_at).as_seconds(),
+            },
+            ttl_seconds: refusal.ttl_seconds.as_seconds(),
+            expires_at: None,
+            is_expired: false,
+            fencing_token: None,
+            access_token: None,
+            mcp_config: None,
+            ended_by: None,
+            error: Some(refusal.error.clone()),
+            metadata: raw(refusal.metadata.as_json()),
+        }
+    }
+}
+
+fn allocated_worker(
+    worker_id: String,
+    port: Port,
+    view: &AllocationView,
+    standing: Option<&Standing>,
+) -> AllocatedWorker {
+    let (state, size) = (view.allocation.state(), view.allocation.reservation.workers.size);
+    let report = standing.and_then(|standing| standing.worker(&worker_id));
+    AllocatedWorker {
+        worker_type: "cortex-worker",
+        cpu: size.cpu_millis.as_cores(),
+        memory: size.memory_mb.0,
+        status: report.map_or(state.as_str(), |report| report.state.as_str()),
+        reason: report.and_then(|report| reason(&report.reason)),
+        endpoint: port.endpoint(),
+        worker_id,
+    }
+}
+
+const fn ended_by(allocation: &Allocation) -> Option<&'static str> {
+    match &allocation.phase {
+        Phase::Released { reason, .. } => Some(match reason {
+            EndReason::Requested => "released",
+            EndReason::Expired => "expired",
+            EndReason::Cancelled => "cancelled",
+        }),
+        _ => None,
+    }
+}
+
+fn failure(allocation: &Allocation) -> Option<String> {
+    match &allocation.phase {
+        Phase::Failed { error, .. } => Some(error.to_string()),
+        _ => None,
+    }
+}

@@ -1,0 +1,193 @@
+//! What detect_bottlenecks answers.
+
+use super::usage::BudgetBlock;
+use super::{LIST_BYTES_MAX, fitting};
+use cortex_planning::{Bottleneck, Bottlenecks, Figures};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// How many bytes a bottleneck takes at most, the name of what is affected left out, once as data and once as text.
+const BOTTLENECK_BYTES: usize = 2_000;
+
+/// How many bottlenecks an answer shows at most.
+const BOTTLENECKS_MAX: usize = 1_000;
+
+/// The figures of a quota.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct QuotaMetrics {
+    /// How many agents there may be.
+    quota: u64,
+    /// How many there are.
+    active_agents: u64,
+    /// How many more may register without an allocation, as far as there are free workers.
+    available_slots: u64,
+    /// Which part of the quota is taken; 1 for a quota of 0.
+    usage_ratio: f64,
+}
+
+/// The figures of an agent over the last minute.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct AgentMetrics {
+    /// How many tasks ended in its hands.
+    ended_tasks: u64,
+    /// Which part of them went well.
+    success_rate: f64,
+    /// How long they took, in the mean.
+    avg_duration_ms: u64,
+    /// How long the tasks of the other agents took, in the mean; null if too few ended to tell.
+    others_avg_duration_ms: Option<u64>,
+}
+
+/// The figures of the queue.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct QueueMetrics {
+    /// How many tasks wait.
+    pending_tasks: u64,
+    /// How many of those are deferred for want of tokens.
+    deferred_tasks: u64,
+    /// How many of those that wait no registered agent may take.
+    unserved_tasks: u64,
+    /// How many tasks agents hold.
+    running_tasks: u64,
+    /// How many agents there are.
+    active_agents: u64,
+    /// How long the tasks have waited, in the mean.
+    avg_wait_time_ms: u64,
+    /// How long the oldest has waited.
+    oldest_task_age_ms: u64,
+}
+
+/// The figures that a bottleneck was told by.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Metrics {
+    /// Of `token_exhaustion`.
+    Tokens(BudgetBlock),
+    /// Of `quota_exceeded`.
+    Quota(QuotaMetrics),
+    /// Of `slow_agent`.
+    Agent(AgentMetrics),
+    /// Of `task_queue_backlog`.
+    Queue(QueueMetrics),
+}
+
+impl From<&Figures> for Metrics {
+    fn from(figures: &Figures) -> Self {
+        match *figures {
+            Figures::Tokens(usage) => Self::Tokens(BudgetBlock::from(&usage)),
+            Figures::Agents { quota, active, available } => Self::Quota(QuotaMetrics {
+                quota,
+                active_agents: active,
+                available_slots: available,
+                usage_ratio: if quota == 0 { 1.0 } else { active as f64 / quota as f64 },
+            }),
+            Figures::Work { tasks, success_rate, duration_mean, others_mean } => Self::Agent(AgentMetrics {
+                ended_tasks: tasks,
+                success_rate: (success_rate * 1_000.0).round() / 1_000.0,
+                avg_duration_ms: duration_mean.0,
+                others_avg_duration_ms: others_mean.map(|mean| mean.0),
+            }),
+            Figures::Queue { waiting, deferred, unserved, running, agents } => Self::Queue(QueueMetrics {
+                pending_tasks: waiting.tasks,
+                deferred_tasks: deferred,
+                unserved_tasks: unserved,
+                running_tasks: running,
+                active_agents: agents,
+                avg_wait_time_ms: waiting.wait_mean.0,
+                oldest_task_age_ms: waiting.wait_max.0,
+            }),
+        }
+    }
+}
+
+/// Something that holds tasks up, or is about to.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct BottleneckResult {
+    /// `token_exhaustion`, `quota_exceeded`, `slow_agent` or `task_queue_backlog`.
+    bottleneck_type: &'static str,
+    /// `low`, `medium`, `high` or `critical`.
+    severity: &'static str,
+    /// What is the matter.
+    description: String,
+    /// The job, the type of agents or the agent that it is about; empty if it is about all of them.
+    affected: Vec<String>,
+    /// The figures that it was told by.
+    metrics: Metrics,
+    /// What can be done about it.
+    advice: String,
+}
+
+impl From<&Bottleneck> for BottleneckResult {
+    fn from(bottleneck: &Bottleneck) -> Self {
+        Self {
+            bottleneck_type: bottleneck.subject.kind(),
+            severity: bottleneck.severity.as_str(),
+            description: bottleneck.description.clone(),
+            affected: bottleneck.subject.name().map(str::to_owned).into_iter().collect(),
+            metrics: Metrics::from(&bottleneck.figures),
+            advice: bottleneck.advice.clone(),
+        }
+    }
+}
+
+/// The answer to detect_bottlenecks, and the resource `cluster://bottlenecks`.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct BottlenecksResult {
+    /// What was found, the most severe first.
+    bottlenecks: Vec<BottleneckResult>,
+    /// How many were found.
+    count: u64,
+    /// How many are left out of the list because it would be too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    omitted: Option<u64>,
+    /// When this was looked for.
+    detected_at: String,
+}
+
+impl From<&Bottlenecks> for BottlenecksResult {
+    fn from(bottlenecks: &Bottlenecks) -> Self {
+        let found = &bottlenecks.found;
+        let names = found.iter().map(|one| one.subject.name().unwrap_or_default().len());
+        let fits = fitting(names.take(BOTTLENECKS_MAX), BOTTLENECK_BYTES, LIST_BYTES_MAX);
+        let left_out = found.len() - fits;
+        Self {
+            bottlenecks: found.iter().take(fits).map(BottleneckResult::from).collect(),
+            count: found.len() as u64,
+            omitted: (left_out > 0).then_some(left_out as u64),
+            detected_at: bottlenecks.at.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cortex_core::{AgentId, Timestamp};
+    use cortex_planning::{Severity, Subject};
+
+    #[test]
+    fn a_long_list_is_cut_and_says_so() {
+        let check = |name_length: usize, count: usize, shown: usize| {
+            let bottleneck = |number: usize| Bottleneck {
+                subject: Subject::Agent(
+                    AgentId::new(&format!("{number:05}{}", "😀".repeat(name_length - 5))).expect("a name"),
+                ),
+                severity: Severity::High,
+                figures: Figures::Agents { quota: 0, active: u64::MAX, available: 0 },
+                description: "d".repeat(400),
+                advice: "a".repeat(200),
+            };
+            let found = (0..count).map(bottleneck).collect();
+            let result = BottlenecksResult::from(&Bottlenecks { at: Timestamp::from_millis(0), found });
+            let text = serde_json::to_string(&result).expect("JSON");
+            assert!(2 * text.len() < LIST_BYTES_MAX, "{count} take {} bytes", text.len());
+            assert!(text.contains("\"usage_ratio\":1.0") || count == 0, "a figure is a number");
+            assert_eq!((result.bottlenecks.len(), result.count), (shown, count as u64));
+            assert_eq!(result.omitted, (count > shown).then(|| (count - shown) as u64));
+        };
+        check(5, 0, 0);
+        check(5, 1_000, 1_000);
+        check(5, 1_001, 1_000);
+        check(256, 2_000, 781);
+    }
+}

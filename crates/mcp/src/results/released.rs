@@ -1,0 +1,73 @@
+//! What release_resources answers.
+
+use cortex_core::Release;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The answer to release_resources.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum ReleaseResult {
+    /// This call ended the lease.
+    Released(ReleasedResult),
+    /// It had ended before.
+    AlreadyReleased(AlreadyReleasedResult),
+}
+
+/// A lease that this call ended.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ReleasedResult {
+    /// `released`.
+    status: &'static str,
+    /// Which allocation.
+    allocation_id: String,
+    /// Whose it was.
+    job_id: String,
+    /// How many workers are free again.
+    workers_released: u64,
+    /// CPU that is free again, in cores.
+    cpu_freed: f64,
+    /// Memory that is free again, in MB.
+    memory_freed: u64,
+    /// When.
+    released_at: String,
+    /// How long it was held.
+    duration_seconds: u64,
+}
+
+/// A lease that had ended before.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct AlreadyReleasedResult {
+    /// `already_released`.
+    status: &'static str,
+    /// Which allocation.
+    allocation_id: String,
+    /// When it ended.
+    released_at: String,
+}
+
+impl From<cortex_engine::Released> for ReleaseResult {
+    fn from(released: cortex_engine::Released) -> Self {
+        match released {
+            cortex_engine::Released::Now(Release { allocation, job, freed, released_at, duration, .. }) => {
+                Self::Released(ReleasedResult {
+                    status: "released",
+                    allocation_id: allocation.to_string(),
+                    job_id: job.to_string(),
+                    workers_released: freed.workers,
+                    cpu_freed: freed.cpu_millis.as_cores(),
+                    memory_freed: freed.memory_mb.0,
+                    released_at: released_at.to_string(),
+                    duration_seconds: duration.as_seconds(),
+                })
+            }
+            cortex_engine::Released::Before { allocation, released_at } => {
+                Self::AlreadyReleased(AlreadyReleasedResult {
+                    status: "already_released",
+                    allocation_id: allocation.to_string(),
+                    released_at: released_at.to_string(),
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! What the tools about MCP servers that are really run answer.
+
+use super::access::public_url;
+use super::{LIST_BYTES_MAX, fitting, last_lines, reason};
+use cortex_core::{AllocationId, ServerName, Sharing};
+use cortex_managed::{CallFigures, MemoryLimit, ServerReport};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// How many bytes a run takes at most, its texts and its holders left out, once as data and once as text.
+const RUN_BYTES: usize = 2_000;
+
+/// How many bytes a holder takes at most, once as data and once as text.
+const HOLDER_BYTES: usize = 600;
+
+/// How many holders of a run an answer shows at most.
+const HOLDERS_SHOWN_MAX: usize = 1_000;
+
+/// The part of an answer that may be taken up by all but last lines.
+const RUNS_BYTES_MAX: usize = LIST_BYTES_MAX / 2;
+
+/// A server as it stands: a run of it, or that nobody runs it.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ListedServer {
+    /// Its name: what request_resources takes.
+    name: String,
+    /// `stopped` if nobody needs it, `starting`, `running`, `restarting`, `failed` or `stopping`.
+    state: &'static str,
+    /// Why it is restarting or failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// `shared` by all allocations that name it, or run `per_allocation`.
+    sharing: &'static str,
+    /// The allocation whose own it is; absent if it is shared or nobody runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allocation_id: Option<String>,
+    /// Whose lease that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_id: Option<String>,
+    /// Whether it runs elsewhere, and is only handed out.
+    is_remote: bool,
+    /// Where it is; absent if nobody runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+    /// How many allocations hold it.
+    holders_count: u64,
+    /// How often it was started again by itself.
+    restarts: u64,
+    /// Since when it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    running_since: Option<String>,
+}
+
+impl From<&ServerReport> for ListedServer {
+    fn from(report: &ServerReport) -> Self {
+        Self {
+            name: report.name.to_string(),
+            state: report.state.as_str(),
+            reason: reason(&report.reason),
+            sharing: sharing(report.sharing),
+            allocation_id: report.owner.as_ref().map(|(allocation, _)| allocation.to_string()),
+            job_id: report.owner.as_ref().map(|(_, job)| job.to_string()),
+            is_remote: report.is_remote,
+            endpoint: endpoint(report),
+            holders_count: report.holders.len() as u64,
+            restarts: report.restarts,
+            running_since: report.running_since.map(|at| at.to_string()),
+        }
+    }
+}
+
+/// The answer to list_mcp_servers.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct McpServersResult {
+    /// All servers of the catalog by name, and what still runs of those that it has no more. One that is run per allocation
+    /// is there once for each run.
+    servers: Vec<ListedServer>,
+    /// How many are listed.
+    count: u64,
+    /// How many are left out because the list would be too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    omitted: Option<u64>,
+}
+
+impl McpServersResult {
+    pub(crate) fn new(mut reports: Vec<ServerReport>) -> Self {
+        reports.sort_by(|one, other| one.name.cmp(&other.name));
+        let (servers, omitted) = listed(&reports);
+        Self { count: servers.len() as u64, servers, omitted }
+    }
+}
+
+/// The answer to restart_mcp_server.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct RestartResult {
+    /// `restarted`.
+    status: &'static str,
+    /// Which server.
+    name: String,
+    /// The runs of it that were started again, as they stand.
+    runs: Vec<ListedServer>,
+    /// How many runs are listed.
+    count: u64,
+    /// How many are left out because the list would be too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    omitted: Option<u64>,
+}
+
+impl RestartResult {
+    pub(crate) fn new(name: &ServerName, reports: &[ServerReport]) -> Self {
+        let (runs, omitted) = listed(reports);
+        Self { status: "restarted", name: name.to_string(), count: runs.len() as u64, runs, omitted }
+    }
+}
+
+/// What was called through an endpoint.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct CallsResult {
+    /// How many requests.
+    count: u64,
+    /// How many of them were answered with an error, or not at all.
+    errors: u64,
+    /// Bytes from clients.
+    bytes_in: u64,
+    /// Bytes to clients.
+    bytes_out: u64,
+    /// How long requests took together, in milliseconds.
+    busy_ms: u64,
+}
+
+impl From<CallFigures> for CallsResult {
+    fn from(CallFigures { calls, errors, bytes_in, bytes_out, busy_ms }: CallFigures) -> Self {
+        Self { count: calls, errors, bytes_in, bytes_out, busy_ms }
+    }
+}
+
+/// An allocation that holds a run.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct HolderResult {
+    /// Which allocation.
+    allocation_id: String,
+    /// What it called.
+    calls: CallsResult,
+}
+
+/// A bound on the memory of a run.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct MemoryLimitResult {
+    /// The bound in MB.
+    memory: u64,
+    /// `cgroup` for all its processes together, `rlimit` for each, or `none` where the system cannot hold it.
+    held_by: &'static str,
+}
+
+/// A run of a server, or that nobody runs it.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ServerRun {
+    /// `stopped` if nobody needs it, `starting`, `running`, `restarting`, `failed` or `stopping`.
+    state: &'static str,
+    /// Why it is restarting or failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// The allocation whose own it is; absent if it is shared or nobody runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allocation_id: Option<String>,
+    /// Whose lease that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_id: Option<String>,
+    /// Where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+    /// The allocations that hold it, at most a thousand.
+    holders: Vec<HolderResult>,
+    /// How many there are.
+    holders_count: u64,
+    /// What was called in all.
+    calls: CallsResult,
+    /// How often it was started again by itself.
+    restarts: u64,
+    /// Since when it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    running_since: Option<String>,
+    /// What its processes take, in MB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<u64>,
+    /// How many processes it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    processes: Option<u64>,
+    /// The bound on its memory, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_limit: Option<MemoryLimitResult>,
+    /// The last lines of its standard error, oldest first.
+    last_lines: Vec<String>,
+}
+
+impl ServerRun {
+    fn new(report: &ServerReport, holders_max: usize, lines: (usize, usize)) -> Self {
+        let figures: BTreeMap<AllocationId, CallFigures> = report.calls_by_holder.iter().copied().collect();
+        let holder = |allocation: &AllocationId| HolderResult {
+            allocation_id: allocation.to_string(),
+            calls: figures.get(allocation).copied().unwrap_or_default().into(),
+        };
+        let limit = |MemoryLimit { memory, held_by }: &MemoryLimit| MemoryLimitResult { memory: memory.0, held_by };
+        Self {
+            state: report.state.as_str(),
+            reason: reason(&report.reason),
+            allocation_id: report.owner.as_ref().map(|(allocation, _)| allocation.to_string()),
+            job_id: report.owner.as_ref().map(|(_, job)| job.to_string()),
+            endpoint: endpoint(report),
+            holders: report.holders.iter().take(holders_max).map(holder).collect(),
+            holders_count: report.holders.len() as u64,
+            calls: report.calls.into(),
+            restarts: report.restarts,
+            running_since: report.running_since.map(|at| at.to_string()),
+            memory: report.memory.map(|memory| memory.0),
+            processes: report.processes,
+            memory_limit: report.memory_limit.as_ref().map(limit),
+            last_lines: last_lines(&report.last_lines, lines),
+        }
+    }
+}
+
+/// The answer to get_mcp_server.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct McpServerResult {
+    /// Its name: what request_resources takes.
+    name: String,
+    /// `shared` by all allocations that name it, or run `per_allocation`.
+    sharing: &'static str,
+    /// Whether it runs elsewhere, and is only handed out.
+    is_remote: bool,
+    /// Each run of it; one that is stopped if nobody runs it.
+    runs: Vec<ServerRun>,
+    /// How many runs are shown.
+    count: u64,
+    /// How many are left out because the answer would be too long: name one by the allocation_id of its holder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    omitted: Option<u64>,
+}
+
+impl McpServerResult {
+    /// The runs of a server with at most so many last lines of each; nothing if there are none.
+    pub(crate) fn new(reports: &[ServerReport], lines_max: usize) -> Option<Self> {
+        let first = reports.first()?;
+        let holders_max = HOLDERS_SHOWN_MAX.min(RUNS_BYTES_MAX / 2 / HOLDER_BYTES / reports.len());
+        let shown = fitting(reports.iter().map(text_bytes), RUN_BYTES, RUNS_BYTES_MAX / 2).max(1);
+        let lines = (lines_max, (LIST_BYTES_MAX - RUNS_BYTES_MAX) / shown);
+        let runs: Vec<_> = reports[..shown].iter().map(|report| ServerRun::new(report, holders_max, lines)).collect();
+        Some(Self {
+            name: first.name.to_string(),
+            sharing: sharing(first.sharing),
+            is_remote: first.is_remote,
+            count: runs.len() as u64,
+            runs,
+            omitted: left_out(reports.len(), shown),
+        })
+    }
+}
+
+/// As many as fit, and how many do not.
+fn listed(reports: &[ServerReport]) -> (Vec<ListedServer>, Option<u64>) {
+    let shown = fitting(reports.iter().map(text_bytes), RUN_BYTES, LIST_BYTES_MAX);
+    (reports[..shown].iter().map(ListedServer::from).collect(), left_out(reports.len(), shown))
+}
+
+fn left_out(all: usize, shown: usize) -> Option<u64> {
+    Some((all - shown) as u64).filter(|rest| *rest > 0)
+}
+
+/// How many bytes the texts of a run have.
+fn text_bytes(report: &ServerReport) -> usize {
+    let of = |text: Option<String>| text.map_or(0, |text| text.len());
+    let job = report.owner.as_ref().map_or(0, |(_, job)| job.as_str().len());
+    job + report.name.as_str().len() + of(endpoint(report)) + of(reason(&report.reason))
+}
+
+/// Where a server is, as it is shown to those who need not hold it.
+fn endpoint(report: &ServerReport) -> Option<String> {
+    let endpoint = report.endpoint.as_deref()?;
+    Some(if report.is_remote { public_url(endpoint) } else { endpoint.to_owned() })
+}
+
+const fn sharing(sharing: Sharing) -> &'static str {
+    match sharing {
+        Sharing::Shared => "shared",
+        Sharing::PerAllocation => "per_allocation",
+    }
+}

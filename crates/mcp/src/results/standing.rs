@@ -1,0 +1,88 @@
+//! How what really stands behind an allocation stands, beside what the books say of it.
+
+use super::access::{McpConfig, public_url};
+use super::{reason, server_status};
+use cortex_core::{AllocationView, ServerHold, ServerName, State};
+use cortex_managed::{Ask, AskError, Managed, ServerReport, WorkerReport};
+use std::collections::BTreeMap;
+
+/// How the servers and workers of an allocation stand, and how its holder gets at them.
+pub(crate) struct Standing {
+    servers: BTreeMap<ServerName, ServerReport>,
+    workers: BTreeMap<String, WorkerReport>,
+    /// Whether whoever asks is told how to get at the servers.
+    is_for_holder: bool,
+    access_token: Option<String>,
+}
+
+impl Standing {
+    /// Asks how an allocation stands, to tell its holder; nothing of one that has ended.
+    ///
+    /// # Errors
+    /// Whoever runs servers and workers has ended.
+    pub(crate) async fn for_holder(managed: &Managed, view: &AllocationView) -> Result<Option<Self>, AskError> {
+        let reservation = &view.allocation.reservation;
+        let Some(mut standing) = Self::for_anybody(managed, view).await? else { return Ok(None) };
+        if view.allocation.state() == State::Active && !view.is_expired() {
+            standing.is_for_holder = true;
+            standing.access_token = managed.access_token(reservation.allocation, reservation.fencing_token);
+        }
+        Ok(Some(standing))
+    }
+
+    /// The same for anybody else: nothing of it gives access.
+    ///
+    /// # Errors
+    /// Whoever runs servers and workers has ended.
+    pub(crate) async fn for_anybody(managed: &Managed, view: &AllocationView) -> Result<Option<Self>, AskError> {
+        if !view.allocation.state().is_live() {
+            return Ok(None);
+        }
+        let allocation = view.allocation.reservation.allocation;
+        let (servers, workers) = managed.ask(|reply| Ask::Allocation(allocation, reply)).await?;
+        Ok(Some(Self {
+            servers: servers.into_iter().map(|report| (report.name.clone(), report)).collect(),
+            workers: workers.into_iter().map(|report| (report.worker.clone(), report)).collect(),
+            is_for_holder: false,
+            access_token: None,
+        }))
+    }
+
+    /// How a worker stands, if it is a real one.
+    pub(super) fn worker(&self, worker_id: &str) -> Option<&WorkerReport> {
+        self.workers.get(worker_id)
+    }
+
+    /// What the holder shows at the endpoints, if they ask for something.
+    pub(super) fn access_token(&self) -> Option<&str> {
+        self.access_token.as_deref()
+    }
+
+    /// What the holder's client takes.
+    pub(super) fn mcp_config(&self, servers: &[ServerHold]) -> Option<McpConfig> {
+        let servers = servers.iter().map(|hold| (hold, self.servers.get(&hold.name)));
+        if self.is_for_holder { McpConfig::new(servers, self.access_token()) } else { None }
+    }
+}
+
+/// How one server of an allocation is shown.
+pub(super) struct ShownServer {
+    pub(super) endpoint: String,
+    pub(super) status: &'static str,
+    pub(super) reason: Option<String>,
+}
+
+impl ShownServer {
+    /// A server of an allocation in this state: as it really stands, or as the books say where nothing real is known of it.
+    pub(super) fn new(hold: &ServerHold, state: State, standing: Option<&Standing>) -> Self {
+        let Some((standing, report)) = standing.and_then(|all| Some((all, all.servers.get(&hold.name)?))) else {
+            return Self { endpoint: hold.port.endpoint(), status: server_status(state), reason: None };
+        };
+        let endpoint = match &report.endpoint {
+            Some(url) if report.is_remote && standing.is_for_holder => url.clone(),
+            Some(url) if report.is_remote => public_url(url),
+            _ => hold.port.endpoint(),
+        };
+        Self { endpoint, status: report.state.as_str(), reason: reason(&report.reason) }
+    }
+}

@@ -1,0 +1,189 @@
+//! What get_task answers.
+
+use super::{attempts_left, deferred_reason, priority_of_task, raw_json};
+use cortex_core::{Attempt, TaskState, TaskView};
+use cortex_engine::TaskDetail;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// An attempt at a task that has ended.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct TaskAttempt {
+    /// Which: 1 is the first.
+    attempt: u64,
+    /// The agent that made it.
+    agent_id: String,
+    /// The token of its lease.
+    fencing_token: u64,
+    /// `success`, `failure` or `timeout` as reported; `lease_expired`, `agent_lost`, `agent_unregistered` or
+    /// `allocation_ended` if nothing was reported in time; `cancelled` with the task.
+    outcome: &'static str,
+    /// The tokens that it took, as far as is known.
+    tokens_used: u64,
+    /// How long it took, in milliseconds.
+    duration_ms: u64,
+    /// What went wrong, if that was reported.
+    error: Option<String>,
+    /// When it began.
+    started_at: String,
+    /// When it ended.
+    ended_at: String,
+}
+
+/// An agent's hold on a task.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct TaskLeaseHeld {
+    /// Who holds it.
+    agent_id: String,
+    /// The token to report with.
+    fencing_token: u64,
+    /// Which attempt this is: 1 is the first.
+    attempt: u64,
+    /// Since when.
+    leased_at: String,
+    /// When it ends unless the agent reports before.
+    expires_at: String,
+}
+
+/// Moments in the life of a task.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct TaskTimestamps {
+    /// When it was submitted.
+    submitted_at: String,
+    /// When the attempt under way, or else the last one, began; null if there was none.
+    started_at: Option<String>,
+    /// When it ended; null while it has not.
+    ended_at: Option<String>,
+    /// Seconds since it was submitted.
+    age_seconds: u64,
+}
+
+/// The answer to get_task.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct TaskResult {
+    /// Its id.
+    task_id: String,
+    /// The job it is part of.
+    job_id: Option<String>,
+    /// `queued`, `deferred`, `running`, `completed`, `failed` or `cancelled`.
+    state: &'static str,
+    /// Why it is deferred: `insufficient_tokens`, or `insufficient_job_tokens` of its job's own budget; null if it is not.
+    deferred_reason: Option<String>,
+    /// `CRITICAL`, `HIGH`, `MEDIUM` or `LOW`.
+    priority: &'static str,
+    /// How urgent it counts after its waiting; null unless it waits.
+    effective_priority: Option<&'static str>,
+    /// The type of agent that it is for; null for any.
+    agent_type: Option<String>,
+    /// What an agent must be capable of to take it.
+    capabilities: Vec<String>,
+    /// How many agents are registered that may take it, now or later; null once it has ended.
+    able_agents: Option<u64>,
+    /// What it has in common with others that the same agent takes.
+    batch_key: Option<String>,
+    /// How many tokens an attempt is expected to take, and reserves.
+    estimated_tokens: u64,
+    /// Whether that was estimated here rather than given.
+    is_estimated: bool,
+    /// `simple`, `medium` or `complex`.
+    complexity: &'static str,
+    /// How long the input was that it was estimated from, in characters.
+    input_characters: u64,
+    /// When it should be done.
+    deadline: Option<String>,
+    /// How long one attempt may take, in seconds.
+    lease_seconds: u64,
+    /// How often it is tried.
+    max_attempts: u32,
+    /// How often it can still be tried, the attempt under way left out; 0 once it has ended.
+    attempts_left: u64,
+    /// The attempts that have ended, oldest first.
+    attempts: Vec<TaskAttempt>,
+    /// Who holds it; null unless it is running.
+    lease: Option<TaskLeaseHeld>,
+    /// What its agent is given.
+    #[schemars(with = "Value")]
+    payload: Option<Box<RawValue>>,
+    /// What came of it; null while it is not completed.
+    #[schemars(with = "Value")]
+    output: Option<Box<RawValue>>,
+    /// What went wrong in the last attempt, if that was reported.
+    error: Option<String>,
+    /// The tokens that all its attempts took, as far as is known.
+    tokens_used: u64,
+    /// Moments in its life.
+    timestamps: TaskTimestamps,
+}
+
+impl TaskAttempt {
+    fn new(number: usize, attempt: &Attempt) -> Self {
+        Self {
+            attempt: number as u64 + 1,
+            agent_id: attempt.agent.to_string(),
+            fencing_token: attempt.fencing_token.as_u64(),
+            outcome: attempt.outcome.as_str(),
+            tokens_used: attempt.tokens_used,
+            duration_ms: attempt.duration_ms.0,
+            error: attempt.error.as_deref().map(str::to_owned),
+            started_at: attempt.started_at.to_string(),
+            ended_at: attempt.ended_at.to_string(),
+        }
+    }
+}
+
+impl TaskLeaseHeld {
+    fn new(view: &TaskView) -> Option<Self> {
+        let lease = view.task.lease()?;
+        Some(Self {
+            agent_id: lease.agent.to_string(),
+            fencing_token: lease.fencing_token.as_u64(),
+            attempt: view.task.attempts.len() as u64 + 1,
+            leased_at: lease.leased_at.to_string(),
+            expires_at: view.lease_expires_at.unwrap_or(lease.deadline).to_string(),
+        })
+    }
+}
+
+impl From<&TaskDetail> for TaskResult {
+    fn from(TaskDetail { view, able_agents }: &TaskDetail) -> Self {
+        let TaskView { at, task, state, .. } = view;
+        let request = &task.spec.request;
+        let is_waiting = matches!(state, TaskState::Queued | TaskState::Deferred);
+        let last = task.attempts.last();
+        let started_at = task.lease().map(|lease| lease.leased_at).or(last.map(|attempt| attempt.started_at));
+        Self {
+            task_id: task.spec.task.to_string(),
+            job_id: request.job.as_ref().map(ToString::to_string),
+            state: state.as_str(),
+            deferred_reason: deferred_reason(view),
+            priority: priority_of_task(task.priority),
+            effective_priority: is_waiting.then(|| priority_of_task(view.effective_priority)),
+            agent_type: request.selector.agent_type.as_ref().map(ToString::to_string),
+            capabilities: request.selector.capabilities.as_slice().iter().map(ToString::to_string).collect(),
+            able_agents: state.is_open().then_some(*able_agents),
+            batch_key: request.batch.as_ref().map(ToString::to_string),
+            estimated_tokens: task.spec.estimated_tokens,
+            is_estimated: request.tokens.given.is_none(),
+            complexity: request.tokens.complexity.as_str(),
+            input_characters: request.tokens.input_characters,
+            deadline: task.deadline.map(|at| at.to_string()),
+            lease_seconds: request.lease_seconds.as_seconds(),
+            max_attempts: request.attempts_max,
+            attempts_left: attempts_left(task),
+            attempts: task.attempts.iter().enumerate().map(|(at, attempt)| TaskAttempt::new(at, attempt)).collect(),
+            lease: TaskLeaseHeld::new(view),
+            payload: request.payload.as_ref().and_then(raw_json),
+            output: task.end().and_then(|end| end.output.as_ref()).and_then(raw_json),
+            error: last.and_then(|attempt| attempt.error.as_deref()).map(str::to_owned),
+            tokens_used: task.attempts.iter().fold(0, |sum, attempt| sum.saturating_add(attempt.tokens_used)),
+            timestamps: TaskTimestamps {
+                submitted_at: task.submitted_at.to_string(),
+                started_at: started_at.map(|at| at.to_string()),
+                ended_at: task.end().map(|end| end.at.to_string()),
+                age_seconds: at.since(task.submitted_at).as_seconds(),
+            },
+        }
+    }
+}

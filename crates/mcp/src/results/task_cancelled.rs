@@ -1,0 +1,38 @@
+//! What cancel_task answers.
+
+use cortex_core::FleetOutcome;
+use cortex_engine::TaskAfter;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The answer to cancel_task.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct TaskCancelResult {
+    /// `cancelled`, or `already_ended` if there was nothing left to cancel.
+    status: &'static str,
+    /// Which task.
+    task_id: String,
+    /// How it ended: `cancelled`, `completed` or `failed`.
+    state: &'static str,
+    /// The agent that held it, whose report will be refused: tell it to stop. Null if nobody did.
+    agent_id: Option<String>,
+    /// When it ended.
+    ended_at: String,
+}
+
+impl From<&TaskAfter> for TaskCancelResult {
+    fn from(after: &TaskAfter) -> Self {
+        let TaskAfter { outcome, view } = after;
+        let agent = match outcome {
+            FleetOutcome::Cancelled { agent } => agent.as_ref(),
+            _ => None,
+        };
+        Self {
+            status: if matches!(outcome, FleetOutcome::EndedBefore { .. }) { "already_ended" } else { "cancelled" },
+            task_id: view.task.spec.task.to_string(),
+            state: view.state.as_str(),
+            agent_id: agent.map(ToString::to_string),
+            ended_at: view.task.end().map_or(view.at, |end| end.at).to_string(),
+        }
+    }
+}

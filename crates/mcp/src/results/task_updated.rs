@@ -1,0 +1,36 @@
+//! What update_task answers.
+
+use super::{deferred_reason, priority_of_task};
+use cortex_core::TaskView;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The answer to update_task.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct TaskUpdateResult {
+    /// `updated`.
+    status: &'static str,
+    /// Which task.
+    task_id: String,
+    /// Where it stands.
+    state: &'static str,
+    /// Why it is deferred, if it is.
+    deferred_reason: Option<String>,
+    /// `CRITICAL`, `HIGH`, `MEDIUM` or `LOW`, as it is now.
+    priority: &'static str,
+    /// When it should be done, as it is now.
+    deadline: Option<String>,
+}
+
+impl From<&TaskView> for TaskUpdateResult {
+    fn from(view: &TaskView) -> Self {
+        Self {
+            status: "updated",
+            task_id: view.task.spec.task.to_string(),
+            state: view.state.as_str(),
+            deferred_reason: deferred_reason(view),
+            priority: priority_of_task(view.task.priority),
+            deadline: view.task.deadline.map(|at| at.to_string()),
+        }
+    }
+}

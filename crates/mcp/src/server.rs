@@ -1,0 +1,296 @@
+//! The MCP server: one for each connection, all on one engine.
+
+use super::notices::{WATCHED_MAX, Watched, Watcher};
+use super::progress::Progress;
+use super::resources::{self, ResourceUri, Shown};
+use super::tools::{Invocation, Tools};
+use super::transport::{Call, LISTENS_MAX};
+use cortex_config::Toolset;
+use cortex_core::TtlSeconds;
+use cortex_engine::EngineHandle;
+use cortex_managed::Managed;
+use cortex_util::program;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CustomRequest, CustomResult,
+    ErrorCode, Implementation, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ResourceUpdatedNotificationParam,
+    ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
+};
+use rmcp::service::{RequestContext, SubscriptionContext};
+use rmcp::{ErrorData, Peer, RoleServer, ServerHandler};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio_util::sync::CancellationToken;
+
+/// What a server needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// The tools that are on.
+    pub toolsets: BTreeSet<Toolset>,
+    /// The time to live of a request that does not say.
+    pub default_ttl: TtlSeconds,
+    /// The longest time to live that may be asked for, in seconds.
+    pub ttl_seconds_max: u64,
+    /// How often an agent sends a heartbeat, in seconds.
+    pub heartbeat_seconds: u64,
+    /// How long an attempt at a task may take that does not say.
+    pub task_lease: TtlSeconds,
+    /// How many claims of one connection may wait at once: fewer than the calls that may be in flight, since a heartbeat or a
+    /// report that came behind them all would not even be read.
+    pub claims_waiting_max: usize,
+}
+
+/// The server of one connection.
+pub struct Server {
+    engine: EngineHandle,
+    shown: Shown,
+    /// Present where MCP servers and workers are really run.
+    managed: Option<Managed>,
+    tools: Tools,
+    /// Is cancelled when the connection comes to its end.
+    closing: CancellationToken,
+    /// What a client of an older protocol watches, from its first subscription on.
+    subscriptions: OnceLock<Watched>,
+    /// Watchers of subscriptions that are accepted and about to be listened to: they see what changes in between.
+    accepted: Mutex<VecDeque<Watcher>>,
+}
+
+impl Server {
+    /// A server for a connection that ends when `closing` is cancelled. Where servers and workers are really run, `managed` is
+    /// the way to whoever runs them.
+    #[must_use]
+    pub fn new(
+        engine: EngineHandle,
+        shown: Shown,
+        managed: Option<Managed>,
+        options: &ServerOptions,
+        closing: CancellationToken,
+    ) -> Self {
+        let tools = Tools::new(options, managed.is_some());
+        Self { engine, shown, managed, tools, closing, subscriptions: OnceLock::new(), accepted: Mutex::default() }
+    }
+
+    fn instructions(&self) -> String {
+        let mut instructions = INSTRUCTIONS.to_owned();
+        if self.managed.is_some() {
+            instructions.push_str(MANAGED_INSTRUCTIONS);
+        }
+        if self.tools.definitions().iter().any(|tool| tool.name == "claim_task") {
+            instructions.push_str(TASK_INSTRUCTIONS);
+        }
+        instructions
+    }
+
+    fn watcher(&self, watched: Watched) -> Watcher {
+        Watcher::new(&self.engine, self.shown.clone(), watched)
+    }
+
+    /// The set that a client of an older protocol watches; whoever asks first starts the task that tells it.
+    fn subscriptions(&self, peer: &Peer<RoleServer>) -> &Watched {
+        self.subscriptions.get_or_init(|| {
+            let watched = Watched::default();
+            let mut watcher = self.watcher(watched.clone());
+            let (peer, closing) = (peer.clone(), self.closing.clone());
+            tokio::spawn(async move {
+                let tell = async {
+                    while let Some(uri) = watcher.next().await {
+                        let update = ResourceUpdatedNotificationParam::new(uri.to_string());
+                        if peer.notify_resource_updated(update).await.is_err() {
+                            break;
+                        }
+                    }
+                };
+                tokio::select! {
+                    () = closing.cancelled() => {}
+                    () = tell => {}
+                }
+            });
+            watched
+        })
+    }
+}
+
+/// How many watchers may wait for their subscription to be listened to. The transport lets far fewer listen at once.
+const ACCEPTED_MAX: usize = 16 * LISTENS_MAX;
+
+const INSTRUCTIONS: &str = "Leases workers and shared MCP servers to jobs. Typical use: get_capacity to see what is free; \
+    request_resources for a job (workers and/or mcp_servers, with a ttl_seconds that fits the job); use the endpoints; \
+    release_resources when done, also after a failure. A lease that is not released ends at its expires_at. A refused request \
+    answers status \"failed\" with the reason. Watch cluster://capacity or cluster://allocations/{allocation_id} for changes.";
+
+/// What is said besides where MCP servers are really run.
+const MANAGED_INSTRUCTIONS: &str = " The MCP servers of a grant run and answer: its mcp_config is what an MCP client takes as its list of \
+    servers, and its access_token is what their endpoints ask for, if anything. Both end with the lease.";
+
+/// What is said besides where the queue of tasks is on.
+const TASK_INSTRUCTIONS: &str = " Tasks: submit_task puts one into the queue. A worker calls register_agent once, then again and \
+    again claim_task (with wait_seconds), does the task, and complete_task with its fencing_token; it calls heartbeat_agent in \
+    time while it works, and unregister_agent at the end. What a silent agent held goes to another. get_resource_usage shows \
+    quotas, tokens and the queue.";
+
+impl ServerHandler for Server {
+    fn get_info(&self) -> ServerConfig {
+        let capabilities =
+            ServerCapabilities::builder().enable_tools().enable_resources().enable_resources_subscribe().build();
+        let implementation = Implementation::new(program::NAME, program::VERSION)
+            .with_title("Cortex Resource Manager")
+            .with_description(program::DESCRIPTION);
+        ServerConfig::new(capabilities).with_server_info(implementation).with_instructions(self.instructions())
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let call = context.extensions.get::<Call>().cloned();
+        let progress = context.meta.get_progress_token().map(|token| Progress::new(context.peer, token));
+        let invocation = Invocation {
+            engine: self.engine.clone(),
+            planner: Arc::clone(&self.shown.planner),
+            managed: self.managed.clone(),
+            arguments: request.arguments,
+            call,
+            progress,
+            closing: self.closing.clone(),
+        };
+        self.tools.call(&request.name, invocation).await.map(CallToolResponse::Complete)
+    }
+
+    async fn list_tools(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(self.tools.definitions().to_vec()))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        self.tools.definitions().iter().find(|tool| tool.name == name).cloned()
+    }
+
+    async fn list_resources(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        Ok(ListResourcesResult::with_all_items(resources::listed()))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        Ok(ListResourceTemplatesResult::with_all_items(resources::templates(self.managed.is_some())))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let managed = self.managed.as_ref();
+        resources::read(&self.engine, &self.shown, managed, &request.uri).await.map(ReadResourceResponse::Complete)
+    }
+
+    fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        let watched = Watched::default();
+        let uris = requested.resource_subscriptions.iter().flatten();
+        let accepted: Vec<String> =
+            uris.filter(|uri| uri.parse().is_ok_and(|uri: ResourceUri| watched.insert(uri))).cloned().collect();
+        // The watcher is made now, so that nothing is missed between the acknowledgement and the first look.
+        let watcher = self.watcher(watched);
+        let mut waiting = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push_back(watcher);
+        // One whose call was cancelled meanwhile never comes: the oldest are such.
+        while waiting.len() > ACCEPTED_MAX {
+            waiting.pop_front();
+        }
+        Some(SubscriptionFilter::builder().resource_subscriptions(accepted).build())
+    }
+
+    async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
+        let uris: BTreeSet<ResourceUri> =
+            context.accepted().resource_subscriptions.iter().flatten().filter_map(|uri| uri.parse().ok()).collect();
+        let is_ours = |watcher: &Watcher| {
+            uris.iter().all(|uri| watcher.watched().contains(*uri)) && watcher.watched().len() == uris.len()
+        };
+        let mut watcher = {
+            let mut waiting = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+            let place = waiting.iter().position(is_ours);
+            place.and_then(|place| waiting.remove(place))
+        }
+        .ok_or_else(|| ErrorData::internal_error("the subscription was accepted and then lost: listen again", None))?;
+        let tell = async {
+            while let Some(uri) = watcher.next().await {
+                if context.sink().notify_resource_updated(uri.to_string()).await.is_err() {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            () = context.cancelled() => {}
+            () = self.closing.cancelled() => {}
+            () = tell => {}
+        }
+        Ok(())
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let uri: ResourceUri = request.uri.parse().map_err(|_| resources::not_found(&request.uri))?;
+        if let ResourceUri::Allocation(id) = uri {
+            let found = self.engine.allocation(id).await.map_err(|e| ErrorData::internal_error(e.to_string(), None))?;
+            found.ok_or_else(|| resources::not_found(&request.uri))?;
+        }
+        if self.subscriptions(&context.peer).insert(uri) {
+            Ok(())
+        } else {
+            let text = format!("at most {WATCHED_MAX} resources can be subscribed to: unsubscribe from some first");
+            Err(ErrorData::invalid_params(text, None))
+        }
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let uri = request.uri.parse().map_err(|_| resources::not_found(&request.uri))?;
+        self.subscriptions(&context.peer).remove(uri);
+        Ok(())
+    }
+
+    async fn list_prompts(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Err(no_such_method("prompts/list"))
+    }
+
+    async fn complete(
+        &self,
+        _request: CompleteRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        Err(no_such_method("completion/complete"))
+    }
+
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        Err(no_such_method(&request.method))
+    }
+}
+
+fn no_such_method(method: &str) -> ErrorData {
+    let shown: String = method.chars().take(100).collect();
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("this server has no method {shown}"), None)
+}

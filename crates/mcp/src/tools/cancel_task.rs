@@ -1,0 +1,47 @@
+//! `cancel_task`: takes a task back.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, Arguments, Parameter};
+use crate::results::TaskCancelResult;
+use cortex_core::TaskId;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+pub(super) struct CancelTask {
+    task_id: Parameter<TaskId>,
+}
+
+impl CancelTask {
+    pub(super) fn new() -> Self {
+        Self { task_id: arguments::task_id("The task, as submit_task answered with it.").required() }
+    }
+}
+
+impl Run for CancelTask {
+    fn name(&self) -> &'static str {
+        "cancel_task"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<TaskCancelResult>(
+            self.name(),
+            "Cancel task",
+            "Take a task back that is no longer wanted, waiting or running. Nobody is interrupted: if an agent holds it, its \
+             agent_id is in the answer, and its report will be refused. A task that has ended stays as it is: status \
+             \"already_ended\" says how.",
+            &[&self.task_id],
+            &Hints { is_read_only: false, is_destructive: true, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &[&self.task_id])?;
+            let after = invocation.engine.cancel_task(arguments.required(&self.task_id)?).await?;
+            Answer::new(&TaskCancelResult::from(&after))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,109 @@
+//! `claim_task`: an agent takes the best task for it.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, Arguments, Described, Parameter};
+use crate::progress::Progress;
+use crate::results::ClaimResult;
+use crate::server::ServerOptions;
+use cortex_core::AgentId;
+use cortex_engine::{Claim, EngineError, EngineHandle, Ticket};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// How long a claim may wait, in seconds: well under the minute after which some clients give up on a call.
+const WAIT_SECONDS_MAX: u64 = 30;
+
+pub(super) struct ClaimTask {
+    agent_id: Parameter<AgentId>,
+    wait_seconds: Parameter<u64>,
+    /// The claims of this connection that may still wait.
+    may_wait: Arc<Semaphore>,
+}
+
+impl ClaimTask {
+    pub(super) fn new(options: &ServerOptions) -> Self {
+        let wait = "How long to wait for a task if there is none, in seconds.";
+        Self {
+            agent_id: arguments::agent_id(),
+            wait_seconds: arguments::whole("wait_seconds", wait, 0..=WAIT_SECONDS_MAX).with_default(0),
+            may_wait: Arc::new(Semaphore::new(options.claims_waiting_max)),
+        }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 2] {
+        [&self.agent_id, &self.wait_seconds]
+    }
+}
+
+impl Run for ClaimTask {
+    fn name(&self) -> &'static str {
+        "claim_task"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<ClaimResult>(
+            self.name(),
+            "Claim task",
+            "Take the best waiting task that this agent can do, and with it others of its batch_key. Status \"claimed\" gives the \
+             tasks; do each and report with complete_task, giving its fencing_token, before lease_expires_at: after that the task \
+             goes to another agent and the report is refused. Status \"none\" says why there was nothing: no_task (ask again with \
+             wait_seconds), agent_is_full (complete a task first), no_tokens (wait, or raise the budget with set_token_budget), draining (report what you hold, then stop). \
+             Waiting counts as a heartbeat. An unknown agent must call register_agent first.",
+            &self.parameters(),
+            &Hints { is_read_only: false, is_destructive: false, is_idempotent: false },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let Invocation { engine, arguments, call, progress, closing, .. } = invocation;
+            let arguments = Arguments::new(arguments, &self.parameters())?;
+            let agent = arguments.required(&self.agent_id)?;
+            let wait = Duration::from_secs(arguments.optional(&self.wait_seconds)?.unwrap_or(0));
+            // Tasks that the agent never hears of would be held until their leases run out. This comes before the claim, as
+            // with request_resources.
+            let ticket = || {
+                let ticket = Ticket::default();
+                if let Some(call) = &call {
+                    let (engine, ticket) = (engine.clone(), ticket.clone());
+                    call.undo_if_cancelled(move || engine.call_off(ticket));
+                }
+                ticket
+            };
+            // A claim that comes with the end of the input has nothing to wait for, and one more than may wait does not.
+            let place = if wait.is_zero() { None } else { self.may_wait.try_acquire().ok() };
+            let wait = if closing.is_cancelled() || place.is_none() { Duration::ZERO } else { wait };
+            let waiting = ticket();
+            let claim = tokio::select! {
+                biased;
+                claim = claim_within(&engine, agent.clone(), wait, waiting.clone(), progress) => claim?,
+                // rmcp waits for a call in flight, so that the waiting ends here. What is there is still given out, as it is
+                // to any other call before the end of the input.
+                () = closing.cancelled(), if !wait.is_zero() => {
+                    engine.call_off(waiting);
+                    engine.claim_task(agent, Duration::ZERO, ticket()).await?
+                }
+            };
+            Answer::new(&ClaimResult::from(&claim))
+        }
+        .boxed()
+    }
+}
+
+async fn claim_within(
+    engine: &EngineHandle,
+    agent: AgentId,
+    wait: Duration,
+    ticket: Ticket,
+    progress: Option<Progress>,
+) -> Result<Claim, EngineError> {
+    let claim = engine.claim_task(agent, wait, ticket);
+    match progress.filter(|_| !wait.is_zero()) {
+        Some(progress) => progress.while_waiting("no task yet: waiting for one", Some(wait), claim).await,
+        None => claim.await,
+    }
+}

@@ -1,0 +1,37 @@
+//! `cleanup_expired`: records the expiry of leases past their deadline now.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::Arguments;
+use crate::results::CleanupResult;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+pub(super) struct CleanupExpired;
+
+impl Run for CleanupExpired {
+    fn name(&self) -> &'static str {
+        "cleanup_expired"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<CleanupResult>(
+            self.name(),
+            "Clean up expired",
+            "Take back every lease past its deadline now, and say which. Seldom needed: the server does it by itself every few \
+             minutes, and a request that lacks room does it for what it needs.",
+            &[],
+            &Hints { is_read_only: false, is_destructive: true, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            Arguments::new(invocation.arguments, &[])?;
+            let expired = invocation.engine.sweep().await?;
+            Answer::new(&CleanupResult::from(&expired))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,110 @@
+//! `complete_task`: an agent reports how a task went.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter, TOKENS_MAX};
+use crate::results::TaskCompleteResult;
+use cortex_core::{AgentId, FencingToken, JsonText, Millis, Report, ReportedResult, TaskId};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+/// The longest that a task may be said to have taken: a year, in milliseconds.
+const DURATION_MS_MAX: u64 = 31_536_000_000;
+
+/// The most characters of what went wrong.
+const ERROR_CHARACTERS_MAX: usize = 4_096;
+
+/// How an agent may say that a task went.
+const RESULTS: [(&str, ReportedResult); 3] =
+    [("success", ReportedResult::Success), ("failure", ReportedResult::Failure), ("timeout", ReportedResult::Timeout)];
+
+pub(super) struct CompleteTask {
+    task_id: Parameter<TaskId>,
+    agent_id: Parameter<AgentId>,
+    fencing_token: Parameter<u64>,
+    result: Parameter<ReportedResult>,
+    tokens_used: Parameter<u64>,
+    duration_ms: Parameter<u64>,
+    output: Parameter<JsonText>,
+    error: Parameter<Arc<str>>,
+}
+
+impl CompleteTask {
+    pub(super) fn new() -> Self {
+        let token = "The fencing_token that claim_task gave with the task: a report under an older one is refused.";
+        let result =
+            "How it went: success ends the task; failure and timeout put it back into the queue, until max_attempts.";
+        let used = "How many tokens the attempt took; the estimate is booked if absent.";
+        let duration = "How long the attempt took, in milliseconds; the time since the claim if absent.";
+        let error = "What went wrong, kept in the history of attempts. It may have several lines.";
+        let read_result = |text: &str| {
+            RESULTS.into_iter().find(|(word, _)| text.eq_ignore_ascii_case(word)).map(|(_, result)| result)
+        };
+        Self {
+            task_id: arguments::task_id("The task, as claim_task gave it.").required(),
+            agent_id: arguments::name("agent_id", "The agent that holds it.", AgentId::new).required(),
+            fencing_token: arguments::whole("fencing_token", token, 0..=u64::MAX).required(),
+            result: arguments::choice("result", result, &RESULTS.map(|(word, _)| word), read_result).required(),
+            tokens_used: arguments::whole("tokens_used", used, 0..=TOKENS_MAX),
+            duration_ms: arguments::whole("duration_ms", duration, 0..=DURATION_MS_MAX),
+            output: arguments::any_json("output", "What came of it, for get_task."),
+            error: arguments::bounded_text("error", error, ERROR_CHARACTERS_MAX),
+        }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 8] {
+        [
+            &self.task_id,
+            &self.agent_id,
+            &self.fencing_token,
+            &self.result,
+            &self.tokens_used,
+            &self.duration_ms,
+            &self.output,
+            &self.error,
+        ]
+    }
+
+    fn read_report(&self, arguments: &Arguments) -> Result<Report, ArgumentError> {
+        Ok(Report {
+            result: arguments.required(&self.result)?,
+            tokens_used: arguments.optional(&self.tokens_used)?,
+            duration: arguments.optional(&self.duration_ms)?.map(Millis),
+            output: arguments.optional(&self.output)?,
+            error: arguments.optional(&self.error)?,
+        })
+    }
+}
+
+impl Run for CompleteTask {
+    fn name(&self) -> &'static str {
+        "complete_task"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<TaskCompleteResult>(
+            self.name(),
+            "Complete task",
+            "Report how a task went that this agent holds. Answers \"completed\", \"requeued\" (it failed and is tried again), \
+             \"failed\" (that was its last attempt), or \"already_reported\" (a repeat, which changes nothing). A report by another \
+             agent, under an old fencing_token or after the lease ran out is refused and changes nothing: drop the work and go on \
+             with claim_task.",
+            &self.parameters(),
+            &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
+            let task = arguments.required(&self.task_id)?;
+            let agent = arguments.required(&self.agent_id)?;
+            let fencing_token = FencingToken::new(arguments.required(&self.fencing_token)?);
+            let report = self.read_report(&arguments)?;
+            let after = invocation.engine.complete_task(task, agent, fencing_token, report).await?;
+            Answer::new(&TaskCompleteResult::new(&after, fencing_token))
+        }
+        .boxed()
+    }
+}

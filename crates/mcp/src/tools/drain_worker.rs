@@ -1,0 +1,48 @@
+//! `drain_worker`: lets a worker of the pool come to its end.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, Arguments, Parameter};
+use crate::results::DrainResult;
+use cortex_managed::Ask;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+pub(super) struct DrainWorker {
+    worker_id: Parameter<String>,
+}
+
+impl DrainWorker {
+    pub(super) fn new() -> Self {
+        Self { worker_id: arguments::worker_id() }
+    }
+}
+
+impl Run for DrainWorker {
+    fn name(&self) -> &'static str {
+        "drain_worker"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<DrainResult>(
+            self.name(),
+            "Drain worker",
+            "Let a worker of the pool of agents come to its end: it is given no more tasks, does those that it has, and is ended when \
+             it has none. A worker that an allocation leases is refused: release_resources ends it with its lease.",
+            &[&self.worker_id],
+            &Hints { is_read_only: false, is_destructive: true, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &[&self.worker_id])?;
+            let worker = arguments.required(&self.worker_id)?;
+            let managed = invocation.managed.ok_or(ToolError::NoCatalog)?;
+            let report = managed.ask(|reply| Ask::DrainWorker(worker, reply)).await??;
+            Answer::new(&DrainResult::from(&report))
+        }
+        .boxed()
+    }
+}

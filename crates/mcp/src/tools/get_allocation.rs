@@ -1,0 +1,63 @@
+//! `get_allocation`: reads one allocation back.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition, unknown_allocation};
+use crate::arguments::{self, Arguments, Parameter};
+use crate::results::{AllocationResult, Standing};
+use cortex_core::AllocationId;
+use cortex_engine::Record;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+const DESCRIPTION: &str = "Read one allocation back: its state, workers and MCP servers with their endpoints, timestamps, whether it is \
+    past its deadline, and its metadata. Released ones and refused requests can be read for a while.";
+
+/// The same where MCP servers are really run.
+const MANAGED_DESCRIPTION: &str = "Read one allocation back: its state, workers and MCP servers with their endpoints and how each stands \
+    (starting, running, restarting, failed, with the reason), timestamps, whether it is past its deadline, and its metadata; \
+    while it is active also the access_token that the endpoints ask for, if anything, and the mcp_config that an MCP client takes as it \
+    stands. Released ones and refused requests can be read for a while.";
+
+pub(super) struct GetAllocation {
+    description: &'static str,
+    allocation_id: Parameter<Result<AllocationId, String>>,
+}
+
+impl GetAllocation {
+    pub(super) fn new(is_managed: bool) -> Self {
+        let description = if is_managed { MANAGED_DESCRIPTION } else { DESCRIPTION };
+        Self { description, allocation_id: arguments::allocation_id() }
+    }
+}
+
+impl Run for GetAllocation {
+    fn name(&self) -> &'static str {
+        "get_allocation"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<AllocationResult>(
+            self.name(),
+            "Get allocation",
+            self.description,
+            &[&self.allocation_id],
+            &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &[&self.allocation_id])?;
+            let allocation = arguments.required(&self.allocation_id)?.map_err(ToolError::NotFound)?;
+            let reading = invocation.engine.allocation(allocation).await?;
+            let reading = reading.ok_or_else(|| unknown_allocation(allocation))?;
+            let standing = match (&invocation.managed, &reading.value) {
+                (Some(managed), Record::Allocation(view)) => Standing::for_holder(managed, view).await?,
+                _ => None,
+            };
+            Answer::new(&AllocationResult::new(&reading, standing.as_ref()))
+        }
+        .boxed()
+    }
+}

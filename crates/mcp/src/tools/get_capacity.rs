@@ -1,0 +1,38 @@
+//! `get_capacity`: what there is, what is leased, what is free.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::Arguments;
+use crate::results::CapacityResult;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+pub(super) struct GetCapacity;
+
+impl Run for GetCapacity {
+    fn name(&self) -> &'static str {
+        "get_capacity"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<CapacityResult>(
+            self.name(),
+            "Get capacity",
+            "See how many workers, how much CPU (cores) and memory (MB) there are, are leased and are available, and which MCP \
+             servers are held. Look here before you ask for much. What is reclaimable is leased past its deadline: a request that \
+             needs it gets it.",
+            &[],
+            &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            Arguments::new(invocation.arguments, &[])?;
+            let capacity = invocation.engine.capacity().await?;
+            Answer::new(&CapacityResult::from(&capacity.value))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,69 @@
+//! `get_mcp_server`: how one MCP server stands.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, Arguments, Described, Parameter};
+use crate::results::McpServerResult;
+use cortex_core::{AllocationId, ServerName};
+use cortex_managed::{Ask, AskError};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+pub(super) struct GetMcpServer {
+    name: Parameter<ServerName>,
+    allocation_id: Parameter<Result<AllocationId, String>>,
+    last_lines: Parameter<u64>,
+}
+
+impl GetMcpServer {
+    pub(super) fn new() -> Self {
+        let allocation = "Only the run that this allocation holds; every run of the server if absent.";
+        Self {
+            name: arguments::server_name(),
+            allocation_id: arguments::allocation_id_for(allocation),
+            last_lines: arguments::last_lines(),
+        }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 3] {
+        [&self.name, &self.allocation_id, &self.last_lines]
+    }
+}
+
+impl Run for GetMcpServer {
+    fn name(&self) -> &'static str {
+        "get_mcp_server"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<McpServerResult>(
+            self.name(),
+            "Get MCP server",
+            "Tell how one MCP server stands, each run of it: its state and the reason if it does not work, who holds it, what was \
+             called by each and in all, how often it was started again, the memory and the processes that it takes, and the last \
+             lines of its standard error. One that is run per allocation has a run for each that holds it: name yours by its \
+             allocation_id. Look here when calls to a leased endpoint fail.",
+            &self.parameters(),
+            &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
+            let name = arguments.required(&self.name)?;
+            let allocation = arguments.optional(&self.allocation_id)?;
+            let lines_max = usize::try_from(arguments.or_default(&self.last_lines)?).unwrap_or(usize::MAX);
+            let managed = invocation.managed.ok_or(ToolError::NoCatalog)?;
+            let allocation = allocation.transpose().map_err(ToolError::NotFound)?;
+            let reports = managed.ask(|reply| Ask::Server(name.clone(), allocation, reply)).await?;
+            let none = || match (name.to_string(), allocation) {
+                (name, Some(allocation)) => AskError::NotHeld { name, allocation },
+                (name, None) => AskError::NoServer { name },
+            };
+            Answer::new(&McpServerResult::new(&reports, lines_max).ok_or_else(none)?)
+        }
+        .boxed()
+    }
+}

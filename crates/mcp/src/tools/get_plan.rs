@@ -1,0 +1,89 @@
+//! `get_plan`: what the planner would do now, and why.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, Arguments, Described, Parameter};
+use crate::results::PlanResult;
+use cortex_engine::{EngineError, EngineHandle};
+use cortex_planning::{Bottlenecks, Plan, Planner, WhatIf};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The most of anything that can be asked about: no fleet comes near it.
+const FIGURE_MAX: u64 = 1_000_000_000;
+
+pub(super) struct GetPlan {
+    queue_depth: Parameter<u64>,
+    rate_per_minute: Parameter<u64>,
+    agents: Parameter<u64>,
+}
+
+impl GetPlan {
+    pub(super) fn new() -> Self {
+        Self {
+            queue_depth: arguments::whole(
+                "queue_depth",
+                "What if so many tasks waited for an agent? As many as do if absent.",
+                0..=FIGURE_MAX,
+            ),
+            rate_per_minute: arguments::whole(
+                "rate_per_minute",
+                "What if so many requests for resources, and as many tasks, came a minute? As many as do and are forecast if absent.",
+                0..=FIGURE_MAX,
+            ),
+            agents: arguments::whole(
+                "agents",
+                "What if so many agents were registered? As many as are if absent.",
+                0..=FIGURE_MAX,
+            ),
+        }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 3] {
+        [&self.queue_depth, &self.rate_per_minute, &self.agents]
+    }
+}
+
+impl Run for GetPlan {
+    fn name(&self) -> &'static str {
+        "get_plan"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<PlanResult>(
+            self.name(),
+            "Get plan",
+            "See what the planner would do now with the number of workers, how many agents there should be, and why. Nothing is \
+             changed: its next look does the same on the same figures. Other figures can be asked about.",
+            &self.parameters(),
+            &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
+            let what_if = WhatIf {
+                waiting: arguments.optional(&self.queue_depth)?,
+                rate_per_minute: arguments.optional(&self.rate_per_minute)?,
+                agents: arguments.optional(&self.agents)?,
+            };
+            let plan = dry_run(&invocation.engine, &invocation.planner, &what_if).await?;
+            Answer::new(&PlanResult::from(&plan))
+        }
+        .boxed()
+    }
+}
+
+/// What the planner would do now, if what is asked about were so. Nothing is changed or remembered.
+pub(crate) async fn dry_run(
+    engine: &EngineHandle,
+    planner: &Mutex<Planner>,
+    what_if: &WhatIf,
+) -> Result<Plan, EngineError> {
+    let demand = engine.demand(false).await?;
+    let bottlenecks = Bottlenecks::find(&engine.fleet_figures().await?);
+    let planner = planner.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(planner.plan(&planner.observe(demand.at, &demand.value).with(what_if), Some(&bottlenecks)))
+}

@@ -1,0 +1,56 @@
+//! `get_scaling_history`: what the planner scaled, when and why.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, Arguments, Described, Parameter};
+use crate::results::ScalingHistoryResult;
+use cortex_core::SCALINGS_MAX;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+/// How many are shown unless another number is asked for.
+const SHOWN: u64 = 50;
+
+pub(super) struct GetScalingHistory {
+    limit: Parameter<u64>,
+}
+
+impl GetScalingHistory {
+    pub(super) fn new() -> Self {
+        let limit = arguments::whole("limit", "At most so many, the newest first.", 1..=SCALINGS_MAX as u64);
+        Self { limit: limit.with_default(SHOWN) }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 1] {
+        [&self.limit]
+    }
+}
+
+impl Run for GetScalingHistory {
+    fn name(&self) -> &'static str {
+        "get_scaling_history"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<ScalingHistoryResult>(
+            self.name(),
+            "Get scaling history",
+            "List the last changes of how many workers there are and how many agents there should be, the newest first, each with its \
+             reasons, and the policy in force with its figures.",
+            &self.parameters(),
+            &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
+            let limit = arguments.optional(&self.limit)?.unwrap_or(SHOWN);
+            let policy = invocation.engine.policy().await?;
+            let (scalings, total) = invocation.engine.scalings(usize::try_from(limit).unwrap_or(SCALINGS_MAX)).await?;
+            Answer::new(&ScalingHistoryResult::new(&policy, &scalings, total))
+        }
+        .boxed()
+    }
+}

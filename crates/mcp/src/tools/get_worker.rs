@@ -1,0 +1,55 @@
+//! `get_worker`: how one worker stands.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, Arguments, Described, Parameter};
+use crate::results::WorkerResult;
+use cortex_managed::{Ask, AskError};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+pub(super) struct GetWorker {
+    worker_id: Parameter<String>,
+    last_lines: Parameter<u64>,
+}
+
+impl GetWorker {
+    pub(super) fn new() -> Self {
+        Self { worker_id: arguments::worker_id(), last_lines: arguments::last_lines() }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 2] {
+        [&self.worker_id, &self.last_lines]
+    }
+}
+
+impl Run for GetWorker {
+    fn name(&self) -> &'static str {
+        "get_worker"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<WorkerResult>(
+            self.name(),
+            "Get worker",
+            "Tell how one worker that runs as a process here stands: its state and the reason if it does not work, the allocation and \
+             the job that it belongs to, how often it was started again, the memory that it takes, and the last lines that it wrote.",
+            &self.parameters(),
+            &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
+            let worker = arguments.required(&self.worker_id)?;
+            let lines_max = usize::try_from(arguments.or_default(&self.last_lines)?).unwrap_or(usize::MAX);
+            let managed = invocation.managed.ok_or(ToolError::NoCatalog)?;
+            let report = managed.ask(|reply| Ask::Worker(worker.clone(), reply)).await?;
+            let report = report.ok_or(AskError::NoWorker { worker })?;
+            Answer::new(&WorkerResult::with_lines(&report, lines_max))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,104 @@
+//! `list_agents`: the registered agents, a page at a time.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, Arguments, Described, Parameter};
+use crate::results::AgentsResult;
+use cortex_core::{AgentFilter, AgentId, AgentState, AgentType};
+use cortex_engine::AgentListing;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+/// How many entries a page has unless the caller says.
+const PAGE_ENTRIES_DEFAULT: u64 = 1_000;
+
+/// How many entries a page may have; it has fewer if those take too much room.
+const PAGE_ENTRIES_MAX: u64 = 2_000;
+
+/// What a cursor begins with.
+const CURSOR: &str = "after-";
+
+pub(super) struct ListAgents {
+    agent_type: Parameter<AgentType>,
+    state: Parameter<AgentState>,
+    limit: Parameter<u64>,
+    cursor: Parameter<AgentId>,
+}
+
+impl ListAgents {
+    pub(super) fn new() -> Self {
+        let states = AgentState::ALL.map(AgentState::as_str);
+        let read_state =
+            |text: &str| AgentState::ALL.into_iter().find(|state| text.eq_ignore_ascii_case(state.as_str()));
+        Self {
+            agent_type: arguments::name("agent_type", "Only agents of this type.", AgentType::new),
+            state: arguments::choice("state", "Only agents in this state.", &states, read_state),
+            limit: arguments::page_limit(PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX),
+            cursor: arguments::cursor(read_cursor),
+        }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 4] {
+        [&self.agent_type, &self.state, &self.limit, &self.cursor]
+    }
+}
+
+/// A place in the list as an opaque text.
+fn cursor(agent: &AgentId) -> String {
+    format!("{CURSOR}{agent}")
+}
+
+fn read_cursor(text: &str) -> Option<AgentId> {
+    AgentId::new(text.strip_prefix(CURSOR)?).ok()
+}
+
+impl Run for ListAgents {
+    fn name(&self) -> &'static str {
+        "list_agents"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<AgentsResult>(
+            self.name(),
+            "List agents",
+            "List the registered agents by id, each with its state, its load, and its health: a score from 0 to 1 with the four parts \
+             that make it up. Filter by agent_type or state. Long lists come in pages: give next_cursor as cursor to go on.",
+            &self.parameters(),
+            &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
+            let listing = AgentListing {
+                filter: AgentFilter {
+                    state: arguments.optional(&self.state)?,
+                    agent_type: arguments.optional(&self.agent_type)?,
+                },
+                after: arguments.optional(&self.cursor)?,
+                limit: usize::try_from(arguments.or_default(&self.limit)?).unwrap_or(usize::MAX),
+            };
+            let page = invocation.engine.agents(listing).await?;
+            Answer::new(&AgentsResult::new(&page, cursor))
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_leads_back_to_its_agent() {
+        for name in ["a", "after-", " after-x ", &"é".repeat(256)] {
+            let agent = AgentId::new(name).expect("a name");
+            assert_eq!(read_cursor(&cursor(&agent)), Some(agent));
+        }
+        for bad in ["", "after-", "a", "After-a", "after-a\n", &format!("after-{}", "a".repeat(257))] {
+            assert_eq!(read_cursor(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `list_allocations`: the allocations on record, a page at a time.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, Arguments, Described, Parameter};
+use crate::results::ListResult;
+use cortex_core::{Filter, JobId, State};
+use cortex_engine::{Listing, Place};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+/// How many entries a page has unless the caller says.
+const PAGE_ENTRIES_DEFAULT: u64 = 1_000;
+
+/// How many entries a page may have. With the longest job ids that is about 5 MiB, and some clients take no more than 10.
+const PAGE_ENTRIES_MAX: u64 = 2_000;
+
+pub(super) struct ListAllocations {
+    state: Parameter<State>,
+    job_id: Parameter<JobId>,
+    limit: Parameter<u64>,
+    cursor: Parameter<Place>,
+}
+
+impl ListAllocations {
+    pub(super) fn new() -> Self {
+        let states = State::ALL.map(State::as_str);
+        let read_state = |text: &str| State::ALL.into_iter().find(|state| text.eq_ignore_ascii_case(state.as_str()));
+        Self {
+            state: arguments::choice("state", "Only allocations in this state.", &states, read_state),
+            job_id: arguments::name("job_id", "Only allocations of this job.", JobId::new),
+            limit: arguments::page_limit(PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX),
+            cursor: arguments::cursor(read_cursor),
+        }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 4] {
+        [&self.state, &self.job_id, &self.limit, &self.cursor]
+    }
+}
+
+/// A place in the list as an opaque text.
+fn cursor(place: Place) -> String {
+    format!("after-{}-{}", place.grant, place.refusal)
+}
+
+fn read_cursor(text: &str) -> Option<Place> {
+    let (grant, refusal) = text.strip_prefix("after-")?.split_once('-')?;
+    let place = Place { grant: grant.parse().ok()?, refusal: refusal.parse().ok()? };
+    // Only the spelling that was handed out: no signs, no leading zeros. The last number there is has none behind it.
+    (cursor(place) == text && place.grant < u64::MAX).then_some(place)
+}
+
+impl Run for ListAllocations {
+    fn name(&self) -> &'static str {
+        "list_allocations"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<ListResult>(
+            self.name(),
+            "List allocations",
+            "List allocations, oldest first, with state, job, workers, age and whether each is past its deadline. Filter by \
+             state or job_id. Long lists come in pages: give next_cursor as cursor to go on.",
+            &self.parameters(),
+            &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
+            let limit = arguments.optional(&self.limit)?.unwrap_or(PAGE_ENTRIES_DEFAULT);
+            let listing = Listing {
+                filter: Filter { state: arguments.optional(&self.state)?, job: arguments.optional(&self.job_id)? },
+                after: arguments.optional(&self.cursor)?.unwrap_or_default(),
+                limit: usize::try_from(limit).unwrap_or(usize::MAX),
+            };
+            let page = invocation.engine.list(listing).await?;
+            Answer::new(&ListResult::new(&page, page.next.map(cursor)))
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_has_one_spelling() {
+        let place = Place { grant: 12, refusal: 3 };
+        assert_eq!(cursor(place), "after-12-3");
+        assert_eq!(read_cursor("after-12-3"), Some(place));
+        for bad in
+            ["", "after-", "after-12", "after-12-", "after-012-3", "after-+12-3", "after-12-3 ", "12-3", "after--1-3"]
+        {
+            assert_eq!(read_cursor(bad), None, "{bad:?}");
+        }
+        assert_eq!(read_cursor(&format!("after-{}-0", u64::MAX)), None);
+    }
+}

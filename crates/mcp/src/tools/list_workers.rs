@@ -1,0 +1,91 @@
+//! `list_workers`: the workers that are really run, a page at a time.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, Arguments, Described, Parameter};
+use crate::results::WorkersResult;
+use cortex_managed::Ask;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+/// How many entries a page has unless the caller says.
+const PAGE_ENTRIES_DEFAULT: u64 = 100;
+
+/// How many entries a page may have; it has fewer if those take too much room.
+const PAGE_ENTRIES_MAX: u64 = 1_000;
+
+/// What a cursor begins with.
+const CURSOR: &str = "after-";
+
+pub(super) struct ListWorkers {
+    limit: Parameter<u64>,
+    cursor: Parameter<String>,
+}
+
+impl ListWorkers {
+    pub(super) fn new() -> Self {
+        Self {
+            limit: arguments::page_limit(PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX),
+            cursor: arguments::cursor(read_cursor),
+        }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 2] {
+        [&self.limit, &self.cursor]
+    }
+}
+
+/// A place in the list as an opaque text.
+fn cursor(worker: &str) -> String {
+    format!("{CURSOR}{worker}")
+}
+
+fn read_cursor(text: &str) -> Option<String> {
+    text.strip_prefix(CURSOR).filter(|worker| arguments::is_worker_id(worker)).map(str::to_owned)
+}
+
+impl Run for ListWorkers {
+    fn name(&self) -> &'static str {
+        "list_workers"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<WorkersResult>(
+            self.name(),
+            "List workers",
+            "List the workers that run as processes here, by id: those of allocations and those of the pool of agents, each with its \
+             state, its endpoint and its memory. Long lists come in pages: give next_cursor as cursor to go on. get_worker \
+             tells more of one.",
+            &self.parameters(),
+            &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
+            let limit = usize::try_from(arguments.or_default(&self.limit)?).unwrap_or(usize::MAX);
+            let after = arguments.optional(&self.cursor)?;
+            let managed = invocation.managed.ok_or(ToolError::NoCatalog)?;
+            let reports = managed.ask(Ask::Workers).await?;
+            Answer::new(&WorkersResult::new(reports, after.as_deref(), limit, cursor))
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_leads_back_to_its_worker() {
+        for worker in ["worker-job-001-000", "after-", &format!("worker-{}-57435", "é".repeat(256))] {
+            assert_eq!(read_cursor(&cursor(worker)).as_deref(), Some(worker));
+        }
+        for bad in ["", "after-", "a", "After-a", "after-a\n", &format!("after-{}", "a".repeat(289))] {
+            assert_eq!(read_cursor(bad), None, "{bad:?}");
+        }
+    }
+}

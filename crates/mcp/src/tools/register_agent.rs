@@ -1,0 +1,107 @@
+//! `register_agent`: takes an agent on.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, Arguments, Described, Parameter};
+use crate::results::RegisterResult;
+use crate::server::ServerOptions;
+use cortex_core::{AgentId, AgentRequest, AgentType, AllocationId, Capabilities, Metadata};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+/// The type of an agent that does not say.
+const AGENT_TYPE_DEFAULT: &str = "general";
+
+/// How many tasks an agent may hold at once that does not say: as many as in the health score of the Resource Allocation Module.
+const CONCURRENT_DEFAULT: u64 = 3;
+
+/// How many tasks an agent may hold at once.
+const CONCURRENT_MAX: u64 = 1_000;
+
+pub(super) struct RegisterAgent {
+    heartbeat_seconds: u64,
+    agent_id: Parameter<AgentId>,
+    agent_type: Parameter<AgentType>,
+    capabilities: Parameter<Capabilities>,
+    max_concurrent: Parameter<u64>,
+    allocation_id: Parameter<Result<AllocationId, String>>,
+    metadata: Parameter<Metadata>,
+}
+
+impl RegisterAgent {
+    pub(super) fn new(options: &ServerOptions) -> Self {
+        let agent_id = "Your own id for the agent, which no other registered agent has.";
+        let agent_type = "What kind of agent it is, such as backend: quotas and tasks go by it.";
+        let capabilities =
+            "What the agent can do, such as [\"rust\", \"review\"]: it is given tasks that need no others.";
+        let allocation = "The allocation one of whose workers the agent is: it leaves when that ends. Without one the agent takes a \
+            worker slot of its own.";
+        Self {
+            heartbeat_seconds: options.heartbeat_seconds,
+            agent_id: arguments::name("agent_id", agent_id, AgentId::new).required(),
+            agent_type: arguments::name("agent_type", agent_type, AgentType::new).with_default(AGENT_TYPE_DEFAULT),
+            capabilities: arguments::capabilities(capabilities),
+            max_concurrent: arguments::whole(
+                "max_concurrent",
+                "How many tasks it may hold at once.",
+                1..=CONCURRENT_MAX,
+            )
+            .with_default(CONCURRENT_DEFAULT),
+            allocation_id: arguments::allocation_id_for(allocation),
+            metadata: arguments::metadata("Anything you want list_agents to show with the agent."),
+        }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 6] {
+        [
+            &self.agent_id,
+            &self.agent_type,
+            &self.capabilities,
+            &self.max_concurrent,
+            &self.allocation_id,
+            &self.metadata,
+        ]
+    }
+
+    fn read(&self, arguments: &Arguments) -> Result<AgentRequest, ToolError> {
+        let request = AgentRequest {
+            agent: arguments.required(&self.agent_id)?,
+            agent_type: arguments.or_default(&self.agent_type)?,
+            capabilities: arguments.optional(&self.capabilities)?.unwrap_or_default(),
+            // Within the bounds of the argument, so that nothing is cut off.
+            tasks_max: u32::try_from(arguments.or_default(&self.max_concurrent)?).unwrap_or(u32::MAX),
+            allocation: None,
+            metadata: arguments.optional(&self.metadata)?.unwrap_or_else(Metadata::empty),
+        };
+        let allocation = arguments.optional(&self.allocation_id)?.transpose().map_err(ToolError::NotFound)?;
+        Ok(AgentRequest { allocation, ..request })
+    }
+}
+
+impl Run for RegisterAgent {
+    fn name(&self) -> &'static str {
+        "register_agent"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<RegisterResult>(
+            self.name(),
+            "Register agent",
+            "Take an agent on, so that it can be given tasks. From then on it has to be heard of every heartbeat_seconds, by \
+             heartbeat_agent or by claiming and completing tasks: after three missed heartbeats it is lost and its tasks go back to the \
+             queue. Repeating a registration unchanged is harmless. Refused beyond the quotas of set_agent_quota and the free worker slots.",
+            &self.parameters(),
+            &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
+            let taken_on = invocation.engine.register_agent(self.read(&arguments)?).await?;
+            Answer::new(&RegisterResult::new(&taken_on, self.heartbeat_seconds))
+        }
+        .boxed()
+    }
+}

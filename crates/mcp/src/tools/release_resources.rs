@@ -1,0 +1,68 @@
+//! `release_resources`: gives a lease back.
+
+use super::{Answer, Hints, Invocation, Patience, Run, ToolError, definition};
+use crate::arguments::{self, Arguments, Parameter};
+use crate::results::ReleaseResult;
+use cortex_core::AllocationId;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+const DESCRIPTION: &str = "Give a lease back when its job is done, also when the job failed. Its workers are free at once; an MCP server's \
+    port is when nobody else holds it. Releasing twice is harmless and answers \"already_released\".";
+
+/// The same where MCP servers are really run.
+const MANAGED_DESCRIPTION: &str = "Give a lease back when its job is done, also when the job failed. Its access_token is good no longer. Answers \
+    when the processes that were its own have ended, which takes some seconds if they have to be made to; a server that \
+    others lease too goes on for them. Releasing twice is harmless and answers \"already_released\".";
+
+pub(super) struct ReleaseResources {
+    description: &'static str,
+    allocation_id: Parameter<Result<AllocationId, String>>,
+}
+
+impl ReleaseResources {
+    pub(super) fn new(is_managed: bool) -> Self {
+        let description = if is_managed { MANAGED_DESCRIPTION } else { DESCRIPTION };
+        Self { description, allocation_id: arguments::allocation_id() }
+    }
+}
+
+impl Run for ReleaseResources {
+    fn name(&self) -> &'static str {
+        "release_resources"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<ReleaseResult>(
+            self.name(),
+            "Release resources",
+            self.description,
+            &[&self.allocation_id],
+            &Hints { is_read_only: false, is_destructive: true, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let Invocation { engine, managed, arguments, progress, closing, .. } = invocation;
+            let arguments = Arguments::new(arguments, &[&self.allocation_id])?;
+            let allocation = arguments.required(&self.allocation_id)?.map_err(ToolError::NotFound)?;
+            if managed.is_none() {
+                return Answer::new(&ReleaseResult::from(engine.release(allocation).await?));
+            }
+            let patience = Patience { engine: engine.clone(), progress, closing };
+            let mut release = Box::pin(async move { engine.release(allocation).await });
+            match patience.await_answer("ending what stands behind the lease", release.as_mut()).await {
+                Some(released) => Answer::new(&ReleaseResult::from(released?)),
+                None => {
+                    // It may not even be sent yet, and it is to go on whoever asked for it.
+                    tokio::spawn(release);
+                    Err(ToolError::Closing("the release goes on"))
+                }
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,64 @@
+//! `renew_allocation`: lets a lease run anew from now.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, Arguments, Described, Parameter};
+use crate::results::RenewResult;
+use crate::server::ServerOptions;
+use cortex_core::{AllocationId, FencingToken, TtlSeconds};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+pub(super) struct RenewAllocation {
+    allocation_id: Parameter<Result<AllocationId, String>>,
+    ttl_seconds: Parameter<u64>,
+    fencing_token: Parameter<u64>,
+}
+
+impl RenewAllocation {
+    pub(super) fn new(options: &ServerOptions) -> Self {
+        let ttl = "How long the lease lasts from now, in seconds; as long as before if absent.";
+        let token =
+            "The fencing_token that request_resources answered with: the renewal is refused if it is not this lease's.";
+        Self {
+            allocation_id: arguments::allocation_id(),
+            ttl_seconds: arguments::whole("ttl_seconds", ttl, 1..=options.ttl_seconds_max),
+            fencing_token: arguments::whole("fencing_token", token, 0..=u64::MAX),
+        }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 3] {
+        [&self.allocation_id, &self.ttl_seconds, &self.fencing_token]
+    }
+}
+
+impl Run for RenewAllocation {
+    fn name(&self) -> &'static str {
+        "renew_allocation"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<RenewResult>(
+            self.name(),
+            "Renew allocation",
+            "Let an active lease run anew from now, before it expires. An expired, released or unknown one cannot be renewed: \
+             request resources again.",
+            &self.parameters(),
+            &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
+            let allocation = arguments.required(&self.allocation_id)?;
+            let ttl_seconds = arguments.optional(&self.ttl_seconds)?.and_then(TtlSeconds::new);
+            let fencing_token = arguments.optional(&self.fencing_token)?.map(FencingToken::new);
+            let allocation = allocation.map_err(ToolError::NotFound)?;
+            let view = invocation.engine.renew(allocation, ttl_seconds, fencing_token).await?;
+            Answer::new(&RenewResult::from(&view))
+        }
+        .boxed()
+    }
+}

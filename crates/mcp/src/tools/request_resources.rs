@@ -1,0 +1,172 @@
+//! `request_resources`: asks for a lease.
+
+use super::{Answer, Hints, Invocation, Patience, Run, ToolError, definition};
+use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter};
+use crate::results::{RequestResult, Standing};
+use crate::server::ServerOptions;
+use cortex_config::Toolset;
+use cortex_core::{DistinctServers, JobId, Metadata, Priority, Request, RequestId, TtlSeconds};
+use cortex_engine::{EngineError, Ticket};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+const DESCRIPTION: &str = "Lease workers and MCP servers for a job. Answers at once: status \"active\" with endpoints, expires_at and an \
+    allocation_id to release with, or status \"failed\" with the reason (then ask for less, or come again after \
+    retry_after_seconds). All or nothing. Endpoints are \
+    addresses that are yours for the lease; nothing is started there. Always release with release_resources when the job is done.";
+
+/// The same where MCP servers are really run.
+const MANAGED_DESCRIPTION: &str = "Lease workers and MCP servers for a job. The servers are started, and the answer comes when all of them answer, \
+    which may take half a minute: status \"active\" with endpoints, expires_at and an allocation_id to release with, or status \
+    \"failed\" with the reason (a server that does not start: what it last wrote; no room: ask for less, or come again after \
+    retry_after_seconds). All or nothing. Endpoints ask for the access_token, if there is one, as a bearer token, for as long \
+    as the lease lasts; mcp_config is what an MCP client takes as its list of servers, as it stands. Always release with \
+    release_resources when the job is done.";
+
+pub(super) struct RequestResources {
+    description: &'static str,
+    default_ttl: TtlSeconds,
+    job_id: Parameter<JobId>,
+    mcp_servers: Parameter<DistinctServers>,
+    workers: Parameter<u64>,
+    priority: Parameter<Priority>,
+    ttl_seconds: Parameter<u64>,
+    request_id: Parameter<RequestId>,
+    metadata: Parameter<Metadata>,
+}
+
+impl RequestResources {
+    pub(super) fn new(options: &ServerOptions, is_managed: bool) -> Self {
+        let servers = match (is_managed, options.toolsets.contains(&Toolset::Servers)) {
+            (false, _) => {
+                "MCP servers that the job uses, such as [\"filesystem\", \"github\"]; [] if none. A server is shared by \
+                 all leases that name it."
+            }
+            (true, true) => "MCP servers that the job uses; [] if none. list_mcp_servers names those that there are.",
+            (true, false) => {
+                "MCP servers that the job uses; [] if none. The error about one that there is not names those that there are."
+            }
+        };
+        let ttl = "How long the lease lasts, in seconds. Pick what the job needs; an expired lease can be taken back.";
+        let request_id = "Your own key for this request. Repeating a request with the same key answers with the first grant \
+            instead of granting twice: use it if you may have to retry.";
+        Self {
+            description: if is_managed { MANAGED_DESCRIPTION } else { DESCRIPTION },
+            default_ttl: options.default_ttl,
+            job_id: arguments::name("job_id", "The job that will hold the lease.", JobId::new).required(),
+            mcp_servers: arguments::servers("mcp_servers", servers).required(),
+            workers: arguments::whole("workers", "How many workers.", 0..=u64::from(u32::MAX)).with_default(0),
+            priority: arguments::priority(),
+            ttl_seconds: arguments::whole("ttl_seconds", ttl, 1..=options.ttl_seconds_max)
+                .with_default(options.default_ttl.as_seconds()),
+            request_id: arguments::name("request_id", request_id, RequestId::new),
+            metadata: arguments::metadata("Anything you want to read back with the allocation."),
+        }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 7] {
+        [
+            &self.job_id,
+            &self.mcp_servers,
+            &self.workers,
+            &self.priority,
+            &self.ttl_seconds,
+            &self.request_id,
+            &self.metadata,
+        ]
+    }
+
+    fn read(&self, given: Option<rmcp::model::JsonObject>) -> Result<Request, ArgumentError> {
+        let arguments = Arguments::new(given, &self.parameters())?;
+        let request = Request {
+            job: arguments.required(&self.job_id)?,
+            servers: arguments.required(&self.mcp_servers)?,
+            workers: arguments.optional(&self.workers)?.unwrap_or(0),
+            priority: arguments.optional(&self.priority)?.unwrap_or_default(),
+            ttl_seconds: arguments.optional(&self.ttl_seconds)?.and_then(TtlSeconds::new).unwrap_or(self.default_ttl),
+            request_id: arguments.optional(&self.request_id)?,
+            metadata: arguments.optional(&self.metadata)?.unwrap_or_else(Metadata::empty),
+        };
+        if request.workers == 0 && request.servers.as_slice().is_empty() {
+            let text = "mcp_servers is [] and workers is 0: ask for at least one MCP server or one worker";
+            return Err(ArgumentError::Together(text.to_owned()));
+        }
+        Ok(request)
+    }
+}
+
+impl Run for RequestResources {
+    fn name(&self) -> &'static str {
+        "request_resources"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<RequestResult>(
+            self.name(),
+            "Request resources",
+            self.description,
+            &self.parameters(),
+            &Hints { is_read_only: false, is_destructive: false, is_idempotent: false },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let Invocation { engine, managed, arguments, call, progress, closing, .. } = invocation;
+            let request = self.read(arguments)?;
+            let ticket = Ticket::default();
+            // A grant that the caller never hears of would be held until it expires. This comes before the request, so that
+            // the cancelling takes effect before any call that the client sends behind it.
+            if let Some(call) = &call {
+                let (engine, ticket) = (engine.clone(), ticket.clone());
+                call.undo_if_cancelled(move || engine.call_off(ticket));
+            }
+            let granted = match &managed {
+                None => engine.request(request, ticket.clone()).await,
+                Some(_) => {
+                    let message = starting(&request);
+                    let patience = Patience { engine: engine.clone(), progress, closing };
+                    let asked = std::pin::pin!(engine.request(request, ticket.clone()));
+                    match patience.await_answer(&message, asked).await {
+                        Some(granted) => granted,
+                        None => {
+                            engine.call_off(ticket);
+                            return Err(ToolError::Closing("the request was called off, and nothing was granted"));
+                        }
+                    }
+                }
+            };
+            match granted {
+                Ok(grant) => {
+                    let standing = match &managed {
+                        Some(managed) => Standing::for_holder(managed, &grant.view).await.inspect_err(|_| {
+                            // What the caller would be told is not known any more.
+                            engine.call_off(ticket);
+                        })?,
+                        None => None,
+                    };
+                    Answer::new(&RequestResult::granted(&grant, standing.as_ref()))
+                }
+                Err(EngineError::Refused(refusal)) => Answer::new(&RequestResult::failed(&refusal)),
+                Err(EngineError::NotStarted { allocation, error }) => {
+                    Answer::new(&RequestResult::not_started(allocation, &error))
+                }
+                Err(error) => Err(error.into()),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// What a caller is told that waits for its grant.
+fn starting(request: &Request) -> String {
+    let servers = request.servers.as_slice().iter().map(ToString::to_string);
+    let workers = match request.workers {
+        0 => None,
+        1 => Some("a worker".to_owned()),
+        count => Some(format!("{count} workers")),
+    };
+    format!("starting {}", servers.chain(workers).collect::<Vec<_>>().join(", "))
+}

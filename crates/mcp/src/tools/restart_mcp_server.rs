@@ -1,0 +1,73 @@
+//! `restart_mcp_server`: starts an MCP server again.
+
+use super::{Answer, Hints, Invocation, Patience, Run, ToolError, definition};
+use crate::arguments::{self, Arguments, Described, Parameter};
+use crate::results::RestartResult;
+use cortex_core::{AllocationId, ServerName};
+use cortex_managed::Ask;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+pub(super) struct RestartMcpServer {
+    name: Parameter<ServerName>,
+    allocation_id: Parameter<Result<AllocationId, String>>,
+}
+
+impl RestartMcpServer {
+    pub(super) fn new() -> Self {
+        let allocation = "Only the run that this allocation holds; every run of the server if absent.";
+        Self { name: arguments::server_name(), allocation_id: arguments::allocation_id_for(allocation) }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 2] {
+        [&self.name, &self.allocation_id]
+    }
+}
+
+impl Run for RestartMcpServer {
+    fn name(&self) -> &'static str {
+        "restart_mcp_server"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<RestartResult>(
+            self.name(),
+            "Restart MCP server",
+            "End an MCP server that runs, and start it again at the same endpoint, for all who hold it. Calls in flight get an error, \
+             and what the server kept in memory is gone: do it when it hangs or has failed. Leases and access tokens stay as \
+             they are. It is answered when the server runs again, or with an error that says why it does not. A restart that \
+             has begun goes on whoever waits for it.",
+            &self.parameters(),
+            &Hints { is_read_only: false, is_destructive: true, is_idempotent: false },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let Invocation { engine, managed, arguments, progress, closing, .. } = invocation;
+            let arguments = Arguments::new(arguments, &self.parameters())?;
+            let name = arguments.required(&self.name)?;
+            let allocation = arguments.optional(&self.allocation_id)?;
+            let managed = managed.ok_or(ToolError::NoCatalog)?;
+            let allocation = allocation.transpose().map_err(ToolError::NotFound)?;
+            let patience = Patience { engine, progress, closing };
+            let mut restart = {
+                let (managed, name) = (managed.clone(), name.clone());
+                Box::pin(async move { managed.ask(|reply| Ask::RestartServer(name, allocation, reply)).await })
+            };
+            match patience.await_answer(&format!("restarting {name}"), restart.as_mut()).await {
+                Some(restarted) => restarted??,
+                None => {
+                    // It may not even be asked for yet.
+                    tokio::spawn(restart);
+                    return Err(ToolError::Closing("nobody waits for the restart any longer"));
+                }
+            }
+            let reports = managed.ask(|reply| Ask::Server(name.clone(), allocation, reply)).await?;
+            Answer::new(&RestartResult::new(&name, &reports))
+        }
+        .boxed()
+    }
+}

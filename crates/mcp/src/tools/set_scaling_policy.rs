@@ -1,0 +1,239 @@
+//! `set_scaling_policy`: when the planner scales, and how far.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter};
+use crate::results::PolicySetResult;
+use cortex_core::{Millis, Percent, Policy, PolicyName};
+use cortex_planning::SCALE_IN_WINDOW_MAX;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+/// The most tasks that a threshold can be: no queue comes near it.
+const TASKS_MAX: u64 = 1_000_000_000;
+
+/// The longest wait that a threshold can be, and the longest cooldown: a day.
+const WAIT_MS_MAX: u64 = 86_400_000;
+
+const POLICIES: [PolicyName; 4] =
+    [PolicyName::Aggressive, PolicyName::Balanced, PolicyName::Conservative, PolicyName::Custom];
+
+pub(super) struct SetScalingPolicy {
+    policy: Parameter<PolicyName>,
+    figures: Figures,
+}
+
+/// The figures of a custom policy.
+struct Figures {
+    scale_up_threshold: Parameter<u64>,
+    scale_down_threshold: Parameter<u64>,
+    agents_per_threshold: Parameter<u64>,
+    cooldown_ms: Parameter<u64>,
+    wait_up_ms: Parameter<u64>,
+    wait_down_ms: Parameter<u64>,
+    utilization_up_percent: Parameter<u64>,
+    utilization_down_percent: Parameter<u64>,
+    utilization_target_percent: Parameter<u64>,
+    tolerance_percent: Parameter<u64>,
+    scale_in_window_seconds: Parameter<u64>,
+}
+
+impl SetScalingPolicy {
+    pub(super) fn new() -> Self {
+        let words = POLICIES.map(PolicyName::as_str);
+        let read = |text: &str| POLICIES.into_iter().find(|one| text.eq_ignore_ascii_case(one.as_str()));
+        let policy = arguments::choice(
+            "policy",
+            "aggressive is early and much, conservative late and little, balanced in between. custom takes the figures below, \
+             and those of balanced where none is given.",
+            &words,
+            read,
+        );
+        Self { policy: policy.required(), figures: Figures::new() }
+    }
+
+    fn parameters(&self) -> Vec<&dyn Described> {
+        let mut all: Vec<&dyn Described> = vec![&self.policy];
+        all.extend(self.figures.all().map(|figure| figure as &dyn Described));
+        all
+    }
+
+    fn read(&self, arguments: &Arguments) -> Result<Policy, ArgumentError> {
+        let name = arguments.required(&self.policy)?;
+        let policy = self.figures.read(arguments, name.policy())?;
+        if name != PolicyName::Custom && policy != name.policy() {
+            let text = format!("figures are given, and policy is {name}, which has its own: give custom as policy");
+            return Err(ArgumentError::Together(text));
+        }
+        Ok(policy)
+    }
+}
+
+impl Figures {
+    fn new() -> Self {
+        let balanced = Policy::BALANCED;
+        let whole = |name, description: &str, range, of_balanced: u64| {
+            arguments::whole(name, &format!("{description} In balanced: {of_balanced}."), range)
+        };
+        let percent = |name, description: &str, least, of_balanced: Percent| {
+            whole(name, description, least..=100, u64::from(of_balanced.as_hundredths()))
+        };
+        Self {
+            scale_up_threshold: whole(
+                "scale_up_threshold",
+                "With more waiting tasks than this there are too few agents.",
+                0..=TASKS_MAX,
+                balanced.queue_depth_up,
+            ),
+            scale_down_threshold: whole(
+                "scale_down_threshold",
+                "With at least so many waiting tasks there are not too many agents.",
+                0..=TASKS_MAX,
+                balanced.queue_depth_down,
+            ),
+            agents_per_threshold: whole(
+                "agents_per_threshold",
+                "For so many tasks above scale_up_threshold there is to be one agent more.",
+                1..=TASKS_MAX,
+                balanced.tasks_per_agent,
+            ),
+            cooldown_ms: whole(
+                "cooldown_ms",
+                "How long after a change nothing is changed.",
+                0..=WAIT_MS_MAX,
+                balanced.cooldown_ms.0,
+            ),
+            wait_up_ms: whole(
+                "wait_up_ms",
+                "If tasks have waited longer than this in the mean there are too few agents.",
+                0..=WAIT_MS_MAX,
+                balanced.wait_up_ms.0,
+            ),
+            wait_down_ms: whole(
+                "wait_down_ms",
+                "If tasks have waited at least so long in the mean there are not too many agents.",
+                0..=WAIT_MS_MAX,
+                balanced.wait_down_ms.0,
+            ),
+            utilization_up_percent: percent(
+                "utilization_up_percent",
+                "With more than this part in use there are too few agents or workers.",
+                1,
+                balanced.utilization_up,
+            ),
+            utilization_down_percent: percent(
+                "utilization_down_percent",
+                "With less than this part in use there are too many agents or workers.",
+                0,
+                balanced.utilization_down,
+            ),
+            utilization_target_percent: percent(
+                "utilization_target_percent",
+                "The part that should be in use.",
+                1,
+                balanced.utilization_target,
+            ),
+            tolerance_percent: percent(
+                "tolerance_percent",
+                "By how much a number may differ from the wanted one, unless somebody waits or was refused.",
+                0,
+                balanced.tolerance,
+            ),
+            scale_in_window_seconds: whole(
+                "scale_in_window_seconds",
+                "The number goes down no further than to the highest that was wanted over this time.",
+                0..=SCALE_IN_WINDOW_MAX.as_seconds(),
+                balanced.scale_in_window_ms.as_seconds(),
+            ),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Parameter<u64>> {
+        [
+            &self.scale_up_threshold,
+            &self.scale_down_threshold,
+            &self.agents_per_threshold,
+            &self.cooldown_ms,
+            &self.wait_up_ms,
+            &self.wait_down_ms,
+            &self.utilization_up_percent,
+            &self.utilization_down_percent,
+            &self.utilization_target_percent,
+            &self.tolerance_percent,
+            &self.scale_in_window_seconds,
+        ]
+        .into_iter()
+    }
+
+    /// The policy with the figures that are given.
+    fn read(&self, arguments: &Arguments, from: Policy) -> Result<Policy, ArgumentError> {
+        let whole = |figure: &Parameter<u64>, other: u64| Ok(arguments.optional(figure)?.unwrap_or(other));
+        let millis = |figure: &Parameter<u64>, other: Millis| whole(figure, other.0).map(Millis);
+        let percent = |figure: &Parameter<u64>, other: Percent| {
+            let given = arguments.optional(figure)?.and_then(|given| u8::try_from(given).ok());
+            Ok(given.and_then(Percent::new).unwrap_or(other))
+        };
+        let policy = Policy {
+            name: from.name,
+            queue_depth_up: whole(&self.scale_up_threshold, from.queue_depth_up)?,
+            queue_depth_down: whole(&self.scale_down_threshold, from.queue_depth_down)?,
+            tasks_per_agent: whole(&self.agents_per_threshold, from.tasks_per_agent)?,
+            wait_up_ms: millis(&self.wait_up_ms, from.wait_up_ms)?,
+            wait_down_ms: millis(&self.wait_down_ms, from.wait_down_ms)?,
+            utilization_up: percent(&self.utilization_up_percent, from.utilization_up)?,
+            utilization_down: percent(&self.utilization_down_percent, from.utilization_down)?,
+            utilization_target: percent(&self.utilization_target_percent, from.utilization_target)?,
+            tolerance: percent(&self.tolerance_percent, from.tolerance)?,
+            cooldown_ms: millis(&self.cooldown_ms, from.cooldown_ms)?,
+            scale_in_window_ms: Millis::from_seconds(whole(
+                &self.scale_in_window_seconds,
+                from.scale_in_window_ms.as_seconds(),
+            )?),
+        };
+        let in_order = |low: (&str, u64), high: (&str, u64)| {
+            let is_wrong = low.1 > high.1;
+            let text = format!(
+                "{} is {}, above {}, which is {}: give a {0} of at most {3}, or a larger {2} (where none is given it is that of balanced)",
+                low.0, low.1, high.0, high.1
+            );
+            if is_wrong { Err(ArgumentError::Together(text)) } else { Ok(()) }
+        };
+        let hundredths = |percent: Percent| u64::from(percent.as_hundredths());
+        let down = ("utilization_down_percent", hundredths(policy.utilization_down));
+        let target = ("utilization_target_percent", hundredths(policy.utilization_target));
+        let up = ("utilization_up_percent", hundredths(policy.utilization_up));
+        in_order(("scale_down_threshold", policy.queue_depth_down), ("scale_up_threshold", policy.queue_depth_up))?;
+        in_order(("wait_down_ms", policy.wait_down_ms.0), ("wait_up_ms", policy.wait_up_ms.0))?;
+        in_order(down, target)?;
+        in_order(target, up)?;
+        Ok(policy)
+    }
+}
+
+impl Run for SetScalingPolicy {
+    fn name(&self) -> &'static str {
+        "set_scaling_policy"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<PolicySetResult>(
+            self.name(),
+            "Set scaling policy",
+            "Set when the planner wants more or fewer workers and agents, and how far it goes at once. It holds from the next plan on, \
+             and after a restart with a state.",
+            &self.parameters(),
+            &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
+            let policy = self.read(&arguments)?;
+            let before = invocation.engine.set_policy(policy).await?;
+            Answer::new(&PolicySetResult::new(&policy, &before))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,121 @@
+//! `set_token_budget`: how many tokens there are, in all or for a job.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter};
+use crate::results::BudgetSetResult;
+use cortex_core::{JobId, Millis};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+/// The largest budget, as in the table of the settings.
+const TOKENS_MAX: u64 = 1_000_000_000_000_000;
+
+/// The longest window, as in the table of the settings: a year.
+const WINDOW_SECONDS_MAX: u64 = 31_536_000;
+
+pub(super) struct SetTokenBudget {
+    budget_tokens: Parameter<u64>,
+    job_id: Parameter<JobId>,
+    window_seconds: Parameter<u64>,
+    remove: Parameter<bool>,
+}
+
+/// What to set.
+struct Change {
+    job: Option<JobId>,
+    tokens: Option<u64>,
+    window: Option<Millis>,
+    is_removal: bool,
+}
+
+impl SetTokenBudget {
+    pub(super) fn new() -> Self {
+        let tokens = "How many tokens there are. No lower than what is used and reserved already.";
+        let job =
+            "The job whose tasks may take no more than this together; without it the budget is that of all tasks.";
+        let window =
+            "After how long the tokens that were used are there again, each time; 0 for never. Only without job_id.";
+        Self {
+            budget_tokens: arguments::whole("budget_tokens", tokens, 0..=TOKENS_MAX),
+            job_id: arguments::name("job_id", job, JobId::new),
+            window_seconds: arguments::whole("window_seconds", window, 0..=WINDOW_SECONDS_MAX),
+            remove: arguments::flag("remove", "Take the budget of the job away, instead of setting one."),
+        }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 4] {
+        [&self.budget_tokens, &self.job_id, &self.window_seconds, &self.remove]
+    }
+
+    fn read(&self, arguments: &Arguments) -> Result<Change, ArgumentError> {
+        let change = Change {
+            tokens: arguments.optional(&self.budget_tokens)?,
+            job: arguments.optional(&self.job_id)?,
+            window: arguments.optional(&self.window_seconds)?.map(Millis::from_seconds),
+            is_removal: arguments.or_default(&self.remove)?,
+        };
+        let together = |text: &str| Err(ArgumentError::Together(text.to_owned()));
+        match change {
+            Change { job: Some(_), window: Some(_), .. } => together(
+                "window_seconds is given with job_id: give one of them, since a job's budget has no window of its own",
+            ),
+            Change { job: None, is_removal: true, .. } => together(
+                "remove is true without job_id: give the job_id whose budget shall go, since that of all tasks stays",
+            ),
+            Change { tokens: Some(_), is_removal: true, .. } => {
+                together("remove is true and budget_tokens is given: give one of them")
+            }
+            Change { job: Some(_), tokens: None, is_removal: false, .. } => {
+                together("budget_tokens is missing: give the budget of the job, or remove as true to take it away")
+            }
+            Change { job: None, tokens: None, window: None, .. } => {
+                together("budget_tokens and window_seconds are missing: give at least one of them")
+            }
+            change => Ok(change),
+        }
+    }
+}
+
+impl Run for SetTokenBudget {
+    fn name(&self) -> &'static str {
+        "set_token_budget"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<BudgetSetResult>(
+            self.name(),
+            "Set token budget",
+            "Set how many tokens tasks may take: all together, with a window after which what was used is there again, or those of one \
+             job. What is not given stays as it is. Raising a budget puts deferred tasks back into the queue; it cannot be lowered \
+             below what is used and reserved.",
+            &self.parameters(),
+            &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
+            let Change { job, tokens, window, is_removal } = self.read(&arguments)?;
+            let usage = invocation.engine.set_token_budget(job.clone(), tokens, window).await?;
+            Answer::new(&BudgetSetResult::new(&usage, is_removal, job.as_ref()))
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cortex_config::SETTINGS;
+
+    #[test]
+    fn the_bounds_are_those_of_the_settings() {
+        for (key, most) in [("token_budget", TOKENS_MAX), ("token_window_seconds", WINDOW_SECONDS_MAX)] {
+            let setting = SETTINGS.iter().find(|setting| setting.key == key).expect("a setting");
+            assert_eq!(setting.allowed(), format!("0 to {most}"), "{key}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `submit_task`: puts a task into the queue.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter, TOKENS_MAX};
+use crate::results::{TaskSubmitResult, priority_of_task};
+use crate::server::ServerOptions;
+use cortex_core::{
+    AgentType, BatchKey, Capabilities, Complexity, JobId, JsonText, Priority, Selector, TaskId, TaskRequest, Timestamp,
+    TokensExpected, TtlSeconds,
+};
+use cortex_engine::Ticket;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::{JsonObject, Tool};
+use std::sync::Arc;
+
+/// How often a task is tried unless its submitter says.
+const ATTEMPTS_DEFAULT: u32 = 3;
+
+/// How often a task may be tried.
+const ATTEMPTS_MAX: u32 = 100;
+
+pub(super) struct SubmitTask {
+    default_lease: TtlSeconds,
+    task_id: Parameter<TaskId>,
+    job_id: Parameter<JobId>,
+    agent_type: Parameter<AgentType>,
+    capabilities: Parameter<Capabilities>,
+    priority: Parameter<Priority>,
+    estimated_tokens: Parameter<u64>,
+    complexity: Parameter<Complexity>,
+    input: Parameter<u64>,
+    deadline: Parameter<Timestamp>,
+    batch_key: Parameter<BatchKey>,
+    payload: Parameter<JsonText>,
+    max_attempts: Parameter<u64>,
+    lease_seconds: Parameter<u64>,
+}
+
+impl SubmitTask {
+    pub(super) fn new(options: &ServerOptions) -> Self {
+        let task_id = "Your own id for the task. Submitting the same task again under it answers for the first one instead of \
+            queueing it twice: use it if you may have to retry. One is made up if absent.";
+        let job_id = "The job that the task is part of; its tokens count towards that job's budget, if it has one.";
+        let priority = "How urgent the task is: LOW is best effort, CRITICAL is for emergencies.";
+        let tokens = "How many tokens one attempt will take, if you know. If absent, it is estimated from complexity and input, \
+            or from how similar tasks went before.";
+        let input = "What the task has to work through. Only its length is used, to estimate tokens: it is not kept. What the \
+            agent needs goes into payload.";
+        let deadline =
+            "When the task should be done. As the time left runs short it goes before others of its priority.";
+        let batch_key = "Tasks with the same key go to the same agent together where it has room.";
+        let lease = "How long one attempt may take, in seconds: an agent that has not reported by then loses the task.";
+        Self {
+            default_lease: options.task_lease,
+            task_id: arguments::task_id(task_id),
+            job_id: arguments::name("job_id", job_id, JobId::new),
+            agent_type: arguments::name("agent_type", "Only agents of this type may take it.", AgentType::new),
+            capabilities: arguments::capabilities("Only agents that have all of these may take it."),
+            priority: arguments::task_priority(priority).with_default(priority_of_task(Priority::default())),
+            estimated_tokens: arguments::whole("estimated_tokens", tokens, 1..=TOKENS_MAX),
+            complexity: arguments::complexity("How hard the task is, to estimate tokens by.")
+                .with_default(Complexity::default().as_str()),
+            input: arguments::measured_text("input", input),
+            deadline: arguments::moment("deadline", deadline),
+            batch_key: arguments::name("batch_key", batch_key, BatchKey::new),
+            payload: arguments::any_json("payload", "What the agent is given, as it stands."),
+            max_attempts: arguments::whole(
+                "max_attempts",
+                "How often the task is tried before it is failed.",
+                1..=u64::from(ATTEMPTS_MAX),
+            )
+            .with_default(ATTEMPTS_DEFAULT),
+            lease_seconds: arguments::whole("lease_seconds", lease, 1..=options.ttl_seconds_max)
+                .with_default(options.task_lease.as_seconds()),
+        }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 13] {
+        [
+            &self.task_id,
+            &self.job_id,
+            &self.agent_type,
+            &self.capabilities,
+            &self.priority,
+            &self.estimated_tokens,
+            &self.complexity,
+            &self.input,
+            &self.deadline,
+            &self.batch_key,
+            &self.payload,
+            &self.max_attempts,
+            &self.lease_seconds,
+        ]
+    }
+
+    fn read(&self, given: Option<JsonObject>) -> Result<TaskRequest, ArgumentError> {
+        let arguments = Arguments::new(given, &self.parameters())?;
+        let attempts = arguments.optional(&self.max_attempts)?;
+        Ok(TaskRequest {
+            task: arguments.optional(&self.task_id)?,
+            job: arguments.optional(&self.job_id)?,
+            selector: Selector {
+                agent_type: arguments.optional(&self.agent_type)?,
+                capabilities: arguments.optional(&self.capabilities)?.unwrap_or_default(),
+            },
+            priority: arguments.optional(&self.priority)?.unwrap_or_default(),
+            tokens: TokensExpected {
+                given: arguments.optional(&self.estimated_tokens)?,
+                complexity: arguments.optional(&self.complexity)?.unwrap_or_default(),
+                input_characters: arguments.optional(&self.input)?.unwrap_or(0),
+            },
+            deadline: arguments.optional(&self.deadline)?,
+            batch: arguments.optional(&self.batch_key)?,
+            payload: arguments.optional(&self.payload)?,
+            attempts_max: attempts.and_then(|count| u32::try_from(count).ok()).unwrap_or(ATTEMPTS_DEFAULT),
+            lease_seconds: arguments
+                .optional(&self.lease_seconds)?
+                .and_then(TtlSeconds::new)
+                .unwrap_or(self.default_lease),
+        })
+    }
+}
+
+impl Run for SubmitTask {
+    fn name(&self) -> &'static str {
+        "submit_task"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<TaskSubmitResult>(
+            self.name(),
+            "Submit task",
+            "Put a task into the queue, from which agents take the best one for them with claim_task, or which assign_task hands \
+             out. Answers at once with its task_id; follow it with get_task. State \"deferred\" means that no tokens are left for \
+             it: it waits until the budget refills or is raised (set_token_budget). An attempt that fails, or whose agent is lost \
+             or late, goes back to the queue until max_attempts. Give a task_id of your own so that a repeat is safe.",
+            &self.parameters(),
+            &Hints { is_read_only: false, is_destructive: false, is_idempotent: false },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let request = self.read(invocation.arguments)?;
+            let ticket = Ticket::default();
+            // A task whose id the caller never hears of would be done for nobody. This comes before the task, as with
+            // request_resources.
+            if let Some(call) = &invocation.call {
+                let (engine, ticket) = (invocation.engine.clone(), ticket.clone());
+                call.undo_if_cancelled(move || engine.call_off(ticket));
+            }
+            let submitted = invocation.engine.submit_task(request, ticket).await?;
+            Answer::new(&TaskSubmitResult::from(&submitted))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,46 @@
+//! `unregister_agent`: lets an agent go.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, Arguments, Parameter};
+use crate::results::UnregisterResult;
+use cortex_core::AgentId;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+pub(super) struct UnregisterAgent {
+    agent_id: Parameter<AgentId>,
+}
+
+impl UnregisterAgent {
+    pub(super) fn new() -> Self {
+        Self { agent_id: arguments::agent_id() }
+    }
+}
+
+impl Run for UnregisterAgent {
+    fn name(&self) -> &'static str {
+        "unregister_agent"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<UnregisterResult>(
+            self.name(),
+            "Unregister agent",
+            "Let an agent go, best when it holds nothing: a task that it holds goes back to the queue, and that counts as an \
+             attempt. Its worker slot is free at once.",
+            &[&self.agent_id],
+            &Hints { is_read_only: false, is_destructive: true, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &[&self.agent_id])?;
+            let left = invocation.engine.unregister_agent(arguments.required(&self.agent_id)?).await?;
+            Answer::new(&UnregisterResult::from(&left))
+        }
+        .boxed()
+    }
+}

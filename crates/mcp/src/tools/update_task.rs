@@ -1,0 +1,63 @@
+//! `update_task`: changes how urgent a task is.
+
+use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter};
+use crate::results::TaskUpdateResult;
+use cortex_core::{Priority, TaskId, Timestamp};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rmcp::model::Tool;
+use std::sync::Arc;
+
+pub(super) struct UpdateTask {
+    task_id: Parameter<TaskId>,
+    priority: Parameter<Priority>,
+    deadline: Parameter<Timestamp>,
+}
+
+impl UpdateTask {
+    pub(super) fn new() -> Self {
+        Self {
+            task_id: arguments::task_id("The task, as submit_task answered with it.").required(),
+            priority: arguments::task_priority("Its priority from now on; as it is if absent."),
+            deadline: arguments::moment("deadline", "When it should be done; as it is if absent."),
+        }
+    }
+
+    fn parameters(&self) -> [&dyn Described; 3] {
+        [&self.task_id, &self.priority, &self.deadline]
+    }
+}
+
+impl Run for UpdateTask {
+    fn name(&self) -> &'static str {
+        "update_task"
+    }
+
+    fn describe(&self) -> Tool {
+        definition::<TaskUpdateResult>(
+            self.name(),
+            "Update task",
+            "Change the priority or the deadline of a task that has not ended; give at least one of them. It keeps its place \
+             among those as urgent as it is. To change anything else, cancel it and submit another.",
+            &self.parameters(),
+            &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
+        )
+    }
+
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+        async move {
+            let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
+            let task = arguments.required(&self.task_id)?;
+            let priority = arguments.optional(&self.priority)?;
+            let deadline = arguments.optional(&self.deadline)?;
+            if priority.is_none() && deadline.is_none() {
+                let text = "priority and deadline are missing: give at least one of them";
+                return Err(ArgumentError::Together(text.to_owned()).into());
+            }
+            let after = invocation.engine.update_task(task, priority, deadline).await?;
+            Answer::new(&TaskUpdateResult::from(&after.view))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,296 @@
+//! A line into a message, or into the answer to what is none.
+//!
+//! rmcp reads a message by trying every type it could be, and says nothing when none fits. Here
+//! the envelope is read first, borrowing from the line, and the method decides what the
+//! parameters must be. Invariant: whatever the line, the result is one of [`Incoming`]; nothing
+//! panics, and no answer repeats more than an excerpt of the line.
+
+use std::{borrow::Cow, fmt};
+
+use rmcp::model::{
+    ClientJsonRpcMessage, ClientNotification, ClientRequest, CustomRequest, ErrorData, JsonRpcMessage, JsonRpcRequest,
+    JsonRpcVersion2_0, RequestId,
+};
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{error::Category, value::RawValue};
+
+use super::{params, text};
+use cortex_lines::{ID_BYTES_MAX, parse_id};
+
+/// A request and what the transport must know of it.
+pub(super) struct Request {
+    pub(super) message: JsonRpcRequest<ClientRequest>,
+    /// Whether it is a `subscriptions/listen`, which stays in flight for as long as it is wanted.
+    pub(super) is_listen: bool,
+}
+
+/// What a line is.
+pub(super) enum Incoming {
+    Request(Request),
+    /// A notification that rmcp knows, or a reply to a request of ours.
+    Other(ClientJsonRpcMessage),
+    /// Something that is answered with an error at once.
+    Refused {
+        id: Option<RequestId>,
+        error: ErrorData,
+    },
+    /// Something that JSON-RPC has no answer for, and why it is not delivered.
+    Ignored(&'static str),
+}
+
+impl Incoming {
+    fn invalid(id: Option<RequestId>, text: impl Into<Cow<'static, str>>) -> Self {
+        let error = ErrorData::invalid_request(text, None);
+        Self::Refused { id, error }
+    }
+
+    fn unparsable(why: impl fmt::Display) -> Self {
+        let error = ErrorData::parse_error(format!("Parse error: {why}"), None);
+        Self::Refused { id: None, error }
+    }
+}
+
+/// Reads one line.
+pub(super) fn parse(line: &[u8]) -> Incoming {
+    let line = match str::from_utf8(line) {
+        Ok(line) => line,
+        Err(error) => {
+            let position = error.valid_up_to();
+            return Incoming::unparsable(format_args!("byte {position} of the line is not UTF-8"));
+        }
+    };
+    match serde_json::from_str::<Top<'_>>(line) {
+        Ok(Top::Object(envelope)) => envelope.into_incoming(line),
+        Ok(Top::Array) => Incoming::invalid(
+            None,
+            "JSON-RPC batches (arrays) are not supported: send each message as a line of its own",
+        ),
+        Ok(Top::Scalar) => Incoming::invalid(
+            None,
+            "the line is no JSON-RPC 2.0 message: give a JSON object with \"jsonrpc\", \"id\" and \
+             \"method\"",
+        ),
+        Err(error) => Incoming::unparsable(error),
+    }
+}
+
+/// The outermost JSON value of a line.
+enum Top<'a> {
+    Object(Envelope<'a>),
+    Array,
+    Scalar,
+}
+
+/// The members of a message, each as the JSON text it is.
+#[derive(Default)]
+struct Envelope<'a> {
+    jsonrpc: Option<&'a RawValue>,
+    id: Option<&'a RawValue>,
+    method: Option<&'a RawValue>,
+    params: Option<&'a RawValue>,
+    has_result: bool,
+    has_error: bool,
+    /// A member given twice. Two parsers may differ in which one counts, so neither does.
+    repeated: Option<&'static str>,
+}
+
+impl<'a> Envelope<'a> {
+    fn into_incoming(self, line: &str) -> Incoming {
+        if self.method.is_none() && (self.has_result || self.has_error) {
+            return other(line);
+        }
+        if let Some(member) = self.repeated {
+            let text = format!("the member \"{member}\" is given twice: give it once");
+            return Incoming::invalid(None, text);
+        }
+        let id = match self.id.map(|id| parse_id(id.get())).transpose() {
+            Ok(id) => id,
+            Err(what) => {
+                let text = format!(
+                    "the id is {what}: give an integer, or a string of up to \
+                     {ID_BYTES_MAX} bytes, or no id \
+                     at all for a notification"
+                );
+                return Incoming::invalid(None, text);
+            }
+        };
+        match self.jsonrpc.map(RawValue::get) {
+            Some("\"2.0\"") => {}
+            Some(json) if serde_json::from_str::<String>(json).is_ok_and(|it| it == "2.0") => {}
+            Some(json) => {
+                let text = format!("jsonrpc is {}: give \"2.0\"", text::shortened(json));
+                return Incoming::invalid(id, text);
+            }
+            None => return Incoming::invalid(id, "jsonrpc is missing: give \"jsonrpc\":\"2.0\""),
+        }
+        let Some(method) = self.method else {
+            return Incoming::invalid(id, "method is missing: give the name of a method");
+        };
+        if self.has_result || self.has_error {
+            let text = "the message has a method and a result or an error: give one of them";
+            return Incoming::invalid(id, text);
+        }
+        let method = match method_name(method.get()) {
+            Ok(method) => method,
+            Err(shown) => {
+                let text = format!("method is {shown}: give the name of a method, a string");
+                return Incoming::invalid(id, text);
+            }
+        };
+        match id {
+            Some(id) => request(line, id, &method, self.params.map(RawValue::get)),
+            None => other(line),
+        }
+    }
+}
+
+/// The method's name, or an excerpt of what stands in its place.
+fn method_name(json: &str) -> Result<Cow<'_, str>, String> {
+    let inner = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    match inner {
+        Some(inner) if !inner.contains('\\') => Ok(Cow::Borrowed(inner)),
+        Some(_) => serde_json::from_str::<String>(json).map(Cow::Owned).map_err(|_| text::shortened(json)),
+        None => Err(text::shortened(json)),
+    }
+}
+
+/// Reads a request whose envelope is sound.
+fn request(line: &str, id: RequestId, method: &str, params: Option<&str>) -> Incoming {
+    let request = if method == params::CALL_METHOD {
+        params::call_tool(params).map(ClientRequest::CallToolRequest)
+    } else {
+        any_request(line, method, params)
+    };
+    match request {
+        Ok(request) => Incoming::Request(Request {
+            is_listen: matches!(request, ClientRequest::SubscriptionsListenRequest(_)),
+            message: JsonRpcRequest { jsonrpc: JsonRpcVersion2_0, id, request },
+        }),
+        Err(params::Misfit::Syntax(why)) => Incoming::unparsable(why),
+        Err(params::Misfit::Params(text)) => {
+            Incoming::Refused { id: Some(id), error: ErrorData::invalid_params(text, None) }
+        }
+    }
+}
+
+/// Reads a request as rmcp does. Where rmcp takes a method it knows for a custom one because the
+/// parameters do not fit, the reason is found and given.
+fn any_request(line: &str, method: &str, params: Option<&str>) -> Result<ClientRequest, params::Misfit> {
+    let parsed = serde_json::from_str::<ClientJsonRpcMessage>(line);
+    match parsed {
+        Ok(JsonRpcMessage::Request(JsonRpcRequest { request: ClientRequest::CustomRequest(request), .. })) => {
+            match params::misfit(method, params) {
+                Some(misfit) => Err(misfit),
+                None => Ok(ClientRequest::CustomRequest(request)),
+            }
+        }
+        Ok(JsonRpcMessage::Request(message)) => match params::list_misfit(&message.request, params) {
+            Some(misfit) => Err(misfit),
+            None => Ok(message.request),
+        },
+        Err(error) if error.classify() != Category::Data => Err(params::Misfit::Syntax(text::reason(&error))),
+        // The shape was seen before, so all that can be wrong is that the parameters are not
+        // even an object. The handler still says whether it knows the method.
+        Ok(_) | Err(_) => match params::misfit(method, params) {
+            Some(misfit) => Err(misfit),
+            None => Ok(ClientRequest::CustomRequest(CustomRequest::new(method, None))),
+        },
+    }
+}
+
+/// Reads a message that is not answered: a notification or a reply.
+fn other(line: &str) -> Incoming {
+    match serde_json::from_str::<ClientJsonRpcMessage>(line) {
+        Ok(JsonRpcMessage::Notification(message)) => match message.notification {
+            ClientNotification::CustomNotification(_) => Incoming::Ignored("unknown notification"),
+            _ => Incoming::Other(JsonRpcMessage::Notification(message)),
+        },
+        Ok(message @ (JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_))) => Incoming::Other(message),
+        Err(error) if error.classify() != Category::Data => Incoming::unparsable(text::reason(&error)),
+        Ok(JsonRpcMessage::Request(_)) | Err(_) => Incoming::Ignored("malformed notification or response"),
+    }
+}
+
+impl<'de> Deserialize<'de> for Top<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TopVisitor)
+    }
+}
+
+struct TopVisitor;
+
+impl<'de> Visitor<'de> for TopVisitor {
+    type Value = Top<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut envelope = Envelope::default();
+        while let Some(member) = map.next_key::<Member>()? {
+            let (slot, name) = match member {
+                Member::Jsonrpc => (&mut envelope.jsonrpc, "jsonrpc"),
+                Member::Id => (&mut envelope.id, "id"),
+                Member::Method => (&mut envelope.method, "method"),
+                Member::Params => (&mut envelope.params, "params"),
+                Member::Result | Member::Error | Member::Unknown => {
+                    map.next_value::<IgnoredAny>()?;
+                    envelope.has_result |= matches!(member, Member::Result);
+                    envelope.has_error |= matches!(member, Member::Error);
+                    continue;
+                }
+            };
+            if slot.replace(map.next_value()?).is_some() {
+                envelope.repeated = Some(name);
+            }
+        }
+        Ok(Top::Object(envelope))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
+        while sequence.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Top::Array)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Top::Scalar)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Top::Scalar)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Top::Scalar)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Top::Scalar)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(Top::Scalar)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Top::Scalar)
+    }
+}
+
+/// The members of an object that matter.
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Member {
+    Jsonrpc,
+    Id,
+    Method,
+    Params,
+    Result,
+    Error,
+    #[serde(other)]
+    Unknown,
+}

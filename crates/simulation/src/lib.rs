@@ -1,0 +1,39 @@
+//! What would it have done? A trace of arrivals is lived through in virtual time, with the real books and the real planner, under
+//! each policy and under a fleet that stays as it is.
+//!
+//! ```
+//! use cortex_core::{Millis, Policy};
+//! use cortex_simulation::{Arrival, Operator, Options, World};
+//!
+//! let every_second = (0..600).map(|second| Ok::<_, ()>(Arrival { at: Millis::from_seconds(second), tokens: None }));
+//! let outcome = World::new(&Options::default(), Operator::Planner(Policy::BALANCED)).run(every_second)?;
+//! assert_eq!((outcome.tasks, outcome.done), (600, 600));
+//! # Ok::<(), ()>(())
+//! ```
+
+mod arrivals;
+mod band;
+mod comparison;
+mod crew;
+mod durations;
+mod options;
+mod outcome;
+mod page;
+mod plot;
+mod report;
+mod series;
+mod trace;
+mod trace_file;
+mod world;
+
+pub use arrivals::{Arrival, Arrivals};
+pub use band::{Band, BandPoint};
+pub use comparison::{Fleet, Progress, Question, Reading, Source, compare};
+pub use options::{AGENTS_MAX, Loss, Operator, Options, TokenBudget};
+pub use outcome::{Outcome, Point, Scaling};
+pub use page::{PageError, page};
+pub use report::{COLUMNS, Report, ReportRow};
+pub use series::{Add, POINTS_MAX, Series};
+pub use trace::{Row, Rows, TraceError};
+pub use trace_file::TraceFile;
+pub use world::World;
