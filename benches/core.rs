@@ -4,18 +4,15 @@
 //! Commands are made in chunks outside the timed part, each a new object with a job of its own, so that a request is as
 //! hot as one that was just read from a client, and no hotter. Times are medians of several samples.
 
-#[path = "support/table.rs"]
-mod table;
-
 use cortex_core::{
     AllocationId, Cluster, Command, CpuMillis, Decision, DistinctServers, EndReason, JobId, MemoryMb, Metadata, NodeId,
     Outcome, Priority, Recorded, Request, Resources, ServerName, Timestamp, TtlSeconds, WorkerSize, check,
 };
+use cortex_test_support::table::{Measurement, median, milliseconds, resident_bytes, thousands};
 use fastrand::Rng;
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
-use table::{Measurement, median, milliseconds, resident_bytes, thousands};
 
 /// The most commands made ahead of a timed part: so few that the last is still in the cache when its turn comes.
 const CHUNK: usize = 100;
@@ -32,7 +29,7 @@ const LONG_TTL_SECONDS: u64 = 3_600;
 const SHORT_TTL_SECONDS: u64 = 1;
 
 fn main() {
-    table::print(&MEASUREMENTS);
+    cortex_test_support::table::print(&MEASUREMENTS);
 }
 
 /// All rows. That of memory is the first, since it looks at what the process takes in all.

@@ -3,9 +3,6 @@
 //! `cargo bench --bench fleet` prints a markdown table; words after `--` choose the rows whose name has one of them. Times
 //! are medians of several samples.
 
-#[path = "support/table.rs"]
-mod table;
-
 use cortex_core::{
     AgentId, AgentRequest, AgentType, Capabilities, Capability, Cluster, Command, Complexity, CpuMillis, DEMAND_BIN,
     DEMAND_BINS_MAX, Decision, DemandBin, FencingToken, FleetCommand, FleetOutcome, FleetSettings, MemoryMb, Metadata,
@@ -13,10 +10,10 @@ use cortex_core::{
     Selector, TaskId, TaskRequest, Timestamp, TokensExpected, TtlSeconds, WorkerSize, check,
 };
 use cortex_planning::{Bottlenecks, Bounds, Planner};
+use cortex_test_support::table::{Measurement, median, milliseconds, resident_bytes, thousands};
 use fastrand::Rng;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
-use table::{Measurement, median, milliseconds, resident_bytes, thousands};
 
 /// The waiting tasks of the large queue.
 const QUEUED: usize = 100_000;
@@ -47,7 +44,7 @@ const MEASUREMENTS: [Measurement; 9] = [
 ];
 
 fn main() {
-    table::print(&MEASUREMENTS);
+    cortex_test_support::table::print(&MEASUREMENTS);
 }
 
 /// The books under test, with what it takes to drive them.

@@ -3,17 +3,14 @@
 //! `cargo bench --bench planning` prints a markdown table; words after `--` choose the rows whose name has one of them. Times
 //! are medians of several samples.
 
-#[path = "support/table.rs"]
-mod table;
-
 use cortex_core::{Millis, Policy};
 use cortex_planning::{Forecaster, HISTORY_BINS_MAX, Horizon, Quantile};
 use cortex_simulation::{Arrival, Operator, Options, World};
+use cortex_test_support::table::{Measurement, median, milliseconds, resident_bytes, thousands};
 use fastrand::Rng;
 use std::f64::consts::TAU;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
-use table::{Measurement, median, milliseconds, resident_bytes, thousands};
 
 /// The horizons that are forecast, in bins.
 const HORIZONS: [u16; 3] = [1, 3, 6];
@@ -30,7 +27,7 @@ const MEASUREMENTS: [Measurement; 5] = [
 ];
 
 fn main() {
-    table::print(&MEASUREMENTS);
+    cortex_test_support::table::print(&MEASUREMENTS);
 }
 
 /// Demand that goes up and down with the day, under noise.

@@ -5,11 +5,9 @@
 //! table in markdown. A task takes 30 s in the mean, and there is a plan every 30 s.
 #![expect(clippy::print_stdout, reason = "an example tells what it does")]
 
-#[path = "closed_loop/scenarios.rs"]
-mod scenarios;
-
 use anyhow::Context;
 use cortex_simulation::{Options, Question, ReportRow, Source, TraceFile, compare};
+use cortex_test_support::scenarios;
 use std::path::{Path, PathBuf};
 
 /// What arrivals and durations are drawn from.

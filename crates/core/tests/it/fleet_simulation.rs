@@ -1,0 +1,407 @@
+//! A seeded simulation of agents, tasks and tokens: random commands against the machine and against a naive reference,
+//! compared at each step. Leases and the fleet share one ledger, so that commands for leases are among them.
+//!
+//! Seed and length come from `CORTEX_SIM_SEED` and `CORTEX_SIM_STEPS`; `.ci/simulate` runs many more steps. A failure
+//! prints the seed of its run, and the command that repeats it.
+
+mod draws;
+mod fleet;
+mod situations;
+
+use cortex_core::{
+    AgentFilter, AgentId, Cluster, Command, CpuMillis, Event, FencingToken, Filter, FleetCommand, FleetOutline,
+    MemoryMb, Millis, Outcome, Outline, Recorded, Restoration, State, TaskFilter, TaskNumber, Timestamp, WorkerSize,
+    check,
+};
+use cortex_test_support::seeds::{Plan, Seen};
+use draws::Shape;
+use fastrand::Rng;
+use fleet::Fleet;
+use situations::{SITUATIONS, situation, situations_of};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// The size of a worker at which it is asked how many more agents may come. Those that come have any size.
+const SIZE: WorkerSize = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) };
+/// How many commands `cargo test` runs.
+const STEPS: u64 = 200_000;
+/// The seed of the first run; the next run has the next number.
+const SEED: u64 = 20_260_401;
+/// Every so many steps the state is compared with that of a replay.
+const REPLAY_STEPS: u64 = 64;
+/// Every so many steps all lists are compared.
+const LIST_STEPS: u64 = 8;
+/// Every so many steps a copy is made by way of an image, and then goes along for as many.
+const COPY_STEPS: u64 = 200;
+
+#[test]
+fn the_fleet_does_what_the_naive_reference_does() {
+    let plan = Plan { seed: SEED, steps: STEPS, situations: &SITUATIONS, times_min: 50 };
+    plan.run(|seed| Shape::draw(&mut Rng::with_seed(seed)).steps, run);
+}
+
+/// Runs one seed. A failure ends with the command that repeats it.
+fn run(seed: u64, steps: u64) -> Seen {
+    let mut reached = 0;
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let mut rng = Rng::with_seed(seed);
+        let shape = Shape::draw(&mut rng);
+        let mut run = Run::new(rng, shape);
+        for step in 0..steps {
+            reached = step + 1;
+            run.step(step);
+        }
+        run.replay_all();
+        run.seen
+    }));
+    outcome.unwrap_or_else(|_| {
+        panic!(
+            "the run of seed {seed} failed at its step {reached}, for the reason above. To repeat it: \
+         CORTEX_SIM_SEED={seed} CORTEX_SIM_STEPS={reached} cargo test -p cortex-core --test it fleet_simulation::"
+        )
+    })
+}
+
+/// One run: the machine, the reference, a second machine that is only told the events, and at times a third that was made
+/// of an image and goes along.
+struct Run {
+    rng: Rng,
+    shape: Shape,
+    now: Timestamp,
+    cluster: Cluster,
+    fleet: Fleet,
+    replica: Cluster,
+    copy: Option<Cluster>,
+    events: Vec<Recorded>,
+    seen: Seen,
+}
+
+impl Run {
+    fn new(mut rng: Rng, shape: Shape) -> Self {
+        let now = Timestamp::from_millis(rng.i64(-10_000_000_000..2_000_000_000_000));
+        Self {
+            rng,
+            shape,
+            now,
+            cluster: Cluster::default(),
+            fleet: Fleet::new(),
+            replica: Cluster::default(),
+            copy: None,
+            events: Vec::new(),
+            seen: Seen::new(),
+        }
+    }
+
+    fn step(&mut self, step: u64) {
+        let command = match self.shape.first(&mut self.rng, step) {
+            Some(command) => command,
+            None => self.next_command(),
+        };
+        // A decision about leases must not depend on whether somebody looked before; one about the fleet goes by that.
+        if matches!(command, Command::Fleet(_)) || self.rng.bool() {
+            self.observe();
+        }
+        self.hear_whom_it_names(&command);
+        if !(self.rng.u8(0..8) == 0 && self.second_half()) {
+            self.carry_out(&command);
+        }
+        self.compare(step);
+    }
+
+    /// Lets time go on, and draws what is asked for then.
+    fn next_command(&mut self) -> Command {
+        let before = self.now;
+        self.let_time_go_on();
+        if self.rng.u8(0..50) == 0 {
+            return cortex_test_support::lease_draws::outage(&mut self.rng, before);
+        }
+        let is_due = self.cluster.fleet_due(self.now).is_some_and(|due| due <= self.now);
+        // What time did is recorded soon, as the engine does, but not at once.
+        if is_due && self.rng.u8(0..3) == 0 {
+            return self.shape.pass_time(&mut self.rng);
+        }
+        self.shape.command(&mut self.rng, self.now, &self.fleet)
+    }
+
+    /// Lets time go on, in one jump or with heartbeats on the way.
+    fn let_time_go_on(&mut self) {
+        let due = self.cluster.fleet_due(self.now);
+        let deadline = self.cluster.next_deadline().map(|(at, _)| at);
+        let next = match self.rng.u8(0..4) {
+            0 => deadline,
+            1 => self.fleet.late_next(self.now),
+            _ => due,
+        };
+        // What lies far ahead is no place to jump to.
+        let ahead = next.map(|at| at.since(self.now).0).filter(|ms| *ms < 100_000);
+        let wait = match self.rng.u8(0..20) {
+            0..11 => 0,
+            11..15 => self.rng.u64(0..300),
+            15..16 => self.rng.u64(0..3_000),
+            // To the moment itself, or one before or after.
+            16..19 => ahead.map_or(0, |ms| (ms + self.rng.u64(0..3)).saturating_sub(1)),
+            _ => self.rng.u64(0..30_000),
+        };
+        let target = self.now.after(Millis(wait));
+        let interval = self.cluster.fleet_settings().heartbeat_ms;
+        if wait / interval.0 < 100 && self.rng.u8(0..4) > 0 {
+            while self.now.after(interval) < target {
+                self.now = self.now.after(interval);
+                self.beat();
+            }
+        }
+        self.now = target;
+        if wait > 0 && self.rng.bool() {
+            self.beat();
+        }
+        if self.rng.u8(0..200) == 0 {
+            self.presume_alive();
+        }
+    }
+
+    /// Heartbeats of those that send one.
+    fn beat(&mut self) {
+        for agent in self.fleet.agent_ids() {
+            if self.shape.beats(&mut self.rng) {
+                self.hear(&agent);
+            }
+        }
+    }
+
+    /// A call of an agent is a sign of life; whoever makes decisions says so before, or does not.
+    fn hear_whom_it_names(&mut self, command: &Command) {
+        let Command::Fleet(command) = command else { return };
+        let agent = match command {
+            FleetCommand::Register { request, .. } => &request.agent,
+            FleetCommand::Claim { agent } | FleetCommand::Complete { agent, .. } => agent,
+            _ => return,
+        };
+        if self.rng.u8(0..4) > 0 {
+            self.hear(agent);
+        }
+    }
+
+    fn hear(&mut self, agent: &AgentId) {
+        self.cluster.hear(self.now, agent);
+        self.fleet.hear(self.now, agent);
+        if let Some(copy) = &mut self.copy {
+            copy.hear(self.now, agent);
+        }
+    }
+
+    fn presume_alive(&mut self) {
+        self.cluster.presume_alive(self.now);
+        self.fleet.presume_alive(self.now);
+        if let Some(copy) = &mut self.copy {
+            copy.presume_alive(self.now);
+        }
+    }
+
+    fn observe(&mut self) {
+        self.cluster.observe(self.now);
+        self.fleet.observe(self.now);
+        if let Some(copy) = &mut self.copy {
+            copy.observe(self.now);
+        }
+    }
+
+    fn carry_out(&mut self, command: &Command) {
+        let decision = self.cluster.decide(self.now, command);
+        if let Some(copy) = &self.copy {
+            assert_eq!(copy.decide(self.now, command), decision, "a copy at {} to {command:?}", self.now);
+        }
+        let has_halves = match &decision {
+            Ok(decision) => match &decision.outcome {
+                Outcome::Granted { .. } => true,
+                Outcome::Released(_) => {
+                    let is_half = |event: &Event| matches!(event, Event::Releasing { .. });
+                    decision.events.iter().any(is_half)
+                }
+                _ => false,
+            },
+            Err(_) => false,
+        };
+        let whole = !(has_halves && self.rng.u8(0..8) == 0);
+        let mut events = Vec::new();
+        let outcome = decision.map(|decision| {
+            events = decision.events;
+            decision.outcome
+        });
+        let before = self.fleet.clone();
+        let expected = self.fleet.command(self.now, command, whole, &events);
+        *self.seen.entry(situation(command, &outcome)).or_default() += 1;
+        for what in situations_of(self.now, &before, &self.fleet, &outcome) {
+            *self.seen.entry(what).or_default() += 1;
+        }
+        assert_eq!(outcome, expected, "at {} to {command:?}", self.now);
+        if !whole {
+            events.pop();
+        }
+        let settles = !matches!(command, Command::Renew { .. });
+        let before = (settles && !events.is_empty() && self.rng.u8(0..8) == 0).then(|| self.cluster.clone());
+        for event in events {
+            self.record(event);
+        }
+        // Beats are counted by the interval, so that with another they are counted anew.
+        if matches!(command, Command::Fleet(FleetCommand::SetSettings(_))) {
+            self.presume_alive();
+        }
+        // What leaves the books as they are is no event: a log would grow by it for nothing.
+        assert!(before.is_none_or(|before| before != self.cluster), "{command:?} changed nothing, and led to an event");
+    }
+
+    /// The second half of something begun before, if there is any: what a supervisor of real processes would report.
+    fn second_half(&mut self) -> bool {
+        let pending = self.rng.choice(self.fleet.ledger.ids(State::Pending));
+        let leaving = self.rng.choice(self.fleet.ledger.ids(State::Releasing));
+        match (pending, leaving) {
+            (Some(allocation), _) if self.rng.bool() => {
+                if self.rng.bool() {
+                    self.record(Event::Activated { allocation });
+                    self.fleet.ledger.activate(self.now, allocation);
+                } else {
+                    self.record(Event::ActivationFailed { allocation, error: Arc::from("no answer") });
+                    self.fleet.ledger.fail(self.now, allocation, "no answer");
+                }
+            }
+            (_, Some(allocation)) => {
+                self.record(Event::Released { allocation });
+                self.fleet.ledger.finish_release(self.now, allocation);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn record(&mut self, event: Event) {
+        let recorded = Recorded { at: self.now, event };
+        self.cluster.apply(&recorded);
+        // Some events go the way through their written form.
+        let told = if self.shape.every_prefix || self.rng.u8(0..16) == 0 {
+            let line = serde_json::to_string(&recorded).expect("an event has a text");
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
+        } else {
+            recorded.clone()
+        };
+        assert_eq!(told, recorded);
+        self.replica.apply(&told);
+        if let Some(copy) = &mut self.copy {
+            copy.apply(&told);
+        }
+        self.events.push(recorded);
+        if self.shape.every_prefix {
+            assert_eq!(check::violations(&self.cluster), [""; 0]);
+            self.compare_with(self.replica.clone());
+        }
+    }
+
+    fn compare(&mut self, step: u64) {
+        let now = self.now;
+        assert_eq!(check::violations(&self.cluster), [""; 0], "at {now}");
+        assert_eq!(self.cluster.capacity(now), self.fleet.ledger.capacity(now), "at {now}");
+        assert_eq!(self.cluster.next_deadline(), self.fleet.ledger.next_deadline(), "at {now}");
+        assert_eq!(self.cluster.usage(now, SIZE), self.fleet.usage(now, SIZE), "at {now}");
+        assert_eq!(self.cluster.fleet_due(now), self.fleet.due(now), "at {now}");
+        if let Some(copy) = &self.copy {
+            assert_eq!(copy.usage(now, SIZE), self.cluster.usage(now, SIZE), "a copy at {now}");
+            assert_eq!(copy.fleet_due(now), self.cluster.fleet_due(now), "a copy at {now}");
+            let agents = |books: &Cluster| books.agents(now, &AgentFilter::default(), None).collect::<Vec<_>>();
+            assert_eq!(agents(copy), agents(&self.cluster), "a copy at {now}");
+        }
+        let (task, agent) = (self.shape.task(&mut self.rng, &self.fleet), self.shape.agent(&mut self.rng));
+        assert_eq!(self.cluster.task(now, &task), self.fleet.task(now, &task), "at {now}");
+        assert_eq!(self.cluster.agent(now, &agent), self.fleet.agent(now, &agent), "at {now}");
+        let job = self.fleet.task(now, &task).and_then(|view| view.task.spec.request.job.clone());
+        assert_eq!(self.cluster.job_of_task(&task), job.as_ref(), "at {now}");
+        if step.is_multiple_of(LIST_STEPS) {
+            self.compare_lists();
+        }
+        if step.is_multiple_of(REPLAY_STEPS) {
+            self.compare_with(self.replica.clone());
+        }
+        if step % COPY_STEPS == COPY_STEPS - 1 {
+            self.copy();
+        }
+    }
+
+    fn compare_lists(&mut self) {
+        let after_task = TaskNumber::new(self.rng.u64(0..200));
+        let after_agent = self.shape.agent(&mut self.rng);
+        let tasks = self.shape.task_filter(&mut self.rng);
+        let agents = self.shape.agent_filter(&mut self.rng);
+        for (filter, after) in
+            [(&TaskFilter::default(), TaskNumber::new(0)), (&tasks, TaskNumber::new(0)), (&tasks, after_task)]
+        {
+            let listed: Vec<_> = self.cluster.tasks(self.now, filter, after).collect();
+            assert_eq!(listed, self.fleet.tasks(self.now, filter, after), "{filter:?} after {after:?}");
+            let all = self.fleet.tasks(self.now, filter, TaskNumber::new(0)).len() as u64;
+            assert_eq!(self.cluster.count_tasks(filter), all, "{filter:?}");
+        }
+        for (filter, after) in [(&AgentFilter::default(), None), (&agents, None), (&agents, Some(&after_agent))] {
+            let listed: Vec<_> = self.cluster.agents(self.now, filter, after).collect();
+            assert_eq!(listed, self.fleet.agents(self.now, filter, after), "{filter:?} after {after:?}");
+            let all = self.fleet.agents(self.now, filter, None).len() as u64;
+            assert_eq!(self.cluster.count_agents(self.now, filter), all, "{filter:?}");
+        }
+        let expected: Vec<_> = self.fleet.tasks_by_efficiency().into_iter().map(|task| task.spec.number).collect();
+        assert_eq!(self.cluster.order_of_efficiency(), expected, "at {}", self.now);
+        let leases: Vec<_> = self.cluster.list(self.now, &Filter::default(), FencingToken::new(0)).collect();
+        assert_eq!(leases, self.fleet.ledger.list(self.now, &Filter::default(), FencingToken::new(0)));
+        assert_eq!(self.cluster.fleet_figures(self.now, SIZE), self.fleet.figures(self.now, SIZE), "at {}", self.now);
+        assert_eq!(self.cluster.fleet_summary(self.now), self.fleet.summary(self.now), "at {}", self.now);
+    }
+
+    fn compare_with(&self, mut folded: Cluster) {
+        let mut own = self.cluster.clone();
+        own.observe(self.now);
+        folded.observe(self.now);
+        assert_eq!(check::violations(&folded), [""; 0]);
+        // What differs would not be readable in full.
+        assert!(own == folded, "the events lead elsewhere at {}", self.now);
+    }
+
+    /// Makes a copy by way of an image, to go along from here on. Whom it heard of before is no part of that.
+    fn copy(&mut self) {
+        self.observe();
+        if let Some(copy) = self.copy.take() {
+            assert!(copy.has_image_of(&self.cluster), "a copy has gone elsewhere by {}", self.now);
+        }
+        let mut copy = restored(&self.cluster);
+        copy.observe(self.now);
+        assert_eq!(check::violations(&copy), [""; 0], "a copy at {}", self.now);
+        assert!(copy.has_image_of(&self.cluster), "a copy is another at {}", self.now);
+        self.copy = Some(copy);
+        self.presume_alive();
+    }
+
+    /// Folds all events of the run into a fresh machine.
+    fn replay_all(&self) {
+        let mut folded = Cluster::default();
+        for recorded in &self.events {
+            folded.apply(recorded);
+        }
+        self.compare_with(folded);
+    }
+}
+
+/// Books by way of their written image.
+fn restored(books: &Cluster) -> Cluster {
+    let outline = postcard::to_stdvec(&books.outline()).expect("an outline can be written");
+    let mut restoration = Restoration::new(postcard::from_bytes::<Outline>(&outline).expect("and read"));
+    for image in books.allocation_images() {
+        restoration.add(&image).expect("an image of these books");
+    }
+    if let Some(outline) = books.fleet_outline() {
+        let written = postcard::to_stdvec(&outline).expect("an outline can be written");
+        let read: FleetOutline = postcard::from_bytes(&written).expect("and read");
+        assert_eq!(read, outline);
+        restoration.add_fleet(read);
+    }
+    for image in books.agent_images() {
+        restoration.add_agent(&image).expect("an image of these books");
+    }
+    for image in books.task_images() {
+        restoration.add_task(&image).expect("an image of these books");
+    }
+    restoration.finish()
+}

@@ -1,0 +1,149 @@
+//! The files: what is no state, what is left of one, and what a crash leaves behind.
+
+use crate::state::State;
+use cortex_core::Cluster;
+use cortex_journal::{JournalError, SCHEMA_VERSION, SqliteJournal, open_to_read};
+use cortex_test_support::history::{History, assert_same};
+use cortex_util::lock::{OwnerRecord, PATIENCE};
+use rusqlite::Connection;
+use std::fs;
+
+/// What a path is made into, and which error is right for it.
+type Case = (&'static str, fn(&State), fn(&JournalError) -> bool);
+
+const CASES: [Case; 9] = [
+    (
+        "an empty file",
+        |state| fs::write(state.path(), b"").expect("a file"),
+        |error| matches!(error, JournalError::Empty { .. }),
+    ),
+    (
+        "a text",
+        |state| fs::write(state.path(), "a text ".repeat(1_000)).expect("a file"),
+        |error| matches!(error, JournalError::NotOurs { .. }),
+    ),
+    (
+        "a folder",
+        |state| fs::create_dir(state.path()).expect("a folder"),
+        |error| matches!(error, JournalError::NotOurs { .. }),
+    ),
+    (
+        "a database of another program",
+        |state| run(state, "CREATE TABLE events (sequence INTEGER PRIMARY KEY); PRAGMA application_id = 17;"),
+        |error| matches!(error, JournalError::NotOurs { what, .. } if what.contains("17")),
+    ),
+    (
+        "a database of nobody",
+        |state| run(state, "CREATE TABLE a (b)"),
+        |error| matches!(error, JournalError::NotOurs { .. }),
+    ),
+    (
+        "a newer schema",
+        |state| run(state, "CREATE TABLE a (b); PRAGMA application_id = 0x4352586d; PRAGMA user_version = 7;"),
+        |error| matches!(error, JournalError::NewerSchema { found: 7, .. }),
+    ),
+    (
+        "a torn header",
+        |state| fs::write(state.path(), b"SQLite format 3\0").expect("a file"),
+        |error| matches!(error, JournalError::NotOurs { .. } | JournalError::Damaged { .. }),
+    ),
+    (
+        "a file that is gone, with a snapshot left",
+        |state| fs::write(state.snapshot_path(17), b"anything").expect("a file"),
+        |error| matches!(error, JournalError::Gone { trace, .. } if trace.to_string_lossy().ends_with("17")),
+    ),
+    (
+        "a file that is gone, with commits left beside it",
+        |state| fs::write(state.beside("-wal"), b"anything").expect("a file"),
+        |error| matches!(error, JournalError::Gone { trace, .. } if trace.to_string_lossy().ends_with("-wal")),
+    ),
+];
+
+fn run(state: &State, script: &str) {
+    Connection::open(state.path()).and_then(|database| database.execute_batch(script)).expect("a database");
+}
+
+#[tokio::test]
+async fn what_is_no_state_of_ours_is_refused_and_left_alone() {
+    for (case, prepare, is_right) in CASES {
+        let state = State::new();
+        prepare(&state);
+        let before = fs::read(state.path()).ok();
+        let loaded = state.load().await.expect_err(case);
+        let read = open_to_read(state.path()).expect_err(case);
+        for error in [loaded, read] {
+            assert!(is_right(&error), "{case}: {error:?}");
+            assert!(!error.may_pass(), "{case}: trying again would not help");
+            assert!(error.to_string().contains("state.db"), "{case}: {error}");
+        }
+        assert_eq!(fs::read(state.path()).ok(), before, "{case}");
+    }
+}
+
+#[test]
+fn a_newer_schema_is_named_with_ours() {
+    let state = State::new();
+    run(&state, "CREATE TABLE a (b); PRAGMA application_id = 0x4352586d; PRAGMA user_version = 7;");
+    let text = open_to_read(state.path()).expect_err("a newer schema").to_string();
+    assert!(text.contains("version 7") && text.contains(&format!("up to {SCHEMA_VERSION}")), "{text}");
+}
+
+#[test]
+fn a_folder_is_not_made() {
+    let mut state = State::new();
+    state.options.path = state.beside("-folder").join("state.db");
+    let owner = OwnerRecord::of_this_process();
+    let error = SqliteJournal::open(state.options.clone(), &owner, PATIENCE).expect_err("no folder");
+    assert!(matches!(error, JournalError::NoFolder { .. }), "{error:?}");
+    let error = open_to_read(state.path()).expect_err("no folder");
+    assert!(matches!(error, JournalError::NoFolder { .. }), "{error:?}");
+}
+
+#[test]
+fn a_reader_makes_no_state() {
+    let state = State::new();
+    let error = open_to_read(state.path()).expect_err("no state");
+    assert!(matches!(error, JournalError::NoState { .. }), "{error:?}");
+    assert!(!state.path().exists());
+}
+
+#[tokio::test]
+async fn a_state_that_was_left_half_made_is_made_anew() {
+    let state = State::new();
+    fs::write(state.beside(".new"), b"half a database").expect("a file");
+    fs::write(state.beside(".new-journal"), b"half a journal").expect("a file");
+    assert_same(&state.load().await.expect("a new state"), &Cluster::default(), "at first");
+    assert!(!state.beside(".new").exists());
+    let mut history = History::new(30);
+    state.live(&mut history, 50).await;
+    assert_same(&state.load().await.expect("a good state"), &history.books, "later");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_in_a_state_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let state = State::new();
+    let mut history = History::new(33);
+    state.live(&mut history, 50).await;
+    for path in [state.path().to_owned(), state.snapshot_path(state.snapshots()[0]), state.beside(".lock")] {
+        let mode = fs::metadata(&path).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} can be read by others: {mode:o}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn an_unfinished_snapshot_is_passed_over_and_cleaned_up() {
+    let (state, mut history) = (State::new(), History::new(31));
+    state.live(&mut history, 50).await;
+    let (left, foreign) = (state.beside(&format!(".snapshot-{:020}.new", 99)), state.beside(".snapshot-mine.new"));
+    for path in [&left, &foreign] {
+        fs::write(path, b"half a snapshot").expect("a file");
+    }
+    let recovery = state.read(None).expect("a good state");
+    assert!(recovery.faults.is_empty());
+    assert!(left.exists(), "a reader changes nothing");
+    assert_same(&state.load().await.expect("a good state"), &history.books, "at the start");
+    assert!(!left.exists());
+    assert!(foreign.exists(), "it is not ours");
+}

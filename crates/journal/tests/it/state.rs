@@ -1,0 +1,140 @@
+//! A state in a folder of its own.
+
+use cortex_core::{Cluster, Event, Recorded};
+use cortex_journal::{
+    Entry, Journal, JournalError, Recovery, SqliteJournal, SqliteOptions, Synchronous, find_snapshots, open_to_read,
+    recover,
+};
+use cortex_test_support::history::History;
+use cortex_util::lock::{OwnerRecord, PATIENCE};
+use rusqlite::Connection;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How many events lead to a snapshot while the journal is open: few, so that the tests are fast.
+pub(crate) const SNAPSHOT_EVENTS: usize = 2_000;
+
+/// How long something that must come is waited for.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How long nothing is done between two looks.
+const LOOK_WAIT: Duration = Duration::from_millis(5);
+
+/// Time enough for a snapshot at the end.
+pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(30);
+
+pub(crate) struct State {
+    pub(crate) options: SqliteOptions,
+    _folder: TempDir,
+}
+
+impl State {
+    /// A state that is not there yet; it keeps its events for ever.
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = SqliteOptions {
+            path: folder.path().join("state.db"),
+            synchronous: Synchronous::Normal,
+            keep_events: Duration::MAX,
+            snapshot_events_min: SNAPSHOT_EVENTS as u64,
+        };
+        Self { options, _folder: folder }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.options.path
+    }
+
+    /// A file beside the state.
+    pub(crate) fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.path().as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    }
+
+    pub(crate) fn open(&self) -> SqliteJournal {
+        self.try_open().expect("a state nobody owns")
+    }
+
+    fn try_open(&self) -> Result<SqliteJournal, JournalError> {
+        SqliteJournal::open(self.options.clone(), &OwnerRecord::of_this_process(), PATIENCE)
+    }
+
+    /// A life of a journal that ends in order, with a snapshot.
+    pub(crate) async fn live(&self, history: &mut History, events: usize) {
+        let events = history.events(events);
+        let mut journal = self.open();
+        journal.load().await.expect("a good state");
+        commit(&mut journal, &events).await;
+        journal.close(history.books.clone(), CLOSE_WITHIN).await;
+    }
+
+    /// A life that ends by a crash.
+    pub(crate) async fn live_and_crash(&self, history: &mut History, events: usize) {
+        let events = history.events(events);
+        let mut journal = self.open();
+        journal.load().await.expect("a good state");
+        commit(&mut journal, &events).await;
+    }
+
+    /// The books as a start would have them.
+    pub(crate) async fn load(&self) -> Result<Cluster, JournalError> {
+        self.try_open()?.load().await.map(|recovered| recovered.books)
+    }
+
+    /// What a reader makes of the state.
+    pub(crate) fn read(&self, until: Option<u64>) -> Result<Recovery, JournalError> {
+        recover(&open_to_read(self.path())?, self.path(), until)
+    }
+
+    /// The places of the snapshots.
+    pub(crate) fn snapshots(&self) -> Vec<u64> {
+        find_snapshots(self.path()).expect("a folder").into_iter().map(|(sequence, _)| sequence).collect()
+    }
+
+    pub(crate) fn snapshot_path(&self, sequence: u64) -> PathBuf {
+        self.beside(&format!(".snapshot-{sequence:020}"))
+    }
+
+    /// A connection as anybody could have one.
+    pub(crate) fn stranger(&self) -> Connection {
+        Connection::open(self.path()).expect("a database")
+    }
+
+    /// The place of the first and the last event.
+    pub(crate) fn ends(&self) -> (u64, u64) {
+        let select = "SELECT min(sequence), max(sequence) FROM events";
+        let ends: (i64, i64) =
+            self.stranger().query_row(select, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("events");
+        (ends.0.cast_unsigned(), ends.1.cast_unsigned())
+    }
+}
+
+pub(crate) async fn commit(journal: &mut impl Journal, events: &[Recorded]) {
+    for batch in events.chunks(256) {
+        let mut entries = batch.iter().cloned().map(entry).collect();
+        journal.append(&mut entries);
+        assert!(entries.is_empty());
+        journal.commit().await.expect("a journal that can be written to");
+    }
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + WAIT_MAX;
+    while !is_so() {
+        assert!(Instant::now() < until, "it did not come to it that {what}");
+        std::thread::sleep(LOOK_WAIT);
+    }
+}
+
+/// What the journal is handed of an event.
+pub(crate) fn entry(recorded: Recorded) -> Entry {
+    let job = match &recorded.event {
+        Event::Reserved { reservation } => Some(reservation.job.clone()),
+        _ => None,
+    };
+    Entry { recorded, job }
+}

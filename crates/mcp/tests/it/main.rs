@@ -1,0 +1,3 @@
+//! The tests of `cortex-mcp`, one module for each subject.
+
+mod managed_tools;

@@ -1,0 +1,3 @@
+//! The tests of `cortex-planning`, one module for each subject.
+
+mod properties;

@@ -1,0 +1,3 @@
+//! The tests of `cortex-simulation`, one module for each subject.
+
+mod closed_loop;

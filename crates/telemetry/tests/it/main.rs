@@ -1,0 +1,3 @@
+//! The tests of `cortex-telemetry`, one module for each subject.
+
+mod telemetry;

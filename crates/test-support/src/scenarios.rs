@@ -1,0 +1,80 @@
+//! The scenarios of the closed loop: what comes, and which agents are lost.
+
+use cortex_core::Millis;
+use cortex_simulation::{Arrival, Loss, Reading, Source, TraceError};
+use fastrand::Rng;
+use std::f64::consts::TAU;
+use std::sync::Arc;
+
+/// An hour, in seconds.
+const HOUR: f64 = 3_600.0;
+
+/// Something that happens to a fleet. Tasks come at random, as calls at an exchange do, at a rate that changes with time.
+pub struct Scenario {
+    pub name: &'static str,
+    /// How many tasks a second come at a second, at the scale of 1.
+    rate: fn(f64) -> f64,
+    /// The highest of these rates.
+    rate_max: f64,
+    hours: f64,
+    pub losses: &'static [Loss],
+    /// By what the rate is multiplied.
+    scale: f64,
+    pub seed: u64,
+}
+
+/// All of them, at a scale: at 1 they are those of the README.
+pub fn all(scale: f64, seed: u64) -> [Scenario; 4] {
+    let scenario = |name, rate, rate_max, hours| Scenario { name, rate, rate_max, hours, losses: &[], scale, seed };
+    [
+        scenario("bursts", bursts, 15.0, 12.0),
+        scenario("ramps", ramps, 6.0, 12.0),
+        scenario("daily wave", wave, 4.0, 72.0),
+        Scenario { losses: &LOSSES, ..scenario("agent loss", |_| 2.0, 2.0, 6.0) },
+    ]
+}
+
+/// As many agents as 2 tasks a second of 30 s keep busy, every quarter of an hour.
+const LOSSES: [Loss; 23] = {
+    let mut losses = [Loss { at: Millis(0), agents: 60 }; 23];
+    let mut number = 0;
+    while number < losses.len() {
+        losses[number].at = Millis::from_seconds(900 * (number as u64 + 1));
+        number += 1;
+    }
+    losses
+};
+
+/// Little to do, and in the first two minutes of each half hour thirty times as much.
+fn bursts(second: f64) -> f64 {
+    if second % (HOUR / 2.0) < 120.0 { 15.0 } else { 0.5 }
+}
+
+/// Up for three hours and down for three, twice.
+fn ramps(second: f64) -> f64 {
+    let part = (second / (3.0 * HOUR)) % 2.0;
+    0.2 + 5.8 * part.min(2.0 - part)
+}
+
+/// Little at night, much at noon.
+fn wave(second: f64) -> f64 {
+    2.2 - 1.8 * (second / (24.0 * HOUR) * TAU).cos()
+}
+
+impl Source for Scenario {
+    fn arrivals(&self, _: &Arc<Reading>) -> Result<impl Iterator<Item = Result<Arrival, TraceError>>, TraceError> {
+        let mut random = Rng::with_seed(self.seed);
+        let mut second = 0.0;
+        let rate_max = self.rate_max * self.scale;
+        let moments = std::iter::from_fn(move || {
+            // As many as at the highest rate, of which each is taken as often as the rate then is of the highest.
+            loop {
+                second -= (1.0 - random.f64()).ln() / rate_max;
+                if random.f64() * self.rate_max < (self.rate)(second) {
+                    return (second < self.hours * HOUR).then_some(second);
+                }
+            }
+        });
+        Ok(moments.map(|second| Ok(Arrival { at: Millis((second * 1_000.0) as u64), tokens: None })))
+    }
+}

@@ -1,0 +1,168 @@
+//! The ends of sessions and of the daemon.
+
+use serde_json::json;
+
+use crate::daemon::home::{Home, signal, wait_until_gone};
+use crate::support::{server::TRANSPORTS, wait_for};
+
+#[test]
+fn a_session_ends_within_a_second_and_leaves_the_daemon() {
+    let home = Home::new();
+    for transport in TRANSPORTS {
+        for name in [None, Some("TERM"), Some("INT")] {
+            let mut session = home.start_on(transport, &[]);
+            session.greet("2025-11-25");
+            match name {
+                None => session.close_input(),
+                Some(name) => session.signal(name),
+            }
+            session.check_end();
+        }
+        let mut silent = home.start_on(transport, &[]);
+        silent.close_input();
+        silent.check_end();
+    }
+    let pid = home.pid();
+    wait_for("the end of all sessions", || (home.status("sessions")? == "0").then_some(()));
+    assert_eq!(home.status("pid"), Some(pid.to_string()), "it is the first daemon still");
+}
+
+#[test]
+fn what_was_said_before_the_end_is_answered() {
+    let home = Home::new();
+    let mut session = home.session(&[]);
+    let ids: Vec<u64> =
+        (0..500).map(|_| session.send("tools/call", &json!({"name": "get_capacity", "arguments": {}}))).collect();
+    let last = session.new_id();
+    session.write(crate::support::server::request(last, "ping", &json!({})));
+    session.close_input();
+    for id in ids.into_iter().chain([last]) {
+        assert!(session.reply(id).get("result").is_some());
+    }
+    assert_eq!(session.rest(), Vec::<serde_json::Value>::new());
+    session.check_end();
+}
+
+#[test]
+fn the_daemon_ends_when_nobody_needs_it() {
+    let home = Home::new();
+    let mut session = home.session(&["--daemon-idle-seconds", "1"]);
+    let id = session.grant(&json!({"job_id": "a", "mcp_servers": [], "workers": 1, "ttl_seconds": 600}));
+    let pid = home.pid();
+    session.close_input();
+    session.check_end();
+    // A lease keeps it: as long as three times the wait nothing changes.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(home.status("pid"), Some(pid.to_string()));
+    let mut session = home.session(&[]);
+    session.answer("release_resources", &json!({"allocation_id": id}));
+    session.close_input();
+    session.check_end();
+    wait_until_gone(pid);
+    assert!(!home.file("sock").exists() && !home.file("json").exists());
+}
+
+#[test]
+fn a_lease_past_its_deadline_keeps_no_daemon_and_is_recorded_at_its_end() {
+    let home = Home::new();
+    let state = home.path("state.db");
+    let state = state.to_str().expect("a path");
+    // Far from the next sweep.
+    let options = ["--state", state, "--daemon-idle-seconds", "1", "--sweep-seconds", "86400"];
+    let mut session = home.session(&options);
+    session.grant(&json!({"job_id": "a", "mcp_servers": [], "workers": 1, "ttl_seconds": 1}));
+    let status = home.printed(&["status", "--state", state]);
+    let pid = status.lines().find_map(|line| line.strip_prefix("pid: ")).expect("a daemon").parse().expect("a number");
+    session.close_input();
+    session.check_end();
+    wait_until_gone(pid);
+    let status = home.printed(&["status", "--state", state]);
+    assert!(status.contains("\nleases: 0\n"), "{status}");
+}
+
+#[test]
+fn where_there_is_no_state_there_is_nothing_to_stop() {
+    let home = Home::new();
+    let state = home.path("mistyped.db");
+    let text = home.refusal(&["stop", "--state", state.to_str().expect("a path")]);
+    assert!(text.contains("there is no state"), "{text}");
+    assert!(!state.exists());
+}
+
+#[test]
+fn a_daemon_that_is_told_to_end_does_and_its_sessions_go_on_when_they_ask() {
+    let home = Home::new();
+    assert_eq!(home.printed(&["stop"]), "no daemon runs on the shared memory\n");
+    for name in [None, Some("TERM")] {
+        let mut session = home.session(&[]);
+        session.grant(&json!({"job_id": "a", "mcp_servers": [], "workers": 1}));
+        let pid = home.pid();
+        match name {
+            None => assert!(home.printed(&["stop"]).contains(&format!("has ended (process {pid})"))),
+            Some(name) => signal(name, pid),
+        }
+        wait_until_gone(pid);
+        wait_for("the session to have heard", || session.log().contains("was told to end").then_some(()));
+        assert_eq!(home.printed(&["status"]), "no daemon runs on the shared memory\n", "nobody starts one yet");
+        assert_eq!(session.capacity()["allocated_workers"], 0, "another memory");
+        assert_ne!(home.pid(), pid);
+        session.close_input();
+        session.check_end();
+        home.printed(&["stop"]);
+    }
+}
+
+#[test]
+fn a_daemon_runs_in_the_foreground_too() {
+    let home = Home::new();
+    let mut daemon = home.command(&["daemon"]);
+    let mut daemon =
+        daemon.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("it");
+    let mut line = String::new();
+    let output = daemon.stdout.take().expect("a pipe");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).expect("a line");
+    let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(line, json!({"ready": true, "pid": daemon.id()}));
+    let text = home.refusal(&["daemon"]);
+    assert!(text.contains(&format!("process {} ", daemon.id())), "{text}");
+    assert_eq!(home.session(&[]).capacity()["allocated_workers"], 0);
+    signal("TERM", daemon.id().into());
+    let output = daemon.wait_with_output().expect("it ends");
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the daemon is ready"), "its log is on standard error");
+}
+
+#[test]
+fn a_daemon_that_was_told_to_end_is_no_loss() {
+    let home = Home::new();
+    let mut session = home.session(&[]);
+    // More often than daemons may be lost. A notification wakes the session and is not answered.
+    for ended in 1..=7 {
+        assert!(home.printed(&["stop"]).contains("has ended"));
+        wait_for("the session to have heard", || {
+            (session.log().matches("was told to end").count() == ended).then_some(())
+        });
+        session.write_line(json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}).to_string());
+        wait_for("another daemon", || (home.status("sessions")? == "1").then_some(()));
+    }
+    assert_eq!(session.capacity()["total_workers"], 10);
+}
+
+#[test]
+fn the_end_is_seen_before_there_is_an_answer_from_a_daemon() {
+    let home = Home::new();
+    let first = home.session(&[]);
+    let pid = home.pid();
+    signal("STOP", pid);
+    let mut silent = home.start(&[]);
+    silent.close_input();
+    silent.check_end();
+    let mut asking = home.start(&[]);
+    let id = asking.send("ping", &json!({}));
+    asking.close_input();
+    assert_eq!(asking.reply(id)["error"]["data"], json!({"retryable": true}));
+    assert_eq!(asking.end().code(), Some(3), "{}", asking.log());
+    assert!(asking.log().contains("error: the input ended, and no daemon answered"), "{}", asking.log());
+    signal("CONT", pid);
+    drop(first);
+}

@@ -1,0 +1,105 @@
+//! Somebody else's program that holds the database: calls say that they may be repeated, and work again when it lets go.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use super::books::check_retryable;
+use crate::faults::skip;
+use crate::support::{
+    HANG,
+    durable::{Ending, Home, MODES, Mode, UNUSABLE, allocation, workers},
+    session::{Reply, Session},
+};
+
+/// Within this time a call that cannot be written is answered.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long the stranger tries to get hold of the database.
+const STRANGER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A connection that holds the lock for writing; nothing if it is kept out, which is as good.
+fn hold(home: &Home) -> Option<Connection> {
+    let stranger = Connection::open(home.state()).expect("a database");
+    stranger.busy_timeout(STRANGER_PATIENCE).expect("a connection");
+    match stranger.execute_batch("BEGIN IMMEDIATE") {
+        Ok(()) => Some(stranger),
+        Err(error) => {
+            skip(&format!("the stranger is kept out: {error}"));
+            None
+        }
+    }
+}
+
+/// A call that has to be answered within the limit.
+fn call(session: &mut Session, tool: &str, arguments: &Value) -> Reply {
+    let start = Instant::now();
+    let reply = session.call(tool, arguments, HANG);
+    assert!(start.elapsed() < ANSWER_LIMIT, "{tool} took {:?}", start.elapsed());
+    reply.unwrap_or_else(|gone| panic!("{tool}: {gone:?}\n{}", session.log()))
+}
+
+fn check_lock_held(mode: Mode) {
+    let home = Home::new();
+    let mut session = home.session(mode, &[]);
+    let held = session.answer("request_resources", &workers("held", 3));
+    let id = held["allocation_id"].as_str().expect("an id").to_owned();
+    let mut request = workers("wanted", 4);
+    request["request_id"] = "the-key".into();
+    if let Some(stranger) = hold(&home) {
+        for (tool, arguments) in
+            [("request_resources", &request), ("release_resources", &allocation(&id)), ("request_resources", &request)]
+        {
+            check_retryable(Ok(call(&mut session, tool, arguments)));
+        }
+        // A read changes nothing: it sees what is committed, or says to come again.
+        match call(&mut session, "get_capacity", &json!({})) {
+            Reply::Answer(capacity) => assert_eq!(capacity["allocated_workers"], 3, "{capacity}"),
+            other => drop(check_retryable(Ok(other))),
+        }
+        stranger.execute_batch("ROLLBACK").expect("a transaction that can be left");
+        stranger.close().expect("a connection that closes");
+    }
+    let granted = session.answer("request_resources", &request);
+    assert_eq!(granted["status"], "active", "{granted}");
+    assert_eq!(session.answer("request_resources", &request), granted, "a repeat is the same grant");
+    let list = session.answer("list_allocations", &json!({"state": "active"}));
+    assert_eq!(list["count"], 2, "nothing is granted twice: {list}");
+    assert_eq!(session.answer("get_capacity", &json!({}))["allocated_workers"], 7);
+    assert_eq!(session.answer("release_resources", &allocation(&id))["status"], "released");
+    assert_eq!(session.finish().code(), Some(0));
+    if mode == Mode::Auto {
+        home.stop();
+    }
+    home.told("verify", &[]);
+}
+
+#[test]
+fn calls_say_that_they_may_be_repeated_while_a_stranger_writes() {
+    MODES.into_iter().for_each(check_lock_held);
+}
+
+#[test]
+fn a_stranger_that_writes_at_the_start_is_no_reason_for_empty_books() {
+    for mode in MODES {
+        let home = Home::new();
+        let mut server = home.server(mode, &[]);
+        let id = server.grant(&workers("held", 6));
+        home.end(server, Ending::InOrder);
+        let stranger = hold(&home);
+        let mut session = Session::start(home.serving(mode, &[]));
+        // Either it says that it cannot begin, or it begins with what there is.
+        if session.greet(HANG).is_ok() {
+            let reply = session.insist("request_resources", &workers("other", 6), Duration::from_secs(1));
+            let is_granted = matches!(&reply, Ok(Reply::Answer(answer)) if answer["status"] == "active");
+            assert!(!is_granted, "six of ten workers are held: {reply:?}");
+        } else {
+            let log = session.log();
+            assert_eq!(session.finish().code(), Some(UNUSABLE), "{log}");
+        }
+        drop(stranger);
+        let mut session = home.session(mode, &[]);
+        assert_eq!(session.answer("get_allocation", &allocation(&id))["state"], "active");
+    }
+}

@@ -1,0 +1,238 @@
+//! An engine with a host of real servers, and clients of them.
+
+use cortex_core::{
+    AllocationId, CpuMillis, DistinctServers, JobId, MemoryMb, Metadata, Priority, Request, RequestId, Resources,
+    ServerName, TtlSeconds,
+};
+use cortex_engine::clock::EngineClock;
+use cortex_engine::{Engine, EngineError, EngineHandle, EngineOptions, Grant, Ticket};
+use cortex_journal::Nowhere;
+use cortex_managed::{Ask, Managed, ProcessState, ServerReport};
+use cortex_runtime::{Host, HostOptions, Prepared, Timing};
+use rmcp::ServiceExt;
+use rmcp::model::{CallToolRequestParams, JsonObject};
+use rmcp::service::{RoleClient, RunningService};
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::misbehaving::misbehaving_server;
+
+/// The longest that anything in these tests takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("it takes too long")
+}
+
+/// Waits until something holds.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "it does not come to this: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Periods short enough to wait for.
+pub(crate) fn hasty() -> Timing {
+    Timing {
+        health: Duration::from_millis(200),
+        misses_max: 2,
+        backoff: Duration::from_millis(20),
+        backoff_max: Duration::from_millis(100),
+        sound_after: Duration::from_secs(60),
+        losses_max: 2,
+    }
+}
+
+/// An entry of a catalog: the server that misbehaves, with these arguments and this block of ours.
+pub(crate) fn entry(arguments: &[&str], cortex: Value) -> Value {
+    json!({ "command": misbehaving_server(), "args": arguments, "cortex": cortex })
+}
+
+/// A manager's engine and host, with a catalog.
+pub(crate) struct Rig {
+    pub(crate) engine: EngineHandle,
+    pub(crate) host: Host,
+    pub(crate) managed: Managed,
+    pub(crate) folder: TempDir,
+}
+
+pub(crate) fn write_catalog(folder: &Path, servers: &Value) -> PathBuf {
+    let path = folder.join("catalog.json");
+    // As a whole, so that nobody reads half of it.
+    let new = folder.join("catalog.json.new");
+    std::fs::write(&new, json!({ "mcpServers": servers }).to_string()).expect("a file");
+    std::fs::rename(new, &path).expect("a file");
+    path
+}
+
+fn options(folder: &TempDir, servers: &Value) -> HostOptions {
+    let mut options = HostOptions::new(Some(write_catalog(folder.path(), servers)));
+    options.program = Some(env!("CARGO_BIN_EXE_cortex-resource-manager").into());
+    options.timing = hasty();
+    options
+}
+
+impl Rig {
+    pub(crate) async fn new(servers: Value) -> Self {
+        Self::with(servers, |_| {}).await
+    }
+
+    pub(crate) async fn with(servers: Value, change: impl FnOnce(&mut HostOptions)) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut options = options(&folder, &servers);
+        change(&mut options);
+        let capacity =
+            Resources { cpu_millis: CpuMillis::from_millis(16_000), memory_mb: MemoryMb(32_768), workers: 10 };
+        let started = Engine::start(EngineOptions::fixed(capacity), Nowhere, EngineClock::system()).await;
+        let (running, engine) = started.expect("books in memory");
+        tokio::spawn(running.run());
+        let prepared = Prepared::prepare(options).expect("a good catalog");
+        let host = prepared.start(engine.clone()).await.expect("a host");
+        Self { managed: host.managed().clone(), engine, host, folder }
+    }
+
+    /// The next host of the same books, with another catalog.
+    pub(crate) async fn succeeded(self, servers: &Value) -> Self {
+        let Self { engine, host, folder, .. } = self;
+        host.end(PATIENCE).await;
+        let prepared = Prepared::prepare(options(&folder, servers)).expect("a good catalog");
+        let host = prepared.start(engine.clone()).await.expect("a host");
+        Self { managed: host.managed().clone(), engine, host, folder }
+    }
+
+    pub(crate) async fn lease(&self, job: &str, servers: &[&str]) -> Lease {
+        let grant = within(self.request(job, servers, 3_600, None)).await.expect("a grant");
+        self.lease_of(&grant)
+    }
+
+    pub(crate) fn lease_of(&self, grant: &Grant) -> Lease {
+        let reservation = &grant.view.allocation.reservation;
+        let ports = reservation.servers.iter().map(|hold| (hold.name.to_string(), hold.port.0)).collect();
+        let token = self.managed.access_token(reservation.allocation, reservation.fencing_token);
+        Lease { allocation: reservation.allocation, ports, token }
+    }
+
+    pub(crate) async fn request(
+        &self,
+        job: &str,
+        servers: &[&str],
+        ttl: u64,
+        key: Option<&str>,
+    ) -> Result<Grant, EngineError> {
+        let request = Request {
+            job: JobId::new(job).expect("a name"),
+            servers: DistinctServers::new(servers.iter().map(|name| ServerName::new(name).expect("a name"))),
+            workers: 0,
+            priority: Priority::Normal,
+            ttl_seconds: TtlSeconds::new(ttl).expect("a time to live"),
+            request_id: key.map(|key| RequestId::new(key).expect("a name")),
+            metadata: Metadata::empty(),
+        };
+        self.engine.request(request, Ticket::default()).await
+    }
+
+    pub(crate) async fn release(&self, lease: &Lease) {
+        within(self.engine.release(lease.allocation)).await.expect("a lease");
+    }
+
+    /// How the runs of a server stand.
+    pub(crate) async fn reports(&self, name: &str) -> Vec<ServerReport> {
+        let name = ServerName::new(name).expect("a name");
+        within(self.managed.ask(|reply| Ask::Server(name, None, reply))).await.expect("a host")
+    }
+
+    pub(crate) async fn report(&self, name: &str) -> ServerReport {
+        let mut reports = self.reports(name).await;
+        assert_eq!(reports.len(), 1, "{reports:?}");
+        reports.remove(0)
+    }
+
+    pub(crate) async fn until_state(&self, name: &str, state: ProcessState) -> ServerReport {
+        until(&format!("{name} is {}", state.as_str()), || async { self.report(name).await.state == state }).await;
+        self.report(name).await
+    }
+
+    pub(crate) async fn end(self) {
+        self.host.end(PATIENCE).await;
+    }
+}
+
+/// A lease and how its servers are reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    pub(crate) allocation: AllocationId,
+    pub(crate) ports: Vec<(String, u16)>,
+    pub(crate) token: Option<String>,
+}
+
+pub(crate) type Client = RunningService<RoleClient, ()>;
+
+impl Lease {
+    pub(crate) fn port(&self, server: &str) -> u16 {
+        self.ports.iter().find(|(name, _)| name == server).expect("a server of this lease").1
+    }
+
+    pub(crate) async fn client(&self, server: &str) -> Client {
+        let uri = format!("http://localhost:{}/mcp", self.port(server));
+        let mut config = StreamableHttpClientTransportConfig::with_uri(uri);
+        if let Some(token) = &self.token {
+            config = config.auth_header(token.clone());
+        }
+        within(().serve(StreamableHttpClientTransport::from_config(config))).await.expect("a session")
+    }
+
+    /// The status and the body of the answer to a bare request at a server with this token.
+    pub(crate) async fn knock(&self, server: &str, token: Option<&str>) -> (u16, String) {
+        let body = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+        let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let length = body.len();
+        let request = format!(
+            "POST /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             accept: application/json, text/event-stream\r\n{authorization}content-length: {length}\r\n\r\n{body}"
+        );
+        let mut socket = within(TcpStream::connect(("127.0.0.1", self.port(server)))).await.expect("a listener");
+        within(socket.write_all(request.as_bytes())).await.expect("a reader");
+        let mut answer = String::new();
+        within(socket.read_to_string(&mut answer)).await.expect("an answer");
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        (status, answer.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned())
+    }
+
+    /// The same with its own token.
+    pub(crate) async fn knock_as_holder(&self, server: &str) -> (u16, String) {
+        self.knock(server, self.token.as_deref()).await
+    }
+}
+
+/// Calls a tool, and gives the JSON in its answer.
+pub(crate) async fn call(client: &Client, tool: &str, arguments: Value) -> Value {
+    try_call(client, tool, arguments).await.unwrap_or_else(|error| panic!("{tool}: {error}"))
+}
+
+pub(crate) async fn try_call(client: &Client, tool: &str, arguments: Value) -> Result<Value, String> {
+    let arguments: JsonObject = serde_json::from_value(arguments).expect("an object");
+    let call = client.call_tool(CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments));
+    let result = within(call).await.map_err(|error| error.to_string())?;
+    let text = result.content[0].as_text().expect("text").text.clone();
+    Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+/// The process that answers a client.
+pub(crate) async fn pid(client: &Client) -> u64 {
+    let state = call(client, "state", json!({})).await;
+    state["pid"].as_u64().unwrap_or_else(|| panic!("{state} has no pid"))
+}
+
+pub(crate) fn lives(pid: u64) -> bool {
+    // One that has ended and was not waited for is none that lives.
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}

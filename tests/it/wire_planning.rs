@@ -1,0 +1,99 @@
+//! What the planner would do, by which policy, and what demand it expects, asked of the real binary.
+
+mod forecast;
+mod policy;
+
+use crate::support::HANG;
+use crate::support::pattern::check;
+use crate::support::server::Server;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const OPTIONS: [&str; 6] = ["--toolsets", "all", "--min-workers", "2", "--max-workers", "40"];
+
+/// The same for what serves a state, which has all tools anyway.
+const WORKERS: &[&str] = &["--min-workers", "2", "--max-workers", "40"];
+
+fn plan(server: &mut Server, what_if: &Value) -> Value {
+    server.answer("get_plan", what_if)
+}
+
+/// The plan of the planner's last look.
+fn shown(server: &mut Server) -> Value {
+    let reply = server.ask("resources/read", &json!({"uri": "cluster://plan"}));
+    let text = reply["result"]["contents"][0]["text"].as_str().unwrap_or_else(|| panic!("no plan: {reply}"));
+    serde_json::from_str(text).expect("a text that is JSON")
+}
+
+/// What does not depend on when it was asked.
+fn timeless(mut plan: Value) -> Value {
+    let fields = plan.as_object_mut().expect("an object");
+    for key in ["planned_at", "window_seconds", "forecast", "granted_requests", "refused_requests"] {
+        fields.remove(key).expect("a key of a plan");
+    }
+    let reasons = fields["reasons"].as_array_mut().expect("a list");
+    reasons.retain(|reason| !reason.as_str().expect("a text").contains("the rate of requests"));
+    plan
+}
+
+#[test]
+fn other_figures_can_be_asked_about_and_change_nothing() {
+    let mut server = Server::ready(&OPTIONS);
+    server.answer("register_agent", &json!({"agent_id": "a", "max_concurrent": 4}));
+    let calm = plan(&mut server, &json!({}));
+    check(
+        &calm,
+        &json!({"policy": "balanced", "current_agents": 1, "target_agents": 1, "pending_tasks": 0, "current_workers": 10}),
+    );
+    check(
+        &plan(&mut server, &json!({"queue_depth": 91})),
+        &json!({"pending_tasks": 91, "current_agents": 1, "target_agents": 4, "agent_utilization": 0.0}),
+    );
+    check(
+        &plan(&mut server, &json!({"queue_depth": 91, "agents": 20})),
+        &json!({"current_agents": 20, "target_agents": 23}),
+    );
+    check(
+        &plan(&mut server, &json!({"agents": 20})),
+        &json!({"current_agents": 20, "wanted_agents": 1, "target_agents": 10}),
+    );
+    check(
+        &plan(&mut server, &json!({"rate_per_minute": 59})),
+        &json!({"granted_requests": 59, "window_seconds": 60.0, "forecast": {"current_rate_per_minute": 59.0}}),
+    );
+    assert_eq!(timeless(plan(&mut server, &json!({}))), timeless(calm));
+    check(&server.capacity(), &json!({"total_workers": 10}));
+}
+
+#[test]
+fn what_is_shown_is_what_is_done() {
+    let mut server = Server::ready(&[OPTIONS.as_slice(), &["--plan-seconds", "1"]].concat());
+    for job in 0..3 {
+        server.grant(&json!({"job_id": format!("job-{job}"), "mcp_servers": [], "workers": 3}));
+    }
+    let told = plan(&mut server, &json!({}));
+    check(&told, &json!({"action": "scale_up", "current_workers": 10, "target_workers": 13, "utilization": 0.9}));
+    let start = Instant::now();
+    let done = loop {
+        let plan = shown(&mut server);
+        if plan["action"] == "scale_up" {
+            break plan;
+        }
+        assert!(start.elapsed() < HANG, "the planner does something else: {plan}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(timeless(done), timeless(told));
+    check(&server.capacity(), &json!({"total_workers": 13}));
+}
+
+#[test]
+fn arguments_are_named() {
+    let mut server = Server::ready(&OPTIONS);
+    for key in ["queue_depth", "rate_per_minute", "agents"] {
+        for wrong in [json!(-1), json!("many"), json!(1.5), json!(1_000_000_001_u64), json!([])] {
+            let error = server.error("get_plan", &json!({key: wrong}));
+            assert!(error.contains(key) && error.contains("0 to 1000000000"), "{error}");
+        }
+    }
+    assert!(server.error("get_plan", &json!({"queue": 1})).contains("queue"), "an unknown argument");
+}
