@@ -4,10 +4,14 @@
 //! Commands are made in chunks outside the timed part, each a new object with a job of its own, so that a request is as
 //! hot as one that was just read from a client, and no hotter. Times are medians of several samples.
 
-use cortex_core::{
-    AllocationId, Cluster, Command, CpuMillis, Decision, DistinctServers, EndReason, JobId, MemoryMb, Metadata, NodeId,
-    Outcome, Priority, Recorded, Request, Resources, ServerName, Timestamp, TtlSeconds, WorkerSize, check,
-};
+use cortex_core::allocation::{EndReason, Metadata};
+use cortex_core::command::{Command, Decision, DistinctServers, Outcome, Request};
+use cortex_core::event::Recorded;
+use cortex_core::ids::{AllocationId, JobId, NodeId, ServerName};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Timestamp, TtlSeconds};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
+use cortex_core::{Cluster, check};
 use cortex_test_support::table::{Measurement, median, milliseconds, resident_bytes, thousands};
 use fastrand::Rng;
 use std::collections::VecDeque;
@@ -90,10 +94,10 @@ impl Driver {
         let capacity =
             Resources { cpu_millis: CpuMillis::from_millis(1 << 40), memory_mb: MemoryMb(1 << 40), workers: 50_000 };
         driver.run(&Command::SetCapacity { node: NodeId::local(), capacity });
-        driver.run(&Command::SetLimits(cortex_core::Limits {
+        driver.run(&Command::SetLimits(cortex_core::event::Limits {
             // Room for the lease that is granted before another is given back.
             live_allocations_max: MANY as u64 * 2,
-            ..cortex_core::Limits::default()
+            ..cortex_core::event::Limits::default()
         }));
         driver.grant(live, shape);
         driver

@@ -3,12 +3,20 @@
 //! `cargo bench --bench fleet` prints a markdown table; words after `--` choose the rows whose name has one of them. Times
 //! are medians of several samples.
 
-use cortex_core::{
-    AgentId, AgentRequest, AgentType, Capabilities, Capability, Cluster, Command, Complexity, CpuMillis, DEMAND_BIN,
-    DEMAND_BINS_MAX, Decision, DemandBin, FencingToken, FleetCommand, FleetOutcome, FleetSettings, MemoryMb, Metadata,
-    Millis, NodeId, NothingClaimed, Outcome, Priority, Recorded, Report, ReportedResult, RequestsSeen, Resources,
-    Selector, TaskId, TaskRequest, Timestamp, TokensExpected, TtlSeconds, WorkerSize, check,
-};
+use cortex_core::allocation::Metadata;
+use cortex_core::command::{Command, Decision, Outcome};
+use cortex_core::demand::{DEMAND_BIN, DEMAND_BINS_MAX, DemandBin};
+use cortex_core::event::Recorded;
+use cortex_core::fleet::agent::{AgentRequest, Capabilities};
+use cortex_core::fleet::command::{FleetCommand, FleetOutcome, NothingClaimed, Report, ReportedResult};
+use cortex_core::fleet::settings::FleetSettings;
+use cortex_core::fleet::task::{Complexity, Selector, TaskRequest, TokensExpected};
+use cortex_core::ids::{AgentId, AgentType, Capability, FencingToken, NodeId, TaskId};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, Timestamp, TtlSeconds};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
+use cortex_core::view::RequestsSeen;
+use cortex_core::{Cluster, check};
 use cortex_planning::{Bottlenecks, Bounds, Planner};
 use cortex_test_support::table::{Measurement, median, milliseconds, resident_bytes, thousands};
 use fastrand::Rng;

@@ -5,10 +5,15 @@
 //! alone writes the same rows in the same batches to the same disk. The two take turns, so that a moment in which the
 //! disk is slow is slow for both.
 
-use cortex_core::{
-    AllocationId, Cluster, Command, CpuMillis, DistinctServers, EndReason, Filter, JobId, Limits, MemoryMb, Metadata,
-    NodeId, Outcome, Priority, Recorded, Request, Resources, ServerName, Timestamp, TtlSeconds, WorkerSize,
-};
+use cortex_core::Cluster;
+use cortex_core::allocation::{EndReason, Metadata};
+use cortex_core::command::{Command, DistinctServers, Outcome, Request};
+use cortex_core::event::{Limits, Recorded};
+use cortex_core::ids::{AllocationId, JobId, NodeId, ServerName};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Timestamp, TtlSeconds};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
+use cortex_core::view::Filter;
 use cortex_engine::clock::EngineClock;
 use cortex_engine::{Engine, EngineHandle, EngineOptions, Ticket};
 use cortex_journal::{

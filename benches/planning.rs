@@ -3,7 +3,8 @@
 //! `cargo bench --bench planning` prints a markdown table; words after `--` choose the rows whose name has one of them. Times
 //! are medians of several samples.
 
-use cortex_core::{Millis, Policy};
+use cortex_core::policy::Policy;
+use cortex_core::time::Millis;
 use cortex_planning::{Forecaster, HISTORY_BINS_MAX, Horizon, Quantile};
 use cortex_simulation::{Arrival, Operator, Options, World};
 use cortex_test_support::table::{Measurement, median, milliseconds, resident_bytes, thousands};

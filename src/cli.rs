@@ -17,7 +17,7 @@ use clap::{
 
 use crate::audit::EventFilter;
 use cortex_config::{CONFIG, ConfigError, Configuration, Flags, PRINT_CONFIG, SETTINGS, Setting, Source, shortened};
-use cortex_core::JobId;
+use cortex_core::ids::JobId;
 use cortex_util::nearest::nearest;
 use cortex_util::program::{self, DAEMON};
 use simulate::SIMULATE;

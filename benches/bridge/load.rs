@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cortex_core::{AllocationId, ServerName};
+use cortex_core::ids::{AllocationId, ServerName};
 use cortex_runtime::bridge::{Endpoint, EndpointOptions, Gate, Refused, Usage};
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -2,7 +2,8 @@
 
 use crate::cli::Simulate;
 use cortex_config::{Configuration, Source as SettingSource};
-use cortex_core::{FleetSettings, Millis};
+use cortex_core::fleet::settings::FleetSettings;
+use cortex_core::time::Millis;
 use cortex_serving::Unusable;
 use cortex_simulation::{
     self, Band, Fleet, Options, Question, Reading, Report, ReportRow, Source, TokenBudget, TraceError, TraceFile,

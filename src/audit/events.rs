@@ -1,6 +1,7 @@
 //! The events of a state, as JSON lines.
 
-use cortex_core::{JobId, Timestamp};
+use cortex_core::ids::JobId;
+use cortex_core::time::Timestamp;
 use cortex_journal::{EventRow, EventRows, JournalError, open_to_read};
 use std::io::{self, Write};
 use std::path::Path;

@@ -1,6 +1,9 @@
 //! The proof of a state: everything is replayed, every invariant checked, every snapshot held against the events.
 
-use cortex_core::{Cluster, Filter, State, Timestamp, check};
+use cortex_core::allocation::State;
+use cortex_core::time::Timestamp;
+use cortex_core::view::Filter;
+use cortex_core::{Cluster, check};
 use cortex_journal::{
     EventRows, JournalError, SCHEMA_VERSION, UnusableSnapshot, check_end, check_pages, find_snapshots, open_to_read,
     read_snapshot,

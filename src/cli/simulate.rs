@@ -3,7 +3,8 @@
 use super::{long, valued};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use cortex_config::{ConfigError, Source, shortened, thousandths, whole};
-use cortex_core::{Millis, Policy, PolicyName};
+use cortex_core::policy::{Policy, PolicyName};
+use cortex_core::time::Millis;
 use std::ffi::OsString;
 use std::path::PathBuf;
 

@@ -31,7 +31,7 @@ pub use setting::{Extra, Setting};
 pub use table::{CONFIG, PRINT_CONFIG, SETTINGS};
 pub use values::{DaemonMode, Durability, EndpointAuth, LogFormat, LogLevel, Toolset, WorkerReady};
 
-use cortex_core::{CpuMillis, MemoryMb};
+use cortex_core::units::{CpuMillis, MemoryMb};
 
 /// The values given as flags, by the key of the setting (`total_workers`), not yet looked at.
 pub type Flags = BTreeMap<&'static str, OsString>;
@@ -46,7 +46,7 @@ pub struct Settings {
     pub total_cpu: CpuMillis,
     /// Memory that may be leased.
     pub total_memory: MemoryMb,
-    /// Workers that may be leased at the start, at most [`cortex_core::WORKER_PORT_COUNT`].
+    /// Workers that may be leased at the start, at most [`cortex_core::ports::WORKER_PORT_COUNT`].
     pub total_workers: u32,
     /// CPU that each leased worker takes.
     pub worker_cpu: CpuMillis,

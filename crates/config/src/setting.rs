@@ -6,7 +6,7 @@ use super::{
     Settings, Toolset, WorkerReady,
     parse::{self, Refusal},
 };
-use cortex_core::CpuMillis;
+use cortex_core::units::CpuMillis;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -6,7 +6,8 @@
 use super::parse::choice;
 use super::setting::{Extra, Kind, Setting, names_of};
 use super::values::{DaemonMode, Durability, EndpointAuth, LogFormat, LogLevel, YES_NO};
-use cortex_core::{MemoryMb, WORKER_PORT_COUNT};
+use cortex_core::ports::WORKER_PORT_COUNT;
+use cortex_core::units::MemoryMb;
 
 /// The most CPU that can be counted, in thousandths of a core: a million cores.
 const CPU_MILLIS_MAX: u64 = 1_000_000_000;

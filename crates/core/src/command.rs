@@ -3,7 +3,7 @@
 use super::allocation::{EndReason, Metadata, State};
 use super::demand::DemandBin;
 use super::event::{Event, Limits};
-use super::fleet::{FleetCommand, FleetDenied, FleetOutcome};
+use super::fleet::command::{FleetCommand, FleetDenied, FleetOutcome};
 use super::ids::{AllocationId, FencingToken, JobId, NodeId, RequestId, ServerName};
 use super::planned::Scaling;
 use super::policy::Policy;

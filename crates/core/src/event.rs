@@ -6,7 +6,9 @@
 
 use super::allocation::{EndReason, Reservation};
 use super::demand::DemandBin;
-use super::fleet::{AgentEnd, AttemptEnd, FleetSettings, Registration, TaskSpec};
+use super::fleet::agent::{AgentEnd, Registration};
+use super::fleet::settings::FleetSettings;
+use super::fleet::task::{AttemptEnd, TaskSpec};
 use super::ids::{AgentId, AgentType, AllocationId, FencingToken, JobId, NodeId, TaskId};
 use super::planned::Scaling;
 use super::policy::Policy;

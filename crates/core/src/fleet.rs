@@ -2,51 +2,32 @@
 //!
 //! It is one part of the same books: an agent takes a worker slot of the same ledger as allocations, a task in an agent's
 //! hands is a lease with a token of the same sequence, and [`super::Cluster::apply`] is the only thing that changes what lasts.
-//! What does not last lies in [`Volatile`]: when agents were heard of, and what follows from that.
+//! What does not last lies in `Volatile`: when agents were heard of, and what follows from that.
 //!
 //! What always holds, checked by [`super::check::violations`]: a task is in one state, and held by at most one agent; no
 //! agent holds more than it may; what is reserved and settled stays within the budget but for booked overruns.
 
-mod agent;
-mod alarms;
+pub mod agent;
+pub mod alarms;
 mod apply;
 mod balance;
 mod check;
 mod choice;
-mod command;
+pub mod command;
 mod conservation;
 mod decide;
-mod estimate;
-mod health;
-mod image;
+pub mod estimate;
+pub mod health;
+pub mod image;
 mod pulses;
 mod queue;
 mod read;
-mod settings;
-mod task;
+pub mod settings;
+pub mod task;
 mod tokens;
-mod view;
+pub mod view;
 
-pub use agent::{AgentEnd, AgentRequest, Capabilities, Registration};
-pub use alarms::Alarms;
 pub(super) use check::{agents_take, fleet_violations};
-pub use command::{
-    AgentLeft, Deferral, FleetCommand, FleetDenied, FleetOutcome, NoAgent, NothingClaimed, Report, ReportedResult,
-    TaskLeft, TimePassed,
-};
-pub use estimate::DurationsSeen;
-pub use health::Health;
-pub use image::FleetOutline;
-pub use settings::{FleetSettings, HEARTBEATS_MISSED_MAX};
-pub use task::{
-    Attempt, AttemptEnd, AttemptOutcome, Complexity, JsonText, Selector, Task, TaskEnd, TaskLease, TaskPhase,
-    TaskRequest, TaskSpec, TaskState, TokensExpected,
-};
-pub use view::{
-    AgentFigures, AgentFilter, AgentState, AgentUsage, AgentView, BudgetUsage, ConservationView, FleetFigures,
-    FleetLoad, FleetSummary, HeldTask, QueueUsage, TaskFilter, TaskView, TokenUsage, TypeUsage, Unserved, UsageView,
-    Waiting,
-};
 
 use super::ages::Ages;
 use super::ids::{AgentId, AgentType, AllocationId, FencingToken, TaskNumber};
@@ -57,6 +38,7 @@ use conservation::Plan;
 use estimate::Experience;
 use pulses::Pulses;
 use queue::Queue;
+use settings::FleetSettings;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::OnceLock;
 use task::TaskRecord;

@@ -9,7 +9,7 @@ use super::ages::Which;
 use super::allocation::{Allocation, EndReason, Metadata, Phase, Reservation, ServerHold, State, Workers};
 use super::cluster::{Cluster, Record};
 use super::event::Limits;
-use super::fleet::FleetOutline;
+use super::fleet::image::FleetOutline;
 use super::grace::{Grace, Graces};
 use super::ids::{AllocationId, FencingToken, JobId, NodeId, RequestId, ServerInstanceId, ServerName, WorkerNumber};
 use super::job::Job;

@@ -3,7 +3,7 @@
 use super::ages::Which;
 use super::allocation::{Allocation, State};
 use super::cluster::Cluster;
-use super::fleet::FleetLoad;
+use super::fleet::view::FleetLoad;
 use super::ids::{AllocationId, FencingToken, JobId, NodeId, ServerName};
 use super::job::Job;
 use super::node::{Node, Overdue};

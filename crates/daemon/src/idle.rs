@@ -65,10 +65,13 @@ async fn is_in_use(engine: &EngineHandle, is_lasting: bool) -> Result<bool, Engi
 mod tests {
     use super::*;
     use cortex_config::Configuration;
-    use cortex_core::{
-        AgentId, AgentRequest, AgentType, Capabilities, DistinctServers, JobId, Metadata, Priority, Request, Selector,
-        ServerName, TaskId, TaskRequest, TokensExpected, TtlSeconds,
-    };
+    use cortex_core::allocation::Metadata;
+    use cortex_core::command::{DistinctServers, Request};
+    use cortex_core::fleet::agent::{AgentRequest, Capabilities};
+    use cortex_core::fleet::task::{Selector, TaskRequest, TokensExpected};
+    use cortex_core::ids::{AgentId, AgentType, JobId, ServerName, TaskId};
+    use cortex_core::priority::Priority;
+    use cortex_core::time::TtlSeconds;
     use cortex_engine::{SWEEP_LEASES_MAX, Ticket};
     use cortex_serving::Manager;
     use cortex_util::lock::OwnerRecord;

@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_is_told_has_a_bound() {
-        use cortex_core::Port;
+        use cortex_core::ports::Port;
         let worker = |number| WorkerReport {
             worker: format!("worker-{}-{number}", "\"".repeat(250)),
             allocation: None,

@@ -8,7 +8,9 @@ use std::{fmt, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{running::Running, subject};
-use cortex_core::{CapacityView, CpuMillis, FleetSummary};
+use cortex_core::fleet::view::FleetSummary;
+use cortex_core::units::CpuMillis;
+use cortex_core::view::CapacityView;
 use cortex_loops::LoopSeen;
 
 /// How the daemon stands at a moment.
@@ -118,7 +120,7 @@ fn span(span: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cortex_core::Timestamp;
+    use cortex_core::time::Timestamp;
     use serde_json::json;
 
     #[test]

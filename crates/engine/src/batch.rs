@@ -3,7 +3,7 @@
 
 use super::message::Message;
 use super::{Change, Engine, Grants};
-use cortex_core::Event;
+use cortex_core::event::Event;
 use cortex_journal::{Entry, Journal, JournalError};
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! jump forward of over [`OUTAGE_MILLIS_MIN`] against the monotonic clock (the machine slept, or a wrong clock was
 //! mended) is told as an outage: nobody could renew meanwhile.
 
-use cortex_core::{Millis, Timestamp};
+use cortex_core::time::{Millis, Timestamp};
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

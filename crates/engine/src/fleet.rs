@@ -6,11 +6,13 @@ use super::message::{
     TaskDetail, TaskListing, TaskPage, Ticket,
 };
 use super::{Engine, log_end};
-use cortex_core::{
-    AgentEnd, AgentFilter, AgentId, AgentLeft, AgentRequest, AgentState, AgentView, Command, FencingToken,
-    FleetCommand, FleetDenied, FleetOutcome, FleetSummary, Millis, NothingClaimed, Outcome, TaskId, TaskLeft,
-    TaskNumber, TaskRequest, TaskState, TaskView, Timestamp,
-};
+use cortex_core::command::{Command, Outcome};
+use cortex_core::fleet::agent::{AgentEnd, AgentRequest};
+use cortex_core::fleet::command::{AgentLeft, FleetCommand, FleetDenied, FleetOutcome, NothingClaimed, TaskLeft};
+use cortex_core::fleet::task::{TaskRequest, TaskState};
+use cortex_core::fleet::view::{AgentFilter, AgentState, AgentView, FleetSummary, TaskView};
+use cortex_core::ids::{AgentId, FencingToken, TaskId, TaskNumber};
+use cortex_core::time::{Millis, Timestamp};
 use cortex_journal::Journal;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;

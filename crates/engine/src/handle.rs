@@ -6,11 +6,19 @@ use super::message::{
     Ticket,
 };
 use super::real::ClaimPort;
-use cortex_core::{
-    AgentId, AgentLeft, AgentRequest, AgentType, AgentView, AllocationId, AllocationView, CapacityView, Demand,
-    DemandBin, FencingToken, FleetCommand, FleetFigures, FleetSummary, JobId, Millis, PastScaling, Policy, Premises,
-    Priority, Report, Request, Scaling, TaskId, TaskRequest, TaskView, Timestamp, TtlSeconds, UsageView,
-};
+use cortex_core::command::Request;
+use cortex_core::demand::DemandBin;
+use cortex_core::fleet::agent::AgentRequest;
+use cortex_core::fleet::command::{AgentLeft, FleetCommand, Report};
+use cortex_core::fleet::task::TaskRequest;
+use cortex_core::fleet::view::{AgentView, FleetFigures, FleetSummary, TaskView, UsageView};
+use cortex_core::ids::{AgentId, AgentType, AllocationId, FencingToken, JobId, TaskId};
+use cortex_core::planned::{PastScaling, Scaling};
+use cortex_core::policy::Policy;
+use cortex_core::premises::Premises;
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, Timestamp, TtlSeconds};
+use cortex_core::view::{AllocationView, CapacityView, Demand};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};

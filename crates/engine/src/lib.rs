@@ -27,10 +27,16 @@ pub use start::{EngineOptions, StartError, TokenBudget, Totals};
 
 use batch::Batch;
 use clock::EngineClock;
-use cortex_core::{
-    Alarms, AllocationId, AllocationView, Cluster, Command, Decision, DemandCounter, Denied, EndReason, Event,
-    FencingToken, JobId, Millis, Outcome, Recorded, Release, RequestsSeen, Timestamp, WorkerSize,
-};
+use cortex_core::Cluster;
+use cortex_core::allocation::EndReason;
+use cortex_core::command::{Command, Decision, Denied, Outcome, Release};
+use cortex_core::demand::DemandCounter;
+use cortex_core::event::{Event, Recorded};
+use cortex_core::fleet::alarms::Alarms;
+use cortex_core::ids::{AllocationId, FencingToken, JobId};
+use cortex_core::time::{Millis, Timestamp};
+use cortex_core::units::WorkerSize;
+use cortex_core::view::{AllocationView, RequestsSeen};
 use cortex_journal::{Entry, Journal, JournalError};
 use fleet::Waiting;
 use message::Message;

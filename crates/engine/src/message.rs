@@ -2,12 +2,19 @@
 
 use super::real::ClaimPort;
 use super::refusals::{Place, Refusal};
-use cortex_core::{
-    AgentFilter, AgentId, AgentLeft, AgentRequest, AgentView, AllocationId, AllocationView, CapacityView, Demand,
-    DemandBin, Denied, FencingToken, Filter, FleetCommand, FleetDenied, FleetFigures, FleetOutcome, FleetSummary,
-    NothingClaimed, PastScaling, Policy, Premises, Priority, Release, Report, Request, Scaling, TaskFilter, TaskId,
-    TaskNumber, TaskRequest, TaskView, Timestamp, TtlSeconds, UsageView,
-};
+use cortex_core::command::{Denied, Release, Request};
+use cortex_core::demand::DemandBin;
+use cortex_core::fleet::agent::AgentRequest;
+use cortex_core::fleet::command::{AgentLeft, FleetCommand, FleetDenied, FleetOutcome, NothingClaimed, Report};
+use cortex_core::fleet::task::TaskRequest;
+use cortex_core::fleet::view::{AgentFilter, AgentView, FleetFigures, FleetSummary, TaskFilter, TaskView, UsageView};
+use cortex_core::ids::{AgentId, AllocationId, FencingToken, TaskId, TaskNumber};
+use cortex_core::planned::{PastScaling, Scaling};
+use cortex_core::policy::Policy;
+use cortex_core::premises::Premises;
+use cortex_core::priority::Priority;
+use cortex_core::time::{Timestamp, TtlSeconds};
+use cortex_core::view::{AllocationView, CapacityView, Demand, Filter};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};

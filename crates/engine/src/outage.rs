@@ -1,7 +1,8 @@
 //! Times in which nobody could be heard: the clock jumped, or the manager stood still.
 
 use super::Engine;
-use cortex_core::{Command, Millis, Timestamp};
+use cortex_core::command::Command;
+use cortex_core::time::{Millis, Timestamp};
 use cortex_journal::Journal;
 use std::time::Duration;
 

@@ -3,7 +3,12 @@
 
 use super::Engine;
 use super::message::{EngineError, PlannedMessage, Reading};
-use cortex_core::{Command, NodeId, Policy, Resources, Scaling, Timestamp};
+use cortex_core::command::Command;
+use cortex_core::ids::NodeId;
+use cortex_core::planned::Scaling;
+use cortex_core::policy::Policy;
+use cortex_core::time::Timestamp;
+use cortex_core::units::Resources;
 use cortex_journal::Journal;
 
 impl<J: Journal> Engine<J> {

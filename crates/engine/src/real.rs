@@ -5,10 +5,13 @@
 
 use super::message::{EngineError, Grant, Grants, RealMessage, Released, Reply, Ticket};
 use super::{Engine, log_end};
-use cortex_core::{
-    AllocationId, Command, Decision, Denied, Event, Millis, Outcome, Phase, Port, Premises, Request, ServerName,
-    Shortage, Timestamp,
-};
+use cortex_core::allocation::Phase;
+use cortex_core::command::{Command, Decision, Denied, Outcome, Request, Shortage};
+use cortex_core::event::Event;
+use cortex_core::ids::{AllocationId, ServerName};
+use cortex_core::ports::Port;
+use cortex_core::premises::Premises;
+use cortex_core::time::{Millis, Timestamp};
 use cortex_journal::Journal;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

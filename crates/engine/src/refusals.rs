@@ -1,8 +1,11 @@
 //! The bounded memory of refused requests. It is no part of the books: whoever refused remembers, for a while.
 
-use cortex_core::{
-    AllocationId, Denied, FencingToken, Filter, JobId, Metadata, Priority, Request, State, Timestamp, TtlSeconds,
-};
+use cortex_core::allocation::{Metadata, State};
+use cortex_core::command::{Denied, Request};
+use cortex_core::ids::{AllocationId, FencingToken, JobId};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Timestamp, TtlSeconds};
+use cortex_core::view::Filter;
 use std::collections::{HashSet, VecDeque};
 
 /// How many refusals are remembered.

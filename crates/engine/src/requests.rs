@@ -3,7 +3,9 @@
 use super::message::{EngineError, Grant, Grants, Reply, Ticket};
 use super::real::WaitingRequest;
 use super::{Engine, REPEATED_MAX, log_end};
-use cortex_core::{AllocationId, Command, Denied, Outcome, Request, Shortage, Timestamp};
+use cortex_core::command::{Command, Denied, Outcome, Request, Shortage};
+use cortex_core::ids::AllocationId;
+use cortex_core::time::Timestamp;
 use cortex_journal::Journal;
 
 /// What a request came to.

@@ -8,10 +8,18 @@ use super::outage::Outage;
 use super::real::Real;
 use super::refusals::Refusals;
 use super::{CHANGES_WAITING_MAX, Engine, EngineHandle, MESSAGES_WAITING_MAX};
-use cortex_core::{
-    Alarms, Command, CpuMillis, DemandCounter, FencingToken, Filter, FleetCommand, FleetSettings, Limits, MemoryMb,
-    Millis, NodeId, RequestsSeen, Resources, State, Timestamp, TokenUsage, WorkerSize,
-};
+use cortex_core::allocation::State;
+use cortex_core::command::Command;
+use cortex_core::demand::DemandCounter;
+use cortex_core::event::Limits;
+use cortex_core::fleet::alarms::Alarms;
+use cortex_core::fleet::command::FleetCommand;
+use cortex_core::fleet::settings::FleetSettings;
+use cortex_core::fleet::view::TokenUsage;
+use cortex_core::ids::{FencingToken, NodeId};
+use cortex_core::time::{Millis, Timestamp};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
+use cortex_core::view::{Filter, RequestsSeen};
 use cortex_journal::{Journal, JournalError, Recovered};
 use std::collections::VecDeque;
 use std::hash::RandomState;
@@ -284,7 +292,7 @@ impl<J: Journal> Engine<J> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cortex_core::BudgetUsage;
+    use cortex_core::fleet::view::BudgetUsage;
 
     #[test]
     fn a_budget_in_the_books_stands_unless_another_is_named_and_they_shall_change() {

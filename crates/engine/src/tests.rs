@@ -7,10 +7,16 @@ mod real;
 
 use super::handle::EXPIRED_NAMED_MAX;
 use super::*;
-use cortex_core::{
-    CpuMillis, DistinctServers, Filter, JobId, MemoryMb, Metadata, NodeId, PolicyName, Priority, Request, RequestId,
-    Resources, Scaling, ServerName, State, TtlSeconds, check,
-};
+use cortex_core::allocation::{Metadata, State};
+use cortex_core::check;
+use cortex_core::command::{DistinctServers, Request};
+use cortex_core::ids::{JobId, NodeId, RequestId, ServerName};
+use cortex_core::planned::Scaling;
+use cortex_core::policy::PolicyName;
+use cortex_core::priority::Priority;
+use cortex_core::time::TtlSeconds;
+use cortex_core::units::{CpuMillis, MemoryMb, Resources};
+use cortex_core::view::Filter;
 use cortex_journal::Nowhere;
 use futures_util::FutureExt;
 use message::{Grant, Listing, Ticket};
@@ -122,7 +128,7 @@ async fn end_of(engine: &EngineHandle, id: AllocationId) -> Option<EndReason> {
     let record = engine.allocation(id).await.expect("a running engine").expect("a record");
     let Record::Allocation(view) = record.value else { panic!("not an allocation") };
     match view.allocation.phase {
-        cortex_core::Phase::Released { reason, .. } => Some(reason),
+        cortex_core::allocation::Phase::Released { reason, .. } => Some(reason),
         _ => None,
     }
 }

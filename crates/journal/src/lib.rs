@@ -16,7 +16,11 @@ pub use sqlite::{
     recover,
 };
 
-use cortex_core::{Cluster, JobId, NotAnImage, Recorded, Timestamp};
+use cortex_core::Cluster;
+use cortex_core::event::Recorded;
+use cortex_core::ids::JobId;
+use cortex_core::image::NotAnImage;
+use cortex_core::time::Timestamp;
 use cortex_util::lock::LockError;
 use cortex_util::program;
 use std::future::Future;

@@ -69,7 +69,9 @@ fn log_gone(subject: &Subject) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cortex_core::{AgentId, Timestamp, Waiting};
+    use cortex_core::fleet::view::Waiting;
+    use cortex_core::ids::AgentId;
+    use cortex_core::time::Timestamp;
     use cortex_planning::{Figures, Severity};
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::bottlenecks::Lookout;
 use super::{LoopStatus, every, once};
-use cortex_core::Timestamp;
+use cortex_core::time::Timestamp;
 use cortex_engine::{EngineError, EngineHandle};
 use cortex_planning::{Action, Bottlenecks, Plan, Planner};
 use futures_util::FutureExt;
@@ -124,10 +124,13 @@ async fn step<T>(name: &str, step: impl Future<Output = Result<T, EngineError>>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cortex_core::{
-        CpuMillis, DistinctServers, JobId, MemoryMb, Metadata, Millis, Policy, PolicyName, Priority, Request,
-        Resources, TtlSeconds,
-    };
+    use cortex_core::allocation::Metadata;
+    use cortex_core::command::{DistinctServers, Request};
+    use cortex_core::ids::JobId;
+    use cortex_core::policy::{Policy, PolicyName};
+    use cortex_core::priority::Priority;
+    use cortex_core::time::{Millis, TtlSeconds};
+    use cortex_core::units::{CpuMillis, MemoryMb, Resources};
     use cortex_engine::clock::EngineClock;
     use cortex_engine::{Engine, EngineOptions, Ticket};
     use cortex_journal::Nowhere;

@@ -1,6 +1,6 @@
 //! How a loop is doing, for whoever asks.
 
-use cortex_core::Timestamp;
+use cortex_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};

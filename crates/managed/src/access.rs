@@ -3,7 +3,7 @@
 //! A token is the id of its allocation and a keyed hash of that id and the fencing token. It is worked out whenever it is
 //! needed, and kept nowhere; only the key is, beside the state, so that tokens outlive a restart as their leases do.
 
-use cortex_core::{AllocationId, FencingToken};
+use cortex_core::ids::{AllocationId, FencingToken};
 use cortex_util::whole_file;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;

@@ -9,7 +9,7 @@ mod report;
 pub use access::{AccessKey, allocation_of};
 pub use report::{CallFigures, MemoryLimit, ProcessState, ServerReport, WorkerReport};
 
-use cortex_core::{AllocationId, FencingToken, ServerName};
+use cortex_core::ids::{AllocationId, FencingToken, ServerName};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 

@@ -1,6 +1,10 @@
 //! How a real server or worker stands.
 
-use cortex_core::{AllocationId, JobId, MemoryMb, Port, ServerName, Sharing, Timestamp};
+use cortex_core::ids::{AllocationId, JobId, ServerName};
+use cortex_core::ports::Port;
+use cortex_core::premises::Sharing;
+use cortex_core::time::Timestamp;
+use cortex_core::units::MemoryMb;
 
 /// Where in its life a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,10 +2,13 @@
 //! that what an error says is allowed is what the schema shows.
 
 use super::results::priority_of_task;
-use cortex_core::{
-    AgentId, AllocationId, Capabilities, Capability, Complexity, DistinctServers, JsonText, Metadata,
-    NAME_CHARACTERS_MAX, NotAName, Priority, ServerName, TaskId, Timestamp,
-};
+use cortex_core::allocation::Metadata;
+use cortex_core::command::DistinctServers;
+use cortex_core::fleet::agent::Capabilities;
+use cortex_core::fleet::task::{Complexity, JsonText};
+use cortex_core::ids::{AgentId, AllocationId, Capability, NAME_CHARACTERS_MAX, NotAName, ServerName, TaskId};
+use cortex_core::priority::Priority;
+use cortex_core::time::Timestamp;
 use cortex_util::nearest::nearest;
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
@@ -112,7 +115,7 @@ pub(super) fn allocation_id() -> Parameter<Result<AllocationId, String>> {
 
 /// The id of an allocation. A text that no allocation can have as its id is read too: it is not found.
 pub(super) fn allocation_id_for(description: &str) -> Parameter<Result<AllocationId, String>> {
-    let read = |text: &str| match cortex_core::JobId::new(text) {
+    let read = |text: &str| match cortex_core::ids::JobId::new(text) {
         Ok(_) => Ok(text.parse().map_err(|_| text.to_owned())),
         Err(error) => Err(error),
     };

@@ -2,7 +2,8 @@
 
 use super::results::{AllocationResult, BottlenecksResult, CapacityResult, ForecastResult, PlanResult, Standing};
 use super::tools::dry_run;
-use cortex_core::{AllocationId, Timestamp};
+use cortex_core::ids::AllocationId;
+use cortex_core::time::Timestamp;
 use cortex_engine::{EngineHandle, Record};
 use cortex_managed::Managed;
 use cortex_planning::{Bottlenecks, Plan, Planner, WhatIf};

@@ -52,7 +52,11 @@ pub(super) use tasks_leased::{AssignResult, ClaimResult};
 pub(super) use usage::{BudgetSetResult, QuotaSetResult, UsageResult};
 pub(super) use workers::{DrainResult, WorkerResult, WorkersResult};
 
-use cortex_core::{JobId, JsonText, Priority, State, Task, TaskView, Workers};
+use cortex_core::allocation::{State, Workers};
+use cortex_core::fleet::task::{JsonText, Task};
+use cortex_core::fleet::view::TaskView;
+use cortex_core::ids::JobId;
+use cortex_core::priority::Priority;
 use serde_json::value::RawValue;
 
 /// How many workers of one allocation an answer shows at most.

@@ -6,7 +6,7 @@ use super::resources::{self, ResourceUri, Shown};
 use super::tools::{Invocation, Tools};
 use super::transport::{Call, LISTENS_MAX};
 use cortex_config::Toolset;
-use cortex_core::TtlSeconds;
+use cortex_core::time::TtlSeconds;
 use cortex_engine::EngineHandle;
 use cortex_managed::Managed;
 use cortex_util::program;

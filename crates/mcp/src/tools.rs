@@ -41,7 +41,9 @@ use super::results::output_schema;
 use super::server::ServerOptions;
 use super::transport::Call;
 use cortex_config::Toolset;
-use cortex_core::{Denied, FleetDenied, TaskId};
+use cortex_core::command::Denied;
+use cortex_core::fleet::command::FleetDenied;
+use cortex_core::ids::TaskId;
 use cortex_engine::{EngineError, EngineHandle};
 use cortex_managed::{AskError, Managed};
 use cortex_planning::Planner;
@@ -275,7 +277,7 @@ async fn contained(name: &str, run: BoxFuture<'_, Result<Answer, ToolError>>) ->
 }
 
 /// The denial of an id that no allocation has.
-fn unknown_allocation(allocation: cortex_core::AllocationId) -> ToolError {
+fn unknown_allocation(allocation: cortex_core::ids::AllocationId) -> ToolError {
     ToolError::Engine(EngineError::Denied(Denied::UnknownAllocation(allocation)))
 }
 

@@ -10,10 +10,11 @@
 //! | an agent's tasks that went well | | under 70 % | under 50 % | none |
 //! | waiting tasks | from 50 | from 100 | from 200 | from 400, or from 50 while there is no agent |
 
-use cortex_core::{
-    AgentFigures, AgentId, AgentType, AgentUsage, BudgetUsage, Capability, FleetFigures, JobId, Millis, Timestamp,
-    TokenUsage, Unserved, UsageView, Waiting,
+use cortex_core::fleet::view::{
+    AgentFigures, AgentUsage, BudgetUsage, FleetFigures, TokenUsage, Unserved, UsageView, Waiting,
 };
+use cortex_core::ids::{AgentId, AgentType, Capability, JobId};
+use cortex_core::time::{Millis, Timestamp};
 
 /// Above this part settled or reserved a token budget runs out. It is where the Resource Allocation Module begins to save tokens.
 pub const TOKEN_RATIO_MAX: f64 = 0.8;

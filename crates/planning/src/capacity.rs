@@ -1,6 +1,6 @@
 //! Capacity: how many tasks have to be worked on at once for the work that comes, by Little's law and by the chance to wait.
 
-use cortex_core::Millis;
+use cortex_core::time::Millis;
 
 /// The work that comes.
 #[derive(Clone, Copy, Debug, PartialEq)]

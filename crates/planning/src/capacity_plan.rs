@@ -3,7 +3,8 @@
 use super::capacity::{Aim, Capacity, Work, dispersion};
 use super::observation::Observation;
 use super::outlook::{CONFIDENCE_MIN, Expected, Outlook, Series, is_enough};
-use cortex_core::{DEMAND_BIN, DurationsSeen};
+use cortex_core::demand::DEMAND_BIN;
+use cortex_core::fleet::estimate::DurationsSeen;
 
 /// The most places that are planned for, so that a plan takes no longer than a few milliseconds. No fleet comes near it.
 const PLACES_MAX: u64 = 200_000;

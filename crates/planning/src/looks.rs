@@ -1,6 +1,7 @@
 //! Looks: what was counted at which moment, so that rates can be told from it.
 
-use cortex_core::{Demand, Millis, Timestamp};
+use cortex_core::time::{Millis, Timestamp};
+use cortex_core::view::Demand;
 use std::collections::VecDeque;
 
 /// Over how long requests are counted, and tasks at least: what a few that came at once make of a shorter time is no rate.

@@ -1,6 +1,8 @@
 //! Observations: what a plan is made of.
 
-use cortex_core::{FleetLoad, Millis, Policy, Timestamp};
+use cortex_core::fleet::view::FleetLoad;
+use cortex_core::policy::Policy;
+use cortex_core::time::{Millis, Timestamp};
 
 /// What was seen since the last plan.
 #[derive(Clone, Copy, Debug, PartialEq)]

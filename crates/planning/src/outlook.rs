@@ -1,7 +1,8 @@
 //! The outlook: what demand to expect, from the bins of demand in the books.
 
 use super::forecast::{Forecaster, HISTORY_BINS_MAX, HISTORY_BINS_MIN, Horizon, Quantile};
-use cortex_core::{DEMAND_BIN, DemandBin, Timestamp};
+use cortex_core::demand::{DEMAND_BIN, DemandBin};
+use cortex_core::time::Timestamp;
 use std::collections::VecDeque;
 
 /// The horizons that are forecast, in bins of five minutes: the bin in progress, the next, and a quarter and half an hour ahead.

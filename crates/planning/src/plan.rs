@@ -3,7 +3,8 @@
 use super::bottlenecks::{Severity, Subject};
 use super::capacity_plan::CapacityPlan;
 use super::forecast::Forecast;
-use cortex_core::{PolicyName, Timestamp};
+use cortex_core::policy::PolicyName;
+use cortex_core::time::Timestamp;
 
 /// What a plan does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 
 use super::observation::Observation;
 use super::plan::Plan;
-use cortex_core::{Percent, Policy};
+use cortex_core::policy::{Percent, Policy};
 
 /// In how many seconds what waits is to be worked off: the time of two plans, of which the first is for new agents to start.
 const BACKLOG_SECONDS: f64 = 60.0;

@@ -23,7 +23,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use cortex_core::{AllocationId, MemoryMb, ServerName, Sharing};
+use cortex_core::ids::{AllocationId, ServerName};
+use cortex_core::premises::Sharing;
+use cortex_core::units::MemoryMb;
 use entry::Reader;
 use error::{Place, Problem, shown};
 

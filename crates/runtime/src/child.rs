@@ -35,7 +35,7 @@ use super::{
     stage::GUARDIAN,
     tree::{Marker, Tree, TreeEnd, Usage},
 };
-use cortex_core::MemoryMb;
+use cortex_core::units::MemoryMb;
 
 /// How much longer than the grace a guardian may take before it is ended itself.
 const GUARDIAN_WAIT: Duration = Duration::from_secs(3);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::tree::Marker;
-use cortex_core::MemoryMb;
+use cortex_core::units::MemoryMb;
 
 /// Where the second version of cgroups is, if it is the one in use.
 const CGROUPS: &str = "/sys/fs/cgroup";

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::memory_limit::Limit;
-use cortex_core::MemoryMb;
+use cortex_core::units::MemoryMb;
 
 /// What stands before the command.
 const COMMAND_FOLLOWS: &str = "--";

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::catalog::Catalog;
-use cortex_core::Port;
+use cortex_core::ports::Port;
 use cortex_engine::ClaimPort;
 
 /// How long a port stays taken without being served: longer than a decision takes to be committed and heard of.

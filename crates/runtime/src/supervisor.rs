@@ -27,9 +27,12 @@ use super::leases::{Leases, Run};
 use super::ports::Ports;
 use super::service::{Kind, SERVER_GRACE, Service, Timing, wait_until_running, without_lines};
 use super::worker::{WORKER_START_TIMEOUT, WorkerCommand, servers_text};
-use cortex_core::{
-    AllocationId, AllocationView, Filter, JobId, Millis, Port, Premises, Reservation, ServerHold, State,
-};
+use cortex_core::allocation::{Reservation, ServerHold, State};
+use cortex_core::ids::{AllocationId, JobId};
+use cortex_core::ports::Port;
+use cortex_core::premises::Premises;
+use cortex_core::time::Millis;
+use cortex_core::view::{AllocationView, Filter};
 use cortex_engine::{EngineError, EngineHandle, Listing, Place, Record};
 use cortex_managed::Ask;
 use holds::Held;

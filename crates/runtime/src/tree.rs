@@ -14,7 +14,7 @@ use rustix::{io::Errno, process::Signal};
 use sysinfo::{Pid, Process, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
 use uuid::Uuid;
 
-use cortex_core::MemoryMb;
+use cortex_core::units::MemoryMb;
 
 /// The variable that marks the processes of a tree.
 pub const MARKER_VARIABLE: &str = "CORTEX_PROCESS_TREE";

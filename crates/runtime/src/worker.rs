@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::child::{Input, Launch};
-use cortex_core::{Port, Reservation, WorkerNumber};
+use cortex_core::allocation::Reservation;
+use cortex_core::ids::WorkerNumber;
+use cortex_core::ports::Port;
 
 /// How long a worker may take until it is ready.
 pub(super) const WORKER_START_TIMEOUT: Duration = Duration::from_secs(30);

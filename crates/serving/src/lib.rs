@@ -15,7 +15,10 @@ pub use signals::Signals;
 
 use anyhow::{Context, anyhow};
 use cortex_config::{Configuration, Durability, Settings, Source};
-use cortex_core::{FleetSettings, Limits, Millis, Resources, TtlSeconds, WorkerSize};
+use cortex_core::event::Limits;
+use cortex_core::fleet::settings::FleetSettings;
+use cortex_core::time::{Millis, TtlSeconds};
+use cortex_core::units::{Resources, WorkerSize};
 use cortex_engine::clock::EngineClock;
 use cortex_engine::{Engine, EngineHandle, EngineOptions, StartError, TokenBudget, Totals};
 use cortex_journal::{Journal, JournalError, Nowhere, SNAPSHOT_EVENTS_MIN, SqliteJournal, SqliteOptions, Synchronous};

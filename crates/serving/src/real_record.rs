@@ -4,7 +4,7 @@
 
 use super::Unusable;
 use cortex_config::Settings;
-use cortex_core::CapacityView;
+use cortex_core::view::CapacityView;
 use cortex_util::whole_file;
 use serde::{Deserialize, Serialize};
 use std::fs;

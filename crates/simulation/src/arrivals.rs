@@ -1,7 +1,7 @@
 //! Arrivals: the moments at which tasks come, one after the other.
 
 use super::trace::{Row, TraceError};
-use cortex_core::Millis;
+use cortex_core::time::Millis;
 use fastrand::Rng;
 
 /// The longest time from one row to the next, in seconds: a year. A longer one is a mistake in the times, and would be lived

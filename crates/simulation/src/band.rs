@@ -2,7 +2,7 @@
 
 use super::arrivals::Arrival;
 use super::series::{Add, Series};
-use cortex_core::Millis;
+use cortex_core::time::Millis;
 use cortex_planning::{Forecaster, Horizon, Quantile};
 
 /// The widths of bins, the wanted one first.

@@ -5,7 +5,7 @@ use super::options::{Operator, Options};
 use super::outcome::Outcome;
 use super::trace::TraceError;
 use super::world::World;
-use cortex_core::{Policy, PolicyName};
+use cortex_core::policy::{Policy, PolicyName};
 use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};

@@ -1,6 +1,7 @@
 //! The crew: the agents as whoever runs them knows them.
 
-use cortex_core::{AgentId, FencingToken, Millis, TaskId};
+use cortex_core::ids::{AgentId, FencingToken, TaskId};
+use cortex_core::time::Millis;
 use std::collections::VecDeque;
 
 /// The task in an agent's hands.

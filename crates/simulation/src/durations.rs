@@ -1,6 +1,7 @@
 //! How long tasks take: each its own time, whoever does it.
 
-use cortex_core::{Millis, TaskId};
+use cortex_core::ids::TaskId;
+use cortex_core::time::Millis;
 use fastrand::Rng;
 
 /// Durations with a mean, most of them short and few of them long: exponential ones, each drawn by the id of its task.

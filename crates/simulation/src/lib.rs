@@ -2,7 +2,8 @@
 //! each policy and under a fleet that stays as it is.
 //!
 //! ```
-//! use cortex_core::{Millis, Policy};
+//! use cortex_core::policy::Policy;
+//! use cortex_core::time::Millis;
 //! use cortex_simulation::{Arrival, Operator, Options, World};
 //!
 //! let every_second = (0..600).map(|second| Ok::<_, ()>(Arrival { at: Millis::from_seconds(second), tokens: None }));

@@ -1,6 +1,8 @@
 //! What a world is like, and who runs the agents in it.
 
-use cortex_core::{FleetSettings, Millis, Policy};
+use cortex_core::fleet::settings::FleetSettings;
+use cortex_core::policy::Policy;
+use cortex_core::time::Millis;
 
 /// The most agents that there may be.
 pub const AGENTS_MAX: u64 = 100_000;

@@ -1,7 +1,7 @@
 //! The outcome of a simulation: what was done, how long it waited, and what it took.
 
 use super::series::{Add, Series};
-use cortex_core::Millis;
+use cortex_core::time::Millis;
 use hdrhistogram::Histogram;
 
 /// How many digits of a wait are kept.

@@ -5,7 +5,7 @@ use super::comparison::Fleet;
 use super::outcome::{Outcome, Point};
 use super::plot::{Line, draw};
 use super::report::{COLUMNS, Report, ReportRow};
-use cortex_core::Millis;
+use cortex_core::time::Millis;
 use plotters::prelude::RGBColor;
 use std::fmt::{self, Write};
 use thiserror::Error;

@@ -1,6 +1,6 @@
 //! Series: what was seen over time, in a bounded number of points whose width doubles as time goes on.
 
-use cortex_core::Millis;
+use cortex_core::time::Millis;
 
 /// How many points there are at most: about as many as a plot has pixels for.
 pub const POINTS_MAX: usize = 600;

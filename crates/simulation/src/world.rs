@@ -15,11 +15,18 @@ use super::crew::{Crew, Place};
 use super::durations::Durations;
 use super::options::{AGENTS_MAX, Loss, Operator, Options, TokenBudget};
 use super::outcome::Outcome;
-use cortex_core::{
-    AgentType, Alarms, Cluster, Command, CpuMillis, Decision, DemandCounter, Denied, FencingToken, FleetCommand,
-    FleetOutcome, FleetSettings, Limits, MemoryMb, Millis, NodeId, Outcome as CoreOutcome, Priority, Recorded,
-    Resources, Selector, TaskRequest, Timestamp, TokensExpected, TtlSeconds, WorkerSize,
-};
+use cortex_core::Cluster;
+use cortex_core::command::{Command, Decision, Denied, Outcome as CoreOutcome};
+use cortex_core::demand::DemandCounter;
+use cortex_core::event::{Limits, Recorded};
+use cortex_core::fleet::alarms::Alarms;
+use cortex_core::fleet::command::{FleetCommand, FleetOutcome};
+use cortex_core::fleet::settings::FleetSettings;
+use cortex_core::fleet::task::{Selector, TaskRequest, TokensExpected};
+use cortex_core::ids::{AgentType, FencingToken, NodeId};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, Timestamp, TtlSeconds};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
 use cortex_planning::{Bounds, Planner};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};

@@ -2,9 +2,12 @@
 
 use crate::lease_draws::{self as draws, Shape};
 use crate::model::Model;
-use cortex_core::{
-    AllocationImage, Cluster, Command, Denied, Event, Limits, Millis, Outcome, Outline, Recorded, State, Timestamp,
-};
+use cortex_core::Cluster;
+use cortex_core::allocation::State;
+use cortex_core::command::{Command, Denied, Outcome};
+use cortex_core::event::{Event, Limits, Recorded};
+use cortex_core::image::{AllocationImage, Outline};
+use cortex_core::time::{Millis, Timestamp};
 use fastrand::Rng;
 
 /// When histories begin, in milliseconds since 1970: long enough ago that nothing in them lies ahead of the system's clock.

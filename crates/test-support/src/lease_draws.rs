@@ -2,11 +2,16 @@
 //! are hit and paths cross often.
 
 use crate::model::Model;
-use cortex_core::{
-    AllocationId, Command, CpuMillis, DistinctServers, EndReason, FencingToken, Filter, JobId, Limits, MemoryMb,
-    Metadata, Millis, NodeId, Port, Premises, Priority, Request, RequestId, Resources, ServerName, Sharing, State,
-    Timestamp, TtlSeconds, WorkerSize,
-};
+use cortex_core::allocation::{EndReason, Metadata, State};
+use cortex_core::command::{Command, DistinctServers, Request};
+use cortex_core::event::Limits;
+use cortex_core::ids::{AllocationId, FencingToken, JobId, NodeId, RequestId, ServerName};
+use cortex_core::ports::Port;
+use cortex_core::premises::{Premises, Sharing};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, Timestamp, TtlSeconds};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
+use cortex_core::view::Filter;
 use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

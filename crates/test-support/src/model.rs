@@ -7,10 +7,13 @@ mod questions;
 mod room;
 mod slots;
 
-use cortex_core::{
-    Allocation, AllocationId, Command, Denied, EndReason, FencingToken, JobId, Limits, Millis, NodeId, Outcome, Phase,
-    Premises, Release, Request, Reservation, Resources, ServerName, Sharing, State, Timestamp, TtlSeconds, WorkerSize,
-};
+use cortex_core::allocation::{Allocation, EndReason, Phase, Reservation, State};
+use cortex_core::command::{Command, Denied, Outcome, Release, Request};
+use cortex_core::event::Limits;
+use cortex_core::ids::{AllocationId, FencingToken, JobId, NodeId, ServerName};
+use cortex_core::premises::{Premises, Sharing};
+use cortex_core::time::{Millis, Timestamp, TtlSeconds};
+use cortex_core::units::{Resources, WorkerSize};
 use lease::{Lease, asked_the_same, sum, told};
 use slots::WorkerSlot;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The scenarios of the closed loop: what comes, and which agents are lost.
 
-use cortex_core::Millis;
+use cortex_core::time::Millis;
 use cortex_simulation::{Arrival, Loss, Reading, Source, TraceError};
 use fastrand::Rng;
 use std::f64::consts::TAU;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(unix)]
 use crate::file_id::FileId;
-use cortex_core::Timestamp;
+use cortex_core::time::Timestamp;
 
 /// The longest record that is read, in bytes: two paths of the greatest length and some more.
 const RECORD_BYTES_MAX: u64 = 16_384;

@@ -1,6 +1,6 @@
 //! What an allocation did, and what its end ends.
 
-use cortex_core::AllocationId;
+use cortex_core::ids::AllocationId;
 use serde_json::json;
 
 use super::child::Child;

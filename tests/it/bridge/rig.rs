@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cortex_core::{AllocationId, ServerName};
+use cortex_core::ids::{AllocationId, ServerName};
 use cortex_runtime::bridge::{Endpoint, EndpointOptions, Gate, Refused};
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};

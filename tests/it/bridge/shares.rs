@@ -1,6 +1,6 @@
 //! A lease that takes all it can get, beside one that asks little.
 
-use cortex_core::AllocationId;
+use cortex_core::ids::AllocationId;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use cortex_core::MemoryMb;
+use cortex_core::units::MemoryMb;
 use cortex_runtime::{
     child::{Ended, Launch},
     memory_limit::{Enforced, MemoryLimiter},

@@ -1,7 +1,8 @@
 //! The catalog may change while the manager runs.
 
 use super::rig::{Lease, Rig, entry, pid, try_call, until, within, write_catalog};
-use cortex_core::{ServerName, Sharing};
+use cortex_core::ids::ServerName;
+use cortex_core::premises::Sharing;
 use cortex_managed::{Ask, AskError, ProcessState};
 use serde_json::{Value, json};
 use std::io::ErrorKind;

@@ -2,7 +2,7 @@
 
 use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
 use crate::support::misbehaving::misbehaving_server;
-use cortex_core::ServerName;
+use cortex_core::ids::ServerName;
 use cortex_managed::{Ask, AskError, ProcessState};
 use futures_util::future::join_all;
 use serde_json::json;

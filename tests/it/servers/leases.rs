@@ -46,7 +46,9 @@ async fn a_lease_that_runs_out_is_not_let_in_and_one_that_is_renewed_is() {
     assert_eq!(lease.knock_as_holder("a").await.0, LET_IN);
     let renewed = within(rig.request("long", &["a"], 1, None)).await.expect("a grant");
     let kept = rig.lease_of(&renewed);
-    within(rig.engine.renew(kept.allocation, cortex_core::TtlSeconds::new(600), None)).await.expect("a live lease");
+    within(rig.engine.renew(kept.allocation, cortex_core::time::TtlSeconds::new(600), None))
+        .await
+        .expect("a live lease");
     until("the first has run out", || async { lease.knock_as_holder("a").await.0 == 401 }).await;
     let (status, body) = lease.knock_as_holder("a").await;
     assert!(status == 401 && body.contains("has expired"), "{status} {body}");

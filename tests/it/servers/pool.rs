@@ -2,10 +2,15 @@
 
 use super::rig::{Rig, entry, until, within};
 use super::workers::{get, worker};
-use cortex_core::{
-    AgentId, AgentRequest, AgentType, Capabilities, Metadata, NothingClaimed, PolicyName, Priority, Report,
-    ReportedResult, Scaling, Selector, TaskId, TaskRequest, TokensExpected, TtlSeconds,
-};
+use cortex_core::allocation::Metadata;
+use cortex_core::fleet::agent::{AgentRequest, Capabilities};
+use cortex_core::fleet::command::{NothingClaimed, Report, ReportedResult};
+use cortex_core::fleet::task::{Selector, TaskRequest, TokensExpected};
+use cortex_core::ids::{AgentId, AgentType, TaskId};
+use cortex_core::planned::Scaling;
+use cortex_core::policy::PolicyName;
+use cortex_core::priority::Priority;
+use cortex_core::time::TtlSeconds;
 use cortex_engine::{Claim, EngineError, Ticket};
 use cortex_managed::{Ask, ProcessState, WorkerReport};
 use cortex_runtime::{PoolOptions, Ready};

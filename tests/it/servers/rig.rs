@@ -1,9 +1,11 @@
 //! An engine with a host of real servers, and clients of them.
 
-use cortex_core::{
-    AllocationId, CpuMillis, DistinctServers, JobId, MemoryMb, Metadata, Priority, Request, RequestId, Resources,
-    ServerName, TtlSeconds,
-};
+use cortex_core::allocation::Metadata;
+use cortex_core::command::{DistinctServers, Request};
+use cortex_core::ids::{AllocationId, JobId, RequestId, ServerName};
+use cortex_core::priority::Priority;
+use cortex_core::time::TtlSeconds;
+use cortex_core::units::{CpuMillis, MemoryMb, Resources};
 use cortex_engine::clock::EngineClock;
 use cortex_engine::{Engine, EngineError, EngineHandle, EngineOptions, Grant, Ticket};
 use cortex_journal::Nowhere;

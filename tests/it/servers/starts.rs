@@ -1,7 +1,8 @@
 //! Starts: a grant is answered when every server answers, and fails whole where one does not.
 
 use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
-use cortex_core::{Filter, State};
+use cortex_core::allocation::State;
+use cortex_core::view::Filter;
 use cortex_engine::{EngineError, Listing, Place, Record};
 use cortex_managed::ProcessState;
 use futures_util::future::join_all;

@@ -2,7 +2,11 @@
 
 use super::rig::{Rig, entry, lives, until, within};
 use crate::support::misbehaving::misbehaving_server;
-use cortex_core::{DistinctServers, JobId, Metadata, Priority, Request, ServerName, TtlSeconds};
+use cortex_core::allocation::Metadata;
+use cortex_core::command::{DistinctServers, Request};
+use cortex_core::ids::{JobId, ServerName};
+use cortex_core::priority::Priority;
+use cortex_core::time::TtlSeconds;
 use cortex_engine::{EngineError, Grant, Ticket};
 use cortex_managed::{Ask, AskError, ProcessState, WorkerReport};
 use cortex_runtime::{Ready, WorkerCommand};
@@ -129,7 +133,7 @@ async fn a_worker_that_does_not_want_to_end_is_made_to_and_its_room_is_waited_fo
     until("it is being released", || async {
         let records = rig.engine.allocation(lease.allocation).await.expect("an engine").expect("a record").value;
         matches!(&records, cortex_engine::Record::Allocation(view)
-            if view.allocation.state() == cortex_core::State::Releasing)
+            if view.allocation.state() == cortex_core::allocation::State::Releasing)
     })
     .await;
     // What they held is free once they are gone, and a request that needs it waits for that.

@@ -83,7 +83,7 @@ impl Cluster {
     fn agent_view(&self, now: Timestamp, slot: Slot) -> AgentView {
         let fleet = &self.fleet;
         let (agent, pulse) = (&fleet.agents[slot], fleet.pulse(slot));
-        let held = |(task, lease, _): (&Task, &super::TaskLease, Slot)| HeldTask {
+        let held = |(task, lease, _): (&Task, &super::task::TaskLease, Slot)| HeldTask {
             task: task.spec.task.clone(),
             fencing_token: lease.fencing_token,
             expires_at: self.deadline_with_grace(lease.deadline),

@@ -1,11 +1,17 @@
 //! Books of a fleet that are asked one thing after another; after each, what must hold is checked.
 
-use cortex_core::{
-    AgentId, AgentRequest, AgentType, BatchKey, Capabilities, Cluster, Command, CpuMillis, Decision, Denied, Event,
-    FencingToken, FleetCommand, FleetOutcome, JobId, MemoryMb, Metadata, Millis, NodeId, Outcome, Priority, Recorded,
-    Report, ReportedResult, Resources, Selector, TaskId, TaskRequest, TaskView, Timestamp, TokensExpected, TtlSeconds,
-    WorkerSize, check,
-};
+use cortex_core::allocation::Metadata;
+use cortex_core::command::{Command, Decision, Denied, Outcome};
+use cortex_core::event::{Event, Recorded};
+use cortex_core::fleet::agent::{AgentRequest, Capabilities};
+use cortex_core::fleet::command::{FleetCommand, FleetOutcome, Report, ReportedResult};
+use cortex_core::fleet::task::{Selector, TaskRequest, TokensExpected};
+use cortex_core::fleet::view::TaskView;
+use cortex_core::ids::{AgentId, AgentType, BatchKey, FencingToken, JobId, NodeId, TaskId};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, Timestamp, TtlSeconds};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
+use cortex_core::{Cluster, check};
 
 /// What a worker takes.
 pub(crate) const SIZE: WorkerSize = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(1) };

@@ -1,11 +1,18 @@
 //! Cases of the fleet that were thought of, each a short story.
 
-use cortex_core::{
-    AgentId, AgentRequest, AgentType, AttemptOutcome, Capabilities, Cluster, Command, Complexity, CpuMillis, Denied,
-    FencingToken, FleetCommand, FleetDenied, FleetOutcome, JsonText, MemoryMb, Metadata, Millis, NodeId,
-    NothingClaimed, Outcome, Priority, Recorded, Report, ReportedResult, Resources, Selector, TaskId, TaskRequest,
-    TaskState, Timestamp, TokensExpected, TtlSeconds, WorkerSize, check,
+use cortex_core::allocation::Metadata;
+use cortex_core::command::{Command, Denied, Outcome};
+use cortex_core::event::Recorded;
+use cortex_core::fleet::agent::{AgentRequest, Capabilities};
+use cortex_core::fleet::command::{FleetCommand, FleetDenied, FleetOutcome, NothingClaimed, Report, ReportedResult};
+use cortex_core::fleet::task::{
+    AttemptOutcome, Complexity, JsonText, Selector, TaskRequest, TaskState, TokensExpected,
 };
+use cortex_core::ids::{AgentId, AgentType, FencingToken, NodeId, TaskId};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, Timestamp, TtlSeconds};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
+use cortex_core::{Cluster, check};
 
 struct Story {
     cluster: Cluster,

@@ -1,10 +1,13 @@
 //! Who is given a task, and what a task is expected to take: choices by weight, and estimates that learn.
 
 use crate::books::{Books, SIZE, agent, agent_id, agent_type, batch_key, job_id, report, task};
-use cortex_core::{
-    AgentFilter, AgentId, Command, Complexity, Denied, FleetCommand, FleetDenied, FleetOutcome, Millis, NoAgent,
-    Outcome, Priority, ReportedResult, TaskId, TaskRequest, Timestamp, TokensExpected,
-};
+use cortex_core::command::{Command, Denied, Outcome};
+use cortex_core::fleet::command::{FleetCommand, FleetDenied, FleetOutcome, NoAgent, ReportedResult};
+use cortex_core::fleet::task::{Complexity, TaskRequest, TokensExpected};
+use cortex_core::fleet::view::AgentFilter;
+use cortex_core::ids::{AgentId, TaskId};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, Timestamp};
 use fastrand::Rng;
 use std::collections::BTreeMap;
 

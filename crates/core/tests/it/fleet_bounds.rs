@@ -1,10 +1,14 @@
 //! Bounds of the fleet where they meet: full queues, records that are not kept, windows that are over.
 
 use crate::books::{Books, job_id, report, task};
-use cortex_core::{
-    Command, FleetCommand, FleetOutcome, FleetSettings, JobId, Limits, Millis, Priority, Report, ReportedResult,
-    TaskRequest, TaskState,
-};
+use cortex_core::command::Command;
+use cortex_core::event::Limits;
+use cortex_core::fleet::command::{FleetCommand, FleetOutcome, Report, ReportedResult};
+use cortex_core::fleet::settings::FleetSettings;
+use cortex_core::fleet::task::{TaskRequest, TaskState};
+use cortex_core::ids::JobId;
+use cortex_core::priority::Priority;
+use cortex_core::time::Millis;
 use std::sync::Arc;
 
 /// A failure with an error of so many bytes.

@@ -2,12 +2,18 @@
 //! is wrong with the books that it leads to: which shows that the check can fail.
 
 use crate::books::{Books, SIZE, agent, agent_id, report, task};
-use cortex_core::{
-    AgentEnd, AgentRequest, AgentType, AllocationId, AttemptEnd, AttemptOutcome, Command, CpuMillis, DistinctServers,
-    EndReason, Event, FencingToken, FleetCommand, FleetSettings, JobId, MemoryMb, Metadata, Millis, NodeId, Outcome,
-    Priority, Registration, ReportedResult, Request, Resources, TaskId, TaskNumber, TaskRequest, TaskSpec, TaskState,
-    TtlSeconds, WorkerSize, check,
-};
+use cortex_core::allocation::{EndReason, Metadata};
+use cortex_core::check;
+use cortex_core::command::{Command, DistinctServers, Outcome, Request};
+use cortex_core::event::Event;
+use cortex_core::fleet::agent::{AgentEnd, AgentRequest, Registration};
+use cortex_core::fleet::command::{FleetCommand, ReportedResult};
+use cortex_core::fleet::settings::FleetSettings;
+use cortex_core::fleet::task::{AttemptEnd, AttemptOutcome, TaskRequest, TaskSpec, TaskState};
+use cortex_core::ids::{AgentType, AllocationId, FencingToken, JobId, NodeId, TaskId, TaskNumber};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, TtlSeconds};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 

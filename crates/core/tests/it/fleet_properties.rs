@@ -1,11 +1,15 @@
 //! Properties of the fleet over generated input: what must hold whatever agents and submitters do.
 
 use crate::books::{Books, SIZE, agent, agent_id, batch_key, job_id, report, task};
-use cortex_core::{
-    AgentFilter, Command, Denied, DistinctServers, FencingToken, FleetCommand, FleetOutcome, FleetSettings, Metadata,
-    Millis, Outcome, Priority, ReportedResult, Request, Task, TaskFilter, TaskId, TaskNumber, TaskRequest, TaskState,
-    TokensExpected, TtlSeconds,
-};
+use cortex_core::allocation::Metadata;
+use cortex_core::command::{Command, Denied, DistinctServers, Outcome, Request};
+use cortex_core::fleet::command::{FleetCommand, FleetOutcome, ReportedResult};
+use cortex_core::fleet::settings::FleetSettings;
+use cortex_core::fleet::task::{Task, TaskRequest, TaskState, TokensExpected};
+use cortex_core::fleet::view::{AgentFilter, TaskFilter};
+use cortex_core::ids::{FencingToken, TaskId, TaskNumber};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, TtlSeconds};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};

@@ -8,11 +8,18 @@ mod draws;
 mod fleet;
 mod situations;
 
-use cortex_core::{
-    AgentFilter, AgentId, Cluster, Command, CpuMillis, Event, FencingToken, Filter, FleetCommand, FleetOutline,
-    MemoryMb, Millis, Outcome, Outline, Recorded, Restoration, State, TaskFilter, TaskNumber, Timestamp, WorkerSize,
-    check,
-};
+use cortex_core::allocation::State;
+use cortex_core::command::{Command, Outcome};
+use cortex_core::event::{Event, Recorded};
+use cortex_core::fleet::command::FleetCommand;
+use cortex_core::fleet::image::FleetOutline;
+use cortex_core::fleet::view::{AgentFilter, TaskFilter};
+use cortex_core::ids::{AgentId, FencingToken, TaskNumber};
+use cortex_core::image::{Outline, Restoration};
+use cortex_core::time::{Millis, Timestamp};
+use cortex_core::units::{CpuMillis, MemoryMb, WorkerSize};
+use cortex_core::view::Filter;
+use cortex_core::{Cluster, check};
 use cortex_test_support::seeds::{Plan, Seen};
 use draws::Shape;
 use fastrand::Rng;

@@ -4,12 +4,20 @@
 //! in the end, and so for version 2, which adds the fleet, version 3, which adds demand and scaling, and version 4,
 //! which adds servers that are not shared. None is ever changed; events of a later version get files of their own.
 
-use cortex_core::{
-    AgentFilter, AgentType, AgentView, AllocationView, BatchKey, BudgetUsage, Capabilities, Capability, Cluster,
-    Command, CpuMillis, DeadlineReason, DemandBin, Denied, EndReason, FencingToken, Filter, FleetCommand, JobId,
-    JsonText, MemoryMb, PastScaling, Phase, Recorded, Registration, ServerName, TaskFilter, TaskNumber, TaskView,
-    Timestamp, TypeUsage, UsageView, WorkerSize, check,
-};
+use cortex_core::allocation::{EndReason, Phase};
+use cortex_core::command::{Command, Denied};
+use cortex_core::demand::DemandBin;
+use cortex_core::event::Recorded;
+use cortex_core::fleet::agent::{Capabilities, Registration};
+use cortex_core::fleet::command::FleetCommand;
+use cortex_core::fleet::task::JsonText;
+use cortex_core::fleet::view::{AgentFilter, AgentView, BudgetUsage, TaskFilter, TaskView, TypeUsage, UsageView};
+use cortex_core::ids::{AgentType, BatchKey, Capability, FencingToken, JobId, ServerName, TaskNumber};
+use cortex_core::planned::PastScaling;
+use cortex_core::time::Timestamp;
+use cortex_core::units::{CpuMillis, MemoryMb, WorkerSize};
+use cortex_core::view::{AllocationView, DeadlineReason, Filter};
+use cortex_core::{Cluster, check};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 

@@ -1,6 +1,8 @@
 //! The image of books: books made of it are the same, hold together, and go on as the others do.
 
-use cortex_core::{AllocationImage, Cluster, Filter, Outline, Restoration, check};
+use cortex_core::image::{AllocationImage, Outline, Restoration};
+use cortex_core::view::Filter;
+use cortex_core::{Cluster, check};
 use cortex_test_support::history::{History, assert_same};
 
 /// How many histories there are, and how many steps each has at most before its image is taken.

@@ -3,10 +3,13 @@
 //! Seed and length come from `CORTEX_SIM_SEED` and `CORTEX_SIM_STEPS`; `.ci/simulate` runs many more steps. A failure
 //! prints the seed of its run, and the command that repeats it.
 
-use cortex_core::{
-    AllocationId, Cluster, Command, Denied, Event, FencingToken, Filter, Millis, Outcome, Recorded, Shortage, State,
-    Timestamp, check,
-};
+use cortex_core::allocation::State;
+use cortex_core::command::{Command, Denied, Outcome, Shortage};
+use cortex_core::event::{Event, Recorded};
+use cortex_core::ids::{AllocationId, FencingToken};
+use cortex_core::time::{Millis, Timestamp};
+use cortex_core::view::Filter;
+use cortex_core::{Cluster, check};
 use cortex_test_support::lease_draws::{self, Shape};
 use cortex_test_support::model::Model;
 use cortex_test_support::seeds::{Plan, Seen};

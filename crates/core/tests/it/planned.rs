@@ -1,9 +1,13 @@
 //! What the books have for the planner, against a reference that keeps all there ever was and works the rest out at each question.
 
-use cortex_core::{
-    Cluster, Command, DEMAND_BIN, DEMAND_BINS_MAX, DemandBin, Event, Millis, Outcome, PastScaling, Policy, PolicyName,
-    Recorded, Restoration, SCALING_REASON_CHARACTERS_MAX, SCALINGS_MAX, Scaling, Timestamp, check,
-};
+use cortex_core::command::{Command, Outcome};
+use cortex_core::demand::{DEMAND_BIN, DEMAND_BINS_MAX, DemandBin};
+use cortex_core::event::{Event, Recorded};
+use cortex_core::image::Restoration;
+use cortex_core::planned::{PastScaling, SCALING_REASON_CHARACTERS_MAX, SCALINGS_MAX, Scaling};
+use cortex_core::policy::{Policy, PolicyName};
+use cortex_core::time::{Millis, Timestamp};
+use cortex_core::{Cluster, check};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;

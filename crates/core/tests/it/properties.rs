@@ -1,10 +1,15 @@
 //! Properties of the lease machine over generated input: what must hold whatever is asked for.
 
-use cortex_core::{
-    AllocationId, Cluster, Command, CpuMillis, Decision, DistinctServers, EndReason, FencingToken, Filter, JobId,
-    MemoryMb, Metadata, Millis, NAME_CHARACTERS_MAX, NodeId, Outcome, Port, Priority, Recorded, Request, RequestId,
-    Resources, SERVER_PORTS, ServerName, Timestamp, TtlSeconds, WORKER_PORTS, WorkerSize, check,
-};
+use cortex_core::allocation::{EndReason, Metadata};
+use cortex_core::command::{Command, Decision, DistinctServers, Outcome, Request};
+use cortex_core::event::Recorded;
+use cortex_core::ids::{AllocationId, FencingToken, JobId, NAME_CHARACTERS_MAX, NodeId, RequestId, ServerName};
+use cortex_core::ports::{Port, SERVER_PORTS, WORKER_PORTS};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, Timestamp, TtlSeconds};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
+use cortex_core::view::Filter;
+use cortex_core::{Cluster, check};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

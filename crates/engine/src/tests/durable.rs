@@ -3,7 +3,7 @@
 use super::*;
 use crate::batch::RELOADS_MAX;
 use crate::start::StartError;
-use cortex_core::Timestamp;
+use cortex_core::time::Timestamp;
 use cortex_journal::Recovered;
 use std::sync::{Mutex, MutexGuard};
 

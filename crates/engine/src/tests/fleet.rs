@@ -2,10 +2,11 @@
 
 use super::durable::{Fault, Memory, Run, Wall, at, start_on};
 use super::*;
-use cortex_core::{
-    AgentId, AgentRequest, AgentType, Capabilities, FleetDenied, FleetOutcome, NothingClaimed, Report, ReportedResult,
-    Selector, TaskFilter, TaskId, TaskNumber, TaskRequest, TaskState, TaskView, TokensExpected,
-};
+use cortex_core::fleet::agent::{AgentRequest, Capabilities};
+use cortex_core::fleet::command::{FleetDenied, FleetOutcome, NothingClaimed, Report, ReportedResult};
+use cortex_core::fleet::task::{Selector, TaskRequest, TaskState, TokensExpected};
+use cortex_core::fleet::view::{TaskFilter, TaskView};
+use cortex_core::ids::{AgentId, AgentType, TaskId, TaskNumber};
 
 /// How long a claim waits that is to be met before.
 const WAIT: Duration = Duration::from_secs(30);

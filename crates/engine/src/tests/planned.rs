@@ -3,7 +3,11 @@
 use super::durable::{Fault, Memory, Wall, at, start_on};
 use super::fleet::{agent, agent_request, task};
 use super::*;
-use cortex_core::{DemandBin, Policy, TaskId, TaskRequest, Timestamp, TokensExpected};
+use cortex_core::demand::DemandBin;
+use cortex_core::fleet::task::{TaskRequest, TokensExpected};
+use cortex_core::ids::TaskId;
+use cortex_core::policy::Policy;
+use cortex_core::time::Timestamp;
 
 /// When the clock begins: the start of a bin, so that what is counted soon is all in it.
 const START_SECONDS: i64 = 1_750_000_200;

@@ -2,7 +2,8 @@
 
 use super::durable::{Fault, Memory, Wall, start_on};
 use super::*;
-use cortex_core::{Port, Premises, Sharing};
+use cortex_core::ports::Port;
+use cortex_core::premises::{Premises, Sharing};
 use futures_util::poll;
 use std::pin::pin;
 use std::sync::Mutex;

@@ -2,7 +2,8 @@
 //! hand, and the thread that writes finds them side by side.
 
 use super::super::Entry;
-use cortex_core::{JobId, Timestamp};
+use cortex_core::ids::JobId;
+use cortex_core::time::Timestamp;
 
 /// The rows of some events, in their order.
 pub(super) struct EncodedRows {

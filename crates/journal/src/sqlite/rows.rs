@@ -2,7 +2,9 @@
 
 use super::super::JournalError;
 use super::schema;
-use cortex_core::{Cluster, Recorded, Timestamp};
+use cortex_core::Cluster;
+use cortex_core::event::Recorded;
+use cortex_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -8,7 +8,11 @@
 
 use super::super::SnapshotFault;
 use super::snapshots;
-use cortex_core::{AllocationImage, Cluster, FleetOutline, Outline, Restoration, ServerInstanceId, Timestamp};
+use cortex_core::Cluster;
+use cortex_core::fleet::image::FleetOutline;
+use cortex_core::ids::ServerInstanceId;
+use cortex_core::image::{AllocationImage, Outline, Restoration};
+use cortex_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};

@@ -2,7 +2,7 @@
 
 use super::recovery::{Recovery, recover_aside};
 use super::{schema, snapshots};
-use cortex_core::Filter;
+use cortex_core::view::Filter;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,7 +1,8 @@
 //! Damage: what is not as it was written is never taken for something else.
 
 use crate::state::{State, commit};
-use cortex_core::{Cluster, Recorded, check};
+use cortex_core::event::Recorded;
+use cortex_core::{Cluster, check};
 use cortex_journal::{EventRows, Journal, JournalError, open_to_read, recover};
 use cortex_test_support::history::{History, assert_same};
 use fastrand::Rng;

@@ -1,6 +1,7 @@
 //! A state in a folder of its own.
 
-use cortex_core::{Cluster, Event, Recorded};
+use cortex_core::Cluster;
+use cortex_core::event::{Event, Recorded};
 use cortex_journal::{
     Entry, Journal, JournalError, Recovery, SqliteJournal, SqliteOptions, Synchronous, find_snapshots, open_to_read,
     recover,

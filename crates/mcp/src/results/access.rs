@@ -1,6 +1,6 @@
 //! How a client gets at the MCP servers of its lease.
 
-use cortex_core::ServerHold;
+use cortex_core::allocation::ServerHold;
 use cortex_managed::ServerReport;
 use schemars::JsonSchema;
 use serde::Serialize;

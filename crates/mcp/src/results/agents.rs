@@ -1,7 +1,10 @@
 //! What the tools about agents answer.
 
 use super::{LIST_BYTES_MAX, fitting, raw};
-use cortex_core::{AgentLeft, AgentView, Capability, Health, HeldTask, TaskLeft};
+use cortex_core::fleet::command::{AgentLeft, TaskLeft};
+use cortex_core::fleet::health::Health;
+use cortex_core::fleet::view::{AgentView, HeldTask};
+use cortex_core::ids::Capability;
 use cortex_engine::{AgentPage, AgentTakenOn, Reading};
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
@@ -255,7 +258,7 @@ pub(crate) struct AgentsResult {
 
 impl AgentsResult {
     /// A page, where `cursor` spells an agent to go on from.
-    pub(crate) fn new(page: &AgentPage, cursor: impl Fn(&cortex_core::AgentId) -> String) -> Self {
+    pub(crate) fn new(page: &AgentPage, cursor: impl Fn(&cortex_core::ids::AgentId) -> String) -> Self {
         // One fits whatever it has: a page without any would lead nowhere.
         let fits = fitting(page.entries.iter().map(text_bytes), AGENT_BYTES, LIST_BYTES_MAX).max(1);
         let shown = &page.entries[..fits.min(page.entries.len())];
@@ -287,9 +290,11 @@ fn names(capabilities: &[Capability]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cortex_core::{
-        AgentId, AgentRequest, AgentState, AgentType, Capabilities, Metadata, NodeId, Registration, Timestamp,
-    };
+    use cortex_core::allocation::Metadata;
+    use cortex_core::fleet::agent::{AgentRequest, Capabilities, Registration};
+    use cortex_core::fleet::view::AgentState;
+    use cortex_core::ids::{AgentId, AgentType, NodeId};
+    use cortex_core::time::Timestamp;
     use std::sync::Arc;
 
     fn view(agent: &str, metadata_bytes: usize) -> AgentView {

@@ -3,7 +3,10 @@
 use super::access::McpConfig;
 use super::standing::{ShownServer, Standing};
 use super::{omitted, raw, reason, workers_shown};
-use cortex_core::{Allocation, AllocationView, EndReason, Phase, Port, ServerHold, State, Timestamp};
+use cortex_core::allocation::{Allocation, EndReason, Phase, ServerHold, State};
+use cortex_core::ports::Port;
+use cortex_core::time::Timestamp;
+use cortex_core::view::AllocationView;
 use cortex_engine::{Reading, Record, Refusal};
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;

@@ -162,7 +162,8 @@ impl From<&Bottlenecks> for BottlenecksResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cortex_core::{AgentId, Timestamp};
+    use cortex_core::ids::AgentId;
+    use cortex_core::time::Timestamp;
     use cortex_planning::{Severity, Subject};
 
     #[test]

@@ -1,6 +1,6 @@
 //! What get_capacity answers.
 
-use cortex_core::CapacityView;
+use cortex_core::view::CapacityView;
 use schemars::JsonSchema;
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 //! What get_forecast answers.
 
-use cortex_core::DEMAND_BIN;
+use cortex_core::demand::DEMAND_BIN;
 use cortex_planning::{CONFIDENCE_MIN, HISTORY_BINS_MIN, HorizonOutlook, MethodOutlook, Outlook, Series};
 use schemars::JsonSchema;
 use serde::Serialize;

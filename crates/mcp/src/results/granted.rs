@@ -3,7 +3,9 @@
 use super::access::McpConfig;
 use super::standing::{ShownServer, Standing};
 use super::{omitted, workers_shown};
-use cortex_core::{AllocationId, AllocationView, ServerHold, State};
+use cortex_core::allocation::{ServerHold, State};
+use cortex_core::ids::AllocationId;
+use cortex_core::view::AllocationView;
 use cortex_engine::{Grant, Refusal};
 use schemars::JsonSchema;
 use serde::Serialize;

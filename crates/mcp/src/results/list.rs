@@ -1,6 +1,7 @@
 //! What list_allocations answers.
 
-use cortex_core::{State, Timestamp};
+use cortex_core::allocation::State;
+use cortex_core::time::Timestamp;
 use cortex_engine::{Page, Record};
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -1,6 +1,6 @@
 //! What release_resources answers.
 
-use cortex_core::Release;
+use cortex_core::command::Release;
 use schemars::JsonSchema;
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 //! What renew_allocation answers.
 
-use cortex_core::AllocationView;
+use cortex_core::view::AllocationView;
 use schemars::JsonSchema;
 use serde::Serialize;
 

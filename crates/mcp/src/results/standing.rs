@@ -2,7 +2,9 @@
 
 use super::access::{McpConfig, public_url};
 use super::{reason, server_status};
-use cortex_core::{AllocationView, ServerHold, ServerName, State};
+use cortex_core::allocation::{ServerHold, State};
+use cortex_core::ids::ServerName;
+use cortex_core::view::AllocationView;
 use cortex_managed::{Ask, AskError, Managed, ServerReport, WorkerReport};
 use std::collections::BTreeMap;
 

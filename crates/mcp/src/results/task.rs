@@ -1,7 +1,8 @@
 //! What get_task answers.
 
 use super::{attempts_left, deferred_reason, priority_of_task, raw_json};
-use cortex_core::{Attempt, TaskState, TaskView};
+use cortex_core::fleet::task::{Attempt, TaskState};
+use cortex_core::fleet::view::TaskView;
 use cortex_engine::TaskDetail;
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -1,6 +1,6 @@
 //! What cancel_task answers.
 
-use cortex_core::FleetOutcome;
+use cortex_core::fleet::command::FleetOutcome;
 use cortex_engine::TaskAfter;
 use schemars::JsonSchema;
 use serde::Serialize;

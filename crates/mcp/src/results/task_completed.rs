@@ -1,7 +1,9 @@
 //! What complete_task answers.
 
 use super::{attempts_left, deferred_reason};
-use cortex_core::{FencingToken, FleetOutcome, TaskState};
+use cortex_core::fleet::command::FleetOutcome;
+use cortex_core::fleet::task::TaskState;
+use cortex_core::ids::FencingToken;
 use cortex_engine::TaskAfter;
 use schemars::JsonSchema;
 use serde::Serialize;

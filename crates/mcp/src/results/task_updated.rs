@@ -1,7 +1,7 @@
 //! What update_task answers.
 
 use super::{deferred_reason, priority_of_task};
-use cortex_core::TaskView;
+use cortex_core::fleet::view::TaskView;
 use schemars::JsonSchema;
 use serde::Serialize;
 

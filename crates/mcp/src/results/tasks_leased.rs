@@ -1,7 +1,10 @@
 //! What claim_task and assign_task answer.
 
 use super::{priority_of_task, raw_json};
-use cortex_core::{AgentId, JsonText, NothingClaimed, TaskView};
+use cortex_core::fleet::command::NothingClaimed;
+use cortex_core::fleet::task::JsonText;
+use cortex_core::fleet::view::TaskView;
+use cortex_core::ids::AgentId;
 use cortex_engine::Claim;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -174,10 +177,12 @@ impl AssignResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cortex_core::{
-        BatchKey, Complexity, FencingToken, JobId, Priority, Selector, Task, TaskId, TaskLease, TaskNumber, TaskPhase,
-        TaskRequest, TaskSpec, TaskState, Timestamp, TokensExpected, TtlSeconds,
+    use cortex_core::fleet::task::{
+        Complexity, Selector, Task, TaskLease, TaskPhase, TaskRequest, TaskSpec, TaskState, TokensExpected,
     };
+    use cortex_core::ids::{BatchKey, FencingToken, JobId, TaskId, TaskNumber};
+    use cortex_core::priority::Priority;
+    use cortex_core::time::{Timestamp, TtlSeconds};
     use std::sync::Arc;
 
     /// A task in an agent's hands, with names of 256 of this character.

@@ -1,9 +1,10 @@
 //! What the tools about quotas, tokens and the queue answer.
 
 use super::fitting;
-use cortex_core::{
-    AgentType, AgentUsage, BudgetUsage, ConservationView, JobId, QueueUsage, TokenUsage, TypeUsage, UsageView, Waiting,
+use cortex_core::fleet::view::{
+    AgentUsage, BudgetUsage, ConservationView, QueueUsage, TokenUsage, TypeUsage, UsageView, Waiting,
 };
+use cortex_core::ids::{AgentType, JobId};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -304,7 +305,7 @@ fn omitted(all: usize, shown: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cortex_core::{Millis, Timestamp};
+    use cortex_core::time::{Millis, Timestamp};
     use serde_json::{Value, json};
 
     fn view() -> UsageView {

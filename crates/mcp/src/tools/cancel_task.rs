@@ -3,7 +3,7 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Parameter};
 use crate::results::TaskCancelResult;
-use cortex_core::TaskId;
+use cortex_core::ids::TaskId;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;

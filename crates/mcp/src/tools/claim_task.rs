@@ -5,7 +5,7 @@ use crate::arguments::{self, Arguments, Described, Parameter};
 use crate::progress::Progress;
 use crate::results::ClaimResult;
 use crate::server::ServerOptions;
-use cortex_core::AgentId;
+use cortex_core::ids::AgentId;
 use cortex_engine::{Claim, EngineError, EngineHandle, Ticket};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

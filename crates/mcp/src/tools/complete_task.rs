@@ -3,7 +3,10 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter, TOKENS_MAX};
 use crate::results::TaskCompleteResult;
-use cortex_core::{AgentId, FencingToken, JsonText, Millis, Report, ReportedResult, TaskId};
+use cortex_core::fleet::command::{Report, ReportedResult};
+use cortex_core::fleet::task::JsonText;
+use cortex_core::ids::{AgentId, FencingToken, TaskId};
+use cortex_core::time::Millis;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;

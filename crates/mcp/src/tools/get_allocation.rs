@@ -3,7 +3,7 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition, unknown_allocation};
 use crate::arguments::{self, Arguments, Parameter};
 use crate::results::{AllocationResult, Standing};
-use cortex_core::AllocationId;
+use cortex_core::ids::AllocationId;
 use cortex_engine::Record;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

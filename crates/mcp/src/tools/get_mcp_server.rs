@@ -3,7 +3,7 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Described, Parameter};
 use crate::results::McpServerResult;
-use cortex_core::{AllocationId, ServerName};
+use cortex_core::ids::{AllocationId, ServerName};
 use cortex_managed::{Ask, AskError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

@@ -3,7 +3,7 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition, unknown_task};
 use crate::arguments::{self, Arguments, Parameter};
 use crate::results::TaskResult;
-use cortex_core::TaskId;
+use cortex_core::ids::TaskId;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;

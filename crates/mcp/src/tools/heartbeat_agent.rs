@@ -4,7 +4,7 @@ use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Parameter};
 use crate::results::HeartbeatResult;
 use crate::server::ServerOptions;
-use cortex_core::AgentId;
+use cortex_core::ids::AgentId;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;

@@ -3,7 +3,8 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Described, Parameter};
 use crate::results::AgentsResult;
-use cortex_core::{AgentFilter, AgentId, AgentState, AgentType};
+use cortex_core::fleet::view::{AgentFilter, AgentState};
+use cortex_core::ids::{AgentId, AgentType};
 use cortex_engine::AgentListing;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

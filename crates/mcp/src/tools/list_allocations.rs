@@ -3,7 +3,9 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Described, Parameter};
 use crate::results::ListResult;
-use cortex_core::{Filter, JobId, State};
+use cortex_core::allocation::State;
+use cortex_core::ids::JobId;
+use cortex_core::view::Filter;
 use cortex_engine::{Listing, Place};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

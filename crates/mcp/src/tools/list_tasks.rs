@@ -3,7 +3,9 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Described, Parameter};
 use crate::results::TaskListResult;
-use cortex_core::{AgentId, JobId, TaskFilter, TaskNumber, TaskState};
+use cortex_core::fleet::task::TaskState;
+use cortex_core::fleet::view::TaskFilter;
+use cortex_core::ids::{AgentId, JobId, TaskNumber};
 use cortex_engine::TaskListing;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

@@ -3,7 +3,7 @@
 use super::{Answer, Hints, Invocation, Patience, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Parameter};
 use crate::results::ReleaseResult;
-use cortex_core::AllocationId;
+use cortex_core::ids::AllocationId;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;

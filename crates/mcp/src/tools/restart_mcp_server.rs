@@ -3,7 +3,7 @@
 use super::{Answer, Hints, Invocation, Patience, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Described, Parameter};
 use crate::results::RestartResult;
-use cortex_core::{AllocationId, ServerName};
+use cortex_core::ids::{AllocationId, ServerName};
 use cortex_managed::Ask;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

@@ -3,7 +3,8 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter};
 use crate::results::PolicySetResult;
-use cortex_core::{Millis, Percent, Policy, PolicyName};
+use cortex_core::policy::{Percent, Policy, PolicyName};
+use cortex_core::time::Millis;
 use cortex_planning::SCALE_IN_WINDOW_MAX;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

@@ -3,7 +3,8 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter};
 use crate::results::BudgetSetResult;
-use cortex_core::{JobId, Millis};
+use cortex_core::ids::JobId;
+use cortex_core::time::Millis;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;

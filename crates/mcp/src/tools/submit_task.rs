@@ -4,10 +4,11 @@ use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter, TOKENS_MAX};
 use crate::results::{TaskSubmitResult, priority_of_task};
 use crate::server::ServerOptions;
-use cortex_core::{
-    AgentType, BatchKey, Capabilities, Complexity, JobId, JsonText, Priority, Selector, TaskId, TaskRequest, Timestamp,
-    TokensExpected, TtlSeconds,
-};
+use cortex_core::fleet::agent::Capabilities;
+use cortex_core::fleet::task::{Complexity, JsonText, Selector, TaskRequest, TokensExpected};
+use cortex_core::ids::{AgentType, BatchKey, JobId, TaskId};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Timestamp, TtlSeconds};
 use cortex_engine::Ticket;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

@@ -3,7 +3,7 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Parameter};
 use crate::results::UnregisterResult;
-use cortex_core::AgentId;
+use cortex_core::ids::AgentId;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;

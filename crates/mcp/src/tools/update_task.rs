@@ -3,7 +3,9 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter};
 use crate::results::TaskUpdateResult;
-use cortex_core::{Priority, TaskId, Timestamp};
+use cortex_core::ids::TaskId;
+use cortex_core::priority::Priority;
+use cortex_core::time::Timestamp;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;

@@ -1,5 +1,7 @@
 use super::*;
-use cortex_core::{Capabilities, ConservationView, QueueUsage, Selector, TypeUsage};
+use cortex_core::fleet::agent::Capabilities;
+use cortex_core::fleet::task::Selector;
+use cortex_core::fleet::view::{ConservationView, QueueUsage, TypeUsage};
 
 /// A fleet of ten agents' room in which nothing is short.
 fn calm() -> FleetFigures {

@@ -2,7 +2,11 @@ mod agents;
 mod ahead;
 
 use super::*;
-use cortex_core::{Cluster, CpuMillis, FleetLoad, MemoryMb, Percent, Policy, RequestsSeen, WorkerSize};
+use cortex_core::Cluster;
+use cortex_core::fleet::view::FleetLoad;
+use cortex_core::policy::{Percent, Policy};
+use cortex_core::units::{CpuMillis, MemoryMb, WorkerSize};
+use cortex_core::view::RequestsSeen;
 
 const SIZE: WorkerSize = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) };
 

@@ -1,6 +1,10 @@
 //! What holds of every plan, whatever was seen and planned before.
 
-use cortex_core::{DEMAND_BIN, DemandBin, DurationsSeen, FleetLoad, Millis, Policy, Timestamp};
+use cortex_core::demand::{DEMAND_BIN, DemandBin};
+use cortex_core::fleet::estimate::DurationsSeen;
+use cortex_core::fleet::view::FleetLoad;
+use cortex_core::policy::Policy;
+use cortex_core::time::{Millis, Timestamp};
 use cortex_planning::{Action, Aim, Bottlenecks, Bounds, Capacity, Observation, Plan, Planner, Work};
 use proptest::prelude::*;
 

@@ -10,7 +10,7 @@ use std::{
 use hyper::body::Bytes;
 
 use super::share::Shares;
-use cortex_core::AllocationId;
+use cortex_core::ids::AllocationId;
 
 /// The most bytes of messages of one endpoint: requests while they are read, notices that wait, and answers until they are
 /// written. It is four of the longest answers: one lease may hold three of them, and leaves the next more than most answers

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{level::Level, mailbox::Mailbox, session::SessionId, share::Shares, version::Era, waiting::Waiting};
-use cortex_core::AllocationId;
+use cortex_core::ids::AllocationId;
 
 /// The most numbers that are remembered because an answer to them is nothing to wonder at.
 const FORGOTTEN_MAX: usize = 1_024;

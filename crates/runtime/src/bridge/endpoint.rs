@@ -22,7 +22,7 @@ use super::{
     places::Places,
     usage::Usage,
 };
-use cortex_core::{AllocationId, ServerName};
+use cortex_core::ids::{AllocationId, ServerName};
 
 /// How an endpoint is to behave.
 #[derive(Clone, Debug)]

@@ -20,7 +20,7 @@ use super::{
     usage::{Usage, Usages},
     version::Era,
 };
-use cortex_core::{AllocationId, ServerName};
+use cortex_core::ids::{AllocationId, ServerName};
 
 /// What has become of a server that does not run.
 #[derive(Clone, Debug)]

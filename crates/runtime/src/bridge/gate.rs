@@ -2,7 +2,7 @@
 
 use futures_util::future::BoxFuture;
 
-use cortex_core::AllocationId;
+use cortex_core::ids::AllocationId;
 
 /// Decides on every request, before its body is read.
 pub trait Gate: Send + Sync {

@@ -23,7 +23,7 @@ use super::{
     share,
     version::Era,
 };
-use cortex_core::AllocationId;
+use cortex_core::ids::AllocationId;
 
 pub(super) const SESSION_HEADER: &str = "mcp-session-id";
 const VERSION_HEADER: &str = "mcp-protocol-version";

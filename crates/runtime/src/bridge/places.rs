@@ -14,7 +14,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::share::Shares;
-use cortex_core::AllocationId;
+use cortex_core::ids::AllocationId;
 
 /// The most connections of one endpoint.
 pub(super) const CONNECTIONS_MAX: usize = 256;

@@ -12,7 +12,7 @@ use super::{
     session::SessionId,
     version::{Era, META_CAPABILITIES, META_CLIENT, META_LEVEL, META_VERSION},
 };
-use cortex_core::AllocationId;
+use cortex_core::ids::AllocationId;
 use cortex_lines::ID_BYTES_MAX;
 
 /// What clients of 2026-07-28 may keep for a while.

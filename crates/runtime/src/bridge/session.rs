@@ -18,7 +18,7 @@ use super::{
     mailbox::Mailbox,
     share::{self, Shares},
 };
-use cortex_core::AllocationId;
+use cortex_core::ids::AllocationId;
 
 /// The most sessions of one server, and the most listeners.
 pub(super) const SESSIONS_MAX: usize = 128;

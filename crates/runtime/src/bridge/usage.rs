@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use cortex_core::AllocationId;
+use cortex_core::ids::AllocationId;
 
 /// The most allocations that are counted for one server.
 const ALLOCATIONS_MAX: usize = 4_096;

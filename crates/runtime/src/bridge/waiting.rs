@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{call::Call, share::Shares};
-use cortex_core::AllocationId;
+use cortex_core::ids::AllocationId;
 
 /// The most calls that wait for their turn.
 pub(super) const WAITING_MAX: usize = 1_024;

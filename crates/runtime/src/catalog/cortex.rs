@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::entry::{Reader, given};
 use super::error::{Place, Problem, shown};
-use cortex_core::MemoryMb;
-use cortex_core::Sharing;
+use cortex_core::premises::Sharing;
+use cortex_core::units::MemoryMb;
 use cortex_util::nearest::nearest;
 
 const KEYS: [&str; 6] =

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use cortex_core::AllocationId;
+use cortex_core::ids::AllocationId;
 
 /// A text that is whole once it is known for which allocation a process is started.
 #[derive(Clone, PartialEq, Eq)]

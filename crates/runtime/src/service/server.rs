@@ -12,7 +12,7 @@ use super::super::catalog::{ALLOCATION_VARIABLE, Entry, Program};
 use super::super::child::{Child, Input, Launch};
 use super::reasons::{ended_early, with_lines};
 use super::{Life, Misses, SERVER_GRACE, Timing, memory_limit};
-use cortex_core::AllocationId;
+use cortex_core::ids::AllocationId;
 
 /// Why one does not start that the catalog has no more.
 const MISSING: &str = "the catalog has it no more: put its entry back and restart it, or release it";

@@ -11,7 +11,7 @@ use super::super::child::Child;
 use super::super::worker::{Ready, WORKER_START_TIMEOUT, Worker};
 use super::Life;
 use super::reasons::{ended_early, with_lines};
-use cortex_core::Port;
+use cortex_core::ports::Port;
 
 /// The time between two looks whether a worker is ready.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);

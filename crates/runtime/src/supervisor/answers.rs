@@ -4,7 +4,7 @@ use super::super::leases::Run;
 use super::super::service::{SERVER_GRACE, wait_until_restarted};
 use super::Supervisor;
 use super::reports::{Detail, Report};
-use cortex_core::{AgentId, AllocationId, ServerName};
+use cortex_core::ids::{AgentId, AllocationId, ServerName};
 use cortex_managed::{Ask, AskError, ServerReport, WorkerReport};
 use std::sync::Arc;
 

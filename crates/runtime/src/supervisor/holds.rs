@@ -13,7 +13,9 @@ use super::super::leases::Run;
 use super::super::ports::Served;
 use super::super::service::{Kind, Service};
 use super::Supervisor;
-use cortex_core::{AllocationId, Port, ServerHold};
+use cortex_core::allocation::ServerHold;
+use cortex_core::ids::AllocationId;
+use cortex_core::ports::Port;
 use cortex_managed::ProcessState;
 
 /// A run of a server with its holders.

@@ -12,7 +12,9 @@ use tokio::task::JoinHandle;
 use super::super::service::{Kind, Service};
 use super::super::worker::{PoolOptions, WorkerCommand};
 use super::Supervisor;
-use cortex_core::{AgentFilter, AgentId, Port, SERVER_PORTS};
+use cortex_core::fleet::view::AgentFilter;
+use cortex_core::ids::AgentId;
+use cortex_core::ports::{Port, SERVER_PORTS};
 use cortex_engine::AgentListing;
 
 /// How many agents are started with one look, so that a large step does not start all at the same moment.
@@ -180,7 +182,9 @@ impl Supervisor {
         loop {
             let listing = AgentListing { filter: AgentFilter::default(), after, limit: PAGE };
             let page = self.engine.agents(listing).await.ok()?;
-            let held = |view: &cortex_core::AgentView| (view.registration.request.agent.clone(), view.tasks.len());
+            let held = |view: &cortex_core::fleet::view::AgentView| {
+                (view.registration.request.agent.clone(), view.tasks.len())
+            };
             tasks.extend(page.entries.iter().map(held));
             after = page.next;
             if after.is_none() {

@@ -9,7 +9,8 @@ use super::super::service::Status;
 use super::super::tree::Tree;
 use super::holds::Held;
 use super::{HeldWorker, Supervisor};
-use cortex_core::{AgentId, AllocationId, JobId, Port, ServerName};
+use cortex_core::ids::{AgentId, AllocationId, JobId, ServerName};
+use cortex_core::ports::Port;
 use cortex_managed::{CallFigures, ProcessState, ServerReport, WorkerReport};
 
 /// How much is told of a server.

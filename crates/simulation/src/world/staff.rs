@@ -3,10 +3,16 @@
 use super::super::options::AGENTS_MAX;
 use super::super::outcome::Scaling;
 use super::{WORKER_SIZE, World};
-use cortex_core::{
-    AgentId, AgentRequest, Capabilities, Command, Demand, DemandBin, Denied, FleetCommand, FleetDenied, FleetOutcome,
-    Metadata, Millis, RequestsSeen, TaskFilter, TaskState,
-};
+use cortex_core::allocation::Metadata;
+use cortex_core::command::{Command, Denied};
+use cortex_core::demand::DemandBin;
+use cortex_core::fleet::agent::{AgentRequest, Capabilities};
+use cortex_core::fleet::command::{FleetCommand, FleetDenied, FleetOutcome};
+use cortex_core::fleet::task::TaskState;
+use cortex_core::fleet::view::TaskFilter;
+use cortex_core::ids::AgentId;
+use cortex_core::time::Millis;
+use cortex_core::view::{Demand, RequestsSeen};
 use cortex_planning::{Bottlenecks, CALL_SPACING, Planner};
 
 /// How many steps of time are recorded at once.

@@ -1,7 +1,9 @@
 use super::super::options::{Loss, Operator, Options, TokenBudget};
 use super::super::{Arrival, Outcome, Scaling};
 use super::World;
-use cortex_core::{FleetSettings, Millis, Policy};
+use cortex_core::fleet::settings::FleetSettings;
+use cortex_core::policy::Policy;
+use cortex_core::time::Millis;
 use proptest::prelude::*;
 use std::convert::Infallible;
 

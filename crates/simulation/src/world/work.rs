@@ -3,10 +3,11 @@
 use super::super::arrivals::Arrival;
 use super::super::crew::{Held, Place};
 use super::World;
-use cortex_core::{
-    Command, Denied, Event, FleetCommand, FleetDenied, FleetOutcome, Millis, Report, ReportedResult, TaskLeft,
-    TaskState,
-};
+use cortex_core::command::{Command, Denied};
+use cortex_core::event::Event;
+use cortex_core::fleet::command::{FleetCommand, FleetDenied, FleetOutcome, Report, ReportedResult, TaskLeft};
+use cortex_core::fleet::task::TaskState;
+use cortex_core::time::Millis;
 use std::cmp::Reverse;
 
 impl World {

@@ -1,7 +1,8 @@
 //! The closed loop: what the policies make of bursts, ramps, days and lost agents, in virtual time, at a fifth of the scale of
 //! the table in the README.
 
-use cortex_core::{Millis, Policy, PolicyName};
+use cortex_core::policy::{Policy, PolicyName};
+use cortex_core::time::Millis;
 use cortex_simulation::{Fleet, Options, Outcome, Question, Scaling, compare};
 use cortex_test_support::scenarios::Scenario;
 use std::sync::LazyLock;

@@ -1,9 +1,10 @@
 //! A lease of the reference, and what can be said of one or some of them alone.
 
-use cortex_core::{
-    Allocation, AllocationId, CpuMillis, EndReason, FencingToken, MemoryMb, Millis, NodeId, Phase, Release, Request,
-    Reservation, Resources, ServerName, State, Timestamp, WorkerSize,
-};
+use cortex_core::allocation::{Allocation, EndReason, Phase, Reservation, State};
+use cortex_core::command::{Release, Request};
+use cortex_core::ids::{AllocationId, FencingToken, NodeId, ServerName};
+use cortex_core::time::{Millis, Timestamp};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
 
 /// A lease, live or on record.
 #[derive(Clone, Debug)]

@@ -3,9 +3,10 @@
 use super::Model;
 use super::lease::{Lease, running, sum};
 use super::slots::WorkerSlot;
-use cortex_core::{
-    AllocationId, AllocationView, CapacityView, DeadlineReason, FencingToken, Filter, Millis, State, Timestamp,
-};
+use cortex_core::allocation::State;
+use cortex_core::ids::{AllocationId, FencingToken};
+use cortex_core::time::{Millis, Timestamp};
+use cortex_core::view::{AllocationView, CapacityView, DeadlineReason, Filter};
 
 impl Model {
     /// The ids on record whose lease is in this state.

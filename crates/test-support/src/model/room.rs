@@ -2,10 +2,12 @@
 
 use super::lease::{Lease, amount, running, sum};
 use super::{Model, Node};
-use cortex_core::{
-    Allocation, AllocationId, CpuMillis, Denied, FencingToken, MemoryMb, NodeId, Phase, Port, Request, Reservation,
-    ServerHold, ServerInstanceId, Shortage, State, Timestamp, WorkerNumber, WorkerSize, Workers,
-};
+use cortex_core::allocation::{Allocation, Phase, Reservation, ServerHold, State, Workers};
+use cortex_core::command::{Denied, Request, Shortage};
+use cortex_core::ids::{AllocationId, FencingToken, NodeId, ServerInstanceId, WorkerNumber};
+use cortex_core::ports::Port;
+use cortex_core::time::Timestamp;
+use cortex_core::units::{CpuMillis, MemoryMb, WorkerSize};
 use std::sync::Arc;
 
 /// A reservation fails if it is not active so many milliseconds after the longest that a start may take.

@@ -2,7 +2,12 @@
 
 use super::Model;
 use super::lease::{Lease, amount, sum};
-use cortex_core::{Denied, EndReason, FencingToken, Limits, NodeId, Release, Resources, Timestamp, WorkerSize};
+use cortex_core::allocation::EndReason;
+use cortex_core::command::{Denied, Release};
+use cortex_core::event::Limits;
+use cortex_core::ids::{FencingToken, NodeId};
+use cortex_core::time::Timestamp;
+use cortex_core::units::{Resources, WorkerSize};
 
 /// A worker that an agent has without an allocation.
 #[derive(Clone, Debug, PartialEq)]

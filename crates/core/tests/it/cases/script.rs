@@ -4,12 +4,16 @@
 //! 2048 MB. Allocations are called by their fencing token: `#1` is the first grant. `at 5.25` moves on to that second.
 //! After each event the books are checked, and compared with those of a second machine that reads the events as text.
 
-use cortex_core::{
-    AllocationId, AllocationView, CapacityView, Cluster, Command, CpuMillis, DeadlineReason, Decision, Denied,
-    DistinctServers, EndReason, Event, FencingToken, Filter, JobId, Limits, MemoryMb, Metadata, Millis, NodeId,
-    Outcome, Phase, Port, Premises, Recorded, Release, Request, RequestId, Resources, ServerName, Sharing, State,
-    Timestamp, TtlSeconds, WorkerSize, check,
-};
+use cortex_core::allocation::{EndReason, Metadata, Phase, State};
+use cortex_core::command::{Command, Decision, Denied, DistinctServers, Outcome, Release, Request};
+use cortex_core::event::{Event, Limits, Recorded};
+use cortex_core::ids::{AllocationId, FencingToken, JobId, NodeId, RequestId, ServerName};
+use cortex_core::ports::Port;
+use cortex_core::premises::{Premises, Sharing};
+use cortex_core::time::{Millis, Timestamp, TtlSeconds};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
+use cortex_core::view::{AllocationView, CapacityView, DeadlineReason, Filter};
+use cortex_core::{Cluster, check};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -2,12 +2,17 @@
 //! bounds tight, so that paths cross often. The commands for leases are drawn as for the simulation of the lease machine.
 
 use crate::fleet_simulation::fleet::Fleet;
-use cortex_core::{
-    AgentFilter, AgentId, AgentRequest, AgentState, AgentType, BatchKey, Capabilities, Capability, Command, Complexity,
-    CpuMillis, FencingToken, FleetCommand, FleetSettings, JobId, JsonText, MemoryMb, Metadata, Millis, Priority,
-    Report, ReportedResult, Resources, Selector, State, TaskFilter, TaskId, TaskRequest, TaskState, Timestamp,
-    TokensExpected, TtlSeconds, WorkerSize,
-};
+use cortex_core::allocation::{Metadata, State};
+use cortex_core::command::Command;
+use cortex_core::fleet::agent::{AgentRequest, Capabilities};
+use cortex_core::fleet::command::{FleetCommand, Report, ReportedResult};
+use cortex_core::fleet::settings::FleetSettings;
+use cortex_core::fleet::task::{Complexity, JsonText, Selector, TaskRequest, TaskState, TokensExpected};
+use cortex_core::fleet::view::{AgentFilter, AgentState, TaskFilter};
+use cortex_core::ids::{AgentId, AgentType, BatchKey, Capability, FencingToken, JobId, TaskId};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, Timestamp, TtlSeconds};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
 use cortex_test_support::lease_draws::{self, Shape as LeaseShape};
 use fastrand::Rng;
 use std::sync::Arc;

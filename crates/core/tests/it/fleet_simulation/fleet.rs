@@ -12,10 +12,13 @@ mod worth;
 
 use agents::Agent;
 use budgets::{Budget, JobBudget};
-use cortex_core::{
-    AgentType, Command, Complexity, Denied, Event, FleetCommand, FleetOutcome, FleetSettings, Millis, Outcome, Task,
-    Timestamp,
-};
+use cortex_core::command::{Command, Denied, Outcome};
+use cortex_core::event::Event;
+use cortex_core::fleet::command::{FleetCommand, FleetOutcome};
+use cortex_core::fleet::settings::FleetSettings;
+use cortex_core::fleet::task::{Complexity, Task};
+use cortex_core::ids::AgentType;
+use cortex_core::time::{Millis, Timestamp};
 use cortex_test_support::model::Model as Ledger;
 
 /// A task on record.

@@ -2,10 +2,12 @@
 
 use crate::fleet_simulation::SIZE;
 use crate::fleet_simulation::fleet::Fleet;
-use cortex_core::{
-    Command, Deferral, Denied, FleetDenied, FleetOutcome, NoAgent, NothingClaimed, Outcome, TaskFilter, TaskNumber,
-    TaskState, Timestamp,
-};
+use cortex_core::command::{Command, Denied, Outcome};
+use cortex_core::fleet::command::{Deferral, FleetDenied, FleetOutcome, NoAgent, NothingClaimed};
+use cortex_core::fleet::task::TaskState;
+use cortex_core::fleet::view::TaskFilter;
+use cortex_core::ids::TaskNumber;
+use cortex_core::time::Timestamp;
 
 pub(crate) const SITUATIONS: [&str; 53] = [
     "a batch was given together",

@@ -1,6 +1,8 @@
 //! What clients ask of the engine.
 
-use cortex_core::{AllocationId, AllocationView, Request};
+use cortex_core::command::Request;
+use cortex_core::ids::AllocationId;
+use cortex_core::view::AllocationView;
 use cortex_engine::{EngineError, EngineHandle, Expired, Grant, Released, Ticket};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

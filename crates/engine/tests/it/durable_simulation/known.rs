@@ -1,6 +1,9 @@
 //! What the clients know: which grants were acknowledged, and what became of them as far as they were told.
 
-use cortex_core::{AllocationId, AllocationView, Denied, FencingToken, JobId, Millis, RequestId, Timestamp};
+use cortex_core::command::Denied;
+use cortex_core::ids::{AllocationId, FencingToken, JobId, RequestId};
+use cortex_core::time::{Millis, Timestamp};
+use cortex_core::view::AllocationView;
 use cortex_engine::{EngineError, Expired, Grant, Released};
 use std::collections::{BTreeMap, BTreeSet};
 

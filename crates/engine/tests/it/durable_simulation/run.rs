@@ -4,10 +4,14 @@ use crate::durable_simulation::Seen;
 use crate::durable_simulation::calls::{Answer, Call, make};
 use crate::durable_simulation::faulty::{Fault, Faults, Faulty};
 use crate::durable_simulation::known::Known;
-use cortex_core::{
-    AllocationView, Cluster, CpuMillis, DistinctServers, FencingToken, Filter, JobId, MemoryMb, Metadata, Millis,
-    Priority, Request, RequestId, Resources, ServerName, State, Timestamp, TtlSeconds, check,
-};
+use cortex_core::allocation::{Metadata, State};
+use cortex_core::command::{DistinctServers, Request};
+use cortex_core::ids::{FencingToken, JobId, RequestId, ServerName};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, Timestamp, TtlSeconds};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources};
+use cortex_core::view::{AllocationView, Filter};
+use cortex_core::{Cluster, check};
 use cortex_engine::clock::EngineClock;
 use cortex_engine::{Engine, EngineError, EngineHandle, EngineOptions, Listing, Place, Record, StartError};
 use cortex_journal::{JournalError, SqliteJournal, SqliteOptions, Synchronous, find_snapshots, open_to_read, recover};

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use cortex_config::Toolset;
-use cortex_core::{FencingToken, State};
+use cortex_core::allocation::State;
+use cortex_core::ids::FencingToken;
 use cortex_managed::{ProcessState, ServerReport, WorkerReport};
 use serde_json::{Value, json};
 

@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use cortex_config::Toolset;
-use cortex_core::{
-    AllocationId, CpuMillis, Filter, MemoryMb, Millis, Premises, Resources, ServerName, Sharing, State, TtlSeconds,
-};
+use cortex_core::allocation::State;
+use cortex_core::ids::{AllocationId, ServerName};
+use cortex_core::premises::{Premises, Sharing};
+use cortex_core::time::{Millis, TtlSeconds};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources};
+use cortex_core::view::Filter;
 use cortex_engine::clock::EngineClock;
 use cortex_engine::{Engine, EngineHandle, EngineOptions, Listing, Place, Record};
 use cortex_journal::Nowhere;

@@ -1,7 +1,8 @@
 //! The tools about MCP servers.
 
 use cortex_config::Toolset;
-use cortex_core::{AllocationId, JobId, Sharing};
+use cortex_core::ids::{AllocationId, JobId};
+use cortex_core::premises::Sharing;
 use cortex_managed::{ProcessState, ServerReport};
 use serde_json::{Value, json};
 

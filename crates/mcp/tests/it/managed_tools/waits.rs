@@ -1,6 +1,6 @@
 //! Calls that wait: progress, and what becomes of them if their caller is gone.
 
-use cortex_core::State;
+use cortex_core::allocation::State;
 use cortex_managed::AskError;
 use serde_json::{Value, json};
 

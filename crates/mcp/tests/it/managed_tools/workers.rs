@@ -1,6 +1,6 @@
 //! The tools about workers.
 
-use cortex_core::{AllocationId, JobId};
+use cortex_core::ids::{AllocationId, JobId};
 use cortex_managed::WorkerReport;
 use serde_json::json;
 

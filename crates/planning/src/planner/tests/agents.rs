@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::WhatIf;
-use cortex_core::{Cluster, DurationsSeen, FleetLoad, RequestsSeen};
+use cortex_core::Cluster;
+use cortex_core::fleet::estimate::DurationsSeen;
+use cortex_core::fleet::view::FleetLoad;
+use cortex_core::view::RequestsSeen;
 
 /// Agents of which each may hold 4 tasks.
 fn fleet(agents: u64, running: u64, waiting: u64) -> FleetLoad {

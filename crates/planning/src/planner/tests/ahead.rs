@@ -3,7 +3,9 @@
 use super::agents::workers_of_a_minute;
 use super::*;
 use crate::{AgentsAhead, Capacity, WhatIf, WorkersAhead};
-use cortex_core::{DEMAND_BIN, DurationsSeen, FleetLoad};
+use cortex_core::demand::DEMAND_BIN;
+use cortex_core::fleet::estimate::DurationsSeen;
+use cortex_core::fleet::view::FleetLoad;
 
 /// A planner that has seen this demand in each of so many bins up to the moment that `seen` is of.
 fn informed(bins: u64, task_submissions: u64, workers_max: u64) -> Planner {

@@ -1,10 +1,16 @@
 //! Agents of the reference: who is taken on and who leaves, when they were heard of, and how well they do.
 
 use super::Fleet;
-use cortex_core::{
-    AgentEnd, AgentId, AgentLeft, AgentRequest, AgentState, AgentType, AttemptOutcome, Denied, FleetDenied,
-    FleetOutcome, Health, Millis, Registration, State, Task, Timestamp, WorkerSize,
-};
+use cortex_core::allocation::State;
+use cortex_core::command::Denied;
+use cortex_core::fleet::agent::{AgentEnd, AgentRequest, Registration};
+use cortex_core::fleet::command::{AgentLeft, FleetDenied, FleetOutcome};
+use cortex_core::fleet::health::Health;
+use cortex_core::fleet::task::{AttemptOutcome, Task};
+use cortex_core::fleet::view::AgentState;
+use cortex_core::ids::{AgentId, AgentType};
+use cortex_core::time::{Millis, Timestamp};
+use cortex_core::units::WorkerSize;
 use std::sync::Arc;
 
 /// Over how long an agent's work and its beats are looked back upon.

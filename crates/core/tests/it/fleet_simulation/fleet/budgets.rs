@@ -2,9 +2,12 @@
 
 use super::Fleet;
 use super::leases::is_able;
-use cortex_core::{
-    BudgetUsage, Deferral, Denied, FleetDenied, FleetOutcome, JobId, Millis, Task, TaskNumber, TaskSpec, Timestamp,
-};
+use cortex_core::command::Denied;
+use cortex_core::fleet::command::{Deferral, FleetDenied, FleetOutcome};
+use cortex_core::fleet::task::{Task, TaskSpec};
+use cortex_core::fleet::view::BudgetUsage;
+use cortex_core::ids::{JobId, TaskNumber};
+use cortex_core::time::{Millis, Timestamp};
 
 /// A budget, without what is reserved of it: that is worked out.
 #[derive(Clone, Debug)]

@@ -3,10 +3,14 @@
 use super::Fleet;
 use super::agents::Agent;
 use super::budgets::deferral;
-use cortex_core::{
-    AgentId, AgentState, Denied, Event, FleetDenied, FleetOutcome, Millis, NoAgent, NothingClaimed, Priority, Task,
-    TaskId, Timestamp,
-};
+use cortex_core::command::Denied;
+use cortex_core::event::Event;
+use cortex_core::fleet::command::{FleetDenied, FleetOutcome, NoAgent, NothingClaimed};
+use cortex_core::fleet::task::Task;
+use cortex_core::fleet::view::AgentState;
+use cortex_core::ids::{AgentId, TaskId};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, Timestamp};
 use std::cmp::Reverse;
 
 impl Fleet {

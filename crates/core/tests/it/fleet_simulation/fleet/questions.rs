@@ -4,11 +4,16 @@ use super::Fleet;
 use super::agents::{Agent, mean_duration};
 use super::budgets::deferral;
 use super::leases::is_able;
-use cortex_core::{
-    AgentFigures, AgentFilter, AgentId, AgentType, AgentUsage, AgentView, ConservationView, Deferral, FencingToken,
-    FleetFigures, FleetSummary, HeldTask, Millis, Priority, QueueUsage, Selector, Task, TaskFilter, TaskId, TaskNumber,
-    TaskPhase, TaskState, TaskView, Timestamp, TokenUsage, TypeUsage, Unserved, UsageView, Waiting, WorkerSize,
+use cortex_core::fleet::command::Deferral;
+use cortex_core::fleet::task::{Selector, Task, TaskPhase, TaskState};
+use cortex_core::fleet::view::{
+    AgentFigures, AgentFilter, AgentUsage, AgentView, ConservationView, FleetFigures, FleetSummary, HeldTask,
+    QueueUsage, TaskFilter, TaskView, TokenUsage, TypeUsage, Unserved, UsageView, Waiting,
 };
+use cortex_core::ids::{AgentId, AgentType, FencingToken, TaskId, TaskNumber};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, Timestamp};
+use cortex_core::units::WorkerSize;
 
 impl Fleet {
     pub(crate) fn agent(&self, now: Timestamp, id: &AgentId) -> Option<AgentView> {

@@ -3,11 +3,15 @@
 use super::agents::Ended;
 use super::worth::seen;
 use super::{Entry, Fleet, Sample};
-use cortex_core::{
-    AgentId, Attempt, AttemptOutcome, Denied, Event, FencingToken, FleetDenied, FleetOutcome, JsonText, Millis,
-    Priority, Report, ReportedResult, Task, TaskEnd, TaskId, TaskLease, TaskLeft, TaskNumber, TaskPhase, TaskRequest,
-    TaskSpec, TaskState, Timestamp,
+use cortex_core::command::Denied;
+use cortex_core::event::Event;
+use cortex_core::fleet::command::{FleetDenied, FleetOutcome, Report, ReportedResult, TaskLeft};
+use cortex_core::fleet::task::{
+    Attempt, AttemptOutcome, JsonText, Task, TaskEnd, TaskLease, TaskPhase, TaskRequest, TaskSpec, TaskState,
 };
+use cortex_core::ids::{AgentId, FencingToken, TaskId, TaskNumber};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, Timestamp};
 use std::sync::Arc;
 
 /// What is known of an attempt when it ends.

@@ -2,7 +2,11 @@
 
 use super::Fleet;
 use super::agents::Agent;
-use cortex_core::{AgentEnd, AgentId, AttemptOutcome, FencingToken, FleetOutcome, TaskId, TimePassed, Timestamp};
+use cortex_core::fleet::agent::AgentEnd;
+use cortex_core::fleet::command::{FleetOutcome, TimePassed};
+use cortex_core::fleet::task::AttemptOutcome;
+use cortex_core::ids::{AgentId, FencingToken, TaskId};
+use cortex_core::time::Timestamp;
 
 impl Fleet {
     pub(super) fn pass_time(&mut self, now: Timestamp, steps_max: usize) -> FleetOutcome {

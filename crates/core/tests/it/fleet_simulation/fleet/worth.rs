@@ -1,7 +1,9 @@
 //! What a task is expected to take in the reference, and what it is worth for that.
 
 use super::{Fleet, Sample};
-use cortex_core::{Complexity, Millis, Priority, Task, TaskRequest, TaskSpec, Timestamp};
+use cortex_core::fleet::task::{Complexity, Task, TaskRequest, TaskSpec};
+use cortex_core::priority::Priority;
+use cortex_core::time::{Millis, Timestamp};
 use std::cmp::Ordering;
 
 /// How many similar attempts there must be before anything is made of them.
