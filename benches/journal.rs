@@ -15,12 +15,12 @@ use cortex_core::time::{Timestamp, TtlSeconds};
 use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
 use cortex_core::view::Filter;
 use cortex_engine::clock::EngineClock;
-use cortex_engine::{Engine, EngineHandle, EngineOptions, Ticket};
+use cortex_engine::{CancelHandle, Engine, EngineHandle, EngineOptions};
 use cortex_journal::{
     Entry, EventRows, Journal, JournalError, Recovered, SNAPSHOT_EVENTS_MIN, SqliteJournal, SqliteOptions, Synchronous,
     find_snapshots, open_to_read,
 };
-use cortex_util::lock::{OwnerRecord, PATIENCE};
+use cortex_util::lock::{LOCK_WAIT_MAX, OwnerRecord};
 use rusqlite::{Connection, TransactionBehavior, params};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -79,7 +79,7 @@ fn options(path: &Path, synchronous: Synchronous) -> SqliteOptions {
 }
 
 fn open(path: &Path, synchronous: Synchronous) -> SqliteJournal {
-    SqliteJournal::open(options(path, synchronous), &OwnerRecord::of_this_process(), PATIENCE)
+    SqliteJournal::open(options(path, synchronous), &OwnerRecord::of_this_process(), LOCK_WAIT_MAX)
         .expect("a state of our own")
 }
 
@@ -121,7 +121,7 @@ struct Noting {
 }
 
 impl Journal for Noting {
-    const IS_LASTING: bool = true;
+    const IS_DURABLE: bool = true;
 
     async fn load(&mut self) -> Result<Recovered, JournalError> {
         self.journal.load().await
@@ -181,7 +181,7 @@ fn pairs_once(synchronous: Synchronous, callers: u64) -> (f64, f64) {
 async fn call(engine: EngineHandle, caller: u64, until: Instant) -> u64 {
     let mut pairs = 0;
     while Instant::now() < until {
-        let grant = engine.request(request(caller, 1), Ticket::default()).await.expect("room");
+        let grant = engine.request(request(caller, 1), CancelHandle::default()).await.expect("room");
         engine.release(grant.view.allocation.reservation.allocation).await.expect("a lease");
         pairs += 1;
     }
@@ -400,7 +400,7 @@ fn pauses(path: &Path, synchronous: Synchronous) -> (Duration, Duration) {
 /// The longer of a grant and a release.
 async fn timed_pair(engine: &EngineHandle) -> Duration {
     let start = Instant::now();
-    let grant = engine.request(request(0, 1), Ticket::default()).await.expect("room");
+    let grant = engine.request(request(0, 1), CancelHandle::default()).await.expect("room");
     let granted = start.elapsed();
     engine.release(grant.view.allocation.reservation.allocation).await.expect("a lease");
     granted.max(start.elapsed() - granted)

@@ -6,7 +6,7 @@
 use cortex_core::policy::Policy;
 use cortex_core::time::Millis;
 use cortex_planning::{Forecaster, HISTORY_BINS_MAX, Horizon, Quantile};
-use cortex_simulation::{Arrival, Operator, Options, World};
+use cortex_simulation::{Arrival, Operator, Options, Simulator};
 use cortex_test_support::table::{Measurement, median, milliseconds, resident_bytes, thousands};
 use fastrand::Rng;
 use std::f64::consts::TAU;
@@ -122,8 +122,8 @@ fn simulating() -> String {
     let mut agents = 0;
     let spent = median(|| {
         let start = Instant::now();
-        let world = World::new(&Options::default(), Operator::Planner(Policy::BALANCED));
-        let outcome = black_box(world.run(moments())).expect("arrivals that are made up");
+        let simulator = Simulator::new(&Options::default(), Operator::Planner(Policy::BALANCED));
+        let outcome = black_box(simulator.run(moments())).expect("arrivals that are made up");
         assert_eq!((outcome.tasks, outcome.done), (TASKS, TASKS));
         agents = outcome.agents_most;
         start.elapsed().as_secs_f64()

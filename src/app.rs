@@ -11,10 +11,10 @@ use cortex_config::{Configuration, DaemonMode, Settings};
 #[cfg(unix)]
 use cortex_journal::{JournalError, lock_path};
 use cortex_mcp::transport::{LineTransport, WireLimits, stdio};
-use cortex_serving::{Manager, Signals, UNUSABLE_EXIT_CODE, Unusable};
+use cortex_serving::{Manager, STARTUP_ERROR_EXIT_CODE, Signals, StartupError};
+use cortex_util::lock::{LOCK_WAIT_MAX, OwnerRecord};
 #[cfg(unix)]
 use cortex_util::lock::{LockError, OwnerLock};
-use cortex_util::lock::{OwnerRecord, PATIENCE};
 use std::io::{self, IsTerminal, Write};
 #[cfg(unix)]
 use std::path::Path;
@@ -30,7 +30,7 @@ const CLOSE_WAIT_MAX: Duration = Duration::from_millis(150);
 /// the daemon.
 ///
 /// # Errors
-/// [`cortex_serving::Unusable`] if the state or the daemon cannot be used; another error if the settings cannot be served, or the handshake
+/// [`cortex_serving::StartupError`] if the state or the daemon cannot be used; another error if the settings cannot be served, or the handshake
 /// with the client fails in a way that is not its going away.
 pub(crate) fn run(configuration: &Configuration) -> anyhow::Result<ExitCode> {
     let settings = &configuration.settings;
@@ -52,7 +52,7 @@ pub(crate) fn run(configuration: &Configuration) -> anyhow::Result<ExitCode> {
 /// Serves sessions through the socket until the process is told to end or nobody needs it any more.
 ///
 /// # Errors
-/// [`cortex_serving::Unusable`] if the state or the runtime directory cannot be used, or another daemon is there; another error if the
+/// [`cortex_serving::StartupError`] if the state or the runtime directory cannot be used, or another daemon is there; another error if the
 /// settings cannot be served.
 pub(crate) fn daemon(configuration: &Configuration) -> anyhow::Result<ExitCode> {
     #[cfg(unix)]
@@ -69,7 +69,7 @@ pub(crate) fn daemon(configuration: &Configuration) -> anyhow::Result<ExitCode> 
 /// What runs on the state, or on the memory that is shared without one: lines of `name: value`.
 ///
 /// # Errors
-/// [`cortex_serving::Unusable`] if the runtime directory or what answers in it cannot be used.
+/// [`cortex_serving::StartupError`] if the runtime directory or what answers in it cannot be used.
 pub(crate) fn status(configuration: &Configuration) -> anyhow::Result<String> {
     #[cfg(unix)]
     {
@@ -86,7 +86,7 @@ pub(crate) fn status(configuration: &Configuration) -> anyhow::Result<String> {
 /// Ends the daemon in order and says so.
 ///
 /// # Errors
-/// [`cortex_serving::Unusable`] if it does not end, there is no such state, a process without a daemon serves it, or the runtime
+/// [`cortex_serving::StartupError`] if it does not end, there is no such state, a process without a daemon serves it, or the runtime
 /// directory or what answers in it cannot be used.
 pub(crate) fn stop(configuration: &Configuration) -> anyhow::Result<String> {
     #[cfg(unix)]
@@ -104,7 +104,7 @@ pub(crate) fn stop(configuration: &Configuration) -> anyhow::Result<String> {
 /// Prints the events of the state as JSON lines to standard output.
 ///
 /// # Errors
-/// [`Unusable`] if there is no state, or it cannot be read.
+/// [`StartupError`] if there is no state, or it cannot be read.
 pub(crate) fn events(configuration: &Configuration, filter: &EventFilter) -> anyhow::Result<ExitCode> {
     let state = state_of(configuration)?;
     let mut output = io::BufWriter::new(io::stdout().lock());
@@ -115,7 +115,7 @@ pub(crate) fn events(configuration: &Configuration, filter: &EventFilter) -> any
 /// Replays the state, checks it, and says what was seen. The exit code is that of an unusable state if it is not sound.
 ///
 /// # Errors
-/// [`Unusable`] if there is no state, or it cannot be read at all.
+/// [`StartupError`] if there is no state, or it cannot be read at all.
 pub(crate) fn verify(configuration: &Configuration) -> anyhow::Result<ExitCode> {
     let state = state_of(configuration)?;
     let mut terminal = io::stderr();
@@ -134,19 +134,19 @@ pub(crate) fn verify(configuration: &Configuration) -> anyhow::Result<ExitCode> 
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
         _ => {}
     }
-    Ok(if verdict.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(UNUSABLE_EXIT_CODE) })
+    Ok(if verdict.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(STARTUP_ERROR_EXIT_CODE) })
 }
 
 /// The path of the state that a command is to look at.
-fn state_of(configuration: &Configuration) -> Result<PathBuf, Unusable> {
+fn state_of(configuration: &Configuration) -> Result<PathBuf, StartupError> {
     let state = configuration.settings.state.as_deref();
-    let state = state.ok_or_else(|| Unusable::new("no state is named: give --state FILE, or set CORTEX_STATE"))?;
+    let state = state.ok_or_else(|| StartupError::new("no state is named: give --state FILE, or set CORTEX_STATE"))?;
     cortex_serving::state_path(state)
 }
 
 /// A state that cannot be read, in one line.
-fn unreadable(error: anyhow::Error) -> Unusable {
-    Unusable::new(format!("{error:#}"))
+fn unreadable(error: anyhow::Error) -> StartupError {
+    StartupError::new(format!("{error:#}"))
 }
 
 /// What the files tell while no daemon runs.
@@ -169,7 +169,7 @@ fn nothing_to_stop(settings: &Settings) -> anyhow::Result<String> {
     if let Some(held) = owner_of(&path) {
         let none = none.trim_end();
         return Err(
-            Unusable::new(format!("{none}, but {held}: end that process, or the client that started it")).into()
+            StartupError::new(format!("{none}, but {held}: end that process, or the client that started it")).into()
         );
     }
     // Whatever it is like: who stops may want to remove it.
@@ -188,8 +188,8 @@ fn owner_of(state: &Path) -> Option<LockError> {
 }
 
 #[cfg(not(unix))]
-fn no_daemon(_: &Configuration) -> Unusable {
-    Unusable::new("there is no daemon on this system: use --daemon never, which serves in the process itself")
+fn no_daemon(_: &Configuration) -> StartupError {
+    StartupError::new("there is no daemon on this system: use --daemon never, which serves in the process itself")
 }
 
 /// One thread for transport and engine: calls take effect in the order sent, and none is handed between threads.
@@ -202,7 +202,7 @@ async fn serve(configuration: &Configuration) -> anyhow::Result<()> {
     let settings = &configuration.settings;
     let mut owner = OwnerRecord::of_this_process();
     owner.state = settings.state.as_deref().map(cortex_serving::state_path).transpose()?;
-    let (manager, failed) = Manager::open(configuration, &owner, PATIENCE, CLOSE_WAIT_MAX).await?;
+    let (manager, failed) = Manager::open(configuration, &owner, LOCK_WAIT_MAX, CLOSE_WAIT_MAX).await?;
     let (reader, writer) = stdio::open();
     tracing::debug!(input = reader.kind(), output = writer.kind(), "transport");
     let (transport, connection) = LineTransport::new(reader, writer, wire_limits(settings));
@@ -215,7 +215,7 @@ async fn serve(configuration: &Configuration) -> anyhow::Result<()> {
     });
 
     tokio::select! {
-        result = cortex_serving::converse(server, transport, &connection) => result.map(drop)?,
+        result = cortex_serving::serve_connection(server, transport, &connection) => result.map(drop)?,
         error = failed => return Err(error),
     }
     manager.close(CLOSE_WAIT_MAX / 2, CLOSE_WAIT_MAX / 2).await;

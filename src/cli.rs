@@ -18,8 +18,8 @@ use clap::{
 use crate::audit::EventFilter;
 use cortex_config::{CONFIG, ConfigError, Configuration, Flags, PRINT_CONFIG, SETTINGS, Setting, Source, shortened};
 use cortex_core::ids::JobId;
-use cortex_util::nearest::nearest;
 use cortex_util::program::{self, DAEMON};
+use cortex_util::suggest::suggest;
 use simulate::SIMULATE;
 
 /// The exit code of a start that was told something wrong.
@@ -296,7 +296,7 @@ fn unknown_flag(flag: &str, beside: Option<&Beside>) -> ConfigError {
     let named = beside.and_then(|beside| whole.find_subcommand(beside.name));
     let known = named.unwrap_or(&whole).get_arguments().filter_map(Arg::get_long).map(|long| format!("--{long}"));
     let known: Vec<String> = known.collect();
-    let hint = match (nearest(flag, known.iter().map(String::as_str)), named) {
+    let hint = match (suggest(flag, known.iter().map(String::as_str)), named) {
         (Some(name), _) => format!("did you mean {name}?"),
         (None, Some(named)) => format!("{0} --help lists what {0} takes", named.get_name()),
         (None, None) => "--help lists the known ones".to_owned(),

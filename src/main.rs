@@ -18,7 +18,7 @@ use cli::Start;
 use cortex_config::Settings;
 #[cfg(unix)]
 use cortex_runtime as runtime;
-use cortex_serving::{UNUSABLE_EXIT_CODE, Unusable};
+use cortex_serving::{STARTUP_ERROR_EXIT_CODE, StartupError};
 use cortex_telemetry as telemetry;
 
 /// How long the end of the process waits for its last word to be read: nobody may be reading standard error.
@@ -26,7 +26,7 @@ const LAST_WORD_WAIT_MAX: Duration = Duration::from_millis(250);
 
 fn main() -> ExitCode {
     #[cfg(unix)]
-    if let Some(code) = runtime::stage::run(env::args_os().skip(1)) {
+    if let Some(code) = runtime::subcommand::run(env::args_os().skip(1)) {
         return code;
     }
     match cli::start(env::args_os().skip(1), |name| env::var_os(name)) {
@@ -50,7 +50,7 @@ fn logged(settings: &Settings, run: impl FnOnce() -> anyhow::Result<ExitCode>) -
         Err(error) => return fail(&error, 1),
     };
     let result = run().or_else(|error| {
-        if error.is::<Unusable>() {
+        if error.is::<StartupError>() {
             return Err(error);
         }
         // Not straight to standard error, which nobody may be reading.
@@ -65,7 +65,7 @@ fn logged(settings: &Settings, run: impl FnOnce() -> anyhow::Result<ExitCode>) -
 /// The exit code of what was done, and its error as one line.
 fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
-        let code = if error.is::<Unusable>() { UNUSABLE_EXIT_CODE } else { 1 };
+        let code = if error.is::<StartupError>() { STARTUP_ERROR_EXIT_CODE } else { 1 };
         fail(&format_args!("{error:#}"), code)
     })
 }

@@ -4,10 +4,10 @@ use crate::cli::Simulate;
 use cortex_config::{Configuration, Source as SettingSource};
 use cortex_core::fleet::settings::FleetSettings;
 use cortex_core::time::Millis;
-use cortex_serving::Unusable;
+use cortex_serving::StartupError;
 use cortex_simulation::{
-    self, Band, Fleet, Options, Question, Reading, Report, ReportRow, Source, TokenBudget, TraceError, TraceFile,
-    compare,
+    self, Fleet, Options, PredictionInterval, Question, Reading, Report, ReportRow, Source, TokenBudget, TraceError,
+    TraceFile, compare,
 };
 use cortex_util::file_id::FileId;
 use std::fmt::Display;
@@ -24,9 +24,9 @@ const SEED: u64 = 20_261_126;
 /// Simulates a trace and shows what came of it.
 ///
 /// # Errors
-/// [`Unusable`] if the trace cannot be read, or the page cannot be written.
+/// [`StartupError`] if the trace cannot be read, or the page cannot be written.
 pub(crate) fn simulate(configuration: &Configuration, asked: &Simulate) -> anyhow::Result<ExitCode> {
-    let bad_trace = |error: TraceError| Unusable::new(format!("the trace {}: {error}", asked.trace.display()));
+    let bad_trace = |error: TraceError| StartupError::new(format!("the trace {}: {error}", asked.trace.display()));
     let trace = TraceFile::open(&asked.trace, SEED).map_err(bad_trace)?;
     if let Some(page) = &asked.html {
         check_page(page, &asked.trace)?;
@@ -43,10 +43,11 @@ pub(crate) fn simulate(configuration: &Configuration, asked: &Simulate) -> anyho
     };
     if let Some(file) = &asked.html {
         let unwritten =
-            |why: &dyn Display| Unusable::new(format!("the page {} cannot be written: {why}", file.display()));
+            |why: &dyn Display| StartupError::new(format!("the page {} cannot be written: {why}", file.display()));
         let reading = Arc::default();
-        let band = trace.arrivals(&reading).and_then(Band::of).map_err(bad_trace)?;
-        let page = cortex_simulation::page(&report, &outcomes, &band).map_err(|error| unwritten(&error))?;
+        let prediction_interval = trace.arrivals(&reading).and_then(PredictionInterval::of).map_err(bad_trace)?;
+        let page =
+            cortex_simulation::page(&report, &outcomes, &prediction_interval).map_err(|error| unwritten(&error))?;
         fs::write(file, page).map_err(|error| unwritten(&error))?;
     }
     clear_progress();
@@ -57,7 +58,7 @@ pub(crate) fn simulate(configuration: &Configuration, asked: &Simulate) -> anyho
     }
 }
 
-/// The world that is asked for. What would bound it is only looked at if somebody named it.
+/// The simulator that is asked for. What would bound it is only looked at if somebody named it.
 fn options(configuration: &Configuration, asked: &Simulate) -> Options {
     let settings = &configuration.settings;
     let is_named = |key: &str| *configuration.source(key) != SettingSource::Default;
@@ -81,8 +82,8 @@ fn options(configuration: &Configuration, asked: &Simulate) -> Options {
 }
 
 /// Whether the page can be written, asked before anything takes long.
-fn check_page(page: &Path, trace: &Path) -> Result<(), Unusable> {
-    let refused = |why: &str| Unusable::new(format!("the page {} {why}", page.display()));
+fn check_page(page: &Path, trace: &Path) -> Result<(), StartupError> {
+    let refused = |why: &str| StartupError::new(format!("the page {} {why}", page.display()));
     let folder = page.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if page.is_dir() || page.file_name().is_none() {
         return Err(refused("names no file: give the path of one"));

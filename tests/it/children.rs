@@ -3,7 +3,7 @@
 // They look into /proc, and count on what only this system has.
 mod endings;
 mod guardian;
-mod leftovers;
 mod life;
 mod limits;
+mod orphans;
 mod processes;

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fs::File, io::Read, path::Path};
 
-use cortex_util::nearest::nearest;
+use cortex_util::suggest::suggest;
 use toml::de::{DeTable, DeValue};
 
 use super::{
@@ -77,7 +77,7 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
 
 /// The error for a key that is not in the table.
 fn unknown_key(key: &str, file: Source) -> ConfigError {
-    let hint = match nearest(key, SETTINGS.iter().map(|setting| setting.key)) {
+    let hint = match suggest(key, SETTINGS.iter().map(|setting| setting.key)) {
         Some(known) => format!("did you mean {known}?"),
         None => "--print-config lists the known keys".to_owned(),
     };

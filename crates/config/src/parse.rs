@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Toolset;
-use cortex_util::nearest::nearest;
+use cortex_util::suggest::suggest;
 
 /// Why a parser did not take a text. What is allowed stands in the table of settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub fn thousandths(text: &str, least: u64, most: u64) -> Result<u64, Refusal> {
 /// The word of a table that equals `text` in any case.
 pub(super) fn choice<T: Copy>(text: &str, table: &[(&'static str, T)]) -> Result<T, Refusal> {
     table.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, value)| *value).ok_or_else(|| {
-        Refusal::UnknownWord { word: text.to_owned(), nearest: nearest(text, table.iter().map(|(name, _)| *name)) }
+        Refusal::UnknownWord { word: text.to_owned(), nearest: suggest(text, table.iter().map(|(name, _)| *name)) }
     })
 }
 
@@ -55,7 +55,7 @@ pub(super) fn toolsets(text: &str) -> Result<BTreeSet<Toolset>, Refusal> {
                 let names = Toolset::ALL.iter().map(|(name, _)| *name);
                 return Err(Refusal::UnknownWord {
                     word: word.to_owned(),
-                    nearest: nearest(word, names.chain([Toolset::ALL_NAME])),
+                    nearest: suggest(word, names.chain([Toolset::ALL_NAME])),
                 });
             }
         };

@@ -12,8 +12,8 @@ use super::grace::{Grace, Graces};
 use super::ids::{AllocationId, FencingToken, NodeId, RequestId, ServerInstanceId};
 use super::job::Job;
 use super::node::Node;
-use super::planned::Planned;
-use super::premises::Premises;
+use super::provisioning::Provisioning;
+use super::scaling_state::Planned;
 use super::table::{Keyed, Slot, Table};
 use super::time::Timestamp;
 use foldhash::HashMap;
@@ -67,7 +67,7 @@ pub struct Cluster {
     /// Demand, policy and scalings.
     pub(super) planned: Planned,
     /// What really stands behind the leases; no part of the books.
-    pub(super) premises: Premises,
+    pub(super) provisioning: Provisioning,
 }
 
 impl Default for Cluster {
@@ -88,7 +88,7 @@ impl Default for Cluster {
             next_instance: ServerInstanceId::FIRST,
             fleet: Fleet::default(),
             planned: Planned::default(),
-            premises: Premises::default(),
+            provisioning: Provisioning::default(),
         }
     }
 }
@@ -158,14 +158,14 @@ impl Cluster {
     }
 
     /// Says what really stands behind the leases from now on.
-    pub fn set_premises(&mut self, premises: Premises) {
-        self.premises = premises;
+    pub fn set_provisioning(&mut self, provisioning: Provisioning) {
+        self.provisioning = provisioning;
     }
 
     /// What was last said to stand behind the leases.
     #[must_use]
-    pub const fn premises(&self) -> &Premises {
-        &self.premises
+    pub const fn provisioning(&self) -> &Provisioning {
+        &self.provisioning
     }
 
     /// Counts the leases whose deadline has passed by `now` as overdue, and brings the order of the queue and the weights of

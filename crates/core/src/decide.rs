@@ -75,9 +75,9 @@ impl Cluster {
             return Err(Denied::RequestIdReused { request_id: request_id.clone(), allocation });
         }
 
-        let unknown: Vec<_> = self.premises.unknown(request.servers.as_slice()).cloned().collect();
+        let unknown: Vec<_> = self.provisioning.unknown(request.servers.as_slice()).cloned().collect();
         if !unknown.is_empty() {
-            let known = self.premises.catalog.iter().flat_map(|catalog| catalog.keys()).cloned().collect();
+            let known = self.provisioning.catalog.iter().flat_map(|catalog| catalog.keys()).cloned().collect();
             return Err(Denied::UnknownServers { unknown, known });
         }
         let (node_id, node) = self.nodes.first_key_value().ok_or(Denied::NoNode)?;
@@ -91,9 +91,9 @@ impl Cluster {
             return Ok(Decision { events, outcome: Outcome::RoomIsComing { shortage, reclaimed: releases } });
         }
         let gone: Vec<&Allocation> =
-            reclaimed.into_iter().filter(|lease| !self.premises.are_behind(&lease.reservation)).collect();
+            reclaimed.into_iter().filter(|lease| !self.provisioning.are_behind(&lease.reservation)).collect();
         let reservation = self.reservation(now, request, size, draw, (node_id, node), &gone);
-        let (allocation, is_real) = (reservation.allocation, self.premises.are_behind(&reservation));
+        let (allocation, is_real) = (reservation.allocation, self.provisioning.are_behind(&reservation));
         events.push(Event::Reserved { reservation: Arc::new(reservation) });
         if !is_real {
             events.push(Event::Activated { allocation });
@@ -112,7 +112,7 @@ impl Cluster {
             room.give_back(self.at(*slot));
         }
         let reclaimed = self.reclaimed(now, room)?;
-        for lease in reclaimed.iter().filter(|lease| !self.premises.are_behind(&lease.reservation)) {
+        for lease in reclaimed.iter().filter(|lease| !self.provisioning.are_behind(&lease.reservation)) {
             free.give_back(lease);
         }
         Ok(MadeRoom { reclaimed, until_gone: free.shortage() })
@@ -195,7 +195,7 @@ impl Cluster {
     ) -> Reservation {
         // With the leases gone that end with this, some ports and servers are: a view of the node as it will be then.
         let node = if gone.is_empty() { Cow::Borrowed(node) } else { Cow::Owned(without(node_id, node, gone)) };
-        let taken = &self.premises.taken_ports;
+        let taken = &self.provisioning.taken_ports;
         let mut ports: Vec<Port> = Vec::with_capacity(usize::try_from(request.workers).unwrap_or(0));
         ports.extend(node.ports.choose(Purpose::Worker, request.workers, taken));
 
@@ -203,7 +203,7 @@ impl Cluster {
         let mut instance = self.next_instance;
         let mut servers: Vec<ServerHold> = Vec::with_capacity(request.servers.as_slice().len());
         for name in request.servers.as_slice() {
-            let is_private = self.premises.is_private(name);
+            let is_private = self.provisioning.is_private(name);
             if let Some(server) = node.servers.find(name).filter(|_| !is_private) {
                 // The text of a name that is known is shared by all who hold the server, rather than kept for each.
                 let Server { name, instance, port, .. } = server;
@@ -228,7 +228,7 @@ impl Cluster {
             workers: Workers { first, ports: ports.into_boxed_slice(), size },
             servers: servers.into_boxed_slice(),
             ttl_seconds: request.ttl_seconds,
-            activate_by: self.premises.activate_by(now),
+            activate_by: self.provisioning.activate_by(now),
             request_id: request.request_id.clone(),
             metadata: request.metadata.clone(),
         }
@@ -348,7 +348,7 @@ impl Cluster {
         }
         // Why a lease ends was settled when its release began.
         let reason = if let Phase::Releasing { reason, .. } = lease.phase { reason } else { reason };
-        let is_real = self.premises.are_behind(&lease.reservation);
+        let is_real = self.provisioning.are_behind(&lease.reservation);
         match lease.phase {
             Phase::Releasing { .. } if is_real => {}
             Phase::Pending | Phase::Active { .. } if is_real => events.push(Event::Releasing { allocation, reason }),

@@ -8,7 +8,6 @@
 //! agent holds more than it may; what is reserved and settled stays within the budget but for booked overruns.
 
 pub mod agent;
-pub mod alarms;
 mod apply;
 mod balance;
 mod check;
@@ -22,6 +21,7 @@ pub mod image;
 mod pulses;
 mod queue;
 mod read;
+pub mod replan_triggers;
 pub mod settings;
 pub mod task;
 mod tokens;

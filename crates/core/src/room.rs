@@ -6,7 +6,7 @@ use super::command::{Request, Shortage};
 use super::ids::{NodeId, ServerName};
 use super::node::{Node, Overdue};
 use super::ports::{Port, PortBook, Purpose};
-use super::premises::Premises;
+use super::provisioning::Provisioning;
 use super::time::Timestamp;
 use super::units::{Resources, WorkerSize};
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// What a request needs of a node, and what is free there. Leases can be given back one by one to see what would fit then.
 #[derive(Clone)]
 pub(super) struct Room<'a> {
-    premises: &'a Premises,
+    provisioning: &'a Provisioning,
     node_id: &'a NodeId,
     node: &'a Node,
     live_max: u64,
@@ -55,11 +55,11 @@ impl<'a> Room<'a> {
         needed: Resources,
         names: &'a [ServerName],
     ) -> Self {
-        let premises = &cluster.premises;
-        let is_to_start = |name: &&ServerName| premises.is_private(name) || node.servers.find(name).is_none();
+        let provisioning = &cluster.provisioning;
+        let is_to_start = |name: &&ServerName| provisioning.is_private(name) || node.servers.find(name).is_none();
         let to_start = names.iter().filter(is_to_start).count() as u64;
         Self {
-            premises,
+            provisioning,
             node_id,
             node,
             live_max: u64::MAX,
@@ -67,8 +67,8 @@ impl<'a> Room<'a> {
             needed_worker_ports: 0,
             names,
             free: node.capacity.less(node.leased),
-            free_worker_ports: node.ports.free(Purpose::Worker, &premises.taken_ports),
-            free_server_ports: node.ports.free(Purpose::Server, &premises.taken_ports),
+            free_worker_ports: node.ports.free(Purpose::Worker, &provisioning.taken_ports),
+            free_server_ports: node.ports.free(Purpose::Server, &provisioning.taken_ports),
             to_start,
             live: cluster.ages.live(),
             given_back: BTreeMap::new(),
@@ -90,7 +90,7 @@ impl<'a> Room<'a> {
         free += resources;
         // A server asked for that only overdue leases hold frees its port and needs one: that changes nothing.
         let ports = self.free_server_ports + idle_servers;
-        let shared = self.names.iter().filter(|name| !self.premises.is_private(name));
+        let shared = self.names.iter().filter(|name| !self.provisioning.is_private(name));
         let running = shared.filter_map(|name| self.node.servers.find(name));
         let restarted =
             running.filter(|server| cluster.is_held_by_overdue_only(self.node_id, server, now)).count() as u64;
@@ -105,7 +105,7 @@ impl<'a> Room<'a> {
 
     /// Whether it would fit if nothing at all were leased.
     pub(super) fn fits_when_empty(&self) -> bool {
-        let (nobody, taken) = (PortBook::default(), &self.premises.taken_ports);
+        let (nobody, taken) = (PortBook::default(), &self.provisioning.taken_ports);
         let [servers, workers] = [Purpose::Server, Purpose::Worker].map(|purpose| nobody.free(purpose, taken));
         self.shortage_within(self.node.capacity, servers, self.names.len() as u64, workers, 0).is_none()
     }
@@ -164,7 +164,7 @@ impl<'a> Room<'a> {
             *lost += 1;
             if self.node.servers.at(hold.port).is_some_and(|server| server.holders == *lost) {
                 self.free_server_ports += 1;
-                let is_shared = !hold.is_private && !self.premises.is_private(&hold.name);
+                let is_shared = !hold.is_private && !self.provisioning.is_private(&hold.name);
                 self.to_start += u64::from(is_shared && self.names.contains(&hold.name));
             }
         }

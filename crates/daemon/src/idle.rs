@@ -72,7 +72,7 @@ mod tests {
     use cortex_core::ids::{AgentId, AgentType, JobId, ServerName, TaskId};
     use cortex_core::priority::Priority;
     use cortex_core::time::TtlSeconds;
-    use cortex_engine::{SWEEP_LEASES_MAX, Ticket};
+    use cortex_engine::{CancelHandle, SWEEP_LEASES_MAX};
     use cortex_serving::Manager;
     use cortex_util::lock::OwnerRecord;
 
@@ -125,9 +125,9 @@ mod tests {
             attempts_max: 1,
             lease_seconds: TtlSeconds::new(3_600).expect("a time to live"),
         };
-        engine.submit_task(task("held"), Ticket::default()).await.expect("room");
-        engine.claim_task(agent, Duration::ZERO, Ticket::default()).await.expect("a task");
-        engine.submit_task(task("waiting"), Ticket::default()).await.expect("room");
+        engine.submit_task(task("held"), CancelHandle::default()).await.expect("room");
+        engine.claim_task(agent, Duration::ZERO, CancelHandle::default()).await.expect("a task");
+        engine.submit_task(task("waiting"), CancelHandle::default()).await.expect("room");
         let (_count, sessions) = watch::channel(0);
         let start = Instant::now();
         let end = async {
@@ -160,7 +160,7 @@ mod tests {
                 request_id: None,
                 metadata: Metadata::empty(),
             };
-            engine.request(request, Ticket::default()).await.expect("room");
+            engine.request(request, CancelHandle::default()).await.expect("room");
         }
         // The engine goes by the clock of the wall, which does not stand still here.
         while engine.capacity().await.expect("an engine").value.expired_allocations < LEASES {

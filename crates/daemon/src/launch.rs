@@ -19,8 +19,8 @@ use super::{
     stop_command, subject,
 };
 use cortex_lines::LineBuffer;
-use cortex_serving::{RealRecord, Unusable, not_owned};
-use cortex_util::lock::{LockError, OwnerLock, OwnerRecord, PATIENCE};
+use cortex_serving::{RuntimeRecord, StartupError, not_owned};
+use cortex_util::lock::{LOCK_WAIT_MAX, LockError, OwnerLock, OwnerRecord};
 
 /// How long a session waits for a daemon that answers.
 const ATTACH_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -51,13 +51,13 @@ pub(super) struct Attached {
 ///
 /// # Errors
 /// What answers is no daemon, or one of another user.
-pub(super) async fn find(place: &Place, hello: &Hello) -> Result<Option<Attached>, Unusable> {
+pub(super) async fn find(place: &Place, hello: &Hello) -> Result<Option<Attached>, StartupError> {
     let socket = socket(place);
     let mut stream = match UnixStream::connect(&socket).await {
         Ok(stream) => stream,
         Err(error) if is_absence(&error) => return Ok(None),
         Err(error) => {
-            return Err(Unusable::new(format!(
+            return Err(StartupError::new(format!(
                 "the daemon's socket {} cannot be reached ({error}): look whether it is yours",
                 socket.display()
             )));
@@ -65,7 +65,7 @@ pub(super) async fn find(place: &Place, hello: &Hello) -> Result<Option<Attached
     };
     let shown = socket.display();
     if !is_own_user(&stream) {
-        return Err(Unusable::new(format!("the daemon behind {shown} is another user's: use a state of your own")));
+        return Err(StartupError::new(format!("the daemon behind {shown} is another user's: use a state of your own")));
     }
     let mut lines = LineBuffer::new(DAEMON_LINE_BYTES_MAX);
     let answer = match hello::write(&mut stream, hello).await {
@@ -83,7 +83,7 @@ pub(super) async fn find(place: &Place, hello: &Hello) -> Result<Option<Attached
                 Some(held) => format!("{held}: end that process"),
                 None => format!("nobody holds {}: remove the socket", place.lock.display()),
             };
-            Err(Unusable::new(format!("the daemon behind {shown} does not answer as one ({error}), and {way_out}")))
+            Err(StartupError::new(format!("the daemon behind {shown} does not answer as one ({error}), and {way_out}")))
         }
     }
 }
@@ -93,7 +93,7 @@ pub(super) async fn find(place: &Place, hello: &Hello) -> Result<Option<Attached
 ///
 /// # Errors
 /// As for [`find`], or a daemon is there and does not answer in time.
-pub(super) async fn find_patiently(place: &Place, ask: Ask) -> Result<Option<Attached>, Unusable> {
+pub(super) async fn find_patiently(place: &Place, ask: Ask) -> Result<Option<Attached>, StartupError> {
     let hello = Hello::new(ask, place.state.as_deref());
     let deadline = Instant::now() + FIND_WAIT_MAX;
     loop {
@@ -112,7 +112,7 @@ pub(super) async fn find_patiently(place: &Place, ask: Ask) -> Result<Option<Att
 ///
 /// # Errors
 /// None can be started, none answers in time, the state is owned by a process that is none, or the session is refused.
-pub(super) async fn attach(place: &Place, hello: &Hello) -> Result<Attached, Unusable> {
+pub(super) async fn attach(place: &Place, hello: &Hello) -> Result<Attached, StartupError> {
     let now = Instant::now();
     let deadline = now + ATTACH_WAIT_MAX;
     let start_at = if is_for_others(place, hello) { now + OTHERS_WAIT } else { now };
@@ -139,7 +139,7 @@ fn is_for_others(place: &Place, hello: &Hello) -> bool {
     place
         .state
         .as_deref()
-        .is_some_and(|state| RealRecord::has_more_than(state, names("catalog"), names("worker_command")))
+        .is_some_and(|state| RuntimeRecord::has_more_than(state, names("catalog"), names("worker_command")))
 }
 
 /// Where the owner of the state says that it listens, else where it would. A record that names another state came here with
@@ -151,27 +151,27 @@ fn socket(place: &Place) -> PathBuf {
 }
 
 /// Whether nobody owns what the daemon would. An owner that takes no sessions is waited for as long as one may take to end.
-fn is_free(place: &Place, held_since: &mut Option<Instant>) -> Result<bool, Unusable> {
+fn is_free(place: &Place, held_since: &mut Option<Instant>) -> Result<bool, StartupError> {
     match OwnerLock::check_free(&place.lock) {
         Ok(()) => Ok(true),
         Err(error @ LockError::Failed { .. }) => Err(not_owned(place.state.as_deref().unwrap_or(&place.lock), error)),
         // A daemon begins or ends, or an owner is just writing its record, unless it is one that takes no sessions.
         Err(LockError::Held { .. }) => match excluded(place) {
-            Some(unusable) if held_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE => Err(unusable),
+            Some(unusable) if held_since.get_or_insert_with(Instant::now).elapsed() >= LOCK_WAIT_MAX => Err(unusable),
             _ => Ok(false),
         },
     }
 }
 
 /// Why nobody else can own the state: its owner takes no sessions for it, as far as its record tells.
-pub(super) fn excluded(place: &Place) -> Option<Unusable> {
+pub(super) fn excluded(place: &Place) -> Option<StartupError> {
     let Err(held) = OwnerLock::check_free(&place.lock) else { return None };
     let LockError::Held { owner: Some(owner), .. } = &held else { return None };
     let state = place.state.as_deref().unwrap_or(&place.lock);
     if owner.socket.is_none() {
         return Some(not_owned(state, held));
     }
-    (owner.state != place.state).then(|| Unusable {
+    (owner.state != place.state).then(|| StartupError {
         text: format!(
             "the state {} is served under another name, {}: {held}; use that name, or end that process first",
             state.display(),
@@ -193,28 +193,28 @@ fn held_by_daemon(place: &Place) -> Option<LockError> {
 }
 
 /// Why there is no answer after `waited`.
-fn silent(place: &Place, waited: Duration, held: Option<&LockError>) -> Unusable {
+fn silent(place: &Place, waited: Duration, held: Option<&LockError>) -> StartupError {
     let (subject, seconds, log) = (subject(place.state.as_deref()), waited.as_secs(), place.log.display());
     match held {
-        Some(held) => Unusable {
+        Some(held) => StartupError {
             text: format!(
                 "no daemon answers on {subject} within {seconds} s, though {held}: end that process and start again; its log is {log}"
             ),
             held: true,
         },
-        None => Unusable::new(format!("no daemon answers on {subject} within {seconds} s: see its log {log}")),
+        None => StartupError::new(format!("no daemon answers on {subject} within {seconds} s: see its log {log}")),
     }
 }
 
 /// Takes the daemon's answer to the wish for a session.
-fn accepted(place: &Place, attached: Attached) -> Result<Attached, Unusable> {
+fn accepted(place: &Place, attached: Attached) -> Result<Attached, StartupError> {
     let Answer { protocol, version, refused, warnings, .. } = &attached.answer;
     let (ours, stop) = (program::VERSION, stop_command(place.state.as_deref()));
     if *protocol != PROTOCOL {
-        return Err(Unusable::new(super::other_protocol(PROTOCOL, ours, *protocol, version, &stop)));
+        return Err(StartupError::new(super::other_protocol(PROTOCOL, ours, *protocol, version, &stop)));
     }
     if let Some(refused) = refused {
-        return Err(Unusable::new(refused.clone()));
+        return Err(StartupError::new(refused.clone()));
     }
     if version != ours {
         tracing::warn!(

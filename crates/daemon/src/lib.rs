@@ -42,7 +42,7 @@ use self::{
     status::Status,
 };
 use cortex_config::{Configuration, Settings};
-use cortex_serving::Unusable;
+use cortex_serving::StartupError;
 use cortex_util::lock::{LockError, OwnerLock};
 
 /// How long a daemon may take to end in order: sessions are answered, and its books are written down.
@@ -55,7 +55,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// The daemon cannot be found or started, or refuses the session; or too many were lost in a row.
-pub async fn relay(configuration: &Configuration, stop: CancellationToken) -> Result<(), Unusable> {
+pub async fn relay(configuration: &Configuration, stop: CancellationToken) -> Result<(), StartupError> {
     let settings = &configuration.settings;
     let place = Place::of(settings.state.as_deref())?;
     let mut hello = Hello::new(Ask::Session, place.state.as_deref());
@@ -68,7 +68,7 @@ pub async fn relay(configuration: &Configuration, stop: CancellationToken) -> Re
 ///
 /// # Errors
 /// There is a daemon and it does not answer, or the runtime directory or what answers in it cannot be used.
-pub async fn status(settings: &Settings) -> Result<Option<String>, Unusable> {
+pub async fn status(settings: &Settings) -> Result<Option<String>, StartupError> {
     let place = Place::of(settings.state.as_deref())?;
     let Some(attached) = find_patiently(&place, Ask::Status).await? else { return Ok(None) };
     let answer = attached.answer;
@@ -76,7 +76,7 @@ pub async fn status(settings: &Settings) -> Result<Option<String>, Unusable> {
         Ok(status) => Ok(Some(status.to_string())),
         Err(_) => {
             let (ours, stop) = (program::VERSION, stop_command(place.state.as_deref()));
-            Err(Unusable::new(other_protocol(PROTOCOL, ours, answer.protocol, &answer.version, &stop)))
+            Err(StartupError::new(other_protocol(PROTOCOL, ours, answer.protocol, &answer.version, &stop)))
         }
     }
 }
@@ -85,7 +85,7 @@ pub async fn status(settings: &Settings) -> Result<Option<String>, Unusable> {
 ///
 /// # Errors
 /// It does not answer or is not gone in time, or the runtime directory or what answers in it cannot be used.
-pub async fn stop(settings: &Settings) -> Result<Option<String>, Unusable> {
+pub async fn stop(settings: &Settings) -> Result<Option<String>, StartupError> {
     let place = Place::of(settings.state.as_deref())?;
     let subject = subject(place.state.as_deref());
     let Some(mut attached) = find_patiently(&place, Ask::Stop).await? else { return Ok(None) };
@@ -99,7 +99,7 @@ pub async fn stop(settings: &Settings) -> Result<Option<String>, Unusable> {
     };
     match timeout_at(deadline, gone).await {
         Ok(()) => Ok(Some(format!("the daemon on {subject} has ended (process {pid})\n"))),
-        Err(_) => Err(Unusable::new(format!(
+        Err(_) => Err(StartupError::new(format!(
             "the daemon on {subject}, process {pid}, has not ended within {} s: see its log {}, or kill it",
             STOP_WAIT_MAX.as_secs(),
             place.log.display()

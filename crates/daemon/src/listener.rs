@@ -36,7 +36,7 @@ use super::{
     stop_command, subject,
 };
 use cortex_mcp::transport::LineTransport;
-use cortex_serving::{END_WAIT_MAX, Manager, converse, server_options};
+use cortex_serving::{END_WAIT_MAX, Manager, serve_connection, server_options};
 
 /// How many sessions are served at once.
 pub(super) const SESSIONS_MAX: usize = 256;
@@ -203,7 +203,7 @@ async fn serve(mut stream: UnixStream, said: Hello, shared: &Shared, mut answer:
         std::future::pending().await
     };
     let written = tokio::select! {
-        written = converse(server, transport, &connection) => written,
+        written = serve_connection(server, transport, &connection) => written,
         never = stopping => never,
     };
     if shared.stop.is_cancelled() && matches!(written, Ok(true)) {

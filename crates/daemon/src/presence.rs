@@ -8,10 +8,10 @@ use std::{fs, io, path::Path, time::Duration};
 use tokio::{net::UnixListener, time::sleep};
 
 use super::runtime_directory::{Place, prepare};
-use cortex_serving::Unusable;
+use cortex_serving::StartupError;
+use cortex_util::atomic_file;
 use cortex_util::file_id::FileId;
 use cortex_util::lock::{LockError, OwnerLock, OwnerRecord};
-use cortex_util::whole_file;
 
 /// The time between two looks whether all is still in its place.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ impl Presence {
         place: Place,
         record: OwnerRecord,
         lock: Option<OwnerLock>,
-    ) -> Result<(Self, UnixListener), Unusable> {
+    ) -> Result<(Self, UnixListener), StartupError> {
         let mut presence = Self { place, record, lock, socket: None, told: None };
         let listener = presence.bind()?;
         presence.write_record()?;
@@ -49,7 +49,7 @@ impl Presence {
     ///
     /// # Errors
     /// Another daemon owns the shared memory by now.
-    pub(super) async fn keep(&mut self) -> Result<UnixListener, Unusable> {
+    pub(super) async fn keep(&mut self) -> Result<UnixListener, StartupError> {
         loop {
             sleep(LOOK_INTERVAL).await;
             match self.mend() {
@@ -68,7 +68,7 @@ impl Presence {
         }
     }
 
-    fn mend(&mut self) -> Result<Option<UnixListener>, Unusable> {
+    fn mend(&mut self) -> Result<Option<UnixListener>, StartupError> {
         let directory = self.place.socket.parent().unwrap_or_else(|| Path::new("/"));
         prepare(directory)?;
         if self.lock.as_ref().is_some_and(|lock| !lock.is_in_place()) {
@@ -96,14 +96,14 @@ impl Presence {
         self.socket.is_some() && file_at(&self.place.socket) == self.socket
     }
 
-    fn bind(&mut self) -> Result<UnixListener, Unusable> {
+    fn bind(&mut self) -> Result<UnixListener, StartupError> {
         let path = &self.place.socket;
         let made = match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => UnixListener::bind(path),
         };
         let listener =
-            made.map_err(|error| Unusable::new(format!("the socket {} cannot be made ({error})", path.display())))?;
+            made.map_err(|error| StartupError::new(format!("the socket {} cannot be made ({error})", path.display())))?;
         // One that is gone at once is found missing at the next look.
         self.socket = file_at(path);
         Ok(listener)
@@ -113,15 +113,15 @@ impl Presence {
         OwnerRecord::read(&self.place.record).is_ok_and(|record| record.as_ref() == Some(&self.record))
     }
 
-    fn write_record(&self) -> Result<(), Unusable> {
+    fn write_record(&self) -> Result<(), StartupError> {
         let path = &self.place.record;
         let write = || {
             let mut text = serde_json::to_vec(&self.record)?;
             text.push(b'\n');
-            whole_file::replace(path, &text)
+            atomic_file::replace(path, &text)
         };
         write().map_err(|error: io::Error| {
-            Unusable::new(format!("the record {} cannot be written ({error})", path.display()))
+            StartupError::new(format!("the record {} cannot be written ({error})", path.display()))
         })
     }
 }
@@ -141,14 +141,14 @@ fn remove(path: &Path) {
 }
 
 /// Why the shared memory cannot be owned.
-pub(super) fn not_owned(error: LockError) -> Unusable {
+pub(super) fn not_owned(error: LockError) -> StartupError {
     match error {
-        error @ LockError::Held { .. } => Unusable {
+        error @ LockError::Held { .. } => StartupError {
             text: format!("there is a daemon already: {error}; end it with `{}` first", super::stop_command(None)),
             held: true,
         },
         LockError::Failed { path, error } => {
-            Unusable::new(format!("{} cannot be locked ({error}): make it writable", path.display()))
+            StartupError::new(format!("{} cannot be locked ({error}): make it writable", path.display()))
         }
     }
 }

@@ -24,12 +24,12 @@ use super::{
 };
 use cortex_config::{Configuration, Settings};
 use cortex_runtime::SERVER_GRACE;
-use cortex_serving::{Manager, Signals, UNUSABLE_EXIT_CODE, Unusable};
+use cortex_serving::{Manager, STARTUP_ERROR_EXIT_CODE, Signals, StartupError};
 use cortex_util::lock::{OwnerLock, OwnerRecord};
 
 /// How long it waits for an owner before it. Short, since whoever started it tries again for as long as it wants; and not
 /// none, since those who only look hold the lock for a moment.
-const PATIENCE: Duration = Duration::from_millis(200);
+const LOCK_WAIT_MAX: Duration = Duration::from_millis(200);
 
 /// How long the books may take to be written down at the end: a second or two for a million leases.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ pub(super) enum Started {
 /// Serves sessions until nobody needs it or it is told to end.
 ///
 /// # Errors
-/// [`Unusable`] if the state or the runtime directory cannot be used or another owns it, other errors if the settings cannot
+/// [`StartupError`] if the state or the runtime directory cannot be used or another owns it, other errors if the settings cannot
 /// be served or the engine fails.
 pub async fn run(configuration: &Configuration) -> anyhow::Result<()> {
     // A leader of a process group cannot leave it: so it is where a shell or a service manager started it, and fine.
@@ -59,10 +59,10 @@ pub async fn run(configuration: &Configuration) -> anyhow::Result<()> {
     tell(&match &opened {
         Ok(_) => Started::Ready { ready: true, pid: std::process::id() },
         Err(error) => {
-            let unusable = error.downcast_ref::<Unusable>();
+            let unusable = error.downcast_ref::<StartupError>();
             Started::Failed {
                 error: format!("{error:#}"),
-                code: if unusable.is_some() { UNUSABLE_EXIT_CODE } else { 1 },
+                code: if unusable.is_some() { STARTUP_ERROR_EXIT_CODE } else { 1 },
                 held: unusable.is_some_and(|unusable| unusable.held),
             }
         }
@@ -109,11 +109,11 @@ async fn open(configuration: &Configuration) -> anyhow::Result<Opened<impl Futur
         ..OwnerRecord::of_this_process()
     };
     let lock = if place.state.is_none() {
-        Some(OwnerLock::acquire(&place.lock, &record, PATIENCE).map_err(not_owned)?)
+        Some(OwnerLock::acquire(&place.lock, &record, LOCK_WAIT_MAX).map_err(not_owned)?)
     } else {
         None
     };
-    let (manager, failed) = Manager::open(&configuration, &record, PATIENCE, CLOSE_WAIT_MAX).await?;
+    let (manager, failed) = Manager::open(&configuration, &record, LOCK_WAIT_MAX, CLOSE_WAIT_MAX).await?;
     // From here on this process is the owner.
     let state = place.state.clone();
     let instance = Uuid::new_v4().to_string();

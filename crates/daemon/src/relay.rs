@@ -28,7 +28,7 @@ use super::{
 use cortex_config::Settings;
 use cortex_lines::LineBuffer;
 use cortex_mcp::transport::{LISTENS_MAX, stdio};
-use cortex_serving::{END_WAIT_MAX, Unusable};
+use cortex_serving::{END_WAIT_MAX, StartupError};
 
 /// How many daemons that said nothing to the client and ended at once may be lost within [`LOSSES_WINDOW`] before this gives up.
 const LOSSES_MAX: usize = 5;
@@ -53,7 +53,7 @@ enum End {
     /// The client is gone, or all that it said is answered, or the time for that is over.
     Done,
     /// There is no daemon.
-    NoDaemon(Unusable),
+    NoDaemon(StartupError),
 }
 
 /// Carries lines until the client goes away or `stop` is cancelled.
@@ -65,7 +65,7 @@ pub(super) async fn run(
     hello: Hello,
     settings: &Settings,
     stop: CancellationToken,
-) -> Result<(), Unusable> {
+) -> Result<(), StartupError> {
     let (reader, writer) = stdio::open();
     let client = Client {
         reader,
@@ -131,7 +131,7 @@ struct Relay {
 impl Relay {
     /// Finds or starts the first daemon. Nothing of the client's is passed on before, so that who cannot be served sees the
     /// process end, without an answer.
-    async fn attach(&mut self) -> Result<Result<Link, End>, Unusable> {
+    async fn attach(&mut self) -> Result<Result<Link, End>, StartupError> {
         let Self { place, hello, client, stop, deadline, .. } = self;
         let attaching = attach(place, hello);
         let Some(attached) = tend(&RefCell::new(client), stop, deadline, attaching).await else {
@@ -153,7 +153,7 @@ impl Relay {
         if !self.client.has_more() {
             return End::Done;
         }
-        End::NoDaemon(Unusable::new(format!(
+        End::NoDaemon(StartupError::new(format!(
             "the input ended, and no daemon answered on {} within {} ms: see its log {}",
             subject(self.place.state.as_deref()),
             END_WAIT_MAX.as_millis(),
@@ -260,11 +260,11 @@ impl Relay {
     }
 
     /// How long to wait before the next attempt, or that there is none.
-    fn note_loss(&mut self) -> Result<Duration, Unusable> {
+    fn note_loss(&mut self) -> Result<Duration, StartupError> {
         let now = Instant::now();
         self.losses.retain(|at| now.duration_since(*at) < LOSSES_WINDOW);
         if self.losses.len() >= LOSSES_MAX {
-            return Err(Unusable::new(format!(
+            return Err(StartupError::new(format!(
                 "{LOSSES_MAX} daemons were lost within {} s, and none answered: see the log {}",
                 LOSSES_WINDOW.as_secs(),
                 self.place.log.display()
@@ -279,7 +279,7 @@ impl Relay {
     }
 
     /// Answers what nobody else will, and lets the client have it.
-    async fn part(mut self, end: End) -> Result<(), Unusable> {
+    async fn part(mut self, end: End) -> Result<(), StartupError> {
         if matches!(end, End::NoDaemon(_)) {
             self.client.note_rest();
             let answers = self.client.memory.give_up();

@@ -13,7 +13,7 @@ use std::{
 };
 
 use cortex_journal::lock_path;
-use cortex_serving::{Unusable, state_path};
+use cortex_serving::{StartupError, state_path};
 
 /// The longest path of a socket, in bytes. Systems allow 103 to 107.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
@@ -47,21 +47,21 @@ pub(super) struct Place {
 
 impl Place {
     /// The files of the daemon of this state, or of the shared memory. The directory is made if it is not there.
-    pub(super) fn of(state: Option<&Path>) -> Result<Self, Unusable> {
+    pub(super) fn of(state: Option<&Path>) -> Result<Self, StartupError> {
         let variable = |name: &str| env::var_os(name).map(PathBuf::from);
         let directory = locate(variable("XDG_RUNTIME_DIR"), Path::new("/run/user"), &env::temp_dir());
         prepare(&directory)?;
         Self::within(&directory, state)
     }
 
-    fn within(directory: &Path, state: Option<&Path>) -> Result<Self, Unusable> {
+    fn within(directory: &Path, state: Option<&Path>) -> Result<Self, StartupError> {
         let state = state.map(state_path).transpose()?;
         let key = state.as_deref().map_or_else(|| MEMORY_KEY.to_owned(), key);
         let file = |ending: &str| directory.join(format!("{key}.{ending}"));
         let socket = file("sock");
         let bytes = socket.as_os_str().len();
         if bytes > SOCKET_PATH_BYTES_MAX {
-            return Err(Unusable::new(format!(
+            return Err(StartupError::new(format!(
                 "the path of the daemon's socket, {}, is {bytes} bytes long, and a system takes {SOCKET_PATH_BYTES_MAX}: set \
                  XDG_RUNTIME_DIR to a directory with a shorter path",
                 socket.display()
@@ -91,32 +91,32 @@ fn locate(runtime: Option<PathBuf>, users: &Path, temporary: &Path) -> PathBuf {
 }
 
 /// Makes the directory, or looks whether the one that is there is private.
-pub(super) fn prepare(directory: &Path) -> Result<(), Unusable> {
+pub(super) fn prepare(directory: &Path) -> Result<(), StartupError> {
     let shown = directory.display();
     match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => {
-            return Err(Unusable::new(format!(
+            return Err(StartupError::new(format!(
                 "the runtime directory {shown} cannot be made ({error}): set XDG_RUNTIME_DIR to a directory of your own"
             )));
         }
     }
     let metadata = fs::symlink_metadata(directory)
-        .map_err(|error| Unusable::new(format!("the runtime directory {shown} cannot be looked at ({error})")))?;
+        .map_err(|error| StartupError::new(format!("the runtime directory {shown} cannot be looked at ({error})")))?;
     if !metadata.is_dir() {
-        return Err(Unusable::new(format!("{shown} is no directory: move it away, so that one can be made")));
+        return Err(StartupError::new(format!("{shown} is no directory: move it away, so that one can be made")));
     }
     let (owner, user) = (metadata.uid(), own_user());
     if owner != user {
-        return Err(Unusable::new(format!(
+        return Err(StartupError::new(format!(
             "the runtime directory {shown} belongs to user {owner} and not to you, user {user}: set XDG_RUNTIME_DIR to a \
              directory of your own"
         )));
     }
     let mode = metadata.mode() & 0o777;
     if mode & !DIRECTORY_MODE != 0 {
-        return Err(Unusable::new(format!(
+        return Err(StartupError::new(format!(
             "the runtime directory {shown} is open to others (mode {mode:04o}): run chmod 700 on it, or remove it"
         )));
     }

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{log, process::Started, runtime_directory::Place};
-use cortex_serving::Unusable;
+use cortex_serving::StartupError;
 use cortex_util::program;
 use cortex_util::program::DAEMON;
 
@@ -55,11 +55,11 @@ impl Starts {
     ///
     /// # Errors
     /// The last one says why there can be none, or too many have ended without a word.
-    pub(super) fn may_start(&mut self, place: &Place) -> Result<bool, Unusable> {
+    pub(super) fn may_start(&mut self, place: &Place) -> Result<bool, StartupError> {
         if let Some(underway) = &mut self.underway {
             match underway.try_recv() {
                 Err(TryRecvError::Empty) => return Ok(false),
-                Ok(Outcome::Told(Started::Failed { error, held: false, .. })) => return Err(Unusable::new(error)),
+                Ok(Outcome::Told(Started::Failed { error, held: false, .. })) => return Err(StartupError::new(error)),
                 // It is found, unless it was lost since; or another was faster.
                 Ok(Outcome::Told(_)) => {}
                 Ok(Outcome::Mute(status)) => self.note_mute(place, status)?,
@@ -70,14 +70,14 @@ impl Starts {
         Ok(Instant::now() >= self.next_at)
     }
 
-    fn note_mute(&mut self, place: &Place, status: Option<ExitStatus>) -> Result<(), Unusable> {
+    fn note_mute(&mut self, place: &Place, status: Option<ExitStatus>) -> Result<(), StartupError> {
         self.next_at = Instant::now() + MUTE_START_PAUSE * (1 << self.mute);
         self.mute += 1;
         if self.mute < MUTE_STARTS_MAX {
             return Ok(());
         }
         let status = status.map_or_else(String::new, |status| format!(", the last with {status}"));
-        Err(Unusable::new(format!(
+        Err(StartupError::new(format!(
             "{MUTE_STARTS_MAX} daemons were started and ended without a word{status}: see the log {}",
             place.log.display()
         )))
@@ -87,10 +87,10 @@ impl Starts {
     ///
     /// # Errors
     /// It cannot be started, or its log not be written.
-    pub(super) fn start(&mut self, place: &Place) -> Result<(), Unusable> {
-        let failed = |error: io::Error| Unusable::new(format!("the daemon cannot be started ({error})"));
+    pub(super) fn start(&mut self, place: &Place) -> Result<(), StartupError> {
+        let failed = |error: io::Error| StartupError::new(format!("the daemon cannot be started ({error})"));
         let log = log::open(&place.log).map_err(|error| {
-            Unusable::new(format!("the daemon's log {} cannot be written ({error})", place.log.display()))
+            StartupError::new(format!("the daemon's log {} cannot be written ({error})", place.log.display()))
         })?;
         let mut arguments: Vec<OsString> = vec![DAEMON.into()];
         arguments.extend(env::args_os().skip(1));

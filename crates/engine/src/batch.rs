@@ -104,7 +104,7 @@ impl<J: Journal> Engine<J> {
 
     /// After a batch that could not be committed, or of which that is not known: nobody is told what it led to, and the
     /// books are what the journal has.
-    pub(super) async fn start_over(&mut self, error: JournalError) -> Result<(), JournalError> {
+    pub(super) async fn reload(&mut self, error: JournalError) -> Result<(), JournalError> {
         tracing::error!(
             error = chain_of(&error),
             callers = self.batch.answers.len(),
@@ -158,11 +158,11 @@ impl<J: Journal> Engine<J> {
     /// called off has nobody who would ask again.
     fn turn_away(&mut self) {
         while let Ok(message) = self.messages.try_recv() {
-            if let Message::CallOff { ticket } = message {
-                self.waiting.call_off(&ticket);
-                self.real.call_off(&ticket);
-                let called_off = self.called_off(&ticket);
-                self.batch.unwanted.extend(called_off);
+            if let Message::Cancel { cancel_handle } = message {
+                self.waiting.cancel(&cancel_handle);
+                self.real.cancel(&cancel_handle);
+                let cancelled = self.cancelled(&cancel_handle);
+                self.batch.unwanted.extend(cancelled);
             }
         }
     }

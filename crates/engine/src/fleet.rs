@@ -2,8 +2,8 @@
 //! happens by itself as time passes.
 
 use super::message::{
-    AgentListing, AgentPage, AgentTakenOn, Claim, EngineError, FleetMessage, Grants, Reading, Submitted, TaskAfter,
-    TaskDetail, TaskListing, TaskPage, Ticket,
+    AgentListing, AgentPage, AgentTakenOn, CancelHandle, Claim, EngineError, FleetMessage, Grants, Reading, Submitted,
+    TaskAfter, TaskDetail, TaskListing, TaskPage,
 };
 use super::{Engine, log_end};
 use cortex_core::command::{Command, Outcome};
@@ -35,7 +35,7 @@ const FAULT_PAUSE: Millis = Millis::from_seconds(1);
 struct WaitingClaim {
     agent: AgentId,
     until: Timestamp,
-    ticket: Ticket,
+    cancel_handle: CancelHandle,
     reply: oneshot::Sender<Result<Claim, EngineError>>,
 }
 
@@ -66,9 +66,9 @@ impl Waiting {
         }
     }
 
-    /// Lets those go on waiting whose claims are not called off by this ticket; whoever waited hears nothing more.
-    pub(super) fn call_off(&mut self, ticket: &Ticket) {
-        self.claims.retain(|claim| !claim.ticket.is_same(ticket));
+    /// Lets those go on waiting whose claims are not called off by this cancel_handle; whoever waited hears nothing more.
+    pub(super) fn cancel(&mut self, cancel_handle: &CancelHandle) {
+        self.claims.retain(|claim| !claim.cancel_handle.is_same(cancel_handle));
     }
 }
 
@@ -98,21 +98,23 @@ impl<J: Journal> Engine<J> {
                 let answer = self.agents(now, &listing);
                 self.answer(reply, answer);
             }
-            FleetMessage::Submit { request, ticket, reply } => {
+            FleetMessage::Submit { request, cancel_handle, reply } => {
                 let answer =
-                    if ticket.is_called_off() { Err(EngineError::CalledOff) } else { self.submit(now, request) };
+                    if cancel_handle.is_cancelled() { Err(EngineError::Cancelled) } else { self.submit(now, request) };
                 if let Ok(Submitted { detail, is_new: true }) = &answer
                     && let spec = &detail.view.task.spec
                     && spec.request.task.is_none()
                 {
                     // Nobody could ask for it.
                     let grants = Grants::Submitted(spec.task.clone());
-                    ticket.note(grants.clone());
+                    cancel_handle.note(grants.clone());
                     self.note_unwanted(grants);
                 }
                 self.answer(reply, answer);
             }
-            FleetMessage::Claim { agent, wait, ticket, reply } => self.claim(now, agent, wait, ticket, reply),
+            FleetMessage::Claim { agent, wait, cancel_handle, reply } => {
+                self.claim(now, agent, wait, cancel_handle, reply)
+            }
             FleetMessage::Assign { task, reply } => {
                 let answer = self.assign(now, task);
                 self.answer(reply, answer);
@@ -240,11 +242,11 @@ impl<J: Journal> Engine<J> {
         now: Timestamp,
         agent: AgentId,
         wait: Duration,
-        ticket: Ticket,
+        cancel_handle: CancelHandle,
         reply: oneshot::Sender<Result<Claim, EngineError>>,
     ) {
-        if ticket.is_called_off() {
-            self.answer(reply, Err(EngineError::CalledOff));
+        if cancel_handle.is_cancelled() {
+            self.answer(reply, Err(EngineError::Cancelled));
             return;
         }
         self.cluster.hear(now, &agent);
@@ -255,18 +257,18 @@ impl<J: Journal> Engine<J> {
                     && self.waiting.claims.len() < CLAIMS_WAITING_MAX =>
             {
                 let until = now.after(Millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
-                self.waiting.claims.push_back(WaitingClaim { agent, until, ticket, reply });
+                self.waiting.claims.push_back(WaitingClaim { agent, until, cancel_handle, reply });
                 // From its claim on; the next sign of life is due with the next heartbeat.
                 self.waiting.heard_at.get_or_insert(now);
             }
-            answer => self.answer_claim(&ticket, reply, answer),
+            answer => self.answer_claim(&cancel_handle, reply, answer),
         }
     }
 
     /// Answers a claim, and notes what was given so that it can be called off.
     fn answer_claim(
         &mut self,
-        ticket: &Ticket,
+        cancel_handle: &CancelHandle,
         reply: oneshot::Sender<Result<Claim, EngineError>>,
         answer: Result<Claim, EngineError>,
     ) {
@@ -276,7 +278,7 @@ impl<J: Journal> Engine<J> {
                 Some((view.task.spec.task.clone(), lease.fencing_token))
             });
             let grants = Grants::Claimed(leases.collect());
-            ticket.note(grants.clone());
+            cancel_handle.note(grants.clone());
             self.note_unwanted(grants);
         }
         self.answer(reply, answer);
@@ -391,7 +393,7 @@ impl<J: Journal> Engine<J> {
         let may_serve = std::mem::take(&mut self.waiting.is_due);
         let mut left = VecDeque::new();
         while let Some(claim) = self.waiting.claims.pop_front() {
-            if claim.reply.is_closed() || claim.ticket.is_called_off() {
+            if claim.reply.is_closed() || claim.cancel_handle.is_cancelled() {
                 continue;
             }
             let is_over = claim.until <= now;
@@ -403,7 +405,7 @@ impl<J: Journal> Engine<J> {
             }
             match self.claim_now(now, &claim.agent) {
                 Ok(Claim::Nothing(why)) if !is_over && why != NothingClaimed::Draining => left.push_back(claim),
-                answer => self.answer_claim(&claim.ticket, claim.reply, answer),
+                answer => self.answer_claim(&claim.cancel_handle, claim.reply, answer),
             }
         }
         self.waiting.claims = left;

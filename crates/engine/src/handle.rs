@@ -1,9 +1,9 @@
 //! The handle by which everybody else reaches the engine.
 
 use super::message::{
-    AgentListing, AgentPage, AgentTakenOn, Change, Claim, EngineError, FleetMessage, Grant, Listing, Message, Page,
-    PlannedMessage, Reading, RealMessage, Record, Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage,
-    Ticket,
+    AgentListing, AgentPage, AgentTakenOn, CancelHandle, Change, Claim, EngineError, FleetMessage, Grant, Listing,
+    Message, Page, PlannedMessage, Reading, RealMessage, Record, Released, Submitted, TaskAfter, TaskDetail,
+    TaskListing, TaskPage,
 };
 use super::real::ClaimPort;
 use cortex_core::command::Request;
@@ -13,10 +13,10 @@ use cortex_core::fleet::command::{AgentLeft, FleetCommand, Report};
 use cortex_core::fleet::task::TaskRequest;
 use cortex_core::fleet::view::{AgentView, FleetFigures, FleetSummary, TaskView, UsageView};
 use cortex_core::ids::{AgentId, AgentType, AllocationId, FencingToken, JobId, TaskId};
-use cortex_core::planned::{PastScaling, Scaling};
 use cortex_core::policy::Policy;
-use cortex_core::premises::Premises;
 use cortex_core::priority::Priority;
+use cortex_core::provisioning::Provisioning;
+use cortex_core::scaling_state::{PastScaling, Scaling};
 use cortex_core::time::{Millis, Timestamp, TtlSeconds};
 use cortex_core::view::{AllocationView, CapacityView, Demand};
 use std::sync::Arc;
@@ -60,15 +60,15 @@ impl EngineHandle {
         answer.await.map_err(lost)
     }
 
-    /// Asks for a lease. With the ticket the request can be called off from anywhere, before and after it is decided on. Where
+    /// Asks for a lease. With the cancel_handle the request can be called off from anywhere, before and after it is decided on. Where
     /// something real is to stand behind it, the answer comes when it is there.
     ///
     /// # Errors
     /// [`EngineError::Refused`] if there is no room, [`EngineError::NotStarted`] if what is to stand behind it cannot be had, [`EngineError::Denied`] if the request id was used for another request,
-    /// [`EngineError::CalledOff`] if it was called off by then.
-    pub async fn request(&self, request: Request, ticket: Ticket) -> Result<Grant, EngineError> {
+    /// [`EngineError::Cancelled`] if it was called off by then.
+    pub async fn request(&self, request: Request, cancel_handle: CancelHandle) -> Result<Grant, EngineError> {
         let request = Box::new(request);
-        self.ask(|reply| Message::Request { request, ticket, reply }).await?
+        self.ask(|reply| Message::Request { request, cancel_handle, reply }).await?
     }
 
     /// Gives a lease back. Where something real stands behind it, the answer comes when it is gone.
@@ -85,8 +85,8 @@ impl EngineHandle {
     ///
     /// # Errors
     /// [`EngineError::Stopped`] if the engine has ended.
-    pub async fn stand_on(&self, premises: Premises, claim: Option<ClaimPort>) -> Result<(), EngineError> {
-        let message = Message::Real(RealMessage::Stand { premises, claim });
+    pub async fn stand_on(&self, provisioning: Provisioning, claim: Option<ClaimPort>) -> Result<(), EngineError> {
+        let message = Message::Real(RealMessage::Stand { provisioning, claim });
         self.messages.send(message).await.map_err(|_| EngineError::Stopped)
     }
 
@@ -123,9 +123,9 @@ impl EngineHandle {
     /// Calls a request off whose caller will not hear of its grant, without waiting: it is not granted any more, or what
     /// was granted is rolled back before anything that is sent from now on. A grant to an earlier request with the same
     /// request id stays.
-    pub fn call_off(&self, ticket: Ticket) {
-        ticket.call_off();
-        let message = Message::CallOff { ticket };
+    pub fn cancel(&self, cancel_handle: CancelHandle) {
+        cancel_handle.cancel();
+        let message = Message::Cancel { cancel_handle };
         if let Err(mpsc::error::TrySendError::Full(message)) = self.messages.try_send(message) {
             // A task of its own waits for room; the grant that it undoes is already behind it in the books.
             let messages = self.messages.clone();
@@ -309,23 +309,32 @@ impl EngineHandle {
         self.ask_fleet(|reply| FleetMessage::Agents { listing, reply }).await
     }
 
-    /// Takes a task into the queue. With the ticket a task that has no id of its submitter's can be called off.
+    /// Takes a task into the queue. With the cancel_handle a task that has no id of its submitter's can be called off.
     ///
     /// # Errors
     /// [`EngineError::Denied`] if the queue is full, the deadline has passed, or the id was used for another task;
-    /// [`EngineError::CalledOff`] if it was called off by then.
-    pub async fn submit_task(&self, request: TaskRequest, ticket: Ticket) -> Result<Submitted, EngineError> {
+    /// [`EngineError::Cancelled`] if it was called off by then.
+    pub async fn submit_task(
+        &self,
+        request: TaskRequest,
+        cancel_handle: CancelHandle,
+    ) -> Result<Submitted, EngineError> {
         let request = Box::new(request);
-        self.ask_fleet(|reply| FleetMessage::Submit { request, ticket, reply }).await?
+        self.ask_fleet(|reply| FleetMessage::Submit { request, cancel_handle, reply }).await?
     }
 
     /// Gives an agent the best task for it, and with it others of its batch; if there is none, waits so long for one.
-    /// With the ticket the claim can be called off, before and after.
+    /// With the cancel_handle the claim can be called off, before and after.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] if the agent is unknown, [`EngineError::CalledOff`] if it was called off by then.
-    pub async fn claim_task(&self, agent: AgentId, wait: Duration, ticket: Ticket) -> Result<Claim, EngineError> {
-        self.ask_fleet(|reply| FleetMessage::Claim { agent, wait, ticket, reply }).await?
+    /// [`EngineError::Denied`] if the agent is unknown, [`EngineError::Cancelled`] if it was called off by then.
+    pub async fn claim_task(
+        &self,
+        agent: AgentId,
+        wait: Duration,
+        cancel_handle: CancelHandle,
+    ) -> Result<Claim, EngineError> {
+        self.ask_fleet(|reply| FleetMessage::Claim { agent, wait, cancel_handle, reply }).await?
     }
 
     /// Chooses an agent for a task and gives it to that one, and with it others of its batch.

@@ -10,16 +10,16 @@ mod fleet;
 mod handle;
 mod message;
 mod outage;
-mod planned;
 mod real;
 mod refusals;
 mod requests;
+mod scaling;
 mod start;
 
 pub use handle::{EngineHandle, Expired};
 pub use message::{
-    AgentListing, AgentPage, AgentTakenOn, Change, Claim, EngineError, Grant, Grants, Listing, Page, Reading, Record,
-    Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage, Ticket,
+    AgentListing, AgentPage, AgentTakenOn, CancelHandle, Change, Claim, EngineError, Grant, Grants, Listing, Page,
+    Reading, Record, Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage,
 };
 pub use real::ClaimPort;
 pub use refusals::{Place, REFUSALS_MAX, Refusal};
@@ -32,7 +32,7 @@ use cortex_core::allocation::EndReason;
 use cortex_core::command::{Command, Decision, Denied, Outcome, Release};
 use cortex_core::demand::DemandCounter;
 use cortex_core::event::{Event, Recorded};
-use cortex_core::fleet::alarms::Alarms;
+use cortex_core::fleet::replan_triggers::ReplanTriggers;
 use cortex_core::ids::{AllocationId, FencingToken, JobId};
 use cortex_core::time::{Millis, Timestamp};
 use cortex_core::units::WorkerSize;
@@ -83,7 +83,7 @@ pub struct Engine<J> {
     /// Demand that is not in the books yet.
     demand: DemandCounter,
     /// What called for a plan at the last turn.
-    alarms: Alarms,
+    replan_triggers: ReplanTriggers,
     /// Whoever plans waits for it.
     wake: Arc<Notify>,
     /// Grants that a repeat was answered with lately.
@@ -126,7 +126,7 @@ impl<J: Journal> Engine<J> {
             self.call_planner(now);
             sleep_max = self.sleep_max(now);
             if let Err(error) = self.commit().await {
-                self.start_over(error).await?;
+                self.reload(error).await?;
             }
         }
         let now = self.now();
@@ -137,7 +137,7 @@ impl<J: Journal> Engine<J> {
         if self.has_uncommitted()
             && let Err(error) = self.commit().await
         {
-            self.start_over(error).await?;
+            self.reload(error).await?;
         }
         self.journal.close(self.cluster, self.close_within).await;
         Ok(())
@@ -185,7 +185,7 @@ impl<J: Journal> Engine<J> {
         let mut left = BTreeSet::new();
         for event in events {
             // Before the event is applied: with it the record may be gone.
-            let job = if J::IS_LASTING { self.job_of(&event) } else { None };
+            let job = if J::IS_DURABLE { self.job_of(&event) } else { None };
             self.waiting.is_due |= event.may_help_claims();
             if let Event::AgentLeft { agent, .. } = &event {
                 left.insert(agent.clone());
@@ -232,8 +232,8 @@ impl<J: Journal> Engine<J> {
 
     fn take(&mut self, now: Timestamp, message: Message) {
         match message {
-            Message::Request { request, ticket, reply } => {
-                self.take_request(now, request, ticket, reply, None);
+            Message::Request { request, cancel_handle, reply } => {
+                self.take_request(now, request, cancel_handle, reply, None);
             }
             Message::Release { allocation, reply } => {
                 match self.release(now, allocation, EndReason::Requested).transpose() {
@@ -241,10 +241,10 @@ impl<J: Journal> Engine<J> {
                     None => self.await_end(allocation, reply),
                 }
             }
-            Message::CallOff { ticket } => {
-                self.waiting.call_off(&ticket);
-                self.real.call_off(&ticket);
-                if let Some(grants) = self.called_off(&ticket) {
+            Message::Cancel { cancel_handle } => {
+                self.waiting.cancel(&cancel_handle);
+                self.real.cancel(&cancel_handle);
+                if let Some(grants) = self.cancelled(&cancel_handle) {
                     self.undo(now, &grants);
                     self.note_unwanted(grants);
                 }
@@ -284,8 +284,8 @@ impl<J: Journal> Engine<J> {
     }
 
     /// What nobody wants any more. A grant that a repeat of the request was answered with is that caller's.
-    fn called_off(&self, ticket: &Ticket) -> Option<Grants> {
-        let grants = ticket.granted()?;
+    fn cancelled(&self, cancel_handle: &CancelHandle) -> Option<Grants> {
+        let grants = cancel_handle.granted()?;
         let is_repeated = matches!(grants, Grants::Allocation(allocation) if self.repeated.contains(allocation));
         (!is_repeated).then(|| grants.clone())
     }

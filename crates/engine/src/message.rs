@@ -9,10 +9,10 @@ use cortex_core::fleet::command::{AgentLeft, FleetCommand, FleetDenied, FleetOut
 use cortex_core::fleet::task::TaskRequest;
 use cortex_core::fleet::view::{AgentFilter, AgentView, FleetFigures, FleetSummary, TaskFilter, TaskView, UsageView};
 use cortex_core::ids::{AgentId, AllocationId, FencingToken, TaskId, TaskNumber};
-use cortex_core::planned::{PastScaling, Scaling};
 use cortex_core::policy::Policy;
-use cortex_core::premises::Premises;
 use cortex_core::priority::Priority;
+use cortex_core::provisioning::Provisioning;
+use cortex_core::scaling_state::{PastScaling, Scaling};
 use cortex_core::time::{Timestamp, TtlSeconds};
 use cortex_core::view::{AllocationView, CapacityView, Demand, Filter};
 use std::collections::BTreeSet;
@@ -219,7 +219,7 @@ pub enum EngineError {
     Fault,
     /// The caller called the request off before it was decided on.
     #[error("the request was called off before it was decided on: nothing was granted")]
-    CalledOff,
+    Cancelled,
     /// The change could not be made lasting, or it is not known whether it was.
     #[error(
         "the manager could not make this lasting, or does not know whether it did: ask again, \
@@ -250,26 +250,26 @@ pub enum Grants {
 
 /// What a request can be called off by, from before it is sent until its caller hears of the grant.
 #[derive(Clone, Debug, Default)]
-pub struct Ticket(Arc<Fate>);
+pub struct CancelHandle(Arc<Fate>);
 
 #[derive(Debug, Default)]
 struct Fate {
-    is_called_off: AtomicBool,
+    is_cancelled: AtomicBool,
     granted: OnceLock<Grants>,
 }
 
-impl Ticket {
-    pub(super) fn call_off(&self) {
-        self.0.is_called_off.store(true, Ordering::Relaxed);
+impl CancelHandle {
+    pub(super) fn cancel(&self) {
+        self.0.is_cancelled.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_called_off(&self) -> bool {
-        self.0.is_called_off.load(Ordering::Relaxed)
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled.load(Ordering::Relaxed)
     }
 
     /// Notes what was granted for this request; a repeat of an earlier one is granted nothing.
     pub(super) fn note(&self, grants: Grants) {
-        // A ticket goes with one request, so that nothing is noted twice.
+        // A cancel_handle goes with one request, so that nothing is noted twice.
         let _ = self.0.granted.set(grants);
     }
 
@@ -288,15 +288,15 @@ pub(super) type Reply<T> = oneshot::Sender<T>;
 pub(super) enum Message {
     Request {
         request: Box<Request>,
-        ticket: Ticket,
+        cancel_handle: CancelHandle,
         reply: Reply<Result<Grant, EngineError>>,
     },
     Release {
         allocation: AllocationId,
         reply: Reply<Result<Released, EngineError>>,
     },
-    CallOff {
-        ticket: Ticket,
+    Cancel {
+        cancel_handle: CancelHandle,
     },
     Renew {
         allocation: AllocationId,
@@ -326,7 +326,7 @@ pub(super) enum Message {
 
 /// Everything that whoever runs real things says to the engine.
 pub(super) enum RealMessage {
-    Stand { premises: Premises, claim: Option<ClaimPort> },
+    Stand { provisioning: Provisioning, claim: Option<ClaimPort> },
     Activate { allocation: AllocationId, reply: Reply<Result<(), EngineError>> },
     FailActivation { allocation: AllocationId, error: Arc<str>, told: Arc<str>, reply: Reply<Result<(), EngineError>> },
     FinishRelease { allocation: AllocationId, reply: Reply<Result<(), EngineError>> },
@@ -367,13 +367,13 @@ pub(super) enum FleetMessage {
     },
     Submit {
         request: Box<TaskRequest>,
-        ticket: Ticket,
+        cancel_handle: CancelHandle,
         reply: Reply<Result<Submitted, EngineError>>,
     },
     Claim {
         agent: AgentId,
         wait: Duration,
-        ticket: Ticket,
+        cancel_handle: CancelHandle,
         reply: Reply<Result<Claim, EngineError>>,
     },
     Assign {

@@ -3,14 +3,14 @@
 //! The engine starts and ends nothing. It decides, as for any lease, and whoever runs the real things hears of it from the
 //! changes, and tells when they are there or gone. Until then the answer waits; the books have long decided.
 
-use super::message::{EngineError, Grant, Grants, RealMessage, Released, Reply, Ticket};
+use super::message::{CancelHandle, EngineError, Grant, Grants, RealMessage, Released, Reply};
 use super::{Engine, log_end};
 use cortex_core::allocation::Phase;
 use cortex_core::command::{Command, Decision, Denied, Outcome, Request, Shortage};
 use cortex_core::event::Event;
 use cortex_core::ids::{AllocationId, ServerName};
 use cortex_core::ports::Port;
-use cortex_core::premises::Premises;
+use cortex_core::provisioning::Provisioning;
 use cortex_core::time::{Millis, Timestamp};
 use cortex_journal::Journal;
 use std::collections::{BTreeMap, VecDeque};
@@ -31,14 +31,14 @@ struct WaitingGrant {
     is_new: bool,
     /// Whether a repeat of the request would find it again.
     is_keyed: bool,
-    ticket: Ticket,
+    cancel_handle: CancelHandle,
     reply: Reply<Result<Grant, EngineError>>,
 }
 
 /// A request that waits for the end of what is in its room.
 pub(super) struct WaitingRequest {
     pub(super) request: Box<Request>,
-    pub(super) ticket: Ticket,
+    pub(super) cancel_handle: CancelHandle,
     pub(super) reply: Reply<Result<Grant, EngineError>>,
     /// What there was too little of when it was last tried.
     pub(super) shortage: Shortage,
@@ -48,7 +48,7 @@ pub(super) struct WaitingRequest {
 /// What is waited for, by whom. Each caller has a call in flight, which bounds them.
 #[derive(Default)]
 pub(super) struct Real {
-    premises: Premises,
+    provisioning: Provisioning,
     claim: Option<ClaimPort>,
     /// Ports that something else holds, and until when they are not tried again.
     taken: BTreeMap<Port, Timestamp>,
@@ -58,11 +58,11 @@ pub(super) struct Real {
 }
 
 impl Real {
-    /// Lets nobody go on waiting whose request is called off by this ticket.
-    pub(super) fn call_off(&mut self, ticket: &Ticket) {
-        self.for_room.retain(|waiting| !waiting.ticket.is_same(ticket));
+    /// Lets nobody go on waiting whose request is called off by this cancel_handle.
+    pub(super) fn cancel(&mut self, cancel_handle: &CancelHandle) {
+        self.for_room.retain(|waiting| !waiting.cancel_handle.is_same(cancel_handle));
         for waiting in self.starting.values_mut() {
-            waiting.retain(|waiting| !waiting.ticket.is_same(ticket));
+            waiting.retain(|waiting| !waiting.cancel_handle.is_same(cancel_handle));
         }
         self.starting.retain(|_, waiting| !waiting.is_empty());
     }
@@ -87,8 +87,8 @@ impl Real {
 impl<J: Journal> Engine<J> {
     pub(super) fn take_real(&mut self, now: Timestamp, message: RealMessage) {
         match message {
-            RealMessage::Stand { premises, claim } => {
-                self.real.premises = premises;
+            RealMessage::Stand { provisioning, claim } => {
+                self.real.provisioning = provisioning;
                 if claim.is_some() {
                     self.real.claim = claim;
                 }
@@ -121,9 +121,9 @@ impl<J: Journal> Engine<J> {
 
     /// Has decisions go by what really stands here now.
     pub(super) fn stand(&mut self) {
-        let mut premises = self.real.premises.clone();
-        premises.taken_ports.extend(self.real.taken.keys());
-        self.cluster.set_premises(premises);
+        let mut provisioning = self.real.provisioning.clone();
+        provisioning.taken_ports.extend(self.real.taken.keys());
+        self.cluster.set_provisioning(provisioning);
     }
 
     /// Decides on a request, and takes its ports. One that something else holds is passed over from then on.
@@ -155,12 +155,18 @@ impl<J: Journal> Engine<J> {
     }
 
     /// Answers a grant, or has its caller wait until it can be used.
-    pub(super) fn answer_grant(&mut self, grant: Grant, ticket: Ticket, reply: Reply<Result<Grant, EngineError>>) {
+    pub(super) fn answer_grant(
+        &mut self,
+        grant: Grant,
+        cancel_handle: CancelHandle,
+        reply: Reply<Result<Grant, EngineError>>,
+    ) {
         let reservation = &grant.view.allocation.reservation;
         if !matches!(grant.view.allocation.phase, Phase::Pending) {
             return self.answer(reply, Ok(grant));
         }
-        let waiting = WaitingGrant { is_new: grant.is_new, is_keyed: reservation.request_id.is_some(), ticket, reply };
+        let waiting =
+            WaitingGrant { is_new: grant.is_new, is_keyed: reservation.request_id.is_some(), cancel_handle, reply };
         self.real.starting.entry(reservation.allocation).or_default().push(waiting);
     }
 
@@ -185,7 +191,7 @@ impl<J: Journal> Engine<J> {
 
     /// Until when a request that comes now waits for room.
     pub(super) fn room_deadline(&self, now: Timestamp) -> Timestamp {
-        now.after(self.real.premises.start_max)
+        now.after(self.real.provisioning.start_max)
     }
 
     /// Tries the requests that wait for room, the oldest first.
@@ -200,9 +206,9 @@ impl<J: Journal> Engine<J> {
                 let refusal = self.refuse(now, &waiting.request, &denied);
                 self.answer(waiting.reply, Err(refusal));
             } else {
-                let WaitingRequest { request, ticket, reply, until, .. } = waiting;
+                let WaitingRequest { request, cancel_handle, reply, until, .. } = waiting;
                 let before = self.real.for_room.len();
-                self.take_request(now, request, ticket, reply, Some(until));
+                self.take_request(now, request, cancel_handle, reply, Some(until));
                 is_held_up |= self.real.for_room.len() > before;
             }
         }

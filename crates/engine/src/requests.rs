@@ -1,6 +1,6 @@
 //! Requests for leases: decided on, granted or refused, and answered at once or when what is to stand behind them is there.
 
-use super::message::{EngineError, Grant, Grants, Reply, Ticket};
+use super::message::{CancelHandle, EngineError, Grant, Grants, Reply};
 use super::real::WaitingRequest;
 use super::{Engine, REPEATED_MAX, log_end};
 use cortex_core::command::{Command, Denied, Outcome, Request, Shortage};
@@ -25,27 +25,27 @@ impl<J: Journal> Engine<J> {
         &mut self,
         now: Timestamp,
         request: Box<Request>,
-        ticket: Ticket,
+        cancel_handle: CancelHandle,
         reply: Reply<Result<Grant, EngineError>>,
         until: Option<Timestamp>,
     ) {
-        if ticket.is_called_off() {
-            return self.answer(reply, Err(EngineError::CalledOff));
+        if cancel_handle.is_cancelled() {
+            return self.answer(reply, Err(EngineError::Cancelled));
         }
         match self.request(now, request, until.is_none()) {
             Ok(Requested::Grant(grant)) => {
                 let reservation = &grant.view.allocation.reservation;
                 if grant.is_new {
-                    ticket.note(Grants::Allocation(reservation.allocation));
+                    cancel_handle.note(Grants::Allocation(reservation.allocation));
                     if reservation.request_id.is_none() {
                         self.note_unwanted(Grants::Allocation(reservation.allocation));
                     }
                 }
-                self.answer_grant(*grant, ticket, reply);
+                self.answer_grant(*grant, cancel_handle, reply);
             }
             Ok(Requested::RoomIsComing { request, shortage }) => {
                 let until = until.unwrap_or_else(|| self.room_deadline(now));
-                self.await_room(WaitingRequest { request, ticket, reply, shortage, until });
+                self.await_room(WaitingRequest { request, cancel_handle, reply, shortage, until });
             }
             Err(error) => self.answer(reply, Err(error)),
         }

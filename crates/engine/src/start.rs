@@ -12,8 +12,8 @@ use cortex_core::allocation::State;
 use cortex_core::command::Command;
 use cortex_core::demand::DemandCounter;
 use cortex_core::event::Limits;
-use cortex_core::fleet::alarms::Alarms;
 use cortex_core::fleet::command::FleetCommand;
+use cortex_core::fleet::replan_triggers::ReplanTriggers;
 use cortex_core::fleet::settings::FleetSettings;
 use cortex_core::fleet::view::TokenUsage;
 use cortex_core::ids::{FencingToken, NodeId};
@@ -222,7 +222,7 @@ impl<J: Journal> Engine<J> {
             drawn: 0,
             requests: RequestsSeen::default(),
             demand: DemandCounter::default(),
-            alarms: Alarms::default(),
+            replan_triggers: ReplanTriggers::default(),
             wake,
             repeated: VecDeque::new(),
             messages,
@@ -265,7 +265,7 @@ impl<J: Journal> Engine<J> {
         // Nobody could beat while nothing ran.
         engine.cluster.presume_alive(now);
         engine.cluster.observe(now);
-        engine.alarms = engine.cluster.alarms();
+        engine.replan_triggers = engine.cluster.replan_triggers();
         engine.commit().await?;
         Ok((engine, handle))
     }

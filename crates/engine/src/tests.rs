@@ -2,8 +2,8 @@
 
 mod durable;
 mod fleet;
-mod planned;
 mod real;
+mod scaling;
 
 use super::handle::EXPIRED_NAMED_MAX;
 use super::*;
@@ -11,20 +11,20 @@ use cortex_core::allocation::{Metadata, State};
 use cortex_core::check;
 use cortex_core::command::{DistinctServers, Request};
 use cortex_core::ids::{JobId, NodeId, RequestId, ServerName};
-use cortex_core::planned::Scaling;
 use cortex_core::policy::PolicyName;
 use cortex_core::priority::Priority;
+use cortex_core::scaling_state::Scaling;
 use cortex_core::time::TtlSeconds;
 use cortex_core::units::{CpuMillis, MemoryMb, Resources};
 use cortex_core::view::Filter;
-use cortex_journal::Nowhere;
+use cortex_journal::NullJournal;
 use futures_util::FutureExt;
-use message::{Grant, Listing, Ticket};
+use message::{CancelHandle, Grant, Listing};
 use std::collections::BTreeSet;
 
 /// An engine that does not run yet and keeps nothing.
-fn idle(capacity: Resources) -> (Engine<Nowhere>, EngineHandle) {
-    let started = Engine::start(EngineOptions::fixed(capacity), Nowhere, EngineClock::system());
+fn idle(capacity: Resources) -> (Engine<NullJournal>, EngineHandle) {
+    let started = Engine::start(EngineOptions::fixed(capacity), NullJournal, EngineClock::system());
     started.now_or_never().expect("nothing to wait for").expect("books that can be set up")
 }
 
@@ -49,7 +49,7 @@ fn start() -> EngineHandle {
 }
 
 /// An engine that does not run yet, on a node with nothing.
-fn without_capacity() -> (Engine<Nowhere>, EngineHandle) {
+fn without_capacity() -> (Engine<NullJournal>, EngineHandle) {
     idle(Resources::default())
 }
 
@@ -78,7 +78,7 @@ async fn leased(engine: &EngineHandle) -> u64 {
 }
 
 async fn refused(engine: &EngineHandle, request: Request) -> Refusal {
-    match engine.request(request, Ticket::default()).await {
+    match engine.request(request, CancelHandle::default()).await {
         Err(EngineError::Refused(refusal)) => *refusal,
         other => panic!("not refused: {other:?}"),
     }
@@ -109,12 +109,12 @@ async fn listed(engine: &EngineHandle, filter: Filter, limit: usize) -> Vec<Vec<
 #[tokio::test]
 async fn messages_sent_together_take_effect_in_order() {
     let engine = start();
-    let grant = engine.request(request("a", 10), Ticket::default()).await.expect("room");
+    let grant = engine.request(request("a", 10), CancelHandle::default()).await.expect("room");
     // All polled in one go, so that they form one batch: the second request finds what the release freed.
     let (full, released, granted, read) = tokio::join!(
-        engine.request(request("b", 1), Ticket::default()),
+        engine.request(request("b", 1), CancelHandle::default()),
         engine.release(id(&grant)),
-        engine.request(request("c", 10), Ticket::default()),
+        engine.request(request("c", 10), CancelHandle::default()),
         engine.capacity(),
     );
     assert!(matches!(full, Err(EngineError::Refused(_))), "{full:?}");
@@ -136,11 +136,11 @@ async fn end_of(engine: &EngineHandle, id: AllocationId) -> Option<EndReason> {
 #[tokio::test]
 async fn calling_off_takes_a_grant_back_and_nothing_else() {
     let engine = start();
-    let ticket = Ticket::default();
-    let kept = engine.request(request("a", 2), Ticket::default()).await.expect("room");
-    let undone = engine.request(request("b", 3), ticket.clone()).await.expect("room");
-    engine.call_off(ticket.clone());
-    engine.call_off(ticket);
+    let cancel_handle = CancelHandle::default();
+    let kept = engine.request(request("a", 2), CancelHandle::default()).await.expect("room");
+    let undone = engine.request(request("b", 3), cancel_handle.clone()).await.expect("room");
+    engine.cancel(cancel_handle.clone());
+    engine.cancel(cancel_handle);
     assert_eq!(leased(&engine).await, 2);
     assert_eq!(end_of(&engine, id(&undone)).await, Some(EndReason::Cancelled));
     assert_eq!(end_of(&engine, id(&kept)).await, None);
@@ -149,34 +149,34 @@ async fn calling_off_takes_a_grant_back_and_nothing_else() {
 #[tokio::test]
 async fn a_request_called_off_before_its_decision_is_not_granted() {
     let engine = start();
-    let ticket = Ticket::default();
-    engine.call_off(ticket.clone());
-    assert_eq!(engine.request(request("a", 2), ticket).await, Err(EngineError::CalledOff));
+    let cancel_handle = CancelHandle::default();
+    engine.cancel(cancel_handle.clone());
+    assert_eq!(engine.request(request("a", 2), cancel_handle).await, Err(EngineError::Cancelled));
     assert_eq!(leased(&engine).await, 0);
 }
 
 #[tokio::test]
 async fn what_is_sent_after_calling_off_finds_the_room() {
     let engine = start();
-    let ticket = Ticket::default();
+    let cancel_handle = CancelHandle::default();
     // All in one batch: the grant is decided on before it is called off.
     let (granted, (), full) = tokio::join!(
-        engine.request(request("a", 10), ticket.clone()),
-        async { engine.call_off(ticket.clone()) },
-        engine.request(request("b", 10), Ticket::default()),
+        engine.request(request("a", 10), cancel_handle.clone()),
+        async { engine.cancel(cancel_handle.clone()) },
+        engine.request(request("b", 10), CancelHandle::default()),
     );
     assert!(full.is_ok(), "{full:?}");
-    assert!(matches!(granted, Err(EngineError::CalledOff)) || granted.is_ok_and(|grant| grant.is_new));
+    assert!(matches!(granted, Err(EngineError::Cancelled)) || granted.is_ok_and(|grant| grant.is_new));
     assert_eq!(leased(&engine).await, 10);
 }
 
 #[tokio::test]
 async fn calling_off_a_repeat_leaves_the_first_grant() {
     let engine = start();
-    let first = engine.request(keyed("a", 2, "key"), Ticket::default()).await.expect("room");
-    let ticket = Ticket::default();
-    engine.request(keyed("a", 2, "key"), ticket.clone()).await.expect("the same grant");
-    engine.call_off(ticket);
+    let first = engine.request(keyed("a", 2, "key"), CancelHandle::default()).await.expect("room");
+    let cancel_handle = CancelHandle::default();
+    engine.request(keyed("a", 2, "key"), cancel_handle.clone()).await.expect("the same grant");
+    engine.cancel(cancel_handle);
     assert_eq!(leased(&engine).await, 2);
     assert_eq!(end_of(&engine, id(&first)).await, None);
 }
@@ -184,11 +184,11 @@ async fn calling_off_a_repeat_leaves_the_first_grant() {
 #[tokio::test]
 async fn a_repeat_is_known_as_one() {
     let engine = start();
-    let first = engine.request(keyed("a", 2, "key"), Ticket::default()).await.expect("room");
-    let again = engine.request(keyed("a", 2, "key"), Ticket::default()).await.expect("the same grant");
+    let first = engine.request(keyed("a", 2, "key"), CancelHandle::default()).await.expect("room");
+    let again = engine.request(keyed("a", 2, "key"), CancelHandle::default()).await.expect("the same grant");
     assert!(first.is_new && !again.is_new);
     assert_eq!(id(&first), id(&again));
-    let other = engine.request(keyed("a", 3, "key"), Ticket::default()).await;
+    let other = engine.request(keyed("a", 3, "key"), CancelHandle::default()).await;
     assert!(matches!(other, Err(EngineError::Denied(Denied::RequestIdReused { .. }))), "{other:?}");
     assert_eq!(leased(&engine).await, 2);
     let demand = engine.demand(true).await.expect("a running engine").value;
@@ -218,10 +218,10 @@ async fn refusals_are_remembered_up_to_a_bound() {
 async fn lists_have_grants_and_refusals_in_the_order_in_which_they_came() {
     let engine = start();
     refused(&engine, request("r1", 11)).await;
-    let a = engine.request(request("a", 1), Ticket::default()).await.expect("room");
+    let a = engine.request(request("a", 1), CancelHandle::default()).await.expect("room");
     refused(&engine, request("r2", 11)).await;
     refused(&engine, request("a", 11)).await;
-    engine.request(request("b", 1), Ticket::default()).await.expect("room");
+    engine.request(request("b", 1), CancelHandle::default()).await.expect("room");
     engine.release(id(&a)).await.expect("a lease");
     refused(&engine, request("r3", 11)).await;
 
@@ -249,7 +249,7 @@ async fn lists_have_grants_and_refusals_in_the_order_in_which_they_came() {
 async fn changes_name_what_they_touched() {
     let engine = start();
     let mut changes = engine.changes();
-    let grant = engine.request(request("a", 1), Ticket::default()).await.expect("room");
+    let grant = engine.request(request("a", 1), CancelHandle::default()).await.expect("room");
     let granted = changes.recv().await.expect("a change");
     assert_eq!(*granted, Change { capacity: true, allocations: BTreeSet::from([id(&grant)]) });
     engine.renew(id(&grant), None, None).await.expect("a live lease");
@@ -263,7 +263,7 @@ async fn changes_name_what_they_touched() {
 #[tokio::test]
 async fn capacity_is_never_set_below_what_is_leased() {
     let engine = start();
-    engine.request(request("a", 6), Ticket::default()).await.expect("room");
+    engine.request(request("a", 6), CancelHandle::default()).await.expect("room");
     let denied = engine.scale(to_workers(5)).await;
     assert!(matches!(denied, Err(EngineError::Denied(Denied::BelowLeased { .. }))), "{denied:?}");
     engine.scale(to_workers(6)).await.expect("as many as are leased");
@@ -297,5 +297,5 @@ async fn without_its_engine_a_handle_says_so() {
     let (engine, handle) = without_capacity();
     drop(engine);
     assert_eq!(handle.capacity().await, Err(EngineError::Stopped));
-    handle.call_off(Ticket::default());
+    handle.cancel(CancelHandle::default());
 }

@@ -4,12 +4,12 @@
 //! [`Journal::commit`] has returned: nobody hears of what a crash could lose. There is no undo. Where a commit fails, or its outcome is unknown, the engine loads
 //! the books again: what the journal has is true.
 //!
-//! Two kinds: [`Nowhere`] keeps nothing, [`SqliteJournal`] keeps all in a file.
+//! Two kinds: [`NullJournal`] keeps nothing, [`SqliteJournal`] keeps all in a file.
 
-mod nowhere;
+mod null;
 mod sqlite;
 
-pub use nowhere::Nowhere;
+pub use null::NullJournal;
 pub use sqlite::{
     Anchor, EventRow, EventRows, Recovery, SCHEMA_VERSION, SNAPSHOT_EVENTS_MIN, SqliteJournal, SqliteOptions,
     Synchronous, UnusableSnapshot, check_end, check_pages, find_snapshots, lock_path, open_to_read, read_snapshot,
@@ -49,7 +49,7 @@ pub struct Recovered {
 /// Where events go. One owner at a time writes to a journal.
 pub trait Journal: Send + 'static {
     /// Whether anything outlives the process. If not, entries need no job.
-    const IS_LASTING: bool;
+    const IS_DURABLE: bool;
 
     /// The books as all events so far make them.
     ///

@@ -97,7 +97,7 @@ impl Drop for SqliteJournal {
 }
 
 impl Journal for SqliteJournal {
-    const IS_LASTING: bool = true;
+    const IS_DURABLE: bool = true;
 
     async fn load(&mut self) -> Result<Recovered, JournalError> {
         self.ask(Order::Load).await?

@@ -63,7 +63,7 @@ impl Planning {
         let shown_until = {
             let mut planner = hold(planner);
             planner.note(&plan, plan.action != Action::Hold && carried_out.is_ok());
-            planner.outlook().shown_until()
+            planner.demand_forecast().shown_until()
         };
         self.plan.send_replace(Some(Arc::new(plan)));
         self.forecast.send_if_modified(|shown| std::mem::replace(shown, shown_until) != shown_until);
@@ -100,7 +100,7 @@ fn hold(planner: &Mutex<Planner>) -> MutexGuard<'_, Planner> {
 
 /// Takes in the bins of demand that are over since the last look. At a start these may be those of two weeks.
 async fn learn(engine: &EngineHandle, planner: &Mutex<Planner>, now: Timestamp) -> Result<(), EngineError> {
-    let after = hold(planner).outlook().shown_until();
+    let after = hold(planner).demand_forecast().shown_until();
     let bins = engine.demand_bins(after).await?.value;
     for some in bins.chunks(BINS_AT_ONCE) {
         hold(planner).take_in(some, now);
@@ -132,8 +132,8 @@ mod tests {
     use cortex_core::time::{Millis, TtlSeconds};
     use cortex_core::units::{CpuMillis, MemoryMb, Resources};
     use cortex_engine::clock::EngineClock;
-    use cortex_engine::{Engine, EngineOptions, Ticket};
-    use cortex_journal::Nowhere;
+    use cortex_engine::{CancelHandle, Engine, EngineOptions};
+    use cortex_journal::NullJournal;
     use cortex_planning::Bounds;
     use std::sync::atomic::{AtomicI64, Ordering};
     use std::time::Duration;
@@ -145,7 +145,7 @@ mod tests {
     fn start_by(workers: u64, clock: EngineClock) -> EngineHandle {
         let (cpu_millis, memory_mb) = (CpuMillis::from_millis(100_000), MemoryMb(1_000_000));
         let options = EngineOptions::fixed(Resources { cpu_millis, memory_mb, workers });
-        let started = Engine::start(options, Nowhere, clock).now_or_never();
+        let started = Engine::start(options, NullJournal, clock).now_or_never();
         let (engine, handle) = started.expect("nothing to wait for").expect("books that can be set up");
         tokio::spawn(engine.run());
         handle
@@ -192,15 +192,15 @@ mod tests {
         look_before().await;
         let workers = async || engine.capacity().await.expect("a running engine").value.total.workers;
 
-        let grant = engine.request(request(4), Ticket::default()).await.expect("room");
-        assert!(engine.request(request(1), Ticket::default()).await.is_err());
+        let grant = engine.request(request(4), CancelHandle::default()).await.expect("room");
+        assert!(engine.request(request(1), CancelHandle::default()).await.is_err());
         planning.once(&engine, &planner).await.expect("a plan");
         assert_eq!(workers().await, 6, "4 leased workers at 70 %");
         let plan = shown.borrow().clone().expect("a plan");
         assert_eq!((plan.action, plan.target_workers, plan.refused_requests), (Action::ScaleUp, 6, 1));
 
         look_before().await;
-        engine.request(request(1), Ticket::default()).await.expect("room, now that there is more");
+        engine.request(request(1), CancelHandle::default()).await.expect("room, now that there is more");
         engine.release(grant.view.allocation.reservation.allocation).await.expect("a lease");
         planning.once(&engine, &planner).await.expect("a plan");
         assert_eq!(workers().await, 2, "1 leased worker at 70 %");
@@ -222,14 +222,14 @@ mod tests {
         let (Show { plan, bottlenecks, forecast }, ..) = show();
         let mut told = forecast.subscribe();
         let mut planning = Planning { lookout: Lookout::new(bottlenecks), plan, forecast };
-        engine.request(request(2), Ticket::default()).await.expect("room");
+        engine.request(request(2), CancelHandle::default()).await.expect("room");
         planning.once(&engine, &planner).await.expect("a plan");
         assert!(!told.has_changed().expect("a planner"), "the bin is not over");
         seconds.store(900, Ordering::Relaxed);
         planning.once(&engine, &planner).await.expect("a plan");
         assert!(told.has_changed().expect("a planner"));
         assert_eq!(*told.borrow_and_update(), Some(Timestamp::from_millis(600_000)));
-        let bins = |series| hold(&planner).outlook().forecaster(series).bins();
+        let bins = |series| hold(&planner).demand_forecast().forecaster(series).bins();
         assert_eq!(cortex_planning::Series::ALL.map(bins), [1; 3]);
         planning.once(&engine, &planner).await.expect("a plan");
         assert!(!told.has_changed().expect("a planner"), "nothing is new");

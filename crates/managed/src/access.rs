@@ -4,7 +4,7 @@
 //! needed, and kept nowhere; only the key is, beside the state, so that tokens outlive a restart as their leases do.
 
 use cortex_core::ids::{AllocationId, FencingToken};
-use cortex_util::whole_file;
+use cortex_util::atomic_file;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt::{self, Write};
@@ -56,7 +56,7 @@ impl AccessKey {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let key = Self::random();
-                whole_file::replace(path, &key.0)?;
+                atomic_file::replace(path, &key.0)?;
                 Ok(key)
             }
             Err(error) => Err(error),

@@ -2,7 +2,7 @@
 
 use cortex_core::ids::{AllocationId, JobId, ServerName};
 use cortex_core::ports::Port;
-use cortex_core::premises::Sharing;
+use cortex_core::provisioning::Sharing;
 use cortex_core::time::Timestamp;
 use cortex_core::units::MemoryMb;
 

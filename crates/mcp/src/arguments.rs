@@ -9,7 +9,7 @@ use cortex_core::fleet::task::{Complexity, JsonText};
 use cortex_core::ids::{AgentId, AllocationId, Capability, NAME_CHARACTERS_MAX, NotAName, ServerName, TaskId};
 use cortex_core::priority::Priority;
 use cortex_core::time::Timestamp;
-use cortex_util::nearest::nearest;
+use cortex_util::suggest::suggest;
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
 use std::ops::RangeInclusive;
@@ -385,7 +385,7 @@ impl Arguments {
         let known = |name: &str| parameters.iter().any(|parameter| parameter.name() == name);
         if let Some(name) = given.keys().find(|name| !known(name)) {
             let names: Vec<&str> = parameters.iter().map(|parameter| parameter.name()).collect();
-            let advice = match nearest(name, names.iter().copied()) {
+            let advice = match suggest(name, names.iter().copied()) {
                 Some(near) => format!("did you mean {near}?"),
                 None if names.is_empty() => "this tool takes none".to_owned(),
                 None => format!("this tool takes {}", names.join(", ")),

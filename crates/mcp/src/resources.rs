@@ -155,7 +155,7 @@ pub(super) async fn read(
         Ok(ResourceUri::Forecast) => {
             let forecast = {
                 let planner = shown.planner.lock().unwrap_or_else(PoisonError::into_inner);
-                ForecastResult::new(planner.outlook(), None)
+                ForecastResult::new(planner.demand_forecast(), None)
             };
             json(&forecast)?
         }

@@ -47,7 +47,7 @@ use cortex_core::ids::TaskId;
 use cortex_engine::{EngineError, EngineHandle};
 use cortex_managed::{AskError, Managed};
 use cortex_planning::Planner;
-use cortex_util::nearest::nearest;
+use cortex_util::suggest::suggest;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::ErrorData;
@@ -239,7 +239,7 @@ impl Tools {
                     "tool {tool} is in the toolset {set}, which is off: start the server with --toolsets all or --toolsets …,{set}"
                 )
             }
-            None => match nearest(name, known.iter().copied()) {
+            None => match suggest(name, known.iter().copied()) {
                 Some(near) => format!("unknown tool {shown}: did you mean {near}?"),
                 None => format!("unknown tool {shown}: there are {}", known.join(", ")),
             },

@@ -1,8 +1,8 @@
 //! The capacity plan: how many agents and workers the demand to expect takes, and whether to go by that.
 
 use super::capacity::{Aim, Capacity, Work, dispersion};
+use super::demand_forecast::{CONFIDENCE_MIN, DemandForecast, Expected, Series, is_enough};
 use super::observation::Observation;
-use super::outlook::{CONFIDENCE_MIN, Expected, Outlook, Series, is_enough};
 use cortex_core::demand::DEMAND_BIN;
 use cortex_core::fleet::estimate::DurationsSeen;
 
@@ -46,8 +46,8 @@ pub struct WorkersAhead {
 
 impl CapacityPlan {
     /// Plans for what is expected. What is not known is said.
-    pub(super) fn new(outlook: &Outlook, seen: &Observation, reasons: &mut Vec<String>) -> Self {
-        let agents = match Self::agents(outlook, seen) {
+    pub(super) fn new(demand_forecast: &DemandForecast, seen: &Observation, reasons: &mut Vec<String>) -> Self {
+        let agents = match Self::agents(demand_forecast, seen) {
             Ok(agents) => {
                 if agents.capacity.tasks_under_way > 0.0 {
                     reasons.push(agents.reason(seen));
@@ -59,7 +59,7 @@ impl CapacityPlan {
                 None
             }
         };
-        let workers = match outlook.expected(Series::Workers) {
+        let workers = match demand_forecast.expected(Series::Workers) {
             Ok(expected) => {
                 let workers = WorkersAhead { required: expected.wanted.ceil() as u64, confidence: expected.confidence };
                 if workers.required > 0 {
@@ -75,14 +75,14 @@ impl CapacityPlan {
         Self { agents, workers }
     }
 
-    fn agents(outlook: &Outlook, seen: &Observation) -> Result<AgentsAhead, String> {
+    fn agents(demand_forecast: &DemandForecast, seen: &Observation) -> Result<AgentsAhead, String> {
         let bin_seconds = DEMAND_BIN.0 as f64 / 1_000.0;
         let (tasks_per_second, confidence, arrival_variability) = match seen.tasks_per_minute {
             // Whoever asks about a rate knows it, and nothing of how it varies.
             Some(tasks) => (tasks as f64 / 60.0, None, 1.0),
             None => {
-                let Expected { wanted, confidence } = outlook.expected(Series::TaskSubmissions)?;
-                (wanted / bin_seconds, Some(confidence), dispersion(outlook.last_submissions()))
+                let Expected { wanted, confidence } = demand_forecast.expected(Series::TaskSubmissions)?;
+                (wanted / bin_seconds, Some(confidence), dispersion(demand_forecast.last_submissions()))
             }
         };
         let durations =

@@ -25,7 +25,7 @@ mod window;
 pub use horizon::Horizon;
 pub use method::Method;
 pub use quantile::Quantile;
-pub use score::{HorizonOutlook, MethodOutlook, Score};
+pub use score::{HorizonForecast, MethodForecast, Score};
 pub use track::SCORED_BINS_MAX;
 pub use trend::{Forecast, TREND_CHANGE_MIN, Trend};
 
@@ -128,8 +128,8 @@ impl Forecaster {
 
     /// What is wanted at each horizon, the nearest first, and what led to it.
     #[must_use]
-    pub fn outlooks(&self) -> Vec<HorizonOutlook> {
-        self.tracks.iter().map(|track| track.outlook(self.quantile)).collect()
+    pub fn horizon_forecasts(&self) -> Vec<HorizonForecast> {
+        self.tracks.iter().map(|track| track.demand_forecast(self.quantile)).collect()
     }
 
     /// The quantile that is wanted.

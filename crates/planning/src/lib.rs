@@ -4,10 +4,10 @@
 mod bottlenecks;
 mod capacity;
 mod capacity_plan;
+mod demand_forecast;
 mod forecast;
 mod looks;
 mod observation;
-mod outlook;
 mod plan;
 mod planner;
 mod scaling;
@@ -18,11 +18,11 @@ pub use bottlenecks::{
 };
 pub use capacity::{Aim, Capacity, Work, dispersion};
 pub use capacity_plan::{AgentsAhead, CapacityPlan, WorkersAhead};
+pub use demand_forecast::{CONFIDENCE_MIN, DemandForecast, Expected, SCORED_BINS_MIN, Series};
 pub use forecast::{
-    Forecast, Forecaster, HISTORY_BINS_MAX, HISTORY_BINS_MIN, Horizon, HorizonOutlook, Method, MethodOutlook, Quantile,
-    SCORED_BINS_MAX, Score, TREND_CHANGE_MIN, Trend,
+    Forecast, Forecaster, HISTORY_BINS_MAX, HISTORY_BINS_MIN, Horizon, HorizonForecast, Method, MethodForecast,
+    Quantile, SCORED_BINS_MAX, Score, TREND_CHANGE_MIN, Trend,
 };
 pub use observation::{Observation, WhatIf};
-pub use outlook::{CONFIDENCE_MIN, Expected, Outlook, SCORED_BINS_MIN, Series};
 pub use plan::{Action, PLAN_BOTTLENECKS_MAX, Plan};
 pub use planner::{Bounds, CALL_SPACING, Planner, SCALE_IN_WINDOW_MAX};

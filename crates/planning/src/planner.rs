@@ -5,14 +5,14 @@
 
 use super::bottlenecks::Bottlenecks;
 use super::capacity_plan::CapacityPlan;
+use super::demand_forecast::DemandForecast;
 use super::forecast::Forecast;
 use super::looks::{COUNT_WINDOW, Look, Looks};
 use super::observation::Observation;
-use super::outlook::Outlook;
 use super::plan::{Action, PLAN_BOTTLENECKS_MAX, Plan};
 use super::scaling::{self, Wanted};
 use cortex_core::demand::DemandBin;
-use cortex_core::planned::Scaling;
+use cortex_core::scaling_state::Scaling;
 use cortex_core::time::{Millis, Timestamp};
 use cortex_core::view::Demand;
 use std::cmp::Ordering;
@@ -66,7 +66,7 @@ struct Goal {
 #[derive(Clone, Debug)]
 pub struct Planner {
     bounds: Bounds,
-    outlook: Outlook,
+    demand_forecast: DemandForecast,
     looks: Looks,
     previous_rate: Option<f64>,
     changed_at: Option<Timestamp>,
@@ -83,7 +83,7 @@ impl Planner {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            outlook: Outlook::default(),
+            demand_forecast: DemandForecast::default(),
             looks: Looks::default(),
             previous_rate: None,
             changed_at: None,
@@ -95,18 +95,18 @@ impl Planner {
 
     /// What demand to expect.
     #[must_use]
-    pub const fn outlook(&self) -> &Outlook {
-        &self.outlook
+    pub const fn demand_forecast(&self) -> &DemandForecast {
+        &self.demand_forecast
     }
 
     /// Takes in the next bins of demand, as far as they are over at `now`; a few microseconds each.
     pub fn take_in(&mut self, bins: &[DemandBin], now: Timestamp) {
-        self.outlook.take_in(bins, now);
+        self.demand_forecast.take_in(bins, now);
     }
 
     /// Takes in that nothing else was asked for up to now, once all bins were taken in.
     pub fn catch_up(&mut self, now: Timestamp) {
-        self.outlook.catch_up(now);
+        self.demand_forecast.catch_up(now);
     }
 
     /// What is seen at `at`: requests over the last half minute, or since the last look that is longer ago.
@@ -152,7 +152,7 @@ impl Planner {
         }
         let mut ahead = Vec::new();
         plan.capacity =
-            attempt("capacity", &mut plan.failed_steps, || CapacityPlan::new(&self.outlook, seen, &mut ahead))
+            attempt("capacity", &mut plan.failed_steps, || CapacityPlan::new(&self.demand_forecast, seen, &mut ahead))
                 .unwrap_or_default();
         let mut scaled = plan.clone();
         if attempt("scaling", &mut plan.failed_steps, || self.scale(seen, &mut scaled)).is_some() {

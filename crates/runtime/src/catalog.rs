@@ -24,7 +24,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use cortex_core::ids::{AllocationId, ServerName};
-use cortex_core::premises::Sharing;
+use cortex_core::provisioning::Sharing;
 use cortex_core::units::MemoryMb;
 use entry::Reader;
 use error::{Place, Problem, shown};

@@ -7,7 +7,7 @@
 mod ended;
 mod environment;
 mod last_lines;
-mod nursery;
+mod spawner;
 
 use std::{
     fmt, io,
@@ -26,13 +26,13 @@ use tokio::{
 pub use self::{
     ended::Ended,
     last_lines::{LINE_BYTES_MAX, LINES_MAX, LastLines},
-    nursery::Nursery,
+    spawner::Spawner,
 };
 pub use super::orders::Input;
 use super::{
     memory_limit::{Enforced, Limit},
     orders::Orders,
-    stage::GUARDIAN,
+    subcommand::GUARDIAN,
     tree::{Marker, Tree, TreeEnd, Usage},
 };
 use cortex_core::units::MemoryMb;
@@ -101,9 +101,9 @@ pub struct Child {
 
 impl Child {
     /// Starts a guardian, and the child through it. That its command cannot be started is only seen from how the child ends.
-    fn start(launch: Launch, marker: Marker, nursery: &Nursery) -> io::Result<Self> {
+    fn start(launch: Launch, marker: Marker, spawner: &Spawner) -> io::Result<Self> {
         let environment = environment::of(&launch.environment, marker, |name| std::env::var_os(name))?;
-        let (limit, enforced) = match launch.memory.map(|memory| nursery.limiter().limit(marker, memory)) {
+        let (limit, enforced) = match launch.memory.map(|memory| spawner.limiter().limit(marker, memory)) {
             Some((limit, enforced)) => (limit, Some(enforced)),
             None => (Limit::None, None),
         };
@@ -111,13 +111,13 @@ impl Child {
             grace: launch.grace,
             input: launch.input,
             limit,
-            open_files: nursery.open_files(),
+            open_files: spawner.open_files(),
             folder: launch.folder,
             guardian: None,
             command: launch.command.into(),
             arguments: launch.arguments.into_iter().map(Into::into).collect(),
         };
-        let started = Command::new(nursery.program())
+        let started = Command::new(spawner.program())
             .arg(GUARDIAN)
             .args(orders.arguments())
             .env_clear()

@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     orders::{Input, Orders},
-    stage::{LAUNCH, NOT_STARTED_EXIT_CODE, fail},
+    subcommand::{LAUNCH, NOT_STARTED_EXIT_CODE, fail},
     tree::{MARKER_VARIABLE, Tree},
 };
 use cortex_util::program;

@@ -16,13 +16,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use super::catalog::{CatalogError, CatalogFile};
-use super::child::Nursery;
+use super::child::Spawner;
 use super::leases::Leases;
-use super::leftovers::Record;
 use super::memory_limit::MemoryLimiter;
+use super::orphans::Record;
 use super::ports::Ports;
 use super::service::{SERVER_GRACE, Timing};
-use super::supervisor::{Pool, Supervisor, premises};
+use super::supervisor::{Pool, Supervisor, provisioning};
 use super::tree::MARKER_VARIABLE;
 use super::worker::{PoolOptions, WorkerCommand};
 use cortex_engine::{EngineError, EngineHandle};
@@ -130,11 +130,11 @@ impl Prepared {
     pub async fn start(self, engine: EngineHandle) -> Result<Host, HostError> {
         let Self { options, catalog, key, instance, record } = self;
         let (ports, known) = (Ports::default(), catalog.as_ref().map(|file| file.catalog().clone()));
-        let premises = premises(known.as_deref(), options.worker.as_ref());
-        engine.stand_on(premises, Some(ports.claimer(known))).await?;
-        let mut nursery = Nursery::new(instance).with_limiter(MemoryLimiter::detect());
+        let provisioning = provisioning(known.as_deref(), options.worker.as_ref());
+        engine.stand_on(provisioning, Some(ports.claimer(known))).await?;
+        let mut spawner = Spawner::new(instance).with_limiter(MemoryLimiter::detect());
         if let Some(program) = options.program {
-            nursery = nursery.with_program(program);
+            spawner = spawner.with_program(program);
         }
         let (managed, asked) = Managed::new(key.clone());
         let (count, running) = watch::channel(0);
@@ -146,7 +146,7 @@ impl Prepared {
         let start = Start {
             engine,
             catalog,
-            nursery: Arc::new(nursery),
+            spawner: Arc::new(spawner),
             timing: options.timing,
             pool: pool.zip(worker.clone()).map(|(pool, worker)| Pool::new(pool, worker, prefix)),
             worker,
@@ -174,7 +174,7 @@ fn begin_record(path: Option<&Path>, instance: Uuid) -> Result<Option<Record>, H
 struct Start {
     engine: EngineHandle,
     catalog: Option<CatalogFile>,
-    nursery: Arc<Nursery>,
+    spawner: Arc<Spawner>,
     timing: Timing,
     worker: Option<Arc<WorkerCommand>>,
     pool: Option<Pool>,
@@ -193,11 +193,11 @@ impl Start {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(%error, "nothing can be run"),
         };
-        let Self { engine, catalog, nursery, timing, worker, pool, leases, ports, asked, count, stop, over } = self;
+        let Self { engine, catalog, spawner, timing, worker, pool, leases, ports, asked, count, stop, over } = self;
         runtime.block_on(async {
             let catalog = catalog.map(CatalogFile::watch);
             let with = (leases, ports);
-            Supervisor::new(engine, catalog, (nursery, timing), with, (asked, count), (worker, pool)).run(stop).await;
+            Supervisor::new(engine, catalog, (spawner, timing), with, (asked, count), (worker, pool)).run(stop).await;
         });
         runtime.shutdown_background();
         drop(over);

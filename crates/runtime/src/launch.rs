@@ -13,7 +13,7 @@ use std::{
 use super::{
     open_files,
     orders::Orders,
-    stage::{LIMIT_REFUSED_EXIT_CODE, NOT_STARTED_EXIT_CODE, fail},
+    subcommand::{LIMIT_REFUSED_EXIT_CODE, NOT_STARTED_EXIT_CODE, fail},
 };
 
 /// Becomes the command; comes back only if that fails.

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 
 use super::bridge::{Gate, Refused};
 use cortex_core::ids::{AllocationId, FencingToken, ServerName};
-use cortex_core::premises::Sharing;
+use cortex_core::provisioning::Sharing;
 use cortex_core::view::AllocationView;
 use cortex_engine::{EngineHandle, Record};
 use cortex_managed::{AccessKey, allocation_of};

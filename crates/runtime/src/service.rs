@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 use super::bridge::{ChildState, Endpoint};
 use super::catalog::Entry;
-use super::child::{LastLines, Nursery};
+use super::child::{LastLines, Spawner};
 use super::tree::Tree;
 use super::worker::Worker;
 use cortex_core::ids::AllocationId;
@@ -143,13 +143,13 @@ impl Service {
     pub(super) fn start(
         name: String,
         kind: Kind,
-        (nursery, timing): (Arc<Nursery>, Timing),
+        (spawner, timing): (Arc<Spawner>, Timing),
         after: Option<JoinHandle<()>>,
     ) -> Self {
         let (show, status) = watch::channel(Status::default());
         let (restarts, asked) = watch::channel(0);
         let (stay, leave) = oneshot::channel();
-        let life = Life { name, kind, nursery, timing, show, asked, serves: 0, losses: 0 };
+        let life = Life { name, kind, spawner, timing, show, asked, serves: 0, losses: 0 };
         let life = tokio::spawn(async move {
             if let Some(after) = after {
                 // However it ended, it is over.
@@ -188,7 +188,7 @@ enum Lost {
 struct Life {
     name: String,
     kind: Kind,
-    nursery: Arc<Nursery>,
+    spawner: Arc<Spawner>,
     timing: Timing,
     show: watch::Sender<Status>,
     /// How many restarts were asked for.

@@ -22,7 +22,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::Catalog;
-use super::child::Nursery;
+use super::child::Spawner;
 use super::leases::{Leases, Run};
 use super::ports::Ports;
 use super::service::{Kind, SERVER_GRACE, Service, Timing, wait_until_running, without_lines};
@@ -30,7 +30,7 @@ use super::worker::{WORKER_START_TIMEOUT, WorkerCommand, servers_text};
 use cortex_core::allocation::{Reservation, ServerHold, State};
 use cortex_core::ids::{AllocationId, JobId};
 use cortex_core::ports::Port;
-use cortex_core::premises::Premises;
+use cortex_core::provisioning::Provisioning;
 use cortex_core::time::Millis;
 use cortex_core::view::{AllocationView, Filter};
 use cortex_engine::{EngineError, EngineHandle, Listing, Place, Record};
@@ -53,7 +53,7 @@ pub(super) struct Supervisor {
     pub(super) engine: EngineHandle,
     /// Absent where servers are only in the books.
     pub(super) catalog: Option<watch::Receiver<Arc<Catalog>>>,
-    pub(super) nursery: Arc<Nursery>,
+    pub(super) spawner: Arc<Spawner>,
     pub(super) timing: Timing,
     pub(super) leases: Arc<Leases>,
     pub(super) ports: Ports,
@@ -114,7 +114,7 @@ impl Supervisor {
     pub(super) fn new(
         engine: EngineHandle,
         catalog: Option<watch::Receiver<Arc<Catalog>>>,
-        (nursery, timing): (Arc<Nursery>, Timing),
+        (spawner, timing): (Arc<Spawner>, Timing),
         (leases, ports): (Arc<Leases>, Ports),
         (asked, running): (mpsc::Receiver<Ask>, watch::Sender<usize>),
         (worker, pool): (Option<Arc<WorkerCommand>>, Option<Pool>),
@@ -122,7 +122,7 @@ impl Supervisor {
         Self {
             engine,
             catalog,
-            nursery,
+            spawner,
             timing,
             leases,
             ports,
@@ -323,7 +323,7 @@ impl Supervisor {
         for (number, port) in reservation.workers.iter() {
             let id = number.worker_id(&reservation.job);
             let worker = command.worker(reservation, number, port, servers.clone());
-            let with = (Arc::clone(&self.nursery), self.timing);
+            let with = (Arc::clone(&self.spawner), self.timing);
             let service = Service::start(id.clone(), Kind::Worker(worker), with, None);
             let within = WORKER_START_TIMEOUT + command.grace + SERVER_GRACE;
             waits.push((format!("worker {id}"), wait_until_running(service.watch(), 0, within).boxed()));
@@ -412,9 +412,9 @@ impl Supervisor {
         let Some(watched) = &mut self.catalog else { return };
         let catalog = watched.borrow_and_update().clone();
         tracing::info!(servers = catalog.entries.len(), "the catalog changed");
-        let premises = premises(Some(&catalog), self.worker.as_deref());
-        // An engine that has ended needs no premises.
-        let _ = self.engine.stand_on(premises, Some(self.ports.claimer(Some(catalog)))).await;
+        let provisioning = provisioning(Some(&catalog), self.worker.as_deref());
+        // An engine that has ended needs no provisioning.
+        let _ = self.engine.stand_on(provisioning, Some(self.ports.claimer(Some(catalog)))).await;
     }
 
     /// The catalog as it is now.
@@ -432,13 +432,13 @@ async fn changed(catalog: &mut Option<watch::Receiver<Arc<Catalog>>>) -> Result<
 }
 
 /// What stands behind leases with this catalog and this command of workers.
-pub(super) fn premises(catalog: Option<&Catalog>, worker: Option<&WorkerCommand>) -> Premises {
+pub(super) fn provisioning(catalog: Option<&Catalog>, worker: Option<&WorkerCommand>) -> Provisioning {
     let entries = || catalog.iter().flat_map(|catalog| &catalog.entries);
     let servers = entries().map(|(_, entry)| entry.start_timeout + 2 * SERVER_GRACE);
     let workers = worker.map(|command| WORKER_START_TIMEOUT + command.grace + SERVER_GRACE);
     let longest = servers.chain(workers).max().unwrap_or_default();
-    let default = Premises::default();
+    let default = Provisioning::default();
     let start_max = Millis(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)).max(default.start_max);
     let sharing = entries().map(|(name, entry)| (name.clone(), entry.sharing)).collect();
-    Premises { catalog: catalog.map(|_| sharing), workers_are_real: worker.is_some(), start_max, ..default }
+    Provisioning { catalog: catalog.map(|_| sharing), workers_are_real: worker.is_some(), start_max, ..default }
 }

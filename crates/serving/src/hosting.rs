@@ -1,6 +1,6 @@
 //! What is run for leases, as the settings say.
 
-use super::{Unusable, state_path, with_ending};
+use super::{StartupError, state_path, with_ending};
 use cortex_config::{EndpointAuth, Settings, WorkerReady};
 use cortex_engine::EngineHandle;
 use cortex_runtime::{Host, HostError, HostOptions, PoolOptions, Prepared, Ready, WorkerCommand};
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Gets ready to run servers and workers; nothing, where none are to be real. The state is owned by now.
-pub(super) fn prepare(settings: &Settings, owner: &OwnerRecord) -> Result<Option<Prepared>, Unusable> {
+pub(super) fn prepare(settings: &Settings, owner: &OwnerRecord) -> Result<Option<Prepared>, StartupError> {
     let worker = worker_of(settings);
     if settings.catalog.is_none() && worker.is_none() {
         return Ok(None);
@@ -32,7 +32,7 @@ pub(super) fn prepare(settings: &Settings, owner: &OwnerRecord) -> Result<Option
 }
 
 /// Begins to run what the books hold.
-pub(super) async fn start(prepared: Option<Prepared>, engine: &EngineHandle) -> Result<Option<Host>, Unusable> {
+pub(super) async fn start(prepared: Option<Prepared>, engine: &EngineHandle) -> Result<Option<Host>, StartupError> {
     match prepared {
         Some(prepared) => prepared.start(engine.clone()).await.map(Some).map_err(unusable),
         None => Ok(None),
@@ -70,6 +70,6 @@ fn pool_of(settings: &Settings, state: Option<&Path>) -> PoolOptions {
 }
 
 /// In one line, with what caused it.
-fn unusable(error: HostError) -> Unusable {
-    Unusable::new(format!("{:#}", anyhow::Error::from(error)))
+fn unusable(error: HostError) -> StartupError {
+    StartupError::new(format!("{:#}", anyhow::Error::from(error)))
 }

@@ -6,11 +6,11 @@
 #[cfg(unix)]
 mod hosting;
 #[cfg(unix)]
-mod real_record;
+mod runtime_record;
 mod signals;
 
 #[cfg(unix)]
-pub use real_record::RealRecord;
+pub use runtime_record::RuntimeRecord;
 pub use signals::Signals;
 
 use anyhow::{Context, anyhow};
@@ -21,7 +21,9 @@ use cortex_core::time::{Millis, TtlSeconds};
 use cortex_core::units::{Resources, WorkerSize};
 use cortex_engine::clock::EngineClock;
 use cortex_engine::{Engine, EngineHandle, EngineOptions, StartError, TokenBudget, Totals};
-use cortex_journal::{Journal, JournalError, Nowhere, SNAPSHOT_EVENTS_MIN, SqliteJournal, SqliteOptions, Synchronous};
+use cortex_journal::{
+    Journal, JournalError, NullJournal, SNAPSHOT_EVENTS_MIN, SqliteJournal, SqliteOptions, Synchronous,
+};
 use cortex_loops::{LoopStatus, Show, plan_capacity, sweep_expired};
 use cortex_managed::Managed;
 use cortex_mcp::transport::{ConnectionHandle, LineTransport};
@@ -47,19 +49,19 @@ use tokio_util::sync::CancellationToken;
 pub const END_WAIT_MAX: Duration = Duration::from_millis(700);
 
 /// The exit code of a process whose state or daemon cannot be used.
-pub const UNUSABLE_EXIT_CODE: u8 = 3;
+pub const STARTUP_ERROR_EXIT_CODE: u8 = 3;
 
 /// A state or a daemon that cannot be used. The text is one line: what, the value, and the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
-pub struct Unusable {
+pub struct StartupError {
     /// The line.
     pub text: String,
     /// Whether it cannot be used because another process owns it, which may end.
     pub held: bool,
 }
 
-impl Unusable {
+impl StartupError {
     /// One that no waiting will mend.
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), held: false }
@@ -86,7 +88,7 @@ impl Manager {
     /// as `patience`. The end may take `close_within` to write down what makes the next start faster.
     ///
     /// # Errors
-    /// [`Unusable`] if the state cannot be used, or the settings do not go together with it.
+    /// [`StartupError`] if the state cannot be used, or the settings do not go together with it.
     ///
     /// # Panics
     /// If called outside of a tokio runtime.
@@ -95,7 +97,7 @@ impl Manager {
         owner: &OwnerRecord,
         patience: Duration,
         close_within: Duration,
-    ) -> Result<(Self, impl Future<Output = anyhow::Error> + use<>), Unusable> {
+    ) -> Result<(Self, impl Future<Output = anyhow::Error> + use<>), StartupError> {
         let mut settings = configuration.settings.clone();
         let options = engine_options(configuration, close_within);
         let journal = match &settings.state {
@@ -110,13 +112,13 @@ impl Manager {
         let prepared = hosting::prepare(&settings, owner)?;
         let (engine, running, failed) = match journal {
             Some(journal) => start(options, journal).await,
-            None => start(options, Nowhere).await,
+            None => start(options, NullJournal).await,
         }
         .map_err(unusable)?;
         let capacity = engine.capacity().await.ok().map(|reading| reading.value);
         #[cfg(unix)]
         if let (Some(state), Some(books)) = (&settings.state, &capacity) {
-            RealRecord::take_over(&settings, &state_path(state)?, books)?;
+            RuntimeRecord::take_over(&settings, &state_path(state)?, books)?;
         }
         #[cfg(unix)]
         let host = hosting::start(prepared, &engine).await?;
@@ -244,7 +246,7 @@ impl Manager {
             host.end(host_within).await;
             let state = self.settings.state.as_deref().and_then(|state| state_path(state).ok());
             if let (Some(state), Ok(books)) = (state, self.engine.capacity().await) {
-                RealRecord::give_up(&state, &books.value);
+                RuntimeRecord::give_up(&state, &books.value);
             }
         }
         #[cfg(not(unix))]
@@ -281,7 +283,7 @@ async fn start<J: Journal>(
 ///
 /// # Errors
 /// If the handshake fails in a way that is not the client's going away.
-pub async fn converse<R>(
+pub async fn serve_connection<R>(
     server: Server,
     transport: LineTransport<R>,
     connection: &ConnectionHandle,
@@ -339,11 +341,11 @@ pub fn server_options(settings: &Settings) -> anyhow::Result<ServerOptions> {
 ///
 /// # Errors
 /// Its folder is not there, or it names no file.
-pub fn state_path(path: &Path) -> Result<PathBuf, Unusable> {
+pub fn state_path(path: &Path) -> Result<PathBuf, StartupError> {
     if let Ok(path) = path.canonicalize() {
         return Ok(path);
     }
-    let refused = |why: &str| Unusable::new(format!("the state {} {why}", path.display()));
+    let refused = |why: &str| StartupError::new(format!("the state {} {why}", path.display()));
     if path.is_symlink() {
         return Err(refused("is a link to nothing: make what it leads to, or give another path"));
     }
@@ -369,26 +371,27 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 
 /// Why the state at `path` cannot be owned.
 #[must_use]
-pub fn not_owned(path: &Path, error: LockError) -> Unusable {
+pub fn not_owned(path: &Path, error: LockError) -> StartupError {
     match error {
-        error @ LockError::Held { .. } => Unusable {
+        error @ LockError::Held { .. } => StartupError {
             text: format!(
                 "the state {} has an owner: {error}; end that process first, or share its state with a daemon (--daemon auto)",
                 path.display()
             ),
             held: true,
         },
-        LockError::Failed { path, error } => {
-            Unusable::new(format!("{} cannot be locked ({error}): make its folder and file writable", path.display()))
-        }
+        LockError::Failed { path, error } => StartupError::new(format!(
+            "{} cannot be locked ({error}): make its folder and file writable",
+            path.display()
+        )),
     }
 }
 
 /// Why the books cannot be had or gone on with, in one line.
-fn unusable(error: StartError) -> Unusable {
+fn unusable(error: StartError) -> StartupError {
     match error {
         StartError::Journal(JournalError::Owned { path, source }) => not_owned(&path, source),
-        error => Unusable::new(format!("{:#}", anyhow::Error::from(error))),
+        error => StartupError::new(format!("{:#}", anyhow::Error::from(error))),
     }
 }
 

@@ -3,8 +3,8 @@
 use super::arrivals::Arrival;
 use super::options::{Operator, Options};
 use super::outcome::Outcome;
+use super::simulator::Simulator;
 use super::trace::TraceError;
-use super::world::World;
 use cortex_core::policy::{Policy, PolicyName};
 use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +57,7 @@ impl Fleet {
 /// What is compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
-    /// The world; how many agents there are at the start is overruled by `agents`.
+    /// The simulator; how many agents there are at the start is overruled by `agents`.
     pub options: Options,
     /// Only this policy; all of them if absent.
     pub policy: Option<PolicyName>,
@@ -149,7 +149,7 @@ fn live(
             Operator::Nobody
         }
     };
-    let outcome = World::new(&options, operator).run(source.arrivals(reading)?)?;
+    let outcome = Simulator::new(&options, operator).run(source.arrivals(reading)?)?;
     reading.thousandths.store(1_000, Ordering::Relaxed);
     Ok(outcome)
 }

@@ -4,16 +4,15 @@
 //! ```
 //! use cortex_core::policy::Policy;
 //! use cortex_core::time::Millis;
-//! use cortex_simulation::{Arrival, Operator, Options, World};
+//! use cortex_simulation::{Arrival, Operator, Options, Simulator};
 //!
 //! let every_second = (0..600).map(|second| Ok::<_, ()>(Arrival { at: Millis::from_seconds(second), tokens: None }));
-//! let outcome = World::new(&Options::default(), Operator::Planner(Policy::BALANCED)).run(every_second)?;
+//! let outcome = Simulator::new(&Options::default(), Operator::Planner(Policy::BALANCED)).run(every_second)?;
 //! assert_eq!((outcome.tasks, outcome.done), (600, 600));
 //! # Ok::<(), ()>(())
 //! ```
 
 mod arrivals;
-mod band;
 mod comparison;
 mod crew;
 mod durations;
@@ -21,20 +20,21 @@ mod options;
 mod outcome;
 mod page;
 mod plot;
+mod prediction_interval;
 mod report;
 mod series;
+mod simulator;
 mod trace;
 mod trace_file;
-mod world;
 
 pub use arrivals::{Arrival, Arrivals};
-pub use band::{Band, BandPoint};
 pub use comparison::{Fleet, Progress, Question, Reading, Source, compare};
 pub use options::{AGENTS_MAX, Loss, Operator, Options, TokenBudget};
 pub use outcome::{Outcome, Point, Scaling};
 pub use page::{PageError, page};
+pub use prediction_interval::{IntervalPoint, PredictionInterval};
 pub use report::{COLUMNS, Report, ReportRow};
 pub use series::{Add, POINTS_MAX, Series};
+pub use simulator::Simulator;
 pub use trace::{Row, Rows, TraceError};
 pub use trace_file::TraceFile;
-pub use world::World;

@@ -1,4 +1,4 @@
-//! What a world is like, and who runs the agents in it.
+//! What a simulator is like, and who runs the agents in it.
 
 use cortex_core::fleet::settings::FleetSettings;
 use cortex_core::policy::Policy;
@@ -25,7 +25,7 @@ pub struct TokenBudget {
     pub window: Millis,
 }
 
-/// What a world is like.
+/// What a simulator is like.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// What the durations of tasks and the moments of arrivals are drawn from.

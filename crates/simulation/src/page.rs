@@ -1,9 +1,9 @@
 //! The page: plots and table of a comparison in one file, which opens from disk and asks nobody for anything.
 
-use super::band::Band;
 use super::comparison::Fleet;
 use super::outcome::{Outcome, Point};
 use super::plot::{Line, draw};
+use super::prediction_interval::PredictionInterval;
 use super::report::{COLUMNS, Report, ReportRow};
 use cortex_core::time::Millis;
 use plotters::prelude::RGBColor;
@@ -14,7 +14,7 @@ use thiserror::Error;
 const COLOURS: [RGBColor; 4] =
     [RGBColor(213, 94, 0), RGBColor(0, 114, 178), RGBColor(0, 158, 115), RGBColor(150, 130, 150)];
 
-/// The colours of demand and of the band.
+/// The colours of demand and of the prediction_interval.
 const DEMAND: RGBColor = RGBColor(204, 121, 167);
 const WANTED: RGBColor = RGBColor(86, 180, 233);
 
@@ -46,7 +46,11 @@ impl From<fmt::Error> for PageError {
 ///
 /// # Errors
 /// A plot cannot be drawn.
-pub fn page(report: &Report, outcomes: &[(Fleet, Outcome)], band: &Band) -> Result<String, PageError> {
+pub fn page(
+    report: &Report,
+    outcomes: &[(Fleet, Outcome)],
+    prediction_interval: &PredictionInterval,
+) -> Result<String, PageError> {
     let mut page = String::new();
     let title = escaped(&report.summary());
     write!(page, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n")?;
@@ -57,7 +61,7 @@ pub fn page(report: &Report, outcomes: &[(Fleet, Outcome)], band: &Band) -> Resu
     for remark in report.remarks() {
         writeln!(page, "<p>{}.</p>", escaped(&remark))?;
     }
-    demand(&mut page, band)?;
+    demand(&mut page, prediction_interval)?;
     let fleets = |value: fn(&Point) -> Option<f64>| -> Vec<Line> {
         let line = |((_, outcome), colour): (&(Fleet, Outcome), RGBColor)| {
             let series = &outcome.series;
@@ -79,9 +83,9 @@ pub fn page(report: &Report, outcomes: &[(Fleet, Outcome)], band: &Band) -> Resu
     Ok(page)
 }
 
-/// Demand and band.
-fn demand(page: &mut String, band: &Band) -> Result<(), PageError> {
-    let (series, per_minute) = (band.series(), 60_000.0 / band.bin_width().0 as f64);
+/// Demand and prediction_interval.
+fn demand(page: &mut String, prediction_interval: &PredictionInterval) -> Result<(), PageError> {
+    let (series, per_minute) = (prediction_interval.series(), 60_000.0 / prediction_interval.bin_width().0 as f64);
     let points = || series.points().iter().enumerate().map(|(place, point)| (hours(place, series.width()), point));
     let wanted = points().map(|(hours, point)| (hours, point.wanted().map(|wanted| wanted * per_minute))).collect();
     let demand = points().map(|(hours, point)| (hours, Some(point.demand() * per_minute))).collect();
@@ -91,7 +95,7 @@ fn demand(page: &mut String, band: &Band) -> Result<(), PageError> {
     ];
     let what = format!(
         "Tasks that came, and the 0.9 quantile of them that was to be expected one bin of {} s before.",
-        band.bin_width().as_seconds()
+        prediction_interval.bin_width().as_seconds()
     );
     let keys = [("came".to_owned(), DEMAND), ("to be expected".to_owned(), WANTED)];
     figure(page, "Demand", &what, &keys, &lines, "tasks a minute")

@@ -43,8 +43,8 @@ impl History {
         let shape = Shape::draw(&mut rng);
         let now = Timestamp::from_millis(BEGIN_MS);
         let (mut books, mut model) = (Cluster::default(), Model::default());
-        books.set_premises(shape.premises.clone());
-        model.set_premises(shape.premises.clone());
+        books.set_provisioning(shape.provisioning.clone());
+        model.set_provisioning(shape.provisioning.clone());
         Self { rng, now, books, shape, model, begun: false, small_events: 0 }
     }
 

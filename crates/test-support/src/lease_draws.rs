@@ -7,8 +7,8 @@ use cortex_core::command::{Command, DistinctServers, Request};
 use cortex_core::event::Limits;
 use cortex_core::ids::{AllocationId, FencingToken, JobId, NodeId, RequestId, ServerName};
 use cortex_core::ports::Port;
-use cortex_core::premises::{Premises, Sharing};
 use cortex_core::priority::Priority;
+use cortex_core::provisioning::{Provisioning, Sharing};
 use cortex_core::time::{Millis, Timestamp, TtlSeconds};
 use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
 use cortex_core::view::Filter;
@@ -34,7 +34,7 @@ pub struct Shape {
     halves_percent: u64,
     nodes: &'static [&'static str],
     /// What really stands behind the leases.
-    pub premises: Premises,
+    pub provisioning: Provisioning,
 }
 
 impl Shape {
@@ -52,12 +52,12 @@ impl Shape {
             history_max: rng.u64(0..=12),
             halves_percent: if rng.bool() { 0 } else { 20 },
             nodes: &["local"],
-            premises: Premises::default(),
+            provisioning: Provisioning::default(),
         };
         let shape = Self::special(rng, small);
         // Where something real stands behind leases, decisions come in halves by themselves.
         match rng.u8(0..3) {
-            0 => Self { halves_percent: 0, premises: premises(rng, shape.servers), ..shape },
+            0 => Self { halves_percent: 0, provisioning: provisioning(rng, shape.servers), ..shape },
             _ => shape,
         }
     }
@@ -169,8 +169,8 @@ pub fn second_half(rng: &mut Rng, model: &Model) -> Command {
     }
 }
 
-/// Premises with all but one of the servers that are asked for, or with none that are real.
-fn premises(rng: &mut Rng, servers: u64) -> Premises {
+/// Provisioning with all but one of the servers that are asked for, or with none that are real.
+fn provisioning(rng: &mut Rng, servers: u64) -> Provisioning {
     let mut catalog = BTreeMap::new();
     for server in 1..servers {
         let sharing = if rng.u8(0..3) == 0 { Sharing::PerAllocation } else { Sharing::Shared };
@@ -181,7 +181,7 @@ fn premises(rng: &mut Rng, servers: u64) -> Premises {
         taken_ports.extend((0..rng.u16(0..4)).map(|_| Port(8_000 + rng.u16(0..12))));
         taken_ports.extend((0..rng.u16(0..90)).map(|_| Port(9_000 + rng.u16(0..100))));
     }
-    Premises {
+    Provisioning {
         catalog: (rng.u8(0..4) > 0).then_some(catalog),
         workers_are_real: rng.bool(),
         start_max: Millis(rng.u64(0..40_000)),

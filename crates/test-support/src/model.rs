@@ -11,7 +11,7 @@ use cortex_core::allocation::{Allocation, EndReason, Phase, Reservation, State};
 use cortex_core::command::{Command, Denied, Outcome, Release, Request};
 use cortex_core::event::Limits;
 use cortex_core::ids::{AllocationId, FencingToken, JobId, NodeId, ServerName};
-use cortex_core::premises::{Premises, Sharing};
+use cortex_core::provisioning::{Provisioning, Sharing};
 use cortex_core::time::{Millis, Timestamp, TtlSeconds};
 use cortex_core::units::{Resources, WorkerSize};
 use lease::{Lease, asked_the_same, sum, told};
@@ -46,7 +46,7 @@ pub struct Model {
     looked: Timestamp,
     /// Of each outage since when nobody could renew, until when nothing more ran out, and when all was as it had been.
     graces: Vec<(Timestamp, Timestamp, Timestamp)>,
-    premises: Premises,
+    provisioning: Provisioning,
 }
 
 impl Default for Model {
@@ -62,25 +62,25 @@ impl Default for Model {
             ends: 0,
             looked: Timestamp::MIN,
             graces: Vec::new(),
-            premises: Premises::default(),
+            provisioning: Provisioning::default(),
         }
     }
 }
 
 impl Model {
     /// Says what really stands behind the leases.
-    pub fn set_premises(&mut self, premises: Premises) {
-        self.premises = premises;
+    pub fn set_provisioning(&mut self, provisioning: Provisioning) {
+        self.provisioning = provisioning;
     }
 
     /// Whether something real stands behind a lease, so that others tell when it begins and when it is over.
     fn is_real(&self, reservation: &Reservation) -> bool {
-        let has_servers = self.premises.catalog.is_some() && !reservation.servers.is_empty();
-        has_servers || self.premises.workers_are_real && !reservation.workers.ports.is_empty()
+        let has_servers = self.provisioning.catalog.is_some() && !reservation.servers.is_empty();
+        has_servers || self.provisioning.workers_are_real && !reservation.workers.ports.is_empty()
     }
 
     fn is_private(&self, name: &ServerName) -> bool {
-        let catalog = self.premises.catalog.iter().flatten();
+        let catalog = self.provisioning.catalog.iter().flatten();
         catalog.into_iter().any(|(known, sharing)| known == name && *sharing == Sharing::PerAllocation)
     }
 
@@ -220,7 +220,7 @@ impl Model {
             }
             return Err(Denied::RequestIdReused { request_id: key.expect("a key").clone(), allocation });
         }
-        if let Some(catalog) = &self.premises.catalog {
+        if let Some(catalog) = &self.provisioning.catalog {
             let names = request.servers.as_slice().iter();
             let unknown: Vec<ServerName> = names.filter(|name| !catalog.contains_key(*name)).cloned().collect();
             if !unknown.is_empty() {

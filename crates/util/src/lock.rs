@@ -26,7 +26,7 @@ const RECORD_BYTES_MAX: u64 = 16_384;
 const RETRY_WAIT: Duration = Duration::from_millis(20);
 
 /// How long a start waits for an owner that is just ending.
-pub const PATIENCE: Duration = Duration::from_secs(3);
+pub const LOCK_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// Who owns something, as written for others to read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

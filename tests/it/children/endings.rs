@@ -119,9 +119,9 @@ async fn dropping_it_ends_it() {
 async fn many_end_side_by_side() {
     const CHILDREN: u32 = 20;
     let (instance, grace) = (Uuid::new_v4(), Duration::from_secs(1));
-    let nursery = nursery_of(instance);
+    let spawner = nursery_of(instance);
     let launch = Launch { grace, ..shell(&format!("echo $$ >&2; {STUBBORN}")) };
-    let mut children: Vec<_> = (0..CHILDREN).map(|_| nursery.start(launch.clone()).expect("a child")).collect();
+    let mut children: Vec<_> = (0..CHILDREN).map(|_| spawner.start(launch.clone()).expect("a child")).collect();
     for child in &children {
         pids(child, 1).await;
     }

@@ -26,9 +26,9 @@ const MANAGER_VARIABLE: &str = "CORTEX_TEST_MANAGER";
 #[ignore = "it is started by a test"]
 async fn manager() {
     let Ok(instance) = env::var(MANAGER_VARIABLE) else { return };
-    let nursery = nursery_of(instance.parse().expect("an instance"));
+    let spawner = nursery_of(instance.parse().expect("an instance"));
     let script = format!("{FAMILY} echo $$ >&2; {STUBBORN}");
-    let child = nursery.start(Launch { grace: SHORT_GRACE, ..shell(&script) }).expect("a child");
+    let child = spawner.start(Launch { grace: SHORT_GRACE, ..shell(&script) }).expect("a child");
     let mut members = pids(&child, FAMILY_MEMBERS + 1).await;
     members.push(child.pid());
     let said: String = members.iter().map(|pid| format!("{pid}\n")).collect();

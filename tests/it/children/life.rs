@@ -9,7 +9,7 @@ use std::{
 use cortex_runtime::child::{Child, Ended, Input, LINES_MAX, Launch};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::children::processes::{end_of, is_running, lines, nursery, program, shell, start};
+use crate::children::processes::{end_of, is_running, lines, program, shell, spawner, start};
 use crate::support::HANG;
 
 /// All that the child writes to standard output.
@@ -59,11 +59,11 @@ async fn one_that_reads_nothing_writes_to_the_log() {
 
 #[tokio::test]
 async fn its_environment_is_what_is_documented() {
-    let nursery = nursery();
+    let spawner = spawner();
     let mut launch = shell("");
     (launch.command, launch.arguments) = ("env".to_owned(), Vec::new());
     launch.environment = vec![("TOKEN".to_owned(), "a=b c".to_owned()), ("LANG".to_owned(), "xx".to_owned())];
-    let mut child = nursery.start(launch.clone()).expect("a child");
+    let mut child = spawner.start(launch.clone()).expect("a child");
     let text = output_of(&mut child).await;
     let mut seen: Vec<&str> = text.lines().collect();
     seen.sort_unstable();
@@ -129,7 +129,7 @@ async fn what_cannot_be_started_says_why() {
         assert_eq!((ended.to_string().as_str(), child.lines()), ("could not be started", vec![said.to_owned()]));
     }
     let refused = Launch { environment: vec![("A=B".to_owned(), "secret".to_owned())], ..shell("") };
-    let error = nursery().start(refused).expect_err("no variable").to_string();
+    let error = spawner().start(refused).expect_err("no variable").to_string();
     assert!(error.contains("A=B") && !error.contains("secret"), "{error}");
 }
 

@@ -10,7 +10,7 @@ use cortex_runtime::{
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::children::processes::{end_of, nursery, program, shell, start};
+use crate::children::processes::{end_of, program, shell, spawner, start};
 
 #[tokio::test]
 async fn one_that_takes_too_much_is_stopped_by_the_limit() {
@@ -30,9 +30,9 @@ async fn one_with_a_cgroup_is_in_it_before_it_runs() {
     // A folder that looks like a cgroup: files appear where they are written.
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("cgroup.controllers"), "memory").expect("a file");
-    let nursery = nursery().with_limiter(MemoryLimiter::in_cgroup(folder.path()));
+    let spawner = spawner().with_limiter(MemoryLimiter::in_cgroup(folder.path()));
     let launch = Launch { memory: Some(MemoryMb(64)), ..shell("echo $$ >&2; cat */cgroup.procs >&2") };
-    let mut child = nursery.start(Launch { folder: Some(folder.path().to_owned()), ..launch }).expect("a child");
+    let mut child = spawner.start(Launch { folder: Some(folder.path().to_owned()), ..launch }).expect("a child");
     assert_eq!(child.enforced(), Some(&Enforced::Cgroup));
     assert_eq!(end_of(&mut child).await, Ended::Exited(0));
     // The manager's own and the child's, which stand one behind the other without an end of the line.

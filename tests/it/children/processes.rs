@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use cortex_runtime::{
-    child::{Child, Ended, Input, Launch, Nursery},
+    child::{Child, Ended, Input, Launch, Spawner},
     tree::Tree,
 };
 use uuid::Uuid;
@@ -24,12 +24,12 @@ pub(crate) fn program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_cortex-resource-manager"))
 }
 
-pub(crate) fn nursery() -> Nursery {
+pub(crate) fn spawner() -> Spawner {
     nursery_of(Uuid::new_v4())
 }
 
-pub(crate) fn nursery_of(instance: Uuid) -> Nursery {
-    Nursery::new(instance).with_program(program())
+pub(crate) fn nursery_of(instance: Uuid) -> Spawner {
+    Spawner::new(instance).with_program(program())
 }
 
 /// A command of the shell as a child that reads a pipe.
@@ -47,7 +47,7 @@ pub(crate) fn shell(script: &str) -> Launch {
 }
 
 pub(crate) fn start(launch: Launch) -> Child {
-    nursery().start(launch).expect("a child")
+    spawner().start(launch).expect("a child")
 }
 
 /// How the child ended, which it has to within a time in which anything ends.

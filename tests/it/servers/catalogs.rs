@@ -2,7 +2,7 @@
 
 use super::rig::{Lease, Rig, entry, pid, try_call, until, within, write_catalog};
 use cortex_core::ids::ServerName;
-use cortex_core::premises::Sharing;
+use cortex_core::provisioning::Sharing;
 use cortex_managed::{Ask, AskError, ProcessState};
 use serde_json::{Value, json};
 use std::io::ErrorKind;

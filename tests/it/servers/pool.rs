@@ -7,11 +7,11 @@ use cortex_core::fleet::agent::{AgentRequest, Capabilities};
 use cortex_core::fleet::command::{NothingClaimed, Report, ReportedResult};
 use cortex_core::fleet::task::{Selector, TaskRequest, TokensExpected};
 use cortex_core::ids::{AgentId, AgentType, TaskId};
-use cortex_core::planned::Scaling;
 use cortex_core::policy::PolicyName;
 use cortex_core::priority::Priority;
+use cortex_core::scaling_state::Scaling;
 use cortex_core::time::TtlSeconds;
-use cortex_engine::{Claim, EngineError, Ticket};
+use cortex_engine::{CancelHandle, Claim, EngineError};
 use cortex_managed::{Ask, ProcessState, WorkerReport};
 use cortex_runtime::{PoolOptions, Ready};
 use serde_json::json;
@@ -78,7 +78,7 @@ async fn submit(rig: &Rig, name: &str) {
         attempts_max: 1,
         lease_seconds: TtlSeconds::new(600).expect("a time to live"),
     };
-    within(rig.engine.submit_task(request, Ticket::default())).await.expect("room");
+    within(rig.engine.submit_task(request, CancelHandle::default())).await.expect("room");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,7 +98,8 @@ async fn the_plan_is_carried_out() {
     }
     submit(&rig, "one").await;
     let busy = agents[1].clone();
-    let claim = within(rig.engine.claim_task(busy.clone(), Duration::ZERO, Ticket::default())).await.expect("a task");
+    let claim =
+        within(rig.engine.claim_task(busy.clone(), Duration::ZERO, CancelHandle::default())).await.expect("a task");
     let Claim::Tasks { tasks, .. } = claim else { panic!("{claim:?}") };
     let lease = tasks[0].task.lease().expect("a lease").fencing_token;
 
@@ -108,7 +109,7 @@ async fn the_plan_is_carried_out() {
     assert!(within(rig.engine.beat(agents[0].clone())).await.is_err(), "it is not registered any more");
     let drained = within(rig.managed.ask(|reply| Ask::DrainWorker(busy.to_string(), reply))).await.expect("a host");
     assert_eq!(drained.expect("a worker").worker, busy.to_string());
-    let claim = async |wait| within(rig.engine.claim_task(busy.clone(), wait, Ticket::default())).await;
+    let claim = async |wait| within(rig.engine.claim_task(busy.clone(), wait, CancelHandle::default())).await;
     let nothing = Ok(Claim::Nothing(NothingClaimed::Draining));
     until("it is given nothing more", || async { claim(Duration::ZERO).await == nothing }).await;
     submit(&rig, "two").await;

@@ -7,8 +7,8 @@ use cortex_core::priority::Priority;
 use cortex_core::time::TtlSeconds;
 use cortex_core::units::{CpuMillis, MemoryMb, Resources};
 use cortex_engine::clock::EngineClock;
-use cortex_engine::{Engine, EngineError, EngineHandle, EngineOptions, Grant, Ticket};
-use cortex_journal::Nowhere;
+use cortex_engine::{CancelHandle, Engine, EngineError, EngineHandle, EngineOptions, Grant};
+use cortex_journal::NullJournal;
 use cortex_managed::{Ask, Managed, ProcessState, ServerReport};
 use cortex_runtime::{Host, HostOptions, Prepared, Timing};
 use rmcp::ServiceExt;
@@ -27,15 +27,15 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::support::misbehaving::misbehaving_server;
 
 /// The longest that anything in these tests takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
 
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.expect("it takes too long")
+    timeout(LOCK_WAIT_MAX, future).await.expect("it takes too long")
 }
 
 /// Waits until something holds.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LOCK_WAIT_MAX;
     while !holds().await {
         assert!(Instant::now() < deadline, "it does not come to this: {what}");
         sleep(Duration::from_millis(20)).await;
@@ -94,7 +94,7 @@ impl Rig {
         change(&mut options);
         let capacity =
             Resources { cpu_millis: CpuMillis::from_millis(16_000), memory_mb: MemoryMb(32_768), workers: 10 };
-        let started = Engine::start(EngineOptions::fixed(capacity), Nowhere, EngineClock::system()).await;
+        let started = Engine::start(EngineOptions::fixed(capacity), NullJournal, EngineClock::system()).await;
         let (running, engine) = started.expect("books in memory");
         tokio::spawn(running.run());
         let prepared = Prepared::prepare(options).expect("a good catalog");
@@ -105,7 +105,7 @@ impl Rig {
     /// The next host of the same books, with another catalog.
     pub(crate) async fn succeeded(self, servers: &Value) -> Self {
         let Self { engine, host, folder, .. } = self;
-        host.end(PATIENCE).await;
+        host.end(LOCK_WAIT_MAX).await;
         let prepared = Prepared::prepare(options(&folder, servers)).expect("a good catalog");
         let host = prepared.start(engine.clone()).await.expect("a host");
         Self { managed: host.managed().clone(), engine, host, folder }
@@ -139,7 +139,7 @@ impl Rig {
             request_id: key.map(|key| RequestId::new(key).expect("a name")),
             metadata: Metadata::empty(),
         };
-        self.engine.request(request, Ticket::default()).await
+        self.engine.request(request, CancelHandle::default()).await
     }
 
     pub(crate) async fn release(&self, lease: &Lease) {
@@ -164,7 +164,7 @@ impl Rig {
     }
 
     pub(crate) async fn end(self) {
-        self.host.end(PATIENCE).await;
+        self.host.end(LOCK_WAIT_MAX).await;
     }
 }
 

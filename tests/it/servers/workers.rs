@@ -7,7 +7,7 @@ use cortex_core::command::{DistinctServers, Request};
 use cortex_core::ids::{JobId, ServerName};
 use cortex_core::priority::Priority;
 use cortex_core::time::TtlSeconds;
-use cortex_engine::{EngineError, Grant, Ticket};
+use cortex_engine::{CancelHandle, EngineError, Grant};
 use cortex_managed::{Ask, AskError, ProcessState, WorkerReport};
 use cortex_runtime::{Ready, WorkerCommand};
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ async fn request(rig: &Rig, job: &str, workers: u64, servers: &[&str]) -> Result
         request_id: None,
         metadata: Metadata::empty(),
     };
-    within(rig.engine.request(request, Ticket::default())).await
+    within(rig.engine.request(request, CancelHandle::default())).await
 }
 
 /// What the worker at a port answers; nothing if there is none.

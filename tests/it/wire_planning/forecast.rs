@@ -9,7 +9,7 @@ use cortex_core::demand::{DEMAND_BIN, DemandBin};
 use cortex_core::event::{Event, Recorded};
 use cortex_core::time::{Millis, Timestamp};
 use cortex_journal::{Entry, Journal, SqliteJournal, SqliteOptions, Synchronous};
-use cortex_util::lock::{OwnerRecord, PATIENCE};
+use cortex_util::lock::{LOCK_WAIT_MAX, OwnerRecord};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -40,7 +40,8 @@ fn remember(state: &Path, bins: u64, demand: DemandBin) {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
-        let mut journal = SqliteJournal::open(options, &OwnerRecord::of_this_process(), PATIENCE).expect("a state");
+        let mut journal =
+            SqliteJournal::open(options, &OwnerRecord::of_this_process(), LOCK_WAIT_MAX).expect("a state");
         let recovered = journal.load().await.expect("a good state");
         let mut books = recovered.books;
         let mut entries: Vec<Entry> = entries.collect();

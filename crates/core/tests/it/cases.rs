@@ -1,7 +1,7 @@
 //! Cases of the lease machine, each a script of commands with their answers; `core_cases/script.rs` tells how they read.
 
 mod books;
-mod premises;
+mod provisioning;
 mod reclaim;
 mod script;
 

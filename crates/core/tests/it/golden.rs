@@ -13,7 +13,7 @@ use cortex_core::fleet::command::FleetCommand;
 use cortex_core::fleet::task::JsonText;
 use cortex_core::fleet::view::{AgentFilter, AgentView, BudgetUsage, TaskFilter, TaskView, TypeUsage, UsageView};
 use cortex_core::ids::{AgentType, BatchKey, Capability, FencingToken, JobId, ServerName, TaskNumber};
-use cortex_core::planned::PastScaling;
+use cortex_core::scaling_state::PastScaling;
 use cortex_core::time::Timestamp;
 use cortex_core::units::{CpuMillis, MemoryMb, WorkerSize};
 use cortex_core::view::{AllocationView, DeadlineReason, Filter};

@@ -24,7 +24,7 @@ fn restored(books: &Cluster) -> Cluster {
         restoration.add(&read).expect("an image of these books");
     }
     let mut restored = restoration.finish();
-    restored.set_premises(books.premises().clone());
+    restored.set_provisioning(books.provisioning().clone());
     restored
 }
 

@@ -136,10 +136,10 @@ impl Run {
     fn new(mut rng: Rng, shape: Shape) -> Self {
         let now = Timestamp::from_millis(rng.i64(-10_000_000_000..2_000_000_000_000));
         let (mut cluster, mut replica, mut model) = (Cluster::default(), Cluster::default(), Model::default());
-        cluster.set_premises(shape.premises.clone());
+        cluster.set_provisioning(shape.provisioning.clone());
         // It needs none to be told the events; with them the two can be compared.
-        replica.set_premises(shape.premises.clone());
-        model.set_premises(shape.premises.clone());
+        replica.set_provisioning(shape.provisioning.clone());
+        model.set_provisioning(shape.provisioning.clone());
         Self { rng, shape, now, cluster, model, replica, events: Vec::new(), seen: Seen::new() }
     }
 
@@ -268,7 +268,7 @@ impl Run {
     /// Folds all events of the run into a fresh machine.
     fn replay_all(&self) {
         let mut folded = Cluster::default();
-        folded.set_premises(self.shape.premises.clone());
+        folded.set_provisioning(self.shape.provisioning.clone());
         for recorded in &self.events {
             folded.apply(recorded);
         }

@@ -11,5 +11,5 @@ mod fleet_simulation;
 mod golden;
 mod image;
 mod lease_simulation;
-mod planned;
 mod properties;
+mod scaling_state;

@@ -67,7 +67,7 @@ fn injected() -> JournalError {
 }
 
 impl Journal for Memory {
-    const IS_LASTING: bool = true;
+    const IS_DURABLE: bool = true;
 
     async fn load(&mut self) -> Result<Recovered, JournalError> {
         if self.kept().failing_loads > 0 {
@@ -134,7 +134,7 @@ pub(super) async fn start_on(memory: &Memory, wall: &Wall) -> (EngineHandle, Run
 
 fn ask(handle: &EngineHandle, request: Request) -> impl Future<Output = Result<Grant, EngineError>> {
     let handle = handle.clone();
-    async move { handle.request(request, Ticket::default()).await }
+    async move { handle.request(request, CancelHandle::default()).await }
 }
 
 #[tokio::test]
@@ -203,10 +203,10 @@ async fn what_was_called_off_in_a_batch_that_failed_is_given_back() {
     for faults in [vec![Fault::Before], vec![Fault::After], vec![Fault::Before, Fault::Before]] {
         let (memory, wall) = (Memory::default(), Wall::default());
         let (handle, _run) = start_on(&memory, &wall).await;
-        let ticket = Ticket::default();
-        handle.request(keyed("unwanted", 4, "key"), ticket.clone()).await.expect("room");
+        let cancel_handle = CancelHandle::default();
+        handle.request(keyed("unwanted", 4, "key"), cancel_handle.clone()).await.expect("room");
         memory.fail(faults.clone());
-        handle.call_off(ticket);
+        handle.cancel(cancel_handle);
         for _ in 0..faults.len() {
             // The batch that gives it back, or another one with it.
             assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted), "{faults:?}");
@@ -220,15 +220,15 @@ async fn what_was_called_off_in_a_batch_that_failed_is_given_back() {
 async fn what_is_called_off_while_there_are_no_books_is_given_back() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (handle, _run) = start_on(&memory, &wall).await;
-    let (unwanted, repeated) = (Ticket::default(), Ticket::default());
+    let (unwanted, repeated) = (CancelHandle::default(), CancelHandle::default());
     handle.request(request("unwanted", 4), unwanted.clone()).await.expect("room");
     handle.request(keyed("wanted", 2, "key"), repeated.clone()).await.expect("room");
     ask(&handle, keyed("wanted", 2, "key")).await.expect("the same grant");
     memory.fail([Fault::Before]);
     memory.kept().failing_loads = 2;
     assert_eq!(ask(&handle, request("lost", 1)).await, Err(EngineError::NotCommitted));
-    handle.call_off(unwanted);
-    handle.call_off(repeated);
+    handle.cancel(unwanted);
+    handle.cancel(repeated);
     // It is turned away behind them.
     assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted));
     while handle.capacity().await == Err(EngineError::NotCommitted) {}

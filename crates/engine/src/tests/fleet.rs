@@ -52,7 +52,7 @@ async fn with_tokens(engine: EngineHandle) -> EngineHandle {
 }
 
 async fn submit(engine: &EngineHandle, name: &str) -> TaskView {
-    engine.submit_task(task(Some(name)), Ticket::default()).await.expect("room").detail.view
+    engine.submit_task(task(Some(name)), CancelHandle::default()).await.expect("room").detail.view
 }
 
 fn claim(
@@ -60,17 +60,17 @@ fn claim(
     agent: &AgentId,
     wait: Duration,
 ) -> impl Future<Output = Result<Claim, EngineError>> + use<> {
-    called_off_by(engine, agent, wait, Ticket::default())
+    called_off_by(engine, agent, wait, CancelHandle::default())
 }
 
 fn called_off_by(
     engine: &EngineHandle,
     agent: &AgentId,
     wait: Duration,
-    ticket: Ticket,
+    cancel_handle: CancelHandle,
 ) -> impl Future<Output = Result<Claim, EngineError>> + use<> {
     let (engine, agent) = (engine.clone(), agent.clone());
-    async move { engine.claim_task(agent, wait, ticket).await }
+    async move { engine.claim_task(agent, wait, cancel_handle).await }
 }
 
 /// The names of what a claim was given.
@@ -142,34 +142,34 @@ async fn what_is_called_off_is_as_if_it_had_not_been() {
     submit(&engine, "a").await;
 
     // After it was met: back in its place, and no attempt.
-    let ticket = Ticket::default();
-    let claimed = called_off_by(&engine, &worker, WAIT, ticket.clone()).await;
+    let cancel_handle = CancelHandle::default();
+    let claimed = called_off_by(&engine, &worker, WAIT, cancel_handle.clone()).await;
     assert_eq!(names(&claimed), ["a"]);
-    engine.call_off(ticket);
+    engine.cancel(cancel_handle);
     assert_eq!(state(&engine, "a").await, (TaskState::Queued, 0));
     assert_eq!(engine.usage().await.expect("a running engine").tokens.all.reserved, 0);
 
     // While it waits: nobody is there for what comes.
     let claimed = claim(&engine, &worker, Duration::ZERO).await;
     assert_eq!(names(&claimed), ["a"]);
-    let ticket = Ticket::default();
-    let waiting = tokio::spawn(called_off_by(&engine, &worker, WAIT, ticket.clone()));
+    let cancel_handle = CancelHandle::default();
+    let waiting = tokio::spawn(called_off_by(&engine, &worker, WAIT, cancel_handle.clone()));
     tokio::task::yield_now().await;
-    engine.call_off(ticket);
+    engine.cancel(cancel_handle);
     waiting.await.expect("no panic").expect_err("a claim that was called off");
     submit(&engine, "b").await;
     assert_eq!(state(&engine, "b").await, (TaskState::Queued, 0));
 
     // A task whose id nobody was told is gone; one that its submitter named stays.
     for (name, expected) in [(None, TaskState::Cancelled), (Some("c"), TaskState::Queued)] {
-        let ticket = Ticket::default();
-        let submitted = engine.submit_task(task(name), ticket.clone()).await.expect("room");
-        engine.call_off(ticket);
+        let cancel_handle = CancelHandle::default();
+        let submitted = engine.submit_task(task(name), cancel_handle.clone()).await.expect("room");
+        engine.cancel(cancel_handle);
         assert_eq!(state(&engine, submitted.detail.view.task.spec.task.as_str()).await, (expected, 0));
     }
-    let ticket = Ticket::default();
-    engine.call_off(ticket.clone());
-    assert_eq!(engine.submit_task(task(None), ticket).await.map(drop), Err(EngineError::CalledOff));
+    let cancel_handle = CancelHandle::default();
+    engine.cancel(cancel_handle.clone());
+    assert_eq!(engine.submit_task(task(None), cancel_handle).await.map(drop), Err(EngineError::Cancelled));
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn what_nobody_was_told_in_a_batch_that_failed_is_given_back() {
         assert_eq!(claim(&engine, &worker, WAIT).await, Err(EngineError::NotCommitted), "{fault:?}");
         assert_eq!(state(&engine, "a").await, (TaskState::Queued, 0), "{fault:?}");
         memory.fail([fault]);
-        let unnamed = engine.submit_task(task(None), Ticket::default()).await;
+        let unnamed = engine.submit_task(task(None), CancelHandle::default()).await;
         assert_eq!(unnamed.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
         let queue = engine.usage().await.expect("a running engine").queue;
         assert_eq!(
@@ -194,9 +194,9 @@ async fn what_nobody_was_told_in_a_batch_that_failed_is_given_back() {
         );
         // What has a name can be asked for again.
         memory.fail([fault]);
-        let named = engine.submit_task(task(Some("b")), Ticket::default()).await;
+        let named = engine.submit_task(task(Some("b")), CancelHandle::default()).await;
         assert_eq!(named.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
-        let again = engine.submit_task(task(Some("b")), Ticket::default()).await.expect("room");
+        let again = engine.submit_task(task(Some("b")), CancelHandle::default()).await.expect("room");
         assert_eq!(again.is_new, fault == Fault::Before, "{fault:?}");
     }
 }
@@ -270,7 +270,7 @@ async fn what_waiting_has_raised_goes_to_one_who_waits() {
         request("low", "general", Priority::Low, 100),
         request("high", "special", Priority::High, 100),
     ] {
-        engine.submit_task(request, Ticket::default()).await.expect("room");
+        engine.submit_task(request, CancelHandle::default()).await.expect("room");
     }
     assert_eq!(names(&claim(&engine, &agent("full"), Duration::ZERO).await), ["held"]);
     assert_eq!(claim(&engine, &worker, Duration::ZERO).await, Ok(Claim::Nothing(NothingClaimed::NoTokens)));

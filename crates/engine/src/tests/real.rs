@@ -3,26 +3,26 @@
 use super::durable::{Fault, Memory, Wall, start_on};
 use super::*;
 use cortex_core::ports::Port;
-use cortex_core::premises::{Premises, Sharing};
+use cortex_core::provisioning::{Provisioning, Sharing};
 use futures_util::poll;
 use std::pin::pin;
 use std::sync::Mutex;
 
-/// Premises with a shared server `filesystem` and a private one `memory`, and real workers.
-fn premises() -> Premises {
+/// Provisioning with a shared server `filesystem` and a private one `memory`, and real workers.
+fn provisioning() -> Provisioning {
     let server = |name, sharing| (ServerName::new(name).expect("a name"), sharing);
-    Premises {
+    Provisioning {
         catalog: Some([server("filesystem", Sharing::Shared), server("memory", Sharing::PerAllocation)].into()),
         workers_are_real: true,
         start_max: Millis::from_seconds(20),
-        ..Premises::default()
+        ..Provisioning::default()
     }
 }
 
 async fn start_real() -> (EngineHandle, Memory, Wall) {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (handle, _) = start_on(&memory, &wall).await;
-    handle.stand_on(premises(), Some(Box::new(|_, _| true))).await.expect("an engine");
+    handle.stand_on(provisioning(), Some(Box::new(|_, _| true))).await.expect("an engine");
     (handle, memory, wall)
 }
 
@@ -54,8 +54,8 @@ fn not_started(answer: Result<Grant, EngineError>) -> String {
 #[tokio::test]
 async fn a_grant_is_answered_when_it_is_ready_and_so_is_each_repeat() {
     let (engine, ..) = start_real().await;
-    let mut first = pin!(engine.request(keyed("a", 1, "k"), Ticket::default()));
-    let mut again = pin!(engine.request(keyed("a", 1, "k"), Ticket::default()));
+    let mut first = pin!(engine.request(keyed("a", 1, "k"), CancelHandle::default()));
+    let mut again = pin!(engine.request(keyed("a", 1, "k"), CancelHandle::default()));
     assert!(poll!(&mut first).is_pending() && poll!(&mut again).is_pending());
     let allocation = only(&engine, State::Pending).await;
     assert!(poll!(&mut first).is_pending() && poll!(&mut again).is_pending(), "it is decided, and not ready");
@@ -70,7 +70,7 @@ async fn a_grant_is_answered_when_it_is_ready_and_so_is_each_repeat() {
 #[tokio::test]
 async fn what_cannot_be_started_fails_its_grant_whole() {
     let (engine, ..) = start_real().await;
-    let mut first = pin!(engine.request(keyed("a", 4, "k"), Ticket::default()));
+    let mut first = pin!(engine.request(keyed("a", 4, "k"), CancelHandle::default()));
     assert!(poll!(&mut first).is_pending());
     let allocation = only(&engine, State::Pending).await;
     engine
@@ -80,7 +80,7 @@ async fn what_cannot_be_started_fails_its_grant_whole() {
     assert_eq!(not_started(first.await), "it printed nothing");
     assert_eq!(engine.capacity().await.expect("an engine").value.leased, Resources::default());
     // A repeat is no repeat of a refusal.
-    let mut second = pin!(engine.request(keyed("a", 4, "k"), Ticket::default()));
+    let mut second = pin!(engine.request(keyed("a", 4, "k"), CancelHandle::default()));
     assert!(poll!(&mut second).is_pending());
     let anew = only(&engine, State::Pending).await;
     assert_ne!(anew, allocation);
@@ -91,7 +91,7 @@ async fn what_cannot_be_started_fails_its_grant_whole() {
 #[tokio::test]
 async fn a_release_is_answered_when_nothing_is_left() {
     let (engine, ..) = start_real().await;
-    let mut grant = pin!(engine.request(request("a", 6), Ticket::default()));
+    let mut grant = pin!(engine.request(request("a", 6), CancelHandle::default()));
     assert!(poll!(&mut grant).is_pending());
     let allocation = only(&engine, State::Pending).await;
     engine.activate(allocation).await.expect("a reservation");
@@ -113,15 +113,15 @@ async fn a_release_is_answered_when_nothing_is_left() {
 #[tokio::test]
 async fn a_request_waits_for_what_ends_in_its_room_and_not_for_ever() {
     let (engine, _, wall) = start_real().await;
-    let mut grant = pin!(engine.request(request("a", 6), Ticket::default()));
+    let mut grant = pin!(engine.request(request("a", 6), CancelHandle::default()));
     assert!(poll!(&mut grant).is_pending());
     let first = only(&engine, State::Pending).await;
     engine.activate(first).await.expect("a reservation");
     grant.await.expect("a grant");
     let mut release = pin!(engine.release(first));
     assert!(poll!(&mut release).is_pending());
-    let mut second = pin!(engine.request(request("b", 5), Ticket::default()));
-    let mut third = pin!(engine.request(request("c", 8), Ticket::default()));
+    let mut second = pin!(engine.request(request("b", 5), CancelHandle::default()));
+    let mut third = pin!(engine.request(request("c", 8), CancelHandle::default()));
     assert!(poll!(&mut second).is_pending() && poll!(&mut third).is_pending());
     assert!(in_state(&engine, State::Pending).await.is_empty(), "nothing is set aside for them");
     engine.finish_release(first).await.expect("a release");
@@ -135,7 +135,7 @@ async fn a_request_waits_for_what_ends_in_its_room_and_not_for_ever() {
 
     let mut release = pin!(engine.release(allocation));
     assert!(poll!(&mut release).is_pending());
-    let mut fourth = pin!(engine.request(request("d", 10), Ticket::default()));
+    let mut fourth = pin!(engine.request(request("d", 10), CancelHandle::default()));
     assert!(poll!(&mut fourth).is_pending());
     engine.capacity().await.expect("an engine");
     wall.set(19);
@@ -150,19 +150,19 @@ async fn a_request_waits_for_what_ends_in_its_room_and_not_for_ever() {
 #[tokio::test]
 async fn what_is_called_off_while_it_waits_is_taken_back() {
     let (engine, ..) = start_real().await;
-    let ticket = Ticket::default();
-    let mut starting = pin!(engine.request(request("a", 6), ticket.clone()));
+    let cancel_handle = CancelHandle::default();
+    let mut starting = pin!(engine.request(request("a", 6), cancel_handle.clone()));
     assert!(poll!(&mut starting).is_pending());
     let allocation = only(&engine, State::Pending).await;
-    engine.call_off(ticket);
+    engine.cancel(cancel_handle);
     assert_eq!(only(&engine, State::Releasing).await, allocation);
     assert!(starting.await.is_err());
     assert!(engine.activate(allocation).await.is_err(), "whoever started it is to end it");
 
-    let ticket = Ticket::default();
-    let mut for_room = pin!(engine.request(request("b", 10), ticket.clone()));
+    let cancel_handle = CancelHandle::default();
+    let mut for_room = pin!(engine.request(request("b", 10), cancel_handle.clone()));
     assert!(poll!(&mut for_room).is_pending());
-    engine.call_off(ticket);
+    engine.cancel(cancel_handle);
     engine.finish_release(allocation).await.expect("a release");
     assert!(for_room.await.is_err());
     assert!(in_state(&engine, State::Pending).await.is_empty());
@@ -171,14 +171,14 @@ async fn what_is_called_off_while_it_waits_is_taken_back() {
 #[tokio::test]
 async fn what_was_half_done_is_finished_at_the_next_start() {
     let (engine, memory, wall) = start_real().await;
-    let mut leaving = pin!(engine.request(request("a", 3), Ticket::default()));
+    let mut leaving = pin!(engine.request(request("a", 3), CancelHandle::default()));
     assert!(poll!(&mut leaving).is_pending());
     let left = only(&engine, State::Pending).await;
     engine.activate(left).await.expect("a reservation");
     leaving.await.expect("a grant");
     let mut release = pin!(engine.release(left));
     assert!(poll!(&mut release).is_pending());
-    let mut starting = pin!(engine.request(keyed("b", 3, "k"), Ticket::default()));
+    let mut starting = pin!(engine.request(keyed("b", 3, "k"), CancelHandle::default()));
     assert!(poll!(&mut starting).is_pending());
     let pending = only(&engine, State::Pending).await;
 
@@ -187,14 +187,14 @@ async fn what_was_half_done_is_finished_at_the_next_start() {
     assert_eq!(only(&next, State::Released).await, left);
     assert_eq!(only(&next, State::Failed).await, pending);
     assert_eq!(next.capacity().await.expect("an engine").value.leased, Resources::default());
-    assert!(next.request(keyed("b", 3, "k"), Ticket::default()).await.expect("a grant").is_new);
+    assert!(next.request(keyed("b", 3, "k"), CancelHandle::default()).await.expect("a grant").is_new);
 }
 
 #[tokio::test]
 async fn who_waits_when_a_batch_fails_is_to_ask_again() {
     let (engine, memory, _) = start_real().await;
-    let mut keyed_one = pin!(engine.request(keyed("a", 1, "k"), Ticket::default()));
-    let mut other = pin!(engine.request(request("b", 1), Ticket::default()));
+    let mut keyed_one = pin!(engine.request(keyed("a", 1, "k"), CancelHandle::default()));
+    let mut other = pin!(engine.request(request("b", 1), CancelHandle::default()));
     assert!(poll!(&mut keyed_one).is_pending() && poll!(&mut other).is_pending());
     let pending = in_state(&engine, State::Pending).await;
     let [first, second] = pending[..] else { panic!("{pending:?}") };
@@ -204,7 +204,7 @@ async fn who_waits_when_a_batch_fails_is_to_ask_again() {
     assert_eq!(other.await, Err(EngineError::NotCommitted));
     // The second is nobody's any more; the first can be asked for again.
     assert_eq!(only(&engine, State::Releasing).await, second);
-    let mut again = pin!(engine.request(keyed("a", 1, "k"), Ticket::default()));
+    let mut again = pin!(engine.request(keyed("a", 1, "k"), CancelHandle::default()));
     assert!(poll!(&mut again).is_pending());
     engine.activate(first).await.expect("still a reservation");
     assert_eq!(id(&again.await.expect("a grant")), first);
@@ -220,9 +220,9 @@ async fn ports_that_cannot_be_had_are_passed_over_for_a_minute() {
         seen.lock().expect("nobody panics").push((port.0, name.map(ToString::to_string)));
         ![8000, 9000, 9002].contains(&port.0)
     };
-    engine.stand_on(premises(), Some(Box::new(claim))).await.expect("an engine");
+    engine.stand_on(provisioning(), Some(Box::new(claim))).await.expect("an engine");
     let ask = async |job: &str| {
-        let mut grant = pin!(engine.request(request(job, 1), Ticket::default()));
+        let mut grant = pin!(engine.request(request(job, 1), CancelHandle::default()));
         assert!(poll!(&mut grant).is_pending());
         let allocation = in_state(&engine, State::Pending).await[0];
         engine.activate(allocation).await.expect("a reservation");
@@ -237,12 +237,15 @@ async fn ports_that_cannot_be_had_are_passed_over_for_a_minute() {
     engine.finish_release(allocation).await.expect("a release");
     let tried = |port| asked.lock().expect("nobody panics").iter().filter(|(asked, _)| *asked == port).count();
     assert_eq!((tried(9000), tried(9002)), (1, 0));
-    // A premises that change by themselves leave what is known of ports.
-    engine.stand_on(premises(), None).await.expect("an engine");
+    // A provisioning that change by themselves leave what is known of ports.
+    engine.stand_on(provisioning(), None).await.expect("an engine");
     ask("b").await;
     assert_eq!((tried(9000), tried(9002)), (1, 1));
     wall.set(61);
-    engine.stand_on(Premises { start_max: Millis::from_seconds(5), ..premises() }, None).await.expect("an engine");
+    engine
+        .stand_on(Provisioning { start_max: Millis::from_seconds(5), ..provisioning() }, None)
+        .await
+        .expect("an engine");
     let (worker, ..) = ask("c").await;
     assert_eq!(worker, 8003);
 }
@@ -252,7 +255,7 @@ async fn who_waits_for_room_is_not_passed_by_who_comes_later() {
     let (engine, ..) = start_real().await;
     let mut holders = Vec::new();
     for job in ["a", "b"] {
-        let mut grant = pin!(engine.request(request(job, 5), Ticket::default()));
+        let mut grant = pin!(engine.request(request(job, 5), CancelHandle::default()));
         assert!(poll!(&mut grant).is_pending());
         let allocation = only(&engine, State::Pending).await;
         engine.activate(allocation).await.expect("a reservation");
@@ -263,14 +266,14 @@ async fn who_waits_for_room_is_not_passed_by_who_comes_later() {
     for release in &mut releases {
         assert!(poll!(release).is_pending());
     }
-    let mut first = pin!(engine.request(request("first", 10), Ticket::default()));
+    let mut first = pin!(engine.request(request("first", 10), CancelHandle::default()));
     assert!(poll!(&mut first).is_pending());
     engine.finish_release(holders[0]).await.expect("a release");
-    let mut later = pin!(engine.request(request("later", 1), Ticket::default()));
+    let mut later = pin!(engine.request(request("later", 1), CancelHandle::default()));
     assert!(poll!(&mut later).is_pending());
     assert!(in_state(&engine, State::Pending).await.is_empty(), "what is free is for who came first");
     // Who needs no worker passes.
-    let mut other = pin!(engine.request(request("other", 0), Ticket::default()));
+    let mut other = pin!(engine.request(request("other", 0), CancelHandle::default()));
     assert!(poll!(&mut other).is_pending());
     let passed = only(&engine, State::Pending).await;
     engine.activate(passed).await.expect("a reservation");

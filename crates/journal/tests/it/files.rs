@@ -4,7 +4,7 @@ use crate::state::State;
 use cortex_core::Cluster;
 use cortex_journal::{JournalError, SCHEMA_VERSION, SqliteJournal, open_to_read};
 use cortex_test_support::history::{History, assert_same};
-use cortex_util::lock::{OwnerRecord, PATIENCE};
+use cortex_util::lock::{LOCK_WAIT_MAX, OwnerRecord};
 use rusqlite::Connection;
 use std::fs;
 
@@ -93,7 +93,7 @@ fn a_folder_is_not_made() {
     let mut state = State::new();
     state.options.path = state.beside("-folder").join("state.db");
     let owner = OwnerRecord::of_this_process();
-    let error = SqliteJournal::open(state.options.clone(), &owner, PATIENCE).expect_err("no folder");
+    let error = SqliteJournal::open(state.options.clone(), &owner, LOCK_WAIT_MAX).expect_err("no folder");
     assert!(matches!(error, JournalError::NoFolder { .. }), "{error:?}");
     let error = open_to_read(state.path()).expect_err("no folder");
     assert!(matches!(error, JournalError::NoFolder { .. }), "{error:?}");

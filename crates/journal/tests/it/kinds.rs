@@ -3,14 +3,14 @@
 use crate::state::entry;
 use crate::state::{CLOSE_WITHIN, State, commit};
 use cortex_core::Cluster;
-use cortex_journal::{Journal, JournalError, Nowhere, Recovered, SqliteJournal, Synchronous};
+use cortex_journal::{Journal, JournalError, NullJournal, Recovered, SqliteJournal, Synchronous};
 use cortex_test_support::history::{History, assert_same};
-use cortex_util::lock::{LockError, OwnerRecord, PATIENCE};
+use cortex_util::lock::{LOCK_WAIT_MAX, LockError, OwnerRecord};
 
 /// Loads, and compares with what was committed: a kind that keeps nothing has nothing.
 async fn check_loaded<J: Journal>(journal: &mut J, history: &History, when: &str) {
     let Recovered { books, last_at } = journal.load().await.expect(when);
-    if J::IS_LASTING {
+    if J::IS_DURABLE {
         assert_same(&books, &history.books, when);
         assert_eq!(last_at, Some(history.now), "{when}");
     } else {
@@ -63,7 +63,7 @@ async fn check_kind<J: Journal>(seed: u64, open: impl Fn() -> J) {
 
 #[tokio::test]
 async fn nowhere() {
-    check_kind(1, || Nowhere).await;
+    check_kind(1, || NullJournal).await;
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn a_state_has_one_owner_at_a_time() {
     let owner = OwnerRecord::of_this_process();
     let mut journal = state.open();
     journal.load().await.expect("a new state");
-    let refused = SqliteJournal::open(state.options.clone(), &owner, PATIENCE).expect_err("it is owned");
+    let refused = SqliteJournal::open(state.options.clone(), &owner, LOCK_WAIT_MAX).expect_err("it is owned");
     let is_told_by_whom = matches!(&refused, JournalError::Owned { source: LockError::Held { owner: Some(by), .. }, .. } if *by.as_ref() == owner);
     assert!(is_told_by_whom, "{refused:?}");
     assert!(!refused.may_pass());

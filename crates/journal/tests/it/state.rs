@@ -7,7 +7,7 @@ use cortex_journal::{
     recover,
 };
 use cortex_test_support::history::History;
-use cortex_util::lock::{OwnerRecord, PATIENCE};
+use cortex_util::lock::{LOCK_WAIT_MAX, OwnerRecord};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -59,7 +59,7 @@ impl State {
     }
 
     fn try_open(&self) -> Result<SqliteJournal, JournalError> {
-        SqliteJournal::open(self.options.clone(), &OwnerRecord::of_this_process(), PATIENCE)
+        SqliteJournal::open(self.options.clone(), &OwnerRecord::of_this_process(), LOCK_WAIT_MAX)
     }
 
     /// A life of a journal that ends in order, with a snapshot.

@@ -1,7 +1,7 @@
 //! What get_forecast answers.
 
 use cortex_core::demand::DEMAND_BIN;
-use cortex_planning::{CONFIDENCE_MIN, HISTORY_BINS_MIN, HorizonOutlook, MethodOutlook, Outlook, Series};
+use cortex_planning::{CONFIDENCE_MIN, DemandForecast, HISTORY_BINS_MIN, HorizonForecast, MethodForecast, Series};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -70,7 +70,7 @@ pub(crate) struct ForecastResult {
 }
 
 impl ForecastResult {
-    pub(crate) fn new(outlook: &Outlook, only: Option<Series>) -> Self {
+    pub(crate) fn new(outlook: &DemandForecast, only: Option<Series>) -> Self {
         let asked = Series::ALL.into_iter().filter(|series| only.is_none_or(|only| only == *series));
         Self {
             bin_seconds: DEMAND_BIN.as_seconds(),
@@ -84,7 +84,7 @@ impl ForecastResult {
 }
 
 impl SeriesResult {
-    fn new(outlook: &Outlook, series: Series) -> Self {
+    fn new(outlook: &DemandForecast, series: Series) -> Self {
         let forecaster = outlook.forecaster(series);
         let expected = outlook.expected(series);
         Self {
@@ -93,13 +93,13 @@ impl SeriesResult {
             is_trusted: expected.as_ref().is_ok_and(|expected| expected.is_trusted()),
             missing: expected.err(),
             season_seconds: forecaster.season().map(|bins| bins as u64 * DEMAND_BIN.as_seconds()),
-            horizons: forecaster.outlooks().iter().map(HorizonResult::from).collect(),
+            horizons: forecaster.horizon_forecasts().iter().map(HorizonResult::from).collect(),
         }
     }
 }
 
-impl From<&HorizonOutlook> for HorizonResult {
-    fn from(outlook: &HorizonOutlook) -> Self {
+impl From<&HorizonForecast> for HorizonResult {
+    fn from(outlook: &HorizonForecast) -> Self {
         Self {
             ahead_seconds: u64::from(outlook.horizon.as_bins()) * DEMAND_BIN.as_seconds(),
             wanted: outlook.wanted,
@@ -116,8 +116,8 @@ impl From<&HorizonOutlook> for HorizonResult {
     }
 }
 
-impl From<&MethodOutlook> for ForecasterResult {
-    fn from(outlook: &MethodOutlook) -> Self {
+impl From<&MethodForecast> for ForecasterResult {
+    fn from(outlook: &MethodForecast) -> Self {
         Self {
             forecaster: outlook.method.as_str(),
             wanted: outlook.wanted,

@@ -1,7 +1,7 @@
 //! What set_scaling_policy and get_scaling_history answer.
 
-use cortex_core::planned::PastScaling;
 use cortex_core::policy::Policy;
+use cortex_core::scaling_state::PastScaling;
 use schemars::JsonSchema;
 use serde::Serialize;
 

@@ -3,7 +3,7 @@
 use super::access::public_url;
 use super::{LIST_BYTES_MAX, fitting, last_lines, reason};
 use cortex_core::ids::{AllocationId, ServerName};
-use cortex_core::premises::Sharing;
+use cortex_core::provisioning::Sharing;
 use cortex_managed::{CallFigures, MemoryLimit, ServerReport};
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -6,7 +6,7 @@ use crate::progress::Progress;
 use crate::results::ClaimResult;
 use crate::server::ServerOptions;
 use cortex_core::ids::AgentId;
-use cortex_engine::{Claim, EngineError, EngineHandle, Ticket};
+use cortex_engine::{CancelHandle, Claim, EngineError, EngineHandle};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -66,26 +66,26 @@ impl Run for ClaimTask {
             let wait = Duration::from_secs(arguments.optional(&self.wait_seconds)?.unwrap_or(0));
             // Tasks that the agent never hears of would be held until their leases run out. This comes before the claim, as
             // with request_resources.
-            let ticket = || {
-                let ticket = Ticket::default();
+            let cancel_handle = || {
+                let cancel_handle = CancelHandle::default();
                 if let Some(call) = &call {
-                    let (engine, ticket) = (engine.clone(), ticket.clone());
-                    call.undo_if_cancelled(move || engine.call_off(ticket));
+                    let (engine, cancel_handle) = (engine.clone(), cancel_handle.clone());
+                    call.undo_if_cancelled(move || engine.cancel(cancel_handle));
                 }
-                ticket
+                cancel_handle
             };
             // A claim that comes with the end of the input has nothing to wait for, and one more than may wait does not.
             let place = if wait.is_zero() { None } else { self.may_wait.try_acquire().ok() };
             let wait = if closing.is_cancelled() || place.is_none() { Duration::ZERO } else { wait };
-            let waiting = ticket();
+            let waiting = cancel_handle();
             let claim = tokio::select! {
                 biased;
                 claim = claim_within(&engine, agent.clone(), wait, waiting.clone(), progress) => claim?,
                 // rmcp waits for a call in flight, so that the waiting ends here. What is there is still given out, as it is
                 // to any other call before the end of the input.
                 () = closing.cancelled(), if !wait.is_zero() => {
-                    engine.call_off(waiting);
-                    engine.claim_task(agent, Duration::ZERO, ticket()).await?
+                    engine.cancel(waiting);
+                    engine.claim_task(agent, Duration::ZERO, cancel_handle()).await?
                 }
             };
             Answer::new(&ClaimResult::from(&claim))
@@ -98,10 +98,10 @@ async fn claim_within(
     engine: &EngineHandle,
     agent: AgentId,
     wait: Duration,
-    ticket: Ticket,
+    cancel_handle: CancelHandle,
     progress: Option<Progress>,
 ) -> Result<Claim, EngineError> {
-    let claim = engine.claim_task(agent, wait, ticket);
+    let claim = engine.claim_task(agent, wait, cancel_handle);
     match progress.filter(|_| !wait.is_zero()) {
         Some(progress) => progress.while_waiting("no task yet: waiting for one", Some(wait), claim).await,
         None => claim.await,

@@ -47,7 +47,7 @@ impl Run for GetForecast {
             let series = arguments.optional(&self.series)?;
             let forecast = {
                 let planner = invocation.planner.lock().unwrap_or_else(PoisonError::into_inner);
-                ForecastResult::new(planner.outlook(), series)
+                ForecastResult::new(planner.demand_forecast(), series)
             };
             Answer::new(&forecast)
         }

@@ -3,7 +3,7 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Described, Parameter};
 use crate::results::ScalingHistoryResult;
-use cortex_core::planned::SCALINGS_MAX;
+use cortex_core::scaling_state::SCALINGS_MAX;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;

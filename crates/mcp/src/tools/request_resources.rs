@@ -10,7 +10,7 @@ use cortex_core::command::{DistinctServers, Request};
 use cortex_core::ids::{JobId, RequestId};
 use cortex_core::priority::Priority;
 use cortex_core::time::TtlSeconds;
-use cortex_engine::{EngineError, Ticket};
+use cortex_engine::{CancelHandle, EngineError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -120,23 +120,23 @@ impl Run for RequestResources {
         async move {
             let Invocation { engine, managed, arguments, call, progress, closing, .. } = invocation;
             let request = self.read(arguments)?;
-            let ticket = Ticket::default();
+            let cancel_handle = CancelHandle::default();
             // A grant that the caller never hears of would be held until it expires. This comes before the request, so that
             // the cancelling takes effect before any call that the client sends behind it.
             if let Some(call) = &call {
-                let (engine, ticket) = (engine.clone(), ticket.clone());
-                call.undo_if_cancelled(move || engine.call_off(ticket));
+                let (engine, cancel_handle) = (engine.clone(), cancel_handle.clone());
+                call.undo_if_cancelled(move || engine.cancel(cancel_handle));
             }
             let granted = match &managed {
-                None => engine.request(request, ticket.clone()).await,
+                None => engine.request(request, cancel_handle.clone()).await,
                 Some(_) => {
                     let message = starting(&request);
                     let patience = Patience { engine: engine.clone(), progress, closing };
-                    let asked = std::pin::pin!(engine.request(request, ticket.clone()));
+                    let asked = std::pin::pin!(engine.request(request, cancel_handle.clone()));
                     match patience.await_answer(&message, asked).await {
                         Some(granted) => granted,
                         None => {
-                            engine.call_off(ticket);
+                            engine.cancel(cancel_handle);
                             return Err(ToolError::Closing("the request was called off, and nothing was granted"));
                         }
                     }
@@ -147,7 +147,7 @@ impl Run for RequestResources {
                     let standing = match &managed {
                         Some(managed) => Standing::for_holder(managed, &grant.view).await.inspect_err(|_| {
                             // What the caller would be told is not known any more.
-                            engine.call_off(ticket);
+                            engine.cancel(cancel_handle);
                         })?,
                         None => None,
                     };

@@ -9,7 +9,7 @@ use cortex_core::fleet::task::{Complexity, JsonText, Selector, TaskRequest, Toke
 use cortex_core::ids::{AgentType, BatchKey, JobId, TaskId};
 use cortex_core::priority::Priority;
 use cortex_core::time::{Timestamp, TtlSeconds};
-use cortex_engine::Ticket;
+use cortex_engine::CancelHandle;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::{JsonObject, Tool};
@@ -144,14 +144,14 @@ impl Run for SubmitTask {
     fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
         async move {
             let request = self.read(invocation.arguments)?;
-            let ticket = Ticket::default();
+            let cancel_handle = CancelHandle::default();
             // A task whose id the caller never hears of would be done for nobody. This comes before the task, as with
             // request_resources.
             if let Some(call) = &invocation.call {
-                let (engine, ticket) = (invocation.engine.clone(), ticket.clone());
-                call.undo_if_cancelled(move || engine.call_off(ticket));
+                let (engine, cancel_handle) = (invocation.engine.clone(), cancel_handle.clone());
+                call.undo_if_cancelled(move || engine.cancel(cancel_handle));
             }
-            let submitted = invocation.engine.submit_task(request, ticket).await?;
+            let submitted = invocation.engine.submit_task(request, cancel_handle).await?;
             Answer::new(&TaskSubmitResult::from(&submitted))
         }
         .boxed()

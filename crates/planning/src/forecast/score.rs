@@ -41,7 +41,7 @@ impl Score {
 
 /// What one forecaster says, and how it has done.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct MethodOutlook {
+pub struct MethodForecast {
     /// Which.
     pub method: Method,
     /// What it wants, margin included, in units of demand; nothing while it knows too little, or if it needs a season where
@@ -55,7 +55,7 @@ pub struct MethodOutlook {
 
 /// What is wanted one horizon ahead, with what led to it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct HorizonOutlook {
+pub struct HorizonForecast {
     /// How many bins ahead.
     pub horizon: Horizon,
     /// The capacity wanted then: the quantile of demand in that bin. Nothing while there is too little history.
@@ -63,7 +63,7 @@ pub struct HorizonOutlook {
     /// How such forecasts did; nothing while none has come due. Its coverage is how far they can be trusted.
     pub score: Option<Score>,
     /// All forecasters, in the order of [`Method::ALL`].
-    pub methods: Vec<MethodOutlook>,
+    pub methods: Vec<MethodForecast>,
 }
 
 #[cfg(test)]

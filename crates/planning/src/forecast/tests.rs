@@ -110,7 +110,7 @@ fn too_little_history_says_nothing() {
 #[test]
 fn a_high_quantile_takes_longer_to_know() {
     let mut forecaster = Forecaster::new(Quantile::new(0.99).expect("within bounds"), &[NEAR, NEAR]);
-    assert_eq!(forecaster.outlooks().len(), 1, "the same horizon counts once");
+    assert_eq!(forecaster.horizon_forecasts().len(), 1, "the same horizon counts once");
     let known: Vec<bool> = noise(150, 1)
         .into_iter()
         .map(|demand| {
@@ -143,11 +143,11 @@ fn the_future_changes_nothing_that_was_said() {
     let demand = daily(700, 4);
     let run = |demand: &[u64]| {
         let mut forecaster = forecaster();
-        let outlooks = demand.iter().map(|demand| {
+        let horizon_forecasts = demand.iter().map(|demand| {
             forecaster.observe(*demand);
-            forecaster.outlooks()
+            forecaster.horizon_forecasts()
         });
-        outlooks.collect::<Vec<_>>()
+        horizon_forecasts.collect::<Vec<_>>()
     };
     let mut poisoned = demand.clone();
     poisoned[600..].fill(1_000_000);
@@ -182,8 +182,8 @@ fn a_season_wakes_those_that_need_one() {
 fn constant_demand_is_wanted_as_it_is() {
     let mut forecaster = forecaster();
     (0..400).for_each(|_| forecaster.observe(7));
-    for outlook in forecaster.outlooks() {
-        assert_eq!(outlook.wanted, Some(7.0), "{outlook:?}");
+    for demand_forecast in forecaster.horizon_forecasts() {
+        assert_eq!(demand_forecast.wanted, Some(7.0), "{demand_forecast:?}");
     }
     let score = forecaster.score(FAR).expect("many have come due");
     assert_eq!((score.bins, score.coverage, score.pinball_loss), (SCORED_BINS_MAX, 1.0, 0.0));
@@ -193,15 +193,18 @@ fn constant_demand_is_wanted_as_it_is() {
 fn the_outlook_shows_who_led_to_it() {
     let mut forecaster = forecaster();
     daily(800, 8).into_iter().for_each(|demand| forecaster.observe(demand));
-    let outlooks = forecaster.outlooks();
-    assert_eq!(outlooks.iter().map(|outlook| outlook.horizon).collect::<Vec<_>>(), [NEAR, MIDDLE, FAR]);
-    for outlook in outlooks {
-        assert_eq!(outlook.wanted, forecaster.wanted(outlook.horizon));
-        assert_eq!(outlook.score, forecaster.score(outlook.horizon));
-        let weights: f64 = outlook.methods.iter().map(|method| method.weight).sum();
-        assert!((weights - 1.0).abs() < 1e-9, "{outlook:#?}");
-        for one in outlook.methods {
-            assert_eq!(one.wanted, forecaster.wanted_by(one.method, outlook.horizon));
+    let horizon_forecasts = forecaster.horizon_forecasts();
+    assert_eq!(
+        horizon_forecasts.iter().map(|demand_forecast| demand_forecast.horizon).collect::<Vec<_>>(),
+        [NEAR, MIDDLE, FAR]
+    );
+    for demand_forecast in horizon_forecasts {
+        assert_eq!(demand_forecast.wanted, forecaster.wanted(demand_forecast.horizon));
+        assert_eq!(demand_forecast.score, forecaster.score(demand_forecast.horizon));
+        let weights: f64 = demand_forecast.methods.iter().map(|method| method.weight).sum();
+        assert!((weights - 1.0).abs() < 1e-9, "{demand_forecast:#?}");
+        for one in demand_forecast.methods {
+            assert_eq!(one.wanted, forecaster.wanted_by(one.method, demand_forecast.horizon));
             assert!(one.score.is_some_and(|score| (0.6..=1.0).contains(&score.coverage)), "{one:?}");
         }
     }
@@ -263,12 +266,12 @@ proptest! {
         let mut forecaster = Forecaster::new(quantile, &[NEAR, MIDDLE, horizon(Horizon::BINS_MAX)]);
         for demand in stretches.into_iter().flatten() {
             forecaster.observe(demand);
-            for outlook in forecaster.outlooks() {
-                let of_methods = outlook.methods.iter().flat_map(|one| [one.wanted, Some(one.weight)]);
-                let scores = outlook.methods.iter().map(|one| one.score).chain([outlook.score]).flatten();
+            for demand_forecast in forecaster.horizon_forecasts() {
+                let of_methods = demand_forecast.methods.iter().flat_map(|one| [one.wanted, Some(one.weight)]);
+                let scores = demand_forecast.methods.iter().map(|one| one.score).chain([demand_forecast.score]).flatten();
                 let of_scores = scores.flat_map(|it| [Some(it.pinball_loss), Some(it.coverage), it.provisioned_over_mean]);
-                for number in of_methods.chain(of_scores).chain([outlook.wanted]).flatten() {
-                    prop_assert!(number.is_finite() && number >= 0.0, "{outlook:?}");
+                for number in of_methods.chain(of_scores).chain([demand_forecast.wanted]).flatten() {
+                    prop_assert!(number.is_finite() && number >= 0.0, "{demand_forecast:?}");
                 }
             }
         }

@@ -4,7 +4,7 @@ use super::correction::Correction;
 use super::horizon::Horizon;
 use super::method::{Method, Model, PerMethod, all};
 use super::quantile::Quantile;
-use super::score::{HorizonOutlook, MethodOutlook, Score};
+use super::score::{HorizonForecast, MethodForecast, Score};
 use super::weights::Weights;
 use super::window::Window;
 use serde::{Deserialize, Serialize};
@@ -123,15 +123,15 @@ impl Track {
         Score::of(self.settled.iter().filter_map(|one| Some((one.wanted?, one.demand))), quantile)
     }
 
-    pub(super) fn outlook(&self, quantile: Quantile) -> HorizonOutlook {
+    pub(super) fn demand_forecast(&self, quantile: Quantile) -> HorizonForecast {
         let uppers = self.issued.back().map_or_else(all, |issued| issued.uppers);
         let weights = self.weights.among(&uppers);
         let of_method = |method: Method| {
             let place = method.place();
             let due = self.settled.iter().filter_map(|one| Some((one.uppers[place]?, one.demand)));
-            MethodOutlook { method, wanted: uppers[place], weight: weights[place], score: Score::of(due, quantile) }
+            MethodForecast { method, wanted: uppers[place], weight: weights[place], score: Score::of(due, quantile) }
         };
-        HorizonOutlook {
+        HorizonForecast {
             horizon: self.horizon,
             wanted: self.wanted(),
             score: self.score(quantile),

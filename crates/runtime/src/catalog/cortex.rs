@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::entry::{Reader, given};
 use super::error::{Place, Problem, shown};
-use cortex_core::premises::Sharing;
+use cortex_core::provisioning::Sharing;
 use cortex_core::units::MemoryMb;
-use cortex_util::nearest::nearest;
+use cortex_util::suggest::suggest;
 
 const KEYS: [&str; 6] =
     ["sharing", "idle_seconds", "start_timeout_seconds", "max_calls_in_flight", "memory_mb", "roots"];
@@ -51,7 +51,7 @@ impl Cortex {
         let block = block.unwrap_or(&empty);
         let fields = block.as_object().ok_or_else(|| place.wrong_type(block, "an object"))?;
         if let Some(unknown) = fields.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            let meant = nearest(unknown, KEYS).map_or_else(
+            let meant = suggest(unknown, KEYS).map_or_else(
                 || format!("the known ones are {}", KEYS.join(", ")),
                 |meant| format!("did you mean {meant}?"),
             );

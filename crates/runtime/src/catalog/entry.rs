@@ -10,7 +10,7 @@ use super::cortex::Cortex;
 use super::error::{Place, Problem, Warnings, shown};
 use super::expand::Expander;
 use super::{ALLOCATION_VARIABLE, Entry, Folder, Program, Template};
-use cortex_core::premises::Sharing;
+use cortex_core::provisioning::Sharing;
 
 /// The keys that are read. Clients have more of their own.
 const KEYS: [&str; 9] = ["command", "args", "env", "cwd", "url", "headers", "type", "disabled", "cortex"];

@@ -6,7 +6,7 @@ use rustix::process::Signal as Known;
 
 use crate::{
     guardian::SIGNAL_EXIT_CODE,
-    stage::{LIMIT_REFUSED_EXIT_CODE, NOT_STARTED_EXIT_CODE},
+    subcommand::{LIMIT_REFUSED_EXIT_CODE, NOT_STARTED_EXIT_CODE},
 };
 
 /// The largest number of a signal.

@@ -38,7 +38,7 @@ impl ServerProcess {
         if let Err(why) = make_own_folder(entry, owner) {
             return Some(Err(why));
         }
-        let mut child = match life.nursery.start(launch) {
+        let mut child = match life.spawner.start(launch) {
             Ok(child) => child,
             Err(error) => return Some(Err(format!("it could not be started ({error})"))),
         };

@@ -34,7 +34,7 @@ impl WorkerProcess {
         worker: &Worker,
         leave: &mut oneshot::Receiver<()>,
     ) -> Option<Result<Self, String>> {
-        let mut child = match life.nursery.start(worker.launch.clone()) {
+        let mut child = match life.spawner.start(worker.launch.clone()) {
             Ok(child) => child,
             Err(error) => return Some(Err(format!("it could not be started ({error})"))),
         };

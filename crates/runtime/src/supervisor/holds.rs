@@ -111,7 +111,7 @@ impl Supervisor {
             Some(endpoint) => Kind::Server(Arc::clone(&entry), Arc::clone(endpoint), run.owner),
             None => Kind::Remote(Arc::clone(&entry)),
         };
-        let with = (Arc::clone(&self.nursery), self.timing);
+        let with = (Arc::clone(&self.spawner), self.timing);
         let server = Service::start(run.to_string(), kind, with, self.leaving.remove(run));
         Held { server, entry, endpoint, holders: BTreeSet::new(), idle_since: None, port, serving: None }
     }

@@ -148,7 +148,7 @@ impl Supervisor {
         let Ok(id) = AgentId::new(&name) else { return };
         let worker = pool.command.agent(name.clone(), port, &pool.options);
         tracing::info!(agent = %id, "an agent is started, as planned");
-        let with = (Arc::clone(&self.nursery), self.timing);
+        let with = (Arc::clone(&self.spawner), self.timing);
         let service = Service::start(name, Kind::Worker(worker), with, None);
         pool.agents.insert(id, PoolAgent { service, port, is_draining: false, is_asked_to_go: false });
     }

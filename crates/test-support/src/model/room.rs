@@ -112,7 +112,7 @@ impl Model {
             })
             .collect();
         let is_lost = |port: &&Port| !held.contains(&port.0);
-        let lost: Vec<u16> = self.premises.taken_ports.iter().filter(is_lost).map(|port| port.0).collect();
+        let lost: Vec<u16> = self.provisioning.taken_ports.iter().filter(is_lost).map(|port| port.0).collect();
         let free_ports = (9000..=9099).filter(|port| !held.contains(port) && !lost.contains(port)).count() as u64;
         if to_start > free_ports {
             return Some(Shortage::ServerPorts { requested: to_start, available: free_ports });
@@ -156,7 +156,7 @@ impl Model {
             servers: servers.into_boxed_slice(),
             ttl_seconds: request.ttl_seconds,
             activate_by: Timestamp::from_millis(
-                now.as_millis() + i64::try_from(self.premises.start_max.0).expect("a short time") + SPARE_MS,
+                now.as_millis() + i64::try_from(self.provisioning.start_max.0).expect("a short time") + SPARE_MS,
             ),
             request_id: request.request_id.clone(),
             metadata: request.metadata.clone(),
@@ -189,7 +189,9 @@ impl Model {
             let port = *next;
             *next = if port == last { first } else { port + 1 };
             let is_of_servers = (9000..=9099).contains(&port);
-            if is_of_servers == for_server && !held.contains(&port) && !self.premises.taken_ports.contains(&Port(port))
+            if is_of_servers == for_server
+                && !held.contains(&port)
+                && !self.provisioning.taken_ports.contains(&Port(port))
             {
                 return Port(port);
             }

@@ -9,7 +9,7 @@ use cortex_core::command::{Command, Decision, Denied, DistinctServers, Outcome, 
 use cortex_core::event::{Event, Limits, Recorded};
 use cortex_core::ids::{AllocationId, FencingToken, JobId, NodeId, RequestId, ServerName};
 use cortex_core::ports::Port;
-use cortex_core::premises::{Premises, Sharing};
+use cortex_core::provisioning::{Provisioning, Sharing};
 use cortex_core::time::{Millis, Timestamp, TtlSeconds};
 use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
 use cortex_core::view::{AllocationView, CapacityView, DeadlineReason, Filter};
@@ -102,8 +102,8 @@ impl Player {
                 self.now = moment(words.word(1).expect("a second"));
                 "done".to_owned()
             }
-            "premises" => {
-                self.premises(&words);
+            "provisioning" => {
+                self.provisioning(&words);
                 "done".to_owned()
             }
             "look" => {
@@ -198,23 +198,23 @@ impl Player {
         }
     }
 
-    /// `premises catalog fs,own* workers taken 9001,8000 start 10`: what really stands behind leases. A server with a star is each
+    /// `provisioning catalog fs,own* workers taken 9001,8000 start 10`: what really stands behind leases. A server with a star is each
     /// allocation's own.
-    fn premises(&mut self, words: &Words<'_>) {
+    fn provisioning(&mut self, words: &Words<'_>) {
         let server = |name: &str| {
             let plain = name.trim_end_matches('*');
             let sharing = if plain == name { Sharing::Shared } else { Sharing::PerAllocation };
             (ServerName::new(plain).expect("a name"), sharing)
         };
         let ports = words.value("taken").map_or("", |ports| ports).split(',').filter(|port| !port.is_empty());
-        let premises = Premises {
+        let provisioning = Provisioning {
             catalog: words.value("catalog").map(|names| names.split(',').map(server).collect()),
             workers_are_real: words.0.contains(&"workers"),
             taken_ports: ports.map(|port| Port(port.parse().expect("a port"))).collect(),
             start_max: Millis::from_seconds(words.number("start").unwrap_or(30)),
         };
-        self.cluster.set_premises(premises.clone());
-        self.replica.set_premises(premises);
+        self.cluster.set_provisioning(provisioning.clone());
+        self.replica.set_provisioning(provisioning);
     }
 
     fn request(&self, words: &Words<'_>) -> Command {

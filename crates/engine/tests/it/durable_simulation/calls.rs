@@ -3,7 +3,7 @@
 use cortex_core::command::Request;
 use cortex_core::ids::AllocationId;
 use cortex_core::view::AllocationView;
-use cortex_engine::{EngineError, EngineHandle, Expired, Grant, Released, Ticket};
+use cortex_engine::{CancelHandle, EngineError, EngineHandle, Expired, Grant, Released};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
@@ -29,7 +29,7 @@ pub(crate) fn make(handle: &EngineHandle, call: Call) -> BoxFuture<'_, Answer> {
     async move {
         match call {
             Call::Request(request) => {
-                let answer = handle.request(Request::clone(&request), Ticket::default()).await;
+                let answer = handle.request(Request::clone(&request), CancelHandle::default()).await;
                 Answer::Request(request, answer)
             }
             Call::Release(id) => Answer::Release(id, handle.release(id).await),

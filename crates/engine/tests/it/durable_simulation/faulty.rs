@@ -56,7 +56,7 @@ fn injected(doing: &'static str) -> JournalError {
 }
 
 impl<J: Journal + Sync> Journal for Faulty<J> {
-    const IS_LASTING: bool = J::IS_LASTING;
+    const IS_DURABLE: bool = J::IS_DURABLE;
 
     async fn load(&mut self) -> Result<Recovered, JournalError> {
         if self.fails_to_load() {

@@ -15,7 +15,7 @@ use cortex_core::{Cluster, check};
 use cortex_engine::clock::EngineClock;
 use cortex_engine::{Engine, EngineError, EngineHandle, EngineOptions, Listing, Place, Record, StartError};
 use cortex_journal::{JournalError, SqliteJournal, SqliteOptions, Synchronous, find_snapshots, open_to_read, recover};
-use cortex_util::lock::{OwnerRecord, PATIENCE};
+use cortex_util::lock::{LOCK_WAIT_MAX, OwnerRecord};
 use fastrand::Rng;
 use futures_util::future::join_all;
 use std::path::Path;
@@ -139,7 +139,7 @@ impl Run {
             recover(&connection, &self.options.path, None).expect("a good state").last_at()
         });
         loop {
-            let inner = SqliteJournal::open(self.options.clone(), &OwnerRecord::of_this_process(), PATIENCE)
+            let inner = SqliteJournal::open(self.options.clone(), &OwnerRecord::of_this_process(), LOCK_WAIT_MAX)
                 .expect("a free state");
             let journal = Faulty { inner, faults: self.faults.clone() };
             let clocks = Arc::clone(&self.clocks);

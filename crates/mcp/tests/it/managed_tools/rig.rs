@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use cortex_config::Toolset;
 use cortex_core::allocation::State;
 use cortex_core::ids::{AllocationId, ServerName};
-use cortex_core::premises::{Premises, Sharing};
+use cortex_core::provisioning::{Provisioning, Sharing};
 use cortex_core::time::{Millis, TtlSeconds};
 use cortex_core::units::{CpuMillis, MemoryMb, Resources};
 use cortex_core::view::Filter;
 use cortex_engine::clock::EngineClock;
 use cortex_engine::{Engine, EngineHandle, EngineOptions, Listing, Place, Record};
-use cortex_journal::Nowhere;
+use cortex_journal::NullJournal;
 use cortex_managed::{AccessKey, Managed};
 use cortex_mcp::transport::{LineTransport, WireLimits};
 use cortex_mcp::{Server, ServerOptions, Shown};
@@ -46,9 +46,9 @@ impl Rig {
 
     pub(crate) async fn with_key(key: Option<AccessKey>) -> Self {
         let (engine, handle) =
-            Engine::start(engine_options(), Nowhere, EngineClock::system()).await.expect("an engine");
+            Engine::start(engine_options(), NullJournal, EngineClock::system()).await.expect("an engine");
         tokio::spawn(engine.run());
-        handle.stand_on(premises(), Some(Box::new(|_, _| true))).await.expect("an engine");
+        handle.stand_on(provisioning(), Some(Box::new(|_, _| true))).await.expect("an engine");
         let (managed, asked) = Managed::new(key);
         let reports = Arc::new(Mutex::new(Reports::default()));
         tokio::spawn(stub::answer(asked, Arc::clone(&reports)));
@@ -117,9 +117,9 @@ impl Rig {
     }
 }
 
-fn premises() -> Premises {
+fn provisioning() -> Provisioning {
     let server = |name, sharing| (ServerName::new(name).expect("a name"), sharing);
-    Premises {
+    Provisioning {
         catalog: Some(
             [
                 server("filesystem", Sharing::Shared),
@@ -130,7 +130,7 @@ fn premises() -> Premises {
         ),
         workers_are_real: true,
         start_max: Millis::from_seconds(20),
-        ..Premises::default()
+        ..Provisioning::default()
     }
 }
 

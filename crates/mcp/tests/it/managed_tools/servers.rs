@@ -2,7 +2,7 @@
 
 use cortex_config::Toolset;
 use cortex_core::ids::{AllocationId, JobId};
-use cortex_core::premises::Sharing;
+use cortex_core::provisioning::Sharing;
 use cortex_managed::{ProcessState, ServerReport};
 use serde_json::{Value, json};
 

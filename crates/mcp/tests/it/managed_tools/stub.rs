@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use cortex_core::ids::{AllocationId, ServerName};
 use cortex_core::ports::Port;
-use cortex_core::premises::Sharing;
+use cortex_core::provisioning::Sharing;
 use cortex_core::time::Timestamp;
 use cortex_core::units::MemoryMb;
 use cortex_managed::{Ask, AskError, CallFigures, MemoryLimit, ProcessState, ServerReport, WorkerReport};

@@ -19,13 +19,13 @@ fn counted(memory: &Memory) -> Vec<(Timestamp, [u64; 4])> {
 
 async fn ask(handle: &EngineHandle, job: &str, workers: u64) {
     // Refusals count as well.
-    let _ = handle.request(request(job, workers), Ticket::default()).await;
+    let _ = handle.request(request(job, workers), CancelHandle::default()).await;
 }
 
 async fn submit(handle: &EngineHandle, name: &str, tokens: u64) {
     let tokens = TokensExpected { given: Some(tokens), ..TokensExpected::default() };
     let task = TaskRequest { tokens, ..task(Some(name)) };
-    handle.submit_task(task, Ticket::default()).await.expect("room");
+    handle.submit_task(task, CancelHandle::default()).await.expect("room");
 }
 
 #[tokio::test]

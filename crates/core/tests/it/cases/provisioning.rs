@@ -7,7 +7,7 @@ fn a_grant_is_a_reservation_until_what_stands_behind_it_is_there() {
     check(
         "it runs from the moment it is ready",
         "
-        premises catalog fs,gh start 10
+        provisioning catalog fs,gh start 10
         request a workers 1 servers fs ttl 60 => granted #1
         show #1 => pending [0:8000 fs:9000], until 40
         at 7
@@ -21,7 +21,7 @@ fn a_grant_is_a_reservation_until_what_stands_behind_it_is_there() {
     check(
         "what cannot be started is a refusal, which no request id remembers",
         "
-        premises catalog fs
+        provisioning catalog fs
         request a servers fs id k => granted #1
         request a servers fs id k => repeated #1, pending
         broken #1
@@ -34,12 +34,12 @@ fn a_grant_is_a_reservation_until_what_stands_behind_it_is_there() {
     check(
         "workers are real or not by themselves",
         "
-        premises workers
+        provisioning workers
         request a workers 1 => granted #1
         request b servers fs => granted #2
         list state pending => #1
         list state active => #2
-        premises catalog fs
+        provisioning catalog fs
         request c workers 1 => granted #3
         list state active => #2 #3
     ",
@@ -51,7 +51,7 @@ fn only_servers_of_the_catalog_can_be_had() {
     check(
         "unknown servers are named, and those there are",
         r#"
-        premises catalog fs,gh
+        provisioning catalog fs,gh
         request a servers fs,x,y => mcp_servers names "x", "y", which the catalog does not have: it has "fs", "gh"
         request a workers 99 servers x => mcp_servers names "x", which the catalog does not have: it has "fs", "gh"
         request a workers 1 => granted #1
@@ -64,7 +64,7 @@ fn a_server_that_is_not_shared_runs_once_for_each_allocation() {
     check(
         "each has a port of its own, given back with its lease",
         "
-        premises catalog own*,fs
+        provisioning catalog own*,fs
         request a servers own,fs => granted #1
         request b servers own,fs => granted #2
         ready #1
@@ -81,12 +81,12 @@ fn a_server_that_is_not_shared_runs_once_for_each_allocation() {
     check(
         "one that ran alone is not shared later, and one that is shared not taken alone",
         "
-        premises catalog s*
+        provisioning catalog s*
         request a servers s => granted #1
-        premises catalog s
+        provisioning catalog s
         request b servers s => granted #2
         request c servers s => granted #3
-        premises catalog s*
+        provisioning catalog s*
         request d servers s => granted #4
         show #1 => pending [s:9000], until 60
         show #2 => pending [s:9001], until 60
@@ -101,7 +101,7 @@ fn what_is_held_is_free_once_what_stands_behind_it_is_gone() {
     check(
         "a release in two steps",
         "
-        premises workers
+        provisioning workers
         request a workers 6 => granted #1
         ready #1
         at 5
@@ -122,7 +122,7 @@ fn what_is_held_is_free_once_what_stands_behind_it_is_gone() {
     check(
         "what has expired begins to end for a request that lacks room",
         "
-        premises workers
+        provisioning workers
         request a workers 6 ttl 10 => granted #1
         request b workers 4 ttl 20 => granted #2
         ready #1
@@ -142,7 +142,7 @@ fn what_is_held_is_free_once_what_stands_behind_it_is_gone() {
     check(
         "what is only in the books ends at once, and makes room at once",
         "
-        premises catalog fs
+        provisioning catalog fs
         request a workers 9 ttl 10 => granted #1
         request b workers 1 servers fs ttl 5 => granted #2
         ready #2
@@ -155,7 +155,7 @@ fn what_is_held_is_free_once_what_stands_behind_it_is_gone() {
     check(
         "a reservation that is not ready in time ends like a lease",
         "
-        premises catalog fs start 5
+        provisioning catalog fs start 5
         request a servers fs => granted #1
         at 34
         sweep => expired nothing
@@ -166,13 +166,13 @@ fn what_is_held_is_free_once_what_stands_behind_it_is_gone() {
     ",
     );
     check(
-        "without the premises of its beginning it ends at once",
+        "without the provisioning of its beginning it ends at once",
         "
-        premises workers
+        provisioning workers
         request a workers 6 => granted #1
         ready #1
         release #1 => #1 is being released
-        premises
+        provisioning
         release #1 => released #1, Requested: 6 workers 6.0 cores 12288 MB after 0 s
     ",
     );
@@ -183,7 +183,7 @@ fn ports_that_something_else_holds_are_passed_over() {
     check(
         "for servers and workers",
         "
-        premises taken 9000,9001,8000,8002
+        provisioning taken 9000,9001,8000,8002
         request a workers 2 servers x => granted #1
         show #1 => active [0:8001 1:8003 x:9002], until 60
     ",
@@ -191,7 +191,7 @@ fn ports_that_something_else_holds_are_passed_over() {
     check(
         "they are missing where ports are short",
         "
-        premises taken 9000,9050
+        provisioning taken 9000,9050
         request a many 99 => Insufficient MCP server ports: requested 99 more, available 98 (the limit is 100 servers, ports 9000-9099)
         request a many 98 => granted #1
     ",

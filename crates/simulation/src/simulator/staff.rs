@@ -2,7 +2,7 @@
 
 use super::super::options::AGENTS_MAX;
 use super::super::outcome::Scaling;
-use super::{WORKER_SIZE, World};
+use super::{Simulator, WORKER_SIZE};
 use cortex_core::allocation::Metadata;
 use cortex_core::command::{Command, Denied};
 use cortex_core::demand::DemandBin;
@@ -18,7 +18,7 @@ use cortex_planning::{Bottlenecks, CALL_SPACING, Planner};
 /// How many steps of time are recorded at once.
 const TIME_STEPS_MAX: usize = 500;
 
-impl World {
+impl Simulator {
     /// Those who are to come by now are there.
     pub(super) fn start(&mut self) {
         if let Some((_, agents)) = self.starting.pop_front() {
@@ -31,12 +31,12 @@ impl World {
 
     /// A plan is called for, if anything came up that did not before.
     pub(super) fn call_planner(&mut self) {
-        let alarms = self.cluster.alarms();
-        if alarms.rise_over(self.alarms) {
+        let replan_triggers = self.cluster.replan_triggers();
+        if replan_triggers.newly_raised_since(self.replan_triggers) {
             let earliest = Millis(self.planned_at.0.saturating_add(CALL_SPACING.0));
             self.called_at.get_or_insert(earliest.max(self.now));
         }
-        self.alarms = alarms;
+        self.replan_triggers = replan_triggers;
     }
 
     /// A plan is made and followed.
@@ -69,7 +69,7 @@ impl World {
         let counted = self.demand.hand_over();
         self.command(&Command::CountDemand(counted));
         self.demand.settle();
-        let bins: Vec<DemandBin> = self.cluster.demand_bins(planner.outlook().shown_until()).copied().collect();
+        let bins: Vec<DemandBin> = self.cluster.demand_bins(planner.demand_forecast().shown_until()).copied().collect();
         planner.take_in(&bins, now);
         planner.catch_up(now);
         let seen = planner.look(now, demand);

@@ -29,8 +29,8 @@ pub(super) const LIMIT_REFUSED_EXIT_CODE: u8 = 126;
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut arguments = arguments.into_iter();
-    let stage = arguments.next()?;
-    let live = match stage.to_str() {
+    let subcommand = arguments.next()?;
+    let live = match subcommand.to_str() {
         Some(GUARDIAN) => guardian::run,
         Some(LAUNCH) => launch::run,
         _ => return None,

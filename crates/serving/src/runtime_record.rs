@@ -2,10 +2,10 @@
 //!
 //! Without it whoever starts next, and names no catalog, would go on with leases whose servers nobody runs any more.
 
-use super::Unusable;
+use super::StartupError;
 use cortex_config::Settings;
 use cortex_core::view::CapacityView;
-use cortex_util::whole_file;
+use cortex_util::atomic_file;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// What was run at last. It is there while leases may need it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RealRecord {
+pub struct RuntimeRecord {
     /// The file of the catalog, if servers were real.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     catalog: Option<PathBuf>,
@@ -22,7 +22,7 @@ pub struct RealRecord {
     worker_program: Option<String>,
 }
 
-impl RealRecord {
+impl RuntimeRecord {
     /// What these settings have run; nothing if all is only in the books.
     fn of(settings: &Settings) -> Option<Self> {
         let record = Self {
@@ -54,13 +54,13 @@ impl RealRecord {
     ///
     /// # Errors
     /// It is not, or the record cannot be written.
-    pub(super) fn take_over(settings: &Settings, state: &Path, books: &CapacityView) -> Result<(), Unusable> {
+    pub(super) fn take_over(settings: &Settings, state: &Path, books: &CapacityView) -> Result<(), StartupError> {
         let needs_catalog = settings.catalog.is_none() && !books.running_servers.is_empty();
         let needs_worker = settings.worker_command.is_empty() && books.leased.workers > 0;
         let refused = |hold: &str, way_out: &str| {
             let (state, record) = (state.display(), path_of(state));
             let record = record.display();
-            Err(Unusable::new(format!(
+            Err(StartupError::new(format!(
                 "live leases of the state {state} hold {hold}: {way_out}, or remove {record} to keep them only in the books"
             )))
         };
@@ -99,10 +99,10 @@ impl RealRecord {
         let written = match Self::of(settings) {
             Some(record) => serde_json::to_vec(&record)
                 .map_err(io::Error::from)
-                .and_then(|text| whole_file::replace(&path_of(state), &text)),
+                .and_then(|text| atomic_file::replace(&path_of(state), &text)),
             None => remove(state),
         };
-        written.map_err(|error| Unusable::new(format!("{} cannot be written ({error})", path_of(state).display())))
+        written.map_err(|error| StartupError::new(format!("{} cannot be written ({error})", path_of(state).display())))
     }
 
     /// Forgets what was run, if no lease is live that may need it.

@@ -14,7 +14,7 @@ use std::{
 use uuid::Uuid;
 
 use super::tree::{Tree, started_at};
-use cortex_util::whole_file;
+use cortex_util::atomic_file;
 
 /// How many instances are kept on the record.
 const INSTANCES_MAX: usize = 16;
@@ -65,7 +65,7 @@ impl Manager {
 
 /// What was left behind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Leftovers {
+pub struct Orphans {
     /// How many processes were found.
     pub found: usize,
     /// How many of them could not be ended.
@@ -78,8 +78,8 @@ impl Record {
     ///
     /// # Errors
     /// The record cannot be read or written, or the system does not show its processes.
-    pub fn begin(path: &Path, instance: Uuid, grace: Duration) -> io::Result<(Self, Leftovers)> {
-        let (mut leftovers, mut before) = (Leftovers::default(), Vec::new());
+    pub fn begin(path: &Path, instance: Uuid, grace: Duration) -> io::Result<(Self, Orphans)> {
+        let (mut leftovers, mut before) = (Orphans::default(), Vec::new());
         for manager in read(path)? {
             if manager.lives() {
                 tracing::warn!(path = %path.display(), "the record is that of a manager that runs: what it runs is left alone");
@@ -94,9 +94,9 @@ impl Record {
             }
         }
         match leftovers {
-            Leftovers { found: 0, .. } => {}
-            Leftovers { found, left: 0 } => tracing::info!(found, "ended what the manager before left behind"),
-            Leftovers { found, left } => {
+            Orphans { found: 0, .. } => {}
+            Orphans { found, left: 0 } => tracing::info!(found, "ended what the manager before left behind"),
+            Orphans { found, left } => {
                 tracing::warn!(found, left, "what the manager before left behind does not end")
             }
         }
@@ -120,7 +120,7 @@ impl Record {
         let all: Vec<Manager> = before.chain(own).collect();
         let newest = &all[all.len().saturating_sub(INSTANCES_MAX)..];
         let text: String = newest.iter().map(Manager::line).collect();
-        whole_file::replace(&self.path, text.as_bytes())
+        atomic_file::replace(&self.path, text.as_bytes())
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
 
     fn begin(path: &Path, instance: Uuid) -> Record {
         let (record, leftovers) = Record::begin(path, instance, Duration::ZERO).expect("a record");
-        assert_eq!(leftovers, Leftovers::default());
+        assert_eq!(leftovers, Orphans::default());
         record
     }
 

@@ -1,4 +1,4 @@
-//! The band: demand over time, and what the forecasters wanted for it one bin before.
+//! The prediction_interval: demand over time, and what the forecasters wanted for it one bin before.
 
 use super::arrivals::Arrival;
 use super::series::{Add, Series};
@@ -13,7 +13,7 @@ const BINS_MIN: u64 = 100;
 
 /// The bins of a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct BandPoint {
+pub struct IntervalPoint {
     /// How many bins.
     bins: u64,
     /// How many tasks came in them.
@@ -24,7 +24,7 @@ pub struct BandPoint {
     wanted: f64,
 }
 
-impl Add for BandPoint {
+impl Add for IntervalPoint {
     fn add(&mut self, other: &Self) {
         self.bins += other.bins;
         self.tasks += other.tasks;
@@ -33,7 +33,7 @@ impl Add for BandPoint {
     }
 }
 
-impl BandPoint {
+impl IntervalPoint {
     /// How many tasks came in a bin, in the mean.
     #[must_use]
     pub fn demand(&self) -> f64 {
@@ -49,12 +49,12 @@ impl BandPoint {
 
 /// Demand, and the 0.9 quantile of it that was to be expected a bin before.
 #[derive(Clone, Debug)]
-pub struct Band {
+pub struct PredictionInterval {
     bin_width: Millis,
-    series: Series<BandPoint>,
+    series: Series<IntervalPoint>,
 }
 
-impl Band {
+impl PredictionInterval {
     /// That of these arrivals, in bins of 300 s, or of 10 s if there would be fewer than 100 bins. The last bin is left out,
     /// since the arrivals may end within it.
     ///
@@ -81,7 +81,7 @@ impl Band {
 
     /// Demand over time.
     #[must_use]
-    pub const fn series(&self) -> &Series<BandPoint> {
+    pub const fn series(&self) -> &Series<IntervalPoint> {
         &self.series
     }
 }
@@ -94,7 +94,7 @@ struct Counting {
     /// The bin that is being counted, and how many came in it.
     bin: u64,
     tasks: u64,
-    series: Series<BandPoint>,
+    series: Series<IntervalPoint>,
 }
 
 impl Counting {
@@ -110,7 +110,7 @@ impl Counting {
             let tasks = std::mem::take(&mut self.tasks);
             self.forecaster.observe(tasks);
             let (wanted_bins, wanted) = (u64::from(wanted.is_some()), wanted.unwrap_or(0.0));
-            let bin = BandPoint { bins: 1, tasks, wanted_bins, wanted };
+            let bin = IntervalPoint { bins: 1, tasks, wanted_bins, wanted };
             self.series.at(Millis(self.bin * self.width.0)).add(&bin);
             self.bin += 1;
         }
@@ -124,16 +124,19 @@ mod tests {
     use cortex_planning::HISTORY_BINS_MIN;
 
     /// One every so many milliseconds.
-    fn every(millis: u64, count: u64) -> Band {
+    fn every(millis: u64, count: u64) -> PredictionInterval {
         let arrivals = (0..count).map(|number| Ok::<_, ()>(Arrival { at: Millis(number * millis), tokens: None }));
-        Band::of(arrivals).expect("good arrivals")
+        PredictionInterval::of(arrivals).expect("good arrivals")
     }
 
     #[test]
     fn steady_demand_has_a_narrow_band() {
-        let band = every(1_000, 3_601);
-        assert_eq!((band.bin_width(), band.series().points().len()), (Millis(10_000), 360));
-        for (bin, point) in band.series().points().iter().enumerate() {
+        let prediction_interval = every(1_000, 3_601);
+        assert_eq!(
+            (prediction_interval.bin_width(), prediction_interval.series().points().len()),
+            (Millis(10_000), 360)
+        );
+        for (bin, point) in prediction_interval.series().points().iter().enumerate() {
             assert!((point.demand() - 10.0).abs() < 1e-9);
             assert_eq!(point.wanted().is_some(), bin as u64 >= HISTORY_BINS_MIN, "bin {bin}");
             assert!(point.wanted().is_none_or(|wanted| (9.9..12.0).contains(&wanted)), "{:?}", point.wanted());

@@ -1,4 +1,4 @@
-//! The premises: what really stands behind the leases of a machine, as far as decisions depend on it.
+//! The provisioning: what really stands behind the leases of a machine, as far as decisions depend on it.
 //!
 //! They are no part of the books, and no event names them: whoever opens the books says what they are, and says it again
 //! when that changes. Events carry what followed from them, so that a replay needs none.
@@ -9,13 +9,13 @@ use super::ports::Port;
 use super::time::{Millis, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How long the start of something real may take, unless the premises say otherwise.
+/// How long the start of something real may take, unless the provisioning say otherwise.
 const START_SECONDS_MAX: u64 = 30;
 
 /// How much longer than a start a reservation may stay without being activated, since what did not start has to be ended.
 const ACTIVATION_SPARE: Millis = Millis::from_seconds(30);
 
-/// How long a reservation may stay without being activated, unless the premises say otherwise.
+/// How long a reservation may stay without being activated, unless the provisioning say otherwise.
 pub const ACTIVATION_SECONDS_MAX: u64 = START_SECONDS_MAX + ACTIVATION_SPARE.as_seconds();
 
 /// Who has a run of an MCP server.
@@ -30,7 +30,7 @@ pub enum Sharing {
 
 /// What really stands behind the leases. By default nothing does: grants become active, and leases end, at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Premises {
+pub struct Provisioning {
     /// The MCP servers that there are, if they are real. Others are refused.
     pub catalog: Option<BTreeMap<ServerName, Sharing>>,
     /// Whether workers are real processes.
@@ -41,7 +41,7 @@ pub struct Premises {
     pub taken_ports: BTreeSet<Port>,
 }
 
-impl Default for Premises {
+impl Default for Provisioning {
     fn default() -> Self {
         Self {
             catalog: None,
@@ -52,7 +52,7 @@ impl Default for Premises {
     }
 }
 
-impl Premises {
+impl Provisioning {
     /// Whether something has to be started and ended for a lease, so that it begins and ends in two steps.
     #[must_use]
     pub fn are_behind(&self, reservation: &Reservation) -> bool {

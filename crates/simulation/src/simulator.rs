@@ -1,4 +1,4 @@
-//! The world: virtual time, agents and whoever runs them, around the real books and the real planner.
+//! The simulator: virtual time, agents and whoever runs them, around the real books and the real planner.
 //!
 //! The books are a [`Cluster`] that is told what the engine would tell it: tasks that come, agents that register, claim,
 //! report and leave, and time that passes. The planner looks at it every so often, and when the books call for it. Whoever runs
@@ -19,8 +19,8 @@ use cortex_core::Cluster;
 use cortex_core::command::{Command, Decision, Denied, Outcome as CoreOutcome};
 use cortex_core::demand::DemandCounter;
 use cortex_core::event::{Limits, Recorded};
-use cortex_core::fleet::alarms::Alarms;
 use cortex_core::fleet::command::{FleetCommand, FleetOutcome};
+use cortex_core::fleet::replan_triggers::ReplanTriggers;
 use cortex_core::fleet::settings::FleetSettings;
 use cortex_core::fleet::task::{Selector, TaskRequest, TokensExpected};
 use cortex_core::ids::{AgentType, FencingToken, NodeId};
@@ -52,8 +52,8 @@ enum Next {
     Arrival,
 }
 
-/// A world on its way.
-pub struct World {
+/// A simulator on its way.
+pub struct Simulator {
     cluster: Cluster,
     crew: Crew,
     planner: Option<Planner>,
@@ -75,7 +75,7 @@ pub struct World {
     plan_at: Millis,
     called_at: Option<Millis>,
     planned_at: Millis,
-    alarms: Alarms,
+    replan_triggers: ReplanTriggers,
     /// What comes, as the planner is told of it.
     demand: DemandCounter,
     beat_at: Millis,
@@ -88,8 +88,8 @@ pub struct World {
     outcome: Outcome,
 }
 
-impl World {
-    /// A world in which nothing has happened.
+impl Simulator {
+    /// A simulator in which nothing has happened.
     #[must_use]
     pub fn new(options: &Options, operator: Operator) -> Self {
         let mut losses = options.losses.clone();
@@ -102,7 +102,7 @@ impl World {
             Operator::Planner(_) => Some(Planner::new(bounds)),
             Operator::Nobody => None,
         };
-        let mut world = Self {
+        let mut simulator = Self {
             cluster: Cluster::default(),
             crew: Crew::default(),
             planner,
@@ -120,7 +120,7 @@ impl World {
             plan_at: Millis(0),
             called_at: None,
             planned_at: Millis(0),
-            alarms: Alarms::default(),
+            replan_triggers: ReplanTriggers::default(),
             demand: DemandCounter::default(),
             beat_at: heartbeat,
             reports: BinaryHeap::new(),
@@ -128,11 +128,11 @@ impl World {
             starting: VecDeque::new(),
             outcome: Outcome::new(),
         };
-        world.open_books(options, heartbeat);
+        simulator.open_books(options, heartbeat);
         if let Operator::Planner(policy) = operator {
-            world.command(&Command::SetPolicy(policy));
+            simulator.command(&Command::SetPolicy(policy));
         }
-        world
+        simulator
     }
 
     /// Lives through all arrivals until all that came is done, or nothing can go on.

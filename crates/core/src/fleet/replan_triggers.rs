@@ -1,10 +1,10 @@
-//! Alarms: what calls for a plan before the next one is due.
+//! ReplanTriggers: what calls for a plan before the next one is due.
 
 use super::super::cluster::Cluster;
 
 /// What calls for a plan, if it was not so before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Alarms {
+pub struct ReplanTriggers {
     /// How many times more tasks wait than the policy lets wait before it wants more agents, in powers of two: 0 up to there, 1 up
     /// to twice as many, and so on. A backlog that doubles does not wait for the next plan either.
     pub backlog: u32,
@@ -14,10 +14,10 @@ pub struct Alarms {
     pub agents_lost: u64,
 }
 
-impl Alarms {
+impl ReplanTriggers {
     /// Whether anything calls now that did not before.
     #[must_use]
-    pub const fn rise_over(self, before: Self) -> bool {
+    pub const fn newly_raised_since(self, before: Self) -> bool {
         self.backlog > before.backlog
             || (self.saves_tokens && !before.saves_tokens)
             || self.agents_lost > before.agents_lost
@@ -27,9 +27,9 @@ impl Alarms {
 impl Cluster {
     /// What calls for a plan. It costs next to nothing.
     #[must_use]
-    pub fn alarms(&self) -> Alarms {
+    pub fn replan_triggers(&self) -> ReplanTriggers {
         let fleet = &self.fleet;
-        Alarms {
+        ReplanTriggers {
             backlog: backlog(fleet.queue.len(), self.policy().queue_depth_up),
             saves_tokens: fleet.tokens.is_conserving(),
             agents_lost: fleet.lost.0,
@@ -49,14 +49,15 @@ mod tests {
 
     #[test]
     fn only_what_is_new_calls() {
-        let alarms = |backlog, saves_tokens, agents_lost| Alarms { backlog, saves_tokens, agents_lost };
-        let quiet = alarms(0, false, 2);
-        for loud in [alarms(1, false, 2), alarms(0, true, 2), alarms(0, false, 3)] {
-            assert!(loud.rise_over(quiet), "{loud:?}");
-            assert!(!loud.rise_over(loud) && !quiet.rise_over(loud), "{loud:?}");
+        let replan_triggers =
+            |backlog, saves_tokens, agents_lost| ReplanTriggers { backlog, saves_tokens, agents_lost };
+        let quiet = replan_triggers(0, false, 2);
+        for loud in [replan_triggers(1, false, 2), replan_triggers(0, true, 2), replan_triggers(0, false, 3)] {
+            assert!(loud.newly_raised_since(quiet), "{loud:?}");
+            assert!(!loud.newly_raised_since(loud) && !quiet.newly_raised_since(loud), "{loud:?}");
         }
-        assert!(alarms(1, true, 2).rise_over(alarms(1, false, 2)));
-        assert!(alarms(2, false, 2).rise_over(alarms(1, false, 2)));
+        assert!(replan_triggers(1, true, 2).newly_raised_since(replan_triggers(1, false, 2)));
+        assert!(replan_triggers(2, false, 2).newly_raised_since(replan_triggers(1, false, 2)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ const NAME_CHARACTERS_MAX: usize = 64;
 /// The known name that `given` was most likely meant to be, if any is near enough.
 ///
 /// Near is at most a third of the letters changed, swapped, added or left out. Case, and `-` for `_`, do not count.
-pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn suggest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if given.chars().count() > NAME_CHARACTERS_MAX {
         return None;
     }

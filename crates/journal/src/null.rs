@@ -7,10 +7,10 @@ use std::time::Duration;
 
 /// Keeps nothing, and never fails.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Nowhere;
+pub struct NullJournal;
 
-impl Journal for Nowhere {
-    const IS_LASTING: bool = false;
+impl Journal for NullJournal {
+    const IS_DURABLE: bool = false;
 
     fn load(&mut self) -> impl Future<Output = Result<Recovered, JournalError>> + Send {
         ready(Ok(Recovered::default()))

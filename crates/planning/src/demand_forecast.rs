@@ -1,4 +1,4 @@
-//! The outlook: what demand to expect, from the bins of demand in the books.
+//! The demand_forecast: what demand to expect, from the bins of demand in the books.
 
 use super::forecast::{Forecaster, HISTORY_BINS_MAX, HISTORY_BINS_MIN, Horizon, Quantile};
 use cortex_core::demand::{DEMAND_BIN, DemandBin};
@@ -85,7 +85,7 @@ impl Expected {
 
 /// Forecasts demand from the bins that it is shown.
 #[derive(Clone, Debug)]
-pub struct Outlook {
+pub struct DemandForecast {
     /// In the order of [`Series::ALL`].
     forecasters: [Forecaster; 3],
     /// When the next bin begins; nothing before the first was seen.
@@ -94,14 +94,14 @@ pub struct Outlook {
     submissions: VecDeque<u64>,
 }
 
-impl Default for Outlook {
+impl Default for DemandForecast {
     fn default() -> Self {
         let forecasters = [(); 3].map(|()| Forecaster::new(Quantile::NINE_TENTHS, &HORIZONS));
         Self { forecasters, next: None, submissions: VecDeque::with_capacity(BURST_BINS) }
     }
 }
 
-impl Outlook {
+impl DemandForecast {
     /// After which bin the next one is to be shown; nothing before the first.
     #[must_use]
     pub fn shown_until(&self) -> Option<Timestamp> {
@@ -193,48 +193,48 @@ mod tests {
         DemandBin { task_submissions, ..DemandBin::empty(from) }
     }
 
-    fn bins_seen(outlook: &Outlook) -> u64 {
-        outlook.forecaster(Series::TaskSubmissions).bins()
+    fn bins_seen(demand_forecast: &DemandForecast) -> u64 {
+        demand_forecast.forecaster(Series::TaskSubmissions).bins()
     }
 
     #[test]
     fn bins_are_taken_in_once_they_are_over_and_gaps_are_nothing() {
-        let mut outlook = Outlook::default();
-        outlook.catch_up(bin(7, 0).from);
-        assert_eq!((bins_seen(&outlook), outlook.shown_until()), (0, None));
-        outlook.take_in(&[bin(0, 5), bin(3, 7), bin(4, 1)], bin(4, 0).from);
-        assert_eq!(bins_seen(&outlook), 4, "two with demand, two without, and one in progress");
-        assert_eq!(outlook.shown_until(), Some(bin(3, 0).from));
-        assert_eq!(outlook.last_submissions().collect::<Vec<_>>(), [5, 0, 0, 7]);
-        outlook.take_in(&[bin(3, 7), bin(4, 1)], bin(5, 0).from);
-        assert_eq!(outlook.last_submissions().collect::<Vec<_>>(), [5, 0, 0, 7, 1], "none twice");
-        outlook.catch_up(bin(7, 0).from);
-        assert_eq!(bins_seen(&outlook), 7);
+        let mut demand_forecast = DemandForecast::default();
+        demand_forecast.catch_up(bin(7, 0).from);
+        assert_eq!((bins_seen(&demand_forecast), demand_forecast.shown_until()), (0, None));
+        demand_forecast.take_in(&[bin(0, 5), bin(3, 7), bin(4, 1)], bin(4, 0).from);
+        assert_eq!(bins_seen(&demand_forecast), 4, "two with demand, two without, and one in progress");
+        assert_eq!(demand_forecast.shown_until(), Some(bin(3, 0).from));
+        assert_eq!(demand_forecast.last_submissions().collect::<Vec<_>>(), [5, 0, 0, 7]);
+        demand_forecast.take_in(&[bin(3, 7), bin(4, 1)], bin(5, 0).from);
+        assert_eq!(demand_forecast.last_submissions().collect::<Vec<_>>(), [5, 0, 0, 7, 1], "none twice");
+        demand_forecast.catch_up(bin(7, 0).from);
+        assert_eq!(bins_seen(&demand_forecast), 7);
     }
 
     #[test]
     fn after_a_pause_of_two_weeks_it_begins_anew() {
-        let mut outlook = Outlook::default();
-        outlook.take_in(&[bin(0, 5), bin(1, 5)], bin(2, 0).from);
-        outlook.take_in(&[bin(10_000, 5)], bin(10_001, 0).from);
-        assert_eq!(bins_seen(&outlook), 1);
+        let mut demand_forecast = DemandForecast::default();
+        demand_forecast.take_in(&[bin(0, 5), bin(1, 5)], bin(2, 0).from);
+        demand_forecast.take_in(&[bin(10_000, 5)], bin(10_001, 0).from);
+        assert_eq!(bins_seen(&demand_forecast), 1);
     }
 
     #[test]
     fn it_says_what_is_missing_until_there_is_enough() {
-        let mut outlook = Outlook::default();
+        let mut demand_forecast = DemandForecast::default();
         let mut number = 0;
-        let mut show = |outlook: &mut Outlook, until| {
+        let mut show = |demand_forecast: &mut DemandForecast, until| {
             while number < until {
                 number += 1;
-                outlook.take_in(&[bin(number, 100 + number.unsigned_abs() % 3)], bin(number + 1, 0).from);
+                demand_forecast.take_in(&[bin(number, 100 + number.unsigned_abs() % 3)], bin(number + 1, 0).from);
             }
-            outlook.expected(Series::TaskSubmissions)
+            demand_forecast.expected(Series::TaskSubmissions)
         };
-        assert_eq!(show(&mut outlook, 0), Err("0 of 32 bins of 300 s were seen".to_owned()));
-        assert_eq!(show(&mut outlook, 31), Err("31 of 32 bins of 300 s were seen".to_owned()));
-        assert_eq!(show(&mut outlook, 32), Err("fewer than 12 forecasts have come due".to_owned()));
-        let expected = show(&mut outlook, 200).expect("enough");
+        assert_eq!(show(&mut demand_forecast, 0), Err("0 of 32 bins of 300 s were seen".to_owned()));
+        assert_eq!(show(&mut demand_forecast, 31), Err("31 of 32 bins of 300 s were seen".to_owned()));
+        assert_eq!(show(&mut demand_forecast, 32), Err("fewer than 12 forecasts have come due".to_owned()));
+        let expected = show(&mut demand_forecast, 200).expect("enough");
         assert!((101.0..=103.0).contains(&expected.wanted), "{expected:?}");
         assert!(expected.is_trusted(), "{expected:?}");
     }

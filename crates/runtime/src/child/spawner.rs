@@ -14,7 +14,7 @@ use cortex_util::program;
 
 /// Where children are started. Invariant: no two have the same marker.
 #[derive(Debug)]
-pub struct Nursery {
+pub struct Spawner {
     instance: Uuid,
     started: AtomicU64,
     /// The program of the guardians, if it is not this one.
@@ -24,7 +24,7 @@ pub struct Nursery {
     open_files: Option<u64>,
 }
 
-impl Nursery {
+impl Spawner {
     /// For the children of this instance, without cgroups. From here on this process may have as many files open as the system
     /// lets it.
     #[must_use]

@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 
 use cortex_runtime::{
-    leftovers::{Leftovers, Record},
+    orphans::{Orphans, Record},
     tree::{MARKER_VARIABLE, Marker},
 };
 use uuid::Uuid;
@@ -45,7 +45,7 @@ fn what_is_left_of_an_earlier_life_is_ended_and_all_else_is_spared() {
     let path = folder.path().join("children");
     let (old, new) = (Uuid::new_v4(), Uuid::new_v4());
     let (record, leftovers) = Record::begin(&path, old, SHORT_GRACE).expect("a record");
-    assert_eq!(leftovers, Leftovers::default());
+    assert_eq!(leftovers, Orphans::default());
     let marked = |instance, number| Some(Marker { instance, number }.to_string());
     let gentle = Process::start("echo ready; exec sleep 1000", marked(old, 1));
     let stubborn =
@@ -61,7 +61,7 @@ fn what_is_left_of_an_earlier_life_is_ended_and_all_else_is_spared() {
     drop(record);
     std::fs::write(&path, format!("{old} {} 1\n", std::process::id())).expect("a file");
     let (record, leftovers) = Record::begin(&path, new, SHORT_GRACE).expect("a record");
-    assert_eq!(leftovers, Leftovers { found: 2, left: 0 });
+    assert_eq!(leftovers, Orphans { found: 2, left: 0 });
     assert!(!gentle.is_running() && !stubborn.is_running());
     assert!(others.iter().all(Process::is_running));
     record.end().expect("a record");

@@ -5,8 +5,8 @@ use super::Engine;
 use super::message::{EngineError, PlannedMessage, Reading};
 use cortex_core::command::Command;
 use cortex_core::ids::NodeId;
-use cortex_core::planned::Scaling;
 use cortex_core::policy::Policy;
+use cortex_core::scaling_state::Scaling;
 use cortex_core::time::Timestamp;
 use cortex_core::units::Resources;
 use cortex_journal::Journal;
@@ -76,11 +76,11 @@ impl<J: Journal> Engine<J> {
         if self.demand.is_due(now) {
             self.write_demand(now);
         }
-        let alarms = self.cluster.alarms();
-        if alarms.rise_over(self.alarms) {
+        let replan_triggers = self.cluster.replan_triggers();
+        if replan_triggers.newly_raised_since(self.replan_triggers) {
             self.wake.notify_one();
         }
-        self.alarms = alarms;
+        self.replan_triggers = replan_triggers;
     }
 }
 

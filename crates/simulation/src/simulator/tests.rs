@@ -1,6 +1,6 @@
 use super::super::options::{Loss, Operator, Options, TokenBudget};
 use super::super::{Arrival, Outcome, Scaling};
-use super::World;
+use super::Simulator;
 use cortex_core::fleet::settings::FleetSettings;
 use cortex_core::policy::Policy;
 use cortex_core::time::Millis;
@@ -14,7 +14,7 @@ fn every(millis: u64, tasks: u64, tokens: Option<u64>) -> Vec<Arrival> {
 
 fn live(options: &Options, operator: Operator, arrivals: &[Arrival]) -> Outcome {
     let arrivals = arrivals.iter().map(|arrival| Ok::<_, Infallible>(*arrival));
-    World::new(options, operator).run(arrivals).unwrap_or_else(|never| match never {})
+    Simulator::new(options, operator).run(arrivals).unwrap_or_else(|never| match never {})
 }
 
 fn budget(tokens: u64, window_seconds: u64) -> Option<TokenBudget> {
@@ -146,7 +146,7 @@ fn operator() -> impl Strategy<Value = Operator> {
     prop::sample::select([planners.as_slice(), &[Operator::Nobody]].concat())
 }
 
-fn world() -> impl Strategy<Value = Options> {
+fn simulator() -> impl Strategy<Value = Options> {
     let losses = prop::collection::vec((0_u64..4_000_000, 1_u64..8), 0..4);
     let tokens = prop::option::of((50_u64..2_000, prop::sample::select(vec![0_u64, 60, 3_600])));
     (any::<u64>(), 1_u64..90, 1_u64..90, 1_u64..8, 1_u64..20, losses, tokens, 5_u64..200).prop_map(
@@ -168,7 +168,7 @@ proptest! {
 
     /// The books are checked at each plan, and every task ends as one thing.
     #[test]
-    fn no_task_is_lost(options in world(), operator in operator(), arrivals in arrivals()) {
+    fn no_task_is_lost(options in simulator(), operator in operator(), arrivals in arrivals()) {
         let outcome = live(&options, operator, &arrivals);
         prop_assert_eq!(outcome.tasks, arrivals.len() as u64);
         prop_assert_eq!(outcome.waits.len(), outcome.done);

@@ -2,7 +2,7 @@
 
 use super::super::arrivals::Arrival;
 use super::super::crew::{Held, Place};
-use super::World;
+use super::Simulator;
 use cortex_core::command::{Command, Denied};
 use cortex_core::event::Event;
 use cortex_core::fleet::command::{FleetCommand, FleetDenied, FleetOutcome, Report, ReportedResult, TaskLeft};
@@ -10,7 +10,7 @@ use cortex_core::fleet::task::TaskState;
 use cortex_core::time::Millis;
 use std::cmp::Reverse;
 
-impl World {
+impl Simulator {
     pub(super) fn submit(&mut self, arrival: Arrival) {
         let number = self.outcome.tasks;
         self.outcome.note_arrival(arrival.at);
