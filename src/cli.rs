@@ -16,6 +16,8 @@ use clap::{
 };
 
 use crate::audit::EventFilter;
+#[cfg(unix)]
+use crate::demo;
 use cortex_config::{CONFIG, ConfigError, Configuration, Flags, PRINT_CONFIG, SETTINGS, Setting, Source, shortened};
 use cortex_core::ids::JobId;
 use cortex_util::program::{self, DAEMON};
@@ -34,6 +36,12 @@ pub(crate) enum Start {
     Daemon(Box<Configuration>),
     /// Print the events of the state.
     Events(Box<Configuration>, EventFilter),
+    /// Show what the program does.
+    #[cfg(unix)]
+    Demo,
+    /// Serve MCP to the demo.
+    #[cfg(unix)]
+    DemoServer,
     /// Replay and check the state.
     Verify(Box<Configuration>),
     /// Say what runs on the state.
@@ -72,7 +80,17 @@ const BESIDE: &[Beside] = &[
         settings: &["state"],
     },
     Beside { name: SIMULATE, help: simulate::HELP, settings: simulate::SETTINGS },
+    #[cfg(unix)]
+    Beside {
+        name: DEMO,
+        help: "Show two jobs that share an MCP server, a refusal and an expiry; takes seconds.",
+        settings: &[],
+    },
 ];
+
+/// The command that shows what the program does.
+#[cfg(unix)]
+const DEMO: &str = "demo";
 
 /// The filters of the events to print: name, what it takes, what is allowed, and what it does.
 const JOB: (&str, &str, &str, &str) =
@@ -120,6 +138,10 @@ pub(crate) fn start(
         "status" => Start::Status(configuration),
         "stop" => Start::Stop(configuration),
         "verify" => Start::Verify(configuration),
+        #[cfg(unix)]
+        DEMO => Start::Demo,
+        #[cfg(unix)]
+        demo::SERVER => Start::DemoServer,
         "events" => Start::Events(configuration, event_filter(matches)?),
         SIMULATE => Start::Simulate(configuration, Box::new(simulate::read(matches)?)),
         _ if matches.get_flag(PRINT_CONFIG.key) => Start::Print(configuration.to_toml()),
@@ -159,6 +181,8 @@ fn command() -> Command {
                 .action(ArgAction::Version)
                 .help("Print the version and exit."),
         );
+    #[cfg(unix)]
+    let whole = whole.subcommand(Command::new(demo::SERVER).hide(true));
     BESIDE.iter().fold(whole, |whole, beside| {
         let name = format!("{} {}", program::NAME, beside.name);
         let command = Command::new(beside.name).bin_name(name).about(beside.help);

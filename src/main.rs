@@ -3,6 +3,8 @@
 mod app;
 mod audit;
 mod cli;
+#[cfg(unix)]
+mod demo;
 
 use std::{
     env,
@@ -37,6 +39,10 @@ fn main() -> ExitCode {
         Ok(Start::Status(configuration)) => printed(app::status(&configuration)),
         Ok(Start::Stop(configuration)) => printed(app::stop(&configuration)),
         Ok(Start::Events(configuration, filter)) => ended(app::events(&configuration, &filter)),
+        #[cfg(unix)]
+        Ok(Start::Demo) => ended(demo::run()),
+        #[cfg(unix)]
+        Ok(Start::DemoServer) => ended(demo::serve()),
         Ok(Start::Verify(configuration)) => ended(app::verify(&configuration)),
         Ok(Start::Simulate(configuration, asked)) => ended(app::simulate(&configuration, &asked)),
         Err(error) => fail(&error, cli::WRONG_USE_EXIT_CODE),

@@ -79,15 +79,15 @@ fn wrong_arguments_are_refused_in_one_line() {
         (&["-x"], "unknown flag -x: --help lists the known ones"),
         (
             &["serve"],
-            "unexpected argument serve: give flags, or one of the commands daemon, status, stop, events, verify, simulate first; --help lists them",
+            "unexpected argument serve: give flags, or one of the commands daemon, status, stop, events, verify, simulate, demo first; --help lists them",
         ),
         (
             &["--", "a b"],
-            "unexpected argument \"a b\": give flags, or one of the commands daemon, status, stop, events, verify, simulate first; --help lists them",
+            "unexpected argument \"a b\": give flags, or one of the commands daemon, status, stop, events, verify, simulate, demo first; --help lists them",
         ),
         (
             &[""],
-            "unexpected argument empty: give flags, or one of the commands daemon, status, stop, events, verify, simulate first; --help lists them",
+            "unexpected argument empty: give flags, or one of the commands daemon, status, stop, events, verify, simulate, demo first; --help lists them",
         ),
         (&["--print-config=yes"], "--print-config takes no value: give it alone"),
         (&["--print-config", "--print-config"], "--print-config is given more than once: give it once"),
@@ -280,7 +280,7 @@ fn what_is_not_text_is_refused_without_a_panic() {
     );
     refused(
         &with_argument(&[raw]),
-        "unexpected argument 1\u{fffd}: give flags, or one of the commands daemon, status, stop, events, verify, simulate first; --help lists them",
+        "unexpected argument 1\u{fffd}: give flags, or one of the commands daemon, status, stop, events, verify, simulate, demo first; --help lists them",
     );
     refused(
         &with_argument(&[OsStr::from_bytes(b"--\xff\xff\xff")]),

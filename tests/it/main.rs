@@ -11,6 +11,8 @@ mod crashes;
 #[cfg(unix)]
 mod daemon;
 #[cfg(unix)]
+mod demo;
+#[cfg(unix)]
 mod fairness;
 #[cfg(unix)]
 mod faults;

@@ -72,7 +72,7 @@ fn every_json_snippet_parses() {
 #[test]
 fn the_two_commands_of_the_start_are_there() {
     let start = section(README, "## Start");
-    assert_eq!(blocks(start, "sh"), ["cargo run --example quickstart", "cargo test"]);
+    assert_eq!(blocks(start, "sh"), ["cargo run -- demo", "cargo test"]);
 }
 
 #[test]
