@@ -12,6 +12,7 @@ mod crashes;
 mod daemon;
 #[cfg(unix)]
 mod demo;
+mod docs;
 #[cfg(unix)]
 mod fairness;
 #[cfg(unix)]
@@ -22,7 +23,6 @@ mod linearizability;
 mod mcp_config;
 #[cfg(unix)]
 mod misbehaving_server;
-mod readme;
 #[cfg(unix)]
 mod servers;
 mod simulate;

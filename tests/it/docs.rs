@@ -1,15 +1,20 @@
-//! What the README says, held against the program: its snippets, its settings, its tools and its commands.
+//! The README and the book, compared with the program: their snippets, their tools and their commands.
 
-use cortex_config::{Configuration, SETTINGS, Setting};
-use rmcp::model::{CallToolRequestParams, Tool};
+use cortex_config::SETTINGS;
+use rmcp::model::CallToolRequestParams;
 use rmcp::service::RunningService;
 use rmcp::transport::TokioChildProcess;
 use rmcp::{RoleClient, ServiceExt};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
 const README: &str = include_str!("../../README.md");
+const SUMMARY: &str = include_str!("../../docs/SUMMARY.md");
+const TOOL_EXAMPLES: &str = include_str!("../../docs/reference/tool-examples.md");
+const AGENTS_AND_TASKS: &str = include_str!("../../docs/guides/agents-and-tasks.md");
 const MCP_CONFIG: &str = include_str!("../../mcp-config.json");
 const WORKER: &str = include_str!("../../examples/worker.rs");
 
@@ -58,15 +63,49 @@ fn code(text: impl std::fmt::Display) -> String {
     format!("`{text}`")
 }
 
-#[test]
-fn every_json_snippet_parses() {
-    let snippets = blocks(README, "json");
-    assert!(snippets.len() > 10, "only {} snippets were found", snippets.len());
-    for snippet in snippets.into_iter().chain([MCP_CONFIG]) {
-        if let Err(error) = serde_json::from_str::<Value>(snippet) {
-            panic!("{error} in:\n{snippet}");
+/// The README and all pages of the book, by path.
+fn pages() -> BTreeMap<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = BTreeMap::from([(root.join("README.md"), README.to_owned())]);
+    let mut folders = vec![root.join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                let text = fs::read_to_string(&path).expect("a page");
+                found.insert(path, text);
+            }
         }
     }
+    found
+}
+
+#[test]
+fn every_json_snippet_parses() {
+    let mut count = 0;
+    for (path, text) in pages() {
+        for snippet in blocks(&text, "json") {
+            count += 1;
+            if let Err(error) = serde_json::from_str::<Value>(snippet) {
+                panic!("{}: {error} in:\n{snippet}", path.display());
+            }
+        }
+    }
+    assert!(count > 50, "only {count} snippets were found");
+    serde_json::from_str::<Value>(MCP_CONFIG).expect("JSON");
+}
+
+#[test]
+fn the_summary_lists_every_page_once() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let listed: Vec<PathBuf> =
+        SUMMARY.split("](").skip(1).filter_map(|rest| rest.split(')').next()).map(|target| docs.join(target)).collect();
+    let there: BTreeSet<PathBuf> =
+        pages().into_keys().filter(|path| path.starts_with(&docs) && !path.ends_with("SUMMARY.md")).collect();
+    assert_eq!(listed.len(), there.len(), "a page is listed twice or not at all");
+    assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), there);
 }
 
 #[test]
@@ -83,86 +122,28 @@ fn mcp_config_json_stands_in_the_readme() {
 /// `.ci/interop.py` runs the one in Python.
 #[test]
 fn the_worker_in_rust_is_that_of_the_example() {
-    let shown = blocks(README, "rust");
+    let shown = blocks(AGENTS_AND_TASKS, "rust");
     assert!(
         !shown.is_empty() && shown.iter().all(|snippet| WORKER.contains(snippet)),
-        "the README shows another worker"
+        "the guide shows another worker"
     );
-    assert_eq!(blocks(README, "python").len(), 1);
-}
-
-/// The default of a setting as the help page says it.
-fn default_text(help: &str, setting: &Setting) -> String {
-    let end = format!(", variable {}.", setting.variable);
-    let line = help.lines().find(|line| line.ends_with(&end)).unwrap_or_default();
-    line.trim().trim_start_matches("Default ").trim_end_matches(&end).to_owned()
-}
-
-#[test]
-fn the_settings_table_is_that_of_the_program() {
-    let program = std::process::Command::new(env!("CARGO_BIN_EXE_cortex-resource-manager")).arg("--help").output();
-    let help = String::from_utf8(program.expect("a help page").stdout).expect("a page of text");
-    let defaults: toml::Table = Configuration::default().to_toml().parse().expect("settings that are TOML");
-    let mut expected = Vec::new();
-    for setting in SETTINGS {
-        let default = default_text(&help, setting);
-        // Where the default is whatever another setting is, the help page names that one, and nothing is printed.
-        match defaults.get(setting.key) {
-            None if default == "none" => {}
-            None => assert!(defaults.contains_key(&default), "{} is {default}", setting.key),
-            Some(value) => {
-                let text = match value {
-                    toml::Value::String(text) => text.clone(),
-                    toml::Value::Array(items) => {
-                        items.iter().filter_map(toml::Value::as_str).collect::<Vec<_>>().join(",")
-                    }
-                    other => other.to_string(),
-                };
-                assert_eq!(default, text, "{}", setting.key);
-            }
-        }
-        expected.push(vec![
-            code(setting.key),
-            code(setting.flag),
-            code(setting.variable),
-            code(default),
-            setting.allowed(),
-            setting.help.to_owned(),
-        ]);
-    }
-    let lines: Vec<String> = expected.iter().map(|row| format!("| {} |", row.join(" | "))).collect();
-    assert_eq!(rows(section(README, "## Settings")), expected, "the table should be:\n{}", lines.join("\n"));
-}
-
-/// The tools that the README describes, with the arguments of each.
-fn described_tools() -> BTreeMap<String, BTreeSet<String>> {
-    let tools = section(README, "## Tools");
-    let names = tools.lines().filter_map(|line| line.strip_prefix("### ")).map(str::to_owned);
-    names
-        .map(|name| {
-            let arguments = rows(section(tools, &format!("### {name}")));
-            let arguments = arguments.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
-            (name, arguments)
-        })
-        .collect()
-}
-
-/// The arguments of a tool as its schema says them.
-fn arguments(tool: &Tool) -> BTreeSet<String> {
-    let properties = tool.input_schema.get("properties").and_then(Value::as_object);
-    properties.into_iter().flat_map(|properties| properties.keys().cloned()).collect()
+    assert_eq!(blocks(AGENTS_AND_TASKS, "python").len(), 1);
 }
 
 #[tokio::test]
-async fn the_tools_and_their_arguments_are_those_of_the_program() {
+async fn every_tool_has_an_example_and_the_default_ones_are_in_the_readme() {
     let client = server_with_all_tools().await;
     let tools = client.list_all_tools().await.expect("a list of tools");
-    let offered: BTreeMap<String, BTreeSet<String>> =
-        tools.iter().map(|tool| (tool.name.to_string(), arguments(tool))).collect();
-    assert_eq!(described_tools(), offered);
-    let overview = section(README, "## Tools").split("\n### ").next().unwrap_or_default();
-    let named: BTreeSet<&str> = rows(overview).iter().map(|row| row[0].trim_matches('`')).collect();
-    assert_eq!(named, offered.keys().map(String::as_str).collect());
+    let offered: BTreeSet<&str> = tools.iter().map(|tool| tool.name.as_ref()).collect();
+    let described: BTreeSet<&str> = TOOL_EXAMPLES.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert_eq!(described, offered);
+    client.cancel().await.expect("an orderly end");
+
+    let client = server(&[]).await;
+    let tools = client.list_all_tools().await.expect("a list of tools");
+    let offered: BTreeSet<String> = tools.iter().map(|tool| code(&tool.name)).collect();
+    let rows = rows(section(README, "## Connect a client"));
+    assert_eq!(rows.iter().map(|row| row[0].to_owned()).collect::<BTreeSet<_>>(), offered);
     client.cancel().await.expect("an orderly end");
 }
 
@@ -197,14 +178,14 @@ fn without_chance(value: &Value) -> Value {
     }
 }
 
-/// Makes the calls of the README one after the other, and holds the answers against those that it shows.
+/// Makes the calls of the examples one after the other, and compares the answers with those that are shown.
 #[tokio::test]
-async fn the_calls_of_the_readme_are_answered_as_it_says() {
+async fn the_calls_of_the_examples_are_answered_as_shown() {
     let client = server_with_all_tools().await;
-    let blocks = blocks(section(README, "## Tools"), "json");
+    let blocks = blocks(TOOL_EXAMPLES, "json");
     let (pairs, rest) = blocks.as_chunks::<2>();
     assert!(rest.is_empty(), "a call without an answer: {rest:?}");
-    // The ids that the README shows, with those that they have in this run.
+    // The ids that the page shows, with those that they have in this run.
     let mut ids: BTreeMap<String, String> = BTreeMap::new();
     for [call, answer] in pairs {
         let call = ids.iter().fold((*call).to_owned(), |call, (shown, real)| call.replace(shown, real));
