@@ -14,6 +14,7 @@ use tokio::process::Command;
 const README: &str = include_str!("../../README.md");
 const SUMMARY: &str = include_str!("../../docs/SUMMARY.md");
 const TOOL_EXAMPLES: &str = include_str!("../../docs/reference/tool-examples.md");
+const GLOSSARY: &str = include_str!("../../docs/contributing/glossary.md");
 const AGENTS_AND_TASKS: &str = include_str!("../../docs/guides/agents-and-tasks.md");
 const MCP_CONFIG: &str = include_str!("../../mcp-config.json");
 const WORKER: &str = include_str!("../../examples/worker.rs");
@@ -106,6 +107,14 @@ fn the_summary_lists_every_page_once() {
         pages().into_keys().filter(|path| path.starts_with(&docs) && !path.ends_with("SUMMARY.md")).collect();
     assert_eq!(listed.len(), there.len(), "a page is listed twice or not at all");
     assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), there);
+}
+
+#[test]
+fn the_files_that_the_glossary_names_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let named = GLOSSARY.split("| `").skip(1).filter_map(|rest| rest.split("` |").next());
+    let missing: Vec<&str> = named.filter(|path| !root.join(path).exists()).collect();
+    assert_eq!(missing, [""; 0]);
 }
 
 #[test]
