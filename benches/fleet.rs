@@ -336,7 +336,7 @@ fn scaling() -> String {
         workers_max: 9_000 + driver.random.u64(..1_000),
         ..DemandBin::empty(start.after(Millis(DEMAND_BIN.0 * bin)))
     });
-    planner.take_in(&bins.collect::<Vec<_>>(), driver.now);
+    planner.ingest(&bins.collect::<Vec<_>>(), driver.now);
     // What tasks take is known from some that were done.
     for _ in 0..20 {
         let request = driver.task();
@@ -344,18 +344,18 @@ fn scaling() -> String {
         driver.claim_and_complete(&agent(0));
     }
     // Nothing is counted before the first look.
-    planner.look(driver.now, &driver.cluster.demand(driver.now, RequestsSeen::default(), WORKER_SIZE));
+    planner.sample(driver.now, &driver.cluster.demand(driver.now, RequestsSeen::default(), WORKER_SIZE));
     let spent = median(|| {
         driver.pass(30_000);
         let start = Instant::now();
         let demand = driver.cluster.demand(driver.now, RequestsSeen::default(), WORKER_SIZE);
         let bottlenecks = Bottlenecks::find(&driver.cluster.fleet_figures(driver.now, WORKER_SIZE));
-        let seen = planner.look(driver.now, &demand);
+        let seen = planner.sample(driver.now, &demand);
         let plan = black_box(planner.plan(&seen, Some(&bottlenecks)));
         let spent = start.elapsed().as_secs_f64();
         assert_eq!((plan.pending_tasks, plan.current_agents), (1_000_000, 10_000));
         assert!(plan.capacity.agents.is_some(), "capacity is planned: {:?}", plan.reasons);
-        planner.note(&plan, false);
+        planner.record(&plan, false);
         spent
     });
     milliseconds(spent)

@@ -1,6 +1,6 @@
 //! Holding forecasts against what came.
 
-use cortex_planning::{Forecast, Forecaster, Horizon, Method, Quantile};
+use cortex_planning::{Forecaster, Horizon, Method, Quantile, TrendForecast};
 use std::collections::VecDeque;
 
 /// How many of the last bins are kept to be drawn.
@@ -100,11 +100,11 @@ impl Evaluation {
             }
         }
         self.forecaster.observe(demand);
-        let rule = Forecast::by_trend(self.previous.replace(demand_now), demand_now).predicted_rate_per_minute;
+        let rule = TrendForecast::from_rates(self.previous.replace(demand_now), demand_now).predicted_rate_per_minute;
         for at in &mut self.horizons {
             let say = |contender| match contender {
                 Contender::BareRule => Some(rule),
-                Contender::Method(method) => self.forecaster.wanted_by(method, at.horizon),
+                Contender::Method(method) => self.forecaster.wanted_by_method(method, at.horizon),
                 Contender::Combined => self.forecaster.wanted(at.horizon),
             };
             at.said.push_back(Contender::all().map(say).collect());

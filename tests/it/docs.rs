@@ -181,7 +181,7 @@ fn without_chance(value: &Value) -> Value {
         Value::Array(items) => items.iter().map(without_chance).collect(),
         Value::String(text) if text.parse::<chrono::DateTime<chrono::Utc>>().is_ok() => Value::from("a time"),
         Value::String(text) if text.starts_with("alloc-") => Value::from("an id"),
-        Value::String(text) if text.contains("the rate of requests is ") => Value::from("a rate"),
+        Value::String(text) if text.contains("the request rate is ") => Value::from("a rate"),
         Value::String(text) if text.starts_with("no capacity plan for ") => Value::from("a lack"),
         other => other.clone(),
     }

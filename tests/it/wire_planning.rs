@@ -32,7 +32,7 @@ fn timeless(mut plan: Value) -> Value {
         fields.remove(key).expect("a key of a plan");
     }
     let reasons = fields["reasons"].as_array_mut().expect("a list");
-    reasons.retain(|reason| !reason.as_str().expect("a text").contains("the rate of requests"));
+    reasons.retain(|reason| !reason.as_str().expect("a text").contains("the request rate"));
     plan
 }
 

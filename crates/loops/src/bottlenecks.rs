@@ -72,7 +72,7 @@ mod tests {
     use cortex_core::fleet::view::Waiting;
     use cortex_core::ids::AgentId;
     use cortex_core::time::Timestamp;
-    use cortex_planning::{Figures, Severity};
+    use cortex_planning::{Evidence, Severity};
 
     #[test]
     fn each_is_told_once_when_it_appears_and_once_when_it_goes() {
@@ -83,7 +83,7 @@ mod tests {
             let found = found.iter().map(|(subject, severity)| Bottleneck {
                 subject: subject.clone(),
                 severity: *severity,
-                figures: Figures::Queue {
+                evidence: Evidence::Queue {
                     waiting: Waiting::default(),
                     deferred: 0,
                     unserved: 0,

@@ -11,7 +11,7 @@ pub use status::{LastRun, LoopSeen, LoopStatus};
 pub use sweep::sweep_expired;
 
 use cortex_engine::EngineError;
-use cortex_planning::CALL_SPACING;
+use cortex_planning::REPLAN_INTERVAL_MIN;
 use futures_util::FutureExt;
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
@@ -28,7 +28,7 @@ async fn every(
     // After a pause of the whole process one tick makes up for all that were missed.
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let earliest = Instant::now() + Duration::from_millis(CALL_SPACING.0);
+        let earliest = Instant::now() + Duration::from_millis(REPLAN_INTERVAL_MIN.0);
         tokio::select! {
             _ = interval.tick() => {}
             () = async {

@@ -49,7 +49,7 @@ impl Planning {
         // Held for no longer than it takes to plan: whoever asks what would be done waits for that at most.
         let (plan, scaling) = {
             let mut planner = hold(planner);
-            let seen = planner.look(demand.at, &demand.value);
+            let seen = planner.sample(demand.at, &demand.value);
             let plan = planner.plan(&seen, looked.as_deref().ok());
             let scaling = planner.scaling(&plan);
             (plan, scaling)
@@ -62,8 +62,8 @@ impl Planning {
         };
         let shown_until = {
             let mut planner = hold(planner);
-            planner.note(&plan, plan.action != Action::Hold && carried_out.is_ok());
-            planner.demand_forecast().shown_until()
+            planner.record(&plan, plan.action != Action::Hold && carried_out.is_ok());
+            planner.demand_forecast().last_bin_start()
         };
         self.plan.send_replace(Some(Arc::new(plan)));
         self.forecast.send_if_modified(|shown| std::mem::replace(shown, shown_until) != shown_until);
@@ -100,10 +100,10 @@ fn hold(planner: &Mutex<Planner>) -> MutexGuard<'_, Planner> {
 
 /// Takes in the bins of demand that are over since the last look. At a start these may be those of two weeks.
 async fn learn(engine: &EngineHandle, planner: &Mutex<Planner>, now: Timestamp) -> Result<(), EngineError> {
-    let after = hold(planner).demand_forecast().shown_until();
+    let after = hold(planner).demand_forecast().last_bin_start();
     let bins = engine.demand_bins(after).await?.value;
     for some in bins.chunks(BINS_AT_ONCE) {
-        hold(planner).take_in(some, now);
+        hold(planner).ingest(some, now);
         tokio::task::yield_now().await;
     }
     hold(planner).catch_up(now);
@@ -187,7 +187,7 @@ mod tests {
         // A look an hour before each: the first has nothing to go by.
         let look_before = async || {
             let demand = engine.demand(false).await.expect("a running engine");
-            planner.lock().expect("nobody panics").look(demand.at.before(Millis::from_seconds(3_600)), &demand.value);
+            planner.lock().expect("nobody panics").sample(demand.at.before(Millis::from_seconds(3_600)), &demand.value);
         };
         look_before().await;
         let workers = async || engine.capacity().await.expect("a running engine").value.total.workers;
@@ -230,7 +230,7 @@ mod tests {
         assert!(told.has_changed().expect("a planner"));
         assert_eq!(*told.borrow_and_update(), Some(Timestamp::from_millis(600_000)));
         let bins = |series| hold(&planner).demand_forecast().forecaster(series).bins();
-        assert_eq!(cortex_planning::Series::ALL.map(bins), [1; 3]);
+        assert_eq!(cortex_planning::DemandSeries::ALL.map(bins), [1; 3]);
         planning.once(&engine, &planner).await.expect("a plan");
         assert!(!told.has_changed().expect("a planner"), "nothing is new");
     }

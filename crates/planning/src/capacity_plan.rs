@@ -1,55 +1,57 @@
-//! The capacity plan: how many agents and workers the demand to expect takes, and whether to go by that.
+//! The capacity plan: how many agents and workers the expected demand requires, and whether the forecast is reliable
+//! enough.
 
-use super::capacity::{Aim, Capacity, Work, dispersion};
-use super::demand_forecast::{CONFIDENCE_MIN, DemandForecast, Expected, Series, is_enough};
+use super::capacity::{RequiredCapacity, ServiceTarget, Workload, dispersion};
+use super::demand_forecast::{CONFIDENCE_MIN, DemandForecast, DemandSeries, ExpectedDemand, is_confident};
 use super::observation::Observation;
 use cortex_core::demand::DEMAND_BIN;
 use cortex_core::fleet::estimate::DurationsSeen;
 
-/// The most places that are planned for, so that a plan takes no longer than a few milliseconds. No fleet comes near it.
-const PLACES_MAX: u64 = 200_000;
+/// The maximum number of task slots that is planned for, so that a plan takes only a few milliseconds. Real fleets
+/// are far smaller.
+const SLOTS_MAX: u64 = 200_000;
 
-/// What the demand to expect takes.
+/// The agents and workers that the expected demand requires.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CapacityPlan {
-    /// For the tasks to come; nothing while too little is known.
-    pub agents: Option<AgentsAhead>,
-    /// For the leases to come; nothing while too little is known.
-    pub workers: Option<WorkersAhead>,
+    /// The agents for the expected tasks; `None` while too little is known.
+    pub agents: Option<AgentRequirement>,
+    /// The workers for the expected leases; `None` while too little is known.
+    pub workers: Option<WorkerRequirement>,
 }
 
-/// How many agents the tasks to come take.
+/// The agents that the expected tasks require.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AgentsAhead {
-    /// The tasks to expect in a minute, as an upper quantile.
+pub struct AgentRequirement {
+    /// The expected tasks per minute, as an upper quantile.
     pub tasks_per_minute: f64,
-    /// The measured coverage of such forecasts, from 0 to 1; nothing if the tasks to come are what somebody asked about.
+    /// The measured coverage of past forecasts, from 0 to 1; `None` if the rate is a what-if assumption.
     pub confidence: Option<f64>,
-    /// How long tasks took.
+    /// The durations of past tasks.
     pub durations: DurationsSeen,
-    /// How bursty tasks come: the dispersion of their counts over the last hour; 1 if they come independently.
+    /// The burstiness of arrivals: the dispersion of their counts over the last hour; 1 for independent arrivals.
     pub arrival_variability: f64,
-    /// How many are under way at once, and how many places that takes.
-    pub capacity: Capacity,
-    /// How many agents have so many places, as agents are now.
+    /// The concurrent tasks and the task slots they require.
+    pub capacity: RequiredCapacity,
+    /// The number of agents with that many slots, at the present number of slots per agent.
     pub required: u64,
 }
 
-/// How many workers the leases to come take.
+/// The workers that the expected leases require.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct WorkersAhead {
-    /// The most that are wanted at once, as an upper quantile.
+pub struct WorkerRequirement {
+    /// The maximum number of workers needed concurrently, as an upper quantile.
     pub required: u64,
-    /// The measured coverage of such forecasts, from 0 to 1.
+    /// The measured coverage of past forecasts, from 0 to 1.
     pub confidence: f64,
 }
 
 impl CapacityPlan {
-    /// Plans for what is expected. What is not known is said.
+    /// Plans for the expected demand, and adds to `reasons` what follows or what is missing.
     pub(super) fn new(demand_forecast: &DemandForecast, seen: &Observation, reasons: &mut Vec<String>) -> Self {
         let agents = match Self::agents(demand_forecast, seen) {
             Ok(agents) => {
-                if agents.capacity.tasks_under_way > 0.0 {
+                if agents.capacity.concurrent_tasks > 0.0 {
                     reasons.push(agents.reason(seen));
                 }
                 Some(agents)
@@ -59,9 +61,10 @@ impl CapacityPlan {
                 None
             }
         };
-        let workers = match demand_forecast.expected(Series::Workers) {
+        let workers = match demand_forecast.expected(DemandSeries::Workers) {
             Ok(expected) => {
-                let workers = WorkersAhead { required: expected.wanted.ceil() as u64, confidence: expected.confidence };
+                let workers =
+                    WorkerRequirement { required: expected.wanted.ceil() as u64, confidence: expected.confidence };
                 if workers.required > 0 {
                     reasons.push(workers.reason());
                 }
@@ -75,94 +78,100 @@ impl CapacityPlan {
         Self { agents, workers }
     }
 
-    fn agents(demand_forecast: &DemandForecast, seen: &Observation) -> Result<AgentsAhead, String> {
+    fn agents(demand_forecast: &DemandForecast, seen: &Observation) -> Result<AgentRequirement, String> {
         let bin_seconds = DEMAND_BIN.0 as f64 / 1_000.0;
         let (tasks_per_second, confidence, arrival_variability) = match seen.tasks_per_minute {
-            // Whoever asks about a rate knows it, and nothing of how it varies.
+            // A what-if rate is certain, but its burstiness is unknown.
             Some(tasks) => (tasks as f64 / 60.0, None, 1.0),
             None => {
-                let Expected { wanted, confidence } = demand_forecast.expected(Series::TaskSubmissions)?;
+                let ExpectedDemand { wanted, confidence } = demand_forecast.expected(DemandSeries::TaskSubmissions)?;
                 (wanted / bin_seconds, Some(confidence), dispersion(demand_forecast.last_submissions()))
             }
         };
-        let durations =
-            seen.fleet.durations.ok_or("no task has gone well yet, so nothing is known of how long they take")?;
-        let work = Work {
+        let durations = seen.fleet.durations.ok_or("no task has succeeded yet, so the task duration is unknown")?;
+        let workload = Workload {
             tasks_per_second,
             duration_mean: durations.mean,
             arrival_variability,
             duration_variability: durations.variability,
         };
-        let aim = Aim { utilization: seen.policy.utilization_target.as_part(), ..Aim::DEFAULT };
+        let target = ServiceTarget { utilization: seen.policy.utilization_target.as_part(), ..ServiceTarget::DEFAULT };
         let room_each = seen.fleet.room_each();
-        let capacity = Capacity::of(&work, &aim, PLACES_MAX);
-        if capacity.required == PLACES_MAX {
-            return Err(format!("more than {PLACES_MAX} tasks at once are to come, for which nothing is planned"));
+        let capacity = RequiredCapacity::of(&workload, &target, SLOTS_MAX);
+        if capacity.required == SLOTS_MAX {
+            return Err(format!(
+                "the expected demand requires {SLOTS_MAX} concurrent tasks or more, the planning limit"
+            ));
         }
-        Ok(AgentsAhead {
-            tasks_per_minute: work.tasks_per_second * 60.0,
+        Ok(AgentRequirement {
+            tasks_per_minute: workload.tasks_per_second * 60.0,
             confidence,
             durations,
-            arrival_variability: work.arrival_variability,
+            arrival_variability: workload.arrival_variability,
             capacity,
             required: (capacity.required as f64 / room_each).ceil() as u64,
         })
     }
 
-    /// How many agents to go by, if the forecast is to be trusted.
+    /// Returns the required agents, if the forecast is trusted.
     #[must_use]
     pub fn trusted_agents(&self) -> Option<u64> {
-        self.agents.filter(AgentsAhead::is_trusted).map(|agents| agents.required)
+        self.agents.filter(AgentRequirement::is_trusted).map(|agents| agents.required)
     }
 
-    /// How many workers to go by, if the forecast is to be trusted.
+    /// Returns the required workers, if the forecast is trusted.
     #[must_use]
     pub fn trusted_workers(&self) -> Option<u64> {
-        self.workers.filter(WorkersAhead::is_trusted).map(|workers| workers.required)
+        self.workers.filter(WorkerRequirement::is_trusted).map(|workers| workers.required)
     }
 }
 
-impl AgentsAhead {
-    /// Whether the plan goes by it.
+impl AgentRequirement {
+    /// Returns whether the plan uses this figure.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
-        self.confidence.is_none_or(is_enough)
+        self.confidence.is_none_or(is_confident)
     }
 
     fn reason(&self, seen: &Observation) -> String {
-        let Capacity { tasks_under_way, for_utilization, for_waiting, .. } = self.capacity;
+        let RequiredCapacity { concurrent_tasks, slots_for_utilization, slots_for_waiting, .. } = self.capacity;
         format!(
-            "up to {:.1} tasks a minute are expected, {:.1} s each: {tasks_under_way:.1} under way, which takes {for_utilization} \
-             places to be {} in use and {for_waiting} for at most {:.0} % to wait over {} s: {} agents{}",
+            "up to {:.1} tasks per minute of {:.1} s each are expected: {concurrent_tasks:.1} concurrent tasks require \
+             {slots_for_utilization} task slots for {} utilization, and {slots_for_waiting} so that at most {:.0} % wait \
+             over {} s: {} agents{}",
             self.tasks_per_minute,
             self.durations.mean.0 as f64 / 1_000.0,
             seen.policy.utilization_target,
-            Aim::DEFAULT.wait_chance_max * 100.0,
-            Aim::DEFAULT.wait_max.as_seconds(),
+            ServiceTarget::DEFAULT.wait_probability_max * 100.0,
+            ServiceTarget::DEFAULT.wait_max.as_seconds(),
             self.required,
-            self.confidence.map(trust).unwrap_or_default(),
+            self.confidence.map(describe_confidence).unwrap_or_default(),
         )
     }
 }
 
-impl WorkersAhead {
-    /// Whether the plan goes by it.
+impl WorkerRequirement {
+    /// Returns whether the plan uses this figure.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
-        is_enough(self.confidence)
+        is_confident(self.confidence)
     }
 
     fn reason(&self) -> String {
-        format!("up to {} workers are expected to be wanted at once{}", self.required, trust(self.confidence))
+        format!(
+            "up to {} workers are expected to be needed concurrently{}",
+            self.required,
+            describe_confidence(self.confidence)
+        )
     }
 }
 
-/// How far a forecast is gone by.
-fn trust(confidence: f64) -> String {
-    let (covered, least) = (confidence * 100.0, CONFIDENCE_MIN * 100.0);
-    if is_enough(confidence) {
-        format!(" ({covered:.0} % of such forecasts were enough)")
+/// Describes the confidence in a forecast.
+fn describe_confidence(confidence: f64) -> String {
+    let (covered, required) = (confidence * 100.0, CONFIDENCE_MIN * 100.0);
+    if is_confident(confidence) {
+        format!(" ({covered:.0} % of past forecasts covered the demand)")
     } else {
-        format!(" (not gone by: {covered:.0} % of such forecasts were enough, under {least:.0} %)")
+        format!(" (ignored: {covered:.0} % of past forecasts covered the demand, under {required:.0} %)")
     }
 }

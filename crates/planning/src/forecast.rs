@@ -1,69 +1,70 @@
-//! What demand to expect: forecasters that compete, each with the margin that its past errors ask for, combined by what they
-//! have cost, and corrected until the coverage is right.
+//! Demand forecasting: several forecasting methods, each with a safety margin from its past errors, combined by their
+//! past loss and corrected so that the coverage holds.
 //!
-//! Demand is counted in bins of one width, and observed one bin at a time. What is wanted for a bin ahead is a quantile of the
-//! demand in it and not its mean, since what is missing costs more than what is idle. Nothing here depends on the width of a bin
-//! or on the scale of demand, and everything kept has a bound. A forecast is held against a bin only once that bin was observed,
-//! and forecasts for the bin are made before.
+//! Demand is counted in bins of equal width and observed one bin at a time. The forecast for a bin is a quantile of
+//! its demand rather than the mean, because missing capacity costs more than idle capacity. Nothing here depends on
+//! the width of a bin or on the scale of demand, and all retained state is bounded. A forecast is scored only after
+//! its bin was observed, and is always issued before.
 
+mod backtest;
 mod correction;
-#[cfg(test)]
-mod draws;
 mod horizon;
 mod method;
 mod quantile;
-mod rehearsal;
 mod score;
 mod season;
 mod seasonal;
+mod sliding_window;
 mod smoothing;
+#[cfg(test)]
+mod test_rng;
 mod track;
 mod trend;
 mod weights;
-mod window;
 
 pub use horizon::Horizon;
 pub use method::Method;
 pub use quantile::Quantile;
 pub use score::{HorizonForecast, MethodForecast, Score};
-pub use track::SCORED_BINS_MAX;
-pub use trend::{Forecast, TREND_CHANGE_MIN, Trend};
+pub use trend::{Trend, TrendForecast};
 
 use method::{Model, PerMethod};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use track::Track;
+use track::HorizonTrack;
 
-/// How many bins must have been observed before anything is said to be wanted: at the usual horizons of up to 6 bins, margins are
-/// then taken of over 20 errors, and that of the 0.9 quantile is no longer the largest of them.
+/// The number of observed bins that the first forecast requires. At the usual horizons of up to 6 bins, a margin then
+/// rests on more than 20 errors, and the margin of the 0.9 quantile is no longer the largest error.
 pub const HISTORY_BINS_MIN: u64 = 32;
 
-/// How many of the last bins a season is looked for in: 14 days of bins of five minutes.
+/// The number of most recent bins that are searched for a season: 14 days of five-minute bins.
 pub const HISTORY_BINS_MAX: usize = 4_032;
 
-/// After how many bins a season is looked for again at the least, and after which part of the history: a search takes as long
-/// as many updates, and what it looks at has hardly changed before.
+/// The interval between two searches for a season: at least this many bins, and at least this fraction (one
+/// `SEARCH_DIVISOR`th) of the history. A search takes as long as many updates, and more frequent searches would see
+/// nearly the same data.
 const SEARCH_BINS_MIN: usize = 16;
-const SEARCH_PART: usize = 32;
+const SEARCH_DIVISOR: usize = 32;
 
-/// Forecasts demand, and remembers all it takes to go on. Plain data: it may be written, and read again.
+/// Forecasts demand at several horizons. The state is plain data: it can be serialized, and continues after
+/// deserialization without any difference.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Forecaster {
     quantile: Quantile,
-    /// How many bins were observed.
+    /// The number of observed bins.
     bins: u64,
-    /// The last of them, oldest first.
+    /// The demand of the last [`HISTORY_BINS_MAX`] bins, oldest first.
     history: VecDeque<f64>,
-    /// How many bins came since a season was last looked for.
+    /// The number of bins observed since the last search for a season.
     unsearched: usize,
     season: Option<usize>,
     models: PerMethod<Model>,
-    /// One for each horizon, the nearest first.
-    tracks: Vec<Track>,
+    /// One track per horizon, the nearest horizon first.
+    tracks: Vec<HorizonTrack>,
 }
 
 impl Forecaster {
-    /// One that has observed nothing, for these horizons. The same one twice counts once.
+    /// Creates a forecaster without history for the given horizons; duplicates are ignored.
     #[must_use]
     pub fn new(quantile: Quantile, horizons: &[Horizon]) -> Self {
         let mut horizons = horizons.to_vec();
@@ -76,16 +77,16 @@ impl Forecaster {
             unsearched: 0,
             season: None,
             models: Method::ALL.map(|method| Model::new(method, None)),
-            tracks: horizons.into_iter().map(Track::new).collect(),
+            tracks: horizons.into_iter().map(HorizonTrack::new).collect(),
         }
     }
 
-    /// Takes in the demand of the next bin. A bin that nobody counted is the caller's to fill, with 0 if there was none.
+    /// Observes the demand of the next bin. The caller supplies every bin, with 0 where nothing was counted.
     pub fn observe(&mut self, demand: u64) {
-        // Above 2^53 the last digits are lost, which no forecast would notice.
+        // Above 2^53 the lowest digits are lost, which is irrelevant for a forecast.
         let demand = demand as f64;
         for track in &mut self.tracks {
-            track.settle(demand, self.quantile);
+            track.resolve(demand, self.quantile);
         }
         if self.history.len() == HISTORY_BINS_MAX {
             self.history.pop_front();
@@ -96,9 +97,9 @@ impl Forecaster {
             model.observe(demand);
         }
         self.unsearched += 1;
-        if self.unsearched >= SEARCH_BINS_MIN.max(self.history.len() / SEARCH_PART) {
+        if self.unsearched >= SEARCH_BINS_MIN.max(self.history.len() / SEARCH_DIVISOR) {
             self.unsearched = 0;
-            self.adopt(season::find(&self.history));
+            self.adopt_season(season::find(&self.history));
         }
         let enough_history = self.bins >= HISTORY_BINS_MIN;
         for track in &mut self.tracks {
@@ -106,67 +107,70 @@ impl Forecaster {
         }
     }
 
-    /// The capacity wanted so far ahead of the last bin: the quantile of the demand to expect, in its units, finite and not below
-    /// 0. Nothing while fewer than [`HISTORY_BINS_MIN`] bins were observed, or too few to know a margin for this horizon and
-    /// quantile; nor for a horizon that was not asked for.
+    /// Returns the capacity wanted `horizon` bins after the last observed bin: the quantile of the expected demand,
+    /// in units of demand, finite and at least 0.
+    ///
+    /// Returns `None` while fewer than [`HISTORY_BINS_MIN`] bins were observed, while there are too few errors for a
+    /// margin at this horizon and quantile, and for a horizon that was not requested in [`new`](Self::new).
     #[must_use]
     pub fn wanted(&self, horizon: Horizon) -> Option<f64> {
         self.track(horizon)?.wanted()
     }
 
-    /// What one forecaster alone wants then, margin included.
+    /// Returns the forecast of one method alone, including its margin.
     #[must_use]
-    pub fn wanted_by(&self, method: Method, horizon: Horizon) -> Option<f64> {
-        self.track(horizon)?.wanted_by(method)
+    pub fn wanted_by_method(&self, method: Method, horizon: Horizon) -> Option<f64> {
+        self.track(horizon)?.wanted_by_method(method)
     }
 
-    /// How what was [`wanted`](Self::wanted) did over the last [`SCORED_BINS_MAX`] bins; nothing while none of it has come due.
+    /// Returns the score of the [`wanted`](Self::wanted) capacity over at most the last 288 bins; `None` until the
+    /// first forecast can be scored.
     #[must_use]
     pub fn score(&self, horizon: Horizon) -> Option<Score> {
         self.track(horizon)?.score(self.quantile)
     }
 
-    /// What is wanted at each horizon, the nearest first, and what led to it.
+    /// Returns the forecast of each horizon with the forecasts and weights of all methods, the nearest horizon first.
     #[must_use]
     pub fn horizon_forecasts(&self) -> Vec<HorizonForecast> {
-        self.tracks.iter().map(|track| track.demand_forecast(self.quantile)).collect()
+        self.tracks.iter().map(|track| track.forecast(self.quantile)).collect()
     }
 
-    /// The quantile that is wanted.
+    /// Returns the quantile of demand that is forecast.
     #[must_use]
     pub const fn quantile(&self) -> Quantile {
         self.quantile
     }
 
-    /// How many bins were observed.
+    /// Returns the number of observed bins.
     #[must_use]
     pub const fn bins(&self) -> u64 {
         self.bins
     }
 
-    /// After how many bins demand repeats itself, if it does.
+    /// Returns the length of the detected season in bins, if there is one.
     #[must_use]
     pub const fn season(&self) -> Option<usize> {
         self.season
     }
 
-    fn track(&self, horizon: Horizon) -> Option<&Track> {
+    fn track(&self, horizon: Horizon) -> Option<&HorizonTrack> {
         self.tracks.iter().find(|track| track.horizon() == horizon)
     }
 
-    /// Goes by another season from now on. Who needs one begins anew, and is shown all of history.
-    fn adopt(&mut self, season: Option<usize>) {
+    /// Switches to another season. The seasonal methods start anew and are trained on the whole history.
+    fn adopt_season(&mut self, season: Option<usize>) {
         if season == self.season {
             return;
         }
         self.season = season;
-        let horizons: Vec<Horizon> = self.tracks.iter().map(Track::horizon).collect();
+        let horizons: Vec<Horizon> = self.tracks.iter().map(HorizonTrack::horizon).collect();
         for method in Method::ALL.into_iter().filter(|method| method.is_seasonal()) {
             let mut model = Model::new(method, season);
-            let errors = rehearsal::rehearse(&mut model, &self.history, &horizons, self.quantile);
-            self.models[method.place()] = model;
+            let errors = backtest::backtest(&mut model, &self.history, &horizons, self.quantile);
+            self.models[method.index()] = model;
             for (track, errors) in self.tracks.iter_mut().zip(errors) {
-                track.replace_errors(method.place(), errors);
+                track.replace_errors(method.index(), errors);
             }
         }
     }

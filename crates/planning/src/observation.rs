@@ -1,58 +1,59 @@
-//! Observations: what a plan is made of.
+//! Observations: the input of a plan.
 
 use cortex_core::fleet::view::FleetLoad;
 use cortex_core::policy::Policy;
 use cortex_core::time::{Millis, Timestamp};
 
-/// What was seen since the last plan.
+/// The load of the cluster and the fleet at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Observation {
-    /// When.
+    /// The time of the observation.
     pub at: Timestamp,
-    /// Over how long the requests were counted.
+    /// The period over which requests were counted; zero if nothing was counted yet.
     pub window: Millis,
-    /// Worker slots there are.
+    /// The worker slots of the pool.
     pub workers_total: u64,
-    /// Worker slots taken, those of leases past their deadline left out: they are there for the next request.
+    /// The leased worker slots, without those of leases past their deadline, which are available to the next request.
     pub workers_leased: u64,
-    /// Worker slots that cannot be taken away: all that are taken.
+    /// The worker slots that cannot be removed: all that are leased, including those of leases past their deadline.
     pub workers_held: u64,
-    /// For how many workers in all CPU and memory are enough.
+    /// The number of workers that CPU and memory suffice for.
     pub workers_fit: u64,
-    /// Requests granted in the window.
+    /// The requests granted in the window.
     pub granted: u64,
-    /// Requests refused for want of room in the window.
+    /// The requests refused in the window for lack of capacity.
     pub refused: u64,
-    /// The most workers that a request asked for which was refused for want of workers, since the last plan or before a plan that could
-    /// not do all about it; 0 if none was.
+    /// The largest number of workers in a request that was refused for lack of workers, since the last plan or before
+    /// a plan that could not satisfy it; 0 if there was none.
     pub refused_workers_max: u64,
-    /// The fleet.
+    /// The load of the fleet.
     pub fleet: FleetLoad,
-    /// The policy to go by.
+    /// The scaling policy in effect.
     pub policy: Policy,
-    /// How many tasks a second came lately, in the mean over the time that the policy looks back for going down, or since the first
-    /// look; nothing before that.
+    /// The mean arrival rate of tasks over the scale-in window of the policy, or since the first sample; `None`
+    /// before that.
     pub tasks_per_second: Option<f64>,
-    /// How many tasks a minute are to come, if that is asked about; else it is forecast.
+    /// The assumed tasks per minute of a what-if question; `None` to use the forecast.
     pub tasks_per_minute: Option<u64>,
 }
 
-/// Other figures than those that were seen, to ask what would be done then.
+/// Assumptions that replace observed figures, for a what-if plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct WhatIf {
-    /// So many tasks wait for an agent.
+    /// The number of tasks that wait for an agent.
     pub waiting: Option<u64>,
-    /// So many requests for resources a minute come, and as many tasks.
+    /// The number of requests for resources per minute, and of tasks per minute.
     pub rate_per_minute: Option<u64>,
-    /// There are so many agents.
+    /// The number of registered agents.
     pub agents: Option<u64>,
 }
 
-/// How many tasks an agent may hold of whom nothing is known: the default of its registration.
-const ROOM_EACH_DEFAULT: u64 = 3;
+/// The assumed task limit of an agent if no agent is registered: the default of its registration.
+const TASKS_PER_AGENT_DEFAULT: u64 = 3;
 
 impl Observation {
-    /// The same with other figures. What they lead to follows: more agents have more room, and fewer hold fewer tasks.
+    /// Returns the observation with the assumptions applied, together with what follows from them: more agents have
+    /// more capacity, and fewer agents hold fewer tasks.
     #[must_use]
     pub fn with(self, what_if: &WhatIf) -> Self {
         let mut seen = self;
@@ -61,7 +62,7 @@ impl Observation {
         }
         if let Some(agents) = what_if.agents.filter(|agents| *agents != seen.fleet.agents) {
             let fleet = &mut seen.fleet;
-            let room_each = fleet.room.checked_div(fleet.agents).unwrap_or(ROOM_EACH_DEFAULT);
+            let room_each = fleet.room.checked_div(fleet.agents).unwrap_or(TASKS_PER_AGENT_DEFAULT);
             fleet.room = agents.saturating_mul(room_each);
             fleet.running = fleet.running.min(fleet.room);
             (fleet.agents, fleet.agents_at_work) = (agents, fleet.agents_at_work.min(agents));
@@ -69,7 +70,7 @@ impl Observation {
         if let Some(requests) = what_if.rate_per_minute {
             seen.tasks_per_minute = Some(requests);
             seen.tasks_per_second = Some(requests as f64 / 60.0);
-            // A whole minute, so that no rate is lost between two looks that are close together.
+            // A whole minute, so that the rate does not depend on the distance between two samples.
             seen.window = Millis::from_seconds(60);
             seen.refused = seen.refused.min(requests);
             seen.granted = requests - seen.refused;

@@ -1,80 +1,81 @@
-//! Plans: what the planner would do, as data with its reasons.
+//! Plans: the decisions of the planner as data, with their reasons.
 
 use super::bottlenecks::{Severity, Subject};
 use super::capacity_plan::CapacityPlan;
-use super::forecast::Forecast;
+use super::forecast::TrendForecast;
 use cortex_core::policy::PolicyName;
 use cortex_core::time::Timestamp;
 
-/// What a plan does.
+/// What a plan does with the number of workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// More workers.
+    /// Adds workers.
     ScaleUp,
-    /// Fewer workers.
+    /// Removes workers.
     ScaleDown,
-    /// As many as there are.
+    /// Keeps the number of workers.
     Hold,
 }
 
-/// How many bottlenecks a plan names.
-pub const PLAN_BOTTLENECKS_MAX: usize = 10;
+/// The maximum number of bottlenecks in a plan.
+pub(super) const PLAN_BOTTLENECKS_MAX: usize = 10;
 
-/// What the planner would do, with the figures and the reasons that led to it.
+/// A scaling decision with the figures and the reasons behind it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// When it was made.
+    /// The time of the observation.
     pub planned_at: Timestamp,
-    /// By which policy.
+    /// The policy in effect.
     pub policy: PolicyName,
-    /// What it does.
+    /// What happens to the number of workers.
     pub action: Action,
-    /// What holds tasks up, the most severe first; at most [`PLAN_BOTTLENECKS_MAX`] of them. Nothing if the look for them failed.
+    /// The bottlenecks, the most severe first; at most [`PLAN_BOTTLENECKS_MAX`]. `None` if the check for bottlenecks
+    /// failed.
     pub bottlenecks: Option<Vec<(Subject, Severity)>>,
-    /// Whether so many tokens are used that the rest is saved.
+    /// Whether token conservation is on.
     pub saves_tokens: bool,
-    /// How many tasks wait for tokens.
+    /// The number of tasks that wait for tokens.
     pub deferred_tasks: u64,
-    /// Worker slots there are.
+    /// The present number of worker slots.
     pub current_workers: u64,
-    /// Worker slots there should be.
+    /// The planned number of worker slots.
     pub target_workers: u64,
-    /// Worker slots that are wanted, before bounds, steps and patience.
+    /// The number of worker slots needed, before limits, step size, stabilization and cooldown.
     pub wanted_workers: u64,
-    /// The fewest there may be.
+    /// The lower limit of worker slots.
     pub min_workers: u64,
-    /// The most there may be.
+    /// The upper limit of worker slots.
     pub max_workers: u64,
-    /// Worker slots taken, those of leases past their deadline left out.
+    /// The leased worker slots, without those of leases past their deadline.
     pub leased_workers: u64,
-    /// The part of the workers that is taken, from 0 to 1; 0 if there are none.
+    /// The leased fraction of the workers, from 0 to 1; 0 if there are none.
     pub utilization: f64,
-    /// Agents there are.
+    /// The present number of agents.
     pub current_agents: u64,
-    /// Agents there should be. None is ever registered or sent away: whoever runs agents does that.
+    /// The planned number of agents. The planner itself neither starts nor stops agents: their operator does.
     pub target_agents: u64,
-    /// Agents that are wanted, before steps and patience.
+    /// The number of agents needed, before step size, stabilization and cooldown.
     pub wanted_agents: u64,
-    /// The part of what the agents may hold that they hold, from 0 to 1; 0 if there are none.
+    /// The fraction of the agents' task slots in use, from 0 to 1; 0 if there are none.
     pub agent_utilization: f64,
-    /// Tasks that wait for an agent.
+    /// The number of tasks that wait for an agent.
     pub pending_tasks: u64,
-    /// How long what waits has waited, in the mean, in milliseconds.
+    /// The mean time that the waiting tasks have waited, in milliseconds.
     pub avg_wait_time_ms: u64,
-    /// Over how many seconds requests were counted.
+    /// The period over which requests were counted, in seconds.
     pub window_seconds: f64,
-    /// Requests granted in that time.
+    /// The requests granted in that period.
     pub granted_requests: u64,
-    /// Requests refused in that time.
+    /// The requests refused in that period.
     pub refused_requests: u64,
-    /// The most workers that one of those asked for that this plan goes by; 0 if it goes by none.
+    /// The largest number of workers in a refused request that this plan considers; 0 if there is none.
     pub refused_workers_max: u64,
-    /// The rate of requests, and the one to expect by its trend.
-    pub forecast: Forecast,
-    /// What the demand to expect takes.
+    /// The request rate and its trend.
+    pub forecast: TrendForecast,
+    /// What the expected demand requires.
     pub capacity: CapacityPlan,
-    /// The steps that failed, if any: the others went on without them.
+    /// The planning steps that failed; the plan was made without them.
     pub failed_steps: Vec<&'static str>,
-    /// Why, in order.
+    /// The reasons, in the order of the decisions.
     pub reasons: Vec<String>,
 }

@@ -117,9 +117,9 @@ fn a_state_that_has_seen_demand_forecasts_it_and_plans_for_it() {
             "capacity_plan": {"workers": {"required_workers": 30, "is_trusted": true}, "agents": null}}),
     );
     let reasons = planned["reasons"].to_string();
-    assert!(reasons.contains("30 workers are planned for what is to come"), "{reasons}");
-    assert!(reasons.contains("CPU and memory are enough for 16 workers"), "{reasons}");
-    assert!(reasons.contains("no capacity plan for agents: no task has gone well yet"), "{reasons}");
+    assert!(reasons.contains("the demand forecast requires 30 workers"), "{reasons}");
+    assert!(reasons.contains("CPU and memory suffice for 16 workers"), "{reasons}");
+    assert!(reasons.contains("no capacity plan for agents: no task has succeeded yet"), "{reasons}");
 
     // Once a task was done it is known how long they take.
     server.answer("register_agent", &json!({"agent_id": "a"}));

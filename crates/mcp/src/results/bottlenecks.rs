@@ -2,7 +2,7 @@
 
 use super::usage::BudgetBlock;
 use super::{LIST_BYTES_MAX, fitting};
-use cortex_planning::{Bottleneck, Bottlenecks, Figures};
+use cortex_planning::{Bottleneck, Bottlenecks, Evidence};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -71,23 +71,23 @@ pub(crate) enum Metrics {
     Queue(QueueMetrics),
 }
 
-impl From<&Figures> for Metrics {
-    fn from(figures: &Figures) -> Self {
-        match *figures {
-            Figures::Tokens(usage) => Self::Tokens(BudgetBlock::from(&usage)),
-            Figures::Agents { quota, active, available } => Self::Quota(QuotaMetrics {
+impl From<&Evidence> for Metrics {
+    fn from(evidence: &Evidence) -> Self {
+        match *evidence {
+            Evidence::TokenBudget(usage) => Self::Tokens(BudgetBlock::from(&usage)),
+            Evidence::AgentQuota { quota, active, available } => Self::Quota(QuotaMetrics {
                 quota,
                 active_agents: active,
                 available_slots: available,
                 usage_ratio: if quota == 0 { 1.0 } else { active as f64 / quota as f64 },
             }),
-            Figures::Work { tasks, success_rate, duration_mean, others_mean } => Self::Agent(AgentMetrics {
+            Evidence::AgentTasks { tasks, success_rate, duration_mean, others_mean } => Self::Agent(AgentMetrics {
                 ended_tasks: tasks,
                 success_rate: (success_rate * 1_000.0).round() / 1_000.0,
                 avg_duration_ms: duration_mean.0,
                 others_avg_duration_ms: others_mean.map(|mean| mean.0),
             }),
-            Figures::Queue { waiting, deferred, unserved, running, agents } => Self::Queue(QueueMetrics {
+            Evidence::Queue { waiting, deferred, unserved, running, agents } => Self::Queue(QueueMetrics {
                 pending_tasks: waiting.tasks,
                 deferred_tasks: deferred,
                 unserved_tasks: unserved,
@@ -124,7 +124,7 @@ impl From<&Bottleneck> for BottleneckResult {
             severity: bottleneck.severity.as_str(),
             description: bottleneck.description.clone(),
             affected: bottleneck.subject.name().map(str::to_owned).into_iter().collect(),
-            metrics: Metrics::from(&bottleneck.figures),
+            metrics: Metrics::from(&bottleneck.evidence),
             advice: bottleneck.advice.clone(),
         }
     }
@@ -174,7 +174,7 @@ mod tests {
                     AgentId::new(&format!("{number:05}{}", "😀".repeat(name_length - 5))).expect("a name"),
                 ),
                 severity: Severity::High,
-                figures: Figures::Agents { quota: 0, active: u64::MAX, available: 0 },
+                evidence: Evidence::AgentQuota { quota: 0, active: u64::MAX, available: 0 },
                 description: "d".repeat(400),
                 advice: "a".repeat(200),
             };

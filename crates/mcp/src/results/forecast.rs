@@ -1,7 +1,9 @@
 //! What get_forecast answers.
 
 use cortex_core::demand::DEMAND_BIN;
-use cortex_planning::{CONFIDENCE_MIN, DemandForecast, HISTORY_BINS_MIN, HorizonForecast, MethodForecast, Series};
+use cortex_planning::{
+    CONFIDENCE_MIN, DemandForecast, DemandSeries, HISTORY_BINS_MIN, HorizonForecast, MethodForecast,
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -70,12 +72,12 @@ pub(crate) struct ForecastResult {
 }
 
 impl ForecastResult {
-    pub(crate) fn new(outlook: &DemandForecast, only: Option<Series>) -> Self {
-        let asked = Series::ALL.into_iter().filter(|series| only.is_none_or(|only| only == *series));
+    pub(crate) fn new(outlook: &DemandForecast, only: Option<DemandSeries>) -> Self {
+        let asked = DemandSeries::ALL.into_iter().filter(|series| only.is_none_or(|only| only == *series));
         Self {
             bin_seconds: DEMAND_BIN.as_seconds(),
-            seen_until: outlook.shown_until().map(|from| from.after(DEMAND_BIN).to_string()),
-            quantile: outlook.forecaster(Series::Requests).quantile().as_part(),
+            seen_until: outlook.last_bin_start().map(|from| from.after(DEMAND_BIN).to_string()),
+            quantile: outlook.forecaster(DemandSeries::Requests).quantile().as_fraction(),
             confidence_min: CONFIDENCE_MIN,
             history_bins_min: HISTORY_BINS_MIN,
             series: asked.map(|series| SeriesResult::new(outlook, series)).collect(),
@@ -84,7 +86,7 @@ impl ForecastResult {
 }
 
 impl SeriesResult {
-    fn new(outlook: &DemandForecast, series: Series) -> Self {
+    fn new(outlook: &DemandForecast, series: DemandSeries) -> Self {
         let forecaster = outlook.forecaster(series);
         let expected = outlook.expected(series);
         Self {

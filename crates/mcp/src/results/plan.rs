@@ -1,6 +1,6 @@
 //! What get_plan answers.
 
-use cortex_planning::{Action, AgentsAhead, Plan, Severity, Subject, Trend, WorkersAhead};
+use cortex_planning::{Action, AgentRequirement, Plan, Severity, Subject, Trend, WorkerRequirement};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -186,25 +186,25 @@ impl From<&(Subject, Severity)> for PlanBottleneck {
     }
 }
 
-impl From<&AgentsAhead> for AgentsAheadResult {
-    fn from(ahead: &AgentsAhead) -> Self {
+impl From<&AgentRequirement> for AgentsAheadResult {
+    fn from(ahead: &AgentRequirement) -> Self {
         Self {
             expected_tasks_per_minute: ahead.tasks_per_minute,
             confidence: ahead.confidence,
             is_trusted: ahead.is_trusted(),
             avg_task_duration_ms: ahead.durations.mean.0,
             arrival_variability: ahead.arrival_variability,
-            tasks_under_way: ahead.capacity.tasks_under_way,
-            places_for_utilization: ahead.capacity.for_utilization,
-            places_for_waiting: ahead.capacity.for_waiting,
-            wait_chance: ahead.capacity.wait_chance,
+            tasks_under_way: ahead.capacity.concurrent_tasks,
+            places_for_utilization: ahead.capacity.slots_for_utilization,
+            places_for_waiting: ahead.capacity.slots_for_waiting,
+            wait_chance: ahead.capacity.wait_probability,
             required_agents: ahead.required,
         }
     }
 }
 
-impl From<&WorkersAhead> for WorkersAheadResult {
-    fn from(ahead: &WorkersAhead) -> Self {
+impl From<&WorkerRequirement> for WorkersAheadResult {
+    fn from(ahead: &WorkerRequirement) -> Self {
         Self { required_workers: ahead.required, confidence: ahead.confidence, is_trusted: ahead.is_trusted() }
     }
 }

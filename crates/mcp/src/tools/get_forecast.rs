@@ -3,20 +3,20 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Described, Parameter};
 use crate::results::ForecastResult;
-use cortex_planning::Series;
+use cortex_planning::DemandSeries;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
 use std::sync::{Arc, PoisonError};
 
 pub(super) struct GetForecast {
-    series: Parameter<Series>,
+    series: Parameter<DemandSeries>,
 }
 
 impl GetForecast {
     pub(super) fn new() -> Self {
-        let words = Series::ALL.map(Series::as_str);
-        let read = |text: &str| Series::ALL.into_iter().find(|one| text.eq_ignore_ascii_case(one.as_str()));
+        let words = DemandSeries::ALL.map(DemandSeries::as_str);
+        let read = |text: &str| DemandSeries::ALL.into_iter().find(|one| text.eq_ignore_ascii_case(one.as_str()));
         Self { series: arguments::choice("series", "Only the forecast of this; of all if absent.", &words, read) }
     }
 

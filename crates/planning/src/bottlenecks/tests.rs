@@ -3,7 +3,7 @@ use cortex_core::fleet::agent::Capabilities;
 use cortex_core::fleet::task::Selector;
 use cortex_core::fleet::view::{ConservationView, QueueUsage, TypeUsage};
 
-/// A fleet of ten agents' room in which nothing is short.
+/// Returns a fleet with capacity for ten agents and without bottlenecks.
 fn calm() -> FleetFigures {
     let usage = UsageView {
         at: Timestamp::from_millis(0),
@@ -30,26 +30,26 @@ fn agent(name: &str, tasks: u64, successes: u64, duration_ms: u64) -> AgentFigur
     AgentFigures { agent, tasks, successes, duration_mean: Millis(duration_ms) }
 }
 
-/// Changes a calm fleet, and checks what is found: kinds, names and severities, in order.
+/// Changes a calm fleet, and checks the kinds, names and severities of the bottlenecks, in order.
 fn check(change: impl FnOnce(&mut FleetFigures), expected: &[(&str, &str, &str)]) {
     let mut figures = calm();
     change(&mut figures);
-    let looked = Bottlenecks::find(&figures);
-    let found: Vec<_> = looked
+    let bottlenecks = Bottlenecks::find(&figures);
+    let found: Vec<_> = bottlenecks
         .found
         .iter()
         .map(|one| (one.subject.kind(), one.subject.name().unwrap_or("all"), one.severity.as_str()))
         .collect();
-    assert_eq!(found, expected, "{:#?}", looked.found);
+    assert_eq!(found, expected, "{:#?}", bottlenecks.found);
 }
 
 #[test]
-fn where_nothing_is_short_nothing_is_found() {
+fn a_calm_fleet_has_no_bottleneck() {
     check(|_| {}, &[]);
 }
 
 #[test]
-fn a_token_budget_runs_out_above_four_fifths() {
+fn a_token_budget_is_short_above_four_fifths() {
     let check_all = |settled, reserved, severity: Option<&str>| {
         let expected: Vec<_> = severity.iter().map(|severity| ("token_exhaustion", "all", *severity)).collect();
         check(|figures| figures.usage.tokens.all = budget(1_000, settled, reserved), &expected);
@@ -67,7 +67,7 @@ fn a_token_budget_runs_out_above_four_fifths() {
 }
 
 #[test]
-fn the_budget_of_each_job_is_looked_at() {
+fn the_budget_of_each_job_is_checked() {
     let job = |name: &str, usage| (JobId::new(name).expect("a name"), usage);
     check(
         |figures| {
@@ -107,7 +107,7 @@ fn a_quota_is_exceeded_from_nine_tenths() {
 }
 
 #[test]
-fn each_type_with_a_quota_is_looked_at() {
+fn each_type_with_a_quota_is_checked() {
     let of_type =
         |name: &str, quota, active| TypeUsage { agent_type: AgentType::new(name).expect("a name"), quota, active };
     check(
@@ -125,7 +125,7 @@ fn each_type_with_a_quota_is_looked_at() {
 }
 
 #[test]
-fn an_agent_is_slow_against_the_others_or_if_it_fails() {
+fn an_agent_is_slow_relative_to_the_others_or_if_it_fails() {
     let check = |agents: &[AgentFigures], expected: &[(&str, &str, &str)]| {
         check(|figures| figures.agents = agents.to_vec(), expected);
     };
@@ -136,21 +136,21 @@ fn an_agent_is_slow_against_the_others_or_if_it_fails() {
     check(&[agent("a", 5, 5, 4_000), calm.clone()], &[slow("a", "medium")]);
     check(&[agent("a", 5, 5, 8_000), calm.clone()], &[slow("a", "high")]);
     check(&[agent("a", 5, 5, 16_000), calm.clone()], &[slow("a", "critical")]);
-    // Too few tasks, of its own or of the others, prove nothing.
+    // Too few tasks, its own or those of the others, prove nothing.
     check(&[agent("a", 4, 0, 16_000), calm.clone()], &[]);
     check(&[agent("a", 5, 5, 16_000), agent("b", 4, 4, 1_000)], &[]);
     check(&[agent("a", 5, 5, 16_000)], &[]);
-    // The others count by their tasks: (5 * 1000 + 15 * 9000) / 20 = 7000.
+    // The others are weighted by their tasks: (5 * 1000 + 15 * 9000) / 20 = 7000.
     check(&[agent("a", 5, 5, 14_000), calm.clone(), agent("c", 15, 15, 9_000)], &[]);
     check(&[agent("a", 5, 5, 14_001), calm.clone(), agent("c", 15, 15, 9_000)], &[slow("a", "low")]);
-    // How well it does needs no others.
+    // The success rate needs no other agents.
     check(&[agent("a", 10, 7, 1_000)], &[]);
     check(&[agent("a", 100, 69, 1_000)], &[slow("a", "medium")]);
     check(&[agent("a", 5, 4, 1_000)], &[]);
     check(&[agent("a", 5, 3, 1_000)], &[slow("a", "medium")]);
     check(&[agent("a", 5, 2, 1_000)], &[slow("a", "high")]);
     check(&[agent("a", 5, 0, 1_000)], &[slow("a", "critical")]);
-    // Both at once are one, as severe as the worse.
+    // Both together are one bottleneck with the higher severity.
     check(&[agent("a", 5, 3, 9_000), calm], &[slow("a", "high")]);
     check(&[agent("a", 5, 5, 2), agent("b", 5, 5, 0)], &[]);
     check(&[agent("a", 5, 5, u64::MAX), agent("b", 5, 5, u64::MAX)], &[]);
@@ -177,7 +177,7 @@ fn fifty_waiting_tasks_are_a_backlog() {
 }
 
 #[test]
-fn each_says_its_figures_and_the_way_out() {
+fn each_states_its_measurements_and_advice() {
     let mut figures = calm();
     figures.usage.tokens.all = budget(1_000, 500, 350);
     figures.usage.tokens.refills_at = Some(Timestamp::from_millis(60_000));
@@ -186,11 +186,11 @@ fn each_says_its_figures_and_the_way_out() {
     figures.usage.agents.active = 10;
     figures.agents = vec![agent("a", 5, 1, 9_000), agent("b", 5, 5, 1_000)];
     let check = |kind: &str, parts: &[&str]| {
-        let looked = Bottlenecks::find(&figures);
-        let one = looked.found.iter().find(|one| one.subject.kind() == kind).expect("a bottleneck of this kind");
-        let said = format!("{}\n{}", one.description, one.advice);
+        let bottlenecks = Bottlenecks::find(&figures);
+        let one = bottlenecks.found.iter().find(|one| one.subject.kind() == kind).expect("a bottleneck of this kind");
+        let text = format!("{}\n{}", one.description, one.advice);
         for part in parts {
-            assert!(said.contains(part), "{part:?} is not in {said:?}");
+            assert!(text.contains(part), "{part:?} is not in {text:?}");
         }
     };
     check("token_exhaustion", &["500 of 1000", "350 reserved", "85 %", "150 remain", "1970-01-01T00:01:00.000Z"]);
@@ -201,24 +201,24 @@ fn each_says_its_figures_and_the_way_out() {
     );
     check(
         "task_queue_backlog",
-        &["60 tasks wait, 4 of them for tokens", "9 ms at the longest", "none of which may take 0", "set_token_budget"],
+        &["60 tasks wait, 4 of them for tokens", "9 ms at most", "cannot take 0", "set_token_budget"],
     );
 }
 
 #[test]
-fn a_backlog_says_how_more_agents_come_and_for_what() {
+fn a_backlog_advises_how_to_get_more_agents_and_which() {
     let check = |change: &dyn Fn(&mut FleetFigures), advice: &str| {
         let mut figures = calm();
         figures.usage.queue.all.tasks = 60;
         change(&mut figures);
-        let looked = Bottlenecks::find(&figures);
-        let one = looked.found.iter().find(|one| one.subject == Subject::Queue).expect("a backlog");
+        let bottlenecks = Bottlenecks::find(&figures);
+        let one = bottlenecks.found.iter().find(|one| one.subject == Subject::Queue).expect("a backlog");
         assert_eq!(one.advice, advice);
     };
-    check(&|_| {}, "register agents: 9 more may come");
-    check(&|figures| figures.usage.agents.free_workers = 4, "register agents: 4 more may come");
-    let full = "no worker is free for another agent: release allocations, give the server more (--total-workers, --total-cpu, \
-                --total-memory), or register agents with the allocation_id of leases whose workers they are";
+    check(&|_| {}, "register up to 9 more agents");
+    check(&|figures| figures.usage.agents.free_workers = 4, "register up to 4 more agents");
+    let full = "no worker is free for another agent: release allocations, raise --total-workers, --total-cpu or \
+                --total-memory, or register agents on leased workers with their allocation_id";
     check(&|figures| figures.usage.agents.free_workers = 0, full);
     check(&|figures| figures.usage.agents.quota = Some(1), "raise the quota with set_agent_quota, and register agents");
     let selector = |agent_type: Option<&str>, capabilities: &[&str]| Selector {
@@ -232,7 +232,7 @@ fn a_backlog_says_how_more_agents_come_and_for_what() {
     ];
     let unserved = Unserved { tasks: 14, selectors };
     let named = format!(
-        "register agents: 9 more may come; register agents for those that nobody here may take: 7 for bakend; \
+        "register up to 9 more agents; register agents for the tasks that no registered agent can take: 7 for bakend; \
          2 for any agent_type with go, rsut; 1 for {}…, 4 for others",
         "x".repeat(60)
     );

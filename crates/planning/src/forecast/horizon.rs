@@ -1,30 +1,30 @@
-//! How far ahead a forecast looks.
+//! Forecast horizons.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A number of bins ahead: 1 is the next bin.
+/// A forecast horizon in bins: 1 is the next bin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u16", into = "u16")]
 pub struct Horizon(u16);
 
 impl Horizon {
-    /// The farthest: a day of bins of five minutes. What is known about one horizon is kept for each bin up to it.
+    /// The longest horizon: a day of five-minute bins. Pending forecasts are kept for each bin up to the horizon.
     pub const BINS_MAX: u16 = 288;
 
-    /// So many bins ahead, from 1 to [`BINS_MAX`](Self::BINS_MAX), and nothing for any other number.
+    /// Creates a horizon of 1 to [`BINS_MAX`](Self::BINS_MAX) bins; returns `None` for any other number.
     #[must_use]
     pub const fn new(bins: u16) -> Option<Self> {
         if bins >= 1 && bins <= Self::BINS_MAX { Some(Self(bins)) } else { None }
     }
 
-    /// How many bins ahead.
+    /// Returns the number of bins.
     #[must_use]
     pub const fn as_bins(self) -> u16 {
         self.0
     }
 
-    /// The same, for counting and indexing.
+    /// Returns the number of bins as an index.
     pub(super) const fn bins(self) -> usize {
         self.0 as usize
     }

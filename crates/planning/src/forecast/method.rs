@@ -1,48 +1,48 @@
-//! The forecasters, each by its name.
+//! The forecasting methods and their models.
 
 use super::horizon::Horizon;
 use super::quantile::Quantile;
 use super::seasonal::{HoltWinters, SeasonalNaive};
-use super::smoothing::{DampedHolt, Smoothed};
-use super::trend::Forecast;
-use super::window::Window;
+use super::sliding_window::SlidingWindow;
+use super::smoothing::{DampedHolt, SimpleSmoothing};
+use super::trend::TrendForecast;
 use serde::{Deserialize, Serialize};
 
-/// Of how many of the last bins the moving quantile is taken: ten are above a 0.9 quantile, which is enough to tell it by, and
-/// more would make it slow to follow.
+/// The number of most recent bins of the moving quantile: ten of them lie above the 0.9 quantile, which is enough to
+/// estimate it, and more bins would make it slow to follow.
 const MOVING_BINS: usize = 100;
 
-/// Something for each forecaster, in the order of [`Method::ALL`].
+/// One value per method, in the order of [`Method::ALL`].
 pub(super) type PerMethod<T> = [T; Method::ALL.len()];
 
-/// The same for all.
-pub(super) fn all<T: Default>() -> PerMethod<T> {
+/// Returns the default value for each method.
+pub(super) fn defaults<T: Default>() -> PerMethod<T> {
     std::array::from_fn(|_| T::default())
 }
 
-/// A way to forecast demand. All but the last forecast the middle, and get as a margin the quantile of what they were wrong by at
-/// the same horizon.
+/// A forecasting method. Each method except [`MovingQuantile`](Self::MovingQuantile) forecasts the center of demand,
+/// and its margin is the quantile of its past errors at the same horizon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
-    /// As much as in the last bin.
+    /// The demand of the last bin.
     LastValue,
-    /// The rule of [`Forecast::by_trend`]: 20 % more while demand rises, 20 % less while it falls.
+    /// The rule of [`TrendForecast::from_rates`]: 20 % more while demand rises, 20 % less while it falls.
     Trend,
     /// An exponentially weighted mean.
     Smoothed,
     /// Holt's linear method with a damped trend.
     DampedHolt,
-    /// As much as one season ago.
+    /// The demand one season ago.
     SeasonalNaive,
     /// Holt-Winters with an additive season and a damped trend.
     HoltWinters,
-    /// The quantile of the last bins, which needs no margin.
+    /// The quantile of the last bins, without a margin.
     MovingQuantile,
 }
 
 impl Method {
-    /// All of them, in the order in which they are shown.
+    /// All methods, in display order.
     pub const ALL: [Self; 7] = [
         Self::LastValue,
         Self::Trend,
@@ -53,7 +53,7 @@ impl Method {
         Self::MovingQuantile,
     ];
 
-    /// The name it is shown by.
+    /// Returns the name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -67,23 +67,23 @@ impl Method {
         }
     }
 
-    /// Its place in [`ALL`](Self::ALL).
-    pub(super) const fn place(self) -> usize {
+    /// Returns the position in [`ALL`](Self::ALL).
+    pub(super) const fn index(self) -> usize {
         self as usize
     }
 
-    /// Whether it needs a season.
+    /// Returns whether the method requires a season.
     pub(super) const fn is_seasonal(self) -> bool {
         matches!(self, Self::SeasonalNaive | Self::HoltWinters)
     }
 
-    /// Whether its forecasts are quantiles, and not of the middle.
+    /// Returns whether the method forecasts the quantile itself, so that no margin is added.
     pub(super) const fn is_quantile(self) -> bool {
         matches!(self, Self::MovingQuantile)
     }
 }
 
-/// A forecaster with what it remembers.
+/// A forecasting method with its state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Model {
@@ -92,31 +92,32 @@ pub(super) enum Model {
         previous: Option<f64>,
         current: Option<f64>,
     },
-    Smoothed(Smoothed),
+    Smoothed(SimpleSmoothing),
     DampedHolt(DampedHolt),
     SeasonalNaive(SeasonalNaive),
     HoltWinters(HoltWinters),
-    MovingQuantile(Window),
-    /// One that needs a season, where there is none.
-    Asleep,
+    MovingQuantile(SlidingWindow),
+    /// A seasonal method while no season is known.
+    #[serde(rename = "asleep")]
+    SeasonUnknown,
 }
 
 impl Model {
-    /// One that has seen nothing yet.
+    /// Creates a model without observations.
     pub(super) fn new(method: Method, season: Option<usize>) -> Self {
         match (method, season) {
             (Method::LastValue, _) => Self::LastValue(None),
             (Method::Trend, _) => Self::Trend { previous: None, current: None },
-            (Method::Smoothed, _) => Self::Smoothed(Smoothed::default()),
+            (Method::Smoothed, _) => Self::Smoothed(SimpleSmoothing::default()),
             (Method::DampedHolt, _) => Self::DampedHolt(DampedHolt::default()),
             (Method::SeasonalNaive, Some(period)) => Self::SeasonalNaive(SeasonalNaive::new(period)),
             (Method::HoltWinters, Some(period)) => Self::HoltWinters(HoltWinters::new(period)),
-            (Method::SeasonalNaive | Method::HoltWinters, None) => Self::Asleep,
-            (Method::MovingQuantile, _) => Self::MovingQuantile(Window::new(MOVING_BINS)),
+            (Method::SeasonalNaive | Method::HoltWinters, None) => Self::SeasonUnknown,
+            (Method::MovingQuantile, _) => Self::MovingQuantile(SlidingWindow::new(MOVING_BINS)),
         }
     }
 
-    /// Takes in the demand of the next bin.
+    /// Observes the demand of the next bin.
     pub(super) fn observe(&mut self, demand: f64) {
         match self {
             Self::LastValue(last) => *last = Some(demand),
@@ -126,23 +127,24 @@ impl Model {
             Self::SeasonalNaive(model) => model.observe(demand),
             Self::HoltWinters(model) => model.observe(demand),
             Self::MovingQuantile(window) => window.push(demand),
-            Self::Asleep => {}
+            Self::SeasonUnknown => {}
         }
     }
 
-    /// What it expects so far ahead: the quantile if it is a forecaster of quantiles. Nothing while it knows too little.
+    /// Returns the point forecast at a horizon: the quantile for [`Model::MovingQuantile`], the center otherwise.
+    /// Returns `None` while there are too few observations.
     pub(super) fn point(&self, horizon: Horizon, quantile: Quantile) -> Option<f64> {
         match self {
             Self::LastValue(last) => *last,
             Self::Trend { previous, current } => {
-                current.map(|current| Forecast::by_trend(*previous, current).predicted_rate_per_minute)
+                current.map(|current| TrendForecast::from_rates(*previous, current).predicted_rate_per_minute)
             }
             Self::Smoothed(model) => model.point(),
             Self::DampedHolt(model) => model.point(horizon),
             Self::SeasonalNaive(model) => model.point(horizon),
             Self::HoltWinters(model) => model.point(horizon),
-            Self::MovingQuantile(window) => window.quantile(quantile.as_part()),
-            Self::Asleep => None,
+            Self::MovingQuantile(window) => window.quantile(quantile.as_fraction()),
+            Self::SeasonUnknown => None,
         }
     }
 }
@@ -151,20 +153,20 @@ impl Model {
 mod tests {
     use super::*;
 
-    /// What forecasters say one, two and three bins ahead, after this demand.
+    /// Checks the forecasts one, two and three bins ahead after this demand.
     fn check(method: Method, season: Option<usize>, demand: &[u32], expected: [Option<f64>; 3]) {
         let mut model = Model::new(method, season);
         demand.iter().for_each(|demand| model.observe(f64::from(*demand)));
         for (bins, expected) in (1..).zip(expected) {
             let horizon = Horizon::new(bins).expect("within bounds");
             let point = model.point(horizon, Quantile::NINE_TENTHS);
-            let fits =
+            let is_close =
                 point.zip(expected).map_or(point == expected, |(point, expected)| (point - expected).abs() < 1e-9);
-            assert!(fits, "{method:?} after {demand:?}, {bins} ahead: {point:?}");
+            assert!(is_close, "{method:?} after {demand:?}, {bins} ahead: {point:?}");
         }
     }
 
-    /// The same for all horizons.
+    /// Checks that all horizons have the same forecast.
     fn check_flat(method: Method, demand: &[u32], expected: Option<f64>) {
         check(method, None, demand, [expected; 3]);
     }
@@ -188,22 +190,22 @@ mod tests {
     fn the_mean_takes_the_weight_that_was_least_wrong() {
         check_flat(Method::Smoothed, &[], None);
         check_flat(Method::Smoothed, &[10], Some(10.0));
-        // All were as wrong, and the slowest is the first.
+        // All variants have the same error, and the slowest is the first.
         check_flat(Method::Smoothed, &[10, 20], Some(10.5));
-        // From 10.5 and 17 on, the fastest was nearer to 30: 17 + 0.7 * 13.
+        // From 10.5 and 17 on, the fastest variant was nearer to 30: 17 + 0.7 * 13.
         check_flat(Method::Smoothed, &[10, 20, 30], Some(26.1));
     }
 
     #[test]
     fn a_damped_trend_fades() {
         check(Method::DampedHolt, None, &[10], [Some(10.0); 3]);
-        // The slowest: a level of 10.5, and a trend of 0.05 * 0.3 * 10 that fades by a tenth with each bin.
+        // The slowest variant: a level of 10.5, and a trend of 0.05 * 0.3 * 10 that is damped by a tenth per bin.
         let ahead = [10.5 + 0.15 * 0.9, 10.5 + 0.15 * (0.9 + 0.81), 10.5 + 0.15 * (0.9 + 0.81 + 0.729)];
         check(Method::DampedHolt, None, &[10, 20], ahead.map(Some));
     }
 
     #[test]
-    fn a_season_ago_is_what_comes() {
+    fn the_demand_of_a_season_ago_is_forecast() {
         check(Method::SeasonalNaive, None, &[1, 2, 3], [None; 3]);
         check(Method::SeasonalNaive, Some(4), &[1, 2, 3], [None; 3]);
         check(Method::SeasonalNaive, Some(4), &[1, 2, 3, 4], [1.0, 2.0, 3.0].map(Some));
@@ -212,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn a_season_is_learnt_beside_the_level() {
+    fn a_season_is_learned_along_with_the_level() {
         check(Method::HoltWinters, None, &[1, 2, 3], [None; 3]);
         check(Method::HoltWinters, Some(2), &[10], [None; 3]);
-        // A level of 15, and 5 below and above it.
+        // A level of 15, with seasonal offsets of -5 and 5.
         check(Method::HoltWinters, Some(2), &[10, 20], [10.0, 20.0, 10.0].map(Some));
         check(Method::HoltWinters, Some(2), &[10, 20, 10, 20, 10], [20.0, 10.0, 20.0].map(Some));
-        // Wrong by 10: the level of the slowest goes up by 0.5, its trend to 0.05, and the season at this place half the way
-        // from -5 to the 4.5 that it was above the level.
+        // An error of 10: the level of the slowest variant rises by 0.5, its trend to 0.05, and this seasonal offset
+        // moves half way from -5 to the observed 4.5 above the level.
         let (level, trend) = (15.5, 0.05);
         let ahead = [level + trend * 0.9 + 5.0, level + trend * (0.9 + 0.81) - 0.25];
         let third = level + trend * (0.9 + 0.81 + 0.729) + 5.0;
@@ -236,9 +238,9 @@ mod tests {
     }
 
     #[test]
-    fn each_has_its_place() {
-        for (place, method) in Method::ALL.into_iter().enumerate() {
-            assert_eq!(method.place(), place, "{method:?}");
+    fn each_has_its_index() {
+        for (index, method) in Method::ALL.into_iter().enumerate() {
+            assert_eq!(method.index(), index, "{method:?}");
             let name = serde_json::to_value(method).expect("a name");
             assert_eq!(name, method.as_str());
         }

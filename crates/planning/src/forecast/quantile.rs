@@ -1,36 +1,37 @@
-//! Which quantile of demand is wanted, and what a wrong forecast of it costs.
+//! The quantile of demand to forecast, and the loss of a forecast.
 
 use serde::{Deserialize, Serialize};
 
-/// The part of all bins in which demand is to stay at or below what was forecast.
+/// The fraction of bins in which demand should not exceed the forecast.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct Quantile(f64);
 
 impl Quantile {
-    /// The lowest: enough in one of two bins.
+    /// The lowest quantile: enough in one of two bins.
     pub const MIN: f64 = 0.5;
 
-    /// The highest. A margin for it takes 99 errors to be known at all, and no more than 300 are kept.
+    /// The highest quantile. Its margin requires at least 99 errors, and at most 300 are kept.
     pub const MAX: f64 = 0.99;
 
-    /// Enough in nine of ten bins.
+    /// The 0.9 quantile: enough in nine of ten bins.
     pub const NINE_TENTHS: Self = Self(0.9);
 
-    /// A quantile from [`MIN`](Self::MIN) to [`MAX`](Self::MAX), and nothing for any other number.
+    /// Creates a quantile from [`MIN`](Self::MIN) to [`MAX`](Self::MAX); returns `None` for any other number.
     #[must_use]
-    pub fn new(part: f64) -> Option<Self> {
-        (Self::MIN..=Self::MAX).contains(&part).then_some(Self(part))
+    pub fn new(fraction: f64) -> Option<Self> {
+        (Self::MIN..=Self::MAX).contains(&fraction).then_some(Self(fraction))
     }
 
-    /// The part, from 0.5 to 0.99.
+    /// Returns the fraction, from 0.5 to 0.99.
     #[must_use]
-    pub const fn as_part(self) -> f64 {
+    pub const fn as_fraction(self) -> f64 {
         self.0
     }
 
-    /// The pinball loss of a forecast, in units of demand: what was missing counts by the quantile, what was too much by the
-    /// rest. Its mean is least for the true quantile (Koenker and Bassett, "Regression quantiles", Econometrica 46, 1978).
+    /// Returns the pinball loss of a forecast, in units of demand: missing capacity is weighted by the quantile,
+    /// excess capacity by one minus the quantile. The mean loss is minimal for the true quantile (Koenker and
+    /// Bassett, "Regression quantiles", Econometrica 46, 1978).
     #[must_use]
     pub fn loss(self, forecast: f64, demand: f64) -> f64 {
         if demand > forecast { self.0 * (demand - forecast) } else { (1.0 - self.0) * (forecast - demand) }
@@ -40,8 +41,8 @@ impl Quantile {
 impl TryFrom<f64> for Quantile {
     type Error = String;
 
-    fn try_from(part: f64) -> Result<Self, Self::Error> {
-        Self::new(part).ok_or_else(|| format!("quantile is {part}: give {} to {}", Self::MIN, Self::MAX))
+    fn try_from(fraction: f64) -> Result<Self, Self::Error> {
+        Self::new(fraction).ok_or_else(|| format!("quantile is {fraction}: give {} to {}", Self::MIN, Self::MAX))
     }
 }
 
@@ -69,7 +70,7 @@ mod tests {
 
     #[test]
     fn only_upper_quantiles_are_taken() {
-        let check = |part, fine| assert_eq!(Quantile::new(part).is_some(), fine, "{part}");
+        let check = |fraction, is_valid| assert_eq!(Quantile::new(fraction).is_some(), is_valid, "{fraction}");
         check(0.5, true);
         check(0.9, true);
         check(0.99, true);

@@ -1,25 +1,25 @@
-//! How good forecasts were.
+//! Scores of past forecasts, and the forecasts of one horizon.
 
 use super::horizon::Horizon;
 use super::method::Method;
 use super::quantile::Quantile;
 use serde::{Deserialize, Serialize};
 
-/// How forecasts did over the last bins, up to [`SCORED_BINS_MAX`](super::SCORED_BINS_MAX).
+/// The score of the forecasts of at most the last 288 bins.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// How many forecasts this is about; at least 1.
+    /// The number of scored forecasts; at least 1.
     pub bins: usize,
-    /// Their mean pinball loss, in units of demand.
+    /// The mean pinball loss, in units of demand.
     pub pinball_loss: f64,
-    /// The part of bins in which demand was not above the forecast, from 0 to 1.
+    /// The fraction of bins in which demand did not exceed the forecast, from 0 to 1.
     pub coverage: f64,
-    /// What was forecast in all, divided by demand in all; nothing where there was no demand.
+    /// The sum of the forecasts divided by the sum of the demand; `None` if there was no demand.
     pub provisioned_over_mean: Option<f64>,
 }
 
 impl Score {
-    /// The score of these forecasts, each with what demand became; nothing if there are none.
+    /// Scores pairs of a forecast and the observed demand; returns `None` if there are none.
     pub(super) fn of(forecasts: impl Iterator<Item = (f64, f64)>, quantile: Quantile) -> Option<Self> {
         let (mut bins, mut covered) = (0_usize, 0_usize);
         let (mut loss, mut provisioned, mut demanded) = (0.0, 0.0, 0.0);
@@ -39,30 +39,29 @@ impl Score {
     }
 }
 
-/// What one forecaster says, and how it has done.
+/// The forecast of one method at one horizon, with its past score.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct MethodForecast {
-    /// Which.
     pub method: Method,
-    /// What it wants, margin included, in units of demand; nothing while it knows too little, or if it needs a season where
-    /// none was found.
+    /// The forecast including the margin, in units of demand; `None` while there are too few observations, or for a
+    /// seasonal method without a season.
     pub wanted: Option<f64>,
-    /// How much it counts, from 0 to 1.
+    /// The weight in the combined forecast, from 0 to 1.
     pub weight: f64,
-    /// How it did; nothing while no forecast of it has come due.
+    /// The score of past forecasts; `None` until the first can be scored.
     pub score: Option<Score>,
 }
 
-/// What is wanted one horizon ahead, with what led to it.
+/// The combined forecast at one horizon and the forecasts it is made of.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct HorizonForecast {
-    /// How many bins ahead.
     pub horizon: Horizon,
-    /// The capacity wanted then: the quantile of demand in that bin. Nothing while there is too little history.
+    /// The quantile of demand in that bin, in units of demand; `None` while there is too little history.
     pub wanted: Option<f64>,
-    /// How such forecasts did; nothing while none has come due. Its coverage is how far they can be trusted.
+    /// The score of past combined forecasts; `None` until the first can be scored. The coverage tells how far to
+    /// trust the forecast.
     pub score: Option<Score>,
-    /// All forecasters, in the order of [`Method::ALL`].
+    /// All methods, in the order of [`Method::ALL`].
     pub methods: Vec<MethodForecast>,
 }
 
@@ -71,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_score_is_what_it_says() {
+    fn a_score_summarizes_its_forecasts() {
         let score = |forecasts: &[(f64, f64)]| Score::of(forecasts.iter().copied(), Quantile::NINE_TENTHS);
         assert_eq!(score(&[]), None);
         let three = score(&[(10.0, 10.0), (10.0, 20.0), (40.0, 10.0)]).expect("three forecasts");
@@ -80,6 +79,6 @@ mod tests {
         assert!((three.coverage - 2.0 / 3.0).abs() < 1e-12);
         assert_eq!(three.provisioned_over_mean, Some(1.5));
         let idle = score(&[(1.0, 0.0)]).expect("a forecast");
-        assert_eq!(idle.provisioned_over_mean, None, "there was nothing to provide for");
+        assert_eq!(idle.provisioned_over_mean, None, "there was no demand");
     }
 }

@@ -1,7 +1,7 @@
-//! The forecaster as a whole: what it says, when it says nothing, and what it must never do.
+//! Tests of the whole forecaster: what it forecasts, when it forecasts nothing, and its invariants.
 
-use super::draws::Draws;
-use super::track::ERRORS_MAX;
+use super::test_rng::TestRng;
+use super::track::{ERRORS_MAX, SCORED_BINS_MAX};
 use super::*;
 use proptest::prelude::*;
 use std::f64::consts::TAU;
@@ -18,45 +18,45 @@ fn forecaster() -> Forecaster {
     Forecaster::new(Quantile::NINE_TENTHS, &[NEAR, MIDDLE, FAR])
 }
 
-/// Demand that goes up and down with the day, under noise.
+/// Daily demand with noise.
 fn daily(bins: usize, seed: u64) -> Vec<u64> {
-    let mut random = Draws::with_seed(seed);
+    let mut random = TestRng::with_seed(seed);
     let mean = |bin: usize| 100.0 + 80.0 * (bin as f64 * TAU / 96.0).sin();
-    (0..bins).map(|bin| (mean(bin) * (0.5 + random.part())) as u64).collect()
+    (0..bins).map(|bin| (mean(bin) * (0.5 + random.fraction())) as u64).collect()
 }
 
-/// Demand that is off for a while, and on for a while.
+/// Demand that alternates between off and on for random periods.
 fn bursts(bins: usize, seed: u64) -> Vec<u64> {
-    let mut random = Draws::with_seed(seed);
+    let mut random = TestRng::with_seed(seed);
     let mut is_on = false;
     let mut next = || {
-        is_on ^= random.part() < 0.15;
-        if is_on { random.among(20..200) } else { 0 }
+        is_on ^= random.fraction() < 0.15;
+        if is_on { random.in_range(20..200) } else { 0 }
     };
     (0..bins).map(|_| next()).collect()
 }
 
 fn noise(bins: usize, seed: u64) -> Vec<u64> {
-    let mut random = Draws::with_seed(seed);
-    (0..bins).map(|_| random.among(0..200)).collect()
+    let mut random = TestRng::with_seed(seed);
+    (0..bins).map(|_| random.in_range(0..200)).collect()
 }
 
-/// Demand that grows, and falls to a tenth at once.
+/// Demand that grows, and drops to a tenth suddenly.
 fn ramp(bins: usize, seed: u64) -> Vec<u64> {
-    let mut random = Draws::with_seed(seed);
+    let mut random = TestRng::with_seed(seed);
     let grown = |bin: usize| 50 + if bin < bins / 2 { bin as u64 } else { bin as u64 / 10 };
-    (0..bins).map(|bin| grown(bin) + random.among(0..40)).collect()
+    (0..bins).map(|bin| grown(bin) + random.in_range(0..40)).collect()
 }
 
-/// The pinball losses of what was wanted, of the last value with its margin, and of the rule of the planner as it is, and the
-/// coverage of the first; over all bins from the hundredth on.
-fn judge(demand: &[u64], horizon: Horizon) -> (f64, f64, f64, f64) {
+/// Returns the pinball losses of the combined forecast, of the last value with its margin, and of the trend rule, and
+/// the coverage of the combined forecast; over all bins from the hundredth on.
+fn evaluate(demand: &[u64], horizon: Horizon) -> (f64, f64, f64, f64) {
     let (mut forecaster, quantile) = (forecaster(), Quantile::NINE_TENTHS);
-    let mut said: Vec<(Option<f64>, Option<f64>, f64)> = Vec::new();
+    let mut issued: Vec<(Option<f64>, Option<f64>, f64)> = Vec::new();
     let (mut ours, mut last, mut rule, mut covered, mut bins) = (0.0, 0.0, 0.0, 0.0, 0.0);
     for (bin, now) in demand.iter().enumerate() {
-        if let Some(about) = bin.checked_sub(horizon.bins()).filter(|_| bin >= 100) {
-            let (wanted, by_last, by_rule) = said[about];
+        if let Some(from) = bin.checked_sub(horizon.bins()).filter(|_| bin >= 100) {
+            let (wanted, by_last, by_rule) = issued[from];
             let (wanted, now) = (wanted.expect("enough history"), *now as f64);
             ours += quantile.loss(wanted, now);
             last += quantile.loss(by_last.expect("enough history"), now);
@@ -66,17 +66,17 @@ fn judge(demand: &[u64], horizon: Horizon) -> (f64, f64, f64, f64) {
         }
         forecaster.observe(*now);
         let previous = bin.checked_sub(1).map(|before| demand[before] as f64);
-        let by_rule = Forecast::by_trend(previous, *now as f64).predicted_rate_per_minute;
-        said.push((forecaster.wanted(horizon), forecaster.wanted_by(Method::LastValue, horizon), by_rule));
+        let by_rule = TrendForecast::from_rates(previous, *now as f64).predicted_rate_per_minute;
+        issued.push((forecaster.wanted(horizon), forecaster.wanted_by_method(Method::LastValue, horizon), by_rule));
     }
     (ours, last, rule, covered / bins)
 }
 
 #[test]
-fn it_covers_what_it_should_and_costs_less_than_simpler_ways() {
+fn it_reaches_its_coverage_and_costs_less_than_simpler_methods() {
     let check = |name: &str, demand: &[u64], of_last_max: f64, of_rule_max: f64| {
         for horizon in [NEAR, MIDDLE, FAR] {
-            let (ours, last, rule, coverage) = judge(demand, horizon);
+            let (ours, last, rule, coverage) = evaluate(demand, horizon);
             assert!((0.87..=0.93).contains(&coverage), "{name}, {horizon} ahead: {coverage} is covered");
             let (of_last, of_rule) = (ours / last, ours / rule);
             assert!(of_last <= of_last_max && of_rule <= of_rule_max, "{name}, {horizon} ahead: {of_last}, {of_rule}");
@@ -91,7 +91,7 @@ fn it_covers_what_it_should_and_costs_less_than_simpler_ways() {
 }
 
 #[test]
-fn too_little_history_says_nothing() {
+fn too_little_history_forecasts_nothing() {
     let mut forecaster = forecaster();
     assert_eq!(forecaster.wanted(NEAR), None);
     for (bin, demand) in (1..).zip(noise(200, 1)) {
@@ -104,7 +104,7 @@ fn too_little_history_says_nothing() {
             assert_eq!(score, scored, "after {bin} bins, {horizon} ahead");
         }
     }
-    assert_eq!(forecaster.wanted(horizon(2)), None, "it was not asked for");
+    assert_eq!(forecaster.wanted(horizon(2)), None, "it was not requested");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_high_quantile_takes_longer_to_know() {
             forecaster.wanted(NEAR).is_some()
         })
         .collect();
-    assert_eq!(known.iter().position(|known| *known), Some(98), "the moving quantile knows 99 bins then");
+    assert_eq!(known.iter().position(|known| *known), Some(98), "the moving quantile has 99 bins then");
 }
 
 #[test]
@@ -128,18 +128,18 @@ fn margins_are_those_of_forecasts_that_were_made_in_time() {
     for bin in 0..demand.len() {
         forecaster.observe(demand[bin]);
         for horizon in [NEAR, MIDDLE, FAR] {
-            let mut errors = window::Window::new(ERRORS_MAX);
+            let mut errors = sliding_window::SlidingWindow::new(ERRORS_MAX);
             for made in 0..(bin + 1).saturating_sub(horizon.bins()) {
                 errors.push(demand[made + horizon.bins()] as f64 - demand[made] as f64);
             }
             let expected = errors.quantile(0.9).map(|margin| (demand[bin] as f64 + margin).max(0.0));
-            assert_eq!(forecaster.wanted_by(Method::LastValue, horizon), expected, "bin {bin}, {horizon} ahead");
+            assert_eq!(forecaster.wanted_by_method(Method::LastValue, horizon), expected, "bin {bin}, {horizon} ahead");
         }
     }
 }
 
 #[test]
-fn the_future_changes_nothing_that_was_said() {
+fn later_demand_changes_no_earlier_forecast() {
     let demand = daily(700, 4);
     let run = |demand: &[u64]| {
         let mut forecaster = forecaster();
@@ -151,13 +151,13 @@ fn the_future_changes_nothing_that_was_said() {
     };
     let mut poisoned = demand.clone();
     poisoned[600..].fill(1_000_000);
-    let (true_ones, poisoned) = (run(&demand), run(&poisoned));
-    assert_eq!(true_ones[..600], poisoned[..600]);
-    assert_ne!(true_ones[600], poisoned[600]);
+    let (original, poisoned) = (run(&demand), run(&poisoned));
+    assert_eq!(original[..600], poisoned[..600]);
+    assert_ne!(original[600], poisoned[600]);
 }
 
 #[test]
-fn a_season_wakes_those_that_need_one() {
+fn a_season_enables_the_seasonal_methods() {
     let demand = daily(1_000, 5);
     let mut forecaster = forecaster();
     let mut found = None;
@@ -165,17 +165,17 @@ fn a_season_wakes_those_that_need_one() {
         forecaster.observe(*demand);
         let is_seasonal = forecaster.season().is_some();
         for method in [Method::SeasonalNaive, Method::HoltWinters] {
-            let speaks = forecaster.wanted_by(method, NEAR).is_some();
-            assert_eq!(speaks, is_seasonal, "{method:?} at bin {bin}: it is shown what came before");
+            let forecasts = forecaster.wanted_by_method(method, NEAR).is_some();
+            assert_eq!(forecasts, is_seasonal, "{method:?} at bin {bin}: it is trained on the history");
         }
         found = found.or(is_seasonal.then_some(bin));
     }
     assert!(found.is_some_and(|bin| (250..500).contains(&bin)), "a season of 96 was seen at {found:?}");
     assert!(forecaster.season().is_some_and(|season| season.abs_diff(96) <= 2), "{:?}", forecaster.season());
-    // What was learnt is forgotten where demand stops to repeat itself.
+    // The season is dropped once demand no longer repeats.
     noise(HISTORY_BINS_MAX, 6).into_iter().for_each(|demand| forecaster.observe(demand));
     assert_eq!(forecaster.season(), None);
-    assert_eq!(forecaster.wanted_by(Method::HoltWinters, NEAR), None);
+    assert_eq!(forecaster.wanted_by_method(Method::HoltWinters, NEAR), None);
 }
 
 #[test]
@@ -185,12 +185,12 @@ fn constant_demand_is_wanted_as_it_is() {
     for demand_forecast in forecaster.horizon_forecasts() {
         assert_eq!(demand_forecast.wanted, Some(7.0), "{demand_forecast:?}");
     }
-    let score = forecaster.score(FAR).expect("many have come due");
+    let score = forecaster.score(FAR).expect("many forecasts are scored");
     assert_eq!((score.bins, score.coverage, score.pinball_loss), (SCORED_BINS_MAX, 1.0, 0.0));
 }
 
 #[test]
-fn the_outlook_shows_who_led_to_it() {
+fn a_horizon_forecast_shows_its_methods() {
     let mut forecaster = forecaster();
     daily(800, 8).into_iter().for_each(|demand| forecaster.observe(demand));
     let horizon_forecasts = forecaster.horizon_forecasts();
@@ -204,14 +204,14 @@ fn the_outlook_shows_who_led_to_it() {
         let weights: f64 = demand_forecast.methods.iter().map(|method| method.weight).sum();
         assert!((weights - 1.0).abs() < 1e-9, "{demand_forecast:#?}");
         for one in demand_forecast.methods {
-            assert_eq!(one.wanted, forecaster.wanted_by(one.method, demand_forecast.horizon));
+            assert_eq!(one.wanted, forecaster.wanted_by_method(one.method, demand_forecast.horizon));
             assert!(one.score.is_some_and(|score| (0.6..=1.0).contains(&score.coverage)), "{one:?}");
         }
     }
 }
 
 #[test]
-fn it_goes_on_after_it_was_written_as_if_it_had_not_been() {
+fn it_continues_after_serialization_without_a_difference() {
     let mut whole = forecaster();
     let mut parts = forecaster();
     for (bin, demand) in daily(900, 9).into_iter().enumerate() {
@@ -226,7 +226,7 @@ fn it_goes_on_after_it_was_written_as_if_it_had_not_been() {
 }
 
 #[test]
-fn the_scale_of_demand_is_all_one() {
+fn the_scale_of_demand_does_not_matter() {
     let scale = 1_024;
     for demand in [daily(700, 2), bursts(700, 2), ramp(700, 2)] {
         let (mut small, mut large) = (forecaster(), forecaster());
@@ -235,16 +235,16 @@ fn the_scale_of_demand_is_all_one() {
             large.observe(demand * scale);
             for horizon in [NEAR, MIDDLE, FAR] {
                 let pair = small.wanted(horizon).zip(large.wanted(horizon));
-                let fits =
+                let is_close =
                     pair.is_none_or(|(small, large)| (small * scale as f64 - large).abs() <= 1e-6 * large.max(1.0));
-                assert!(fits, "{pair:?}");
+                assert!(is_close, "{pair:?}");
             }
         }
     }
 }
 
-/// So many bins of one kind of demand.
-fn stretch() -> impl Strategy<Value = Vec<u64>> {
+/// A run of bins with one kind of demand.
+fn run_of_demand() -> impl Strategy<Value = Vec<u64>> {
     let constant = (prop_oneof![Just(0), Just(u64::MAX), any::<u64>(), 0..10_u64], 1..80_usize)
         .prop_map(|(demand, bins)| vec![demand; bins]);
     let quiet = prop::collection::vec(0..20_u64, 1..80);
@@ -258,13 +258,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn whatever_comes_what_is_wanted_is_a_number_of_at_least_0(
-        stretches in prop::collection::vec(stretch(), 1..16),
+    fn any_demand_leads_to_finite_forecasts_of_at_least_0(
+        runs in prop::collection::vec(run_of_demand(), 1..16),
         quantile in Quantile::MIN..=Quantile::MAX,
     ) {
         let quantile = Quantile::new(quantile).expect("within bounds");
         let mut forecaster = Forecaster::new(quantile, &[NEAR, MIDDLE, horizon(Horizon::BINS_MAX)]);
-        for demand in stretches.into_iter().flatten() {
+        for demand in runs.into_iter().flatten() {
             forecaster.observe(demand);
             for demand_forecast in forecaster.horizon_forecasts() {
                 let of_methods = demand_forecast.methods.iter().flat_map(|one| [one.wanted, Some(one.weight)]);
@@ -275,7 +275,7 @@ proptest! {
                 }
             }
         }
-        // Were a number in it not finite, it would be written as nothing, and not be read again.
+        // A number that is not finite would be serialized as null, and could not be read again.
         let text = serde_json::to_string(&forecaster).expect("plain data");
         prop_assert_eq!(serde_json::from_str::<Forecaster>(&text).expect("what was written"), forecaster);
     }

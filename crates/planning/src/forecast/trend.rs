@@ -1,44 +1,45 @@
-//! The rate of requests to expect next.
+//! The trend of the request rate, and the rate to expect next.
 
 use serde::Serialize;
 
-/// A change of the rate by less than this part of it is no trend. The rule below names three trends but not where one begins;
-/// a tenth is the width within which rates counted over one planning period are taken as equal.
-pub const TREND_CHANGE_MIN: f64 = 0.1;
+/// The smallest relative change of the rate that is a trend. The Resource Allocation Module names three trends
+/// without a threshold; a tenth is the tolerance within which rates of two planning periods are considered equal.
+const TREND_CHANGE_MIN: f64 = 0.1;
 
-/// What an increasing rate is multiplied by: 20 % more, from the demand prediction of the Resource Allocation Module this follows.
+/// The factor of an increasing rate: 20 % more, from the demand prediction of the Resource Allocation Module.
 const INCREASE: f64 = 1.2;
 
-/// What a decreasing rate is multiplied by: 20 % less, from the same place.
+/// The factor of a decreasing rate: 20 % less, from the same source.
 const DECREASE: f64 = 0.8;
 
-/// Which way the rate of requests goes.
+/// The direction of the request rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trend {
-    /// More than before.
+    /// The rate rises by more than the threshold.
     Increasing,
-    /// As before, or nothing to compare with.
+    /// The rate is within the threshold, or there is no previous rate.
     Stable,
-    /// Less than before.
+    /// The rate falls by more than the threshold.
     Decreasing,
 }
 
-/// The rate of requests now and the rate to expect.
+/// The current request rate, its trend, and the rate to expect.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Forecast {
-    /// Requests a minute in the last period, refused ones included.
+pub struct TrendForecast {
+    /// Requests per minute in the last period, including refused ones.
     pub current_rate_per_minute: f64,
-    /// Which way it goes against the period before.
+    /// The direction compared with the period before.
     pub trend: Trend,
-    /// Requests a minute to expect in the next period.
+    /// Requests per minute to expect in the next period.
     pub predicted_rate_per_minute: f64,
 }
 
-impl Forecast {
-    /// The rule of the same document: a rate that grows goes on to grow by 20 %, one that shrinks to shrink by 20 %.
+impl TrendForecast {
+    /// Predicts the next rate by the rule of the Resource Allocation Module: a rising rate rises by another 20 %, a
+    /// falling one falls by another 20 %.
     #[must_use]
-    pub fn by_trend(previous: Option<f64>, current: f64) -> Self {
+    pub fn from_rates(previous: Option<f64>, current: f64) -> Self {
         let trend = match previous {
             Some(previous) if current > previous * (1.0 + TREND_CHANGE_MIN) => Trend::Increasing,
             Some(previous) if current < previous * (1.0 - TREND_CHANGE_MIN) => Trend::Decreasing,
@@ -49,7 +50,7 @@ impl Forecast {
 }
 
 impl Trend {
-    /// What a rate that goes this way is multiplied by.
+    /// Returns the factor from the current to the predicted rate.
     #[must_use]
     pub const fn factor(self) -> f64 {
         match self {
@@ -67,7 +68,7 @@ mod tests {
     #[test]
     fn the_trend_goes_on() {
         let check = |previous, current, trend, predicted: f64| {
-            let forecast = Forecast::by_trend(previous, current);
+            let forecast = TrendForecast::from_rates(previous, current);
             assert_eq!(forecast.trend, trend, "{previous:?} then {current}");
             assert!((forecast.predicted_rate_per_minute - predicted).abs() < 1e-9, "{previous:?} then {current}");
         };

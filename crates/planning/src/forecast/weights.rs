@@ -1,128 +1,138 @@
-//! How much each forecaster counts: more, the less its forecasts have cost.
+//! The weights of the forecasting methods: the lower the past loss, the higher the weight.
 
-use super::method::{PerMethod, all};
+use super::method::{PerMethod, defaults};
 use super::quantile::Quantile;
 use serde::{Deserialize, Serialize};
 
-/// By how much the past fades with each bin, so that the weights follow when another forecaster becomes the best: what is 200
-/// bins old counts about a third.
-const MEMORY: f64 = 0.995;
+/// The decay of past regrets per bin, so that the weights follow when another method becomes the best: a regret that
+/// is 200 bins old has about a third of its weight.
+const REGRET_DECAY: f64 = 0.995;
 
-/// The part of the weight that all share evenly, so that nobody ever starts from nothing (Herbster and Warmuth, "Tracking the
-/// best expert", Machine Learning 32, 1998).
-const SHARED: f64 = 0.01;
+/// The fraction of the weight that all methods share evenly, so that none ever restarts from 0 (Herbster and Warmuth,
+/// "Tracking the best expert", Machine Learning 32, 1998).
+const UNIFORM_SHARE: f64 = 0.01;
 
-/// Where a sum of squares has faded to this, no number is left to go by: after months without a regret, a rate would be infinite.
-const FORGOTTEN: f64 = 1e-100;
+/// The sum of squared regrets below which a record is reset: after months without a regret, the learning rate would
+/// become infinite.
+const SQUARES_MIN: f64 = 1e-100;
 
-/// Bernstein online aggregation with a learning rate for each forecaster that follows from its own past (Wintenberger, "Optimal
-/// learning with Bernstein online aggregation", Machine Learning 106, 2017, section 3.2), with a past that fades and a share for
-/// all. The rates are in proportion to one over the losses, so that no scale of demand is better than another.
+/// Bernstein online aggregation with a learning rate for each method from its own past (Wintenberger, "Optimal
+/// learning with Bernstein online aggregation", Machine Learning 106, 2017, section 3.2), with exponential forgetting
+/// and a minimum share for each method. The learning rates are inversely proportional to the losses, so the weights
+/// do not depend on the scale of demand.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Weights(PerMethod<Record>);
+pub(super) struct Weights(PerMethod<MethodRegret>);
 
-/// What is known of one forecaster. A regret is what the combined forecast cost over what this one did.
+/// The regrets of one method. A regret is the loss of the combined forecast minus the loss of this method's forecast,
+/// in units of demand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Record {
-    /// The sum of regrets, less what their spread takes off.
+struct MethodRegret {
+    /// The decayed sum of regrets, minus a penalty for their variance.
     regret: f64,
-    /// The sum of their squares.
+    /// The decayed sum of squared regrets.
     squares: f64,
-    /// The largest.
+    /// The largest absolute regret, decayed.
     largest: f64,
 }
 
-impl Record {
-    fn note(&mut self, regret: f64) {
-        self.largest = (MEMORY * self.largest).max(regret.abs());
-        self.squares = MEMORY * self.squares + regret * regret;
-        self.regret = MEMORY * self.regret + regret - self.rate().unwrap_or(0.0) * regret * regret;
-        if self.squares < FORGOTTEN {
+impl MethodRegret {
+    fn add(&mut self, regret: f64) {
+        self.largest = (REGRET_DECAY * self.largest).max(regret.abs());
+        self.squares = REGRET_DECAY * self.squares + regret * regret;
+        self.regret = REGRET_DECAY * self.regret + regret - self.learning_rate().unwrap_or(0.0) * regret * regret;
+        if self.squares < SQUARES_MIN {
             *self = Self::default();
         }
     }
 
-    /// How fast the weight follows the regret; nothing where there never was any.
-    fn rate(&self) -> Option<f64> {
-        let forecasters = all::<()>().len() as f64;
-        (self.squares > 0.0).then(|| (0.5 / self.largest).min((forecasters.ln() / self.squares).sqrt()))
+    /// Returns the learning rate; `None` if there was never a regret.
+    fn learning_rate(&self) -> Option<f64> {
+        let methods = defaults::<()>().len() as f64;
+        (self.squares > 0.0).then(|| (0.5 / self.largest).min((methods.ln() / self.squares).sqrt()))
     }
 
-    /// The logarithm of the weight, which the exponential of a regret might not fit into.
-    fn logarithm(&self) -> Option<f64> {
-        self.rate().map(|rate| rate.ln() + rate * self.regret)
+    /// Returns the logarithm of the weight; the weight itself might overflow.
+    fn log_weight(&self) -> Option<f64> {
+        self.learning_rate().map(|rate| rate.ln() + rate * self.regret)
     }
 }
 
 impl Weights {
-    /// The weights of the forecasters that have a forecast, which sum to 1; all 0 if none has.
-    pub(super) fn among(&self, forecasts: &PerMethod<Option<f64>>) -> PerMethod<f64> {
-        let awake = forecasts.iter().flatten().count();
-        if awake == 0 {
-            return all();
+    /// Returns the weights of the methods that have a forecast, which sum to 1; all 0 if none has.
+    pub(super) fn normalized(&self, forecasts: &PerMethod<Option<f64>>) -> PerMethod<f64> {
+        let available_count = forecasts.iter().flatten().count();
+        if available_count == 0 {
+            return defaults();
         }
-        // Who was never wrong otherwise than all together learns as fast as the fastest, and has no regret.
-        let fastest = self.0.iter().filter_map(Record::rate).max_by(f64::total_cmp).unwrap_or(1.0).ln();
-        let logarithms = self.0.map(|record| record.logarithm().unwrap_or(fastest));
-        let awake_logarithms = logarithms.iter().zip(forecasts).filter(|(_, forecast)| forecast.is_some());
-        let most = awake_logarithms.map(|(logarithm, _)| *logarithm).fold(f64::MIN, f64::max);
-        let mut weights = logarithms.map(|logarithm| (logarithm - most).exp());
+        // A method whose loss never differed from the combined loss has no regret, and learns as fast as the fastest.
+        let fastest = self.0.iter().filter_map(MethodRegret::learning_rate).max_by(f64::total_cmp).unwrap_or(1.0).ln();
+        let log_weights = self.0.map(|record| record.log_weight().unwrap_or(fastest));
+        let available = log_weights.iter().zip(forecasts).filter(|(_, forecast)| forecast.is_some());
+        let most = available.map(|(log_weight, _)| *log_weight).fold(f64::MIN, f64::max);
+        let mut weights = log_weights.map(|log_weight| (log_weight - most).exp());
         for (weight, forecast) in weights.iter_mut().zip(forecasts) {
             if forecast.is_none() {
                 *weight = 0.0;
             }
         }
-        // At least 1, which is the weight of the best.
+        // At least 1: the best method has a weight of 1 here.
         let sum: f64 = weights.iter().sum();
         for (weight, forecast) in weights.iter_mut().zip(forecasts) {
-            let share = if forecast.is_some() { SHARED / awake as f64 } else { 0.0 };
-            *weight = (1.0 - SHARED) * *weight / sum + share;
+            let share = if forecast.is_some() { UNIFORM_SHARE / available_count as f64 } else { 0.0 };
+            *weight = (1.0 - UNIFORM_SHARE) * *weight / sum + share;
         }
         weights
     }
 
-    /// The mean of the forecasts by weight.
+    /// Returns the weighted mean of the forecasts; `None` if there are none.
     pub(super) fn combine(&self, forecasts: &PerMethod<Option<f64>>) -> Option<f64> {
-        let parts = forecasts.iter().zip(self.among(forecasts));
+        let parts = forecasts.iter().zip(self.normalized(forecasts));
         let mean: f64 = parts.filter_map(|(forecast, weight)| forecast.map(|forecast| forecast * weight)).sum();
         let least = forecasts.iter().flatten().copied().min_by(f64::total_cmp)?;
         let most = forecasts.iter().flatten().copied().max_by(f64::total_cmp)?;
-        // Where all say the same, rounding must not put the mean a hair below: that would be a bin not covered.
+        // If all forecasts are equal, rounding must not put the mean slightly below them: the bin would count as not
+        // covered.
         Some(mean.clamp(least, most))
     }
 
-    /// Takes in what demand became where these were the forecasts, and their combination. Who had no forecast is taken to have
-    /// been as good as the combination.
-    pub(super) fn learn(&mut self, forecasts: &PerMethod<Option<f64>>, combined: f64, demand: f64, quantile: Quantile) {
+    /// Updates the regrets from the observed demand, given the forecasts and their combination. A method without a
+    /// forecast gets a regret of 0.
+    pub(super) fn update(
+        &mut self,
+        forecasts: &PerMethod<Option<f64>>,
+        combined: f64,
+        demand: f64,
+        quantile: Quantile,
+    ) {
         let loss = quantile.loss(combined, demand);
         for (record, forecast) in self.0.iter_mut().zip(forecasts) {
-            record.note(forecast.map_or(0.0, |forecast| loss - quantile.loss(forecast, demand)));
+            record.add(forecast.map_or(0.0, |forecast| loss - quantile.loss(forecast, demand)));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::draws::Draws;
+    use super::super::test_rng::TestRng;
     use super::*;
 
-    /// A sequence of numbers from 0 to 1 that looks like chance.
-    fn draws(seed: u64) -> impl Iterator<Item = f64> {
-        let mut random = Draws::with_seed(seed);
-        std::iter::repeat_with(move || random.part())
+    /// Returns a sequence of random numbers from 0 to 1.
+    fn random_values(seed: u64) -> impl Iterator<Item = f64> {
+        let mut random = TestRng::with_seed(seed);
+        std::iter::repeat_with(move || random.fraction())
     }
 
-    /// The total losses of all forecasters and of the combination.
+    /// Returns the total losses of each method and of the combination.
     fn play(
         demands: impl Iterator<Item = f64>,
         forecasts: impl Fn(usize) -> PerMethod<Option<f64>>,
     ) -> (Vec<f64>, f64) {
         let (mut weights, quantile) = (Weights::default(), Quantile::NINE_TENTHS);
-        let (mut of_each, mut of_all) = (vec![0.0; all::<()>().len()], 0.0);
+        let (mut of_each, mut of_all) = (vec![0.0; defaults::<()>().len()], 0.0);
         for (bin, demand) in demands.enumerate() {
             let forecasts = forecasts(bin);
-            let combined = weights.combine(&forecasts).expect("somebody has a forecast");
-            weights.learn(&forecasts, combined, demand, quantile);
+            let combined = weights.combine(&forecasts).expect("a method has a forecast");
+            weights.update(&forecasts, combined, demand, quantile);
             of_all += quantile.loss(combined, demand);
             for (sum, forecast) in of_each.iter_mut().zip(forecasts) {
                 *sum += quantile.loss(forecast.unwrap_or(combined), demand);
@@ -132,21 +142,22 @@ mod tests {
     }
 
     #[test]
-    fn who_knows_nothing_counts_for_nothing() {
+    fn a_method_without_a_forecast_has_no_weight() {
         let weights = Weights::default();
         let forecasts = [Some(1.0), None, Some(3.0), None, None, None, None];
-        assert_eq!(weights.among(&forecasts), [0.5, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(weights.normalized(&forecasts), [0.5, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0]);
         assert_eq!(weights.combine(&forecasts), Some(2.0));
-        assert_eq!(weights.combine(&all()), None);
+        assert_eq!(weights.combine(&defaults()), None);
     }
 
     #[test]
     fn it_costs_hardly_more_than_the_best() {
-        // Demand is even from 0 to 100, so that 90 is the right forecast.
-        for best in 0..all::<()>().len() {
+        // Demand is uniform from 0 to 100, so 90 is the right forecast.
+        for best in 0..defaults::<()>().len() {
             let mut forecasts = [Some(20.0), Some(40.0), Some(60.0), Some(75.0), Some(140.0), Some(200.0), Some(300.0)];
             forecasts[best] = Some(90.0);
-            let (of_each, of_all) = play(draws(best as u64).take(2_000).map(|draw| draw * 100.0), |_| forecasts);
+            let (of_each, of_all) =
+                play(random_values(best as u64).take(2_000).map(|value| value * 100.0), |_| forecasts);
             let least = of_each.iter().copied().fold(f64::MAX, f64::min);
             assert!(of_all <= 1.05 * least, "{of_all} where the best of {of_each:?} was no. {best}");
         }
@@ -155,7 +166,8 @@ mod tests {
     #[test]
     fn it_follows_when_another_becomes_the_best() {
         let scale = |bin| if bin < 2_000 { 100.0 } else { 10.0 };
-        let demands: Vec<f64> = draws(1).take(4_000).enumerate().map(|(bin, draw)| draw * scale(bin)).collect();
+        let demands: Vec<f64> =
+            random_values(1).take(4_000).enumerate().map(|(bin, value)| value * scale(bin)).collect();
         let right =
             demands.iter().enumerate().map(|(bin, demand)| Quantile::NINE_TENTHS.loss(0.9 * scale(bin), *demand));
         let right: f64 = right.sum();
@@ -169,25 +181,25 @@ mod tests {
     fn a_long_quiet_is_forgotten_like_anything_else() {
         let forecasts = [Some(90.0), Some(9.0), Some(0.0), None, None, None, None];
         let mut weights = Weights::default();
-        weights.learn(&forecasts, 50.0, 10.0, Quantile::NINE_TENTHS);
+        weights.update(&forecasts, 50.0, 10.0, Quantile::NINE_TENTHS);
         for _ in 0..300_000 {
-            weights.learn(&all(), 0.0, 0.0, Quantile::NINE_TENTHS);
-            assert!(weights.among(&forecasts).iter().all(|weight| weight.is_finite()), "{weights:?}");
+            weights.update(&defaults(), 0.0, 0.0, Quantile::NINE_TENTHS);
+            assert!(weights.normalized(&forecasts).iter().all(|weight| weight.is_finite()), "{weights:?}");
         }
         assert_eq!(weights, Weights::default());
     }
 
     #[test]
-    fn the_scale_of_demand_is_all_one() {
+    fn the_scale_of_demand_does_not_matter() {
         let forecasts = [Some(70.0), Some(95.0), Some(120.0), None, None, None, None];
         let (mut small, mut large) = (Weights::default(), Weights::default());
         let scale = 1_048_576.0;
         let scaled = forecasts.map(|forecast| forecast.map(|forecast| forecast * scale));
-        for demand in draws(5).take(500).map(|draw| draw * 100.0) {
-            small.learn(&forecasts, 100.0, demand, Quantile::NINE_TENTHS);
-            large.learn(&scaled, 100.0 * scale, demand * scale, Quantile::NINE_TENTHS);
+        for demand in random_values(5).take(500).map(|value| value * 100.0) {
+            small.update(&forecasts, 100.0, demand, Quantile::NINE_TENTHS);
+            large.update(&scaled, 100.0 * scale, demand * scale, Quantile::NINE_TENTHS);
         }
-        for (one, other) in small.among(&forecasts).into_iter().zip(large.among(&scaled)) {
+        for (one, other) in small.normalized(&forecasts).into_iter().zip(large.normalized(&scaled)) {
             assert!((one - other).abs() < 1e-9, "{small:?} and {large:?}");
         }
     }

@@ -1,5 +1,5 @@
 mod agents;
-mod ahead;
+mod capacity_plan;
 
 use super::*;
 use cortex_core::Cluster;
@@ -24,14 +24,14 @@ fn seen(total: u64, leased: u64, refused: u64) -> Observation {
         refused,
         refused_workers_max: 0,
         fleet: FleetLoad::default(),
-        // Without patience: what is wanted is done.
+        // Without a stabilization window.
         policy: Policy { scale_in_window_ms: Millis(0), ..Policy::BALANCED },
         tasks_per_second: None,
         tasks_per_minute: None,
     }
 }
 
-/// The same by another policy.
+/// Returns the observation with another policy.
 fn by(policy: Policy, seen: Observation) -> Observation {
     Observation { policy, ..seen }
 }
@@ -52,19 +52,25 @@ fn check(planner: &Planner, seen: &Observation, action: Action, target: u64, bec
     let plan = plan(planner, seen);
     assert_eq!((plan.action, plan.target_workers), (action, target), "{plan:#?}");
     for reason in because {
-        assert!(plan.reasons.iter().any(|said| said.contains(reason)), "{reason:?} is not in {:#?}", plan.reasons);
+        assert!(plan.reasons.iter().any(|given| given.contains(reason)), "{reason:?} is not in {:#?}", plan.reasons);
     }
 }
 
 #[test]
 fn utilization_decides() {
     let p = planner(2, 40);
-    check(&p, &seen(10, 9, 0), Action::ScaleUp, 13, &["90 % of the workers are leased, over 80 %", "takes 13 workers"]);
+    check(
+        &p,
+        &seen(10, 9, 0),
+        Action::ScaleUp,
+        13,
+        &["90 % of the workers are leased, over 80 %", "requires 13 workers"],
+    );
     check(&p, &seen(10, 8, 0), Action::Hold, 10, &["80 % of the workers are leased, between 20 % and 80 %"]);
     check(&p, &seen(10, 2, 0), Action::Hold, 10, &["between"]);
     check(&p, &seen(10, 1, 0), Action::ScaleDown, 5, &["10 % of the workers are leased, under 20 %"]);
-    check(&p, &seen(10, 0, 0), Action::ScaleDown, 5, &["0 would be wanted, and 2 to 40 are allowed"]);
-    check(&p, &seen(40, 40, 0), Action::Hold, 40, &["58 would be wanted, and 2 to 40 are allowed"]);
+    check(&p, &seen(10, 0, 0), Action::ScaleDown, 5, &["0 workers are needed, but the limits are 2 to 40"]);
+    check(&p, &seen(40, 40, 0), Action::Hold, 40, &["58 workers are needed, but the limits are 2 to 40"]);
     check(&p, &seen(0, 0, 0), Action::ScaleUp, 2, &[]);
 }
 
@@ -72,10 +78,16 @@ fn utilization_decides() {
 fn a_refusal_scales_up_whatever_the_utilization() {
     let p = planner(2, 40);
     let refused = Observation { refused_workers_max: 8, ..seen(10, 3, 4) };
-    check(&p, &refused, Action::ScaleUp, 11, &["refused for want of workers (4 refused in all)"]);
+    check(&p, &refused, Action::ScaleUp, 11, &["refused for lack of workers (4 refused in total)"]);
     check(&p, &Observation { refused_workers_max: 0, ..refused }, Action::Hold, 10, &[]);
     let large = Observation { refused_workers_max: 20, ..refused };
-    check(&p, &large, Action::ScaleUp, 20, &["of up to 20 workers", "23 would be wanted, and one step goes to 20"]);
+    check(
+        &p,
+        &large,
+        Action::ScaleUp,
+        20,
+        &["for up to 20 workers", "23 workers are needed, but one step is limited to 20"],
+    );
     check(&p, &Observation { refused_workers_max: u64::from(u32::MAX), ..refused }, Action::ScaleUp, 20, &[]);
 }
 
@@ -96,20 +108,20 @@ fn the_trend_moves_the_target() {
     let mut p = planner(1, 100);
     let calm = Observation { granted: 5, ..seen(10, 9, 0) };
     let first = plan(&p, &calm);
-    p.note(&first, false);
+    p.record(&first, false);
     check(
         &p,
         &Observation { granted: 50, ..calm },
         Action::ScaleUp,
         16,
-        &["increasing (100.0 a minute, 120.0 to expect)"],
+        &["increasing (100.0 per minute, 120.0 expected)"],
     );
     check(
         &p,
         &Observation { refused_workers_max: 1, granted: 1, ..calm },
         Action::ScaleUp,
         11,
-        &["decreasing (2.0 a minute, 1.6 to expect)"],
+        &["decreasing (2.0 per minute, 1.6 expected)"],
     );
 }
 
@@ -119,48 +131,48 @@ fn nothing_changes_within_the_cooldown() {
         let mut p = Planner::new(BOUNDS);
         let busy = by(policy, seen(10, 9, 0));
         let first = plan(&p, &busy);
-        p.note(&first, true);
+        p.record(&first, true);
         let later = |ms| Observation { at: busy.at.after(Millis(ms)), ..busy };
-        check(&p, &later(policy.cooldown_ms.0 - 1), Action::Hold, 10, &["the last change was less than"]);
+        check(&p, &later(policy.cooldown_ms.0 - 1), Action::Hold, 10, &["the number of workers changed less than"]);
         check(&p, &later(policy.cooldown_ms.0), Action::ScaleUp, 13, &[]);
     }
 }
 
 #[test]
-fn what_is_leased_stays() {
+fn leased_workers_stay() {
     let overdue = Observation { workers_held: 7, ..seen(10, 0, 0) };
-    check(&planner(1, 10), &overdue, Action::ScaleDown, 7, &["7 workers are leased and stay"]);
+    check(&planner(1, 10), &overdue, Action::ScaleDown, 7, &["7 workers are leased and cannot be removed"]);
 }
 
 #[test]
-fn the_number_goes_down_to_the_highest_that_was_wanted_lately() {
+fn scale_in_stops_at_the_highest_recent_recommendation() {
     let mut p = Planner::new(BOUNDS);
     let start = seen(30, 0, 0).at;
     let mut plan_at = |seconds: u64, leased| {
         let seen = by(Policy::BALANCED, seen(30, leased, 0));
         let plan = plan(&p, &Observation { at: start.after(Millis::from_seconds(seconds)), ..seen });
-        p.note(&plan, false);
+        p.record(&plan, false);
         (plan.action, plan.target_workers)
     };
-    // What was wanted before the first plan is not known.
+    // The need before the first plan is unknown.
     assert_eq!(plan_at(0, 0), (Action::Hold, 30));
     assert_eq!(plan_at(299, 5), (Action::Hold, 30));
-    assert_eq!(plan_at(300, 0), (Action::ScaleDown, 15), "8 were wanted for 5, and a step is half");
+    assert_eq!(plan_at(300, 0), (Action::ScaleDown, 15), "8 were needed for 5, and a step is half");
     assert_eq!(plan_at(301, 25), (Action::ScaleUp, 36));
-    assert_eq!(plan_at(600, 0), (Action::Hold, 30), "36 were wanted 299 s ago");
+    assert_eq!(plan_at(600, 0), (Action::Hold, 30), "36 were needed 299 s ago");
     assert_eq!(plan_at(601, 0), (Action::ScaleDown, 15));
 }
 
 #[test]
-fn what_is_about_as_many_stays_unless_somebody_waits() {
+fn numbers_within_the_tolerance_stay_unless_requests_wait() {
     let p = planner(1, 1_000);
-    // 91 of 100 are too many for 130, and 107 for 9 of 110 no more than a tenth beside it.
+    // 71 leased workers need 102, which is within a tenth of 100.
     let up = Percent::new(70).expect("a part");
     let seen = |total, leased, refused| {
         let seen = seen(total, leased, refused);
         by(Policy { utilization_up: up, ..seen.policy }, seen)
     };
-    check(&p, &seen(100, 71, 0), Action::Hold, 100, &["102 are about as many as 100"]);
+    check(&p, &seen(100, 71, 0), Action::Hold, 100, &["102 workers are within 10 % of the current 100"]);
     check(&p, &Observation { refused_workers_max: 1, ..seen(100, 71, 1) }, Action::ScaleUp, 102, &[]);
     check(&p, &seen(100, 78, 0), Action::ScaleUp, 112, &[]);
 }
@@ -171,13 +183,13 @@ fn a_step_that_fails_is_named_and_the_others_go_on() {
     assert_eq!((blind.bottlenecks, blind.failed_steps), (None, vec!["bottlenecks"]));
     assert_eq!((blind.action, blind.target_workers), (Action::ScaleUp, 13));
     let mut failed = Vec::new();
-    assert_eq!(attempt("fine", &mut failed, || 7), Some(7));
-    assert_eq!(attempt("faulty", &mut failed, || panic!("on purpose")), None::<()>);
+    assert_eq!(run_step("fine", &mut failed, || 7), Some(7));
+    assert_eq!(run_step("faulty", &mut failed, || panic!("on purpose")), None::<()>);
     assert_eq!(failed, ["faulty"]);
 }
 
 #[test]
-fn what_a_step_or_the_cooldown_left_undone_is_not_forgotten() {
+fn a_need_that_a_step_or_the_cooldown_left_is_kept() {
     let mut p = planner(2, 40);
     let cluster = Cluster::default();
     let start = seen(10, 3, 0).at;
@@ -187,22 +199,22 @@ fn what_a_step_or_the_cooldown_left_undone_is_not_forgotten() {
             cluster.demand(at, RequestsSeen { refused_workers_max: refused, ..RequestsSeen::default() }, SIZE);
         demand.capacity.total.workers = total;
         demand.workers_fit = 100;
-        let seen = p.look(at, &demand);
+        let seen = p.sample(at, &demand);
         let plan = plan(&p, &seen);
-        p.note(&plan, plan.action != Action::Hold);
+        p.record(&plan, plan.action != Action::Hold);
         plan.target_workers
     };
-    assert_eq!(plan_at(0, 10, 0), 10, "the first look");
+    assert_eq!(plan_at(0, 10, 0), 10, "the first sample");
     assert_eq!(plan_at(30, 10, 30), 20, "one step");
     assert_eq!(plan_at(40, 20, 0), 20, "the cooldown");
-    assert_eq!(plan_at(50, 20, 0), 30, "as many as were asked for");
+    assert_eq!(plan_at(50, 20, 0), 30, "as many as were requested");
     assert_eq!(plan_at(80, 30, 0), 30);
 }
 
 #[test]
-fn no_more_workers_than_cpu_and_memory_are_enough_for() {
+fn no_more_workers_than_cpu_and_memory_suffice_for() {
     let busy = Observation { workers_fit: 12, ..seen(10, 9, 0) };
-    check(&planner(2, 40), &busy, Action::ScaleUp, 12, &["CPU and memory are enough for 12 workers"]);
+    check(&planner(2, 40), &busy, Action::ScaleUp, 12, &["CPU and memory suffice for 12 workers"]);
     let fewer = Observation { workers_fit: 8, ..busy };
-    check(&planner(2, 40), &fewer, Action::Hold, 10, &["enough for 8 workers"]);
+    check(&planner(2, 40), &fewer, Action::Hold, 10, &["suffice for 8 workers"]);
 }

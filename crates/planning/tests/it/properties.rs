@@ -1,17 +1,19 @@
-//! What holds of every plan, whatever was seen and planned before.
+//! Invariants of every plan, whatever was observed and planned before.
 
 use cortex_core::demand::{DEMAND_BIN, DemandBin};
 use cortex_core::fleet::estimate::DurationsSeen;
 use cortex_core::fleet::view::FleetLoad;
 use cortex_core::policy::Policy;
 use cortex_core::time::{Millis, Timestamp};
-use cortex_planning::{Action, Aim, Bottlenecks, Bounds, Capacity, Observation, Plan, Planner, Work};
+use cortex_planning::{
+    Action, Bottlenecks, Bounds, Observation, Plan, Planner, RequiredCapacity, ServiceTarget, Workload,
+};
 use proptest::prelude::*;
 
-/// When it all begins: at the start of a bin.
+/// The start of the observations, at the start of a bin.
 const START: Timestamp = Timestamp::from_millis(1_700_000_100_000);
 
-/// Something that was seen, so many milliseconds after what was seen before it.
+/// An observation, and the milliseconds since the one before.
 fn observation() -> impl Strategy<Value = (u64, Observation)> {
     let pool = (0..200_u64, 0..=100_u64, 0..=100_u64, 0..50_u64, 0..20_u64, 0..100_u64);
     let fleet = (0..100_u64, 1..5_u64, 0..=100_u64, 0..500_u64, 0..20_000_u64, prop::option::of(0..120_u64));
@@ -51,44 +53,44 @@ fn observation() -> impl Strategy<Value = (u64, Observation)> {
     })
 }
 
-/// The plan where nothing holds tasks up.
-fn planned(planner: &Planner, seen: &Observation) -> Plan {
+/// Plans without bottlenecks.
+fn plan_for(planner: &Planner, seen: &Observation) -> Plan {
     planner.plan(seen, Some(&Bottlenecks { at: seen.at, found: Vec::new() }))
 }
 
-/// The demand of bins that were seen before: none, too few to forecast from, or enough.
+/// The demand bins observed before: none, too few for a forecast, or enough.
 fn bins() -> impl Strategy<Value = Vec<DemandBin>> {
     let bin = (0..400_u64, 0..150_u64).prop_map(|(task_submissions, workers_max)| DemandBin {
         task_submissions,
         workers_max,
         ..DemandBin::empty(START)
     });
-    // Steady demand is what forecasts are trusted for.
+    // Forecasts of steady demand are trusted.
     let steady = (0..400_u64, 0..150_u64, 50..80_usize).prop_map(|(task_submissions, workers_max, bins)| {
         vec![DemandBin { task_submissions, workers_max, ..DemandBin::empty(START) }; bins]
     });
     prop_oneof![Just(Vec::new()), prop::collection::vec(bin, 1..80), steady].prop_map(|bins| {
-        let place = |(place, bin): (usize, DemandBin)| {
-            let ago = Millis(DEMAND_BIN.0 * (bins.len() - place) as u64);
+        let dated = |(index, bin): (usize, DemandBin)| {
+            let ago = Millis(DEMAND_BIN.0 * (bins.len() - index) as u64);
             DemandBin { from: START.before(ago), ..bin }
         };
-        bins.iter().copied().enumerate().map(place).collect()
+        bins.iter().copied().enumerate().map(dated).collect()
     })
 }
 
-/// A planner that has planned for all but the last of these, and the last.
+/// A planner that has planned for all observations but the last, and the last observation.
 fn planner() -> impl Strategy<Value = (Planner, Observation)> {
     let bounds = (0..60_u64, 0..200_u64).prop_map(|(min, more)| Bounds { workers_min: min, workers_max: min + more });
     (0..3_usize, bounds, bins(), prop::collection::vec(observation(), 1..12)).prop_map(
         |(policy, bounds, bins, history)| {
             let mut planner = Planner::new(bounds);
-            planner.take_in(&bins, START);
+            planner.ingest(&bins, START);
             let mut at = START;
             let mut last = None;
             for (later_ms, seen) in history {
                 if let Some(seen) = last {
-                    let plan = planned(&planner, &seen);
-                    planner.note(&plan, plan.action != Action::Hold);
+                    let plan = plan_for(&planner, &seen);
+                    planner.record(&plan, plan.action != Action::Hold);
                 }
                 at = at.after(Millis(later_ms));
                 last = Some(Observation { at, policy: Policy::NAMED[policy], ..seen });
@@ -121,7 +123,7 @@ proptest! {
             },
             ..seen
         };
-        let (less, more) = (planned(&planner, &seen), planned(&planner, &more));
+        let (less, more) = (plan_for(&planner, &seen), plan_for(&planner, &more));
         prop_assert!(more.target_agents >= less.target_agents, "{more:#?}\n{less:#?}");
         prop_assert!(more.wanted_workers >= less.wanted_workers, "{more:#?}\n{less:#?}");
         prop_assert!(more.target_workers >= less.target_workers, "{more:#?}\n{less:#?}");
@@ -129,17 +131,17 @@ proptest! {
 
     #[test]
     fn no_plan_leaves_the_bounds_the_quota_or_what_is_held((planner, seen) in planner()) {
-        let plan = planned(&planner, &seen);
+        let plan = plan_for(&planner, &seen);
         let (current, held, fleet) = (seen.workers_total, seen.workers_held, seen.fleet);
         if plan.action == Action::Hold {
             prop_assert_eq!(plan.target_workers, current);
         } else {
             let is_within = (plan.min_workers..=plan.max_workers).contains(&plan.target_workers);
-            // Where the bounds were moved, it gets there step by step, and no further than what is leased.
-            let is_on_the_way = plan.target_workers >= plan.max_workers && plan.target_workers < current;
-            // Fewer than the fewest there may be, if CPU and memory are not enough for more.
+            // After a change of the limits it takes several steps, and leased workers stay.
+            let is_in_transition = plan.target_workers >= plan.max_workers && plan.target_workers < current;
+            // Fewer than the lower limit, if CPU and memory do not suffice for more.
             let is_all_that_fits = plan.target_workers >= seen.workers_fit.max(current);
-            prop_assert!(is_within || is_on_the_way || is_all_that_fits, "{plan:#?}");
+            prop_assert!(is_within || is_in_transition || is_all_that_fits, "{plan:#?}");
         }
         prop_assert!(plan.target_workers >= held.min(current), "{plan:#?}");
         prop_assert!(plan.target_workers <= seen.workers_fit.max(current), "{plan:#?}");
@@ -151,39 +153,39 @@ proptest! {
         prop_assert!(!plan.reasons.is_empty());
     }
 
-    /// A plan is asked for as often as one likes, and the next tick does the same on the same figures.
+    /// A plan can be requested repeatedly, and the next run makes the same plan from the same observation.
     #[test]
-    fn a_dry_run_is_what_is_done((planner, seen) in planner()) {
-        let shown = planned(&planner, &seen);
-        prop_assert_eq!(&planned(&planner, &seen), &shown);
-        prop_assert_eq!(&planned(&planner.clone(), &seen), &shown);
+    fn a_dry_run_equals_the_executed_plan((planner, seen) in planner()) {
+        let shown = plan_for(&planner, &seen);
+        prop_assert_eq!(&plan_for(&planner, &seen), &shown);
+        prop_assert_eq!(&plan_for(&planner.clone(), &seen), &shown);
     }
 
     #[test]
-    fn more_work_never_takes_fewer_places(
+    fn more_work_never_requires_fewer_slots(
         (rate, more_rate) in (0.0..1_000.0_f64, 0.0..1_000.0_f64),
         (duration_ms, longer_ms) in (0..100_000_u64, 0..100_000_u64),
         (bursts, more_bursts) in (0.0..50.0_f64, 0.0..50.0_f64),
         most in 0..5_000_u64,
     ) {
-        let less = Work {
+        let less = Workload {
             tasks_per_second: rate,
             duration_mean: Millis(duration_ms),
             arrival_variability: bursts,
             duration_variability: 1.0,
         };
-        let of = |work: &Work| Capacity::of(work, &Aim::DEFAULT, most);
+        let of = |work: &Workload| RequiredCapacity::of(work, &ServiceTarget::DEFAULT, most);
         let capacity = of(&less);
-        prop_assert!(capacity.required <= most && (0.0..=1.0).contains(&capacity.wait_chance), "{capacity:?}");
-        let more = of(&Work { tasks_per_second: rate + more_rate, ..less });
+        prop_assert!(capacity.required <= most && (0.0..=1.0).contains(&capacity.wait_probability), "{capacity:?}");
+        let more = of(&Workload { tasks_per_second: rate + more_rate, ..less });
         prop_assert!(more.required >= capacity.required, "{more:?}");
-        let bursting = of(&Work { arrival_variability: bursts + more_bursts, ..less });
+        let bursting = of(&Workload { arrival_variability: bursts + more_bursts, ..less });
         prop_assert!(bursting.required >= capacity.required, "{bursting:?}");
-        let longer = of(&Work { duration_mean: Millis(duration_ms + longer_ms), ..less });
-        prop_assert!(longer.for_utilization >= capacity.for_utilization, "{longer:?}");
+        let longer = of(&Workload { duration_mean: Millis(duration_ms + longer_ms), ..less });
+        prop_assert!(longer.slots_for_utilization >= capacity.slots_for_utilization, "{longer:?}");
     }
 
-    /// Whatever is asked for, it goes up and down and up again no sooner than after two cooldowns.
+    /// A change of direction and back takes at least two cooldowns.
     #[test]
     fn no_policy_flaps(policy in 0..3_usize, demand in prop::collection::vec((0..100_u64, 1..20_u64), 1..200)) {
         let policy = Policy::NAMED[policy];
@@ -208,9 +210,9 @@ proptest! {
                 tasks_per_second: None,
         tasks_per_minute: None,
             };
-            let plan = planned(&planner, &seen);
+            let plan = plan_for(&planner, &seen);
             let changed = plan.action != Action::Hold;
-            planner.note(&plan, changed);
+            planner.record(&plan, changed);
             if changed {
                 total = plan.target_workers;
                 changes.push((at, plan.action));

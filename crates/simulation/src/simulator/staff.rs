@@ -13,7 +13,7 @@ use cortex_core::fleet::view::TaskFilter;
 use cortex_core::ids::AgentId;
 use cortex_core::time::Millis;
 use cortex_core::view::{Demand, RequestsSeen};
-use cortex_planning::{Bottlenecks, CALL_SPACING, Planner};
+use cortex_planning::{Bottlenecks, Planner, REPLAN_INTERVAL_MIN};
 
 /// How many steps of time are recorded at once.
 const TIME_STEPS_MAX: usize = 500;
@@ -33,7 +33,7 @@ impl Simulator {
     pub(super) fn call_planner(&mut self) {
         let replan_triggers = self.cluster.replan_triggers();
         if replan_triggers.newly_raised_since(self.replan_triggers) {
-            let earliest = Millis(self.planned_at.0.saturating_add(CALL_SPACING.0));
+            let earliest = Millis(self.planned_at.0.saturating_add(REPLAN_INTERVAL_MIN.0));
             self.called_at.get_or_insert(earliest.max(self.now));
         }
         self.replan_triggers = replan_triggers;
@@ -69,16 +69,17 @@ impl Simulator {
         let counted = self.demand.hand_over();
         self.command(&Command::CountDemand(counted));
         self.demand.settle();
-        let bins: Vec<DemandBin> = self.cluster.demand_bins(planner.demand_forecast().shown_until()).copied().collect();
-        planner.take_in(&bins, now);
+        let bins: Vec<DemandBin> =
+            self.cluster.demand_bins(planner.demand_forecast().last_bin_start()).copied().collect();
+        planner.ingest(&bins, now);
         planner.catch_up(now);
-        let seen = planner.look(now, demand);
+        let seen = planner.sample(now, demand);
         // What holds tasks up is told with a plan and changes nothing in it; nobody reads it here.
         let plan = planner.plan(&seen, Some(&Bottlenecks { at: now, found: Vec::new() }));
         if let Some(scaling) = planner.scaling(&plan) {
             self.outcome.note_scaling(Scaling { at: self.now, from: scaling.agents_from, to: scaling.agents_to });
         }
-        planner.note(&plan, false);
+        planner.record(&plan, false);
         plan.target_agents
     }
 

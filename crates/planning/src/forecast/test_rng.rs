@@ -1,24 +1,24 @@
-//! Numbers for tests that look like chance and are the same each time. The core and planning name no crate for random numbers,
-//! not even here, so that a test can hold them to it.
+//! A seeded random number generator for tests. The core and planning crates depend on no random number crate, not
+//! even for tests, so that a test can enforce the rule.
 
 use std::ops::Range;
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
 #[derive(Clone, Debug)]
-pub(super) struct Draws(u64);
+pub(super) struct TestRng(u64);
 
-impl Draws {
+impl TestRng {
     pub(super) const fn with_seed(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A number from 0 to 1.
-    pub(super) fn part(&mut self) -> f64 {
+    /// Returns a number from 0 (included) to 1 (excluded).
+    pub(super) fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// One of these numbers.
-    pub(super) fn among(&mut self, range: Range<u64>) -> u64 {
+    /// Returns a number in the range.
+    pub(super) fn in_range(&mut self, range: Range<u64>) -> u64 {
         range.start + self.next() % (range.end - range.start)
     }
 
