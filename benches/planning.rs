@@ -1,7 +1,7 @@
-//! What planning costs, against the figures to reach.
+//! Benchmarks of planning, against target figures.
 //!
-//! `cargo bench --bench planning` prints a markdown table; words after `--` choose the rows whose name has one of them. Times
-//! are medians of several samples.
+//! `cargo bench --bench planning` prints a markdown table; words after `--` select the rows whose name contains one
+//! of them. Times are medians of several samples.
 
 use cortex_core::policy::Policy;
 use cortex_core::time::Millis;
@@ -13,16 +13,16 @@ use std::f64::consts::TAU;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// The horizons that are forecast, in bins.
+/// The forecast horizons, in bins.
 const HORIZONS: [u16; 3] = [1, 3, 6];
-/// How many bins a day has, which is the season that there is to find.
+/// The number of five-minute bins in a day, which is the season to detect.
 const DAY: usize = 288;
 
-/// All rows. That of memory is the first, since it looks at what the process takes in all.
+/// All rows. The memory row is first, because it measures the resident memory of the process.
 const MEASUREMENTS: [Measurement; 5] = [
     ("memory of a forecaster after 14 days, 3 horizons", "none", memory),
     ("a forecast update, 14 days of 5-minute bins, 3 horizons, season found", "≤ 100 µs", updating),
-    ("the same while demand wanders and seasons come and go", "≤ 100 µs", updating_unsteady),
+    ("a forecast update while demand wanders and seasons come and go", "≤ 100 µs", updating_unsteady),
     ("a forecaster as JSON, after 14 days", "none", writing),
     ("simulating a day of 1,000,000 tasks", "≤ 10 s", simulating),
 ];
@@ -31,13 +31,13 @@ fn main() {
     cortex_test_support::table::print(&MEASUREMENTS);
 }
 
-/// Demand that goes up and down with the day, under noise.
+/// Generates daily demand with noise.
 fn daily(random: &mut Rng, bin: usize) -> u64 {
     let mean = 100.0 + 80.0 * (bin as f64 * TAU / DAY as f64).sin();
     (mean * (0.5 + random.f64())) as u64
 }
 
-/// One with all the history that it keeps.
+/// Returns a forecaster with a full history.
 fn forecaster(demand: &mut impl FnMut(usize) -> u64) -> Forecaster {
     let horizons = HORIZONS.map(|bins| Horizon::new(bins).expect("within bounds"));
     let mut forecaster = Forecaster::new(Quantile::NINE_TENTHS, &horizons);
@@ -45,7 +45,8 @@ fn forecaster(demand: &mut impl FnMut(usize) -> u64) -> Forecaster {
     forecaster
 }
 
-/// The mean time of an update with all that it takes now and then, and the longest one of a sample.
+/// Measures the mean time of an update, including occasional searches for a season, and the longest update of a
+/// sample.
 fn update(mut demand: impl FnMut(usize) -> u64) -> String {
     let mut forecaster = forecaster(&mut demand);
     let mut bin = HISTORY_BINS_MAX;
@@ -107,15 +108,15 @@ fn writing() -> String {
     format!("{} bytes in {}", thousands(bytes as f64), milliseconds(spent))
 }
 
-/// A day of a million tasks of 30 s in the mean, more of them at noon than at night, under the balanced policy.
+/// Simulates a day of a million tasks of 30 s on average, with a peak at noon, under the balanced policy.
 fn simulating() -> String {
     const TASKS: u64 = 1_000_000;
     const DAY_MILLIS: f64 = 86_400_000.0;
-    let moments = || {
+    let arrivals = || {
         (0..TASKS).map(|number| {
-            // The share of the day's tasks that came is a straight line with a wave on it.
-            let part = (number as f64 + 0.5) / TASKS as f64;
-            let at = DAY_MILLIS * (part + 0.4 / TAU * (part * TAU).sin());
+            // The fraction of the day's tasks that have arrived is a straight line plus a wave.
+            let fraction = (number as f64 + 0.5) / TASKS as f64;
+            let at = DAY_MILLIS * (fraction + 0.4 / TAU * (fraction * TAU).sin());
             Ok::<_, ()>(Arrival { at: Millis(at as u64), tokens: None })
         })
     };
@@ -123,7 +124,7 @@ fn simulating() -> String {
     let spent = median(|| {
         let start = Instant::now();
         let simulator = Simulator::new(&Options::default(), Operator::Planner(Policy::BALANCED));
-        let outcome = black_box(simulator.run(moments())).expect("arrivals that are made up");
+        let outcome = black_box(simulator.run(arrivals())).expect("generated arrivals");
         assert_eq!((outcome.tasks, outcome.done), (TASKS, TASKS));
         agents = outcome.agents_most;
         start.elapsed().as_secs_f64()

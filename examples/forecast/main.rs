@@ -1,12 +1,14 @@
-//! How well demand is forecast: replays a trace of arrivals, and holds what each forecaster said against what came.
+//! Evaluates demand forecasts: replays a trace of arrivals, and compares the forecasts of each method with the
+//! demand.
 //!
-//! Run it with `cargo run --release --example forecast -- PATH.csv`. The first column of the file is `seconds`. With one
-//! that is `requests` each row is so many requests at that second; without it each row is one arrival. Arrivals are counted
-//! in bins of `--bin-seconds`, and bins without any are 0.
+//! Run it with `cargo run --release --example forecast -- PATH.csv`. The first column of the file is `seconds`. With
+//! a column `requests` each row is that many requests at that second; without it each row is one arrival. Arrivals
+//! are counted in bins of `--bin-seconds`, and bins without arrivals are 0.
 //!
-//! It is a rolling origin evaluation: at each bin, the forecasts that were made for it one horizon ago are scored, and only then
-//! is the bin shown to the forecasters. `--svg FILE` draws the end of the trace, and `--json` prints the table for machines.
-#![expect(clippy::print_stdout, reason = "an example tells what it does")]
+//! This is a rolling origin evaluation: at each bin, the forecasts made for it one horizon ago are scored, and only
+//! then do the methods observe the bin. `--svg FILE` draws the end of the trace, and `--json` prints the table as
+//! JSON.
+#![expect(clippy::print_stdout, reason = "an example prints its result")]
 
 mod evaluation;
 mod plot;
@@ -20,7 +22,7 @@ use report::Report;
 use std::path::PathBuf;
 use trace::Bins;
 
-/// The horizons that are looked at, in bins.
+/// The evaluated horizons, in bins.
 const HORIZONS: [u16; 3] = [1, 3, 6];
 
 fn main() -> anyhow::Result<()> {
@@ -32,7 +34,7 @@ fn main() -> anyhow::Result<()> {
     let mut evaluation = Evaluation::new(HORIZONS, warm_up_bins);
     let bins = Bins::open(path, bin_seconds).with_context(|| format!("cannot open {}", path.display()))?;
     for demand in bins {
-        evaluation.observe(demand.with_context(|| format!("cannot go on with {}", path.display()))?);
+        evaluation.observe(demand.with_context(|| format!("cannot read {}", path.display()))?);
     }
     let report = Report::of(&evaluation, bin_seconds, warm_up_bins)?;
     if arguments.get_flag("json") {
@@ -54,20 +56,20 @@ fn command() -> Command {
         .value_name("N")
         .default_value("300")
         .value_parser(value_parser!(u32).range(1..=86_400))
-        .help("The width of a bin");
+        .help("The width of a bin, in seconds");
     let warm_up_bins = Arg::new("warm-up-bins")
         .long("warm-up-bins")
         .value_name("N")
         .default_value("48")
         .value_parser(value_parser!(u32))
-        .help("How many bins are left out of the scores at the start");
+        .help("The number of bins at the start that are not scored");
     let svg = Arg::new("svg")
         .long("svg")
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
-        .help("Draw demand and what was wanted");
+        .help("Draw demand and its forecast");
     let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON instead of a table");
-    Command::new("forecast").about("Holds forecasts of demand against a trace of arrivals").args([
+    Command::new("forecast").about("Evaluates demand forecasts on a trace of arrivals").args([
         path,
         bin_seconds,
         warm_up_bins,

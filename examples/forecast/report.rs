@@ -1,11 +1,11 @@
-//! What came out, as a table or as JSON.
+//! The report of an evaluation, as a table or as JSON.
 
-use super::evaluation::{AtHorizon, Contender, Evaluation, Sums};
+use super::evaluation::{Contender, Evaluation, HorizonScores, Sums};
 use anyhow::ensure;
 use serde::Serialize;
 use std::fmt;
 
-/// All of it.
+/// The report of an evaluation.
 #[derive(Serialize)]
 pub(crate) struct Report {
     bin_seconds: u32,
@@ -14,23 +14,24 @@ pub(crate) struct Report {
     quantile: f64,
     season_bins: Option<usize>,
     horizons: Vec<HorizonReport>,
-    /// By how much ours is above "last plus margin", in percent, in the mean of the horizons: below 0 is better.
+    /// The loss of our forecast relative to "last plus margin", in percent, averaged over the horizons; negative is
+    /// better.
     over_last_plus_margin_percent: Option<f64>,
 }
 
 #[derive(Serialize)]
 struct HorizonReport {
     horizon_bins: u16,
-    rows: Vec<Row>,
+    rows: Vec<ReportRow>,
 }
 
 #[derive(Serialize)]
-struct Row {
+struct ReportRow {
     forecaster: String,
-    /// How many bins it had a forecast for.
+    /// The number of bins with a forecast.
     bins: u64,
     pinball_loss: Option<f64>,
-    /// By how much its losses are above those of the others over the same bins.
+    /// The loss relative to the bare rule over the same bins, in percent.
     over_bare_rule_percent: Option<f64>,
     over_last_plus_margin_percent: Option<f64>,
     coverage: Option<f64>,
@@ -42,8 +43,8 @@ impl Report {
         let bins = evaluation.bins();
         ensure!(
             bins > u64::from(warm_up_bins),
-            "the trace has {bins} bins of {bin_seconds} s, and {warm_up_bins} are for warming up: give a longer one, \
-             or a smaller --bin-seconds"
+            "the trace has {bins} bins of {bin_seconds} s, and --warm-up-bins is {warm_up_bins}: give a longer trace, \
+             a smaller --bin-seconds or fewer --warm-up-bins"
         );
         let horizons: Vec<HorizonReport> = evaluation.horizons.iter().map(HorizonReport::of).collect();
         let ours = horizons.iter().filter_map(|at| at.rows.last()?.over_last_plus_margin_percent);
@@ -62,9 +63,9 @@ impl Report {
 }
 
 impl HorizonReport {
-    fn of(at: &AtHorizon) -> Self {
+    fn of(at: &HorizonScores) -> Self {
         let over = |loss, other| ratio(loss, other).map(|ratio| (ratio - 1.0) * 100.0);
-        let row = |(contender, sums): (Contender, &Sums)| Row {
+        let row = |(contender, sums): (Contender, &Sums)| ReportRow {
             forecaster: contender.name(),
             bins: sums.bins,
             pinball_loss: ratio(sums.loss, sums.bins as f64),
@@ -82,29 +83,31 @@ impl fmt::Display for Report {
         let season = self.season_bins.map_or("no season".to_owned(), |bins| format!("a season of {bins} bins"));
         writeln!(
             f,
-            "{} bins of {} s, the first {} of which are for warming up and not scored; {season} at the end.",
+            "{} bins of {} s, the first {} of which are warm-up and not scored; {season} at the end.",
             self.bins, self.bin_seconds, self.warm_up_bins
         )?;
         for at in &self.horizons {
             writeln!(f, "\nHorizon {} (pinball loss at {}):\n", at.horizon_bins, self.quantile)?;
             writeln!(
                 f,
-                "| forecaster | pinball loss | to the bare rule | to last plus margin | coverage | provisioned / mean | bins |"
+                "| forecaster | pinball loss | vs. bare rule | vs. last plus margin | coverage | provisioned / mean \
+                 | bins |"
             )?;
             writeln!(f, "|---|--:|--:|--:|--:|--:|--:|")?;
             for row in &at.rows {
                 writeln!(f, "{row}")?;
             }
         }
-        let mean = self.over_last_plus_margin_percent.map_or("nothing".to_owned(), percent);
+        let mean = self.over_last_plus_margin_percent.map_or("no value".to_owned(), percent);
         write!(
             f,
-            "\nOurs to last plus margin, in the mean of the horizons: {mean}. Each row is compared over the bins that it has."
+            "\nOurs vs. last plus margin, averaged over the horizons: {mean}. Each row is compared over the bins it \
+             has."
         )
     }
 }
 
-impl fmt::Display for Row {
+impl fmt::Display for ReportRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number =
             |number: Option<f64>, digits: usize| number.map_or("–".to_owned(), |it| format!("{it:.digits$}"));
@@ -127,7 +130,7 @@ fn percent(change: f64) -> String {
     format!("{change:+.1} %")
 }
 
-/// A quotient, where there is one.
+/// Returns the quotient; `None` if the whole is 0.
 fn ratio(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0).then(|| part / whole)
 }

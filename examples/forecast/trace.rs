@@ -1,47 +1,47 @@
-//! Counting the arrivals of a trace in bins, one row at a time: the file may be of any length.
+//! Counts the arrivals of a trace in bins, one row at a time: the file may have any length.
 
 use anyhow::ensure;
-use cortex_simulation::Rows;
+use cortex_simulation::TraceRows;
 use std::path::Path;
 
-/// The longest hole in a trace, in bins. A longer one is a mistake in the times, and would be counted for hours.
-const HOLE_BINS_MAX: u64 = 1_000_000;
+/// The longest gap in a trace, in bins. A longer gap is a mistake in the times, and would take hours to count.
+const GAP_BINS_MAX: u64 = 1_000_000;
 
-/// The demand in each bin of a trace, from that of the first row to that of the last. The last bin of single arrivals is left
-/// out, since the trace may end within it.
+/// The demand in each bin of a trace, from the bin of the first row to that of the last. The last bin of single
+/// arrivals is left out, because the trace may end within it.
 pub(crate) struct Bins {
-    rows: Rows,
+    rows: TraceRows,
     bin_seconds: f64,
-    /// The bin that is being counted, and its demand; nothing before the first row.
+    /// The current bin and its demand; `None` before the first row.
     counted: Option<(u64, u64)>,
-    /// The first row behind it, once it is known: its bin, and its requests.
+    /// The bin and the requests of the first row after the current bin, once known.
     next: Option<(u64, u64)>,
     is_over: bool,
 }
 
 impl Bins {
-    /// Opens a file, and looks at its header.
+    /// Opens a file and reads its header.
     pub(crate) fn open(path: &Path, bin_seconds: u32) -> anyhow::Result<Self> {
-        let rows = Rows::open(path)?;
+        let rows = TraceRows::open(path)?;
         Ok(Self { rows, bin_seconds: f64::from(bin_seconds), counted: None, next: None, is_over: false })
     }
 
-    /// The bin of the next row, and its requests; nothing at the end.
+    /// Returns the bin of the next row and its requests; `None` at the end.
     fn row(&mut self) -> anyhow::Result<Option<(u64, u64)>> {
         let Some(row) = self.rows.next().transpose()? else { return Ok(None) };
         let bin = (row.seconds / self.bin_seconds) as u64;
         if let Some((counted, _)) = self.counted {
-            let hole = bin - counted;
+            let gap = bin - counted;
             let line = row.line;
             ensure!(
-                hole <= HOLE_BINS_MAX,
-                "line {line}: {hole} bins after the row above: {HOLE_BINS_MAX} are the most"
+                gap <= GAP_BINS_MAX,
+                "line {line}: {gap} bins after the previous row, over {GAP_BINS_MAX}: correct the times"
             );
         }
         Ok(Some((bin, row.requests)))
     }
 
-    /// The demand of the bin that is being counted, once a row behind it was seen.
+    /// Returns the demand of the current bin, once a row after it was read.
     fn count(&mut self) -> anyhow::Result<Option<u64>> {
         let (bin, mut demand) = match self.counted {
             Some(counted) => counted,

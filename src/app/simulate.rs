@@ -6,8 +6,8 @@ use cortex_core::fleet::settings::FleetSettings;
 use cortex_core::time::Millis;
 use cortex_serving::StartupError;
 use cortex_simulation::{
-    self, Fleet, Options, PredictionInterval, Question, Reading, Report, ReportRow, Source, TokenBudget, TraceError,
-    TraceFile, compare,
+    self, ArrivalSource, Comparison, ComparisonReport, Fleet, Options, PredictionInterval, ReadProgress, ReportRow,
+    TokenBudget, TraceError, TraceFile, compare,
 };
 use cortex_util::file_id::FileId;
 use std::fmt::Display;
@@ -31,23 +31,23 @@ pub(crate) fn simulate(configuration: &Configuration, asked: &Simulate) -> anyho
     if let Some(page) = &asked.html {
         check_page(page, &asked.trace)?;
     }
-    let question = Question { options: options(configuration, asked), policy: asked.policy, agents: asked.agents };
-    let outcomes = compare(&question, &trace, &mut show_progress).map_err(bad_trace)?;
+    let comparison = Comparison { options: options(configuration, asked), policy: asked.policy, agents: asked.agents };
+    let outcomes = compare(&comparison, &trace, &mut show_progress).map_err(bad_trace)?;
     let rows = outcomes.iter().map(|(fleet, outcome)| ReportRow::of(*fleet, outcome)).collect();
-    let report = Report {
+    let report = ComparisonReport {
         trace: asked.trace.display().to_string(),
-        duration_mean_seconds: seconds(question.options.duration_mean),
-        plan_seconds: seconds(question.options.plan_every),
-        token_budget: question.options.tokens.map(|budget| budget.tokens),
+        duration_mean_seconds: seconds(comparison.options.duration_mean),
+        plan_seconds: seconds(comparison.options.plan_every),
+        token_budget: comparison.options.tokens.map(|budget| budget.tokens),
         rows,
     };
     if let Some(file) = &asked.html {
         let unwritten =
             |why: &dyn Display| StartupError::new(format!("the page {} cannot be written: {why}", file.display()));
-        let reading = Arc::default();
-        let prediction_interval = trace.arrivals(&reading).and_then(PredictionInterval::of).map_err(bad_trace)?;
-        let page =
-            cortex_simulation::page(&report, &outcomes, &prediction_interval).map_err(|error| unwritten(&error))?;
+        let progress = Arc::default();
+        let prediction_interval = trace.arrivals(&progress).and_then(PredictionInterval::of).map_err(bad_trace)?;
+        let page = cortex_simulation::render_page(&report, &outcomes, &prediction_interval)
+            .map_err(|error| unwritten(&error))?;
         fs::write(file, page).map_err(|error| unwritten(&error))?;
     }
     clear_progress();
@@ -102,16 +102,16 @@ fn check_page(page: &Path, trace: &Path) -> Result<(), StartupError> {
 }
 
 /// A line on a terminal; what cannot be shown is no reason to stop.
-fn show_progress(readings: &[(Fleet, Arc<Reading>)]) {
+fn show_progress(progress: &[(Fleet, Arc<ReadProgress>)]) {
     let mut terminal = io::stderr();
     if !terminal.is_terminal() {
         return;
     }
-    let of = |(fleet, reading): &(Fleet, Arc<Reading>)| {
-        format!("{} {} %", fleet.name(), reading.thousandths.load(Ordering::Relaxed) / 10)
+    let of = |(fleet, read): &(Fleet, Arc<ReadProgress>)| {
+        format!("{} {} %", fleet.name(), read.thousandths.load(Ordering::Relaxed) / 10)
     };
-    let fleets: Vec<String> = readings.iter().map(of).collect();
-    let rows = readings.iter().map(|(_, reading)| reading.rows.load(Ordering::Relaxed)).max().unwrap_or(0);
+    let fleets: Vec<String> = progress.iter().map(of).collect();
+    let rows = progress.iter().map(|(_, read)| read.rows.load(Ordering::Relaxed)).max().unwrap_or(0);
     let _ = write!(terminal, "\rsimulated {}; {rows} rows read\x1b[K", fleets.join(", "));
 }
 

@@ -72,7 +72,7 @@ fn the_table_has_a_row_for_each_policy_and_the_fixed_fleet() {
     let place = Place::with_wave();
     let table = place.told(&["--trace", "trace.csv"]);
     let lines: Vec<&str> = table.lines().collect();
-    assert_eq!(lines[0], "trace.csv: 28,802 tasks of 30 s in the mean, a plan every 30 s");
+    assert_eq!(lines[0], "trace.csv: 28,802 tasks of 30 s on average, a plan every 30 s");
     assert_eq!(cells(lines[2])[..4], ["fleet", "tasks", "done", "left"]);
     let fleets: Vec<&str> = lines[3..].iter().map(|line| cells(line)[0]).collect();
     assert_eq!(fleets[..3], ["aggressive", "balanced", "conservative"]);
@@ -150,7 +150,7 @@ fn tokens_that_run_out_are_told() {
     (0..100).for_each(|second| writeln!(trace, "{second},90,10").expect("a text"));
     let place = Place::with(&trace);
     let told = place.told(&["--trace", "trace.csv", "--policy", "balanced", "--token-budget", "5000"]);
-    assert!(told.contains("balanced: the tokens ran out, and 50 tasks are left"), "{told}");
+    assert!(told.contains("balanced: the token budget is exhausted, and 50 tasks are left"), "{told}");
     let all = place.told(&["--trace", "trace.csv", "--policy", "balanced"]);
     assert!(!all.contains("tokens"), "{all}");
     let windows = ["--token-budget", "5000", "--token-window-seconds", "600", "--json"];
@@ -166,15 +166,16 @@ fn tokens_that_run_out_are_told() {
 fn bad_traces_end_it_with_code_3_and_the_line() {
     let cases = [
         ("", "the file is empty: give a header and rows"),
-        ("seconds\n", "there are no rows behind the header: give at least one"),
-        ("time\n1\n", "line 1: the first column is \"time\": give seconds, and requests behind it if they are counted"),
+        ("seconds\n", "the header is not followed by rows: give at least one"),
+        ("time\n1\n", "line 1: the first column is \"time\": give seconds, and a column requests if they are counted"),
         ("seconds\r\n1\r\nlate\r\n", "line 3: seconds is \"late\": give a number"),
-        ("seconds\n2\n1\n", "line 3: seconds is 1, after 2 in the row above: sort the rows by time"),
+        ("seconds\n2\n1\n", "line 3: seconds is 1, after 2 in the previous row: sort the rows by time"),
         ("seconds,requests\n0,1\n1,\n", "line 3: requests is \"\": give a whole number"),
         ("seconds,tokens\n0,-1\n", "line 2: tokens is -1: give a whole number from 0 to 9007199254740992"),
         (
             "seconds\n0\n40000000\n",
-            "line 3: seconds is 40000000 after the row above: 31536000 (a year) are the most, so mend the times or cut the trace",
+            "line 3: seconds is 40000000 after the previous row, over 31536000 (a year): correct the times or split \
+             the trace",
         ),
     ];
     for (trace, problem) in cases {
@@ -185,7 +186,7 @@ fn bad_traces_end_it_with_code_3_and_the_line() {
     let (code, error) = place.refused(&["--trace", "missing.csv"]);
     assert!(code == 3 && error.starts_with("error: the trace missing.csv: it cannot be read: "), "{error}");
     let (code, error) = place.refused(&["--trace", "."]);
-    assert!(code == 3 && error.contains("it is no plain file"), "{error}");
+    assert!(code == 3 && error.contains("it is not a regular file"), "{error}");
 }
 
 #[test]

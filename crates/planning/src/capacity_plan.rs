@@ -137,8 +137,8 @@ impl AgentRequirement {
         let RequiredCapacity { concurrent_tasks, slots_for_utilization, slots_for_waiting, .. } = self.capacity;
         format!(
             "up to {:.1} tasks per minute of {:.1} s each are expected: {concurrent_tasks:.1} concurrent tasks require \
-             {slots_for_utilization} task slots for {} utilization, and {slots_for_waiting} so that at most {:.0} % wait \
-             over {} s: {} agents{}",
+             {slots_for_utilization} task slots for {} utilization, and {slots_for_waiting} so that at most \
+             {:.0} % wait over {} s: {} agents{}",
             self.tasks_per_minute,
             self.durations.mean.0 as f64 / 1_000.0,
             seen.policy.utilization_target,

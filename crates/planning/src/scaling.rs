@@ -93,8 +93,8 @@ fn agents_under_load(
         if let (Some(for_load), Some(rate), Some(durations)) = (for_load, seen.tasks_per_second, fleet.durations) {
             wanted = wanted.max(for_load);
             reasons.push(format!(
-                "agent utilization is {share}, over {most}: {:.1} tasks per minute of {:.1} s each and {} waiting tasks \
-                 require {for_load} agents",
+                "agent utilization is {share}, over {most}: {:.1} tasks per minute of {:.1} s each and {} waiting \
+                 tasks require {for_load} agents",
                 rate * 60.0,
                 durations.mean.0 as f64 / 1_000.0,
                 fleet.waiting,

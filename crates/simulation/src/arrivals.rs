@@ -1,57 +1,58 @@
-//! Arrivals: the moments at which tasks come, one after the other.
+//! Task arrivals in the order of time.
 
-use super::trace::{Row, TraceError};
+use super::trace::{TraceError, TraceRow};
 use cortex_core::time::Millis;
 use fastrand::Rng;
 
-/// The longest time from one row to the next, in seconds: a year. A longer one is a mistake in the times, and would be lived
-/// through plan by plan.
-const HOLE_SECONDS_MAX: f64 = 31_536_000.0;
+/// The longest gap between two rows, in seconds: a year. A longer gap is a mistake in the trace, and simulating it
+/// would take a plan for each planning interval.
+const GAP_SECONDS_MAX: f64 = 31_536_000.0;
 
-/// A task that comes.
+/// The arrival of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// When, from the first row of the trace on.
+    /// The time since the first row of the trace.
     pub at: Millis,
-    /// How many tokens it takes, if that is known.
+    /// The tokens of the task, if known.
     pub tokens: Option<u64>,
 }
 
-/// The arrivals that rows tell of. Where a row counts requests, they come at random moments up to the next row, drawn one by
-/// one in their order; behind the last row, over as long as between the last two. The same seed gives the same moments.
+/// The arrivals of trace rows. The requests of a row that counts them are spread over random times up to the next
+/// row, generated in their order; those of the last row are spread over the interval before it. The same seed gives
+/// the same times.
 pub struct Arrivals<R> {
     rows: R,
     are_counted: bool,
     random: Rng,
-    /// The time of the first row.
+    /// The time of the first row, in seconds.
     origin: Option<f64>,
-    /// The row whose requests come.
-    spread: Spread,
-    /// The one behind it.
-    next: Option<Row>,
+    /// The row whose requests are being generated.
+    pending: PendingRow,
+    /// The row after it.
+    next: Option<TraceRow>,
 }
 
-/// Requests of a row that are still to come.
+/// The remaining requests of a row.
 #[derive(Clone, Copy, Debug, Default)]
-struct Spread {
+struct PendingRow {
     left: u64,
     from: f64,
-    /// Over how many seconds.
+    /// The length of the interval, in seconds.
     width: f64,
-    /// Which part of these is behind.
-    behind: f64,
+    /// The elapsed fraction of the interval, from 0 to 1.
+    elapsed: f64,
     tokens: Option<u64>,
 }
 
-impl<R: Iterator<Item = Result<Row, TraceError>>> Arrivals<R> {
-    /// The arrivals of these rows.
+impl<R: Iterator<Item = Result<TraceRow, TraceError>>> Arrivals<R> {
+    /// Creates the arrivals of the rows; `are_counted` tells whether the rows count requests.
     pub fn new(rows: R, are_counted: bool, seed: u64) -> Self {
         let random = Rng::with_seed(seed);
-        Self { rows, are_counted, random, origin: None, spread: Spread::default(), next: None }
+        Self { rows, are_counted, random, origin: None, pending: PendingRow::default(), next: None }
     }
 
-    /// Goes on to the next row; nothing behind the last one.
-    fn turn(&mut self) -> Result<Option<()>, TraceError> {
+    /// Advances to the next row; returns `None` after the last one.
+    fn advance(&mut self) -> Result<Option<()>, TraceError> {
         let row = match self.next.take() {
             Some(row) => row,
             None if self.origin.is_some() => return Ok(None),
@@ -63,48 +64,49 @@ impl<R: Iterator<Item = Result<Row, TraceError>>> Arrivals<R> {
         self.origin.get_or_insert(row.seconds);
         self.next = self.rows.next().transpose()?;
         let gap = self.next.map(|next| next.seconds - row.seconds);
-        if let (Some(gap), Some(next)) = (gap.filter(|gap| *gap > HOLE_SECONDS_MAX), self.next) {
+        if let (Some(gap), Some(next)) = (gap.filter(|gap| *gap > GAP_SECONDS_MAX), self.next) {
             let problem = format!(
-                "seconds is {gap} after the row above: {HOLE_SECONDS_MAX} (a year) are the most, so mend the times or cut the trace"
+                "seconds is {gap} after the previous row, over {GAP_SECONDS_MAX} (a year): correct the times or split \
+                 the trace"
             );
             return Err(TraceError::Line { line: next.line, problem });
         }
-        let width = if self.are_counted { gap.unwrap_or(self.spread.width) } else { 0.0 };
-        self.spread = Spread { left: row.requests, from: row.seconds, width, behind: 0.0, tokens: row.tokens };
+        let width = if self.are_counted { gap.unwrap_or(self.pending.width) } else { 0.0 };
+        self.pending = PendingRow { left: row.requests, from: row.seconds, width, elapsed: 0.0, tokens: row.tokens };
         Ok(Some(()))
     }
 
-    /// The next of the moments of this row. The first of `left` moments that are even over what remains lies where the
-    /// greatest of as many draws leaves it.
-    fn draw(&mut self) -> Arrival {
-        let spread = &mut self.spread;
-        if spread.width > 0.0 {
-            let greatest = (1.0 - self.random.f64()).powf(1.0 / spread.left as f64);
-            spread.behind = 1.0 - (1.0 - spread.behind) * greatest;
+    /// Generates the next arrival of this row. The first of `left` uniform times in the remaining interval is
+    /// distributed as the minimum of that many uniform values.
+    fn generate(&mut self) -> Arrival {
+        let row = &mut self.pending;
+        if row.width > 0.0 {
+            let remaining = (1.0 - self.random.f64()).powf(1.0 / row.left as f64);
+            row.elapsed = 1.0 - (1.0 - row.elapsed) * remaining;
         }
-        spread.left -= 1;
-        let seconds = spread.from + spread.behind * spread.width - self.origin.unwrap_or(0.0);
-        Arrival { at: Millis((seconds * 1_000.0).round() as u64), tokens: spread.tokens }
+        row.left -= 1;
+        let seconds = row.from + row.elapsed * row.width - self.origin.unwrap_or(0.0);
+        Arrival { at: Millis((seconds * 1_000.0).round() as u64), tokens: row.tokens }
     }
 }
 
-impl<R: Iterator<Item = Result<Row, TraceError>>> Iterator for Arrivals<R> {
+impl<R: Iterator<Item = Result<TraceRow, TraceError>>> Iterator for Arrivals<R> {
     type Item = Result<Arrival, TraceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while self.spread.left == 0 {
-            match self.turn() {
+        while self.pending.left == 0 {
+            match self.advance() {
                 Ok(Some(())) => {}
                 Ok(None) => return None,
                 Err(error) => {
-                    // Nothing comes behind an error.
+                    // Nothing follows an error.
                     self.next = None;
                     self.origin.get_or_insert(0.0);
                     return Some(Err(error));
                 }
             }
         }
-        Some(Ok(self.draw()))
+        Some(Ok(self.generate()))
     }
 }
 
@@ -112,46 +114,46 @@ impl<R: Iterator<Item = Result<Row, TraceError>>> Iterator for Arrivals<R> {
 mod tests {
     use super::*;
 
-    fn row(line: u64, seconds: f64, requests: u64) -> Result<Row, TraceError> {
-        Ok(Row { line, seconds, requests, tokens: None })
+    fn row(line: u64, seconds: f64, requests: u64) -> Result<TraceRow, TraceError> {
+        Ok(TraceRow { line, seconds, requests, tokens: None })
     }
 
-    fn moments(rows: Vec<Result<Row, TraceError>>, are_counted: bool, seed: u64) -> Vec<u64> {
+    fn times(rows: Vec<Result<TraceRow, TraceError>>, are_counted: bool, seed: u64) -> Vec<u64> {
         let arrivals = Arrivals::new(rows.into_iter(), are_counted, seed);
-        arrivals.map(|arrival| arrival.expect("a good row").at.0).collect()
+        arrivals.map(|arrival| arrival.expect("a valid row").at.0).collect()
     }
 
     #[test]
-    fn single_arrivals_come_when_their_rows_say() {
+    fn single_arrivals_have_the_times_of_their_rows() {
         let rows = vec![row(2, 100.0, 1), row(3, 100.25, 1), row(4, 101.0, 1)];
-        assert_eq!(moments(rows, false, 1), [0, 250, 1_000]);
+        assert_eq!(times(rows, false, 1), [0, 250, 1_000]);
     }
 
     #[test]
-    fn counted_ones_come_evenly_up_to_the_next_row() {
+    fn counted_arrivals_are_spread_up_to_the_next_row() {
         let rows = || vec![row(2, 0.0, 10_000), row(3, 100.0, 0), row(4, 200.0, 10_000)];
-        let at = moments(rows(), true, 7);
+        let at = times(rows(), true, 7);
         assert_eq!(at.len(), 20_000);
         assert!(at.is_sorted());
         let count = |from: u64, to: u64| at.iter().filter(|at| (from * 1_000..to * 1_000).contains(*at)).count();
         assert_eq!((count(0, 100), count(100, 200), count(200, 301)), (10_000, 0, 10_000));
-        // A tenth of 10,000, give or take five standard deviations of 30.
+        // A tenth of 10,000, plus or minus five standard deviations of 30.
         for tenth in (0..100).step_by(10).chain((200..300).step_by(10)) {
             let seen = count(tenth, tenth + 10);
             assert!((850..=1_150).contains(&seen), "{seen} from {tenth} s on");
         }
-        assert_eq!(at, moments(rows(), true, 7), "the same seed");
-        assert_ne!(at, moments(rows(), true, 8), "another one");
+        assert_eq!(at, times(rows(), true, 7), "the same seed");
+        assert_ne!(at, times(rows(), true, 8), "another seed");
     }
 
     #[test]
-    fn an_endless_row_takes_no_memory_and_a_hole_of_years_is_refused() {
-        let mut endless = Arrivals::new(vec![row(2, 0.0, 1 << 53), row(3, 1.0, 0)].into_iter(), true, 1);
-        assert!(endless.by_ref().take(1_000).all(|arrival| arrival.is_ok_and(|arrival| arrival.at.0 <= 1_000)));
+    fn a_huge_row_takes_no_memory_and_a_gap_of_years_is_rejected() {
+        let mut huge = Arrivals::new(vec![row(2, 0.0, 1 << 53), row(3, 1.0, 0)].into_iter(), true, 1);
+        assert!(huge.by_ref().take(1_000).all(|arrival| arrival.is_ok_and(|arrival| arrival.at.0 <= 1_000)));
 
-        let mut hole = Arrivals::new(vec![row(2, 0.0, 1), row(3, 4e7, 1)].into_iter(), false, 1);
-        let error = hole.next().expect("an answer").expect_err("a hole");
-        assert!(error.to_string().starts_with("line 3: seconds is 40000000 after the row above"), "{error}");
-        assert!(hole.next().is_none());
+        let mut gap = Arrivals::new(vec![row(2, 0.0, 1), row(3, 4e7, 1)].into_iter(), false, 1);
+        let error = gap.next().expect("an item").expect_err("a gap");
+        assert!(error.to_string().starts_with("line 3: seconds is 40000000 after the previous row"), "{error}");
+        assert!(gap.next().is_none());
     }
 }

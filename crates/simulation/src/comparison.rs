@@ -1,8 +1,8 @@
-//! The comparison: the same arrivals under each policy, and under a fleet that stays as it is.
+//! Comparison of the same arrivals under each policy and with a fixed number of agents.
 
 use super::arrivals::Arrival;
 use super::options::{Operator, Options};
-use super::outcome::Outcome;
+use super::outcome::SimulationOutcome;
 use super::simulator::Simulator;
 use super::trace::TraceError;
 use cortex_core::policy::{Policy, PolicyName};
@@ -12,39 +12,41 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-/// How much time there is between two reports of progress.
-const PROGRESS_WAIT: Duration = Duration::from_millis(500);
+/// The interval between two progress reports.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Where arrivals come from, as often as they are asked for.
-pub trait Source: Sync {
-    /// All of them, from the first one on. How far they were read is told to `reading`.
+/// A source of arrivals that can be read repeatedly.
+pub trait ArrivalSource: Sync {
+    /// Returns all arrivals from the first one on, and reports the read position to `progress`.
     ///
     /// # Errors
-    /// They cannot be read at all.
-    fn arrivals(&self, reading: &Arc<Reading>)
-    -> Result<impl Iterator<Item = Result<Arrival, TraceError>>, TraceError>;
+    /// [`TraceError`] if the source cannot be read.
+    fn arrivals(
+        &self,
+        progress: &Arc<ReadProgress>,
+    ) -> Result<impl Iterator<Item = Result<Arrival, TraceError>>, TraceError>;
 }
 
-/// How far a source was read.
+/// The read position in a source.
 #[derive(Debug, Default)]
-pub struct Reading {
-    /// How many rows.
+pub struct ReadProgress {
+    /// The number of rows read.
     pub rows: AtomicU64,
-    /// How many thousandths of all.
+    /// The thousandths of the source that were read.
     pub thousandths: AtomicU64,
 }
 
-/// What arrivals are simulated under.
+/// The way to scale agents in one simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fleet {
-    /// The planner says how many agents there should be.
+    /// The planner scales agents by this policy.
     Planned(PolicyName),
-    /// There are always so many.
+    /// The number of agents is fixed.
     Fixed(u64),
 }
 
 impl Fleet {
-    /// Its name in tables.
+    /// Returns the name in reports.
     #[must_use]
     pub fn name(self) -> String {
         match self {
@@ -54,102 +56,104 @@ impl Fleet {
     }
 }
 
-/// What is compared.
+/// The parameters of a comparison.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Question {
-    /// The simulator; how many agents there are at the start is overruled by `agents`.
+pub struct Comparison {
+    /// The simulation options. `agents_at_start` is overridden by `agents`.
     pub options: Options,
-    /// Only this policy; all of them if absent.
+    /// The only policy to simulate; all policies if absent.
     pub policy: Option<PolicyName>,
-    /// So many agents at the start, and in the fleet that stays as it is. If absent, the balanced policy, or the one asked for, is
-    /// first tried with one agent; then all start with as many as it had in the mean, so that none is judged by its first minutes,
-    /// and the fleet that stays has as many as the same policy had this time.
+    /// The number of agents at the start and of the fixed fleet.
+    ///
+    /// If absent, the policy (the balanced one by default) first runs with one agent. Then all simulations start with
+    /// its mean number of agents, so that none is judged by its first minutes, and the fixed fleet has the mean of
+    /// the same policy in that second run.
     pub agents: Option<u64>,
 }
 
-/// How far each simulation has come.
-pub type Progress<'a> = &'a mut dyn FnMut(&[(Fleet, Arc<Reading>)]);
+/// A callback that receives the progress of each simulation.
+pub type Progress<'a> = &'a mut dyn FnMut(&[(Fleet, Arc<ReadProgress>)]);
 
-/// Simulates all that is asked for: the policies in their order, and the fleet that stays as it is behind them.
+/// Simulates the policies in their order, and then the fixed fleet.
 ///
 /// # Errors
-/// The first one of the source.
+/// [`TraceError`] of the first simulation that could not read the source.
 ///
 /// # Panics
-/// If a simulation does, which would be our mistake.
+/// If a simulation panics, which is a bug in this crate.
 pub fn compare(
-    question: &Question,
-    source: &impl Source,
+    comparison: &Comparison,
+    source: &impl ArrivalSource,
     progress: Progress<'_>,
-) -> Result<Vec<(Fleet, Outcome)>, TraceError> {
-    let named = Policy::NAMED.iter().map(|policy| policy.name);
+) -> Result<Vec<(Fleet, SimulationOutcome)>, TraceError> {
+    let names = Policy::NAMED.iter().map(|policy| policy.name);
     let mut fleets: Vec<Fleet> =
-        named.filter(|name| question.policy.is_none_or(|only| only == *name)).map(Fleet::Planned).collect();
-    fleets.extend(question.agents.map(Fleet::Fixed));
-    if let Some(agents) = question.agents {
-        return simulate(question, agents, &fleets, source, progress);
+        names.filter(|name| comparison.policy.is_none_or(|only| only == *name)).map(Fleet::Planned).collect();
+    fleets.extend(comparison.agents.map(Fleet::Fixed));
+    if let Some(agents) = comparison.agents {
+        return simulate(comparison, agents, &fleets, source, progress);
     }
-    let model = Fleet::Planned(question.policy.unwrap_or(PolicyName::Balanced));
-    let tried = simulate(question, 1, &[model], source, progress)?;
-    let agents = agents_mean(&tried, model);
-    let mut outcomes = simulate(question, agents, &fleets, source, progress)?;
+    let model = Fleet::Planned(comparison.policy.unwrap_or(PolicyName::Balanced));
+    let first = simulate(comparison, 1, &[model], source, progress)?;
+    let agents = agents_mean(&first, model);
+    let mut outcomes = simulate(comparison, agents, &fleets, source, progress)?;
     let fixed = [Fleet::Fixed(agents_mean(&outcomes, model))];
-    outcomes.append(&mut simulate(question, agents, &fixed, source, progress)?);
+    outcomes.append(&mut simulate(comparison, agents, &fixed, source, progress)?);
     Ok(outcomes)
 }
 
-/// How many agents a fleet had in the mean, rounded up; at least one.
-fn agents_mean(outcomes: &[(Fleet, Outcome)], of: Fleet) -> u64 {
+/// Returns the mean number of agents of a simulation, rounded up; at least 1.
+fn agents_mean(outcomes: &[(Fleet, SimulationOutcome)], of: Fleet) -> u64 {
     let found = outcomes.iter().find(|(fleet, _)| *fleet == of);
     found.map_or(1, |(_, outcome)| (outcome.agents_mean().ceil() as u64).max(1))
 }
 
-/// Simulates each on a thread of its own, with so many agents at the start.
+/// Simulates each fleet in its own thread, with this number of agents at the start.
 fn simulate(
-    question: &Question,
+    comparison: &Comparison,
     agents: u64,
     fleets: &[Fleet],
-    source: &impl Source,
+    source: &impl ArrivalSource,
     progress: Progress<'_>,
-) -> Result<Vec<(Fleet, Outcome)>, TraceError> {
-    let readings: Vec<(Fleet, Arc<Reading>)> = fleets.iter().map(|fleet| (*fleet, Arc::default())).collect();
+) -> Result<Vec<(Fleet, SimulationOutcome)>, TraceError> {
+    let positions: Vec<(Fleet, Arc<ReadProgress>)> = fleets.iter().map(|fleet| (*fleet, Arc::default())).collect();
     thread::scope(|scope| {
-        let (done, ends) = mpsc::channel::<()>();
+        let (done, ended) = mpsc::channel::<()>();
         let mut simulations = Vec::new();
-        for (fleet, reading) in &readings {
+        for (fleet, position) in &positions {
             let done = done.clone();
             simulations.push(scope.spawn(move || {
-                // Dropped at the end, whatever it is.
+                // Dropped at the end, also after an error or a panic.
                 let _done = done;
-                Ok((*fleet, live(question, agents, *fleet, source, reading)?))
+                Ok((*fleet, run(comparison, agents, *fleet, source, position)?))
             }));
         }
         drop(done);
-        while ends.recv_timeout(PROGRESS_WAIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-            progress(&readings);
+        while ended.recv_timeout(PROGRESS_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
+            progress(&positions);
         }
         let joined = simulations.into_iter().map(|simulation| simulation.join());
         joined.map(|outcome| outcome.unwrap_or_else(|payload| panic::resume_unwind(payload))).collect()
     })
 }
 
-fn live(
-    question: &Question,
+fn run(
+    comparison: &Comparison,
     agents: u64,
     fleet: Fleet,
-    source: &impl Source,
-    reading: &Arc<Reading>,
-) -> Result<Outcome, TraceError> {
-    let mut options = question.options.clone();
+    source: &impl ArrivalSource,
+    progress: &Arc<ReadProgress>,
+) -> Result<SimulationOutcome, TraceError> {
+    let mut options = comparison.options.clone();
     options.agents_at_start = agents;
     let operator = match fleet {
         Fleet::Planned(name) => Operator::Planner(name.policy()),
         Fleet::Fixed(agents) => {
             options.agents_at_start = agents;
-            Operator::Nobody
+            Operator::Fixed
         }
     };
-    let outcome = Simulator::new(&options, operator).run(source.arrivals(reading)?)?;
-    reading.thousandths.store(1_000, Ordering::Relaxed);
+    let outcome = Simulator::new(&options, operator).run(source.arrivals(progress)?)?;
+    progress.thousandths.store(1_000, Ordering::Relaxed);
     Ok(outcome)
 }

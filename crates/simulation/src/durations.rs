@@ -1,10 +1,10 @@
-//! How long tasks take: each its own time, whoever does it.
+//! Task durations, which depend on the task and not on the agent.
 
 use cortex_core::ids::TaskId;
 use cortex_core::time::Millis;
 use fastrand::Rng;
 
-/// Durations with a mean, most of them short and few of them long: exponential ones, each drawn by the id of its task.
+/// Exponentially distributed durations with a given mean, generated from the seed and the id of the task.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Durations {
     seed: u64,
@@ -16,13 +16,13 @@ impl Durations {
         Self { seed, mean: mean.0 as f64 }
     }
 
-    /// How long a task takes; at least a millisecond.
+    /// Returns the duration of a task; at least 1 ms.
     pub(super) fn of(self, task: &TaskId) -> Millis {
-        // FNV-1a, which is the same everywhere; the generator mixes it further.
+        // FNV-1a, which is stable across platforms; the generator mixes it further.
         let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         let hash = task.as_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64 ^ self.seed, step);
-        let draw = 1.0 - Rng::with_seed(hash).f64();
-        Millis(((-draw.ln() * self.mean).round() as u64).max(1))
+        let uniform = 1.0 - Rng::with_seed(hash).f64();
+        Millis(((-uniform.ln() * self.mean).round() as u64).max(1))
     }
 }
 
@@ -31,14 +31,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_exponential_and_those_of_their_tasks() {
+    fn durations_are_exponential_and_depend_on_the_task() {
         let durations = Durations::new(1, Millis::from_seconds(30));
         let of = |draw: u64| durations.of(&TaskId::from_draw(draw)).0;
         let mut all: Vec<u64> = (0..100_000).map(of).collect();
         all.sort_unstable();
         let mean = all.iter().sum::<u64>() as f64 / all.len() as f64;
         assert!((mean - 30_000.0).abs() < 500.0, "a mean of {mean} ms");
-        // Half of them are below ln 2 of the mean, and 5 % above ln 20.
+        // Half of the values are below ln 2 of the mean, and 5 % above ln 20.
         let (median, p95) = (all[50_000] as f64 / 30_000.0, all[95_000] as f64 / 30_000.0);
         assert!((median - 2_f64.ln()).abs() < 0.02, "{median}");
         assert!((p95 - 20_f64.ln()).abs() < 0.06, "{p95}");

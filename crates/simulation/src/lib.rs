@@ -1,5 +1,5 @@
-//! What would it have done? A trace of arrivals is lived through in virtual time, with the real books and the real planner, under
-//! each policy and under a fleet that stays as it is.
+//! Trace simulation: replays a trace of arrivals in virtual time against the real cluster state machine and the real
+//! planner, under each scaling policy and with a fixed number of agents.
 //!
 //! ```
 //! use cortex_core::policy::Policy;
@@ -12,9 +12,9 @@
 //! # Ok::<(), ()>(())
 //! ```
 
+mod agents;
 mod arrivals;
 mod comparison;
-mod crew;
 mod durations;
 mod options;
 mod outcome;
@@ -22,19 +22,19 @@ mod page;
 mod plot;
 mod prediction_interval;
 mod report;
-mod series;
 mod simulator;
+mod time_series;
 mod trace;
 mod trace_file;
 
 pub use arrivals::{Arrival, Arrivals};
-pub use comparison::{Fleet, Progress, Question, Reading, Source, compare};
-pub use options::{AGENTS_MAX, Loss, Operator, Options, TokenBudget};
-pub use outcome::{Outcome, Point, Scaling};
-pub use page::{PageError, page};
+pub use comparison::{ArrivalSource, Comparison, Fleet, Progress, ReadProgress, compare};
+pub use options::{AGENTS_MAX, AgentLoss, Operator, Options, TokenBudget};
+pub use outcome::{OutcomePoint, ScalingChange, SimulationOutcome};
+pub use page::{PageError, render_page};
 pub use prediction_interval::{IntervalPoint, PredictionInterval};
-pub use report::{COLUMNS, Report, ReportRow};
-pub use series::{Add, POINTS_MAX, Series};
+pub use report::{ComparisonReport, ReportRow};
 pub use simulator::Simulator;
-pub use trace::{Row, Rows, TraceError};
+pub use time_series::{Accumulate, TimeSeries};
+pub use trace::{TraceError, TraceRow, TraceRows};
 pub use trace_file::TraceFile;

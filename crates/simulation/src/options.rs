@@ -1,49 +1,49 @@
-//! What a simulator is like, and who runs the agents in it.
+//! The options of a simulation, and the operator of its agents.
 
 use cortex_core::fleet::settings::FleetSettings;
 use cortex_core::policy::Policy;
 use cortex_core::time::Millis;
 
-/// The most agents that there may be.
+/// The maximum number of agents in a simulation.
 pub const AGENTS_MAX: u64 = 100_000;
 
-/// Agents that vanish at a moment: they stop beating and reporting.
+/// A loss of agents: they stop sending heartbeats and reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// When, from the first arrival on.
+pub struct AgentLoss {
+    /// The time since the first arrival.
     pub at: Millis,
-    /// How many, or all if there are fewer.
+    /// The number of lost agents; all if there are fewer.
     pub agents: u64,
 }
 
-/// A budget of tokens.
+/// A token budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenBudget {
-    /// How many tokens all tasks may take together, in each window if there are any.
+    /// The tokens that all tasks may use together, per window if there is one.
     pub tokens: u64,
-    /// After how long what was taken is cleared, each time; zero for never.
+    /// The window after which the budget is refilled; zero for never.
     pub window: Millis,
 }
 
-/// What a simulator is like.
+/// The options of a simulation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// What the durations of tasks and the moments of arrivals are drawn from.
+    /// The seed of task durations.
     pub seed: u64,
-    /// How long a task takes, in the mean.
+    /// The mean duration of a task.
     pub duration_mean: Millis,
-    /// How much time there is between two plans; above zero.
+    /// The interval between two plans; above zero. New agents take as long to start.
     pub plan_every: Millis,
-    /// How many agents there are at the start; at least 1.
+    /// The number of agents at the start; at least 1.
     pub agents_at_start: u64,
-    /// How many there may be at most, up to [`AGENTS_MAX`].
+    /// The maximum number of agents, up to [`AGENTS_MAX`].
     pub agents_max: u64,
-    /// The bounds and periods of the books.
+    /// The limits and periods of the fleet.
     pub fleet: FleetSettings,
-    /// The token budget; as many as are asked for if absent.
+    /// The token budget; unlimited if absent.
     pub tokens: Option<TokenBudget>,
-    /// The agents that vanish, in any order.
-    pub losses: Vec<Loss>,
+    /// The losses of agents, in any order.
+    pub losses: Vec<AgentLoss>,
 }
 
 impl Default for Options {
@@ -61,11 +61,11 @@ impl Default for Options {
     }
 }
 
-/// Who says how many agents there should be.
+/// The component that decides the number of agents.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Operator {
-    /// The planner, by this policy.
+    /// The planner, with this policy.
     Planner(Policy),
-    /// Nobody: as many as at the start, where those that are lost are replaced.
-    Nobody,
+    /// No component: the number at the start stays, and lost agents are replaced.
+    Fixed,
 }

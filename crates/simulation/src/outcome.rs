@@ -1,67 +1,67 @@
-//! The outcome of a simulation: what was done, how long it waited, and what it took.
+//! The outcome of a simulation: completed tasks, wait times, and agent time.
 
-use super::series::{Add, Series};
+use super::time_series::{Accumulate, TimeSeries};
 use cortex_core::time::Millis;
 use hdrhistogram::Histogram;
 
-/// How many digits of a wait are kept.
+/// The significant digits of recorded wait times.
 const WAIT_DIGITS: u8 = 3;
 
-/// How many scalings are kept one by one; later ones are only counted.
+/// The maximum number of recorded scaling changes; later ones are only counted.
 const SCALINGS_MAX: usize = 10_000;
 
-/// The width of the points at first.
+/// The initial width of the points.
 const POINT_WIDTH: Millis = Millis::from_seconds(1);
 
-/// A change of how many agents there should be.
+/// A change of the target number of agents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scaling {
-    /// When, from the start on.
+pub struct ScalingChange {
+    /// The time since the start.
     pub at: Millis,
-    /// How many there were.
+    /// The number of agents before.
     pub from: u64,
-    /// How many there should be.
+    /// The target number of agents.
     pub to: u64,
 }
 
-/// What was seen over a span of time.
+/// The figures of one interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Point {
-    /// How long the span is as far as it was lived, in milliseconds.
+pub struct OutcomePoint {
+    /// The simulated length of the interval, in milliseconds.
     pub millis: u64,
-    /// How many tasks came.
+    /// The number of arrivals.
     pub arrivals: u64,
-    /// For how long agents were there, in milliseconds, all of them together.
+    /// The sum of the live times of all agents, in milliseconds.
     pub agent_millis: u64,
-    /// For how long tasks waited, in milliseconds, all of them together.
+    /// The sum of the times that tasks waited within the interval, in milliseconds.
     pub queue_millis: u64,
-    /// How many tasks were done.
+    /// The number of tasks completed.
     pub done: u64,
-    /// How long these had waited, in milliseconds, all of them together.
+    /// The sum of the total wait times of the completed tasks, in milliseconds.
     pub wait_millis: u64,
 }
 
-impl Point {
-    /// How many agents there were, in the mean.
+impl OutcomePoint {
+    /// Returns the mean number of agents.
     #[must_use]
     pub fn agents(&self) -> f64 {
         ratio(self.agent_millis, self.millis)
     }
 
-    /// How many tasks waited, in the mean.
+    /// Returns the mean number of waiting tasks.
     #[must_use]
     pub fn queue(&self) -> f64 {
         ratio(self.queue_millis, self.millis)
     }
 
-    /// How long the tasks that were done had waited, in the mean, in seconds; nothing if none was.
+    /// Returns the mean wait time of the completed tasks, in seconds; `None` if there were none.
     #[must_use]
     pub fn wait_seconds(&self) -> Option<f64> {
         (self.done > 0).then(|| ratio(self.wait_millis, self.done) / 1_000.0)
     }
 }
 
-impl Add for Point {
+impl Accumulate for OutcomePoint {
     fn add(&mut self, other: &Self) {
         self.millis += other.millis;
         self.arrivals += other.arrivals;
@@ -72,39 +72,39 @@ impl Add for Point {
     }
 }
 
-/// What came of a trace under one way to run agents.
+/// The outcome of a trace under one way to scale agents.
 #[derive(Clone, Debug)]
-pub struct Outcome {
-    /// How many tasks came, refused ones included.
+pub struct SimulationOutcome {
+    /// The number of tasks, including refused ones.
     pub tasks: u64,
-    /// How many of them were done.
+    /// The number of completed tasks.
     pub done: u64,
-    /// How many were refused, since the queue was full.
+    /// The number of tasks refused because the queue was full.
     pub refused: u64,
-    /// How long tasks that were done had waited, in milliseconds: from their submission to the start of the attempt that did
+    /// The wait times of completed tasks in milliseconds, from submission to the start of the attempt that completed
     /// them.
     pub waits: Histogram<u64>,
-    /// From the first arrival to the last report.
+    /// The time from the first arrival to the last report.
     pub lasted: Millis,
-    /// For how long agents were there, in milliseconds, all of them together. Those who vanished count until then.
+    /// The sum of the live times of all agents, in milliseconds. Agents that vanish count until then.
     pub agent_millis: u128,
-    /// The most agents at once.
+    /// The maximum number of concurrent agents.
     pub agents_most: u64,
-    /// How many times the number of agents that there should be was changed.
+    /// The number of changes of the target number of agents.
     pub scalings: u64,
-    /// The first 10,000 of these.
-    pub first_scalings: Vec<Scaling>,
-    /// How many agents vanished.
+    /// The first 10,000 changes.
+    pub first_scalings: Vec<ScalingChange>,
+    /// The number of agents that vanished.
     pub vanished: u64,
-    /// How many times a task went back to the queue since its agent had vanished.
+    /// The number of times that a task was returned to the queue because its agent was lost.
     pub returned: u64,
-    /// The most tasks that waited for tokens, as the planner saw it.
+    /// The maximum number of tasks that waited for tokens when a plan was made.
     pub deferred_most: u64,
-    /// What was seen over time.
-    pub series: Series<Point>,
+    /// The figures over time.
+    pub series: TimeSeries<OutcomePoint>,
 }
 
-impl Outcome {
+impl SimulationOutcome {
     pub(super) fn new() -> Self {
         let waits = Histogram::new(WAIT_DIGITS).unwrap_or_else(|error| panic!("3 digits are allowed: {error}"));
         Self {
@@ -120,41 +120,41 @@ impl Outcome {
             vanished: 0,
             returned: 0,
             deferred_most: 0,
-            series: Series::new(POINT_WIDTH),
+            series: TimeSeries::new(POINT_WIDTH),
         }
     }
 
-    /// How many tasks were neither done nor refused: there were no tokens for them.
+    /// Returns the number of tasks neither completed nor refused, for lack of tokens.
     #[must_use]
     pub const fn left(&self) -> u64 {
         self.tasks - self.done - self.refused
     }
 
-    /// How long a task waited in seconds that `part` of all waited no longer than; 0 if none was done.
+    /// Returns a quantile of the wait times, in seconds; 0 if no task was completed.
     #[must_use]
-    pub fn wait_seconds(&self, part: f64) -> f64 {
-        if self.waits.is_empty() { 0.0 } else { self.waits.value_at_quantile(part) as f64 / 1_000.0 }
+    pub fn wait_seconds(&self, quantile: f64) -> f64 {
+        if self.waits.is_empty() { 0.0 } else { self.waits.value_at_quantile(quantile) as f64 / 1_000.0 }
     }
 
-    /// How many hours agents were there, all of them together.
+    /// Returns the sum of the live times of all agents, in hours.
     #[must_use]
     pub fn agent_hours(&self) -> f64 {
         self.agent_millis as f64 / 3_600_000.0
     }
 
-    /// How many agents there were, in the mean.
+    /// Returns the mean number of agents.
     #[must_use]
     pub fn agents_mean(&self) -> f64 {
         if self.lasted.is_zero() { self.agents_most as f64 } else { self.agent_millis as f64 / self.lasted.0 as f64 }
     }
 
-    /// Lets so much time pass from a moment on, with so many agents and waiting tasks.
-    pub(super) fn pass(&mut self, from: Millis, to: Millis, agents: u64, waiting: u64) {
+    /// Accounts for an interval with a constant number of agents and waiting tasks.
+    pub(super) fn add_interval(&mut self, from: Millis, to: Millis, agents: u64, waiting: u64) {
         let millis = to.0 - from.0;
         self.agent_millis += u128::from(millis) * u128::from(agents);
         let mut at = from;
         while at < to {
-            // Widening moves the end away, so it is asked for behind.
+            // The end is computed after `at`, which may widen the points.
             self.series.at(at);
             let end = self.series.end_of(at).min(to);
             let spent = end.0 - at.0;
@@ -167,21 +167,21 @@ impl Outcome {
         self.lasted = to;
     }
 
-    pub(super) fn note_arrival(&mut self, at: Millis) {
+    pub(super) fn record_arrival(&mut self, at: Millis) {
         self.tasks += 1;
         self.series.at(at).arrivals += 1;
     }
 
-    pub(super) fn note_done(&mut self, at: Millis, waited: Millis) {
+    pub(super) fn record_completion(&mut self, at: Millis, waited: Millis) {
         self.done += 1;
-        // It grows as it has to, so that no wait is beyond it.
+        // The histogram resizes automatically, so no wait time is out of range.
         let _ = self.waits.record(waited.0);
         let point = self.series.at(at);
         point.done += 1;
         point.wait_millis = point.wait_millis.saturating_add(waited.0);
     }
 
-    pub(super) fn note_scaling(&mut self, scaling: Scaling) {
+    pub(super) fn record_scaling(&mut self, scaling: ScalingChange) {
         self.scalings += 1;
         if self.first_scalings.len() < SCALINGS_MAX {
             self.first_scalings.push(scaling);
@@ -189,7 +189,7 @@ impl Outcome {
     }
 }
 
-/// A part of a whole; 0 of nothing.
+/// Returns the fraction; 0 if the whole is 0.
 fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }

@@ -1,4 +1,4 @@
-//! Plots, as SVG that stands within a page. What is a text or a line of the grid has no colour of its own, but that of the page.
+//! Plots as SVG for a page. Texts and grid lines take their colors from the page.
 
 use plotters::coord::Shift;
 use plotters::prelude::{
@@ -9,22 +9,22 @@ use plotters::prelude::{
 /// The size of a plot, in pixels.
 const SIZE: (u32, u32) = (960, 260);
 
-/// Grid and texts, as far as the page does not say otherwise: readable on white and on black.
+/// The fallback color of grid and texts, readable on white and on black.
 const GREY: RGBColor = RGBColor(128, 128, 128);
 
-/// The name of the namespace, which a plot within a page does not need: nothing in the page looks like an address.
+/// The namespace attribute, which inline SVG does not need: the page contains no URL.
 const NAMESPACE: &str = " xmlns=\"http://www.w3.org/2000/svg\"";
 
 /// A line of a plot.
 pub(super) struct Line {
-    pub(super) colour: RGBColor,
-    /// Where it goes, by hours since the start. It is cut into pieces where there is nothing.
+    pub(super) color: RGBColor,
+    /// The values by hours since the start. The line is interrupted where there is no value.
     pub(super) points: Vec<(f64, Option<f64>)>,
-    /// Whether what is below it is filled.
+    /// Whether the area below is filled.
     pub(super) is_filled: bool,
 }
 
-/// How the time since the start is told.
+/// The unit of the time axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct TimeUnit {
     name: &'static str,
@@ -41,10 +41,10 @@ impl TimeUnit {
     }
 }
 
-/// The lines over time, as SVG.
+/// Draws the lines over time as SVG.
 ///
 /// # Errors
-/// What the package says, in a line.
+/// The error of the plotting library as text.
 pub(super) fn draw(lines: &[Line], y_name: &str) -> Result<String, String> {
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
@@ -80,28 +80,28 @@ fn draw_on<B: DrawingBackend>(
         .axis_style(GREY)
         .bold_line_style(GREY.mix(0.25))
         .light_line_style(GREY.mix(0.0))
-        .y_label_formatter(&|value| short(*value, top))
-        .x_label_formatter(&|value| short(*value, end))
+        .y_label_formatter(&|value| label(*value, top))
+        .x_label_formatter(&|value| label(*value, end))
         .draw()?;
     for line in lines {
         for piece in line.points.split(|(_, value)| value.is_none()) {
             let points = piece.iter().filter_map(|(hours, value)| Some((hours / unit.hours, (*value)?)));
             if line.is_filled {
-                let fill = AreaSeries::new(points, 0.0, line.colour.mix(0.2)).border_style(line.colour.mix(0.6));
+                let fill = AreaSeries::new(points, 0.0, line.color.mix(0.2)).border_style(line.color.mix(0.6));
                 chart.draw_series(fill)?;
             } else {
-                chart.draw_series(LineSeries::new(points, line.colour))?;
+                chart.draw_series(LineSeries::new(points, line.color))?;
             }
         }
     }
     Ok(())
 }
 
-/// A number on an axis that goes up to `most`.
-fn short(number: f64, most: f64) -> String {
-    match most {
-        _ if most >= 10_000.0 => format!("{:.0}k", number / 1_000.0),
-        _ if most >= 10.0 => format!("{number:.0}"),
+/// Formats a number for an axis that ends at `axis_max`.
+fn label(number: f64, axis_max: f64) -> String {
+    match axis_max {
+        _ if axis_max >= 10_000.0 => format!("{:.0}k", number / 1_000.0),
+        _ if axis_max >= 10.0 => format!("{number:.0}"),
         _ => format!("{number:.1}"),
     }
 }

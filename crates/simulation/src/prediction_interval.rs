@@ -1,30 +1,30 @@
-//! The prediction_interval: demand over time, and what the forecasters wanted for it one bin before.
+//! Demand over time, with the forecast made for it one bin before.
 
 use super::arrivals::Arrival;
-use super::series::{Add, Series};
+use super::time_series::{Accumulate, TimeSeries};
 use cortex_core::time::Millis;
 use cortex_planning::{Forecaster, Horizon, Quantile};
 
-/// The widths of bins, the wanted one first.
+/// The bin widths, the preferred one first.
 const BIN_WIDTHS: [Millis; 2] = [Millis::from_seconds(300), Millis::from_seconds(10)];
 
-/// With at least so many bins a width is taken.
+/// The number of bins from which the preferred width is used.
 const BINS_MIN: u64 = 100;
 
-/// The bins of a span of time.
+/// The bins of one interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct IntervalPoint {
-    /// How many bins.
+    /// The number of bins.
     bins: u64,
-    /// How many tasks came in them.
+    /// The number of tasks that arrived.
     tasks: u64,
-    /// For how many bins something was wanted.
+    /// The number of bins with a forecast.
     wanted_bins: u64,
-    /// What was wanted for these, added up.
+    /// The sum of the forecasts.
     wanted: f64,
 }
 
-impl Add for IntervalPoint {
+impl Accumulate for IntervalPoint {
     fn add(&mut self, other: &Self) {
         self.bins += other.bins;
         self.tasks += other.tasks;
@@ -34,34 +34,34 @@ impl Add for IntervalPoint {
 }
 
 impl IntervalPoint {
-    /// How many tasks came in a bin, in the mean.
+    /// Returns the mean number of tasks per bin.
     #[must_use]
     pub fn demand(&self) -> f64 {
         if self.bins == 0 { 0.0 } else { self.tasks as f64 / self.bins as f64 }
     }
 
-    /// How many were to be reckoned with in a bin, in the mean; nothing while there was too little history.
+    /// Returns the mean forecast per bin; `None` while there was too little history.
     #[must_use]
     pub fn wanted(&self) -> Option<f64> {
         (self.wanted_bins > 0).then(|| self.wanted / self.wanted_bins as f64)
     }
 }
 
-/// Demand, and the 0.9 quantile of it that was to be expected a bin before.
+/// Demand, and the 0.9 quantile forecast for it one bin before.
 #[derive(Clone, Debug)]
 pub struct PredictionInterval {
     bin_width: Millis,
-    series: Series<IntervalPoint>,
+    series: TimeSeries<IntervalPoint>,
 }
 
 impl PredictionInterval {
-    /// That of these arrivals, in bins of 300 s, or of 10 s if there would be fewer than 100 bins. The last bin is left out,
-    /// since the arrivals may end within it.
+    /// Computes demand and forecasts in bins of 300 s, or of 10 s if there would be fewer than 100 bins. The last bin
+    /// is left out, because the arrivals may end within it.
     ///
     /// # Errors
-    /// The first one among the arrivals.
+    /// The first error among the arrivals.
     pub fn of<E>(arrivals: impl Iterator<Item = Result<Arrival, E>>) -> Result<Self, E> {
-        let [mut wide, mut narrow] = BIN_WIDTHS.map(Counting::new);
+        let [mut wide, mut narrow] = BIN_WIDTHS.map(BinCounter::new);
         for arrival in arrivals {
             let at = arrival?.at;
             wide.count(at);
@@ -73,35 +73,35 @@ impl PredictionInterval {
         Ok(Self { bin_width: chosen.width, series: chosen.series })
     }
 
-    /// The width of a bin.
+    /// Returns the width of a bin.
     #[must_use]
     pub const fn bin_width(&self) -> Millis {
         self.bin_width
     }
 
-    /// Demand over time.
+    /// Returns the demand over time.
     #[must_use]
-    pub const fn series(&self) -> &Series<IntervalPoint> {
+    pub const fn series(&self) -> &TimeSeries<IntervalPoint> {
         &self.series
     }
 }
 
-/// Bins of one width, on the way.
-struct Counting {
+/// The bins of one width while they are counted.
+struct BinCounter {
     width: Millis,
     forecaster: Forecaster,
     horizon: Option<Horizon>,
-    /// The bin that is being counted, and how many came in it.
+    /// The current bin and the number of tasks in it.
     bin: u64,
     tasks: u64,
-    series: Series<IntervalPoint>,
+    series: TimeSeries<IntervalPoint>,
 }
 
-impl Counting {
+impl BinCounter {
     fn new(width: Millis) -> Self {
         let horizon = Horizon::new(1);
         let forecaster = Forecaster::new(Quantile::NINE_TENTHS, horizon.as_slice());
-        Self { width, forecaster, horizon, bin: 0, tasks: 0, series: Series::new(width) }
+        Self { width, forecaster, horizon, bin: 0, tasks: 0, series: TimeSeries::new(width) }
     }
 
     fn count(&mut self, at: Millis) {
@@ -123,14 +123,14 @@ mod tests {
     use super::*;
     use cortex_planning::HISTORY_BINS_MIN;
 
-    /// One every so many milliseconds.
+    /// Returns the result of one arrival every `millis` milliseconds.
     fn every(millis: u64, count: u64) -> PredictionInterval {
         let arrivals = (0..count).map(|number| Ok::<_, ()>(Arrival { at: Millis(number * millis), tokens: None }));
-        PredictionInterval::of(arrivals).expect("good arrivals")
+        PredictionInterval::of(arrivals).expect("valid arrivals")
     }
 
     #[test]
-    fn steady_demand_has_a_narrow_band() {
+    fn steady_demand_has_a_narrow_interval() {
         let prediction_interval = every(1_000, 3_601);
         assert_eq!(
             (prediction_interval.bin_width(), prediction_interval.series().points().len()),

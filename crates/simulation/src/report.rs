@@ -1,58 +1,58 @@
-//! The report of a comparison, as a table for people or as JSON for machines.
+//! The report of a comparison, as a table or as JSON.
 
 use super::comparison::Fleet;
-use super::outcome::Outcome;
+use super::outcome::SimulationOutcome;
 use serde::Serialize;
 use std::fmt;
 
-/// What was compared, and what came of it.
+/// The parameters and results of a comparison.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// Where the arrivals came from.
+pub struct ComparisonReport {
+    /// The source of the arrivals.
     pub trace: String,
-    /// How long a task took in the mean, in seconds.
+    /// The mean duration of a task, in seconds.
     pub duration_mean_seconds: f64,
-    /// How much time there was between two plans, in seconds.
+    /// The interval between two plans, in seconds.
     pub plan_seconds: f64,
-    /// How many tokens the tasks might take together, if that was bounded.
+    /// The token budget of all tasks together, if there was one.
     pub token_budget: Option<u64>,
-    /// A row for each fleet.
+    /// One row per fleet.
     pub rows: Vec<ReportRow>,
 }
 
-/// One fleet.
+/// The results of one fleet.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReportRow {
-    /// Its name.
+    /// The name of the policy or of the fixed fleet.
     pub fleet: String,
-    /// How many tasks came.
+    /// The number of tasks.
     pub tasks: u64,
-    /// How many of them were done.
+    /// The number of completed tasks.
     pub done: u64,
-    /// How many of them were left in the end, since there were no tokens for them.
+    /// The number of tasks left at the end for lack of tokens.
     pub left: u64,
-    /// How many of them the full queue refused.
+    /// The number of tasks refused by the full queue.
     pub refused: u64,
-    /// How long a task waited that half of those that were done waited no longer than, in seconds.
+    /// The median wait time of completed tasks, in seconds.
     pub wait_p50_seconds: f64,
-    /// The same of 95 %.
+    /// The 95 % quantile of the wait times, in seconds.
     pub wait_p95_seconds: f64,
-    /// How many hours agents were there, all of them together.
+    /// The sum of the live times of all agents, in hours.
     pub agent_hours: f64,
-    /// How many agents there were, in the mean.
+    /// The mean number of agents.
     pub agents_mean: f64,
-    /// The most agents at once.
+    /// The maximum number of concurrent agents.
     pub agents_most: u64,
-    /// How many times the number of agents that there should be was changed.
+    /// The number of changes of the target number of agents.
     pub scalings: u64,
-    /// The most tasks that waited for tokens at once.
+    /// The maximum number of tasks that waited for tokens.
     pub deferred_most: u64,
-    /// From the first arrival to the last report, in seconds.
+    /// The time from the first arrival to the last report, in seconds.
     pub lasted_seconds: f64,
 }
 
-/// The columns of the table: what stands above each.
-pub const COLUMNS: [&str; 12] = [
+/// The column headers of the table.
+pub(super) const COLUMNS: [&str; 12] = [
     "fleet",
     "tasks",
     "done",
@@ -68,9 +68,9 @@ pub const COLUMNS: [&str; 12] = [
 ];
 
 impl ReportRow {
-    /// The row of an outcome.
+    /// Creates the row of an outcome.
     #[must_use]
-    pub fn of(fleet: Fleet, outcome: &Outcome) -> Self {
+    pub fn of(fleet: Fleet, outcome: &SimulationOutcome) -> Self {
         Self {
             fleet: fleet.name(),
             tasks: outcome.tasks,
@@ -88,7 +88,7 @@ impl ReportRow {
         }
     }
 
-    /// Its cells, in the order of [`COLUMNS`].
+    /// Returns the cells in the order of [`COLUMNS`].
     #[must_use]
     pub fn cells(&self) -> [String; COLUMNS.len()] {
         [
@@ -108,14 +108,14 @@ impl ReportRow {
     }
 }
 
-impl Report {
-    /// What was done, in a sentence.
+impl ComparisonReport {
+    /// Returns the parameters of the comparison in one line.
     #[must_use]
     pub fn summary(&self) -> String {
         let tasks = self.rows.first().map_or(0, |row| row.tasks);
         let tokens = self.token_budget.map_or(String::new(), |tokens| format!(", {} tokens", grouped(tokens)));
         format!(
-            "{}: {} tasks of {} s in the mean, a plan every {} s{tokens}",
+            "{}: {} tasks of {} s on average, a plan every {} s{tokens}",
             self.trace,
             grouped(tasks),
             self.duration_mean_seconds,
@@ -123,14 +123,14 @@ impl Report {
         )
     }
 
-    /// What did not go on, a sentence each.
+    /// Returns remarks on tasks that were left or refused.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
         for row in &self.rows {
             if row.left > 0 {
                 let (left, fleet) = (grouped(row.left), &row.fleet);
-                remarks.push(format!("{fleet}: the tokens ran out, and {left} tasks are left"));
+                remarks.push(format!("{fleet}: the token budget is exhausted, and {left} tasks are left"));
             }
             if row.refused > 0 {
                 let (refused, fleet) = (grouped(row.refused), &row.fleet);
@@ -141,7 +141,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ComparisonReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n", self.summary())?;
         let cells: Vec<[String; COLUMNS.len()]> = self.rows.iter().map(ReportRow::cells).collect();
@@ -162,8 +162,8 @@ impl fmt::Display for Report {
 }
 
 fn line(f: &mut fmt::Formatter<'_>, widths: &[usize], cells: [&str; COLUMNS.len()]) -> fmt::Result {
-    for (place, (cell, width)) in cells.into_iter().zip(widths).enumerate() {
-        match place {
+    for (index, (cell, width)) in cells.into_iter().zip(widths).enumerate() {
+        match index {
             0 => write!(f, "{cell:width$}")?,
             _ => write!(f, "  {cell:>width$}")?,
         }
@@ -171,12 +171,12 @@ fn line(f: &mut fmt::Formatter<'_>, widths: &[usize], cells: [&str; COLUMNS.len(
     writeln!(f)
 }
 
-/// A number with a comma behind every third digit.
+/// Formats a number with thousands separators.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

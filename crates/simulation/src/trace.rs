@@ -1,4 +1,4 @@
-//! Reading a trace of arrivals, one row at a time: the file may be of any length.
+//! Reads a trace of arrivals row by row: the file may have any length.
 
 use csv::{Reader, ReaderBuilder, StringRecord, Terminator, Trim};
 use std::fs::File;
@@ -6,88 +6,89 @@ use std::io::{self, Read};
 use std::path::Path;
 use thiserror::Error;
 
-/// The latest time, in seconds: some 30,000 years, far within what a number with a fraction is exact for.
+/// The latest time in seconds: some 30,000 years, far within the exact range of fractions.
 const SECONDS_MAX: f64 = 1e12;
 
-/// The most requests or tokens in one row, up to which every whole number is exact.
+/// The maximum number of requests or tokens in a row, up to which all integers are exact.
 const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// The longest row, in bytes. A quote that is never closed makes one row of all that follows it, which must not be read whole.
+/// The maximum length of a row in bytes. An unclosed quote makes one row of the remaining file, which must not be
+/// read into memory.
 const ROW_BYTES_MAX: u64 = 1 << 20;
 
-/// The columns that are looked at. Any other one is left alone.
+/// The recognized columns. Others are ignored.
 const SECONDS: &str = "seconds";
 const REQUESTS: &str = "requests";
 const TOKENS: &str = "tokens";
 const CONTEXT_TOKENS: &str = "context_tokens";
 const GENERATED_TOKENS: &str = "generated_tokens";
 
-/// Why a trace cannot be read on.
+/// The reason why a trace cannot be read.
 #[derive(Debug, Error)]
 pub enum TraceError {
-    /// The system does not give the file out.
+    /// The file cannot be opened or read.
     #[error("it cannot be read: {0}")]
     Unreadable(#[from] io::Error),
-    /// It is no file that can be read again from its beginning.
-    #[error("it is no plain file: it is read several times, so give the path of one")]
+    /// The path is not a regular file, which can be read repeatedly.
+    #[error("it is not a regular file: it is read several times, so give the path of a regular file")]
     NotAFile,
-    /// There is nothing in it.
+    /// The file is empty.
     #[error("the file is empty: give a header and rows")]
     Empty,
-    /// There is nothing but a header.
-    #[error("there are no rows behind the header: give at least one")]
+    /// The file has only a header.
+    #[error("the header is not followed by rows: give at least one")]
     NoRows,
-    /// A line that is not as it should be.
+    /// A line is invalid.
     #[error("line {line}: {problem}")]
     Line {
-        /// Which, counted from 1.
+        /// The line, counted from 1.
         line: u64,
-        /// What it is, the value, and what to give.
+        /// The problem, the value, and the way out.
         problem: String,
     },
 }
 
 /// A row of a trace.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Row {
-    /// The line on which it begins, counted from 1. Blank lines above it belong to it.
+pub struct TraceRow {
+    /// The line where the row begins, counted from 1.
     pub line: u64,
-    /// When, in seconds: from 0 on, and never before the row above.
+    /// The time in seconds: at least 0, and not before the previous row.
     pub seconds: f64,
-    /// How many requests came from then on up to the next row; 1, just then, if the trace does not count them.
+    /// The number of requests from this time up to the next row; 1 at exactly this time if the trace has no counts.
     pub requests: u64,
-    /// How many tokens each of them takes, if the trace says so.
+    /// The tokens of each request, if the trace has them.
     pub tokens: Option<u64>,
 }
 
-/// Which column is which.
+/// The positions of the columns.
 struct Columns {
-    /// How many the header has, and so each row.
+    /// The number of columns in the header, and thus in each row.
     count: usize,
     requests: Option<usize>,
-    /// Those that are added up to what a task takes; the second one is not always there.
+    /// The columns whose sum is the tokens of a request; the second is optional.
     tokens: [Option<usize>; 2],
 }
 
-/// The rows of a trace, in order. An error is the last of them.
-pub struct Rows {
-    reader: Reader<ShortRows<File>>,
+/// The rows of a trace in order. ReadProgress ends after an error.
+pub struct TraceRows {
+    reader: Reader<RowLimit<File>>,
     record: StringRecord,
     columns: Columns,
-    /// The time of the last row.
+    /// The time of the previous row.
     seconds: Option<f64>,
     is_over: bool,
 }
 
-impl Rows {
-    /// Opens a file, and looks at its header.
+impl TraceRows {
+    /// Opens a file and reads its header.
     ///
     /// # Errors
-    /// It cannot be read, is empty, or its header has no column `seconds` in front.
+    /// [`TraceError`] if the file cannot be read, is empty, or its first column is not `seconds`.
     pub fn open(path: &Path) -> Result<Self, TraceError> {
-        let input = ShortRows { input: File::open(path)?, row_bytes: 0 };
+        let input = RowLimit { input: File::open(path)?, row_bytes: 0 };
         let mut builder = ReaderBuilder::new();
-        // Where lines end with two characters, the package counts them too late; the first of these is trimmed away.
+        // The reader would count CRLF line ends wrongly, so LF terminates rows and the CR is trimmed.
         builder.trim(Trim::All).flexible(true).terminator(Terminator::Any(b'\n'));
         let mut reader = builder.from_reader(input);
         let header = reader.headers().map_err(|error| unreadable(1, error))?;
@@ -95,19 +96,19 @@ impl Rows {
         Ok(Self { reader, record: StringRecord::new(), columns, seconds: None, is_over: false })
     }
 
-    /// Whether each row has a number of requests, and is not one arrival.
+    /// Returns whether the rows count requests instead of being single arrivals.
     #[must_use]
     pub const fn are_counted(&self) -> bool {
         self.columns.requests.is_some()
     }
 
-    /// How many bytes of the file are behind.
+    /// Returns the number of bytes read.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.reader.position().byte()
     }
 
-    fn row(&mut self) -> Result<Option<Row>, TraceError> {
+    fn row(&mut self) -> Result<Option<TraceRow>, TraceError> {
         let line = loop {
             self.reader.get_mut().row_bytes = 0;
             let line = self.reader.position().line();
@@ -119,13 +120,13 @@ impl Rows {
                 break self.record.position().map_or(line, csv::Position::line);
             }
         };
-        let row = self.read(line).map_err(|problem| TraceError::Line { line, problem })?;
+        let row = self.parse(line).map_err(|problem| TraceError::Line { line, problem })?;
         self.seconds = Some(row.seconds);
         Ok(Some(row))
     }
 
-    /// The row that was found, or what is wrong with it.
-    fn read(&self, line: u64) -> Result<Row, String> {
+    /// Parses the current record.
+    fn parse(&self, line: u64) -> Result<TraceRow, String> {
         let (record, columns) = (&self.record, &self.columns);
         if record.len() != columns.count {
             return Err(format!("{} columns, and the header has {}", record.len(), columns.count));
@@ -137,7 +138,7 @@ impl Rows {
         }
         if let Some(before) = self.seconds.filter(|before| seconds < *before) {
             return Err(format!(
-                "seconds is {}, after {before} in the row above: sort the rows by time",
+                "seconds is {}, after {before} in the previous row: sort the rows by time",
                 shortened(text)
             ));
         }
@@ -149,12 +150,12 @@ impl Rows {
                 tokens = Some(tokens.unwrap_or(0) + whole(name, &record[column])?);
             }
         }
-        Ok(Row { line, seconds, requests, tokens })
+        Ok(TraceRow { line, seconds, requests, tokens })
     }
 }
 
-impl Iterator for Rows {
-    type Item = Result<Row, TraceError>;
+impl Iterator for TraceRows {
+    type Item = Result<TraceRow, TraceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_over {
@@ -175,29 +176,29 @@ impl Columns {
         if &header[0] != SECONDS {
             let first = quoted(&header[0]);
             return Err(wrong(format!(
-                "the first column is {first}: give seconds, and requests behind it if they are counted"
+                "the first column is {first}: give seconds, and a column requests if they are counted"
             )));
         }
-        let place = |name: &str| header.iter().position(|column| column == name);
+        let position = |name: &str| header.iter().position(|column| column == name);
         for name in [SECONDS, REQUESTS, TOKENS, CONTEXT_TOKENS, GENERATED_TOKENS] {
             if header.iter().filter(|column| *column == name).count() > 1 {
-                return Err(wrong(format!("the column {name} is there more than once: give it once")));
+                return Err(wrong(format!("the column {name} appears more than once: give it once")));
             }
         }
-        let tokens = match (place(TOKENS), place(CONTEXT_TOKENS), place(GENERATED_TOKENS)) {
+        let tokens = match (position(TOKENS), position(CONTEXT_TOKENS), position(GENERATED_TOKENS)) {
             (tokens, None, None) => [tokens, None],
             (None, Some(context), Some(generated)) => [Some(context), Some(generated)],
             _ => {
                 return Err(wrong(format!(
-                    "its columns of tokens do not go together: give {TOKENS}, or {CONTEXT_TOKENS} and {GENERATED_TOKENS}"
+                    "the token columns do not match: give {TOKENS}, or {CONTEXT_TOKENS} and {GENERATED_TOKENS}"
                 )));
             }
         };
-        Ok(Self { count: header.len(), requests: place(REQUESTS), tokens })
+        Ok(Self { count: header.len(), requests: position(REQUESTS), tokens })
     }
 }
 
-/// A whole number in a column.
+/// Parses a whole number in a column.
 fn whole(name: &str, text: &str) -> Result<u64, String> {
     let number: f64 = text.parse().map_err(|_| format!("{name} is {}: give a whole number", quoted(text)))?;
     let is_whole = (0.0..=WHOLE_MAX).contains(&number) && number.fract() == 0.0;
@@ -208,12 +209,12 @@ fn whole(name: &str, text: &str) -> Result<u64, String> {
     }
 }
 
-/// A text from the file as it may stand in an error.
+/// Quotes a text from the file for an error.
 fn quoted(text: &str) -> String {
     format!("{:?}", shortened(text))
 }
 
-/// The start of a text, marked if that is not all of it.
+/// Shortens a text, with an ellipsis if it was cut.
 fn shortened(text: &str) -> String {
     const CHARACTERS_MAX: usize = 60;
     let mut short: String = text.chars().take(CHARACTERS_MAX).collect();
@@ -223,7 +224,7 @@ fn shortened(text: &str) -> String {
     short
 }
 
-/// What the package says, as ours.
+/// Converts an error of the CSV reader.
 fn unreadable(line: u64, error: csv::Error) -> TraceError {
     let at = error.position().map_or(line, csv::Position::line);
     match error.into_kind() {
@@ -231,19 +232,19 @@ fn unreadable(line: u64, error: csv::Error) -> TraceError {
             TraceError::Line { line, problem: error.to_string() }
         }
         csv::ErrorKind::Io(error) => TraceError::Unreadable(error),
-        csv::ErrorKind::Utf8 { .. } => TraceError::Line { line: at, problem: "it is no text: give UTF-8".to_owned() },
+        csv::ErrorKind::Utf8 { .. } => TraceError::Line { line: at, problem: "it is not text: give UTF-8".to_owned() },
         kind => TraceError::Line { line: at, problem: format!("it cannot be read: {kind:?}") },
     }
 }
 
-/// An input that refuses to go on within a row that is too long.
-struct ShortRows<R> {
+/// An input that fails within a row that is too long.
+struct RowLimit<R> {
     input: R,
-    /// How many bytes were read since the last row was asked for.
+    /// The number of bytes read since the last row began.
     row_bytes: u64,
 }
 
-impl<R: Read> Read for ShortRows<R> {
+impl<R: Read> Read for RowLimit<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.row_bytes > ROW_BYTES_MAX {
             let problem = format!("the row takes over {ROW_BYTES_MAX} bytes: close its quote, or break the line");
@@ -267,13 +268,13 @@ mod tests {
         file
     }
 
-    fn rows(text: impl AsRef<[u8]>) -> Result<Vec<Row>, TraceError> {
-        Rows::open(file(text).path())?.collect()
+    fn rows(text: impl AsRef<[u8]>) -> Result<Vec<TraceRow>, TraceError> {
+        TraceRows::open(file(text).path())?.collect()
     }
 
     #[test]
     fn rows_are_read_in_order() {
-        let row = |line, seconds, requests, tokens| Row { line, seconds, requests, tokens };
+        let row = |line, seconds, requests, tokens| TraceRow { line, seconds, requests, tokens };
         let read = |text: &str| rows(text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
         assert_eq!(read("seconds\n0\n0.5\n"), [row(2, 0.0, 1, None), row(3, 0.5, 1, None)]);
         assert_eq!(read("seconds,requests\n0,7\n\n 300 , 0 \n \r\n"), [row(2, 0.0, 7, None), row(3, 300.0, 0, None)]);
@@ -285,20 +286,20 @@ mod tests {
     }
 
     #[test]
-    fn bad_files_are_told_by_the_line() {
+    fn errors_in_a_file_name_the_line() {
         let long = format!("seconds,note\n0,a\n1,\"{}", "1,\n".repeat(1 << 20));
         let cases: [(&[u8], &str); 24] = [
             (b"", "the file is empty: give a header and rows"),
             (b"\n\n", "the file is empty: give a header and rows"),
-            (b"seconds\n", "there are no rows behind the header: give at least one"),
+            (b"seconds\n", "the header is not followed by rows: give at least one"),
             (b"time\n1\n", "line 1: the first column is \"time\": give seconds"),
             (b"requests,seconds\n1,1\n", "line 1: the first column is \"requests\": give seconds"),
-            (b"seconds,requests,requests\n", "line 1: the column requests is there more than once: give it once"),
-            (b"seconds,tokens,context_tokens\n", "line 1: its columns of tokens do not go together: give tokens, or"),
-            (b"seconds,generated_tokens\n", "line 1: its columns of tokens do not go together: give tokens, or"),
+            (b"seconds,requests,requests\n", "line 1: the column requests appears more than once: give it once"),
+            (b"seconds,tokens,context_tokens\n", "line 1: the token columns do not match: give tokens, or"),
+            (b"seconds,generated_tokens\n", "line 1: the token columns do not match: give tokens, or"),
             (b"seconds\n1\nlate\n", "line 3: seconds is \"late\": give a number"),
             (b"seconds,requests\n1,1\n,2\n", "line 3: seconds is \"\": give a number"),
-            (b"seconds\n2\n1\n", "line 3: seconds is 1, after 2 in the row above: sort the rows by time"),
+            (b"seconds\n2\n1\n", "line 3: seconds is 1, after 2 in the previous row: sort the rows by time"),
             (b"seconds\n-1\n", "line 2: seconds is -1: give 0 to 1000000000000"),
             (b"seconds\nNaN\n", "line 2: seconds is NaN: give 0 to 1000000000000"),
             (b"seconds\ninf\n", "line 2: seconds is inf: give 0 to 1000000000000"),
@@ -310,23 +311,23 @@ mod tests {
             (b"seconds,context_tokens,generated_tokens\n0,1,\n", "line 2: generated_tokens is \"\": give a whole"),
             (b"seconds,requests\n0,1\n2\n", "line 3: 1 columns, and the header has 2"),
             (b"seconds,requests\n0,1\n2,1,1\n", "line 3: 3 columns, and the header has 2"),
-            (b"seconds,note\n0,a\n1,\xff\n", "line 3: it is no text: give UTF-8"),
+            (b"seconds,note\n0,a\n1,\xff\n", "line 3: it is not text: give UTF-8"),
             (long.as_bytes(), "line 3: the row takes over 1048576 bytes: close its quote, or break the line"),
         ];
         for (text, expected) in cases {
             let shown = String::from_utf8_lossy(&text[..text.len().min(80)]);
             match rows(text) {
-                Ok(rows) => panic!("{shown:?} was taken: {rows:?}"),
+                Ok(rows) => panic!("{shown:?} was accepted: {rows:?}"),
                 Err(error) => assert!(error.to_string().starts_with(expected), "{shown:?}: {error}"),
             }
         }
     }
 
     #[test]
-    fn a_missing_file_and_a_folder_are_told() {
+    fn a_missing_file_and_a_folder_are_errors() {
         let folder = tempfile::tempdir().expect("a folder");
         for path in [folder.path().join("none.csv"), folder.path().to_owned()] {
-            let error = Rows::open(&path).err().expect("no trace");
+            let error = TraceRows::open(&path).err().expect("no trace");
             assert!(matches!(error, TraceError::Unreadable(_)), "{error}");
         }
     }

@@ -1,7 +1,7 @@
 //! The scenarios of the closed loop: what comes, and which agents are lost.
 
 use cortex_core::time::Millis;
-use cortex_simulation::{Arrival, Loss, Reading, Source, TraceError};
+use cortex_simulation::{AgentLoss, Arrival, ArrivalSource, ReadProgress, TraceError};
 use fastrand::Rng;
 use std::f64::consts::TAU;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub struct Scenario {
     /// The highest of these rates.
     rate_max: f64,
     hours: f64,
-    pub losses: &'static [Loss],
+    pub losses: &'static [AgentLoss],
     /// By what the rate is multiplied.
     scale: f64,
     pub seed: u64,
@@ -35,8 +35,8 @@ pub fn all(scale: f64, seed: u64) -> [Scenario; 4] {
 }
 
 /// As many agents as 2 tasks a second of 30 s keep busy, every quarter of an hour.
-const LOSSES: [Loss; 23] = {
-    let mut losses = [Loss { at: Millis(0), agents: 60 }; 23];
+const LOSSES: [AgentLoss; 23] = {
+    let mut losses = [AgentLoss { at: Millis(0), agents: 60 }; 23];
     let mut number = 0;
     while number < losses.len() {
         losses[number].at = Millis::from_seconds(900 * (number as u64 + 1));
@@ -61,8 +61,8 @@ fn wave(second: f64) -> f64 {
     2.2 - 1.8 * (second / (24.0 * HOUR) * TAU).cos()
 }
 
-impl Source for Scenario {
-    fn arrivals(&self, _: &Arc<Reading>) -> Result<impl Iterator<Item = Result<Arrival, TraceError>>, TraceError> {
+impl ArrivalSource for Scenario {
+    fn arrivals(&self, _: &Arc<ReadProgress>) -> Result<impl Iterator<Item = Result<Arrival, TraceError>>, TraceError> {
         let mut random = Rng::with_seed(self.seed);
         let mut second = 0.0;
         let rate_max = self.rate_max * self.scale;

@@ -81,13 +81,13 @@ impl Detrended {
         let count = points.len() as f64;
         let mean = points.iter().sum::<f64>() / count.max(1.0);
         let middle = (count - 1.0) / 2.0;
-        let (mut covariance, mut variance) = (0.0, 0.0);
+        let (mut cross_sum, mut square_sum) = (0.0, 0.0);
         for (index, point) in points.iter().enumerate() {
             let offset = index as f64 - middle;
-            covariance += offset * (point - mean);
-            variance += offset * offset;
+            cross_sum += offset * (point - mean);
+            square_sum += offset * offset;
         }
-        let slope = if variance > 0.0 { covariance / variance } else { 0.0 };
+        let slope = if square_sum > 0.0 { cross_sum / square_sum } else { 0.0 };
         let detrended = points.iter().enumerate().map(|(index, point)| point - mean - slope * (index as f64 - middle));
         let points: Vec<f64> = detrended.collect();
         let squares = dot_product(&points, &points);
@@ -124,8 +124,9 @@ impl Detrended {
         let of_lag: Vec<f64> = (0..=longest + 1).map(|lag| self.autocorrelation(lag)).collect();
         // The standard error grows with the autocorrelation at short lags (Bartlett's formula: Box and Jenkins, "Time
         // Series Analysis", 1970, section 2.1.6).
-        let variance_inflation: f64 = of_lag[1..].iter().take_while(|here| **here > 0.0).map(|here| here * here).sum();
-        let enough = self.significance_threshold() * (1.0 + 2.0 * variance_inflation).sqrt();
+        let squared_autocorrelations: f64 =
+            of_lag[1..].iter().take_while(|here| **here > 0.0).map(|here| here * here).sum();
+        let enough = self.significance_threshold() * (1.0 + 2.0 * squared_autocorrelations).sqrt();
         let mut lowest = of_lag[0];
         let mut peaks = Vec::new();
         for lag in 1..=longest {
@@ -158,13 +159,11 @@ impl Detrended {
     /// the season itself.
     fn multiple_of(&self, period: usize) -> usize {
         let longest = (self.points.len() / SEASONS_MIN / period).min(MULTIPLE_MAX);
-        let scaled_autocorrelation: Vec<f64> =
-            (1..=longest).map(|times| self.scaled_autocorrelation(times * period)).collect();
-        let most = scaled_autocorrelation.iter().copied().fold(0.0, f64::max);
+        let of_multiple: Vec<f64> = (1..=longest).map(|times| self.scaled_autocorrelation(times * period)).collect();
+        let most = of_multiple.iter().copied().fold(0.0, f64::max);
         // The first multiple that does not differ significantly from the best. The shortest is the season itself.
-        let times = scaled_autocorrelation
-            .iter()
-            .position(|scaled_autocorrelation| *scaled_autocorrelation >= most - self.significance_threshold());
+        let times =
+            of_multiple.iter().position(|autocorrelation| *autocorrelation >= most - self.significance_threshold());
         period * (times.unwrap_or(0) + 1)
     }
 }

@@ -182,8 +182,8 @@ fn a_season_enables_the_seasonal_methods() {
 fn constant_demand_is_wanted_as_it_is() {
     let mut forecaster = forecaster();
     (0..400).for_each(|_| forecaster.observe(7));
-    for demand_forecast in forecaster.horizon_forecasts() {
-        assert_eq!(demand_forecast.wanted, Some(7.0), "{demand_forecast:?}");
+    for forecast in forecaster.horizon_forecasts() {
+        assert_eq!(forecast.wanted, Some(7.0), "{forecast:?}");
     }
     let score = forecaster.score(FAR).expect("many forecasts are scored");
     assert_eq!((score.bins, score.coverage, score.pinball_loss), (SCORED_BINS_MAX, 1.0, 0.0));
@@ -194,17 +194,14 @@ fn a_horizon_forecast_shows_its_methods() {
     let mut forecaster = forecaster();
     daily(800, 8).into_iter().for_each(|demand| forecaster.observe(demand));
     let horizon_forecasts = forecaster.horizon_forecasts();
-    assert_eq!(
-        horizon_forecasts.iter().map(|demand_forecast| demand_forecast.horizon).collect::<Vec<_>>(),
-        [NEAR, MIDDLE, FAR]
-    );
-    for demand_forecast in horizon_forecasts {
-        assert_eq!(demand_forecast.wanted, forecaster.wanted(demand_forecast.horizon));
-        assert_eq!(demand_forecast.score, forecaster.score(demand_forecast.horizon));
-        let weights: f64 = demand_forecast.methods.iter().map(|method| method.weight).sum();
-        assert!((weights - 1.0).abs() < 1e-9, "{demand_forecast:#?}");
-        for one in demand_forecast.methods {
-            assert_eq!(one.wanted, forecaster.wanted_by_method(one.method, demand_forecast.horizon));
+    assert_eq!(horizon_forecasts.iter().map(|forecast| forecast.horizon).collect::<Vec<_>>(), [NEAR, MIDDLE, FAR]);
+    for forecast in horizon_forecasts {
+        assert_eq!(forecast.wanted, forecaster.wanted(forecast.horizon));
+        assert_eq!(forecast.score, forecaster.score(forecast.horizon));
+        let weights: f64 = forecast.methods.iter().map(|method| method.weight).sum();
+        assert!((weights - 1.0).abs() < 1e-9, "{forecast:#?}");
+        for one in forecast.methods {
+            assert_eq!(one.wanted, forecaster.wanted_by_method(one.method, forecast.horizon));
             assert!(one.score.is_some_and(|score| (0.6..=1.0).contains(&score.coverage)), "{one:?}");
         }
     }
@@ -266,12 +263,13 @@ proptest! {
         let mut forecaster = Forecaster::new(quantile, &[NEAR, MIDDLE, horizon(Horizon::BINS_MAX)]);
         for demand in runs.into_iter().flatten() {
             forecaster.observe(demand);
-            for demand_forecast in forecaster.horizon_forecasts() {
-                let of_methods = demand_forecast.methods.iter().flat_map(|one| [one.wanted, Some(one.weight)]);
-                let scores = demand_forecast.methods.iter().map(|one| one.score).chain([demand_forecast.score]).flatten();
-                let of_scores = scores.flat_map(|it| [Some(it.pinball_loss), Some(it.coverage), it.provisioned_over_mean]);
-                for number in of_methods.chain(of_scores).chain([demand_forecast.wanted]).flatten() {
-                    prop_assert!(number.is_finite() && number >= 0.0, "{demand_forecast:?}");
+            for forecast in forecaster.horizon_forecasts() {
+                let of_methods = forecast.methods.iter().flat_map(|one| [one.wanted, Some(one.weight)]);
+                let scores = forecast.methods.iter().map(|one| one.score).chain([forecast.score]).flatten();
+                let of_scores = scores
+                    .flat_map(|score| [Some(score.pinball_loss), Some(score.coverage), score.provisioned_over_mean]);
+                for number in of_methods.chain(of_scores).chain([forecast.wanted]).flatten() {
+                    prop_assert!(number.is_finite() && number >= 0.0, "{forecast:?}");
                 }
             }
         }

@@ -1,7 +1,7 @@
-//! Work: tasks that come, are claimed and are done.
+//! Tasks: submission, claim and report.
 
+use super::super::agents::{AgentSlot, HeldTask};
 use super::super::arrivals::Arrival;
-use super::super::crew::{Held, Place};
 use super::Simulator;
 use cortex_core::command::{Command, Denied};
 use cortex_core::event::Event;
@@ -13,9 +13,9 @@ use std::cmp::Reverse;
 impl Simulator {
     pub(super) fn submit(&mut self, arrival: Arrival) {
         let number = self.outcome.tasks;
-        self.outcome.note_arrival(arrival.at);
+        self.outcome.record_arrival(arrival.at);
         let mut request = self.template.clone();
-        // Without a budget tokens matter to nobody, however many they are.
+        // Without a budget the tokens of a task are irrelevant, however many.
         request.tokens.given = arrival.tokens.filter(|_| self.has_budget);
         let command = FleetCommand::Submit { request, draw: number };
         match self.decide(&Command::Fleet(command)) {
@@ -28,20 +28,20 @@ impl Simulator {
         };
         self.waiting += 1;
         if self.planner.is_some() {
-            self.demand.note_submission(self.moment());
+            self.demand.note_submission(self.timestamp());
         }
         self.hand_out_one();
     }
 
-    /// Lets the longest idle agent claim a task; whether it was given one.
+    /// Lets the longest idle agent claim a task; returns whether it received one.
     fn hand_out_one(&mut self) -> bool {
         if self.waiting == 0 {
             return false;
         }
-        let Some((place, id)) = self.crew.first_idle() else { return false };
+        let Some((slot, id)) = self.agents.first_idle() else { return false };
         let command = FleetCommand::Claim { agent: id.clone() };
-        let Some(held) = self.claim(place, command) else { return false };
-        self.crew.set_to_work(held);
+        let Some(held) = self.claim(slot, command) else { return false };
+        self.agents.assign_first_idle(held);
         true
     }
 
@@ -50,29 +50,30 @@ impl Simulator {
         while self.hand_out_one() {}
     }
 
-    /// What a claim comes to.
-    fn claim(&mut self, place: Place, command: FleetCommand) -> Option<Held> {
-        let decision = self.decide(&Command::Fleet(command)).unwrap_or_else(|denied| panic!("no claim: {denied}"));
+    /// Executes a claim, and schedules the report of the claimed task.
+    fn claim(&mut self, slot: AgentSlot, command: FleetCommand) -> Option<HeldTask> {
+        let decision =
+            self.decide(&Command::Fleet(command)).unwrap_or_else(|denied| panic!("a claim is denied: {denied}"));
         let leased = decision.events.first().and_then(|event| match event {
             Event::TaskLeased { task, fencing_token, .. } => Some((task.clone(), *fencing_token)),
             _ => None,
         });
         self.apply(decision);
         let (task, fencing_token) = leased?;
-        let view = self.cluster.task(self.moment(), &task).unwrap_or_else(|| panic!("task {task} is not there"));
+        let view = self.cluster.task(self.timestamp(), &task).unwrap_or_else(|| panic!("task {task} does not exist"));
         let duration = self.durations.of(&task);
-        self.reports.push(Reverse((Millis(self.now.0.saturating_add(duration.0)), fencing_token, place)));
+        self.reports.push(Reverse((Millis(self.now.0.saturating_add(duration.0)), fencing_token, slot)));
         self.waiting -= 1;
-        Some(Held { task, fencing_token, waited: self.moment().since(view.task.submitted_at) })
+        Some(HeldTask { task, fencing_token, waited: self.timestamp().since(view.task.submitted_at) })
     }
 
-    /// A task is done.
-    pub(super) fn report(&mut self) {
-        let Some(Reverse((_, fencing_token, place))) = self.reports.pop() else { return };
-        let Some((held, agent, leaves)) = self.crew.finish(place, fencing_token) else { return };
+    /// Reports the next finished task, and lets its agent go on.
+    pub(super) fn report_next(&mut self) {
+        let Some(Reverse((_, fencing_token, slot))) = self.reports.pop() else { return };
+        let Some((held, agent, is_draining)) = self.agents.finish(slot, fencing_token) else { return };
         let report = Report {
             result: ReportedResult::Success,
-            // The estimate is booked, which is what the trace says if it says anything.
+            // The estimate is settled, which is the figure of the trace if it has one.
             tokens_used: None,
             duration: None,
             output: None,
@@ -82,19 +83,19 @@ impl Simulator {
             FleetCommand::Complete { task: held.task, agent: agent.clone(), fencing_token, report: Box::new(report) };
         match self.fleet(complete) {
             FleetOutcome::Reported(TaskLeft { state: TaskState::Completed, .. }) => {
-                self.outcome.note_done(self.now, held.waited);
+                self.outcome.record_completion(self.now, held.waited);
             }
-            other => panic!("a report was answered {other:?}"),
+            other => panic!("a report returned {other:?}"),
         }
-        if leaves {
+        if is_draining {
             self.unregister(agent);
-            self.crew.leave(place);
+            self.agents.remove(slot);
         } else if self.waiting > 0
-            && let Some(next) = self.claim(place, FleetCommand::Claim { agent })
+            && let Some(next) = self.claim(slot, FleetCommand::Claim { agent })
         {
-            self.crew.go_on(place, next);
+            self.agents.assign(slot, next);
         } else {
-            self.crew.rest(place);
+            self.agents.mark_idle(slot);
         }
     }
 }
