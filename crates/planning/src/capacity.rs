@@ -10,7 +10,7 @@ pub struct Workload {
     /// The mean time that a task is processed.
     pub duration_mean: Millis,
     /// The squared coefficient of variation of the times between two arrivals: 1 for independent arrivals, more for
-    /// bursts, 0 for constant intervals. [`dispersion`] estimates it from counts.
+    /// bursts, 0 for constant intervals. `dispersion` estimates it from counts.
     pub arrival_variability: f64,
     /// The squared coefficient of variation of the processing times; 1 for the exponential distribution.
     pub duration_variability: f64,

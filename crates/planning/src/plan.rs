@@ -29,8 +29,7 @@ pub struct Plan {
     pub policy: PolicyName,
     /// What happens to the number of workers.
     pub action: Action,
-    /// The bottlenecks, the most severe first; at most [`PLAN_BOTTLENECKS_MAX`]. `None` if the check for bottlenecks
-    /// failed.
+    /// The bottlenecks, the most severe first; at most 10. `None` if the check for bottlenecks failed.
     pub bottlenecks: Option<Vec<(Subject, Severity)>>,
     /// Whether token conservation is on.
     pub saves_tokens: bool,

@@ -90,7 +90,7 @@ impl ReportRow {
 
     /// Returns the cells in the order of [`COLUMNS`].
     #[must_use]
-    pub fn cells(&self) -> [String; COLUMNS.len()] {
+    pub(super) fn cells(&self) -> [String; COLUMNS.len()] {
         [
             self.fleet.clone(),
             grouped(self.tasks),
@@ -111,7 +111,7 @@ impl ReportRow {
 impl ComparisonReport {
     /// Returns the parameters of the comparison in one line.
     #[must_use]
-    pub fn summary(&self) -> String {
+    pub(super) fn summary(&self) -> String {
         let tasks = self.rows.first().map_or(0, |row| row.tasks);
         let tokens = self.token_budget.map_or(String::new(), |tokens| format!(", {} tokens", grouped(tokens)));
         format!(
@@ -125,7 +125,7 @@ impl ComparisonReport {
 
     /// Returns remarks on tasks that were left or refused.
     #[must_use]
-    pub fn remarks(&self) -> Vec<String> {
+    pub(super) fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
         for row in &self.rows {
             if row.left > 0 {
