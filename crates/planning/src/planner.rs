@@ -229,6 +229,7 @@ impl Planner {
             seen,
             current,
             plan.wanted_agents,
+            "agents",
             |recommendation| recommendation.agents,
             &mut plan.reasons,
         );
@@ -360,6 +361,7 @@ impl Planner {
         seen: &Observation,
         current: u64,
         wanted: u64,
+        noun: &str,
         of: impl Fn(&Recommendation) -> u64,
         reasons: &mut Vec<String>,
     ) -> u64 {
@@ -372,7 +374,7 @@ impl Planner {
         let highest = self.recent(seen).map(of).max().unwrap_or(unknown).min(current);
         if highest > wanted {
             reasons.push(format!(
-                "up to {highest} were needed in the last {} s: no scale-in below that",
+                "up to {highest} {noun} were needed in the last {} s: no scale-in below that",
                 window.as_seconds()
             ));
         }
@@ -385,8 +387,14 @@ impl Planner {
         let Bounds { workers_min, workers_max } = self.bounds;
         let current = seen.workers_total;
         plan.wanted_workers = needed.workers;
-        let mut target =
-            self.stabilize(seen, current, needed.workers, |recommendation| recommendation.workers, &mut plan.reasons);
+        let mut target = self.stabilize(
+            seen,
+            current,
+            needed.workers,
+            "workers",
+            |recommendation| recommendation.workers,
+            &mut plan.reasons,
+        );
         if target != current && !needed.is_urgent && scaling::is_within_tolerance(seen, target, current) {
             plan.reasons.push(format!(
                 "{target} workers are within {} of the current {current}: no change",
