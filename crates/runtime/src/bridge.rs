@@ -8,43 +8,11 @@
 //! Invariants: every request gets one answer, unless its client said that it wants none; nobody hears what is another's;
 //! and whatever clients and children send, what is kept of it is bounded by named limits.
 
-mod account;
-mod activity;
-mod answer;
-mod base64;
-mod call;
-mod child;
-mod connections;
 mod endpoint;
-mod exchange;
-mod farewell;
-mod flow;
-mod gate;
-mod guard;
-mod handshake;
 mod http;
-mod interest;
-mod level;
-mod link;
-mod mailbox;
-mod message;
-mod places;
-mod post;
-mod receive;
-mod reply;
-mod request;
-mod session;
-mod share;
-mod shared;
-mod stateless;
-mod ticket;
-mod usage;
-mod version;
-mod waiting;
+mod limits;
+mod mux;
 
-pub use child::Garbage;
 pub use endpoint::{Endpoint, EndpointOptions};
-pub use exchange::ChildState;
-pub use gate::{Gate, Refused};
-pub use link::Link;
-pub use usage::Usage;
+pub use http::gate::{Gate, Refused};
+pub use mux::{child::Garbage, exchange::ChildState, link::Link, usage::Usage};

@@ -12,16 +12,18 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    account::Account,
-    child::{About, Garbage},
-    exchange::{ChildState, Down, Exchange},
-    gate::Gate,
-    handshake,
-    link::Link,
-    places::Places,
-    usage::Usage,
+use crate::bridge::{
+    http::gate::Gate,
+    limits::{account::Account, places::Places},
+    mux::{
+        child::{About, Garbage},
+        exchange::{ChildState, Down, Exchange},
+        handshake,
+        link::Link,
+        usage::Usage,
+    },
 };
+
 use cortex_core::ids::{AllocationId, ServerName};
 
 /// How an endpoint is to behave.

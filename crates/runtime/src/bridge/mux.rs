@@ -1,0 +1,19 @@
+//! The multiplexer of an endpoint: calls, sessions and subscriptions of many clients on the pipes of one child.
+
+pub(crate) mod answer;
+pub(crate) mod call;
+pub(crate) mod child;
+pub(crate) mod exchange;
+pub(crate) mod handshake;
+mod interest;
+pub(crate) mod level;
+pub(crate) mod link;
+pub(crate) mod mailbox;
+pub(crate) mod message;
+mod receive;
+pub(crate) mod request;
+pub(crate) mod session;
+pub(crate) mod ticket;
+pub(crate) mod usage;
+pub(crate) mod version;
+mod waiting;

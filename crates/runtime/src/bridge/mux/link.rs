@@ -1,0 +1,213 @@
+//! The two pipes of a running child.
+//!
+//! Invariants: one task reads and one writes, however many calls there are; what waits to be written is written at once;
+//! and when the link goes, for whatever reason, nobody waits any longer for an answer of this child.
+
+use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
+
+use rmcp::model::RequestId;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
+
+use super::{
+    mailbox::{End, Event},
+    version::Era,
+};
+use crate::bridge::endpoint::Endpoint;
+use cortex_lines::{Line, LineBuffer};
+
+/// The longest line that a child may print, in bytes.
+pub(crate) const LINE_BYTES_MAX: usize = 16 << 20;
+
+/// The capacity that an empty buffer may keep.
+const BUFFER_BYTES_KEPT: usize = 262_144;
+
+/// A child that answered its first question. Dropping it ends all calls that the child has, with an error.
+pub struct Link {
+    endpoint: Arc<Endpoint>,
+    generation: u64,
+    closed: watch::Receiver<Option<String>>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Link").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    /// Begins to read and write for the child that the endpoint has just begun.
+    pub(crate) fn start<I, O>(
+        endpoint: Arc<Endpoint>,
+        generation: u64,
+        writer: Arc<Notify>,
+        input: I,
+        output: O,
+    ) -> Self
+    where
+        I: AsyncWrite + Send + Unpin + 'static,
+        O: AsyncRead + Send + Unpin + 'static,
+    {
+        let (close, closed) = watch::channel(None);
+        let close = Arc::new(close);
+        let reading = {
+            let (endpoint, close) = (Arc::clone(&endpoint), Arc::clone(&close));
+            tokio::spawn(async move {
+                let why = read(&endpoint, generation, output).await;
+                ended(&endpoint, generation, &close, why);
+            })
+        };
+        let writing = {
+            let endpoint = Arc::clone(&endpoint);
+            tokio::spawn(async move {
+                let why = write(&endpoint, generation, &writer, input).await;
+                ended(&endpoint, generation, &close, why);
+            })
+        };
+        Self { endpoint, generation, closed, tasks: [reading, writing] }
+    }
+
+    /// Whether the child still answers: any answer will do.
+    ///
+    /// # Errors
+    /// It did not within `timeout`, or its pipes are closed; in words.
+    pub async fn ping(&self, timeout: Duration) -> Result<(), String> {
+        let era = self.endpoint.exchange().child_era();
+        let answer = match era {
+            Some(Era::Stateless) => {
+                let params = format!(r#"{{"_meta":{}}}"#, super::handshake::stateless_meta());
+                tokio::time::timeout(timeout, self.ask("tools/list", &params)).await
+            }
+            _ => tokio::time::timeout(timeout, self.ask("ping", "{}")).await,
+        };
+        match answer {
+            Ok(answer) => answer.map(drop),
+            Err(_) => Err(format!("it did not answer a ping within {} s", timeout.as_secs_f32())),
+        }
+    }
+
+    /// Waits until the child's pipes are of no more use, and says why.
+    pub async fn closed(&self) -> String {
+        let mut closed = self.closed.clone();
+        match closed.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => "its pipes are not looked after any more".to_owned(),
+        }
+    }
+
+    /// Asks the child something, and gives its whole answer.
+    pub(crate) async fn ask(&self, method: &str, params: &str) -> Result<String, String> {
+        let asked = self.endpoint.exchange().ask(self.generation, method, params);
+        let Some((number, mailbox)) = asked else {
+            return Err(self.closed().await);
+        };
+        let _question = Question { link: self, number };
+        loop {
+            match mailbox.next().await {
+                Event::End(End::Answer(answer)) => return Ok(String::from_utf8_lossy(&answer.text).into_owned()),
+                Event::End(_) => return Err(self.closed().await),
+                Event::Notice(_) => {}
+            }
+        }
+    }
+
+    pub(crate) fn tell(&self, method: &str, params: &str) {
+        let mut exchange = self.endpoint.exchange();
+        if exchange.child(self.generation).is_some() {
+            exchange.tell(method, params);
+        }
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.endpoint.lose(self.generation, "it was stopped");
+    }
+}
+
+/// A question that nobody waits for any longer is forgotten.
+struct Question<'a> {
+    link: &'a Link,
+    number: u64,
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        let mut exchange = self.link.endpoint.exchange();
+        let own = exchange.child(self.link.generation).and_then(|child| child.own.remove(&self.number));
+        if own.is_some() {
+            exchange.calls.forget(self.number);
+        }
+    }
+}
+
+fn ended(endpoint: &Arc<Endpoint>, generation: u64, close: &watch::Sender<Option<String>>, why: String) {
+    endpoint.lose(generation, &why);
+    close.send_if_modified(|known| {
+        let is_first = known.is_none();
+        if is_first {
+            *known = Some(why);
+        }
+        is_first
+    });
+}
+
+/// Reads until the end, and says why it came.
+async fn read<O: AsyncRead + Unpin>(endpoint: &Endpoint, generation: u64, mut output: O) -> String {
+    let mut lines = LineBuffer::new(LINE_BYTES_MAX);
+    loop {
+        match lines.next_line() {
+            Line::Text(line) => endpoint.exchange().receive(generation, line),
+            Line::TooLong { id, is_answer, .. } => {
+                let number = match id {
+                    Some(RequestId::Number(number)) if is_answer => u64::try_from(number).ok(),
+                    _ => None,
+                };
+                endpoint.exchange().too_long(generation, number);
+            }
+            Line::Incomplete => poll_fn(|context| lines.poll_fill(&mut output, context)).await,
+            Line::End => return "its standard output ended".to_owned(),
+        }
+    }
+}
+
+/// Writes all that waits with one write, again and again, and says why it ended.
+async fn write<I: AsyncWrite + Unpin>(endpoint: &Endpoint, generation: u64, writer: &Notify, mut input: I) -> String {
+    let mut buffer = Vec::new();
+    loop {
+        let out = {
+            let mut exchange = endpoint.exchange();
+            let Some(child) = exchange.child(generation) else {
+                return "it was replaced".to_owned();
+            };
+            let out = child.take_out(std::mem::take(&mut buffer));
+            // What was written has left room.
+            exchange.pump();
+            out
+        };
+        if out.is_empty() {
+            writer.notified().await;
+            continue;
+        }
+        let written = input.write_all(&out).await;
+        if let Err(error) = written.and(input.flush().await) {
+            return format!("its standard input cannot be written ({error})");
+        }
+        buffer = out;
+        buffer.clear();
+        if buffer.capacity() > BUFFER_BYTES_KEPT {
+            buffer = Vec::new();
+        }
+    }
+}

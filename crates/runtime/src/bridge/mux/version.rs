@@ -1,0 +1,45 @@
+//! The versions of the protocol, and the two ways in which they begin.
+
+/// The versions that begin with a handshake.
+pub(crate) const HANDSHAKE_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", NEWEST_HANDSHAKE];
+
+/// The newest version with a handshake: offered to a child, and to a client that asks for one that is not known.
+pub(crate) const NEWEST_HANDSHAKE: &str = "2025-11-25";
+
+/// The version in which each request says for itself what it needs to.
+pub(crate) const STATELESS: &str = "2026-07-28";
+
+/// The keys of `_meta` by which a request of [`STATELESS`] says who asks, and how.
+pub(crate) const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+pub(crate) const META_CLIENT: &str = "io.modelcontextprotocol/clientInfo";
+pub(crate) const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+pub(crate) const META_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+pub(crate) const META_SERVER: &str = "io.modelcontextprotocol/serverInfo";
+/// The key of `_meta` by which a notice says which request it belongs to.
+pub(crate) const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// How a peer begins: with a handshake and then a session, or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Era {
+    /// `initialize`, then everything else within a session.
+    Handshake,
+    /// No handshake: each request carries its context.
+    Stateless,
+}
+
+impl Era {
+    /// The era of a version, if it is one that is spoken here.
+    pub(crate) fn of(version: &str) -> Option<Self> {
+        if version == STATELESS {
+            return Some(Self::Stateless);
+        }
+        HANDSHAKE_VERSIONS.contains(&version).then_some(Self::Handshake)
+    }
+}
+
+/// Every version that is spoken here, the newest first.
+pub(crate) fn supported_versions() -> Vec<&'static str> {
+    let mut versions = vec![STATELESS];
+    versions.extend(HANDSHAKE_VERSIONS.iter().rev());
+    versions
+}
