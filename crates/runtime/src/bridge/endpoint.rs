@@ -6,20 +6,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::watch,
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 
 use crate::bridge::{
     http::gate::Gate,
     limits::{account::Account, places::Places},
     mux::{
-        child::{About, Garbage},
+        child::About,
         exchange::{ChildState, Down, Exchange},
-        handshake,
-        link::Link,
         usage::Usage,
     },
 };
@@ -74,36 +68,6 @@ impl Endpoint {
         })
     }
 
-    /// Gets to know a child that was just spawned, by its standard input and output, and lets calls through to it.
-    /// What sessions had asked for is asked of it too. `garbage` hears of lines that were no JSON-RPC.
-    ///
-    /// # Errors
-    /// The child speaks no known version, refuses, or closes its pipes; in words.
-    pub async fn connect<I, O>(self: &Arc<Self>, input: I, output: O, garbage: Garbage) -> Result<Link, String>
-    where
-        I: AsyncWrite + Send + Unpin + 'static,
-        O: AsyncRead + Send + Unpin + 'static,
-    {
-        let before = self.exchange().child.as_ref().map(|child| child.generation);
-        if let Some(before) = before {
-            self.lose(before, "it was replaced");
-        }
-        let (generation, writer, roots) = {
-            let mut exchange = self.exchange();
-            let generation = exchange.begin(garbage);
-            let writer = exchange.child(generation).map(|child| Arc::clone(&child.writer)).unwrap_or_default();
-            (generation, writer, exchange.roots().to_vec())
-        };
-        let link = Link::start(Arc::clone(self), generation, writer, input, output);
-        let about = handshake::greet(&link, &roots).await?;
-        tracing::debug!(version = about.version, "a server said what it is");
-        if !self.exchange().open(link.generation(), about) {
-            return Err(link.closed().await);
-        }
-        self.changed.send_replace(());
-        Ok(link)
-    }
-
     /// Ends what an allocation has here: its sessions, its streams and its calls, with an error, and then its connections.
     pub fn end_allocation(&self, allocation: AllocationId) {
         self.exchange().end_allocation(allocation);
@@ -127,6 +91,11 @@ impl Endpoint {
     /// Says what becomes of a server that does not run. One that is connected is not concerned.
     pub fn set_state(&self, state: ChildState) {
         self.exchange().set_state(state);
+        self.changed.send_replace(());
+    }
+
+    /// Wakes the calls that wait for the child.
+    pub(super) fn note_change(&self) {
         self.changed.send_replace(());
     }
 

@@ -2,9 +2,12 @@
 
 pub(crate) mod answer;
 pub(crate) mod call;
+mod calls;
 pub(crate) mod child;
+mod child_response;
+mod connect;
 pub(crate) mod exchange;
-pub(crate) mod handshake;
+mod handshake;
 mod interest;
 pub(crate) mod level;
 pub(crate) mod link;

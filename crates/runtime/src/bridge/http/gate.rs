@@ -1,6 +1,7 @@
 //! Who may use an endpoint.
 
 use futures_util::future::BoxFuture;
+use hyper::{HeaderMap, header::AUTHORIZATION};
 
 use cortex_core::ids::AllocationId;
 
@@ -13,3 +14,14 @@ pub trait Gate: Send + Sync {
 /// Why a request is not admitted, in words for its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused(pub String);
+
+/// The bearer token of a request.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() {
+        return None;
+    }
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}

@@ -6,9 +6,9 @@ use hyper::{StatusCode, header::HeaderValue};
 use serde_json::Value;
 
 use super::{
-    handler::{Caller, SESSION_HEADER},
-    post,
+    caller::{Caller, SESSION_HEADER},
     reply::Reply,
+    respond::plain,
 };
 use crate::bridge::mux::{
     answer::{Answer, INVALID_REQUEST, METHOD_NOT_FOUND},
@@ -26,7 +26,7 @@ pub(crate) async fn initialize(caller: &Caller<'_>, id: &str, params: &Parameter
     let endpoint = caller.endpoint;
     let about = match endpoint.up(caller.until, caller.allocation).await {
         Ok(about) => about,
-        Err(down) => return post::plain(caller, down.answer(id), StatusCode::OK),
+        Err(down) => return plain(caller, down.answer(id), StatusCode::OK),
     };
     let asked = text_of(params.protocol_version).unwrap_or_default();
     let version = HANDSHAKE_VERSIONS.iter().find(|known| **known == asked).unwrap_or(&NEWEST_HANDSHAKE);
@@ -35,7 +35,7 @@ pub(crate) async fn initialize(caller: &Caller<'_>, id: &str, params: &Parameter
     let answer = Answer::result(id, &Value::Object(result).to_string()).held(&caller.holder(), id);
     if answer.error_code.is_some() {
         count(caller, &answer);
-        return post::plain(caller, answer, StatusCode::OK);
+        return plain(caller, answer, StatusCode::OK);
     }
     let opened = {
         let mut exchange = endpoint.exchange();
@@ -51,7 +51,7 @@ pub(crate) async fn initialize(caller: &Caller<'_>, id: &str, params: &Parameter
         Ok(session) => session,
         Err(Crowded(why)) => return caller.crowded(&why),
     };
-    let mut reply = post::plain(caller, answer, StatusCode::OK);
+    let mut reply = plain(caller, answer, StatusCode::OK);
     if let Ok(session) = HeaderValue::try_from(session.to_string()) {
         reply.headers_mut().insert(SESSION_HEADER, session);
     }

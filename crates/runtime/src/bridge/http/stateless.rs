@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::{
     base64,
+    caller::Caller,
     flow::{Flow, Hold, Place},
-    handler::Caller,
-    post::{StatusOf, plain, stateless_status},
     reply::{self, Reply},
+    respond::{StatusOf, plain, stateless_status},
     shared,
 };
 use crate::bridge::mux::{

@@ -12,7 +12,8 @@ use tokio::task::AbortHandle;
 
 use super::{
     answer::Answer,
-    call::{Call, Calls},
+    call::Call,
+    calls::Calls,
     child::{About, Child, Garbage},
     mailbox::{End, Mailbox},
     session::{SessionId, Sessions},

@@ -1,6 +1,5 @@
 //! How the bridge and a child get to know each other.
 
-use cortex_util::program;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -9,28 +8,12 @@ use super::{
     link::Link,
     message::{Kind, Message, Outcome},
     version::{
-        Era, HANDSHAKE_VERSIONS, META_CAPABILITIES, META_CLIENT, META_SERVER, META_VERSION, NEWEST_HANDSHAKE, STATELESS,
+        Era, HANDSHAKE_VERSIONS, META_SERVER, NEWEST_HANDSHAKE, STATELESS, capabilities, client_info, stateless_meta,
     },
 };
 
 /// The most of what a child says that is repeated in an error, in characters.
 const QUOTED_CHARACTERS_MAX: usize = 300;
-
-/// What the bridge says of itself.
-fn client_info() -> Value {
-    json!({"name": program::NAME, "version": program::VERSION})
-}
-
-/// What the bridge can do for a server: tell it roots, if there are any.
-fn capabilities(roots: &[String]) -> Value {
-    if roots.is_empty() { json!({}) } else { json!({"roots": {}}) }
-}
-
-/// The `_meta` of a request of the bridge's own to a child without handshake. Such a child asks for roots in its results,
-/// which the bridge does not answer, so that it offers none.
-pub(crate) fn stateless_meta() -> Value {
-    json!({META_VERSION: STATELESS, META_CLIENT: client_info(), META_CAPABILITIES: capabilities(&[])})
-}
 
 /// Learns what the child is.
 ///

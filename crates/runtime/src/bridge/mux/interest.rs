@@ -75,7 +75,7 @@ impl Exchange {
             return;
         }
         let filter = serde_json::to_string(&filter).unwrap_or_else(|_| "{}".to_owned());
-        let meta = super::handshake::stateless_meta();
+        let meta = super::version::stateless_meta();
         let params = format!(r#"{{"_meta":{meta},"notifications":{filter}}}"#);
         let number = self.request("subscriptions/listen", &params);
         if let Some(child) = &mut self.child {

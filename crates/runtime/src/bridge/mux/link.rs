@@ -79,7 +79,7 @@ impl Link {
         let era = self.endpoint.exchange().child_era();
         let answer = match era {
             Some(Era::Stateless) => {
-                let params = format!(r#"{{"_meta":{}}}"#, super::handshake::stateless_meta());
+                let params = format!(r#"{{"_meta":{}}}"#, super::version::stateless_meta());
                 tokio::time::timeout(timeout, self.ask("tools/list", &params)).await
             }
             _ => tokio::time::timeout(timeout, self.ask("ping", "{}")).await,

@@ -69,7 +69,7 @@ impl Request<'_> {
 
     /// The text for a child that begins in the other way than the client.
     fn translated(&self, number: &str, has_token: bool, level: Option<Level>) -> Result<Vec<u8>, Answer> {
-        let context = super::handshake::stateless_meta();
+        let context = super::version::stateless_meta();
         let context: Vec<_> = [META_VERSION, META_CLIENT, META_CAPABILITIES]
             .map(|key| (key, context.get(key).map(ToString::to_string).unwrap_or_default()))
             .into();

@@ -1,5 +1,8 @@
 //! The versions of the protocol, and the two ways in which they begin.
 
+use cortex_util::program;
+use serde_json::{Value, json};
+
 /// The versions that begin with a handshake.
 pub(crate) const HANDSHAKE_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", NEWEST_HANDSHAKE];
 
@@ -42,4 +45,20 @@ pub(crate) fn supported_versions() -> Vec<&'static str> {
     let mut versions = vec![STATELESS];
     versions.extend(HANDSHAKE_VERSIONS.iter().rev());
     versions
+}
+
+/// What the bridge says of itself.
+pub(crate) fn client_info() -> Value {
+    json!({"name": program::NAME, "version": program::VERSION})
+}
+
+/// What the bridge can do for a server: tell it roots, if there are any.
+pub(crate) fn capabilities(roots: &[String]) -> Value {
+    if roots.is_empty() { json!({}) } else { json!({"roots": {}}) }
+}
+
+/// The `_meta` of a request of the bridge's own to a child without handshake. Such a child asks for roots in its results,
+/// which the bridge does not answer, so that it offers none.
+pub(crate) fn stateless_meta() -> Value {
+    json!({META_VERSION: STATELESS, META_CLIENT: client_info(), META_CAPABILITIES: capabilities(&[])})
 }

@@ -1,0 +1,60 @@
+//! The `Accept` header.
+
+use hyper::{HeaderMap, header::ACCEPT};
+
+/// What a client can take for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    pub(crate) json: bool,
+    /// Only where it is named: a client that takes anything may well not be able to read a stream.
+    pub(crate) stream: bool,
+}
+
+impl Accepted {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut accepted = Self { json: false, stream: false };
+        let mut is_said = false;
+        for value in headers.get_all(ACCEPT) {
+            is_said = true;
+            for range in value.to_str().unwrap_or_default().split(',') {
+                let mut parts = range.split(';').map(str::trim);
+                let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+                let refused = parts.any(|part| {
+                    let quality = part.strip_prefix("q=").or_else(|| part.strip_prefix("Q="));
+                    quality.is_some_and(|quality| quality.parse() == Ok(0.0_f32))
+                });
+                match kind.as_str() {
+                    _ if refused => {}
+                    "application/json" | "application/*" | "*/*" => accepted.json = true,
+                    "text/event-stream" => accepted.stream = true,
+                    _ => {}
+                }
+            }
+        }
+        accepted.json |= !is_said;
+        accepted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_takes_is_read_leniently() {
+        let accepted = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(ACCEPT, hyper::header::HeaderValue::from_static(value));
+            }
+            let Accepted { json, stream } = Accepted::of(&headers);
+            (json, stream)
+        };
+        assert_eq!(accepted(&[]), (true, false));
+        assert_eq!(accepted(&["*/*"]), (true, false));
+        assert_eq!(accepted(&["application/json, text/event-stream"]), (true, true));
+        assert_eq!(accepted(&["application/json", "Text/Event-Stream; q=0.5"]), (true, true));
+        assert_eq!(accepted(&["text/event-stream, application/json;q=0"]), (false, true));
+        assert_eq!(accepted(&["text/html"]), (false, false));
+    }
+}
