@@ -10,7 +10,7 @@ use std::{
 };
 
 use cortex_core::ids::{AllocationId, ServerName};
-use cortex_runtime::bridge::{Endpoint, EndpointOptions, Gate, Refused, Usage};
+use cortex_runtime::bridge::{AuthError, Authenticator, Endpoint, EndpointOptions, Usage};
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
@@ -24,8 +24,8 @@ const WARM_UP_SHARE: usize = 10;
 /// Lets everybody in.
 struct Open;
 
-impl Gate for Open {
-    fn admit<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Option<AllocationId>, Refused>> {
+impl Authenticator for Open {
+    fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Option<AllocationId>, AuthError>> {
         let _ = bearer;
         Box::pin(std::future::ready(Ok(Some(AllocationId::from_draw(1)))))
     }

@@ -14,5 +14,5 @@ mod limits;
 mod mux;
 
 pub use endpoint::{Endpoint, EndpointOptions};
-pub use http::gate::{Gate, Refused};
-pub use mux::{child::Garbage, exchange::ChildState, link::Link, usage::Usage};
+pub use http::auth::{AuthError, Authenticator};
+pub use mux::{connected_child::InvalidOutputHandler, link::Link, multiplexer::ChildState, usage::Usage};

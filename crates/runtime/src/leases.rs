@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::bridge::{Gate, Refused};
+use super::bridge::{AuthError, Authenticator};
 use cortex_core::ids::{AllocationId, FencingToken, ServerName};
 use cortex_core::provisioning::Sharing;
 use cortex_core::view::AllocationView;
@@ -118,13 +118,13 @@ impl Leases {
     }
 
     /// The gate of a run.
-    pub(super) fn gate(self: &Arc<Self>, run: Run) -> Arc<dyn Gate> {
+    pub(super) fn gate(self: &Arc<Self>, run: Run) -> Arc<dyn Authenticator> {
         Arc::new(RunGate { leases: Arc::clone(self), run })
     }
 
-    async fn look(&self, bearer: Option<&str>, run: &Run) -> Result<Option<AllocationId>, Refused> {
+    async fn look(&self, bearer: Option<&str>, run: &Run) -> Result<Option<AllocationId>, AuthError> {
         let Some(key) = &self.key else { return Ok(None) };
-        let refused = |why: String| Err(Refused(why));
+        let refused = |why: String| Err(AuthError(why));
         let Some(bearer) = bearer else {
             return refused(
                 "an access token is needed: send the access_token of your allocation as a bearer token".into(),
@@ -185,8 +185,8 @@ struct RunGate {
     run: Run,
 }
 
-impl Gate for RunGate {
-    fn admit<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Option<AllocationId>, Refused>> {
+impl Authenticator for RunGate {
+    fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Option<AllocationId>, AuthError>> {
         self.leases.look(bearer, &self.run).boxed()
     }
 }

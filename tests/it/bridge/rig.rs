@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cortex_core::ids::{AllocationId, ServerName};
-use cortex_runtime::bridge::{Endpoint, EndpointOptions, Gate, Refused};
+use cortex_runtime::bridge::{AuthError, Authenticator, Endpoint, EndpointOptions};
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -20,15 +20,15 @@ pub(crate) struct Doorkeeper {
     pub(crate) ended: Mutex<Vec<AllocationId>>,
 }
 
-impl Gate for Doorkeeper {
-    fn admit<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Option<AllocationId>, Refused>> {
+impl Authenticator for Doorkeeper {
+    fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Option<AllocationId>, AuthError>> {
         let admitted = match bearer.and_then(|token| token.strip_prefix("token-")).map(str::parse) {
             _ if self.is_open => Ok(None),
             Some(Ok(number)) if !self.ended.lock().expect("no panic").contains(&AllocationId::from_draw(number)) => {
                 Ok(Some(AllocationId::from_draw(number)))
             }
-            Some(_) => Err(Refused("the lease \"x\" has ended".to_owned())),
-            None => Err(Refused("a token is wanted".to_owned())),
+            Some(_) => Err(AuthError("the lease \"x\" has ended".to_owned())),
+            None => Err(AuthError("a token is wanted".to_owned())),
         };
         Box::pin(std::future::ready(admitted))
     }

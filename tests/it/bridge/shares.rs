@@ -14,7 +14,7 @@ const MODEST: u64 = 2;
 /// How much of something is taken, by the endpoint's books.
 fn taken(rig: &Rig, what: &str) -> usize {
     let books = format!("{:?}", rig.endpoint);
-    let (_, shares) = books.split_once(&format!("{what}: Shares {{")).expect("in the books");
+    let (_, shares) = books.split_once(&format!("{what}: FairShares {{")).expect("in the books");
     let (_, taken) = shares.split_once("taken: ").expect("a count");
     taken.split(',').next().and_then(|count| count.parse().ok()).expect("a number")
 }
@@ -56,7 +56,7 @@ async fn calls_that_are_never_answered_leave_room_for_those_of_others() {
     let (rig, mut child) = start(64).await;
     let (greedy, modest) = (rig.client_of(Some(GREEDY)).await, rig.client_of(Some(MODEST)).await);
     let mut http = greedy.send(batch(0, 100)).await;
-    until(|| (taken(&rig, "places"), taken(&rig, "calls")) == (51, 49)).await;
+    until(|| (taken(&rig, "in_flight_shares"), taken(&rig, "calls")) == (51, 49)).await;
     for _ in 0..51 {
         child.expect("greedy").await;
     }
@@ -65,7 +65,7 @@ async fn calls_that_are_never_answered_leave_room_for_those_of_others() {
     let answers = http.response().await.json();
     assert_eq!(answers.as_array().map(Vec::len), Some(100));
     assert!(answers[99]["error"]["message"].to_string().contains("lease"), "{answers}");
-    assert_eq!(["places", "calls", "bytes", "account"].map(|what| taken(&rig, what)), [0; 4]);
+    assert_eq!(["in_flight_shares", "calls", "bytes", "memory_budget"].map(|what| taken(&rig, what)), [0; 4]);
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn a_backlog_delays_its_own_lease_and_no_other() {
     assert_eq!(order, ["greedy", "greedy", "greedy", "modest", "greedy", "modest", "greedy", "modest"]);
     assert_eq!(http.response().await.json().as_array().map(Vec::len), Some(3));
     end(&rig, GREEDY);
-    assert_eq!(["places", "calls", "bytes"].map(|what| taken(&rig, what)), [0; 3]);
+    assert_eq!(["in_flight_shares", "calls", "bytes"].map(|what| taken(&rig, what)), [0; 3]);
     drop(backlog);
 }
 
@@ -214,9 +214,9 @@ async fn answers_that_are_not_read_are_bounded_and_cost_nobody_else_anything() {
         let asked = child.expect("greedy").await;
         child.say(&long_answer(&asked, BYTES)).await;
         child.heard().await;
-        assert!(taken(&rig, "account") <= 64 << 20);
+        assert!(taken(&rig, "memory_budget") <= 64 << 20);
     }
-    let held = taken(&rig, "account");
+    let held = taken(&rig, "memory_budget");
     assert!((4 * BYTES..=52 << 20).contains(&held), "{held}");
     assert_eq!(errors(&rig, GREEDY), 6);
     let error = unread.pop().expect("the last").response().await.json()["error"].clone();
@@ -234,7 +234,7 @@ async fn answers_that_are_not_read_are_bounded_and_cost_nobody_else_anything() {
     let ((), answer) = tokio::join!(async { child.say(&long_answer(&asked, 8 << 20)).await }, http.response());
     assert_eq!(answer.json()["result"].as_str().map(str::len), Some(8 << 20));
     end(&rig, GREEDY);
-    nothing_of(&rig, "account").await;
+    nothing_of(&rig, "memory_budget").await;
     drop(unread);
 }
 
@@ -253,11 +253,11 @@ async fn notices_that_are_not_read_count_too() {
     for round in 0..9 {
         child.tell(json!({"jsonrpc": "2.0", "method": "made/up", "params": {"round": round, "filler": filler}})).await;
         assert_eq!(read.next().await.expect("a notice")["params"]["round"], round);
-        most = most.max(taken(&rig, "account"));
+        most = most.max(taken(&rig, "memory_budget"));
     }
     assert!((32 << 20..=52 << 20).contains(&most), "{most}");
     drop((streams, read, greedy));
-    nothing_of(&rig, "account").await;
+    nothing_of(&rig, "memory_budget").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -268,10 +268,10 @@ async fn a_client_that_reads_nothing_is_not_written_to_for_ever() {
     let mut unread = greedy.call(1, "greedy", json!({})).await;
     let asked = child.expect("greedy").await;
     child.say(&long_answer(&asked, 12 << 20)).await;
-    until(|| taken(&rig, "account") > 0).await;
+    until(|| taken(&rig, "memory_budget") > 0).await;
     let began = tokio::time::Instant::now();
     let given_up = async {
-        while taken(&rig, "account") > 0 {
+        while taken(&rig, "memory_budget") > 0 {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     };

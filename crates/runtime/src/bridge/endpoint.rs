@@ -9,11 +9,11 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 use crate::bridge::{
-    http::gate::Gate,
-    limits::{account::Account, places::Places},
+    http::auth::Authenticator,
+    limits::{connection_permits::ConnectionPermits, memory_budget::MemoryBudget},
     mux::{
-        child::About,
-        exchange::{ChildState, Down, Exchange},
+        connected_child::ChildInfo,
+        multiplexer::{ChildState, ChildUnavailable, Multiplexer},
         usage::Usage,
     },
 };
@@ -36,42 +36,45 @@ pub struct EndpointOptions {
 /// Serves the clients of one server.
 pub struct Endpoint {
     start_wait: Duration,
-    pub(super) gate: Arc<dyn Gate>,
-    exchange: Mutex<Exchange>,
+    pub(super) authenticator: Arc<dyn Authenticator>,
+    multiplexer: Mutex<Multiplexer>,
     /// What is held of clients' messages.
-    pub(super) account: Arc<Account>,
-    pub(super) places: Arc<Places>,
+    pub(super) memory_budget: Arc<MemoryBudget>,
+    pub(super) connection_permits: Arc<ConnectionPermits>,
     /// Told whenever the child comes, goes, or will not come, and when a lease ends.
     changed: watch::Sender<()>,
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = formatter.debug_struct("Endpoint");
-        shown.field("exchange", &self.exchange).field("connections", &self.places).finish_non_exhaustive()
+        let mut debug = formatter.debug_struct("Endpoint");
+        debug
+            .field("multiplexer", &self.multiplexer)
+            .field("connections", &self.connection_permits)
+            .finish_non_exhaustive()
     }
 }
 
 impl Endpoint {
     /// An endpoint without a child.
     #[must_use]
-    pub fn new(options: EndpointOptions, gate: Arc<dyn Gate>) -> Arc<Self> {
+    pub fn new(options: EndpointOptions, authenticator: Arc<dyn Authenticator>) -> Arc<Self> {
         let EndpointOptions { name, calls_in_flight_max, start_wait, roots } = options;
-        let account = Account::new();
+        let memory_budget = MemoryBudget::new();
         Arc::new(Self {
             start_wait,
-            gate,
-            exchange: Mutex::new(Exchange::new(name, calls_in_flight_max, roots, Arc::clone(&account))),
-            account,
-            places: Places::new(),
+            authenticator,
+            multiplexer: Mutex::new(Multiplexer::new(name, calls_in_flight_max, roots, Arc::clone(&memory_budget))),
+            memory_budget,
+            connection_permits: ConnectionPermits::new(),
             changed: watch::Sender::new(()),
         })
     }
 
     /// Ends what an allocation has here: its sessions, its streams and its calls, with an error, and then its connections.
     pub fn end_allocation(&self, allocation: AllocationId) {
-        self.exchange().end_allocation(allocation);
-        self.places.end(allocation);
+        self.multiplexer().end_allocation(allocation);
+        self.connection_permits.end(allocation);
         // Those that wait for a child need wait no longer.
         self.changed.send_replace(());
     }
@@ -79,52 +82,52 @@ impl Endpoint {
     /// What an allocation did here. Once it has ended, this is given out once more and then forgotten.
     #[must_use]
     pub fn usage(&self, allocation: AllocationId) -> Usage {
-        self.exchange().usages.take(allocation)
+        self.multiplexer().usages.take(allocation)
     }
 
     /// What all clients did here together.
     #[must_use]
     pub fn total_usage(&self) -> Usage {
-        self.exchange().usages.total()
+        self.multiplexer().usages.total()
     }
 
     /// Says what becomes of a server that does not run. One that is connected is not concerned.
     pub fn set_state(&self, state: ChildState) {
-        self.exchange().set_state(state);
+        self.multiplexer().set_state(state);
         self.changed.send_replace(());
     }
 
     /// Wakes the calls that wait for the child.
-    pub(super) fn note_change(&self) {
+    pub(super) fn notify_waiters(&self) {
         self.changed.send_replace(());
     }
 
-    pub(super) fn exchange(&self) -> MutexGuard<'_, Exchange> {
-        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn multiplexer(&self) -> MutexGuard<'_, Multiplexer> {
+        self.multiplexer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn lose(self: &Arc<Self>, generation: u64, why: &str) {
-        let mut exchange = self.exchange();
+    pub(super) fn child_lost(self: &Arc<Self>, generation: u64, why: &str) {
+        let mut multiplexer = self.multiplexer();
         // Where nothing runs any more there is nobody to wait either.
-        if exchange.lose(generation, why)
-            && !exchange.has_failed()
+        if multiplexer.child_lost(generation, why)
+            && !multiplexer.has_failed()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            let (endpoint, until) = (Arc::downgrade(self), self.patience());
-            let patience = runtime.spawn(async move {
+            let (endpoint, until) = (Arc::downgrade(self), self.start_deadline());
+            let timeout = runtime.spawn(async move {
                 tokio::time::sleep_until(until).await;
                 if let Some(endpoint) = endpoint.upgrade() {
-                    endpoint.exchange().give_up();
+                    endpoint.multiplexer().fail_waiting_calls();
                 }
             });
-            exchange.wait_for_child(patience.abort_handle());
+            multiplexer.set_start_timeout(timeout.abort_handle());
         }
-        drop(exchange);
+        drop(multiplexer);
         self.changed.send_replace(());
     }
 
     /// Until when a call that comes now waits for a child.
-    pub(super) fn patience(&self) -> Instant {
+    pub(super) fn start_deadline(&self) -> Instant {
         Instant::now() + self.start_wait
     }
 
@@ -132,27 +135,31 @@ impl Endpoint {
     ///
     /// # Errors
     /// It is not by then, or will not be; or the lease ends.
-    pub(super) async fn up(&self, until: Instant, allocation: Option<AllocationId>) -> Result<Arc<About>, Down> {
-        let look = || {
-            let exchange = self.exchange();
-            if exchange.usages.is_ended(allocation) {
-                return Some(Err(Down::lease_ended()));
+    pub(super) async fn wait_for_child(
+        &self,
+        until: Instant,
+        allocation: Option<AllocationId>,
+    ) -> Result<Arc<ChildInfo>, ChildUnavailable> {
+        let check = || {
+            let multiplexer = self.multiplexer();
+            if multiplexer.usages.is_ended(allocation) {
+                return Some(Err(ChildUnavailable::lease_ended()));
             }
-            match exchange.about() {
-                Some(about) => Some(Ok(Arc::clone(about))),
-                None => exchange.has_failed().then(|| Err(exchange.down())),
+            match multiplexer.child_info() {
+                Some(info) => Some(Ok(Arc::clone(info))),
+                None => multiplexer.has_failed().then(|| Err(multiplexer.unavailable())),
             }
         };
-        if let Some(found) = look() {
+        if let Some(found) = check() {
             return found;
         }
         let mut changed = self.changed.subscribe();
         loop {
-            if let Some(found) = look() {
+            if let Some(found) = check() {
                 return found;
             }
             if tokio::time::timeout_at(until, changed.changed()).await.is_err() {
-                return Err(self.exchange().down());
+                return Err(self.multiplexer().unavailable());
             }
         }
     }

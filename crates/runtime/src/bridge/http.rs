@@ -2,16 +2,16 @@
 
 mod accepted;
 mod activity;
+pub(crate) mod auth;
 mod base64;
 mod caller;
 mod connections;
-mod farewell;
-mod flow;
-pub(crate) mod gate;
-mod guard;
 mod handler;
+mod http_response;
+mod lingering_close;
+mod origin_check;
 mod post;
-mod reply;
 mod respond;
-mod shared;
+mod response_stream;
+mod session_requests;
 mod stateless;

@@ -1,22 +1,22 @@
 //! The multiplexer of an endpoint: calls, sessions and subscriptions of many clients on the pipes of one child.
 
-pub(crate) mod answer;
 pub(crate) mod call;
+pub(crate) mod call_handle;
 mod calls;
-pub(crate) mod child;
 mod child_response;
+pub(crate) mod client_request;
 mod connect;
-pub(crate) mod exchange;
+pub(crate) mod connected_child;
 mod handshake;
-mod interest;
-pub(crate) mod level;
 pub(crate) mod link;
+pub(crate) mod log_level;
 pub(crate) mod mailbox;
 pub(crate) mod message;
+pub(crate) mod multiplexer;
+pub(crate) mod protocol;
 mod receive;
-pub(crate) mod request;
+pub(crate) mod rpc_response;
 pub(crate) mod session;
-pub(crate) mod ticket;
+mod subscriptions;
 pub(crate) mod usage;
-pub(crate) mod version;
-mod waiting;
+mod wait_queue;

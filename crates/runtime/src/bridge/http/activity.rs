@@ -14,13 +14,13 @@ use tokio::{
     time::Instant,
 };
 
-use super::farewell::Farewell;
+use super::lingering_close::LingeringClose;
 
 /// How long a client may take to send the head of a request.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How long a connection is kept open on which nothing is asked.
-const REST_MAX: Duration = Duration::from_secs(300);
+const IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// How long a client may take nothing of what is to be written to it.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -28,93 +28,93 @@ const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     /// A request is being sent since then.
-    Head(Instant),
+    ReadingHead(Instant),
     /// A request is being answered.
-    Work,
+    Working,
     /// Nothing was asked since then.
-    Rest(Instant),
+    Idle(Instant),
 }
 
 /// The doings of one connection.
 #[derive(Debug)]
-pub(crate) struct Activity(Mutex<Doing>);
+pub(crate) struct Activity(Mutex<ActivityState>);
 
 #[derive(Debug)]
-struct Doing {
+struct ActivityState {
     phase: Phase,
     /// Since when something waits to be written, and nothing could be.
-    stuck_since: Option<Instant>,
+    write_stalled_since: Option<Instant>,
 }
 
 impl Activity {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Doing { phase: Phase::Head(Instant::now()), stuck_since: None }))
+        Self(Mutex::new(ActivityState { phase: Phase::ReadingHead(Instant::now()), write_stalled_since: None }))
     }
 
-    fn doing(&self) -> MutexGuard<'_, Doing> {
+    fn state(&self) -> MutexGuard<'_, ActivityState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A request has come.
-    pub(crate) fn work(&self) {
-        self.doing().phase = Phase::Work;
+    pub(crate) fn begin_request(&self) {
+        self.state().phase = Phase::Working;
     }
 
     /// It was answered.
-    pub(crate) fn rest(&self) {
-        self.doing().phase = Phase::Rest(Instant::now());
+    pub(crate) fn end_request(&self) {
+        self.state().phase = Phase::Idle(Instant::now());
     }
 
-    fn heard(&self) {
-        let mut doing = self.doing();
-        if matches!(doing.phase, Phase::Rest(_)) {
-            doing.phase = Phase::Head(Instant::now());
+    fn received(&self) {
+        let mut state = self.state();
+        if matches!(state.phase, Phase::Idle(_)) {
+            state.phase = Phase::ReadingHead(Instant::now());
         }
     }
 
-    fn stuck(&self, is_stuck: bool) {
-        self.doing().stuck_since = is_stuck.then(Instant::now);
+    fn set_write_stalled(&self, is_write_stalled: bool) {
+        self.state().write_stalled_since = is_write_stalled.then(Instant::now);
     }
 
     /// Whether the connection has taken up room for long enough.
     pub(crate) fn is_stale(&self) -> bool {
-        let doing = self.doing();
-        if doing.stuck_since.is_some_and(|since| since.elapsed() > WRITE_WAIT_MAX) {
+        let state = self.state();
+        if state.write_stalled_since.is_some_and(|since| since.elapsed() > WRITE_WAIT_MAX) {
             return true;
         }
-        match doing.phase {
-            Phase::Head(since) => since.elapsed() > HEAD_WAIT_MAX,
-            Phase::Rest(since) => since.elapsed() > REST_MAX,
-            Phase::Work => false,
+        match state.phase {
+            Phase::ReadingHead(since) => since.elapsed() > HEAD_WAIT_MAX,
+            Phase::Idle(since) => since.elapsed() > IDLE_MAX,
+            Phase::Working => false,
         }
     }
 }
 
 /// A socket that notes when something is heard on it, and when nothing can be written, and that is closed in order.
 #[derive(Debug)]
-pub(crate) struct Heard {
+pub(crate) struct TrackedSocket {
     socket: TcpStream,
     activity: Arc<Activity>,
-    is_stuck: bool,
+    is_write_stalled: bool,
     /// Its end, once that has begun.
-    farewell: Option<Farewell>,
+    lingering_close: Option<LingeringClose>,
 }
 
-impl Heard {
+impl TrackedSocket {
     pub(crate) fn new(socket: TcpStream, activity: Arc<Activity>) -> Self {
-        Self { socket, activity, is_stuck: false, farewell: None }
+        Self { socket, activity, is_write_stalled: false, lingering_close: None }
     }
 
-    fn wrote<T>(&mut self, written: Poll<T>) -> Poll<T> {
-        if self.is_stuck != written.is_pending() {
-            self.is_stuck = written.is_pending();
-            self.activity.stuck(self.is_stuck);
+    fn track_write<T>(&mut self, written: Poll<T>) -> Poll<T> {
+        if self.is_write_stalled != written.is_pending() {
+            self.is_write_stalled = written.is_pending();
+            self.activity.set_write_stalled(self.is_write_stalled);
         }
         written
     }
 }
 
-impl AsyncRead for Heard {
+impl AsyncRead for TrackedSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -123,16 +123,16 @@ impl AsyncRead for Heard {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
         if buffer.filled().len() > before {
-            self.activity.heard();
+            self.activity.received();
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Heard {
+impl AsyncWrite for TrackedSocket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(context, bytes);
-        self.wrote(written)
+        self.track_write(written)
     }
 
     fn poll_write_vectored(
@@ -141,7 +141,7 @@ impl AsyncWrite for Heard {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write_vectored(context, parts);
-        self.wrote(written)
+        self.track_write(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -154,7 +154,7 @@ impl AsyncWrite for Heard {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // A request that was answered before it was read may still be on its way.
-        let Self { socket, farewell, .. } = &mut *self;
-        farewell.get_or_insert_with(Farewell::new).poll(socket, context).map(Ok)
+        let Self { socket, lingering_close, .. } = &mut *self;
+        lingering_close.get_or_insert_with(LingeringClose::new).poll(socket, context).map(Ok)
     }
 }

@@ -6,13 +6,13 @@ use hyper::{HeaderMap, StatusCode};
 
 use super::{
     accepted::Accepted,
-    flow::{Flow, Hold, Place},
-    reply::{self, Reply},
+    http_response::{self, HttpResponse},
+    response_stream::{ResponseStream, StreamGuard, StreamOwner},
 };
 use crate::bridge::{
     endpoint::Endpoint,
-    limits::account::Holder,
-    mux::{mailbox::Mailbox, session::SessionId, version::Era},
+    limits::memory_budget::LeaseMemory,
+    mux::{mailbox::Mailbox, protocol::ProtocolMode, session::SessionId},
 };
 use cortex_core::ids::AllocationId;
 
@@ -32,27 +32,27 @@ pub(crate) struct Caller<'a> {
 
 impl Caller<'_> {
     /// Whose messages these are, for the account of the endpoint.
-    pub(crate) fn holder(&self) -> Holder {
-        self.endpoint.account.holder(self.allocation)
+    pub(crate) fn memory(&self) -> LeaseMemory {
+        self.endpoint.memory_budget.for_lease(self.allocation)
     }
 
     /// A refusal for want of room, which is counted.
-    pub(crate) fn crowded(&self, why: &str) -> Reply {
-        self.endpoint.exchange().usages.add_error(self.allocation, 0);
-        reply::crowded(why)
+    pub(crate) fn over_limit(&self, why: &str) -> HttpResponse {
+        self.endpoint.multiplexer().usages.add_error(self.allocation, 0);
+        http_response::service_unavailable(why)
     }
 
     /// How the headers say that the client speaks; nothing where they do not.
     ///
     /// # Errors
     /// The version is not known.
-    pub(crate) fn version(&self) -> Result<Option<(&str, Era)>, String> {
+    pub(crate) fn version(&self) -> Result<Option<(&str, ProtocolMode)>, String> {
         let Some(version) = self.headers.get(VERSION_HEADER) else {
             return Ok(None);
         };
         let version = version.to_str().unwrap_or("?");
-        match Era::of(version) {
-            Some(era) => Ok(Some((version, era))),
+        match ProtocolMode::of_version(version) {
+            Some(mode) => Ok(Some((version, mode))),
             None => Err(version.chars().take(64).collect()),
         }
     }
@@ -61,60 +61,60 @@ impl Caller<'_> {
     ///
     /// # Errors
     /// They name none, or none of this allocation.
-    pub(crate) fn session(&self) -> Result<SessionId, Box<Reply>> {
+    pub(crate) fn session(&self) -> Result<SessionId, Box<HttpResponse>> {
         let Some(named) = self.headers.get(SESSION_HEADER) else {
             let why = "the Mcp-Session-Id header is missing: send initialize first, and then what it answered with";
-            return Err(Box::new(reply::refusal(StatusCode::BAD_REQUEST, why)));
+            return Err(Box::new(http_response::error(StatusCode::BAD_REQUEST, why)));
         };
         let unknown = || {
             let why = "there is no such session: it has ended, or was never there; send initialize";
-            Box::new(reply::refusal(StatusCode::NOT_FOUND, why))
+            Box::new(http_response::error(StatusCode::NOT_FOUND, why))
         };
         let id = named.to_str().ok().and_then(SessionId::parse).ok_or_else(unknown)?;
-        let mut exchange = self.endpoint.exchange();
-        let session = exchange.sessions.by_id.get_mut(&id).filter(|session| session.allocation == self.allocation);
+        let mut multiplexer = self.endpoint.multiplexer();
+        let session = multiplexer.sessions.by_id.get_mut(&id).filter(|session| session.allocation == self.allocation);
         session.ok_or_else(unknown)?.used_at = std::time::Instant::now();
         Ok(id)
     }
 
     /// Checks what a request without a body must say, and gives its session.
-    fn session_alone(&self) -> Result<SessionId, Box<Reply>> {
+    fn session_alone(&self) -> Result<SessionId, Box<HttpResponse>> {
         match self.version() {
             Err(version) => {
                 let why = format!("MCP-Protocol-Version {version} is not known");
-                Err(Box::new(reply::refusal(StatusCode::BAD_REQUEST, &why)))
+                Err(Box::new(http_response::error(StatusCode::BAD_REQUEST, &why)))
             }
-            Ok(Some((version, Era::Stateless))) => {
+            Ok(Some((version, ProtocolMode::Stateless))) => {
                 let why = format!("{version} has no sessions: everything is sent with POST");
-                Err(Box::new(reply::not_allowed("POST", &why)))
+                Err(Box::new(http_response::method_not_allowed("POST", &why)))
             }
             Ok(_) => self.session(),
         }
     }
 
     /// Opens the stream of a session.
-    pub(crate) fn listen(&self) -> Reply {
+    pub(crate) fn listen(&self) -> HttpResponse {
         let id = match self.session_alone() {
             Ok(id) => id,
             Err(refusal) => return *refusal,
         };
         if !self.accepted.stream {
-            return reply::refusal(StatusCode::NOT_ACCEPTABLE, "the Accept header must have text/event-stream");
+            return http_response::error(StatusCode::NOT_ACCEPTABLE, "the Accept header must have text/event-stream");
         }
-        let mailbox = Mailbox::of(self.holder());
-        match self.endpoint.exchange().sessions.by_id.get_mut(&id) {
+        let mailbox = Mailbox::of(self.memory());
+        match self.endpoint.multiplexer().sessions.by_id.get_mut(&id) {
             Some(session) if session.stream.is_none() => session.stream = Some(Arc::clone(&mailbox)),
-            _ => return reply::refusal(StatusCode::CONFLICT, "this session has a stream already"),
+            _ => return http_response::error(StatusCode::CONFLICT, "this session has a stream already"),
         }
-        let hold = Hold { endpoint: Arc::clone(self.endpoint), mailbox, place: Place::Stream(id) };
-        reply::event_stream(Flow::Notices(hold).into_events(None))
+        let guard = StreamGuard { endpoint: Arc::clone(self.endpoint), mailbox, owner: StreamOwner::Stream(id) };
+        http_response::event_stream(ResponseStream::Notices(guard).into_events(None))
     }
 
-    pub(crate) fn end_session(&self) -> Reply {
+    pub(crate) fn end_session(&self) -> HttpResponse {
         match self.session_alone() {
             Ok(id) => {
-                self.endpoint.exchange().end_session(id);
-                reply::empty(StatusCode::NO_CONTENT)
+                self.endpoint.multiplexer().end_session(id);
+                http_response::empty(StatusCode::NO_CONTENT)
             }
             Err(refusal) => *refusal,
         }

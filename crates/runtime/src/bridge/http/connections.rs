@@ -15,67 +15,68 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    activity::{Activity, Heard},
-    farewell::Farewell,
-    handler as http,
+    activity::{Activity, TrackedSocket},
+    handler,
+    lingering_close::LingeringClose,
 };
 use crate::bridge::{
     endpoint::Endpoint,
-    limits::places::{Ending, Place},
+    limits::connection_permits::{CloseMode, ConnectionPermit},
 };
 
 /// How much of a request is read at once, and so the longest head of one, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// How often a connection is looked at that may have been forgotten by its client.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+const STALE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long answers may take to be sent when the endpoint closes, or the lease of their connection has ended.
-const CLOSING_WAIT: Duration = Duration::from_millis(500);
+const CLOSE_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// How long nothing is taken after the system would not give a connection.
-const FAILURE_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// How many who find no room are turned away in order at a time. Beyond that their connections are just dropped.
-const TURNED_AWAY_MAX: usize = 64;
+const REJECTIONS_MAX: usize = 64;
 
 /// What one who finds no room is told.
-const CROWDED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-type: application/json\r\n\
+const TOO_MANY_CONNECTIONS: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-type: application/json\r\n\
     content-length: 37\r\nconnection: close\r\n\r\n{\"error\":\"too many connections: 256\"}";
 
 impl Endpoint {
     /// Serves clients on these sockets until `closing`; what is answered by then is still sent, for a moment.
     pub async fn serve(self: Arc<Self>, listeners: Vec<Bound>, closing: CancellationToken) {
         let listeners: Vec<_> = listeners.into_iter().filter_map(listen).collect();
-        let (mut connections, mut turned_away) = (JoinSet::new(), JoinSet::new());
+        let (mut connections, mut rejections) = (JoinSet::new(), JoinSet::new());
         loop {
             tokio::select! {
                 () = closing.cancelled() => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
-                Some(_) = turned_away.join_next(), if !turned_away.is_empty() => {}
+                Some(_) = rejections.join_next(), if !rejections.is_empty() => {}
                 accepted = accept(&listeners) => match accepted {
-                    Ok(socket) => match self.places.enter() {
-                        Some(place) => {
-                            connections.spawn(connection(Arc::clone(&self), socket, place, closing.clone()));
+                    Ok(socket) => match self.connection_permits.acquire() {
+                        Some(permit) => {
+                            connections.spawn(connection(Arc::clone(&self), socket, permit, closing.clone()));
                         }
-                        None if turned_away.len() < TURNED_AWAY_MAX => {
-                            turned_away.spawn(turn_away(socket));
+                        None if rejections.len() < REJECTIONS_MAX => {
+                            rejections.spawn(reject(socket));
                         }
                         None => {
-                            let _ = socket.try_write(CROWDED);
+                            let _ = socket.try_write(TOO_MANY_CONNECTIONS);
                         }
                     },
                     Err(error) => {
                         tracing::warn!(%error, "a connection was not taken");
-                        tokio::time::sleep(FAILURE_PAUSE).await;
+                        tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                     }
                 },
             }
         }
         drop(listeners);
-        self.exchange().end_matching(|_| true, "the endpoint closes");
+        self.multiplexer().end_matching(|_| true, "the endpoint closes");
         let sent = async { while connections.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(CLOSING_WAIT, sent).await;
+        let _ = tokio::time::timeout(CLOSE_WAIT_MAX, sent).await;
     }
 }
 
@@ -98,36 +99,36 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
 }
 
 /// Tells one who finds no room so.
-async fn turn_away(mut socket: TcpStream) {
+async fn reject(mut socket: TcpStream) {
     // So little is taken at once by a socket that is new.
-    if socket.write_all(CROWDED).await.is_ok() {
-        let mut farewell = Farewell::new();
-        std::future::poll_fn(|context| farewell.poll(&mut socket, context)).await;
+    if socket.write_all(TOO_MANY_CONNECTIONS).await.is_ok() {
+        let mut lingering_close = LingeringClose::new();
+        std::future::poll_fn(|context| lingering_close.poll(&mut socket, context)).await;
     }
 }
 
-async fn connection(endpoint: Arc<Endpoint>, socket: TcpStream, place: Place, closing: CancellationToken) {
+async fn connection(endpoint: Arc<Endpoint>, socket: TcpStream, permit: ConnectionPermit, closing: CancellationToken) {
     // Without it, the end of an answer may wait for the client to say that it has the beginning.
     let _ = socket.set_nodelay(true);
     let activity = Arc::new(Activity::new());
-    let io = TokioIo::new(Heard::new(socket, Arc::clone(&activity)));
-    let place = Arc::new(place);
+    let io = TokioIo::new(TrackedSocket::new(socket, Arc::clone(&activity)));
+    let permit = Arc::new(permit);
     let service = {
-        let (activity, place) = (Arc::clone(&activity), Arc::clone(&place));
+        let (activity, permit) = (Arc::clone(&activity), Arc::clone(&permit));
         service_fn(move |request: Request<Incoming>| {
-            let (endpoint, place, activity) = (Arc::clone(&endpoint), Arc::clone(&place), Arc::clone(&activity));
+            let (endpoint, permit, activity) = (Arc::clone(&endpoint), Arc::clone(&permit), Arc::clone(&activity));
             async move {
-                activity.work();
-                let mut reply = http::handle(&endpoint, &place, request).await;
-                reply.body_mut().at_work(activity);
-                Ok::<_, Infallible>(reply)
+                activity.begin_request();
+                let mut http_response = handler::handle(&endpoint, &permit, request).await;
+                http_response.body_mut().track(activity);
+                Ok::<_, Infallible>(http_response)
             }
         })
     };
     let mut serving = pin!(http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).serve_connection(io, service));
-    let mut look = tokio::time::interval(LOOK_INTERVAL);
+    let mut stale_check = tokio::time::interval(STALE_CHECK_INTERVAL);
     let mut is_closing = false;
-    let mut until = None;
+    let mut close_deadline = None;
     loop {
         tokio::select! {
             biased;
@@ -141,15 +142,15 @@ async fn connection(endpoint: Arc<Endpoint>, socket: TcpStream, place: Place, cl
                 is_closing = true;
                 serving.as_mut().graceful_shutdown();
             }
-            ending = place.ended() => match ending {
-                Ending::AtOnce => return,
-                Ending::Soon => {
-                    until = Some(Instant::now() + CLOSING_WAIT);
+            mode = permit.close_requested() => match mode {
+                CloseMode::Immediate => return,
+                CloseMode::Graceful => {
+                    close_deadline = Some(Instant::now() + CLOSE_WAIT_MAX);
                     serving.as_mut().graceful_shutdown();
                 }
             },
-            () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return,
-            _ = look.tick() => if activity.is_stale() { return },
+            () = tokio::time::sleep_until(close_deadline.unwrap_or_else(Instant::now)), if close_deadline.is_some() => return,
+            _ = stale_check.tick() => if activity.is_stale() { return },
         }
     }
 }

@@ -9,49 +9,49 @@ use serde_json::{Value, json};
 use super::{
     base64,
     caller::Caller,
-    flow::{Flow, Hold, Place},
-    reply::{self, Reply},
+    http_response::{self, HttpResponse},
     respond::{StatusOf, plain, stateless_status},
-    shared,
+    response_stream::{ResponseStream, StreamGuard, StreamOwner},
+    session_requests,
 };
 use crate::bridge::mux::{
-    answer::{Answer, HEADER_MISMATCH, INVALID_PARAMS, METHOD_NOT_FOUND},
-    child::About,
+    call_handle::CallHandle,
+    client_request::ClientRequest,
+    connected_child::ChildInfo,
     mailbox::Mailbox,
-    message::{Kind, Message, Meta, Parameters, text_of},
-    request::Request,
-    session::{Crowded, Filter, Listener, SUBSCRIPTIONS_MAX},
-    ticket::Ticket,
-    version::{Era, META_CAPABILITIES, META_SERVER, META_SUBSCRIPTION, META_VERSION, supported_versions},
+    message::{Message, MessageKind, Meta, Parameters, text_of},
+    protocol::{META_CAPABILITIES, META_SERVER, META_SUBSCRIPTION, META_VERSION, ProtocolMode, supported_versions},
+    rpc_response::{HEADER_MISMATCH, INVALID_PARAMS, METHOD_NOT_FOUND, RpcResponse},
+    session::{LimitReached, Listener, NotificationFilter, SUBSCRIPTIONS_MAX},
 };
 
 const METHOD_HEADER: &str = "mcp-method";
 const NAME_HEADER: &str = "mcp-name";
 
 /// What there was before, and is no more.
-const GONE_METHODS: [&str; 4] = ["ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
+const REMOVED_METHODS: [&str; 4] = ["ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
 
 /// Takes in a message.
 ///
 /// # Errors
 /// The reply, where there is one at once.
-pub(crate) async fn take(
+pub(crate) async fn accept(
     caller: &Caller<'_>,
     message: &Message<'_>,
     params: &Parameters<'_>,
     meta: &Meta<'_>,
-) -> Result<(Flow, StatusOf), Box<Reply>> {
+) -> Result<(ResponseStream, StatusOf), Box<HttpResponse>> {
     let (id, method) = match &message.kind {
-        Kind::Request { id, method } => (Some(*id), method),
-        Kind::Notification { method } => (None, method),
-        Kind::Answer { .. } => return Err(Box::new(reply::empty(StatusCode::ACCEPTED))),
+        MessageKind::Request { id, method } => (Some(*id), method),
+        MessageKind::Notification { method } => (None, method),
+        MessageKind::Response { .. } => return Err(Box::new(http_response::empty(StatusCode::ACCEPTED))),
     };
     if let Err(why) = check_headers(caller.headers, method, params) {
-        return Err(Box::new(reply::fault(StatusCode::BAD_REQUEST, id, HEADER_MISMATCH, &why)));
+        return Err(Box::new(http_response::rpc_error(StatusCode::BAD_REQUEST, id, HEADER_MISMATCH, &why)));
     }
     let Some(id) = id else {
-        shared::notice(caller, None, message, method, params);
-        return Err(Box::new(reply::empty(StatusCode::ACCEPTED)));
+        session_requests::handle_notification(caller, None, message, method, params);
+        return Err(Box::new(http_response::empty(StatusCode::ACCEPTED)));
     };
     let missing: Vec<_> = [(META_VERSION, meta.protocol_version), (META_CAPABILITIES, meta.client_capabilities)]
         .iter()
@@ -60,56 +60,58 @@ pub(crate) async fn take(
         .collect();
     if !missing.is_empty() {
         let why = format!("params._meta must have {}", missing.join(" and "));
-        return Err(Box::new(reply::fault(StatusCode::BAD_REQUEST, Some(id), INVALID_PARAMS, &why)));
+        return Err(Box::new(http_response::rpc_error(StatusCode::BAD_REQUEST, Some(id), INVALID_PARAMS, &why)));
     }
-    let request = Request {
+    let request = ClientRequest {
         message,
         id,
         method,
         params,
         meta,
-        era: Era::Stateless,
+        mode: ProtocolMode::Stateless,
         session: None,
         allocation: caller.allocation,
     };
     match ask(caller, &request).await {
-        Ok(Asked::Call(ticket)) => Ok((Flow::One(ticket), stateless_status)),
-        Ok(Asked::Reply(reply)) => Err(Box::new(reply)),
-        Err(answer) => {
-            shared::count(caller, &answer);
-            let answer = if answer.error_code.is_none() { answer.held(&caller.holder(), id) } else { answer };
-            let status = stateless_status(&answer);
-            Err(Box::new(plain(caller, answer, status)))
+        Ok(StatelessOutcome::Call(ticket)) => Ok((ResponseStream::One(ticket), stateless_status)),
+        Ok(StatelessOutcome::HttpResponse(http_response)) => Err(Box::new(http_response)),
+        Err(response) => {
+            session_requests::count_error(caller, &response);
+            let response =
+                if response.error_code.is_none() { response.reserved_in(&caller.memory(), id) } else { response };
+            let status = stateless_status(&response);
+            Err(Box::new(plain(caller, response, status)))
         }
     }
 }
 
-enum Asked {
-    Call(Ticket),
-    Reply(Reply),
+enum StatelessOutcome {
+    Call(CallHandle),
+    HttpResponse(HttpResponse),
 }
 
-async fn ask(caller: &Caller<'_>, request: &Request<'_>) -> Result<Asked, Answer> {
+async fn ask(caller: &Caller<'_>, request: &ClientRequest<'_>) -> Result<StatelessOutcome, RpcResponse> {
     let endpoint = caller.endpoint;
-    if GONE_METHODS.contains(&request.method) {
+    if REMOVED_METHODS.contains(&request.method) {
         let why = format!("{} is not part of 2026-07-28", request.method);
-        return Err(Answer::error(request.id, METHOD_NOT_FOUND, &why));
+        return Err(RpcResponse::error(request.id, METHOD_NOT_FOUND, &why));
     }
-    let about = endpoint.up(caller.until, caller.allocation).await.map_err(|down| down.answer(request.id))?;
+    let info =
+        endpoint.wait_for_child(caller.until, caller.allocation).await.map_err(|down| down.response(request.id))?;
     match request.method {
-        "server/discover" => Err(Answer::result(request.id, &discovery(&about).to_string())),
-        "subscriptions/listen" => listen(caller, request, &about).map(Asked::Reply),
+        "server/discover" => Err(RpcResponse::result(request.id, &discovery(&info).to_string())),
+        "subscriptions/listen" => listen(caller, request, &info).map(StatelessOutcome::HttpResponse),
         _ => {
-            shared::refuse_tasks(request, about.era)?;
-            let number = endpoint.exchange().calls.number();
-            Ticket::take(endpoint, request.call(number, about.era, None)?).map(Asked::Call)
+            session_requests::reject_tasks(request, info.mode)?;
+            let number = endpoint.multiplexer().calls.number();
+            CallHandle::submit(endpoint, request.to_call(number, info.mode, None)?).map(StatelessOutcome::Call)
         }
     }
 }
 
 /// What the server is and can do, as these clients ask for it.
-fn discovery(about: &About) -> Value {
-    let capabilities = about.result.get("capabilities").cloned().unwrap_or_else(|| json!({}));
+fn discovery(info: &ChildInfo) -> Value {
+    let capabilities = info.result.get("capabilities").cloned().unwrap_or_else(|| json!({}));
     let mut result = json!({
         "resultType": "complete",
         "supportedVersions": supported_versions(),
@@ -117,61 +119,61 @@ fn discovery(about: &About) -> Value {
         "ttlMs": 0,
         "cacheScope": "private",
     });
-    if let Some(server) = about.result.get("serverInfo") {
+    if let Some(server) = info.result.get("serverInfo") {
         result["_meta"] = json!({META_SERVER: server});
     }
-    if let Some(instructions) = about.result.get("instructions") {
+    if let Some(instructions) = info.result.get("instructions") {
         result["instructions"] = instructions.clone();
     }
     result
 }
 
 /// Opens a stream of notices.
-fn listen(caller: &Caller<'_>, request: &Request<'_>, about: &About) -> Result<Reply, Answer> {
-    let wanted = request.params.notifications.map(|wanted| serde_json::from_str::<Filter>(wanted.get()));
+fn listen(caller: &Caller<'_>, request: &ClientRequest<'_>, info: &ChildInfo) -> Result<HttpResponse, RpcResponse> {
+    let wanted = request.params.notifications.map(|wanted| serde_json::from_str::<NotificationFilter>(wanted.get()));
     let Some(Ok(wanted)) = wanted else {
-        return Err(request.refused("params.notifications must be an object that says what to listen to"));
+        return Err(request.invalid_params("params.notifications must be an object that says what to listen to"));
     };
     if wanted.resource_subscriptions.len() > SUBSCRIPTIONS_MAX {
         let why = format!("params.notifications.resourceSubscriptions has more than {SUBSCRIPTIONS_MAX}");
-        return Err(request.refused(&why));
+        return Err(request.invalid_params(&why));
     }
     if !caller.accepted.stream {
         let why = "the Accept header must have text/event-stream";
-        return Ok(reply::refusal(StatusCode::NOT_ACCEPTABLE, why));
+        return Ok(http_response::error(StatusCode::NOT_ACCEPTABLE, why));
     }
-    let can_subscribe = about.can("/resources/subscribe");
-    let filter = Filter {
-        tools_list_changed: wanted.tools_list_changed && about.can("/tools/listChanged"),
-        prompts_list_changed: wanted.prompts_list_changed && about.can("/prompts/listChanged"),
-        resources_list_changed: wanted.resources_list_changed && about.can("/resources/listChanged"),
+    let can_subscribe = info.has_capability("/resources/subscribe");
+    let filter = NotificationFilter {
+        tools_list_changed: wanted.tools_list_changed && info.has_capability("/tools/listChanged"),
+        prompts_list_changed: wanted.prompts_list_changed && info.has_capability("/prompts/listChanged"),
+        resources_list_changed: wanted.resources_list_changed && info.has_capability("/resources/listChanged"),
         resource_subscriptions: if can_subscribe { wanted.resource_subscriptions } else { BTreeSet::new() },
     };
-    let mailbox = Mailbox::of(caller.holder());
+    let mailbox = Mailbox::of(caller.memory());
     // The id is kept to the letter, like any other.
     let params = format!(r#"{{"_meta":{{"{META_SUBSCRIPTION}":{}}},"notifications":{}}}"#, request.id, json!(filter));
     let method = "notifications/subscriptions/acknowledged";
-    if !mailbox.notice(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#).into()) {
-        return Ok(caller.crowded(&caller.holder().crowded()));
+    if !mailbox.push(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#).into()) {
+        return Ok(caller.over_limit(&caller.memory().exhausted_message()));
     }
-    let mut exchange = caller.endpoint.exchange();
-    if let Err(Crowded(why)) = exchange.sessions.may_listen(caller.allocation) {
-        drop(exchange);
-        return Ok(caller.crowded(&why));
+    let mut multiplexer = caller.endpoint.multiplexer();
+    if let Err(LimitReached(why)) = multiplexer.sessions.check_listener_limit(caller.allocation) {
+        drop(multiplexer);
+        return Ok(caller.over_limit(&why));
     }
-    let number = exchange.calls.number();
+    let number = multiplexer.calls.number();
     let listener =
         Listener { allocation: caller.allocation, id: request.id.into(), filter, mailbox: Arc::clone(&mailbox) };
-    exchange.sessions.listeners.insert(number, listener);
-    exchange.sync_interests();
-    drop(exchange);
-    let hold = Hold { endpoint: Arc::clone(caller.endpoint), mailbox, place: Place::Listener(number) };
-    Ok(reply::event_stream(Flow::Notices(hold).into_events(None)))
+    multiplexer.sessions.listeners.insert(number, listener);
+    multiplexer.sync_subscriptions();
+    drop(multiplexer);
+    let guard = StreamGuard { endpoint: Arc::clone(caller.endpoint), mailbox, owner: StreamOwner::Listener(number) };
+    Ok(http_response::event_stream(ResponseStream::Notices(guard).into_events(None)))
 }
 
 /// Checks that the headers say what the body does.
 fn check_headers(headers: &HeaderMap, method: &str, params: &Parameters<'_>) -> Result<(), String> {
-    if one_of(headers, METHOD_HEADER)?.as_deref() != Some(method) {
+    if single_header(headers, METHOD_HEADER)?.as_deref() != Some(method) {
         return Err(format!("the Mcp-Method header must be there and say {method}, as the body does"));
     }
     let name = match method {
@@ -183,14 +185,14 @@ fn check_headers(headers: &HeaderMap, method: &str, params: &Parameters<'_>) -> 
     let Some(name) = text_of(name) else {
         return Ok(());
     };
-    if one_of(headers, NAME_HEADER)?.as_deref() != Some(name.as_ref()) {
+    if single_header(headers, NAME_HEADER)?.as_deref() != Some(name.as_ref()) {
         return Err(format!("the Mcp-Name header must be there and say what the body of {method} does"));
     }
     Ok(())
 }
 
 /// The only value of a header, decoded.
-fn one_of<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<Cow<'a, str>>, String> {
+fn single_header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<Cow<'a, str>>, String> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);

@@ -5,12 +5,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{level::Level, mailbox::Mailbox, session::SessionId, version::Era};
+use super::{log_level::LogLevel, mailbox::Mailbox, protocol::ProtocolMode, session::SessionId};
 use cortex_core::ids::AllocationId;
 
 /// Whether clients of 2026-07-28 may keep the result, so that it must say for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kept {
+pub(crate) enum CacheHints {
     Not,
     WithHints,
 }
@@ -29,12 +29,12 @@ pub(crate) struct Call {
     pub(crate) session: Option<SessionId>,
     pub(crate) allocation: Option<AllocationId>,
     /// How the client speaks.
-    pub(crate) era: Era,
-    pub(crate) kept: Kept,
+    pub(crate) mode: ProtocolMode,
+    pub(crate) cache_hints: CacheHints,
     /// The resource that its session hears of if this succeeds.
     pub(crate) subscribes: Option<Arc<str>>,
     /// The least grave messages that a client without a session wants while this runs.
-    pub(crate) level: Option<Level>,
+    pub(crate) level: Option<LogLevel>,
     /// Where the answer goes. None while nobody may answer it.
     pub(crate) mailbox: Option<Arc<Mailbox>>,
     /// When the child was given it.
@@ -52,8 +52,8 @@ impl Call {
             progress_token: None,
             session: None,
             allocation,
-            era: Era::Handshake,
-            kept: Kept::Not,
+            mode: ProtocolMode::Handshake,
+            cache_hints: CacheHints::Not,
             subscribes: None,
             level: None,
             mailbox: None,

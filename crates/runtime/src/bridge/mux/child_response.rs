@@ -4,29 +4,35 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    answer::{Answer, INTERNAL_ERROR, UNAVAILABLE, code_of},
-    call::{Call, Kept},
-    message::{Message, Outcome, plain_text, spliced},
-    version::Era,
+    call::{CacheHints, Call},
+    message::{Message, ResponseOutcome, plain_text, spliced},
+    protocol::ProtocolMode,
+    rpc_response::{INTERNAL_ERROR, RpcResponse, UNAVAILABLE, error_code_of},
 };
 
 /// The hints that a list or a resource carries for a 2026-07-28 client, where the server gave none: not to be kept.
-const CACHE_HINTS: [(&str, &str); 2] = [("ttlMs", "0"), ("cacheScope", "\"private\"")];
+const DEFAULT_CACHE_HINTS: [(&str, &str); 2] = [("ttlMs", "0"), ("cacheScope", "\"private\"")];
 
-impl Answer {
+impl RpcResponse {
     /// The child's answer to a call, as its caller wants it.
-    pub(crate) fn of_child(call: &Call, id: &str, outcome: Outcome<'_>, message: &Message<'_>, child: Era) -> Self {
+    pub(crate) fn of_child(
+        call: &Call,
+        id: &str,
+        outcome: ResponseOutcome<'_>,
+        message: &Message<'_>,
+        child: ProtocolMode,
+    ) -> Self {
         match outcome {
-            Outcome::Error(error) => {
+            ResponseOutcome::Error(error) => {
                 let text = spliced(message.text, &mut [(id, &call.client_id)]);
-                Self::new(text, Some(code_of(error).unwrap_or(INTERNAL_ERROR)))
+                Self::new(text, Some(error_code_of(error).unwrap_or(INTERNAL_ERROR)))
             }
-            Outcome::Result(result) => match (call.era, child) {
-                (Era::Stateless, Era::Handshake) => {
-                    let opened = opened(result, call.kept);
+            ResponseOutcome::Result(result) => match (call.mode, child) {
+                (ProtocolMode::Stateless, ProtocolMode::Handshake) => {
+                    let opened = opened(result, call.cache_hints);
                     Self::new(spliced(message.text, &mut [(id, &call.client_id), (&result[..1], &opened)]), None)
                 }
-                (Era::Handshake, Era::Stateless) if asks_for_input(result) => Self::error(
+                (ProtocolMode::Handshake, ProtocolMode::Stateless) if asks_for_input(result) => Self::error(
                     &call.client_id,
                     UNAVAILABLE,
                     "the server wants input of its client, which it cannot have from a client of this version",
@@ -49,7 +55,7 @@ struct Hints<'a> {
 }
 
 /// The opening brace of a result, with what a 2026-07-28 client expects and an older server does not say.
-fn opened(result: &str, kept: Kept) -> String {
+fn opened(result: &str, cache_hints: CacheHints) -> String {
     let Some(inner) = result.strip_prefix('{') else {
         return result.get(..1).unwrap_or_default().to_owned();
     };
@@ -58,8 +64,8 @@ fn opened(result: &str, kept: Kept) -> String {
     if hints.result_type.is_none() {
         added.push(r#""resultType":"complete""#.to_owned());
     }
-    if kept == Kept::WithHints {
-        for ((key, value), given) in CACHE_HINTS.iter().zip([hints.ttl_ms, hints.cache_scope]) {
+    if cache_hints == CacheHints::WithHints {
+        for ((key, value), given) in DEFAULT_CACHE_HINTS.iter().zip([hints.ttl_ms, hints.cache_scope]) {
             if given.is_none() {
                 added.push(format!("\"{key}\":{value}"));
             }
@@ -81,13 +87,13 @@ mod tests {
 
     #[test]
     fn results_are_completed_for_those_who_expect_more() {
-        assert_eq!(opened("{}", Kept::Not), r#"{"resultType":"complete""#);
-        assert_eq!(opened(r#"{"a":1}"#, Kept::Not), r#"{"resultType":"complete","#);
-        assert_eq!(opened(r#"{"resultType":"task"}"#, Kept::Not), "{");
+        assert_eq!(opened("{}", CacheHints::Not), r#"{"resultType":"complete""#);
+        assert_eq!(opened(r#"{"a":1}"#, CacheHints::Not), r#"{"resultType":"complete","#);
+        assert_eq!(opened(r#"{"resultType":"task"}"#, CacheHints::Not), "{");
         let all = r#"{"resultType":"complete","ttlMs":0,"cacheScope":"private","#;
-        assert_eq!(opened(r#"{"tools":[]}"#, Kept::WithHints), all);
+        assert_eq!(opened(r#"{"tools":[]}"#, CacheHints::WithHints), all);
         let some = r#"{"resultType":"complete","cacheScope":"private","#;
-        assert_eq!(opened(r#"{"ttlMs":9}"#, Kept::WithHints), some);
-        assert_eq!(opened("null", Kept::Not), "n");
+        assert_eq!(opened(r#"{"ttlMs":9}"#, CacheHints::WithHints), some);
+        assert_eq!(opened("null", CacheHints::Not), "n");
     }
 }

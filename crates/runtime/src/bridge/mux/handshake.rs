@@ -3,13 +3,14 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    answer::code_of,
-    child::About,
+    connected_child::ChildInfo,
     link::Link,
-    message::{Kind, Message, Outcome},
-    version::{
-        Era, HANDSHAKE_VERSIONS, META_SERVER, NEWEST_HANDSHAKE, STATELESS, capabilities, client_info, stateless_meta,
+    message::{Message, MessageKind, ResponseOutcome},
+    protocol::{
+        HANDSHAKE_VERSIONS, META_SERVER, NEWEST_HANDSHAKE, ProtocolMode, STATELESS, capabilities, client_info,
+        stateless_meta,
     },
+    rpc_response::error_code_of,
 };
 
 /// The most of what a child says that is repeated in an error, in characters.
@@ -19,13 +20,13 @@ const QUOTED_CHARACTERS_MAX: usize = 300;
 ///
 /// # Errors
 /// It speaks no version that is spoken here, refuses, or ends; in words.
-pub(crate) async fn greet(link: &Link, roots: &[String]) -> Result<About, String> {
+pub(crate) async fn shake_hands(link: &Link, roots: &[String]) -> Result<ChildInfo, String> {
     let params = json!({
         "protocolVersion": NEWEST_HANDSHAKE,
         "capabilities": capabilities(roots),
         "clientInfo": client_info(),
     });
-    let refusal = match answer_of(&link.ask("initialize", &params.to_string()).await?)? {
+    let refusal = match answer_of(&link.request("initialize", &params.to_string()).await?)? {
         Ok(mut result) => {
             // Whoever lists them would see those of all clients, since the server knows of one.
             if let Some(capabilities) = result.get_mut("capabilities").and_then(Value::as_object_mut) {
@@ -38,21 +39,21 @@ pub(crate) async fn greet(link: &Link, roots: &[String]) -> Result<About, String
                     HANDSHAKE_VERSIONS.join(", ")
                 ));
             }
-            link.tell("notifications/initialized", "{}");
-            return Ok(About { era: Era::Handshake, version, result });
+            link.notify("notifications/initialized", "{}");
+            return Ok(ChildInfo { mode: ProtocolMode::Handshake, version, result });
         }
         Err(refusal) => refusal,
     };
     // Whatever the code: servers differ in how they refuse a method they do not know.
     let params = json!({"_meta": stateless_meta()}).to_string();
-    match answer_of(&link.ask("server/discover", &params).await?)? {
+    match answer_of(&link.request("server/discover", &params).await?)? {
         Ok(result) => discovered(&result),
         Err(_) => Err(format!("it refused initialize: {refusal}")),
     }
 }
 
 /// Makes of what `server/discover` says what `initialize` would have said.
-fn discovered(found: &Map<String, Value>) -> Result<About, String> {
+fn discovered(found: &Map<String, Value>) -> Result<ChildInfo, String> {
     let versions = found.get("supportedVersions").and_then(Value::as_array);
     if !versions.is_some_and(|versions| versions.iter().any(|version| version == STATELESS)) {
         return Err(format!("it speaks neither {STATELESS} nor a version with a handshake"));
@@ -64,20 +65,20 @@ fn discovered(found: &Map<String, Value>) -> Result<About, String> {
     if let Some(instructions) = found.get("instructions") {
         result.insert("instructions".to_owned(), instructions.clone());
     }
-    Ok(About { era: Era::Stateless, version: STATELESS.to_owned(), result })
+    Ok(ChildInfo { mode: ProtocolMode::Stateless, version: STATELESS.to_owned(), result })
 }
 
 /// What an answer says: a result, or the error in words.
 fn answer_of(text: &str) -> Result<Result<Map<String, Value>, String>, String> {
     let message = Message::parse(text).map_err(|error| error.to_string())?;
     match message.kind {
-        Kind::Answer { outcome: Outcome::Result(result), .. } => {
+        MessageKind::Response { outcome: ResponseOutcome::Result(result), .. } => {
             let result = serde_json::from_str(result);
             result.map(Ok).map_err(|error| format!("its answer is no object ({error})"))
         }
-        Kind::Answer { outcome: Outcome::Error(error), .. } => {
+        MessageKind::Response { outcome: ResponseOutcome::Error(error), .. } => {
             let quoted: String = error.chars().take(QUOTED_CHARACTERS_MAX).collect();
-            tracing::debug!(code = code_of(error), "a server refused a question at its start");
+            tracing::debug!(code = error_code_of(error), "a server refused a question at its start");
             Ok(Err(quoted))
         }
         _ => Err("it answered with something else than an answer".to_owned()),

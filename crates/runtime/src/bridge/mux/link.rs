@@ -13,8 +13,8 @@ use tokio::{
 };
 
 use super::{
-    mailbox::{End, Event},
-    version::Era,
+    mailbox::{Completion, MailboxItem},
+    protocol::ProtocolMode,
 };
 use crate::bridge::endpoint::Endpoint;
 use cortex_lines::{Line, LineBuffer};
@@ -58,14 +58,14 @@ impl Link {
             let (endpoint, close) = (Arc::clone(&endpoint), Arc::clone(&close));
             tokio::spawn(async move {
                 let why = read(&endpoint, generation, output).await;
-                ended(&endpoint, generation, &close, why);
+                close_link(&endpoint, generation, &close, why);
             })
         };
         let writing = {
             let endpoint = Arc::clone(&endpoint);
             tokio::spawn(async move {
                 let why = write(&endpoint, generation, &writer, input).await;
-                ended(&endpoint, generation, &close, why);
+                close_link(&endpoint, generation, &close, why);
             })
         };
         Self { endpoint, generation, closed, tasks: [reading, writing] }
@@ -76,16 +76,16 @@ impl Link {
     /// # Errors
     /// It did not within `timeout`, or its pipes are closed; in words.
     pub async fn ping(&self, timeout: Duration) -> Result<(), String> {
-        let era = self.endpoint.exchange().child_era();
-        let answer = match era {
-            Some(Era::Stateless) => {
-                let params = format!(r#"{{"_meta":{}}}"#, super::version::stateless_meta());
-                tokio::time::timeout(timeout, self.ask("tools/list", &params)).await
+        let mode = self.endpoint.multiplexer().child_mode();
+        let response = match mode {
+            Some(ProtocolMode::Stateless) => {
+                let params = format!(r#"{{"_meta":{}}}"#, super::protocol::stateless_meta());
+                tokio::time::timeout(timeout, self.request("tools/list", &params)).await
             }
-            _ => tokio::time::timeout(timeout, self.ask("ping", "{}")).await,
+            _ => tokio::time::timeout(timeout, self.request("ping", "{}")).await,
         };
-        match answer {
-            Ok(answer) => answer.map(drop),
+        match response {
+            Ok(response) => response.map(drop),
             Err(_) => Err(format!("it did not answer a ping within {} s", timeout.as_secs_f32())),
         }
     }
@@ -100,25 +100,27 @@ impl Link {
     }
 
     /// Asks the child something, and gives its whole answer.
-    pub(crate) async fn ask(&self, method: &str, params: &str) -> Result<String, String> {
-        let asked = self.endpoint.exchange().ask(self.generation, method, params);
+    pub(crate) async fn request(&self, method: &str, params: &str) -> Result<String, String> {
+        let asked = self.endpoint.multiplexer().send_own(self.generation, method, params);
         let Some((number, mailbox)) = asked else {
             return Err(self.closed().await);
         };
-        let _question = Question { link: self, number };
+        let _question = PendingRequest { link: self, number };
         loop {
             match mailbox.next().await {
-                Event::End(End::Answer(answer)) => return Ok(String::from_utf8_lossy(&answer.text).into_owned()),
-                Event::End(_) => return Err(self.closed().await),
-                Event::Notice(_) => {}
+                MailboxItem::Completion(Completion::Response(response)) => {
+                    return Ok(String::from_utf8_lossy(&response.text).into_owned());
+                }
+                MailboxItem::Completion(_) => return Err(self.closed().await),
+                MailboxItem::Notification(_) => {}
             }
         }
     }
 
-    pub(crate) fn tell(&self, method: &str, params: &str) {
-        let mut exchange = self.endpoint.exchange();
-        if exchange.child(self.generation).is_some() {
-            exchange.tell(method, params);
+    pub(crate) fn notify(&self, method: &str, params: &str) {
+        let mut multiplexer = self.endpoint.multiplexer();
+        if multiplexer.child(self.generation).is_some() {
+            multiplexer.notify_child(method, params);
         }
     }
 
@@ -132,28 +134,28 @@ impl Drop for Link {
         for task in &self.tasks {
             task.abort();
         }
-        self.endpoint.lose(self.generation, "it was stopped");
+        self.endpoint.child_lost(self.generation, "it was stopped");
     }
 }
 
 /// A question that nobody waits for any longer is forgotten.
-struct Question<'a> {
+struct PendingRequest<'a> {
     link: &'a Link,
     number: u64,
 }
 
-impl Drop for Question<'_> {
+impl Drop for PendingRequest<'_> {
     fn drop(&mut self) {
-        let mut exchange = self.link.endpoint.exchange();
-        let own = exchange.child(self.link.generation).and_then(|child| child.own.remove(&self.number));
+        let mut multiplexer = self.link.endpoint.multiplexer();
+        let own = multiplexer.child(self.link.generation).and_then(|child| child.own_requests.remove(&self.number));
         if own.is_some() {
-            exchange.calls.forget(self.number);
+            multiplexer.calls.abandon(self.number);
         }
     }
 }
 
-fn ended(endpoint: &Arc<Endpoint>, generation: u64, close: &watch::Sender<Option<String>>, why: String) {
-    endpoint.lose(generation, &why);
+fn close_link(endpoint: &Arc<Endpoint>, generation: u64, close: &watch::Sender<Option<String>>, why: String) {
+    endpoint.child_lost(generation, &why);
     close.send_if_modified(|known| {
         let is_first = known.is_none();
         if is_first {
@@ -168,13 +170,13 @@ async fn read<O: AsyncRead + Unpin>(endpoint: &Endpoint, generation: u64, mut ou
     let mut lines = LineBuffer::new(LINE_BYTES_MAX);
     loop {
         match lines.next_line() {
-            Line::Text(line) => endpoint.exchange().receive(generation, line),
+            Line::Text(line) => endpoint.multiplexer().receive_line(generation, line),
             Line::TooLong { id, is_answer, .. } => {
                 let number = match id {
                     Some(RequestId::Number(number)) if is_answer => u64::try_from(number).ok(),
                     _ => None,
                 };
-                endpoint.exchange().too_long(generation, number);
+                endpoint.multiplexer().handle_too_long_line(generation, number);
             }
             Line::Incomplete => poll_fn(|context| lines.poll_fill(&mut output, context)).await,
             Line::End => return "its standard output ended".to_owned(),
@@ -187,13 +189,13 @@ async fn write<I: AsyncWrite + Unpin>(endpoint: &Endpoint, generation: u64, writ
     let mut buffer = Vec::new();
     loop {
         let out = {
-            let mut exchange = endpoint.exchange();
-            let Some(child) = exchange.child(generation) else {
+            let mut multiplexer = endpoint.multiplexer();
+            let Some(child) = multiplexer.child(generation) else {
                 return "it was replaced".to_owned();
             };
-            let out = child.take_out(std::mem::take(&mut buffer));
+            let out = child.take_write_buffer(std::mem::take(&mut buffer));
             // What was written has left room.
-            exchange.pump();
+            multiplexer.send_waiting();
             out
         };
         if out.is_empty() {

@@ -11,8 +11,8 @@ use std::{
 
 use hyper::body::Bytes;
 
-use super::answer::Answer;
-use crate::bridge::limits::account::{Charge, Holder};
+use super::rpc_response::RpcResponse;
+use crate::bridge::limits::memory_budget::{LeaseMemory, MemoryReservation};
 
 /// The most notices that wait for a reader.
 pub(crate) const NOTICES_MAX: usize = 256;
@@ -22,105 +22,105 @@ pub(crate) const NOTICE_BYTES_MAX: usize = 4 << 20;
 
 /// A notice on its way to one reader.
 #[derive(Debug)]
-pub(crate) struct Notice {
+pub(crate) struct Notification {
     pub(crate) text: Bytes,
     /// What it takes of the endpoint's account.
-    pub(crate) charge: Option<Charge>,
+    pub(crate) reservation: Option<MemoryReservation>,
 }
 
 /// What a reader takes out.
 #[derive(Debug)]
-pub(crate) enum Event {
-    Notice(Notice),
-    End(End),
+pub(crate) enum MailboxItem {
+    Notification(Notification),
+    Completion(Completion),
 }
 
 /// The last thing a reader takes out.
 #[derive(Debug)]
-pub(crate) enum End {
+pub(crate) enum Completion {
     /// The answer.
-    Answer(Answer),
+    Response(RpcResponse),
     /// Nothing more comes: the call was cancelled, or the stream ends.
-    Silence,
+    NoResponse,
 }
 
 /// Shared by whoever writes and the one who reads.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     /// Whose account notices count in. None for what the bridge itself reads.
-    holder: Option<Holder>,
-    content: Mutex<Content>,
+    memory: Option<LeaseMemory>,
+    state: Mutex<MailboxState>,
 }
 
 #[derive(Debug, Default)]
-struct Content {
-    notices: VecDeque<Notice>,
+struct MailboxState {
+    notices: VecDeque<Notification>,
     notice_bytes: usize,
-    end: Option<End>,
+    end: Option<Completion>,
     ended: bool,
     reader: Option<Waker>,
 }
 
 impl Mailbox {
     /// A mailbox of a client.
-    pub(crate) fn of(holder: Holder) -> Arc<Self> {
-        Arc::new(Self { holder: Some(holder), content: Mutex::default() })
+    pub(crate) fn of(memory: LeaseMemory) -> Arc<Self> {
+        Arc::new(Self { memory: Some(memory), state: Mutex::default() })
     }
 
-    fn content(&self) -> MutexGuard<'_, Content> {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, MailboxState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a notice in. Whether there was room: one that finds none is dropped.
-    pub(crate) fn notice(&self, text: Bytes) -> bool {
-        let mut content = self.content();
-        let fits = content.notices.is_empty()
-            || content.notices.len() < NOTICES_MAX && content.notice_bytes + text.len() <= NOTICE_BYTES_MAX;
+    pub(crate) fn push(&self, text: Bytes) -> bool {
+        let mut state = self.state();
+        let fits = state.notices.is_empty()
+            || state.notices.len() < NOTICES_MAX && state.notice_bytes + text.len() <= NOTICE_BYTES_MAX;
         if !fits {
             return false;
         }
-        if content.ended {
+        if state.ended {
             return true;
         }
-        let charge = self.holder.as_ref().map(|holder| holder.message(text.len()));
-        if matches!(charge, Some(None)) {
+        let reservation = self.memory.as_ref().map(|memory| memory.reserve_message(text.len()));
+        if matches!(reservation, Some(None)) {
             return false;
         }
-        content.notice_bytes += text.len();
-        content.notices.push_back(Notice { text, charge: charge.flatten() });
-        content.wake();
+        state.notice_bytes += text.len();
+        state.notices.push_back(Notification { text, reservation: reservation.flatten() });
+        state.wake();
         true
     }
 
     /// Ends it, unless it has ended before.
-    pub(crate) fn finish(&self, end: End) {
-        let mut content = self.content();
-        if !content.ended {
-            content.ended = true;
-            content.end = Some(end);
-            content.wake();
+    pub(crate) fn finish(&self, end: Completion) {
+        let mut state = self.state();
+        if !state.ended {
+            state.ended = true;
+            state.end = Some(end);
+            state.wake();
         }
     }
 
     /// Ends it without what still waits.
     pub(crate) fn abort(&self) {
-        let mut content = self.content();
-        content.notices = VecDeque::new();
-        content.notice_bytes = 0;
-        drop(content);
-        self.finish(End::Silence);
+        let mut state = self.state();
+        state.notices = VecDeque::new();
+        state.notice_bytes = 0;
+        drop(state);
+        self.finish(Completion::NoResponse);
     }
 
-    pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Event> {
-        let mut content = self.content();
-        if let Some(notice) = content.notices.pop_front() {
-            content.notice_bytes -= notice.text.len();
-            return Poll::Ready(Event::Notice(notice));
+    pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<MailboxItem> {
+        let mut state = self.state();
+        if let Some(notice) = state.notices.pop_front() {
+            state.notice_bytes -= notice.text.len();
+            return Poll::Ready(MailboxItem::Notification(notice));
         }
-        if content.ended {
-            return Poll::Ready(Event::End(content.end.take().unwrap_or(End::Silence)));
+        if state.ended {
+            return Poll::Ready(MailboxItem::Completion(state.end.take().unwrap_or(Completion::NoResponse)));
         }
-        match &mut content.reader {
+        match &mut state.reader {
             Some(reader) => reader.clone_from(context.waker()),
             none => *none = Some(context.waker().clone()),
         }
@@ -128,12 +128,12 @@ impl Mailbox {
     }
 
     /// Takes the next thing out, once there is one.
-    pub(crate) async fn next(&self) -> Event {
+    pub(crate) async fn next(&self) -> MailboxItem {
         std::future::poll_fn(|context| self.poll_next(context)).await
     }
 }
 
-impl Content {
+impl MailboxState {
     fn wake(&mut self) {
         if let Some(reader) = self.reader.take() {
             reader.wake();
@@ -149,24 +149,24 @@ mod tests {
     async fn notices_are_bounded_and_the_end_is_not_lost() {
         let mailbox = Mailbox::default();
         for _ in 0..NOTICES_MAX {
-            assert!(mailbox.notice(Bytes::from_static(b"n")));
+            assert!(mailbox.push(Bytes::from_static(b"n")));
         }
-        assert!(!mailbox.notice(Bytes::from_static(b"n")), "full");
-        mailbox.finish(End::Silence);
+        assert!(!mailbox.push(Bytes::from_static(b"n")), "full");
+        mailbox.finish(Completion::NoResponse);
         for _ in 0..NOTICES_MAX {
-            assert!(matches!(mailbox.next().await, Event::Notice(_)));
+            assert!(matches!(mailbox.next().await, MailboxItem::Notification(_)));
         }
-        assert!(matches!(mailbox.next().await, Event::End(End::Silence)));
-        assert!(mailbox.notice(Bytes::from_static(b"n")), "dropped without a word");
-        assert!(matches!(mailbox.next().await, Event::End(End::Silence)));
+        assert!(matches!(mailbox.next().await, MailboxItem::Completion(Completion::NoResponse)));
+        assert!(mailbox.push(Bytes::from_static(b"n")), "dropped without a word");
+        assert!(matches!(mailbox.next().await, MailboxItem::Completion(Completion::NoResponse)));
     }
 
     #[tokio::test]
     async fn bytes_are_bounded_too() {
         let mailbox = Mailbox::default();
-        assert!(mailbox.notice(vec![b' '; 2 * NOTICE_BYTES_MAX].into()), "alone");
-        assert!(!mailbox.notice(Bytes::from_static(b"n")));
+        assert!(mailbox.push(vec![b' '; 2 * NOTICE_BYTES_MAX].into()), "alone");
+        assert!(!mailbox.push(Bytes::from_static(b"n")));
         mailbox.abort();
-        assert!(matches!(mailbox.next().await, Event::End(End::Silence)));
+        assert!(matches!(mailbox.next().await, MailboxItem::Completion(Completion::NoResponse)));
     }
 }

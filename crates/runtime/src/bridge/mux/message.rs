@@ -16,35 +16,35 @@ use cortex_lines::ID_BYTES_MAX;
 #[derive(Debug)]
 pub(crate) struct Message<'a> {
     pub(crate) text: &'a str,
-    pub(crate) kind: Kind<'a>,
+    pub(crate) kind: MessageKind<'a>,
     pub(crate) params: Option<&'a str>,
 }
 
 /// What a message is.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Kind<'a> {
+pub(crate) enum MessageKind<'a> {
     Request { id: &'a str, method: Cow<'a, str> },
     Notification { method: Cow<'a, str> },
-    Answer { id: &'a str, outcome: Outcome<'a> },
+    Response { id: &'a str, outcome: ResponseOutcome<'a> },
 }
 
 /// What an answer holds, as it is in its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome<'a> {
+pub(crate) enum ResponseOutcome<'a> {
     Result(&'a str),
     Error(&'a str),
 }
 
 /// Why a text is no message.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotAMessage {
+pub(crate) enum MessageError {
     #[error("the message is not JSON ({0})")]
     NotJson(String),
     #[error("the message is no JSON-RPC: {0}")]
     NotRpc(&'static str),
 }
 
-impl NotAMessage {
+impl MessageError {
     /// The code of JSON-RPC for it.
     pub(crate) fn code(&self) -> i64 {
         match self {
@@ -55,7 +55,7 @@ impl NotAMessage {
 }
 
 #[derive(Deserialize)]
-struct Parts<'a> {
+struct RawMessage<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -74,9 +74,9 @@ const OWN_KEYS: [&str; 9] =
     ["id", "method", "params", "result", "error", "jsonrpc", "_meta", "requestId", "progressToken"];
 
 /// Looks at the keys of an object, and at nothing else of it.
-struct Keys;
+struct KeyVisitor;
 
-impl<'de> de::Visitor<'de> for Keys {
+impl<'de> de::Visitor<'de> for KeyVisitor {
     type Value = Option<&'static str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,19 +84,19 @@ impl<'de> de::Visitor<'de> for Keys {
     }
 
     fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut disguised = None;
+        let mut case_variant = None;
         while let Some((key, _)) = map.next_entry::<Cow<'_, str>, de::IgnoredAny>()? {
             let is_own = |own: &&&str| own.eq_ignore_ascii_case(&key) && ***own != *key;
-            disguised = disguised.or(OWN_KEYS.iter().find(is_own).copied());
+            case_variant = case_variant.or(OWN_KEYS.iter().find(is_own).copied());
         }
-        Ok(disguised)
+        Ok(case_variant)
     }
 }
 
 /// The key of the protocol that a key of an object would be if the case of letters did not matter.
-fn disguised(object: Option<&str>) -> Option<&'static str> {
+fn case_variant(object: Option<&str>) -> Option<&'static str> {
     let text = object.filter(|text| text.starts_with('{'))?;
-    serde_json::Deserializer::from_str(text).deserialize_map(Keys).ok().flatten()
+    serde_json::Deserializer::from_str(text).deserialize_map(KeyVisitor).ok().flatten()
 }
 
 /// Keeps a `null` that is there apart from a key that is not.
@@ -106,17 +106,17 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 
 impl<'a> Message<'a> {
     /// Reads a message.
-    pub(crate) fn parse(text: &'a str) -> Result<Self, NotAMessage> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, MessageError> {
         let text = text.trim_ascii();
-        let not_rpc = |why| Err(NotAMessage::NotRpc(why));
+        let not_rpc = |why| Err(MessageError::NotRpc(why));
         if !text.starts_with('{') {
             // Anything else that is JSON would read as the fields of a message in their order.
             let json = serde_json::from_str::<&RawValue>(text);
-            return json.map_err(|error| NotAMessage::NotJson(error.to_string())).and(not_rpc("it must be an object"));
+            return json.map_err(|error| MessageError::NotJson(error.to_string())).and(not_rpc("it must be an object"));
         }
-        let parts: Parts<'a> = serde_json::from_str(text).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => NotAMessage::NotRpc("a key is there twice"),
-            _ => NotAMessage::NotJson(error.to_string()),
+        let parts: RawMessage<'a> = serde_json::from_str(text).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => MessageError::NotRpc("a key is there twice"),
+            _ => MessageError::NotJson(error.to_string()),
         })?;
         let id = parts.id.map(RawValue::get);
         if id.is_some_and(|id| !is_id(id)) {
@@ -129,13 +129,13 @@ impl<'a> Message<'a> {
                 };
                 match id {
                     Some("null") => return not_rpc("id must be a string or a number, not null"),
-                    Some(id) => Kind::Request { id, method },
-                    None => Kind::Notification { method },
+                    Some(id) => MessageKind::Request { id, method },
+                    None => MessageKind::Notification { method },
                 }
             }
             (None, Some(id)) => match (parts.error, parts.result) {
-                (Some(error), _) => Kind::Answer { id, outcome: Outcome::Error(error.get()) },
-                (None, Some(result)) => Kind::Answer { id, outcome: Outcome::Result(result.get()) },
+                (Some(error), _) => MessageKind::Response { id, outcome: ResponseOutcome::Error(error.get()) },
+                (None, Some(result)) => MessageKind::Response { id, outcome: ResponseOutcome::Result(result.get()) },
                 (None, None) => return not_rpc("it has neither method, result nor error"),
             },
             (None, None) => return not_rpc("it has neither id nor method"),
@@ -144,9 +144,9 @@ impl<'a> Message<'a> {
     }
 
     /// The key of the protocol that stands in it in other letters, if one does.
-    pub(crate) fn disguised_key(&self, params: &Parameters<'_>) -> Option<&'static str> {
+    pub(crate) fn case_variant_key(&self, params: &Parameters<'_>) -> Option<&'static str> {
         let meta = params.meta.map(RawValue::get);
-        disguised(Some(self.text)).or_else(|| disguised(self.params)).or_else(|| disguised(meta))
+        case_variant(Some(self.text)).or_else(|| case_variant(self.params)).or_else(|| case_variant(meta))
     }
 
     /// What of the parameters matters to the bridge; nothing where they are no object.
@@ -250,12 +250,12 @@ pub(crate) fn spliced(text: &str, edits: &mut [(&str, &str)]) -> Vec<u8> {
         done = end;
     }
     out.extend_from_slice(text.get(done..).unwrap_or_default().as_bytes());
-    flatten(&mut out);
+    join_lines(&mut out);
     out
 }
 
 /// Makes one line of a JSON text. A line break within JSON is only ever white space between its parts.
-fn flatten(text: &mut [u8]) {
+fn join_lines(text: &mut [u8]) {
     if memchr::memchr2(b'\n', b'\r', text).is_some() {
         for byte in text.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
             *byte = b' ';
@@ -289,7 +289,7 @@ pub(crate) fn with_meta(
 /// The message with other parameters, as one line, and with its id replaced where one is given.
 pub(crate) fn with_params(message: &Message<'_>, id: Option<&str>, params: &str) -> Vec<u8> {
     let mut edits: Vec<(&str, &str)> = Vec::new();
-    if let (Kind::Request { id: old, .. }, Some(new)) = (&message.kind, id) {
+    if let (MessageKind::Request { id: old, .. }, Some(new)) = (&message.kind, id) {
         edits.push((old, new));
     }
     let closing;
@@ -306,18 +306,24 @@ pub(crate) fn with_params(message: &Message<'_>, id: Option<&str>, params: &str)
 mod tests {
     use super::*;
 
-    fn kind(text: &str) -> Result<Kind<'_>, NotAMessage> {
+    fn kind(text: &str) -> Result<MessageKind<'_>, MessageError> {
         Message::parse(text).map(|message| message.kind)
     }
 
     #[test]
     fn a_message_is_known_by_its_keys() {
         let method = || Cow::Borrowed("a/b");
-        assert_eq!(kind(r#"{"id":7,"method":"a/b"}"#), Ok(Kind::Request { id: "7", method: method() }));
-        assert_eq!(kind(r#" {"method":"a\/b","id":"x"} "#), Ok(Kind::Request { id: "\"x\"", method: method() }));
-        assert_eq!(kind(r#"{"method":"a/b"}"#), Ok(Kind::Notification { method: method() }));
-        assert_eq!(kind(r#"{"id":1,"result":null}"#), Ok(Kind::Answer { id: "1", outcome: Outcome::Result("null") }));
-        assert_eq!(kind(r#"{"id":null,"error":{}}"#), Ok(Kind::Answer { id: "null", outcome: Outcome::Error("{}") }));
+        assert_eq!(kind(r#"{"id":7,"method":"a/b"}"#), Ok(MessageKind::Request { id: "7", method: method() }));
+        assert_eq!(kind(r#" {"method":"a\/b","id":"x"} "#), Ok(MessageKind::Request { id: "\"x\"", method: method() }));
+        assert_eq!(kind(r#"{"method":"a/b"}"#), Ok(MessageKind::Notification { method: method() }));
+        assert_eq!(
+            kind(r#"{"id":1,"result":null}"#),
+            Ok(MessageKind::Response { id: "1", outcome: ResponseOutcome::Result("null") })
+        );
+        assert_eq!(
+            kind(r#"{"id":null,"error":{}}"#),
+            Ok(MessageKind::Response { id: "null", outcome: ResponseOutcome::Error("{}") })
+        );
         for refused in [
             "[]",
             "7",
@@ -342,7 +348,7 @@ mod tests {
         let text = "{\"x\": 1.50,\n \"id\":\"a\",\"method\":\"m\",\r\"params\":{\"_meta\":{\"progressToken\":9}}}";
         let message = Message::parse(text).expect("a message");
         let token = message.parameters().expect("fine").meta().expect("fine").progress_token.expect("a token");
-        let Kind::Request { id, .. } = message.kind else { panic!("a request") };
+        let MessageKind::Request { id, .. } = message.kind else { panic!("a request") };
         let out = spliced(message.text, &mut [(token.get(), "31"), (id, "31")]);
         let expected = "{\"x\": 1.50,  \"id\":31,\"method\":\"m\", \"params\":{\"_meta\":{\"progressToken\":31}}}";
         assert_eq!(String::from_utf8(out).expect("text"), expected);

@@ -8,97 +8,101 @@ use hyper::body::Bytes;
 use serde_json::value::RawValue;
 
 use super::{
-    answer::{Answer, METHOD_NOT_FOUND},
-    exchange::Exchange,
-    level::Level,
     link::LINE_BYTES_MAX,
-    mailbox::{End, Mailbox},
-    message::{Kind, Message, Outcome, number_of, spliced, text_of, with_meta, with_params},
+    log_level::LogLevel,
+    mailbox::{Completion, Mailbox},
+    message::{Message, MessageKind, ResponseOutcome, number_of, spliced, text_of, with_meta, with_params},
+    multiplexer::Multiplexer,
+    protocol::META_SUBSCRIPTION,
+    rpc_response::{METHOD_NOT_FOUND, RpcResponse},
     usage::Usage,
-    version::META_SUBSCRIPTION,
 };
 
 /// The most of a line without meaning that is passed on, in bytes.
-const GARBAGE_BYTES_MAX: usize = 2_048;
+const INVALID_OUTPUT_BYTES_MAX: usize = 2_048;
 
-impl Exchange {
+impl Multiplexer {
     /// Takes a line of the child with this number. Nothing in it can do more than be dropped and noted.
-    pub(crate) fn receive(&mut self, generation: u64, line: &[u8]) {
+    pub(crate) fn receive_line(&mut self, generation: u64, line: &[u8]) {
         if self.child(generation).is_none() || line.trim_ascii().is_empty() {
             return;
         }
         let Ok(text) = std::str::from_utf8(line) else {
-            return self.garbage(line);
+            return self.report_invalid_output(line);
         };
         let Ok(message) = Message::parse(text) else {
-            return self.garbage(line);
+            return self.report_invalid_output(line);
         };
         match &message.kind {
-            Kind::Answer { id, outcome } => self.answered(&message, id, *outcome),
-            Kind::Notification { method } => self.notified(&message, method),
-            Kind::Request { id, method } => self.asked(id, method),
+            MessageKind::Response { id, outcome } => self.handle_response(&message, id, *outcome),
+            MessageKind::Notification { method } => self.handle_notification(&message, method),
+            MessageKind::Request { id, method } => self.handle_request(id, method),
         }
     }
 
     /// Passes on what is no JSON-RPC.
-    pub(crate) fn garbage(&mut self, line: &[u8]) {
+    pub(crate) fn report_invalid_output(&mut self, line: &[u8]) {
         if let Some(child) = &self.child {
-            let shown = &line[..line.len().min(GARBAGE_BYTES_MAX)];
-            (child.garbage)(String::from_utf8_lossy(shown).trim_end());
+            let shown = &line[..line.len().min(INVALID_OUTPUT_BYTES_MAX)];
+            (child.on_invalid_output)(String::from_utf8_lossy(shown).trim_end());
         }
     }
 
-    fn answered(&mut self, message: &Message<'_>, id: &str, outcome: Outcome<'_>) {
+    fn handle_response(&mut self, message: &Message<'_>, id: &str, outcome: ResponseOutcome<'_>) {
         let number = number_of(id);
-        if let (Some(number), Some(era)) = (number, self.child_era())
+        if let (Some(number), Some(mode)) = (number, self.child_mode())
             && let Some(call) = self.calls.take(number)
         {
-            let answer = Answer::of_child(&call, id, outcome, message, era);
-            return self.answer(call, answer);
+            let response = RpcResponse::of_child(&call, id, outcome, message, mode);
+            return self.answer_call(call, response);
         }
-        if let Some(mailbox) = number.and_then(|number| self.own(number)) {
+        if let Some(mailbox) = number.and_then(|number| self.take_own_request(number)) {
             let text = Bytes::copy_from_slice(message.text.as_bytes());
-            return mailbox.finish(End::Answer(Answer::new(text, None)));
+            return mailbox.finish(Completion::Response(RpcResponse::new(text, None)));
         }
-        if !number.is_some_and(|number| self.calls.was_forgotten(number)) {
-            self.garbage(format!("an answer that nobody asked for was dropped: {}", message.text).as_bytes());
+        if !number.is_some_and(|number| self.calls.take_abandoned(number)) {
+            self.report_invalid_output(
+                format!("an answer that nobody asked for was dropped: {}", message.text).as_bytes(),
+            );
         }
     }
 
     /// Where the answer to a question of the bridge's own goes.
-    fn own(&mut self, number: u64) -> Option<Arc<Mailbox>> {
-        self.child.as_mut().and_then(|child| child.own.remove(&number))
+    fn take_own_request(&mut self, number: u64) -> Option<Arc<Mailbox>> {
+        self.child.as_mut().and_then(|child| child.own_requests.remove(&number))
     }
 
     /// The child printed a line that was too long to be kept. `number` is what it answered, if it was an answer.
-    pub(crate) fn too_long(&mut self, generation: u64, number: Option<u64>) {
+    pub(crate) fn handle_too_long_line(&mut self, generation: u64, number: Option<u64>) {
         if self.child(generation).is_none() {
             return;
         }
         let why = format!("the answer was longer than {} MiB", LINE_BYTES_MAX >> 20);
         if let Some(call) = number.and_then(|number| self.calls.take(number)) {
-            let answer = Answer::unavailable(&call.client_id, &why, false);
-            self.settle(call, End::Answer(answer));
-            return self.pump();
+            let response = RpcResponse::unavailable(&call.client_id, &why, false);
+            self.settle(call, Completion::Response(response));
+            return self.send_waiting();
         }
-        if let Some((number, mailbox)) = number.and_then(|number| self.own(number).map(|mailbox| (number, mailbox))) {
-            return mailbox.finish(End::Answer(Answer::unavailable(&number.to_string(), &why, false)));
+        if let Some((number, mailbox)) =
+            number.and_then(|number| self.take_own_request(number).map(|mailbox| (number, mailbox)))
+        {
+            return mailbox.finish(Completion::Response(RpcResponse::unavailable(&number.to_string(), &why, false)));
         }
-        if !number.is_some_and(|number| self.calls.was_forgotten(number)) {
+        if !number.is_some_and(|number| self.calls.take_abandoned(number)) {
             let what = "and no answer that anybody waits for";
-            self.garbage(
+            self.report_invalid_output(
                 format!("a line was dropped that is longer than {} MiB {what}", LINE_BYTES_MAX >> 20).as_bytes(),
             );
         }
     }
 
-    fn asked(&mut self, id: &str, method: &str) {
+    fn handle_request(&mut self, id: &str, method: &str) {
         let roots = self.roots();
-        let answer = match method {
-            "ping" => Answer::result(id, "{}"),
+        let response = match method {
+            "ping" => RpcResponse::result(id, "{}"),
             "roots/list" if !roots.is_empty() => {
                 let roots: Vec<_> = roots.iter().map(|uri| serde_json::json!({ "uri": uri })).collect();
-                Answer::result(id, &serde_json::json!({ "roots": roots }).to_string())
+                RpcResponse::result(id, &serde_json::json!({ "roots": roots }).to_string())
             }
             _ => {
                 let what = match method {
@@ -110,31 +114,33 @@ impl Exchange {
                 let why = format!(
                     "this server is shared by several clients through cortex-resource-manager, which cannot {what}"
                 );
-                Answer::error(id, METHOD_NOT_FOUND, &why)
+                RpcResponse::error(id, METHOD_NOT_FOUND, &why)
             }
         };
         if let Some(child) = &mut self.child {
-            child.write(&answer.text);
+            child.write(&response.text);
         }
     }
 
-    fn notified(&mut self, message: &Message<'_>, method: &str) {
+    fn handle_notification(&mut self, message: &Message<'_>, method: &str) {
         let Ok(params) = message.parameters() else {
-            return self.garbage(message.text.as_bytes());
+            return self.report_invalid_output(message.text.as_bytes());
         };
         match method {
-            "notifications/progress" => self.progressed(message, params.progress_token),
-            "notifications/message" => self.logged(message, text_of(params.level).and_then(|name| Level::named(&name))),
+            "notifications/progress" => self.forward_progress(message, params.progress_token),
+            "notifications/message" => {
+                self.forward_log_message(message, text_of(params.level).and_then(|name| LogLevel::named(&name)))
+            }
             "notifications/resources/updated" => {
                 if let Some(uri) = text_of(params.uri) {
-                    self.updated(message, &uri);
+                    self.forward_resource_update(message, &uri);
                 }
             }
             // Nothing was asked that could be cancelled, and whoever listens was told so by the bridge.
             "notifications/cancelled" | "notifications/subscriptions/acknowledged" => {}
             _ => {
-                self.tell_sessions(&one_line(message));
-                self.tell_listeners(message, |filter| match method {
+                self.notify_sessions(&one_line(message));
+                self.notify_listeners(message, |filter| match method {
                     "notifications/tools/list_changed" => filter.tools_list_changed,
                     "notifications/prompts/list_changed" => filter.prompts_list_changed,
                     "notifications/resources/list_changed" => filter.resources_list_changed,
@@ -144,71 +150,71 @@ impl Exchange {
         }
     }
 
-    fn progressed(&mut self, message: &Message<'_>, token: Option<&RawValue>) {
+    fn forward_progress(&mut self, message: &Message<'_>, token: Option<&RawValue>) {
         let Some(token) = token.map(RawValue::get) else {
             return;
         };
         let Some(call) = number_of(token).and_then(|number| self.calls.get(number)) else {
             return;
         };
-        if let (Some(own), Some(mailbox)) = (&call.progress_token, &call.mailbox) {
-            let text = Bytes::from(spliced(message.text, &mut [(token, own)]));
+        if let (Some(take_own_request), Some(mailbox)) = (&call.progress_token, &call.mailbox) {
+            let text = Bytes::from(spliced(message.text, &mut [(token, take_own_request)]));
             let usage = Usage { bytes_out: text.len() as u64, ..Usage::default() };
             // Progress that is not read as fast as it is made is out of date: it may be left out.
-            if mailbox.notice(text) {
+            if mailbox.push(text) {
                 self.usages.add(call.allocation, &usage);
             }
         }
     }
 
     /// A session without a level of its own hears all, unless another had the child made more verbose.
-    fn logged(&mut self, message: &Message<'_>, level: Option<Level>) {
-        let level = level.unwrap_or(Level::Emergency);
-        let usual = if self.sessions.level().is_some() { Level::Info } else { Level::Debug };
+    fn forward_log_message(&mut self, message: &Message<'_>, level: Option<LogLevel>) {
+        let level = level.unwrap_or(LogLevel::Emergency);
+        let usual = if self.sessions.level().is_some() { LogLevel::Info } else { LogLevel::Debug };
         let text = one_line(message);
         for (id, session) in &mut self.sessions.by_id {
             if level < session.level.unwrap_or(usual) {
                 continue;
             }
             if session.stream.is_some() {
-                to_stream(&mut session.stream, &text);
+                push_to_stream(&mut session.stream, &text);
             } else if session.calls > 0 {
                 // Without a stream of its own, the session hears of it with the call that it made last.
                 let mut calls = self.calls.in_flight().rev();
                 let call = calls.find(|call| call.session == Some(*id));
                 if let Some(mailbox) = call.and_then(|call| call.mailbox.as_ref()) {
-                    mailbox.notice(text.clone());
+                    mailbox.push(text.clone());
                 }
             }
         }
         let wants = self.calls.in_flight().filter(|call| call.level.is_some_and(|wanted| level >= wanted));
         for mailbox in wants.filter_map(|call| call.mailbox.as_ref()) {
-            mailbox.notice(text.clone());
+            mailbox.push(text.clone());
         }
     }
 
-    fn updated(&mut self, message: &Message<'_>, uri: &str) {
+    fn forward_resource_update(&mut self, message: &Message<'_>, uri: &str) {
         let text = one_line(message);
         for session in self.sessions.by_id.values_mut() {
             if session.subscriptions.iter().any(|wanted| covers(wanted, uri)) {
-                to_stream(&mut session.stream, &text);
+                push_to_stream(&mut session.stream, &text);
             }
         }
-        self.tell_listeners(message, |filter| filter.resource_subscriptions.iter().any(|wanted| covers(wanted, uri)));
+        self.notify_listeners(message, |filter| filter.resource_subscriptions.iter().any(|wanted| covers(wanted, uri)));
     }
 
-    fn tell_sessions(&mut self, text: &Bytes) {
+    fn notify_sessions(&mut self, text: &Bytes) {
         for session in self.sessions.by_id.values_mut() {
-            to_stream(&mut session.stream, text);
+            push_to_stream(&mut session.stream, text);
         }
     }
 
-    fn tell_listeners(&mut self, message: &Message<'_>, wants: impl Fn(&super::session::Filter) -> bool) {
+    fn notify_listeners(&mut self, message: &Message<'_>, wants: impl Fn(&super::session::NotificationFilter) -> bool) {
         for listener in self.sessions.listeners.values().filter(|listener| wants(&listener.filter)) {
             let Ok(params) = with_meta(message.params, |_| false, &[(META_SUBSCRIPTION, &listener.id)]) else {
                 continue;
             };
-            if !listener.mailbox.notice(with_params(message, None, &params).into()) {
+            if !listener.mailbox.push(with_params(message, None, &params).into()) {
                 // Whoever reads it is too slow, and goes: dropping its reader takes it off the list.
                 listener.mailbox.abort();
             }
@@ -227,8 +233,8 @@ fn one_line(message: &Message<'_>) -> Bytes {
 }
 
 /// A stream that is not read as fast as notices come is closed, so that its client knows that it missed some.
-fn to_stream(stream: &mut Option<Arc<Mailbox>>, text: &Bytes) {
-    if stream.as_ref().is_some_and(|mailbox| !mailbox.notice(text.clone()))
+fn push_to_stream(stream: &mut Option<Arc<Mailbox>>, text: &Bytes) {
+    if stream.as_ref().is_some_and(|mailbox| !mailbox.push(text.clone()))
         && let Some(mailbox) = stream.take()
     {
         mailbox.abort();

@@ -13,8 +13,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{level::Level, mailbox::Mailbox};
-use crate::bridge::limits::share::{self, Shares};
+use super::{log_level::LogLevel, mailbox::Mailbox};
+use crate::bridge::limits::fair_share::{self, FairShares};
 use cortex_core::ids::AllocationId;
 
 /// The most sessions of one server, and the most listeners.
@@ -46,7 +46,7 @@ impl fmt::Display for SessionId {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) allocation: Option<AllocationId>,
-    pub(crate) level: Option<Level>,
+    pub(crate) level: Option<LogLevel>,
     pub(crate) subscriptions: BTreeSet<Arc<str>>,
     /// Where notices go, while the client listens.
     pub(crate) stream: Option<Arc<Mailbox>>,
@@ -64,7 +64,7 @@ impl Session {
 /// What a client without a session wants to hear of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct Filter {
+pub(crate) struct NotificationFilter {
     #[serde(skip_serializing_if = "is_false")]
     pub(crate) tools_list_changed: bool,
     #[serde(skip_serializing_if = "is_false")]
@@ -86,7 +86,7 @@ pub(crate) struct Listener {
     pub(crate) allocation: Option<AllocationId>,
     /// The id of its request, as JSON: each notice says it.
     pub(crate) id: Box<str>,
-    pub(crate) filter: Filter,
+    pub(crate) filter: NotificationFilter,
     pub(crate) mailbox: Arc<Mailbox>,
 }
 
@@ -104,28 +104,32 @@ impl Sessions {
     ///
     /// # Errors
     /// There is no room.
-    pub(crate) fn to_end(&self, allocation: Option<AllocationId>, now: Instant) -> Result<Vec<SessionId>, Crowded> {
-        let is_long =
+    pub(crate) fn select_evicted(
+        &self,
+        allocation: Option<AllocationId>,
+        now: Instant,
+    ) -> Result<Vec<SessionId>, LimitReached> {
+        let is_expired =
             |session: &Session| session.is_idle() && now.saturating_duration_since(session.used_at) > IDLE_MAX;
         let all = || self.by_id.values();
         let shares = shares(all().map(|session| session.allocation));
         if shares.may_take(allocation, 1) {
             return Ok(Vec::new());
         }
-        let without = self::shares(all().filter(|session| !is_long(session)).map(|session| session.allocation));
+        let without = self::shares(all().filter(|session| !is_expired(session)).map(|session| session.allocation));
         if without.may_take(allocation, 1) {
-            return Ok(self.by_id.iter().filter(|(_, session)| is_long(session)).map(|(id, _)| *id).collect());
+            return Ok(self.by_id.iter().filter(|(_, session)| is_expired(session)).map(|(id, _)| *id).collect());
         }
         let held = shares.held(allocation);
-        let of = allocation.filter(|_| held > 0).or_else(|| {
+        let owner = allocation.filter(|_| held > 0).or_else(|| {
             let most = all().filter(|session| session.is_idle()).max_by_key(|session| shares.held(session.allocation));
             most.filter(|most| shares.held(most.allocation) > 1).and_then(|most| most.allocation)
         });
-        let oldest = self.by_id.iter().filter(|(_, session)| session.is_idle() && session.allocation == of);
+        let oldest = self.by_id.iter().filter(|(_, session)| session.is_idle() && session.allocation == owner);
         let oldest = oldest.min_by_key(|(_, session)| session.used_at).map(|(id, _)| vec![*id]);
         oldest.ok_or_else(|| {
             let way_out = "end one with DELETE, or wait until one is idle";
-            Crowded(share::crowded("sessions", allocation.map(|_| held), SESSIONS_MAX, way_out))
+            LimitReached(fair_share::limit_reached("sessions", allocation.map(|_| held), SESSIONS_MAX, way_out))
         })
     }
 
@@ -133,13 +137,13 @@ impl Sessions {
     ///
     /// # Errors
     /// There is none.
-    pub(crate) fn may_listen(&self, allocation: Option<AllocationId>) -> Result<(), Crowded> {
+    pub(crate) fn check_listener_limit(&self, allocation: Option<AllocationId>) -> Result<(), LimitReached> {
         let shares = shares(self.listeners.values().map(|listener| listener.allocation));
         if shares.may_take(allocation, 1) {
             return Ok(());
         }
         let held = allocation.map(|_| shares.held(allocation));
-        Err(Crowded(share::crowded("listeners", held, SESSIONS_MAX, "close one")))
+        Err(LimitReached(fair_share::limit_reached("listeners", held, SESSIONS_MAX, "close one")))
     }
 
     pub(crate) fn insert(&mut self, allocation: Option<AllocationId>, now: Instant) -> SessionId {
@@ -158,18 +162,18 @@ impl Sessions {
     }
 
     /// The least grave level that a session asked for.
-    pub(crate) fn level(&self) -> Option<Level> {
+    pub(crate) fn level(&self) -> Option<LogLevel> {
         self.by_id.values().filter_map(|session| session.level).min()
     }
 }
 
 /// Why there is no room for one more, in words.
 #[derive(Debug)]
-pub(crate) struct Crowded(pub(crate) String);
+pub(crate) struct LimitReached(pub(crate) String);
 
 /// Who has how many, given whose each is.
-fn shares(holders: impl Iterator<Item = Option<AllocationId>>) -> Shares<AllocationId> {
-    let mut shares = Shares::new(SESSIONS_MAX);
+fn shares(holders: impl Iterator<Item = Option<AllocationId>>) -> FairShares<AllocationId> {
+    let mut shares = FairShares::new(SESSIONS_MAX);
     holders.for_each(|holder| shares.add(holder, 1));
     shares
 }
@@ -184,15 +188,15 @@ mod tests {
         let start = Instant::now();
         let ids: Vec<_> = (0..SESSIONS_MAX as u64)
             .map(|second| {
-                assert!(sessions.to_end(None, start).expect("room").is_empty());
+                assert!(sessions.select_evicted(None, start).expect("room").is_empty());
                 sessions.insert(None, start + Duration::from_secs(second))
             })
             .collect();
-        assert_eq!(sessions.to_end(None, start).expect("an idle one"), [ids[0]]);
+        assert_eq!(sessions.select_evicted(None, start).expect("an idle one"), [ids[0]]);
         sessions.by_id.get_mut(&ids[0]).expect("there").calls = 1;
-        assert_eq!(sessions.to_end(None, start).expect("an idle one"), [ids[1]]);
+        assert_eq!(sessions.select_evicted(None, start).expect("an idle one"), [ids[1]]);
         let later = start + IDLE_MAX + Duration::from_millis(2_500);
-        let mut ended = sessions.to_end(None, later).expect("idle ones");
+        let mut ended = sessions.select_evicted(None, later).expect("idle ones");
         let mut expected = vec![ids[1], ids[2]];
         ended.sort_unstable();
         expected.sort_unstable();
@@ -200,7 +204,7 @@ mod tests {
         for session in sessions.by_id.values_mut() {
             session.stream = Some(Arc::default());
         }
-        assert!(sessions.to_end(None, later).is_err());
+        assert!(sessions.select_evicted(None, later).is_err());
     }
     #[test]
     fn a_lease_at_its_share_ends_its_own_and_one_without_any_finds_room() {
@@ -208,7 +212,7 @@ mod tests {
         let lease = |draw| Some(AllocationId::from_draw(draw));
         let start = Instant::now();
         let open = |sessions: &mut Sessions, draw: u64, second: u64| {
-            let ended = sessions.to_end(lease(draw), start).expect("room");
+            let ended = sessions.select_evicted(lease(draw), start).expect("room");
             ended.iter().for_each(|id| drop(sessions.by_id.remove(id)));
             (sessions.insert(lease(draw), start + Duration::from_secs(second)), ended)
         };
@@ -221,22 +225,22 @@ mod tests {
         for session in sessions.by_id.values_mut().filter(|session| session.allocation == lease(1)) {
             session.calls = 1;
         }
-        let Crowded(why) = sessions.to_end(lease(1), start).expect_err("all are in use");
+        let LimitReached(why) = sessions.select_evicted(lease(1), start).expect_err("all are in use");
         assert_eq!(
             why,
             "this lease has 101 of at most 128 sessions in all: end one with DELETE, or wait until one is idle"
         );
         let later = start + IDLE_MAX + Duration::from_secs(200);
-        assert_eq!(sessions.to_end(lease(1), later).expect("one idle for long"), [modest], "whoever's it is");
+        assert_eq!(sessions.select_evicted(lease(1), later).expect("one idle for long"), [modest], "whoever's it is");
         // Others take all that is left: one each.
         for draw in 3..29 {
             assert_eq!(open(&mut sessions, draw, 200).1, []);
         }
         assert_eq!(sessions.by_id.len(), SESSIONS_MAX);
-        assert!(sessions.to_end(lease(99), start).is_err(), "each has one, or uses all");
+        assert!(sessions.select_evicted(lease(99), start).is_err(), "each has one, or uses all");
         let busy = sessions.by_id.iter_mut().find(|(_, session)| session.allocation == lease(1)).expect("one");
         busy.1.calls = 0;
         let idle = *busy.0;
-        assert_eq!(sessions.to_end(lease(99), start).expect("one of many"), [idle]);
+        assert_eq!(sessions.select_evicted(lease(99), start).expect("one of many"), [idle]);
     }
 }

@@ -36,20 +36,20 @@ impl Usage {
 
 /// The counts of one server.
 #[derive(Debug, Default)]
-pub(crate) struct Usages {
+pub(crate) struct UsageTable {
     total: Usage,
-    by_allocation: BTreeMap<AllocationId, Entry>,
+    by_allocation: BTreeMap<AllocationId, AllocationUsage>,
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct AllocationUsage {
     usage: Usage,
     ended: bool,
 }
 
-impl Usages {
+impl UsageTable {
     /// Lets an allocation in. False if it has ended, or too many are counted.
-    pub(crate) fn enter(&mut self, allocation: Option<AllocationId>) -> bool {
+    pub(crate) fn admit(&mut self, allocation: Option<AllocationId>) -> bool {
         let Some(allocation) = allocation else {
             return true;
         };
@@ -63,7 +63,7 @@ impl Usages {
             };
             self.by_allocation.remove(&ended);
         }
-        self.by_allocation.insert(allocation, Entry::default());
+        self.by_allocation.insert(allocation, AllocationUsage::default());
         true
     }
 
@@ -109,26 +109,26 @@ mod tests {
 
     #[test]
     fn an_ended_allocation_is_refused_and_given_out_once() {
-        let mut usages = Usages::default();
+        let mut usages = UsageTable::default();
         let allocation = AllocationId::from_draw(7);
-        assert!(usages.enter(None) && usages.enter(Some(allocation)) && usages.enter(Some(allocation)));
+        assert!(usages.admit(None) && usages.admit(Some(allocation)) && usages.admit(Some(allocation)));
         usages.add(Some(allocation), &Usage { calls: 2, ..Usage::default() });
         usages.add(None, &Usage { calls: 1, ..Usage::default() });
         assert_eq!(usages.take(allocation).calls, 2);
         usages.end(allocation);
-        assert!(!usages.enter(Some(allocation)) && usages.is_ended(Some(allocation)));
+        assert!(!usages.admit(Some(allocation)) && usages.is_ended(Some(allocation)));
         assert_eq!((usages.take(allocation).calls, usages.take(allocation).calls, usages.total().calls), (2, 0, 3));
     }
 
     #[test]
     fn the_ended_make_room() {
-        let mut usages = Usages::default();
+        let mut usages = UsageTable::default();
         for draw in 0..ALLOCATIONS_MAX as u64 {
-            assert!(usages.enter(Some(AllocationId::from_draw(draw))));
+            assert!(usages.admit(Some(AllocationId::from_draw(draw))));
         }
-        assert!(!usages.enter(Some(AllocationId::from_draw(1 << 40))));
+        assert!(!usages.admit(Some(AllocationId::from_draw(1 << 40))));
         usages.end(AllocationId::from_draw(3));
-        assert!(usages.enter(Some(AllocationId::from_draw(1 << 40))));
-        assert!(!usages.enter(Some(AllocationId::from_draw(1 << 41))));
+        assert!(usages.admit(Some(AllocationId::from_draw(1 << 40))));
+        assert!(!usages.admit(Some(AllocationId::from_draw(1 << 41))));
     }
 }

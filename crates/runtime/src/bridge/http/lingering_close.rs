@@ -26,13 +26,13 @@ const BYTES_MAX: usize = 1 << 20;
 const PIECE_BYTES: usize = 4 << 10;
 
 #[derive(Debug)]
-pub(crate) struct Farewell {
+pub(crate) struct LingeringClose {
     wait: Pin<Box<Sleep>>,
     bytes_left: usize,
     is_shut: bool,
 }
 
-impl Farewell {
+impl LingeringClose {
     pub(crate) fn new() -> Self {
         Self { wait: Box::pin(sleep(WAIT_MAX)), bytes_left: BYTES_MAX, is_shut: false }
     }
@@ -47,12 +47,12 @@ impl Farewell {
         }
         let mut room = [0; PIECE_BYTES];
         while self.bytes_left > 0 && self.wait.as_mut().poll(context).is_pending() {
-            let mut piece = ReadBuf::new(&mut room);
-            let read = ready!(Pin::new(&mut *socket).poll_read(context, &mut piece));
-            if read.is_err() || piece.filled().is_empty() {
+            let mut item = ReadBuf::new(&mut room);
+            let read = ready!(Pin::new(&mut *socket).poll_read(context, &mut item));
+            if read.is_err() || item.filled().is_empty() {
                 break;
             }
-            self.bytes_left = self.bytes_left.saturating_sub(piece.filled().len());
+            self.bytes_left = self.bytes_left.saturating_sub(item.filled().len());
         }
         Poll::Ready(())
     }

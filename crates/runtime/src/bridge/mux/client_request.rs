@@ -5,51 +5,56 @@ use std::{borrow::Cow, sync::Arc};
 use serde_json::value::RawValue;
 
 use super::{
-    answer::{Answer, INVALID_PARAMS},
-    call::{Call, Kept},
-    level::Level,
+    call::{CacheHints, Call},
+    log_level::LogLevel,
     message::{Message, Meta, Parameters, spliced, text_of, with_meta, with_params},
+    protocol::{META_CAPABILITIES, META_CLIENT, META_LEVEL, META_VERSION, ProtocolMode},
+    rpc_response::{INVALID_PARAMS, RpcResponse},
     session::SessionId,
-    version::{Era, META_CAPABILITIES, META_CLIENT, META_LEVEL, META_VERSION},
 };
 use cortex_core::ids::AllocationId;
 use cortex_lines::ID_BYTES_MAX;
 
 /// What clients of 2026-07-28 may keep for a while.
-const KEPT_METHODS: [&str; 5] =
+const CACHEABLE_METHODS: [&str; 5] =
     ["tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"];
 
 #[derive(Debug)]
-pub(crate) struct Request<'a> {
+pub(crate) struct ClientRequest<'a> {
     pub(crate) message: &'a Message<'a>,
     pub(crate) id: &'a str,
     pub(crate) method: &'a str,
     pub(crate) params: &'a Parameters<'a>,
     pub(crate) meta: &'a Meta<'a>,
-    pub(crate) era: Era,
+    pub(crate) mode: ProtocolMode,
     pub(crate) session: Option<SessionId>,
     pub(crate) allocation: Option<AllocationId>,
 }
 
-impl Request<'_> {
+impl ClientRequest<'_> {
     /// Makes a call of it, for a child of the era `child`. `level` is what the session wants to hear of.
     ///
     /// # Errors
     /// The answer says what is wrong with the request.
-    pub(crate) fn call(&self, number: u64, child: Era, level: Option<Level>) -> Result<Box<Call>, Answer> {
+    pub(crate) fn to_call(
+        &self,
+        number: u64,
+        child: ProtocolMode,
+        level: Option<LogLevel>,
+    ) -> Result<Box<Call>, RpcResponse> {
         let token = self.meta.progress_token.map(RawValue::get);
         if token.is_some_and(|token| token.len() > ID_BYTES_MAX || token.starts_with(['{', '[', 't', 'f'])) {
-            return Err(self.refused("_meta.progressToken must be a string or a number of at most 1,024 bytes"));
+            return Err(self.invalid_params("_meta.progressToken must be a string or a number of at most 1,024 bytes"));
         }
         let number_text = number.to_string();
-        let text = if self.era == child {
+        let text = if self.mode == child {
             let mut edits = vec![(self.id, number_text.as_str())];
             edits.extend(token.map(|token| (token, number_text.as_str())));
             spliced(self.message.text, &mut edits)
         } else {
-            self.translated(&number_text, token.is_some(), level)?
+            self.translate(&number_text, token.is_some(), level)?
         };
-        let own_level = text_of(self.meta.log_level).and_then(|name| Level::named(&name));
+        let own_level = text_of(self.meta.log_level).and_then(|name| LogLevel::named(&name));
         let subscribes = (self.method == "resources/subscribe").then(|| text_of(self.params.uri)).flatten();
         Ok(Box::new(Call {
             number,
@@ -58,18 +63,18 @@ impl Request<'_> {
             progress_token: token.filter(|token| *token != "null").map(Into::into),
             session: self.session,
             allocation: self.allocation,
-            era: self.era,
-            kept: if KEPT_METHODS.contains(&self.method) { Kept::WithHints } else { Kept::Not },
+            mode: self.mode,
+            cache_hints: if CACHEABLE_METHODS.contains(&self.method) { CacheHints::WithHints } else { CacheHints::Not },
             subscribes: subscribes.map(|uri: Cow<'_, str>| Arc::from(uri.as_ref())),
-            level: own_level.filter(|_| self.era == Era::Stateless),
+            level: own_level.filter(|_| self.mode == ProtocolMode::Stateless),
             mailbox: None,
             sent_at: None,
         }))
     }
 
     /// The text for a child that begins in the other way than the client.
-    fn translated(&self, number: &str, has_token: bool, level: Option<Level>) -> Result<Vec<u8>, Answer> {
-        let context = super::version::stateless_meta();
+    fn translate(&self, number: &str, has_token: bool, level: Option<LogLevel>) -> Result<Vec<u8>, RpcResponse> {
+        let context = super::protocol::stateless_meta();
         let context: Vec<_> = [META_VERSION, META_CLIENT, META_CAPABILITIES]
             .map(|key| (key, context.get(key).map(ToString::to_string).unwrap_or_default()))
             .into();
@@ -79,18 +84,18 @@ impl Request<'_> {
             added.push(("progressToken", number));
         }
         let is_context = |key: &str| [META_VERSION, META_CLIENT, META_CAPABILITIES, META_LEVEL].contains(&key);
-        if self.era == Era::Handshake {
+        if self.mode == ProtocolMode::Handshake {
             added.extend(context.iter().map(|(key, value)| (*key, value.as_str())));
             added.extend(level.as_deref().map(|level| (META_LEVEL, level)));
         }
         let params = with_meta(self.message.params, is_context, &added)
-            .map_err(|error| self.refused(&format!("params and params._meta must be objects ({error})")))?;
+            .map_err(|error| self.invalid_params(&format!("params and params._meta must be objects ({error})")))?;
         Ok(with_params(self.message, Some(number), &params))
     }
 
     /// An answer that says what is wrong with the parameters.
-    pub(crate) fn refused(&self, why: &str) -> Answer {
-        Answer::error(self.id, INVALID_PARAMS, why)
+    pub(crate) fn invalid_params(&self, why: &str) -> RpcResponse {
+        RpcResponse::error(self.id, INVALID_PARAMS, why)
     }
 }
 
@@ -99,32 +104,34 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(text: &str, era: Era, child: Era, expected: &str) {
+    fn check(text: &str, mode: ProtocolMode, child: ProtocolMode, expected: &str) {
         let message = Message::parse(text).expect("a message");
         let params = message.parameters().expect("fine");
         let meta = params.meta().expect("fine");
-        let super::super::message::Kind::Request { id, method } = &message.kind else { panic!("a request") };
-        let request = Request {
+        let crate::bridge::mux::message::MessageKind::Request { id, method } = &message.kind else {
+            panic!("a request")
+        };
+        let request = ClientRequest {
             message: &message,
             id,
             method,
             params: &params,
             meta: &meta,
-            era,
+            mode,
             session: None,
             allocation: None,
         };
-        let call = request.call(31, child, Some(Level::Error));
+        let call = request.to_call(31, child, Some(LogLevel::Error));
         let text = match call {
             Ok(call) => String::from_utf8(call.text).expect("text"),
-            Err(answer) => String::from_utf8(answer.text.to_vec()).expect("text"),
+            Err(response) => String::from_utf8(response.text.to_vec()).expect("text"),
         };
         assert_eq!(text.replace(env!("CARGO_PKG_VERSION"), "VERSION"), expected);
     }
 
     #[test]
     fn ids_and_tokens_are_replaced_and_nothing_else() {
-        let (shook, free) = (Era::Handshake, Era::Stateless);
+        let (shook, free) = (ProtocolMode::Handshake, ProtocolMode::Stateless);
         check(
             r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"x","_meta":{"progressToken":"p","k":1}},"extra":0.10}"#,
             shook,

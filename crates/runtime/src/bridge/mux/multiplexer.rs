@@ -11,16 +11,16 @@ use std::{
 use tokio::task::AbortHandle;
 
 use super::{
-    answer::Answer,
     call::Call,
     calls::Calls,
-    child::{About, Child, Garbage},
-    mailbox::{End, Mailbox},
+    connected_child::{ChildInfo, ConnectedChild, InvalidOutputHandler},
+    mailbox::{Completion, Mailbox},
+    protocol::ProtocolMode,
+    rpc_response::RpcResponse,
     session::{SessionId, Sessions},
-    usage::{Usage, Usages},
-    version::Era,
+    usage::{Usage, UsageTable},
 };
-use crate::bridge::limits::account::Account;
+use crate::bridge::limits::memory_budget::MemoryBudget;
 use cortex_core::ids::{AllocationId, ServerName};
 
 /// What has become of a server that does not run.
@@ -43,25 +43,25 @@ pub enum ChildState {
 }
 
 #[derive(Debug)]
-pub(crate) struct Exchange {
+pub(crate) struct Multiplexer {
     name: ServerName,
     roots: Vec<String>,
     state: ChildState,
-    children: u64,
-    pub(crate) child: Option<Child>,
+    generations: u64,
+    pub(crate) child: Option<ConnectedChild>,
     /// Gives up calls that wait when there was no child for too long. While there is one, or nothing waits any more, none.
-    patience: Option<AbortHandle>,
+    start_timeout: Option<AbortHandle>,
     pub(crate) calls: Calls,
     pub(crate) sessions: Sessions,
-    pub(crate) usages: Usages,
-    account: Arc<Account>,
+    pub(crate) usages: UsageTable,
+    memory_budget: Arc<MemoryBudget>,
 }
 
 /// Why there is no child.
 #[derive(Debug)]
-pub(crate) struct Down {
+pub(crate) struct ChildUnavailable {
     /// In words.
-    why: String,
+    reason: String,
     /// Whether the same request may have better luck later.
     retryable: bool,
 }
@@ -69,30 +69,35 @@ pub(crate) struct Down {
 /// What those hear whose allocation has ended.
 pub(crate) const LEASE_ENDED: &str = "the lease of this allocation has ended";
 
-impl Down {
+impl ChildUnavailable {
     /// There may be a child, but not for this caller.
     pub(crate) fn lease_ended() -> Self {
-        Self { why: LEASE_ENDED.to_owned(), retryable: false }
+        Self { reason: LEASE_ENDED.to_owned(), retryable: false }
     }
 
-    pub(crate) fn answer(&self, id: &str) -> Answer {
-        Answer::unavailable(id, &self.why, self.retryable)
+    pub(crate) fn response(&self, id: &str) -> RpcResponse {
+        RpcResponse::unavailable(id, &self.reason, self.retryable)
     }
 }
 
-impl Exchange {
-    pub(crate) fn new(name: ServerName, in_flight_max: usize, roots: Vec<String>, account: Arc<Account>) -> Self {
+impl Multiplexer {
+    pub(crate) fn new(
+        name: ServerName,
+        in_flight_max: usize,
+        roots: Vec<String>,
+        memory_budget: Arc<MemoryBudget>,
+    ) -> Self {
         Self {
             name,
             roots,
             state: ChildState::Starting,
-            children: 0,
+            generations: 0,
             child: None,
-            patience: None,
+            start_timeout: None,
             calls: Calls::new(in_flight_max),
             sessions: Sessions::default(),
-            usages: Usages::default(),
-            account,
+            usages: UsageTable::default(),
+            memory_budget,
         }
     }
 
@@ -103,37 +108,37 @@ impl Exchange {
     pub(crate) fn set_state(&mut self, state: ChildState) {
         self.state = state;
         if self.has_failed() {
-            self.give_up();
+            self.fail_waiting_calls();
         }
     }
 
     /// Has calls that wait be given up by this, unless a child is there before.
-    pub(crate) fn wait_for_child(&mut self, patience: AbortHandle) {
-        self.wait_no_more();
-        self.patience = Some(patience);
+    pub(crate) fn set_start_timeout(&mut self, start_timeout: AbortHandle) {
+        self.cancel_start_timeout();
+        self.start_timeout = Some(start_timeout);
     }
 
-    fn wait_no_more(&mut self) {
-        if let Some(patience) = self.patience.take() {
-            patience.abort();
+    fn cancel_start_timeout(&mut self) {
+        if let Some(start_timeout) = self.start_timeout.take() {
+            start_timeout.abort();
         }
     }
 
     /// Answers the calls that wait for a child: there will be none in time.
-    pub(crate) fn give_up(&mut self) {
-        if self.about().is_some() {
+    pub(crate) fn fail_waiting_calls(&mut self) {
+        if self.child_info().is_some() {
             return;
         }
-        self.wait_no_more();
-        for call in self.calls.waiting.take(|_| true) {
-            let answer = self.down().answer(&call.client_id);
-            self.settle(call, End::Answer(answer));
+        self.cancel_start_timeout();
+        for call in self.calls.wait_queue.take(|_| true) {
+            let response = self.unavailable().response(&call.client_id);
+            self.settle(call, Completion::Response(response));
         }
     }
 
     /// The child, if it is up.
-    pub(crate) fn about(&self) -> Option<&Arc<About>> {
-        self.child.as_ref()?.about.as_ref()
+    pub(crate) fn child_info(&self) -> Option<&Arc<ChildInfo>> {
+        self.child.as_ref()?.info.as_ref()
     }
 
     /// Whether waiting for the child is of no use.
@@ -142,9 +147,9 @@ impl Exchange {
     }
 
     /// Why there is no child.
-    pub(crate) fn down(&self) -> Down {
+    pub(crate) fn unavailable(&self) -> ChildUnavailable {
         let name = &self.name;
-        let why = match &self.state {
+        let reason = match &self.state {
             ChildState::Starting => format!("MCP server {name} is still starting: try again later"),
             ChildState::Restarting { why, since } => format!(
                 "MCP server {name} was lost {} s ago ({why}) and is being started again: try again later",
@@ -154,32 +159,32 @@ impl Exchange {
                 format!("MCP server {name} does not run ({why}): restart it when that is mended")
             }
         };
-        Down { why, retryable: !self.has_failed() }
+        ChildUnavailable { reason, retryable: !self.has_failed() }
     }
 
     /// Makes room for a new child: the number of the one before, if that is still there, has to be lost first.
-    pub(crate) fn begin(&mut self, garbage: Garbage) -> u64 {
-        self.children += 1;
+    pub(crate) fn register_child(&mut self, on_invalid_output: InvalidOutputHandler) -> u64 {
+        self.generations += 1;
         // What became of the one before is told of it alone.
         self.state = ChildState::Starting;
-        self.child = Some(Child::new(self.children, garbage));
-        self.children
+        self.child = Some(ConnectedChild::new(self.generations, on_invalid_output));
+        self.generations
     }
 
     /// The child, if it is still the one meant.
-    pub(crate) fn child(&mut self, generation: u64) -> Option<&mut Child> {
+    pub(crate) fn child(&mut self, generation: u64) -> Option<&mut ConnectedChild> {
         self.child.as_mut().filter(|child| child.generation == generation)
     }
 
     /// Lets calls through to a child that said what it is. False if it is not there any more.
-    pub(crate) fn open(&mut self, generation: u64, about: About) -> bool {
+    pub(crate) fn child_ready(&mut self, generation: u64, info: ChildInfo) -> bool {
         let Some(child) = self.child(generation) else {
             return false;
         };
-        child.about = Some(Arc::new(about));
-        self.wait_no_more();
-        self.sync_interests();
-        self.pump();
+        child.info = Some(Arc::new(info));
+        self.cancel_start_timeout();
+        self.sync_subscriptions();
+        self.send_waiting();
         true
     }
 
@@ -187,43 +192,43 @@ impl Exchange {
     ///
     /// # Errors
     /// The answer says why it was not taken in.
-    pub(crate) fn submit(&mut self, call: Box<Call>) -> Result<(), Answer> {
+    pub(crate) fn submit(&mut self, call: Box<Call>) -> Result<(), RpcResponse> {
         let id = &call.client_id;
         if self.usages.is_ended(call.allocation) {
-            return Err(Answer::unavailable(id, LEASE_ENDED, false));
+            return Err(RpcResponse::unavailable(id, LEASE_ENDED, false));
         }
-        let is_up = self.about().is_some();
-        if !is_up && self.patience.is_none() {
-            return Err(self.down().answer(id));
+        let is_up = self.child_info().is_some();
+        if !is_up && self.start_timeout.is_none() {
+            return Err(self.unavailable().response(id));
         }
         if let Some(session) = call.session {
             match self.sessions.by_id.get_mut(&session) {
                 Some(session) => session.calls += 1,
-                None => return Err(Answer::unavailable(id, "the session has ended", false)),
+                None => return Err(RpcResponse::unavailable(id, "the session has ended", false)),
             }
         }
         // Those of others that wait may not be sent now, or they would have been.
-        if is_up && !self.calls.waiting.has_any_of(call.allocation) && self.may_send(call.allocation) {
+        if is_up && !self.calls.wait_queue.has_any_of(call.allocation) && self.may_send(call.allocation) {
             self.send(call);
             return Ok(());
         }
-        self.calls.waiting.push(call).map_err(|call| {
-            self.leave(call.session);
-            let why = self.calls.waiting.crowded(call.allocation);
-            let message = format!("MCP server {} is busy: {why}", self.name);
-            Answer::unavailable(&call.client_id, &message, true)
+        self.calls.wait_queue.push(call).map_err(|call| {
+            self.end_call(call.session);
+            let reason = self.calls.wait_queue.limit_message(call.allocation);
+            let message = format!("MCP server {} is busy: {reason}", self.name);
+            RpcResponse::unavailable(&call.client_id, &message, true)
         })
     }
 
     fn may_send(&self, allocation: Option<AllocationId>) -> bool {
-        self.child.as_ref().is_some_and(Child::has_room) && self.calls.may_send(allocation)
+        self.child.as_ref().is_some_and(ConnectedChild::can_accept_calls) && self.calls.may_send(allocation)
     }
 
     fn send(&mut self, mut call: Box<Call>) {
         let Some(child) = &mut self.child else {
             return;
         };
-        child.push(&call.text);
+        child.push_call(&call.text);
         if let Some(uri) = &call.subscribes {
             child.subscribed.insert(Arc::clone(uri));
         }
@@ -235,9 +240,9 @@ impl Exchange {
     }
 
     /// Sends what waits, as far as there is room for it.
-    pub(crate) fn pump(&mut self) {
-        while self.about().is_some()
-            && self.child.as_ref().is_some_and(Child::has_room)
+    pub(crate) fn send_waiting(&mut self) {
+        while self.child_info().is_some()
+            && self.child.as_ref().is_some_and(ConnectedChild::can_accept_calls)
             && let Some(call) = self.calls.next()
         {
             self.send(call);
@@ -245,25 +250,25 @@ impl Exchange {
     }
 
     /// The child has answered a call. What nobody has room for is answered with an error.
-    pub(crate) fn answer(&mut self, call: Call, answer: Answer) {
-        let answer = answer.held(&self.account.holder(call.allocation), &call.client_id);
-        self.settle(call, End::Answer(answer));
-        self.pump();
+    pub(crate) fn answer_call(&mut self, call: Call, response: RpcResponse) {
+        let response = response.reserved_in(&self.memory_budget.for_lease(call.allocation), &call.client_id);
+        self.settle(call, Completion::Response(response));
+        self.send_waiting();
     }
 
     /// A call has come to its end.
-    pub(crate) fn settle(&mut self, call: Call, end: End) {
-        self.leave(call.session);
+    pub(crate) fn settle(&mut self, call: Call, end: Completion) {
+        self.end_call(call.session);
         let mut usage =
             Usage { busy: call.sent_at.map(|at| at.elapsed()).unwrap_or(Duration::ZERO), ..Usage::default() };
-        if let End::Answer(answer) = &end {
+        if let Completion::Response(response) = &end {
             usage.calls = 1;
-            usage.errors = u64::from(answer.error_code.is_some());
-            usage.bytes_out = answer.text.len() as u64;
-            if answer.error_code.is_some()
+            usage.errors = u64::from(response.error_code.is_some());
+            usage.bytes_out = response.text.len() as u64;
+            if response.error_code.is_some()
                 && let (Some(session), Some(uri)) = (call.session, &call.subscribes)
             {
-                self.not_subscribed(session, uri);
+                self.subscription_refused(session, uri);
             }
         }
         self.usages.add(call.allocation, &usage);
@@ -272,7 +277,7 @@ impl Exchange {
         }
     }
 
-    fn leave(&mut self, session: Option<SessionId>) {
+    fn end_call(&mut self, session: Option<SessionId>) {
         if let Some(session) = session.and_then(|session| self.sessions.by_id.get_mut(&session)) {
             session.calls = session.calls.saturating_sub(1);
             session.used_at = Instant::now();
@@ -281,7 +286,7 @@ impl Exchange {
 
     /// The child is gone: what it had is answered with an error, what it did not have yet waits for the next, in its order. Whether
     /// it was up until now, so that somebody has to see to it that nothing waits for ever.
-    pub(crate) fn lose(&mut self, generation: u64, why: &str) -> bool {
+    pub(crate) fn child_lost(&mut self, generation: u64, reason: &str) -> bool {
         if self.child(generation).is_none() {
             return false;
         }
@@ -289,67 +294,70 @@ impl Exchange {
             return false;
         };
         if !matches!(self.state, ChildState::Failed { .. }) {
-            self.state = ChildState::Restarting { why: why.to_owned(), since: Instant::now() };
+            self.state = ChildState::Restarting { why: reason.to_owned(), since: Instant::now() };
         }
         // Its writer ends when it finds that it has no child any more.
-        child.writer.notify_one();
-        for mailbox in child.own.into_values() {
-            mailbox.finish(End::Silence);
+        child.writer_wakeup.notify_one();
+        for mailbox in child.own_requests.into_values() {
+            mailbox.finish(Completion::NoResponse);
         }
-        let message = format!("MCP server {} was lost while it worked on this ({why}): try again", self.name);
+        let message = format!("MCP server {} was lost while it worked on this ({reason}): try again", self.name);
         for call in self.calls.take_in_flight(|_| true) {
-            let answer = Answer::unavailable(&call.client_id, &message, true);
-            self.settle(call, End::Answer(answer));
+            let response = RpcResponse::unavailable(&call.client_id, &message, true);
+            self.settle(call, Completion::Response(response));
         }
         if self.has_failed() {
-            self.give_up();
+            self.fail_waiting_calls();
         }
-        child.about.is_some()
+        child.info.is_some()
     }
 
     /// Ends calls early: the child is told, and their callers get what `end` makes.
-    pub(crate) fn cancel(&mut self, reason: &str, chosen: impl Fn(&Call) -> bool, end: impl Fn(&Call) -> End) {
-        for call in self.calls.waiting.take(&chosen) {
+    pub(crate) fn cancel(&mut self, reason: &str, chosen: impl Fn(&Call) -> bool, end: impl Fn(&Call) -> Completion) {
+        for call in self.calls.wait_queue.take(&chosen) {
             let end = end(&call);
             self.settle(call, end);
         }
         for call in self.calls.take_in_flight(&chosen) {
-            self.calls.forget(call.number);
+            self.calls.abandon(call.number);
             let reason = serde_json::Value::from(reason);
-            self.tell("notifications/cancelled", &format!(r#"{{"requestId":{},"reason":{reason}}}"#, call.number));
+            self.notify_child(
+                "notifications/cancelled",
+                &format!(r#"{{"requestId":{},"reason":{reason}}}"#, call.number),
+            );
             let end = end(&call);
             self.settle(call, end);
         }
-        self.pump();
+        self.send_waiting();
     }
 
     /// Sends the child a notice of the bridge's own.
-    pub(crate) fn tell(&mut self, method: &str, params: &str) {
+    pub(crate) fn notify_child(&mut self, method: &str, params: &str) {
         if let Some(child) = &mut self.child {
             child.write(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#).as_bytes());
         }
     }
 
     /// Sends the child a request whose answer does not matter, and gives its number.
-    pub(crate) fn request(&mut self, method: &str, params: &str) -> u64 {
+    pub(crate) fn send_unawaited(&mut self, method: &str, params: &str) -> u64 {
         let number = self.calls.number();
         let text = request_text(number, method, params);
         if let Some(child) = &mut self.child
             && child.write(text.as_bytes())
         {
-            self.calls.forget(number);
+            self.calls.abandon(number);
         }
         number
     }
 
     /// Asks the child something; the answer comes to the mailbox. None if it cannot be asked.
-    pub(crate) fn ask(&mut self, generation: u64, method: &str, params: &str) -> Option<(u64, Arc<Mailbox>)> {
+    pub(crate) fn send_own(&mut self, generation: u64, method: &str, params: &str) -> Option<(u64, Arc<Mailbox>)> {
         let number = self.calls.number();
         let text = request_text(number, method, params);
         let child = self.child(generation)?;
         let mailbox = Arc::new(Mailbox::default());
         if child.write(text.as_bytes()) {
-            child.own.insert(number, Arc::clone(&mailbox));
+            child.own_requests.insert(number, Arc::clone(&mailbox));
         }
         Some((number, mailbox))
     }
@@ -360,14 +368,14 @@ impl Exchange {
             return false;
         };
         if let Some(stream) = session.stream {
-            stream.finish(End::Silence);
+            stream.finish(Completion::NoResponse);
         }
         self.cancel(
             "the session has ended",
             |call| call.session == Some(id),
-            |call| End::Answer(Answer::unavailable(&call.client_id, "the session has ended", false)),
+            |call| Completion::Response(RpcResponse::unavailable(&call.client_id, "the session has ended", false)),
         );
-        self.sync_interests();
+        self.sync_subscriptions();
         true
     }
 
@@ -377,29 +385,29 @@ impl Exchange {
     }
 
     /// Ends the sessions, listeners and calls of the allocations that are chosen.
-    pub(crate) fn end_matching(&mut self, chosen: impl Fn(Option<AllocationId>) -> bool, why: &str) {
+    pub(crate) fn end_matching(&mut self, chosen: impl Fn(Option<AllocationId>) -> bool, reason: &str) {
         self.cancel(
-            why,
+            reason,
             |call| chosen(call.allocation),
-            |call| End::Answer(Answer::unavailable(&call.client_id, why, false)),
+            |call| Completion::Response(RpcResponse::unavailable(&call.client_id, reason, false)),
         );
         for (_, session) in self.sessions.by_id.extract_if(.., |_, session| chosen(session.allocation)) {
             if let Some(stream) = session.stream {
-                stream.finish(End::Silence);
+                stream.finish(Completion::NoResponse);
             }
         }
         for (_, listener) in self.sessions.listeners.extract_if(.., |_, listener| chosen(listener.allocation)) {
             let id = &listener.id;
             let result =
                 format!(r#"{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}"#);
-            listener.mailbox.finish(End::Answer(Answer::result(id, &result)));
+            listener.mailbox.finish(Completion::Response(RpcResponse::result(id, &result)));
         }
-        self.sync_interests();
+        self.sync_subscriptions();
     }
 
     /// How the child speaks, if it is up.
-    pub(crate) fn child_era(&self) -> Option<Era> {
-        self.about().map(|about| about.era)
+    pub(crate) fn child_mode(&self) -> Option<ProtocolMode> {
+        self.child_info().map(|info| info.mode)
     }
 }
 

@@ -7,36 +7,36 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde_json::Value;
 
 use super::{
-    exchange::Exchange,
-    session::{Filter, SessionId},
-    version::Era,
+    multiplexer::Multiplexer,
+    protocol::ProtocolMode,
+    session::{NotificationFilter, SessionId},
 };
 
-impl Exchange {
+impl Multiplexer {
     /// Brings what the child was asked for in line with what is wanted.
-    pub(crate) fn sync_interests(&mut self) {
-        match self.child_era() {
-            Some(Era::Handshake) => {
+    pub(crate) fn sync_subscriptions(&mut self) {
+        match self.child_mode() {
+            Some(ProtocolMode::Handshake) => {
                 self.sync_level();
-                self.sync_subscriptions();
+                self.sync_resource_subscriptions();
             }
-            Some(Era::Stateless) => self.sync_listening(),
+            Some(ProtocolMode::Stateless) => self.sync_listening(),
             None => {}
         }
     }
 
     fn sync_level(&mut self) {
         let wanted = self.sessions.level();
-        let can_log = self.about().is_some_and(|about| about.can("/logging"));
+        let can_log = self.child_info().is_some_and(|info| info.has_capability("/logging"));
         if let (Some(level), Some(child), true) = (wanted, &mut self.child, can_log)
-            && child.level != Some(level)
+            && child.log_level != Some(level)
         {
-            child.level = Some(level);
-            self.request("logging/setLevel", &format!(r#"{{"level":"{}"}}"#, level.name()));
+            child.log_level = Some(level);
+            self.send_unawaited("logging/setLevel", &format!(r#"{{"level":"{}"}}"#, level.name()));
         }
     }
 
-    fn sync_subscriptions(&mut self) {
+    fn sync_resource_subscriptions(&mut self) {
         let wanted = self.sessions.subscriptions();
         let Some(child) = &mut self.child else {
             return;
@@ -44,45 +44,45 @@ impl Exchange {
         let told = std::mem::take(&mut child.subscribed);
         child.subscribed.clone_from(&wanted);
         for uri in wanted.difference(&told) {
-            self.request("resources/subscribe", &uri_params(uri));
+            self.send_unawaited("resources/subscribe", &uri_params(uri));
         }
         for uri in told.difference(&wanted) {
-            self.request("resources/unsubscribe", &uri_params(uri));
+            self.send_unawaited("resources/unsubscribe", &uri_params(uri));
         }
     }
 
     /// A child without subscriptions is asked anew whenever something changes; only then is the former request ended.
     fn sync_listening(&mut self) {
         let wanted = self.sessions.subscriptions();
-        let Some(about) = self.about().cloned() else {
+        let Some(info) = self.child_info().cloned() else {
             return;
         };
         let Some(child) = &mut self.child else {
             return;
         };
-        if child.listening.is_some() && child.subscribed == wanted {
+        if child.listen_request.is_some() && child.subscribed == wanted {
             return;
         }
-        let former = child.listening;
+        let former = child.listen_request;
         child.subscribed.clone_from(&wanted);
-        let filter = Filter {
-            tools_list_changed: about.can("/tools/listChanged"),
-            prompts_list_changed: about.can("/prompts/listChanged"),
-            resources_list_changed: about.can("/resources/listChanged"),
-            resource_subscriptions: if about.can("/resources/subscribe") { wanted } else { BTreeSet::new() },
+        let filter = NotificationFilter {
+            tools_list_changed: info.has_capability("/tools/listChanged"),
+            prompts_list_changed: info.has_capability("/prompts/listChanged"),
+            resources_list_changed: info.has_capability("/resources/listChanged"),
+            resource_subscriptions: if info.has_capability("/resources/subscribe") { wanted } else { BTreeSet::new() },
         };
-        if filter == Filter::default() && former.is_none() {
+        if filter == NotificationFilter::default() && former.is_none() {
             return;
         }
         let filter = serde_json::to_string(&filter).unwrap_or_else(|_| "{}".to_owned());
-        let meta = super::version::stateless_meta();
+        let meta = super::protocol::stateless_meta();
         let params = format!(r#"{{"_meta":{meta},"notifications":{filter}}}"#);
-        let number = self.request("subscriptions/listen", &params);
+        let number = self.send_unawaited("subscriptions/listen", &params);
         if let Some(child) = &mut self.child {
-            child.listening = Some(number);
+            child.listen_request = Some(number);
         }
         if let Some(former) = former {
-            self.tell("notifications/cancelled", &format!(r#"{{"requestId":{former}}}"#));
+            self.notify_child("notifications/cancelled", &format!(r#"{{"requestId":{former}}}"#));
         }
     }
 
@@ -98,7 +98,7 @@ impl Exchange {
     }
 
     /// The child would not have a subscription.
-    pub(crate) fn not_subscribed(&mut self, session: SessionId, uri: &Arc<str>) {
+    pub(crate) fn subscription_refused(&mut self, session: SessionId, uri: &Arc<str>) {
         if self.unsubscribe(session, uri) {
             tracing::debug!(%uri, "a subscription was refused");
         }

@@ -2,10 +2,10 @@
 
 /// The levels of `logging/setLevel`, the most verbose first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Level {
+pub(crate) enum LogLevel {
     Debug,
     Info,
-    Notice,
+    Notification,
     Warning,
     Error,
     Critical,
@@ -13,18 +13,18 @@ pub(crate) enum Level {
     Emergency,
 }
 
-const NAMES: [(Level, &str); 8] = [
-    (Level::Debug, "debug"),
-    (Level::Info, "info"),
-    (Level::Notice, "notice"),
-    (Level::Warning, "warning"),
-    (Level::Error, "error"),
-    (Level::Critical, "critical"),
-    (Level::Alert, "alert"),
-    (Level::Emergency, "emergency"),
+const NAMES: [(LogLevel, &str); 8] = [
+    (LogLevel::Debug, "debug"),
+    (LogLevel::Info, "info"),
+    (LogLevel::Notification, "notice"),
+    (LogLevel::Warning, "warning"),
+    (LogLevel::Error, "error"),
+    (LogLevel::Critical, "critical"),
+    (LogLevel::Alert, "alert"),
+    (LogLevel::Emergency, "emergency"),
 ];
 
-impl Level {
+impl LogLevel {
     /// Reads the name of a level.
     pub(crate) fn named(name: &str) -> Option<Self> {
         NAMES.iter().find(|(_, known)| *known == name).map(|(level, _)| *level)

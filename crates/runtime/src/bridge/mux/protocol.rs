@@ -23,16 +23,16 @@ pub(crate) const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscription
 
 /// How a peer begins: with a handshake and then a session, or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Era {
+pub(crate) enum ProtocolMode {
     /// `initialize`, then everything else within a session.
     Handshake,
     /// No handshake: each request carries its context.
     Stateless,
 }
 
-impl Era {
+impl ProtocolMode {
     /// The era of a version, if it is one that is spoken here.
-    pub(crate) fn of(version: &str) -> Option<Self> {
+    pub(crate) fn of_version(version: &str) -> Option<Self> {
         if version == STATELESS {
             return Some(Self::Stateless);
         }

@@ -6,14 +6,14 @@ use hyper::{HeaderMap, header::AUTHORIZATION};
 use cortex_core::ids::AllocationId;
 
 /// Decides on every request, before its body is read.
-pub trait Gate: Send + Sync {
+pub trait Authenticator: Send + Sync {
     /// Whose request this is, by its bearer token; nobody's, where no token is asked for.
-    fn admit<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Option<AllocationId>, Refused>>;
+    fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Option<AllocationId>, AuthError>>;
 }
 
 /// Why a request is not admitted, in words for its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused(pub String);
+pub struct AuthError(pub String);
 
 /// The bearer token of a request.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -18,7 +18,7 @@ const ALPHA: usize = 4;
 const SHARED_MIN: usize = 4;
 
 /// Why there is no room for one more of what there are `total` of, and what to do. `held` is what a lease has.
-pub(crate) fn crowded(what: &str, held: Option<usize>, total: usize, way_out: &str) -> String {
+pub(crate) fn limit_reached(what: &str, held: Option<usize>, total: usize, way_out: &str) -> String {
     match held {
         Some(held) => format!("this lease has {held} of at most {total} {what} in all: {way_out}"),
         None => format!("there are {total} {what}, which is all there can be: {way_out}"),
@@ -27,13 +27,13 @@ pub(crate) fn crowded(what: &str, held: Option<usize>, total: usize, way_out: &s
 
 /// A number of places, or of bytes, and who has taken how many of them.
 #[derive(Debug)]
-pub(crate) struct Shares<H> {
+pub(crate) struct FairShares<H> {
     total: usize,
     taken: usize,
     by_holder: BTreeMap<H, usize>,
 }
 
-impl<H: Copy + Ord> Shares<H> {
+impl<H: Copy + Ord> FairShares<H> {
     pub(crate) fn new(total: usize) -> Self {
         Self { total, taken: 0, by_holder: BTreeMap::new() }
     }
@@ -78,7 +78,7 @@ impl<H: Copy + Ord> Shares<H> {
     }
 
     /// Gives back what a holder has taken.
-    pub(crate) fn give(&mut self, holder: Option<H>, amount: usize) {
+    pub(crate) fn release(&mut self, holder: Option<H>, amount: usize) {
         debug_assert!(self.held(holder) >= amount, "more is given back than was taken");
         self.taken = self.taken.saturating_sub(amount);
         if let Some(holder) = holder
@@ -98,7 +98,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// How many one takes who takes all that it may.
-    fn greedy(shares: &mut Shares<u8>, holder: u8) -> usize {
+    fn greedy(shares: &mut FairShares<u8>, holder: u8) -> usize {
         while shares.take(Some(holder), 1) {}
         shares.held(Some(holder))
     }
@@ -118,7 +118,7 @@ mod tests {
             (128, 102, 20, true),
             (256, 204, 41, true),
         ] {
-            let mut shares = Shares::new(total);
+            let mut shares = FairShares::new(total);
             assert_eq!((greedy(&mut shares, 1), greedy(&mut shares, 2)), (alone, second), "{total}");
             assert_eq!(shares.may_take(Some(3), 1), third, "{total}");
         }
@@ -129,7 +129,7 @@ mod tests {
         for (total, each) in
             [(1, [1, 0]), (2, [1, 1]), (3, [2, 1]), (4, [2, 1]), (8, [4, 3]), (64, [28, 28]), (128, [57, 56])]
         {
-            let mut shares = Shares::new(total);
+            let mut shares = FairShares::new(total);
             while [1, 2].map(|holder| shares.take(Some(holder), 1)).contains(&true) {}
             assert_eq!([1, 2].map(|holder| shares.held(Some(holder))), each, "{total}");
         }
@@ -137,16 +137,16 @@ mod tests {
 
     #[test]
     fn the_nameless_share_with_nobody() {
-        let mut shares: Shares<u8> = Shares::new(64);
+        let mut shares: FairShares<u8> = FairShares::new(64);
         assert!((0..64).all(|_| shares.take(None, 1)));
         assert!(!shares.take(None, 1));
-        shares.give(None, 64);
+        shares.release(None, 64);
         assert_eq!(shares.held(None), 0);
     }
 
     #[test]
     fn what_one_takes_at_once_counts_as_a_whole() {
-        let mut bytes = Shares::new(64);
+        let mut bytes = FairShares::new(64);
         assert!(bytes.take(Some(1), 16) && bytes.take(Some(1), 16) && bytes.take(Some(1), 16));
         assert!(!bytes.take(Some(1), 16), "nothing would be left");
         assert!(bytes.take(Some(2), 16), "the first of another, as long as there is room");
@@ -159,14 +159,14 @@ mod tests {
             total in 1_usize..700,
             steps in prop::collection::vec((0_u8..5, 0_usize..40, any::<bool>()), 1..400),
         ) {
-            let mut shares = Shares::new(total);
+            let mut shares = FairShares::new(total);
             for (holder, amount, takes) in steps {
                 if takes {
                     for _ in 0..amount {
                         shares.take(Some(holder), 1);
                     }
                 } else {
-                    shares.give(Some(holder), amount.min(shares.held(Some(holder))));
+                    shares.release(Some(holder), amount.min(shares.held(Some(holder))));
                 }
                 let sum: usize = (0..5).map(|holder| shares.held(Some(holder))).sum();
                 prop_assert!(sum == shares.taken && sum <= total);

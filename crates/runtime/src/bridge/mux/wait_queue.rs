@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::call::Call;
-use crate::bridge::limits::share::Shares;
+use crate::bridge::limits::fair_share::FairShares;
 use cortex_core::ids::AllocationId;
 
 /// The most calls that wait for their turn.
@@ -16,27 +16,27 @@ pub(crate) const WAITING_MAX: usize = 1_024;
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct WaitQueue {
     /// Those of each allocation that has any.
-    lines: BTreeMap<Option<AllocationId>, VecDeque<Box<Call>>>,
+    queues: BTreeMap<Option<AllocationId>, VecDeque<Box<Call>>>,
     /// The allocations that have any, the one whose turn is next first.
     turns: VecDeque<Option<AllocationId>>,
-    calls: Shares<AllocationId>,
-    bytes: Shares<AllocationId>,
+    calls: FairShares<AllocationId>,
+    bytes: FairShares<AllocationId>,
 }
 
-impl Waiting {
+impl WaitQueue {
     pub(crate) fn new() -> Self {
         Self {
-            lines: BTreeMap::new(),
+            queues: BTreeMap::new(),
             turns: VecDeque::new(),
-            calls: Shares::new(WAITING_MAX),
-            bytes: Shares::new(WAITING_BYTES_MAX),
+            calls: FairShares::new(WAITING_MAX),
+            bytes: FairShares::new(WAITING_BYTES_MAX),
         }
     }
 
     pub(crate) fn has_any_of(&self, allocation: Option<AllocationId>) -> bool {
-        self.lines.contains_key(&allocation)
+        self.queues.contains_key(&allocation)
     }
 
     /// Takes a call in.
@@ -49,16 +49,16 @@ impl Waiting {
             return Err(call);
         }
         self.bytes.add(allocation, bytes);
-        let line = self.lines.entry(allocation).or_default();
-        if line.is_empty() {
+        let queue = self.queues.entry(allocation).or_default();
+        if queue.is_empty() {
             self.turns.push_back(allocation);
         }
-        line.push_back(call);
+        queue.push_back(call);
         Ok(())
     }
 
     /// Why there was no room.
-    pub(crate) fn crowded(&self, allocation: Option<AllocationId>) -> String {
+    pub(crate) fn limit_message(&self, allocation: Option<AllocationId>) -> String {
         let most = format!("{WAITING_MAX} calls, or {} MiB of them", WAITING_BYTES_MAX >> 20);
         if allocation.is_none() {
             return format!("{most}, wait already; try again later");
@@ -72,42 +72,42 @@ impl Waiting {
 
     /// The next leaves whose allocation may send one.
     pub(crate) fn next(&mut self, may_send: impl Fn(Option<AllocationId>) -> bool) -> Option<Box<Call>> {
-        let place = self.turns.iter().position(|allocation| may_send(*allocation))?;
-        let allocation = self.turns.remove(place)?;
-        let line = self.lines.get_mut(&allocation)?;
-        let call = line.pop_front()?;
-        if line.is_empty() {
-            self.lines.remove(&allocation);
+        let position = self.turns.iter().position(|allocation| may_send(*allocation))?;
+        let allocation = self.turns.remove(position)?;
+        let queue = self.queues.get_mut(&allocation)?;
+        let call = queue.pop_front()?;
+        if queue.is_empty() {
+            self.queues.remove(&allocation);
         } else {
             self.turns.push_back(allocation);
         }
-        self.left(&call);
+        self.release_shares(&call);
         Some(call)
     }
 
     /// Takes out those that are chosen.
     pub(crate) fn take(&mut self, chosen: impl Fn(&Call) -> bool) -> Vec<Call> {
         let mut taken = Vec::new();
-        for line in self.lines.values_mut() {
-            for call in std::mem::take(line) {
+        for queue in self.queues.values_mut() {
+            for call in std::mem::take(queue) {
                 if chosen(&call) {
                     taken.push(*call);
                 } else {
-                    line.push_back(call);
+                    queue.push_back(call);
                 }
             }
         }
-        self.lines.retain(|_, line| !line.is_empty());
-        self.turns.retain(|allocation| self.lines.contains_key(allocation));
+        self.queues.retain(|_, queue| !queue.is_empty());
+        self.turns.retain(|allocation| self.queues.contains_key(allocation));
         for call in &taken {
-            self.left(call);
+            self.release_shares(call);
         }
         taken
     }
 
-    fn left(&mut self, call: &Call) {
-        self.calls.give(call.allocation, 1);
-        self.bytes.give(call.allocation, call.text.len());
+    fn release_shares(&mut self, call: &Call) {
+        self.calls.release(call.allocation, 1);
+        self.bytes.release(call.allocation, call.text.len());
     }
 }
 
@@ -115,13 +115,13 @@ impl Waiting {
 mod tests {
     use super::*;
 
-    fn push(waiting: &mut Waiting, allocation: u64, number: u64, bytes: usize) -> bool {
+    fn push(waiting: &mut WaitQueue, allocation: u64, number: u64, bytes: usize) -> bool {
         let mut call = Call::of(Some(AllocationId::from_draw(allocation)), number);
         call.text = vec![b' '; bytes];
         waiting.push(Box::new(call)).is_ok()
     }
 
-    fn all(waiting: &mut Waiting, may_send: impl Fn(u64) -> bool) -> Vec<u64> {
+    fn all(waiting: &mut WaitQueue, may_send: impl Fn(u64) -> bool) -> Vec<u64> {
         let may_send =
             |allocation| (1..=9).any(|draw| allocation == Some(AllocationId::from_draw(draw)) && may_send(draw));
         std::iter::from_fn(|| waiting.next(may_send)).map(|call| call.number).collect()
@@ -129,24 +129,26 @@ mod tests {
 
     #[test]
     fn those_who_may_send_take_turns() {
-        let mut waiting = Waiting::new();
+        let mut waiting = WaitQueue::new();
         for (allocation, number) in [(1, 10), (1, 11), (1, 12), (2, 20), (3, 30), (3, 31)] {
             assert!(push(&mut waiting, allocation, number, 1));
         }
         assert_eq!(all(&mut waiting, |draw| draw == 3), [30, 31]);
         assert_eq!(all(&mut waiting, |_| true), [10, 20, 11, 12]);
-        assert!(waiting.turns.is_empty() && waiting.lines.is_empty());
+        assert!(waiting.turns.is_empty() && waiting.queues.is_empty());
         assert_eq!((waiting.calls.held(None), waiting.bytes.held(None)), (0, 0));
     }
 
     #[test]
     fn one_does_not_take_all_the_room_and_those_taken_out_leave_it() {
-        let mut waiting = Waiting::new();
+        let mut waiting = WaitQueue::new();
         let many = (0..2_000).filter(|number| push(&mut waiting, 1, *number, 1)).count();
         assert_eq!(many, 819);
         assert!(push(&mut waiting, 2, 5_000, 1));
         assert!(
-            waiting.crowded(Some(AllocationId::from_draw(1))).starts_with("819 calls of this lease with 0 KiB wait")
+            waiting
+                .limit_message(Some(AllocationId::from_draw(1)))
+                .starts_with("819 calls of this lease with 0 KiB wait")
         );
         assert_eq!(waiting.take(|call| call.number < 5_000).len(), 819);
         assert!((0..3).all(|number| push(&mut waiting, 1, number, 16 << 20)));

@@ -3,7 +3,7 @@
 use hyper::body::Bytes;
 use serde::Deserialize;
 
-use crate::bridge::limits::account::{Charge, Holder, charged};
+use crate::bridge::limits::memory_budget::{LeaseMemory, MemoryReservation, with_reservation};
 
 /// The code of an error whose cause is the server's process, not the request.
 pub(crate) const UNAVAILABLE: i64 = -32_000;
@@ -17,31 +17,31 @@ pub(crate) const VERSION_UNSUPPORTED: i64 = -32_022;
 
 /// A whole JSON-RPC answer.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct RpcResponse {
     pub(crate) text: Bytes,
     /// The code of the error, if it is one. Of a child's own errors it is read only where the answer depends on it.
     pub(crate) error_code: Option<i64>,
     /// What it takes of the endpoint's account. Errors of the bridge's own are too short to count.
-    pub(crate) charge: Option<Charge>,
+    pub(crate) reservation: Option<MemoryReservation>,
 }
 
-impl Answer {
+impl RpcResponse {
     pub(crate) fn new(text: impl Into<Bytes>, error_code: Option<i64>) -> Self {
-        Self { text: text.into(), error_code, charge: None }
+        Self { text: text.into(), error_code, reservation: None }
     }
 
-    /// The same answer to the request with `id`, counted as one that `holder` has; or, if there is no room, an error.
-    pub(crate) fn held(mut self, holder: &Holder, id: &str) -> Self {
-        self.charge = holder.message(self.text.len());
-        match self.charge {
+    /// The same answer to the request with `id`, counted as one that `memory` has; or, if there is no room, an error.
+    pub(crate) fn reserved_in(mut self, memory: &LeaseMemory, id: &str) -> Self {
+        self.reservation = memory.reserve_message(self.text.len());
+        match self.reservation {
             Some(_) => self,
-            None => Self::unavailable(id, &holder.crowded(), true),
+            None => Self::unavailable(id, &memory.exhausted_message(), true),
         }
     }
 
     /// What is written. It counts until it was.
     pub(crate) fn into_text(self) -> Bytes {
-        charged(self.text, self.charge)
+        with_reservation(self.text, self.reservation)
     }
 
     /// An answer to the request with `id`, which is JSON.
@@ -72,7 +72,7 @@ struct Code {
     code: i64,
 }
 
-pub(crate) fn code_of(error: &str) -> Option<i64> {
+pub(crate) fn error_code_of(error: &str) -> Option<i64> {
     serde_json::from_str(error).ok().map(|error: Code| error.code)
 }
 
@@ -82,9 +82,9 @@ mod tests {
 
     #[test]
     fn an_error_says_its_message_whatever_is_in_it() {
-        let answer = Answer::unavailable("\"a\"", "line\n\"quoted\"", true);
+        let response = RpcResponse::unavailable("\"a\"", "line\n\"quoted\"", true);
         let expected = r#"{"jsonrpc":"2.0","id":"a","error":{"code":-32000,"message":"line\n\"quoted\"","data":{"retryable":true}}}"#;
-        assert_eq!(answer.text, expected);
-        assert_eq!(code_of(r#"{"message":"x","code":-7}"#), Some(-7));
+        assert_eq!(response.text, expected);
+        assert_eq!(error_code_of(r#"{"message":"x","code":-7}"#), Some(-7));
     }
 }

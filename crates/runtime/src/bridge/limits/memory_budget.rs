@@ -1,6 +1,6 @@
 //! What the messages take that an endpoint holds for clients: one account for all of them.
 //!
-//! Invariant: whatever counts is given back when what it stands for is dropped, since only its [`Charge`] can count it.
+//! Invariant: whatever counts is given back when what it stands for is dropped, since only its [`MemoryReservation`] can count it.
 
 use std::{
     fmt,
@@ -9,7 +9,7 @@ use std::{
 
 use hyper::body::Bytes;
 
-use super::share::Shares;
+use super::fair_share::FairShares;
 use cortex_core::ids::AllocationId;
 
 /// The most bytes of messages of one endpoint: requests while they are read, notices that wait, and answers until they are
@@ -18,60 +18,60 @@ use cortex_core::ids::AllocationId;
 pub(crate) const BYTES_MAX: usize = 64 << 20;
 
 /// What a message takes beside its text, in bytes, at most: what is written around it.
-const FRAME_BYTES: usize = 64;
+const MESSAGE_OVERHEAD_BYTES: usize = 64;
 
 /// The bytes of all allocations.
-pub(crate) struct Account(Mutex<Shares<AllocationId>>);
+pub(crate) struct MemoryBudget(Mutex<FairShares<AllocationId>>);
 
-impl fmt::Debug for Account {
+impl fmt::Debug for MemoryBudget {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shares().fmt(formatter)
+        self.lock().fmt(formatter)
     }
 }
 
-impl Account {
+impl MemoryBudget {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Shares::new(BYTES_MAX))))
+        Arc::new(Self(Mutex::new(FairShares::new(BYTES_MAX))))
     }
 
     /// Nothing else is locked by whoever holds this.
-    fn shares(&self) -> MutexGuard<'_, Shares<AllocationId>> {
+    fn lock(&self) -> MutexGuard<'_, FairShares<AllocationId>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn holder(self: &Arc<Self>, allocation: Option<AllocationId>) -> Holder {
-        Holder { account: Arc::clone(self), allocation }
+    pub(crate) fn for_lease(self: &Arc<Self>, allocation: Option<AllocationId>) -> LeaseMemory {
+        LeaseMemory { budget: Arc::clone(self), allocation }
     }
 }
 
 /// One allocation, as the account knows it.
 #[derive(Clone)]
-pub(crate) struct Holder {
-    account: Arc<Account>,
+pub(crate) struct LeaseMemory {
+    budget: Arc<MemoryBudget>,
     pub(crate) allocation: Option<AllocationId>,
 }
 
-impl fmt::Debug for Holder {
+impl fmt::Debug for LeaseMemory {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.allocation.fmt(formatter)
     }
 }
 
-impl Holder {
+impl LeaseMemory {
     /// Counts a message of so many bytes. None if there is no room for it.
-    pub(crate) fn message(&self, bytes: usize) -> Option<Charge> {
-        self.bytes(bytes + FRAME_BYTES)
+    pub(crate) fn reserve_message(&self, bytes: usize) -> Option<MemoryReservation> {
+        self.reserve(bytes + MESSAGE_OVERHEAD_BYTES)
     }
 
     /// Counts so many bytes. None if there is no room for them.
-    pub(crate) fn bytes(&self, bytes: usize) -> Option<Charge> {
-        let taken = self.account.shares().take(self.allocation, bytes);
-        taken.then(|| Charge { holder: self.clone(), bytes })
+    pub(crate) fn reserve(&self, bytes: usize) -> Option<MemoryReservation> {
+        let taken = self.budget.lock().take(self.allocation, bytes);
+        taken.then(|| MemoryReservation { memory: self.clone(), bytes })
     }
 
     /// Why there was no room.
-    pub(crate) fn crowded(&self) -> String {
-        let held = self.account.shares().held(self.allocation) >> 10;
+    pub(crate) fn exhausted_message(&self) -> String {
+        let held = self.budget.lock().held(self.allocation) >> 10;
         let whose = if self.allocation.is_some() { "of this lease" } else { "of all clients" };
         format!(
             "{held} KiB of answers that were not read yet, notices and requests {whose} are held, and there are {} MiB for \
@@ -82,22 +82,22 @@ impl Holder {
 }
 
 /// Bytes that count until this is dropped.
-pub(crate) struct Charge {
-    holder: Holder,
+pub(crate) struct MemoryReservation {
+    memory: LeaseMemory,
     bytes: usize,
 }
 
-impl fmt::Debug for Charge {
+impl fmt::Debug for MemoryReservation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.bytes.fmt(formatter)
     }
 }
 
-impl Charge {
+impl MemoryReservation {
     /// Counts so many bytes in all from now on, if there is room for what is new.
-    pub(crate) fn reach(&mut self, bytes: usize) -> bool {
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
-        let fits = more == 0 || self.holder.account.shares().take(self.holder.allocation, more);
+        let fits = more == 0 || self.memory.budget.lock().take(self.memory.allocation, more);
         if fits {
             self.bytes += more;
         }
@@ -105,33 +105,36 @@ impl Charge {
     }
 
     /// Counts from now on what another did, which is of the same allocation.
-    pub(crate) fn join(&mut self, mut other: Self) {
+    pub(crate) fn merge(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 }
 
-impl Drop for Charge {
+impl Drop for MemoryReservation {
     fn drop(&mut self) {
-        self.holder.account.shares().give(self.holder.allocation, self.bytes);
+        self.memory.budget.lock().release(self.memory.allocation, self.bytes);
     }
 }
 
 /// A text that counts for as long as anybody has it.
-struct Charged<T> {
+struct Reserved<T> {
     text: T,
-    _charge: Charge,
+    _reservation: MemoryReservation,
 }
 
-impl<T: AsRef<[u8]>> AsRef<[u8]> for Charged<T> {
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Reserved<T> {
     fn as_ref(&self) -> &[u8] {
         self.text.as_ref()
     }
 }
 
 /// Has a text count until all of it was dropped, if it is one that counts.
-pub(crate) fn charged<T: AsRef<[u8]> + Into<Bytes> + Send + 'static>(text: T, charge: Option<Charge>) -> Bytes {
-    match charge {
-        Some(charge) => Bytes::from_owner(Charged { text, _charge: charge }),
+pub(crate) fn with_reservation<T: AsRef<[u8]> + Into<Bytes> + Send + 'static>(
+    text: T,
+    reservation: Option<MemoryReservation>,
+) -> Bytes {
+    match reservation {
+        Some(reservation) => Bytes::from_owner(Reserved { text, _reservation: reservation }),
         None => text.into(),
     }
 }
@@ -142,21 +145,21 @@ mod tests {
 
     #[test]
     fn what_counted_is_given_back_with_the_last_who_has_it() {
-        let account = Account::new();
-        let holder = account.holder(Some(AllocationId::from_draw(1)));
-        let held = || account.shares().held(None);
-        let mut charge = holder.message(6).expect("room");
-        charge.join(holder.bytes(30).expect("room"));
-        assert!(charge.reach(200) && charge.reach(100));
-        assert!(!charge.reach(BYTES_MAX + 1), "more than there is");
+        let budget = MemoryBudget::new();
+        let memory = budget.for_lease(Some(AllocationId::from_draw(1)));
+        let held = || budget.lock().held(None);
+        let mut reservation = memory.reserve_message(6).expect("room");
+        reservation.merge(memory.reserve(30).expect("room"));
+        assert!(reservation.grow_to(200) && reservation.grow_to(100));
+        assert!(!reservation.grow_to(BYTES_MAX + 1), "more than there is");
         assert_eq!(held(), 200);
-        let text = charged(b"answer".to_vec(), Some(charge));
+        let text = with_reservation(b"answer".to_vec(), Some(reservation));
         let part = text.slice(2..4);
         drop(text);
         assert_eq!((held(), part.as_ref()), (200, &b"sw"[..]));
         drop(part);
         assert_eq!(held(), 0);
-        assert!(holder.bytes(BYTES_MAX + 1).is_none());
+        assert!(memory.reserve(BYTES_MAX + 1).is_none());
         assert_eq!(held(), 0);
     }
 }

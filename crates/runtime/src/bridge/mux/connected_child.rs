@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
-use super::{level::Level, mailbox::Mailbox, version::Era};
+use super::{log_level::LogLevel, mailbox::Mailbox, protocol::ProtocolMode};
 
 /// How much may wait to be written before calls have to wait.
 pub(crate) const OUT_BYTES_MAX: usize = 4 << 20;
@@ -18,98 +18,98 @@ pub(crate) const OUT_BYTES_MAX: usize = 4 << 20;
 const OUT_BYTES_LIMIT: usize = 16 << 20;
 
 /// Hears of lines that were no JSON-RPC, and of answers that nobody asked for.
-pub type Garbage = Box<dyn Fn(&str) + Send + Sync>;
+pub type InvalidOutputHandler = Box<dyn Fn(&str) + Send + Sync>;
 
 /// What a child said of itself at its start.
 #[derive(Debug)]
-pub(crate) struct About {
-    pub(crate) era: Era,
+pub(crate) struct ChildInfo {
+    pub(crate) mode: ProtocolMode,
     /// The version that it speaks.
     pub(crate) version: String,
     /// Its answer to `initialize`, or one made of what it said to `server/discover`.
     pub(crate) result: Map<String, Value>,
 }
 
-impl About {
+impl ChildInfo {
     /// Whether it has a capability, such as `/resources/subscribe`.
-    pub(crate) fn can(&self, pointer: &str) -> bool {
+    pub(crate) fn has_capability(&self, pointer: &str) -> bool {
         let value = self.result.get("capabilities").and_then(|capabilities| capabilities.pointer(pointer));
         value.is_some_and(|value| *value != Value::Bool(false) && !value.is_null())
     }
 }
 
 /// A child, from its start to its end.
-pub(crate) struct Child {
+pub(crate) struct ConnectedChild {
     /// Which of the endpoint's children it is.
     pub(crate) generation: u64,
     /// What is to be written.
-    out: Vec<u8>,
+    write_buffer: Vec<u8>,
     /// How much of it is being written.
-    writing: usize,
-    pub(crate) writer: Arc<Notify>,
+    writing_bytes: usize,
+    pub(crate) writer_wakeup: Arc<Notify>,
     /// What it said of itself; nothing while it starts.
-    pub(crate) about: Option<Arc<About>>,
+    pub(crate) info: Option<Arc<ChildInfo>>,
     /// The bridge's own questions to it.
-    pub(crate) own: BTreeMap<u64, Arc<Mailbox>>,
+    pub(crate) own_requests: BTreeMap<u64, Arc<Mailbox>>,
     /// The resources that it was asked to tell of.
     pub(crate) subscribed: BTreeSet<Arc<str>>,
     /// The level that it was told.
-    pub(crate) level: Option<Level>,
+    pub(crate) log_level: Option<LogLevel>,
     /// The request by which it tells of changes, where there are no subscriptions.
-    pub(crate) listening: Option<u64>,
-    pub(crate) garbage: Garbage,
+    pub(crate) listen_request: Option<u64>,
+    pub(crate) on_invalid_output: InvalidOutputHandler,
 }
 
-impl fmt::Debug for Child {
+impl fmt::Debug for ConnectedChild {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Child").field("generation", &self.generation).finish_non_exhaustive()
+        formatter.debug_struct("ConnectedChild").field("generation", &self.generation).finish_non_exhaustive()
     }
 }
 
-impl Child {
-    pub(crate) fn new(generation: u64, garbage: Garbage) -> Self {
+impl ConnectedChild {
+    pub(crate) fn new(generation: u64, on_invalid_output: InvalidOutputHandler) -> Self {
         Self {
             generation,
-            out: Vec::new(),
-            writing: 0,
-            writer: Arc::new(Notify::new()),
-            about: None,
-            own: BTreeMap::new(),
+            write_buffer: Vec::new(),
+            writing_bytes: 0,
+            writer_wakeup: Arc::new(Notify::new()),
+            info: None,
+            own_requests: BTreeMap::new(),
             subscribed: BTreeSet::new(),
-            level: None,
-            listening: None,
-            garbage,
+            log_level: None,
+            listen_request: None,
+            on_invalid_output,
         }
     }
 
     /// Whether calls may be written now.
-    pub(crate) fn has_room(&self) -> bool {
-        self.out.len() + self.writing < OUT_BYTES_MAX
+    pub(crate) fn can_accept_calls(&self) -> bool {
+        self.write_buffer.len() + self.writing_bytes < OUT_BYTES_MAX
     }
 
     /// Has one message written. Whether it will be: a child that reads nothing is not written to for ever.
     pub(crate) fn write(&mut self, text: &[u8]) -> bool {
-        if self.out.len() + self.writing > OUT_BYTES_LIMIT {
-            (self.garbage)("the server does not read its standard input: a message to it was dropped");
+        if self.write_buffer.len() + self.writing_bytes > OUT_BYTES_LIMIT {
+            (self.on_invalid_output)("the server does not read its standard input: a message to it was dropped");
             return false;
         }
-        self.push(text);
+        self.push_call(text);
         true
     }
 
     /// Has a call written, for which there was room.
-    pub(crate) fn push(&mut self, text: &[u8]) {
-        if self.out.is_empty() {
-            self.writer.notify_one();
+    pub(crate) fn push_call(&mut self, text: &[u8]) {
+        if self.write_buffer.is_empty() {
+            self.writer_wakeup.notify_one();
         }
-        self.out.extend_from_slice(text);
-        self.out.push(b'\n');
+        self.write_buffer.extend_from_slice(text);
+        self.write_buffer.push(b'\n');
     }
 
     /// Gives everything that is to be written to the writer, who brings an empty buffer.
-    pub(crate) fn take_out(&mut self, empty: Vec<u8>) -> Vec<u8> {
-        let out = std::mem::replace(&mut self.out, empty);
-        self.writing = out.len();
-        out
+    pub(crate) fn take_write_buffer(&mut self, empty: Vec<u8>) -> Vec<u8> {
+        let write_buffer = std::mem::replace(&mut self.write_buffer, empty);
+        self.writing_bytes = write_buffer.len();
+        write_buffer
     }
 }
