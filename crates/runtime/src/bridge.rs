@@ -1,12 +1,16 @@
-//! One stdio MCP server, many Streamable HTTP clients.
+//! Serves one stdio MCP server, a child process, to many Streamable HTTP clients.
 //!
-//! An [`Endpoint`] is a place on a port for clients; the child behind it comes and goes. The bridge is one client to the
-//! child and the server to all of its own: it gives each request a number of its own and puts the client's id back on the
-//! answer, sends notices to whom they concern, and answers what the child asks. It passes messages on to the letter: what
-//! it must change is replaced in their text, and the rest is not read.
+//! An [`Endpoint`] listens on a port and outlives the children that it connects to. The bridge is the only client of
+//! the child, and the server of all HTTP clients. It replaces the id of each request with a number of its own, restores
+//! the client's id in the response, routes notifications to the clients that subscribed, and answers the child's own
+//! requests. Messages pass through byte for byte, except for the parts that the bridge must replace.
 //!
-//! Invariants: every request gets one answer, unless its client said that it wants none; nobody hears what is another's;
-//! and whatever clients and children send, what is kept of it is bounded by named limits.
+//! - `http`: connections, requests and responses, the origin check, authentication, event streams;
+//! - `mux`: calls, sessions and subscriptions of all clients on the pipes of one child;
+//! - `limits`: fair shares of connections, calls and memory.
+//!
+//! Invariants: every request gets exactly one response, unless its client cancels it; no client receives a message that
+//! belongs to another; and everything that is kept of what clients and children send has a named limit.
 
 mod endpoint;
 mod http;

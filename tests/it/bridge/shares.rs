@@ -122,7 +122,7 @@ async fn sessions_of_one_lease_end_its_own_and_no_others() {
     let refused = http.ask("POST", "/mcp", &[("authorization", "Bearer token-4")], &hello).await;
     assert_eq!((refused.head.status, refused.head.header("retry-after")), (503, Some("5")));
     let why = refused.json()["error"].to_string();
-    assert!(why.contains("this lease has 100 of at most 128 sessions in all: end one"), "{why}");
+    assert!(why.contains("this lease has 100 sessions, and all leases together at most 128: end one"), "{why}");
     assert_eq!(errors(&rig, 4), 1);
     rig.client_of(Some(5)).await;
     served(&modest, &mut child).await;
@@ -181,7 +181,7 @@ async fn connections_of_one_lease_leave_room_for_those_of_others() {
     let (mut closed, response) = refused;
     assert_eq!((held.len(), response.head.status, response.head.header("connection")), (204, 503, Some("close")));
     let why = response.json()["error"].to_string();
-    assert!(why.contains("this lease has 204 of at most 256 connections in all: close some"), "{why}");
+    assert!(why.contains("this lease has 204 connections, and all leases together at most 256: close some"), "{why}");
     assert_eq!(within(closed.socket.read(&mut [0])).await.expect("an end"), 0);
     assert_eq!(errors(&rig, GREEDY), 1);
     served(&modest, &mut child).await;
@@ -220,7 +220,7 @@ async fn answers_that_are_not_read_are_bounded_and_cost_nobody_else_anything() {
     assert!((4 * BYTES..=52 << 20).contains(&held), "{held}");
     assert_eq!(errors(&rig, GREEDY), 6);
     let error = unread.pop().expect("the last").response().await.json()["error"].clone();
-    assert!(error["message"].as_str().is_some_and(|why| why.contains("answers that were not read")), "{error}");
+    assert!(error["message"].as_str().is_some_and(|why| why.contains("unread answers")), "{error}");
     assert_eq!((&error["code"], &error["data"]), (&json!(-32_000), &json!({"retryable": true})));
     let mut http = Http::connect(rig.port).await;
     let mut headers = greedy.headers();

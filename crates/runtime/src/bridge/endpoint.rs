@@ -1,4 +1,4 @@
-//! One endpoint: a place for clients that outlives the children behind it.
+//! The endpoint of one server: what its clients connect to. It outlives the children that serve it.
 
 use std::{
     fmt,
@@ -20,28 +20,29 @@ use crate::bridge::{
 
 use cortex_core::ids::{AllocationId, ServerName};
 
-/// How an endpoint is to behave.
+/// The settings of an endpoint.
 #[derive(Clone, Debug)]
 pub struct EndpointOptions {
-    /// The name that errors say.
+    /// The server's name, for error texts.
     pub name: ServerName,
-    /// The most calls of clients that the child is given at once.
+    /// The most client calls that the child works on concurrently.
     pub calls_in_flight_max: usize,
-    /// How long a call waits for a child that is not up.
+    /// How long a call waits for a child that is not ready.
     pub start_wait: Duration,
-    /// What the child is told when it asks for roots, as `file://` URIs. None: it is told that there are none to be had.
+    /// The roots that the child gets, as `file://` URIs. If there are none, the bridge does not offer the roots
+    /// capability.
     pub roots: Vec<String>,
 }
 
-/// Serves the clients of one server.
+/// The endpoint of one server.
 pub struct Endpoint {
     start_wait: Duration,
     pub(super) authenticator: Arc<dyn Authenticator>,
     multiplexer: Mutex<Multiplexer>,
-    /// What is held of clients' messages.
+    /// The limit for the bytes of clients' messages.
     pub(super) memory_budget: Arc<MemoryBudget>,
     pub(super) connection_permits: Arc<ConnectionPermits>,
-    /// Told whenever the child comes, goes, or will not come, and when a lease ends.
+    /// Notified when the child becomes ready, is lost or will not start, and when a lease ends.
     changed: watch::Sender<()>,
 }
 
@@ -56,7 +57,7 @@ impl fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint without a child.
+    /// Returns an endpoint without a child.
     #[must_use]
     pub fn new(options: EndpointOptions, authenticator: Arc<dyn Authenticator>) -> Arc<Self> {
         let EndpointOptions { name, calls_in_flight_max, start_wait, roots } = options;
@@ -71,33 +72,35 @@ impl Endpoint {
         })
     }
 
-    /// Ends what an allocation has here: its sessions, its streams and its calls, with an error, and then its connections.
+    /// Ends everything that an allocation has here: its sessions, streams and calls, with an error, and then its
+    /// connections.
     pub fn end_allocation(&self, allocation: AllocationId) {
         self.multiplexer().end_allocation(allocation);
-        self.connection_permits.end(allocation);
-        // Those that wait for a child need wait no longer.
+        self.connection_permits.close_lease(allocation);
+        // Calls of the lease that wait for a child must stop waiting.
         self.changed.send_replace(());
     }
 
-    /// What an allocation did here. Once it has ended, this is given out once more and then forgotten.
+    /// Returns the usage of an allocation. For an allocation that has ended, the usage is returned once and then
+    /// removed.
     #[must_use]
     pub fn usage(&self, allocation: AllocationId) -> Usage {
         self.multiplexer().usages.take(allocation)
     }
 
-    /// What all clients did here together.
+    /// Returns the usage of all clients together.
     #[must_use]
     pub fn total_usage(&self) -> Usage {
         self.multiplexer().usages.total()
     }
 
-    /// Says what becomes of a server that does not run. One that is connected is not concerned.
+    /// Sets the state that clients see while no child is connected. Has no effect on a connected child.
     pub fn set_state(&self, state: ChildState) {
         self.multiplexer().set_state(state);
         self.changed.send_replace(());
     }
 
-    /// Wakes the calls that wait for the child.
+    /// Wakes the calls that wait for the child, so that they check again.
     pub(super) fn notify_waiters(&self) {
         self.changed.send_replace(());
     }
@@ -106,10 +109,10 @@ impl Endpoint {
         self.multiplexer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn child_lost(self: &Arc<Self>, generation: u64, why: &str) {
+    pub(super) fn child_lost(self: &Arc<Self>, generation: u64, reason: &str) {
         let mut multiplexer = self.multiplexer();
-        // Where nothing runs any more there is nobody to wait either.
-        if multiplexer.child_lost(generation, why)
+        // Without a runtime, no call can wait.
+        if multiplexer.child_lost(generation, reason)
             && !multiplexer.has_failed()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
@@ -126,15 +129,15 @@ impl Endpoint {
         self.changed.send_replace(());
     }
 
-    /// Until when a call that comes now waits for a child.
+    /// Returns the time until which a call that arrives now waits for a child.
     pub(super) fn start_deadline(&self) -> Instant {
         Instant::now() + self.start_wait
     }
 
-    /// Waits until the child is up, for a call of this allocation.
+    /// Waits until the child is ready, for a call of this allocation.
     ///
     /// # Errors
-    /// It is not by then, or will not be; or the lease ends.
+    /// The child is not ready by `until`, has failed, or the lease ends.
     pub(super) async fn wait_for_child(
         &self,
         until: Instant,
@@ -150,13 +153,13 @@ impl Endpoint {
                 None => multiplexer.has_failed().then(|| Err(multiplexer.unavailable())),
             }
         };
-        if let Some(found) = check() {
-            return found;
+        if let Some(result) = check() {
+            return result;
         }
         let mut changed = self.changed.subscribe();
         loop {
-            if let Some(found) = check() {
-                return found;
+            if let Some(result) = check() {
+                return result;
             }
             if tokio::time::timeout_at(until, changed.changed()).await.is_err() {
                 return Err(self.multiplexer().unavailable());

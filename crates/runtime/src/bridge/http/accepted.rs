@@ -1,37 +1,37 @@
-//! The `Accept` header.
+//! The response types that a client accepts, from its `Accept` header.
 
 use hyper::{HeaderMap, header::ACCEPT};
 
-/// What a client can take for an answer.
+/// The response types that a client accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
     pub(crate) json: bool,
-    /// Only where it is named: a client that takes anything may well not be able to read a stream.
+    /// Set only if the type is named: a client that sends `*/*` may not be able to read a stream.
     pub(crate) stream: bool,
 }
 
 impl Accepted {
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut accepted = Self { json: false, stream: false };
-        let mut is_said = false;
+        let mut has_header = false;
         for value in headers.get_all(ACCEPT) {
-            is_said = true;
+            has_header = true;
             for range in value.to_str().unwrap_or_default().split(',') {
                 let mut parts = range.split(';').map(str::trim);
-                let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
-                let refused = parts.any(|part| {
+                let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
+                let is_refused = parts.any(|part| {
                     let quality = part.strip_prefix("q=").or_else(|| part.strip_prefix("Q="));
                     quality.is_some_and(|quality| quality.parse() == Ok(0.0_f32))
                 });
-                match kind.as_str() {
-                    _ if refused => {}
+                match media_type.as_str() {
+                    _ if is_refused => {}
                     "application/json" | "application/*" | "*/*" => accepted.json = true,
                     "text/event-stream" => accepted.stream = true,
                     _ => {}
                 }
             }
         }
-        accepted.json |= !is_said;
+        accepted.json |= !has_header;
         accepted
     }
 }
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_client_takes_is_read_leniently() {
+    fn accept_headers_are_read_leniently() {
         let accepted = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {

@@ -1,9 +1,9 @@
-//! What a connection is doing, so that one that only takes up room can be told from one that waits for an answer.
+//! Tracks what a connection does, to tell a stale connection from one that waits for a response.
 
-use std::{io, sync::Arc};
 use std::{
+    io,
     pin::Pin,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,33 +16,33 @@ use tokio::{
 
 use super::lingering_close::LingeringClose;
 
-/// How long a client may take to send the head of a request.
+/// The longest time a client may take to send the head of a request.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// How long a connection is kept open on which nothing is asked.
+/// The longest time a connection may stay open without a request.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 
-/// How long a client may take nothing of what is to be written to it.
+/// The longest time a client may leave a response unread while bytes wait to be written.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// A request is being sent since then.
+    /// A request head is expected or being received, since this time.
     ReadingHead(Instant),
-    /// A request is being answered.
+    /// A request is being handled.
     Working,
-    /// Nothing was asked since then.
+    /// No request has begun since this time.
     Idle(Instant),
 }
 
-/// The doings of one connection.
+/// The activity of one connection.
 #[derive(Debug)]
 pub(crate) struct Activity(Mutex<ActivityState>);
 
 #[derive(Debug)]
 struct ActivityState {
     phase: Phase,
-    /// Since when something waits to be written, and nothing could be.
+    /// When the last write could not make progress; `None` while writes succeed.
     write_stalled_since: Option<Instant>,
 }
 
@@ -55,12 +55,12 @@ impl Activity {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request has come.
+    /// Marks the start of a request.
     pub(crate) fn begin_request(&self) {
         self.state().phase = Phase::Working;
     }
 
-    /// It was answered.
+    /// Marks the end of a request: its response was sent.
     pub(crate) fn end_request(&self) {
         self.state().phase = Phase::Idle(Instant::now());
     }
@@ -76,7 +76,8 @@ impl Activity {
         self.state().write_stalled_since = is_write_stalled.then(Instant::now);
     }
 
-    /// Whether the connection has taken up room for long enough.
+    /// Returns whether the connection has exceeded the time limit of its phase, or its writes have stalled for too
+    /// long.
     pub(crate) fn is_stale(&self) -> bool {
         let state = self.state();
         if state.write_stalled_since.is_some_and(|since| since.elapsed() > WRITE_WAIT_MAX) {
@@ -90,13 +91,13 @@ impl Activity {
     }
 }
 
-/// A socket that notes when something is heard on it, and when nothing can be written, and that is closed in order.
+/// A socket that records reads and stalled writes in an [`Activity`], and closes with a [`LingeringClose`].
 #[derive(Debug)]
 pub(crate) struct TrackedSocket {
     socket: TcpStream,
     activity: Arc<Activity>,
     is_write_stalled: bool,
-    /// Its end, once that has begun.
+    /// The close in progress, once shutdown has begun.
     lingering_close: Option<LingeringClose>,
 }
 
@@ -153,7 +154,7 @@ impl AsyncWrite for TrackedSocket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A request that was answered before it was read may still be on its way.
+        // The client may still be sending a request that was answered before it was read.
         let Self { socket, lingering_close, .. } = &mut *self;
         lingering_close.get_or_insert_with(LingeringClose::new).poll(socket, context).map(Ok)
     }

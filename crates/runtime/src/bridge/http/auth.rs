@@ -1,22 +1,25 @@
-//! Who may use an endpoint.
+//! Authentication of the clients of an endpoint.
 
 use futures_util::future::BoxFuture;
 use hyper::{HeaderMap, header::AUTHORIZATION};
 
 use cortex_core::ids::AllocationId;
 
-/// Decides on every request, before its body is read.
+/// Authenticates every request before its body is read.
 pub trait Authenticator: Send + Sync {
-    /// Whose request this is, by its bearer token; nobody's, where no token is asked for.
+    /// Returns the allocation that the bearer token belongs to, or `None` if the endpoint does not require a token.
+    ///
+    /// # Errors
+    /// The token is missing, unknown, or its lease has ended.
     fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Option<AllocationId>, AuthError>>;
 }
 
-/// Why a request is not admitted, in words for its sender.
+/// Why a request was not authenticated: the error text for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthError(pub String);
 
-/// The bearer token of a request.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// Returns the bearer token of a request. A repeated `Authorization` header counts as none.
+pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next()?.to_str().ok()?;
     if values.next().is_some() {

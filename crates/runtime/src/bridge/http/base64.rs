@@ -1,6 +1,6 @@
-//! Base64, as headers carry what is no plain text.
+//! Base64, in which headers carry values that are not plain ASCII.
 
-/// What the standard alphabet with padding says; nothing if it is not that.
+/// Decodes the standard alphabet with padding. Returns `None` if the text is not that.
 pub(crate) fn decoded(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(4) {
         return None;
@@ -25,7 +25,7 @@ pub(crate) fn decoded(text: &str) -> Option<Vec<u8>> {
             bits &= (1 << count) - 1;
         }
     }
-    // What is left over says nothing.
+    // The bits that are left over must be zero.
     (bits == 0).then_some(out)
 }
 

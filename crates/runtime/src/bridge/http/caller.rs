@@ -1,4 +1,4 @@
-//! The client behind one HTTP request.
+//! The client of one HTTP request, and the requests without a body.
 
 use std::sync::Arc;
 
@@ -19,33 +19,33 @@ use cortex_core::ids::AllocationId;
 pub(crate) const SESSION_HEADER: &str = "mcp-session-id";
 const VERSION_HEADER: &str = "mcp-protocol-version";
 
-/// Who asks, and how.
+/// The client of one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller<'a> {
     pub(crate) endpoint: &'a Arc<Endpoint>,
     pub(crate) allocation: Option<AllocationId>,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) accepted: Accepted,
-    /// Until when it waits for a child that is not up.
+    /// Until when its calls wait for a child that is not ready.
     pub(crate) until: tokio::time::Instant,
 }
 
 impl Caller<'_> {
-    /// Whose messages these are, for the account of the endpoint.
+    /// Returns the memory budget of this client's lease.
     pub(crate) fn memory(&self) -> LeaseMemory {
         self.endpoint.memory_budget.for_lease(self.allocation)
     }
 
-    /// A refusal for want of room, which is counted.
+    /// Returns a 503 response for a reached limit, and counts it as an error.
     pub(crate) fn over_limit(&self, why: &str) -> HttpResponse {
         self.endpoint.multiplexer().usages.add_error(self.allocation, 0);
         http_response::service_unavailable(why)
     }
 
-    /// How the headers say that the client speaks; nothing where they do not.
+    /// Returns the protocol version that the headers name, and its mode; `None` if they name none.
     ///
     /// # Errors
-    /// The version is not known.
+    /// Returns a version that is not supported.
     pub(crate) fn version(&self) -> Result<Option<(&str, ProtocolMode)>, String> {
         let Some(version) = self.headers.get(VERSION_HEADER) else {
             return Ok(None);
@@ -57,66 +57,69 @@ impl Caller<'_> {
         }
     }
 
-    /// The session that the headers name.
+    /// Returns the session that the headers name, and marks it as used.
     ///
     /// # Errors
-    /// They name none, or none of this allocation.
+    /// The headers name no session, or one that is not this allocation's.
     pub(crate) fn session(&self) -> Result<SessionId, Box<HttpResponse>> {
-        let Some(named) = self.headers.get(SESSION_HEADER) else {
-            let why = "the Mcp-Session-Id header is missing: send initialize first, and then what it answered with";
+        let Some(header) = self.headers.get(SESSION_HEADER) else {
+            let why = "the Mcp-Session-Id header is missing: send initialize first, then the id from its response";
             return Err(Box::new(http_response::error(StatusCode::BAD_REQUEST, why)));
         };
-        let unknown = || {
-            let why = "there is no such session: it has ended, or was never there; send initialize";
+        let not_found = || {
+            let why = "session not found: it has ended or never existed; send initialize";
             Box::new(http_response::error(StatusCode::NOT_FOUND, why))
         };
-        let id = named.to_str().ok().and_then(SessionId::parse).ok_or_else(unknown)?;
+        let id = header.to_str().ok().and_then(SessionId::parse).ok_or_else(not_found)?;
         let mut multiplexer = self.endpoint.multiplexer();
         let session = multiplexer.sessions.by_id.get_mut(&id).filter(|session| session.allocation == self.allocation);
-        session.ok_or_else(unknown)?.used_at = std::time::Instant::now();
+        session.ok_or_else(not_found)?.used_at = std::time::Instant::now();
         Ok(id)
     }
 
-    /// Checks what a request without a body must say, and gives its session.
-    fn session_alone(&self) -> Result<SessionId, Box<HttpResponse>> {
+    /// Returns the session of a request without a body, after its version is checked.
+    fn session_without_body(&self) -> Result<SessionId, Box<HttpResponse>> {
         match self.version() {
             Err(version) => {
-                let why = format!("MCP-Protocol-Version {version} is not known");
+                let why = format!("MCP-Protocol-Version {version} is not supported");
                 Err(Box::new(http_response::error(StatusCode::BAD_REQUEST, &why)))
             }
             Ok(Some((version, ProtocolMode::Stateless))) => {
-                let why = format!("{version} has no sessions: everything is sent with POST");
+                let why = format!("{version} has no sessions: send everything with POST");
                 Err(Box::new(http_response::method_not_allowed("POST", &why)))
             }
             Ok(_) => self.session(),
         }
     }
 
-    /// Opens the stream of a session.
+    /// Opens the event stream of a session.
     pub(crate) fn listen(&self) -> HttpResponse {
-        let id = match self.session_alone() {
+        let id = match self.session_without_body() {
             Ok(id) => id,
-            Err(refusal) => return *refusal,
+            Err(rejection) => return *rejection,
         };
         if !self.accepted.stream {
-            return http_response::error(StatusCode::NOT_ACCEPTABLE, "the Accept header must have text/event-stream");
+            return http_response::error(
+                StatusCode::NOT_ACCEPTABLE,
+                "the Accept header must include text/event-stream",
+            );
         }
         let mailbox = Mailbox::of(self.memory());
         match self.endpoint.multiplexer().sessions.by_id.get_mut(&id) {
             Some(session) if session.stream.is_none() => session.stream = Some(Arc::clone(&mailbox)),
-            _ => return http_response::error(StatusCode::CONFLICT, "this session has a stream already"),
+            _ => return http_response::error(StatusCode::CONFLICT, "this session already has a stream"),
         }
-        let guard = StreamGuard { endpoint: Arc::clone(self.endpoint), mailbox, owner: StreamOwner::Stream(id) };
-        http_response::event_stream(ResponseStream::Notices(guard).into_events(None))
+        let guard = StreamGuard { endpoint: Arc::clone(self.endpoint), mailbox, owner: StreamOwner::Session(id) };
+        http_response::event_stream(ResponseStream::Notifications(guard).into_events(None))
     }
 
     pub(crate) fn end_session(&self) -> HttpResponse {
-        match self.session_alone() {
+        match self.session_without_body() {
             Ok(id) => {
                 self.endpoint.multiplexer().end_session(id);
                 http_response::empty(StatusCode::NO_CONTENT)
             }
-            Err(refusal) => *refusal,
+            Err(rejection) => *rejection,
         }
     }
 }

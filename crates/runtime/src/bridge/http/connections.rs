@@ -1,8 +1,10 @@
-//! The sockets of an endpoint.
+//! Accepts and serves the connections of an endpoint.
 //!
-//! Invariant: none of them keeps its place without asking for anything, or without taking what it asked for.
+//! Invariant: a connection does not keep its permit without sending requests, or without reading the responses.
 
-use std::{convert::Infallible, io, net::TcpListener as Bound, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    convert::Infallible, io, net::TcpListener as StdTcpListener, pin::pin, sync::Arc, task::Poll, time::Duration,
+};
 
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -24,29 +26,31 @@ use crate::bridge::{
     limits::connection_permits::{CloseMode, ConnectionPermit},
 };
 
-/// How much of a request is read at once, and so the longest head of one, in bytes.
+/// How many bytes of a request are buffered, which is also the longest request head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// How often a connection is looked at that may have been forgotten by its client.
+/// How often a connection is checked for being stale.
 const STALE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long answers may take to be sent when the endpoint closes, or the lease of their connection has ended.
+/// How long responses may take to be sent after the endpoint closes or the lease of their connection ends.
 const CLOSE_WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// How long nothing is taken after the system would not give a connection.
+/// How long the endpoint waits after an `accept` that failed.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// How many who find no room are turned away in order at a time. Beyond that their connections are just dropped.
+/// The most rejected connections that are closed with a [`LingeringClose`] concurrently. Further ones are dropped after
+/// one write.
 const REJECTIONS_MAX: usize = 64;
 
-/// What one who finds no room is told.
+/// The response to a connection over the limit.
 const TOO_MANY_CONNECTIONS: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-type: application/json\r\n\
     content-length: 37\r\nconnection: close\r\n\r\n{\"error\":\"too many connections: 256\"}";
 
 impl Endpoint {
-    /// Serves clients on these sockets until `closing`; what is answered by then is still sent, for a moment.
-    pub async fn serve(self: Arc<Self>, listeners: Vec<Bound>, closing: CancellationToken) {
+    /// Serves clients on these sockets until `closing` is cancelled. Responses that are ready by then are still sent,
+    /// for at most [`CLOSE_WAIT_MAX`].
+    pub async fn serve(self: Arc<Self>, listeners: Vec<StdTcpListener>, closing: CancellationToken) {
         let listeners: Vec<_> = listeners.into_iter().filter_map(listen).collect();
         let (mut connections, mut rejections) = (JoinSet::new(), JoinSet::new());
         loop {
@@ -57,7 +61,7 @@ impl Endpoint {
                 accepted = accept(&listeners) => match accepted {
                     Ok(socket) => match self.connection_permits.acquire() {
                         Some(permit) => {
-                            connections.spawn(connection(Arc::clone(&self), socket, permit, closing.clone()));
+                            connections.spawn(serve_connection(Arc::clone(&self), socket, permit, closing.clone()));
                         }
                         None if rejections.len() < REJECTIONS_MAX => {
                             rejections.spawn(reject(socket));
@@ -67,25 +71,25 @@ impl Endpoint {
                         }
                     },
                     Err(error) => {
-                        tracing::warn!(%error, "a connection was not taken");
+                        tracing::warn!(%error, "accepting a connection failed");
                         tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                     }
                 },
             }
         }
         drop(listeners);
-        self.multiplexer().end_matching(|_| true, "the endpoint closes");
+        self.multiplexer().end_matching(|_| true, "the endpoint is closing");
         let sent = async { while connections.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(CLOSE_WAIT_MAX, sent).await;
     }
 }
 
-fn listen(listener: Bound) -> Option<TcpListener> {
+fn listen(listener: StdTcpListener) -> Option<TcpListener> {
     let listening = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
-    listening.inspect_err(|error| tracing::warn!(%error, "a socket cannot be listened on")).ok()
+    listening.inspect_err(|error| tracing::warn!(%error, "listening on a socket failed")).ok()
 }
 
-/// The next connection on any of the sockets.
+/// Accepts the next connection on any of the sockets.
 async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
     std::future::poll_fn(|context| {
         for listener in listeners {
@@ -98,17 +102,22 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
     .await
 }
 
-/// Tells one who finds no room so.
+/// Rejects a connection over the limit with 503.
 async fn reject(mut socket: TcpStream) {
-    // So little is taken at once by a socket that is new.
+    // The send buffer of a new socket always takes this many bytes.
     if socket.write_all(TOO_MANY_CONNECTIONS).await.is_ok() {
         let mut lingering_close = LingeringClose::new();
         std::future::poll_fn(|context| lingering_close.poll(&mut socket, context)).await;
     }
 }
 
-async fn connection(endpoint: Arc<Endpoint>, socket: TcpStream, permit: ConnectionPermit, closing: CancellationToken) {
-    // Without it, the end of an answer may wait for the client to say that it has the beginning.
+async fn serve_connection(
+    endpoint: Arc<Endpoint>,
+    socket: TcpStream,
+    permit: ConnectionPermit,
+    closing: CancellationToken,
+) {
+    // Without `TCP_NODELAY`, the end of a response may wait for the client to acknowledge its beginning.
     let _ = socket.set_nodelay(true);
     let activity = Arc::new(Activity::new());
     let io = TokioIo::new(TrackedSocket::new(socket, Arc::clone(&activity)));
@@ -134,7 +143,7 @@ async fn connection(endpoint: Arc<Endpoint>, socket: TcpStream, permit: Connecti
             biased;
             served = serving.as_mut() => {
                 if let Err(error) = served {
-                    tracing::debug!(%error, "a connection ended early");
+                    tracing::debug!(%error, "connection closed early");
                 }
                 return;
             }
@@ -149,7 +158,8 @@ async fn connection(endpoint: Arc<Endpoint>, socket: TcpStream, permit: Connecti
                     serving.as_mut().graceful_shutdown();
                 }
             },
-            () = tokio::time::sleep_until(close_deadline.unwrap_or_else(Instant::now)), if close_deadline.is_some() => return,
+            () = tokio::time::sleep_until(close_deadline.unwrap_or_else(Instant::now)),
+                if close_deadline.is_some() => return,
             _ = stale_check.tick() => if activity.is_stale() { return },
         }
     }

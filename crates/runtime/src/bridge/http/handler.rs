@@ -1,4 +1,4 @@
-//! Requests over HTTP: who may ask, and which way each goes.
+//! Handles one HTTP request: checks, authentication, limits, then dispatch by method.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -28,10 +28,10 @@ use crate::bridge::{
 /// The longest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 4 << 20;
 
-/// How long a client may take to send the body of a request.
+/// The longest time a client may take to send the body of a request.
 const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Answers one request of a connection.
+/// Responds to one request of a connection.
 pub(crate) async fn handle(
     endpoint: &Arc<Endpoint>,
     permit: &ConnectionPermit,
@@ -42,12 +42,12 @@ pub(crate) async fn handle(
         return http_response::forbidden(why);
     }
     if !matches!(parts.uri.path(), "/" | "/mcp") {
-        return http_response::error(StatusCode::NOT_FOUND, "the server is at / and at /mcp");
+        return http_response::error(StatusCode::NOT_FOUND, "not found: the server is at / and /mcp");
     }
     if ![Method::POST, Method::GET, Method::DELETE].contains(&parts.method) {
         return http_response::method_not_allowed("POST, GET, DELETE", "the method must be POST, GET or DELETE");
     }
-    let allocation = match endpoint.authenticator.authenticate(auth::bearer(&parts.headers)).await {
+    let allocation = match endpoint.authenticator.authenticate(auth::bearer_token(&parts.headers)).await {
         Ok(allocation) => allocation,
         Err(AuthError(why)) => return http_response::unauthorized(&why),
     };
@@ -56,13 +56,13 @@ pub(crate) async fn handle(
         if !multiplexer.usages.admit(allocation) {
             return match multiplexer.usages.is_ended(allocation) {
                 true => http_response::unauthorized(LEASE_ENDED),
-                false => http_response::service_unavailable("too many allocations use this server"),
+                false => http_response::service_unavailable("too many allocations use this server: try again later"),
             };
         }
     }
     if let Err(held) = permit.assign(allocation) {
         endpoint.multiplexer().usages.add_error(allocation, 0);
-        let way_out = "close some, or use those that there are again";
+        let way_out = "close some, or reuse open ones";
         let why = fair_share::limit_reached("connections", allocation.map(|_| held), CONNECTIONS_MAX, way_out);
         return http_response::closing(http_response::service_unavailable(&why));
     }
@@ -75,16 +75,16 @@ pub(crate) async fn handle(
                 return http_response::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, why);
             }
             if !accepted.json && !accepted.stream {
-                let why = "the Accept header must have application/json or text/event-stream";
+                let why = "the Accept header must include application/json or text/event-stream";
                 return http_response::error(StatusCode::NOT_ACCEPTABLE, why);
             }
-            match tokio::time::timeout(BODY_WAIT_MAX, read_whole(body, &caller.memory())).await {
+            match tokio::time::timeout(BODY_WAIT_MAX, read_body(body, &caller.memory())).await {
                 Ok(Ok((text, reservation))) => post::handle(&caller, text, reservation).await,
-                Ok(Err(refusal)) => {
+                Ok(Err(rejection)) => {
                     endpoint.multiplexer().usages.add_error(allocation, 0);
-                    refusal
+                    rejection
                 }
-                Err(_) => http_response::error(StatusCode::REQUEST_TIMEOUT, "the body did not come within 30 s"),
+                Err(_) => http_response::error(StatusCode::REQUEST_TIMEOUT, "the body was not received within 30 s"),
             }
         }
         Method::GET => caller.listen(),
@@ -93,21 +93,25 @@ pub(crate) async fn handle(
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
-    kind.trim_ascii().eq_ignore_ascii_case(b"application/json")
+    let media_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-/// The whole body, which counts from what is said of its length on; or why it is not taken.
-async fn read_whole(mut body: Incoming, memory: &LeaseMemory) -> Result<(Bytes, MemoryReservation), HttpResponse> {
-    let too_long =
-        || http_response::error(StatusCode::PAYLOAD_TOO_LARGE, "the body has more than 4 MiB: send less at a time");
+/// Reads the whole body. Its bytes are reserved from the announced length on.
+///
+/// # Errors
+/// Returns the response for a body that is too long, ends early, or exceeds the memory budget.
+async fn read_body(mut body: Incoming, memory: &LeaseMemory) -> Result<(Bytes, MemoryReservation), HttpResponse> {
+    let too_long = || {
+        http_response::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 4 MiB: send less in one request")
+    };
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_long());
     }
-    let said = usize::try_from(body.size_hint().lower()).unwrap_or(BODY_BYTES_MAX);
-    let crowded = || http_response::closing(http_response::service_unavailable(&memory.exhausted_message()));
-    let mut reservation = memory.reserve(said).ok_or_else(crowded)?;
+    let announced_bytes = usize::try_from(body.size_hint().lower()).unwrap_or(BODY_BYTES_MAX);
+    let over_budget = || http_response::closing(http_response::service_unavailable(&memory.exhausted_message()));
+    let mut reservation = memory.reserve(announced_bytes).ok_or_else(over_budget)?;
     let mut first = Bytes::new();
     let mut rest = Vec::new();
     loop {
@@ -115,16 +119,21 @@ async fn read_whole(mut body: Incoming, memory: &LeaseMemory) -> Result<(Bytes, 
         let data = match frame {
             None => break,
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-            Some(Err(_)) => return Err(http_response::error(StatusCode::BAD_REQUEST, "the body ended early")),
+            Some(Err(_)) => {
+                return Err(http_response::error(
+                    StatusCode::BAD_REQUEST,
+                    "the connection ended before the end of the body",
+                ));
+            }
         };
         let bytes = first.len() + rest.len() + data.len();
         if bytes > BODY_BYTES_MAX {
             return Err(too_long());
         }
         if !reservation.grow_to(bytes) {
-            return Err(crowded());
+            return Err(over_budget());
         }
-        // A body usually comes whole.
+        // Most bodies arrive in one frame, which is not copied.
         if first.is_empty() && rest.is_empty() {
             first = data;
         } else {

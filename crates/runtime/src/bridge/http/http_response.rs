@@ -1,4 +1,4 @@
-//! What goes back over HTTP.
+//! HTTP responses, with their status codes and headers.
 
 use std::{
     convert::Infallible,
@@ -20,12 +20,12 @@ use crate::bridge::mux::rpc_response::RpcResponse;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// How long a client that found no room is told to wait, in seconds.
+/// How long a client must wait after a 503 response, in seconds.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 pub(crate) type HttpResponse = Response<ResponseBody>;
 
-/// The body of a reply. While it is being sent, its connection is at work.
+/// The body of a response. Until it is dropped, its connection counts as working on a request.
 pub(crate) struct ResponseBody {
     kind: BodyKind,
     activity: Option<Arc<Activity>>,
@@ -38,12 +38,12 @@ enum BodyKind {
 
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Content").finish_non_exhaustive()
+        formatter.debug_struct("ResponseBody").finish_non_exhaustive()
     }
 }
 
 impl ResponseBody {
-    /// Has the connection be at work until this is sent.
+    /// Marks the end of the request in `activity` when this body is dropped.
     pub(crate) fn track(&mut self, activity: Arc<Activity>) {
         self.activity = Some(activity);
     }
@@ -82,66 +82,66 @@ impl Body for ResponseBody {
     }
 }
 
-fn http_response(status: StatusCode, kind: BodyKind) -> HttpResponse {
+fn with_body(status: StatusCode, kind: BodyKind) -> HttpResponse {
     let mut http_response = Response::new(ResponseBody { kind, activity: None });
     *http_response.status_mut() = status;
     http_response
 }
 
-/// A reply without content.
+/// Returns a response without a body.
 pub(crate) fn empty(status: StatusCode) -> HttpResponse {
-    http_response(status, BodyKind::Whole(None))
+    with_body(status, BodyKind::Whole(None))
 }
 
 pub(crate) fn json(status: StatusCode, text: Bytes) -> HttpResponse {
-    let mut http_response = http_response(status, BodyKind::Whole(Some(text)));
+    let mut http_response = with_body(status, BodyKind::Whole(Some(text)));
     http_response.headers_mut().insert(CONTENT_TYPE, JSON);
     http_response
 }
 
 pub(crate) fn event_stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> HttpResponse {
-    let mut http_response = http_response(StatusCode::OK, BodyKind::Stream(Box::pin(stream)));
+    let mut http_response = with_body(StatusCode::OK, BodyKind::Stream(Box::pin(stream)));
     http_response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     http_response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     http_response
 }
 
-/// A refusal that says why.
-pub(crate) fn error(status: StatusCode, why: &str) -> HttpResponse {
-    json(status, format!(r#"{{"error":{}}}"#, serde_json::Value::from(why)).into())
+/// Returns an error response with its text in `error`.
+pub(crate) fn error(status: StatusCode, reason: &str) -> HttpResponse {
+    json(status, format!(r#"{{"error":{}}}"#, serde_json::Value::from(reason)).into())
 }
 
-/// A refusal of a message: an answer to nobody in particular, unless its id is known.
-pub(crate) fn rpc_error(status: StatusCode, id: Option<&str>, code: i64, why: &str) -> HttpResponse {
-    json(status, RpcResponse::error(id.unwrap_or("null"), code, why).text)
+/// Returns a JSON-RPC error as a response. Its id is `null` if the id of the request is not known.
+pub(crate) fn rpc_error(status: StatusCode, id: Option<&str>, code: i64, reason: &str) -> HttpResponse {
+    json(status, RpcResponse::error(id.unwrap_or("null"), code, reason).text)
 }
 
-pub(crate) fn method_not_allowed(allowed: &'static str, why: &str) -> HttpResponse {
-    let mut http_response = error(StatusCode::METHOD_NOT_ALLOWED, why);
+pub(crate) fn method_not_allowed(allowed: &'static str, reason: &str) -> HttpResponse {
+    let mut http_response = error(StatusCode::METHOD_NOT_ALLOWED, reason);
     http_response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     http_response
 }
 
-pub(crate) fn unauthorized(why: &str) -> HttpResponse {
-    // A stranger is not to keep a connection that a holder may want.
-    let mut http_response = closing(error(StatusCode::UNAUTHORIZED, why));
+pub(crate) fn unauthorized(reason: &str) -> HttpResponse {
+    // An unauthenticated client must not keep a connection that a lease may need.
+    let mut http_response = closing(error(StatusCode::UNAUTHORIZED, reason));
     http_response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     http_response
 }
 
-pub(crate) fn forbidden(why: &str) -> HttpResponse {
-    closing(error(StatusCode::FORBIDDEN, why))
+pub(crate) fn forbidden(reason: &str) -> HttpResponse {
+    closing(error(StatusCode::FORBIDDEN, reason))
 }
 
-/// The same as the last reply of its connection.
+/// Marks a response as the last one of its connection.
 pub(crate) fn closing(mut http_response: HttpResponse) -> HttpResponse {
     http_response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     http_response
 }
 
-/// A refusal for want of room.
-pub(crate) fn service_unavailable(why: &str) -> HttpResponse {
-    let mut http_response = error(StatusCode::SERVICE_UNAVAILABLE, why);
+/// Returns a 503 response with `retry-after`.
+pub(crate) fn service_unavailable(reason: &str) -> HttpResponse {
+    let mut http_response = error(StatusCode::SERVICE_UNAVAILABLE, reason);
     http_response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
     http_response
 }

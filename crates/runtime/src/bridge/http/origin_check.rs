@@ -1,16 +1,16 @@
-//! Which requests are let in at all: from this machine, to this machine, and not from a page of elsewhere.
+//! Rejects requests that do not come from this machine's own pages, against DNS rebinding.
 //!
-//! A browser sends its page's name as `Origin`, and a name that was made to point here as `Host`.
+//! A browser sends the page's origin in `Origin`, and a name that was pointed at this machine in `Host`.
 
 use hyper::{
     HeaderMap, Uri,
     header::{HOST, ORIGIN},
 };
 
-/// Checks where a request comes from and whom it means.
+/// Checks the `Host` and `Origin` headers of a request.
 ///
 /// # Errors
-/// Why it is not let in.
+/// Returns the error text for a request that must be rejected.
 pub(crate) fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
     let mut hosts = headers.get_all(HOST).iter();
     let host = hosts.next().and_then(|host| host.to_str().ok());
@@ -18,19 +18,21 @@ pub(crate) fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), &'static str> 
         return Err("the Host header must be localhost, 127.0.0.1 or [::1], with or without a port");
     }
     if uri.authority().is_some_and(|authority| !is_loopback(authority.as_str())) {
-        return Err("the address must be of localhost, 127.0.0.1 or [::1]");
+        return Err("the host of the request target must be localhost, 127.0.0.1 or [::1]");
     }
     for origin in headers.get_all(ORIGIN) {
         let origin = origin.to_str().unwrap_or_default();
         let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         if !host.is_some_and(is_loopback) {
-            return Err("the Origin header must be absent, or http or https of localhost, 127.0.0.1 or [::1]");
+            return Err(
+                "the Origin header must be absent, or an http or https origin on localhost, 127.0.0.1 or [::1]",
+            );
         }
     }
     Ok(())
 }
 
-/// Whether `host`, or `host:port`, is this machine by one of its own names.
+/// Returns whether `host` or `host:port` names this machine's loopback interface.
 fn is_loopback(host: &str) -> bool {
     let (name, rest) = match host.strip_prefix('[') {
         Some(_) => host.split_at(host.find(']').map_or(0, |end| end + 1)),

@@ -1,4 +1,4 @@
-//! How the answers to one body are sent: alone, or as an event stream.
+//! Sends the responses to one body: alone as JSON, or as an event stream.
 
 use std::time::Duration;
 
@@ -14,20 +14,21 @@ use crate::bridge::mux::{
     rpc_response::{HEADER_MISMATCH, METHOD_NOT_FOUND, RpcResponse, VERSION_UNSUPPORTED},
 };
 
-/// How long a call may say nothing before its client, if it can, gets a stream to hold on to.
-const PLAIN_WAIT: Duration = Duration::from_secs(5);
+/// How long a call may run before a client that accepts it gets an event stream, so that the connection is kept alive.
+const JSON_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// The status that an answer is sent with.
+/// Chooses the HTTP status for a JSON-RPC response.
 pub(crate) type StatusOf = fn(&RpcResponse) -> StatusCode;
 
-/// Answers as plainly as it can be done: a stream only for what comes before the answer, or for one that takes long.
-pub(crate) async fn respond(caller: &Caller<'_>, mut flow: ResponseStream, status: StatusOf) -> HttpResponse {
+/// Responds with JSON if possible. Uses a stream only for notifications before the response, or for a call that takes
+/// long.
+pub(crate) async fn respond(caller: &Caller<'_>, mut responses: ResponseStream, status: StatusOf) -> HttpResponse {
     let accepted = caller.accepted;
     let first = loop {
         let item = if accepted.stream {
-            tokio::time::timeout(PLAIN_WAIT, flow.next()).await.ok()
+            tokio::time::timeout(JSON_WAIT_MAX, responses.next()).await.ok()
         } else {
-            Some(flow.next().await)
+            Some(responses.next().await)
         };
         match item {
             Some(StreamItem::Notification(_)) if !accepted.stream => {}
@@ -37,15 +38,15 @@ pub(crate) async fn respond(caller: &Caller<'_>, mut flow: ResponseStream, statu
     match first {
         Some(StreamItem::Response(response)) => {
             let status = status(&response);
-            plain(caller, response, status)
+            single_response(caller, response, status)
         }
         Some(StreamItem::NoResponse) => http_response::empty(StatusCode::ACCEPTED),
-        first => http_response::event_stream(flow.into_events(first)),
+        first => http_response::event_stream(responses.into_events(first)),
     }
 }
 
-/// An answer on its own.
-pub(crate) fn plain(caller: &Caller<'_>, response: RpcResponse, status: StatusCode) -> HttpResponse {
+/// Returns one JSON-RPC response as JSON, or as a stream of one event if the client accepts only that.
+pub(crate) fn single_response(caller: &Caller<'_>, response: RpcResponse, status: StatusCode) -> HttpResponse {
     if caller.accepted.json || status != StatusCode::OK {
         return http_response::json(status, response.into_text());
     }
@@ -53,7 +54,8 @@ pub(crate) fn plain(caller: &Caller<'_>, response: RpcResponse, status: StatusCo
     http_response::event_stream(futures_util::stream::once(std::future::ready(only)))
 }
 
-/// The status for an answer to a client without a session, which can be routed without being read.
+/// Returns the HTTP status for a client without a session. Intermediaries can route such responses without reading
+/// them.
 pub(crate) fn stateless_status(response: &RpcResponse) -> StatusCode {
     match response.error_code {
         Some(METHOD_NOT_FOUND) => StatusCode::NOT_FOUND,

@@ -1,4 +1,4 @@
-//! The pieces of one reply, as they come: of one call, of a batch of them, or of a stream of notices.
+//! The items of one HTTP response in their order: of one call, of a batch of calls, or of a stream of notifications.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -16,27 +16,27 @@ use crate::bridge::{
     },
 };
 
-/// How often a silent stream says that it is still there.
+/// How often a stream without items sends a comment, so that the connection stays open.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
-/// Where the pieces come from.
+/// The source of the items.
 #[derive(Debug)]
 pub(crate) enum ResponseStream {
-    One(CallHandle),
+    Call(CallHandle),
     Batch(Batch),
-    Notices(StreamGuard),
+    Notifications(StreamGuard),
 }
 
-/// The calls of a batch, whose answers go out together.
+/// The calls of a batch, whose responses are sent together.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) responses: Vec<RpcResponse>,
-    pub(crate) tickets: VecDeque<CallHandle>,
+    pub(crate) calls: VecDeque<CallHandle>,
 }
 
-/// Somebody's place in the books, given back when the stream goes.
+/// A registered stream of notifications. It is unregistered when this is dropped.
 #[derive(Debug)]
 pub(crate) struct StreamGuard {
     pub(crate) endpoint: Arc<Endpoint>,
@@ -46,25 +46,25 @@ pub(crate) struct StreamGuard {
 
 #[derive(Debug)]
 pub(crate) enum StreamOwner {
-    Stream(SessionId),
+    Session(SessionId),
     Listener(u64),
 }
 
 impl ResponseStream {
-    /// The next piece. Nothing is lost if this is given up and asked again.
+    /// Returns the next item. Cancel-safe: no item is lost.
     pub(crate) async fn next(&mut self) -> StreamItem {
         match self {
-            Self::One(ticket) => ticket.next().await,
+            Self::Call(call) => call.next().await,
             Self::Batch(batch) => batch.next().await,
-            Self::Notices(guard) => match guard.mailbox.next().await {
-                MailboxItem::Notification(notice) => StreamItem::Notification(notice),
+            Self::Notifications(guard) => match guard.mailbox.next().await {
+                MailboxItem::Notification(notification) => StreamItem::Notification(notification),
                 MailboxItem::Completion(Completion::Response(response)) => StreamItem::Response(response),
                 MailboxItem::Completion(_) => StreamItem::NoResponse,
             },
         }
     }
 
-    /// The pieces as events, after those that have come already.
+    /// Returns the items as server-sent events, beginning with `first` if it was taken out before.
     pub(crate) fn into_events(self, first: Option<StreamItem>) -> impl Stream<Item = Bytes> + Send + 'static {
         stream::unfold((Some(self), first), |(responses, first)| async move {
             let mut responses = responses?;
@@ -76,8 +76,8 @@ impl ResponseStream {
                 },
             };
             match item {
-                StreamItem::Notification(notice) => {
-                    Some((event(&notice.text, notice.reservation), (Some(responses), None)))
+                StreamItem::Notification(notification) => {
+                    Some((event(&notification.text, notification.reservation), (Some(responses), None)))
                 }
                 StreamItem::Response(response) => Some((event(&response.text, response.reservation), (None, None))),
                 StreamItem::NoResponse => None,
@@ -88,13 +88,13 @@ impl ResponseStream {
 
 impl Batch {
     async fn next(&mut self) -> StreamItem {
-        while let Some(ticket) = self.tickets.front_mut() {
-            match ticket.next().await {
-                StreamItem::Notification(notice) => return StreamItem::Notification(notice),
+        while let Some(call) = self.calls.front_mut() {
+            match call.next().await {
+                StreamItem::Notification(notification) => return StreamItem::Notification(notification),
                 StreamItem::Response(response) => self.responses.push(response),
                 StreamItem::NoResponse => {}
             }
-            self.tickets.pop_front();
+            self.calls.pop_front();
         }
         if self.responses.is_empty() {
             return StreamItem::NoResponse;
@@ -121,7 +121,7 @@ impl Drop for StreamGuard {
     fn drop(&mut self) {
         let mut multiplexer = self.endpoint.multiplexer();
         match &self.owner {
-            StreamOwner::Stream(session) => {
+            StreamOwner::Session(session) => {
                 if let Some(session) = multiplexer.sessions.by_id.get_mut(session)
                     && session.stream.as_ref().is_some_and(|stream| Arc::ptr_eq(stream, &self.mailbox))
                 {
@@ -137,11 +137,11 @@ impl Drop for StreamGuard {
     }
 }
 
-/// A message, which is one line, as an event that counts as the message did.
+/// Returns a message of one line as an event that keeps the message's reservation.
 pub(crate) fn event(text: &[u8], reservation: Option<MemoryReservation>) -> Bytes {
-    const BEFORE: &[u8] = b"event: message\ndata: ";
-    let mut event = Vec::with_capacity(BEFORE.len() + text.len() + 2);
-    event.extend_from_slice(BEFORE);
+    const PREFIX: &[u8] = b"event: message\ndata: ";
+    let mut event = Vec::with_capacity(PREFIX.len() + text.len() + 2);
+    event.extend_from_slice(PREFIX);
     event.extend_from_slice(text);
     event.extend_from_slice(b"\n\n");
     with_reservation(event, reservation)

@@ -1,4 +1,4 @@
-//! What clients with a session ask, and what of it the bridge answers itself because it concerns all of them.
+//! Requests of clients with a session, and those that the bridge answers itself because they concern all clients.
 
 use std::{sync::Arc, time::Instant};
 
@@ -8,12 +8,13 @@ use serde_json::Value;
 use super::{
     caller::{Caller, SESSION_HEADER},
     http_response::HttpResponse,
-    respond::plain,
+    respond::single_response,
 };
 use crate::bridge::mux::{
     call_handle::CallHandle,
     client_request::ClientRequest,
     log_level::LogLevel,
+    mailbox::Completion,
     message::{Message, Meta, Parameters, spliced, text_of},
     protocol::{HANDSHAKE_VERSIONS, NEWEST_HANDSHAKE, ProtocolMode},
     rpc_response::{INVALID_REQUEST, METHOD_NOT_FOUND, RpcResponse},
@@ -21,27 +22,27 @@ use crate::bridge::mux::{
     usage::Usage,
 };
 
-/// Opens a session.
+/// Opens a session with the child's own answer to `initialize`.
 pub(crate) async fn initialize(caller: &Caller<'_>, id: &str, params: &Parameters<'_>) -> HttpResponse {
     let endpoint = caller.endpoint;
     let info = match endpoint.wait_for_child(caller.until, caller.allocation).await {
         Ok(info) => info,
-        Err(down) => return plain(caller, down.response(id), StatusCode::OK),
+        Err(unavailable) => return single_response(caller, unavailable.response(id), StatusCode::OK),
     };
-    let asked = text_of(params.protocol_version).unwrap_or_default();
-    let version = HANDSHAKE_VERSIONS.iter().find(|known| **known == asked).unwrap_or(&NEWEST_HANDSHAKE);
+    let requested_version = text_of(params.protocol_version).unwrap_or_default();
+    let version = HANDSHAKE_VERSIONS.iter().find(|known| **known == requested_version).unwrap_or(&NEWEST_HANDSHAKE);
     let mut result = info.result.clone();
     result.insert("protocolVersion".to_owned(), Value::from(*version));
     let response = RpcResponse::result(id, &Value::Object(result).to_string()).reserved_in(&caller.memory(), id);
     if response.error_code.is_some() {
         count_error(caller, &response);
-        return plain(caller, response, StatusCode::OK);
+        return single_response(caller, response, StatusCode::OK);
     }
     let opened = {
         let mut multiplexer = endpoint.multiplexer();
         let now = Instant::now();
-        multiplexer.sessions.select_evicted(caller.allocation, now).map(|idle| {
-            for session in idle {
+        multiplexer.sessions.select_evicted(caller.allocation, now).map(|evicted| {
+            for session in evicted {
                 multiplexer.end_session(session);
             }
             multiplexer.sessions.insert(caller.allocation, now)
@@ -49,19 +50,19 @@ pub(crate) async fn initialize(caller: &Caller<'_>, id: &str, params: &Parameter
     };
     let session = match opened {
         Ok(session) => session,
-        Err(LimitReached(why)) => return caller.over_limit(&why),
+        Err(LimitReached(reason)) => return caller.over_limit(&reason),
     };
-    let mut http_response = plain(caller, response, StatusCode::OK);
+    let mut http_response = single_response(caller, response, StatusCode::OK);
     if let Ok(session) = HeaderValue::try_from(session.to_string()) {
         http_response.headers_mut().insert(SESSION_HEADER, session);
     }
     http_response
 }
 
-/// Takes a request of a session.
+/// Submits a request of a session.
 ///
 /// # Errors
-/// The answer, where there is one at once.
+/// Returns a response that needs no call, such as an error.
 pub(crate) async fn submit_request(
     caller: &Caller<'_>,
     session: SessionId,
@@ -82,20 +83,22 @@ pub(crate) async fn submit_request(
     };
     match method {
         "ping" => return Err(RpcResponse::result(id, "{}")),
-        "initialize" => return Err(RpcResponse::error(id, INVALID_REQUEST, "initialize must come on its own")),
+        "initialize" => return Err(RpcResponse::error(id, INVALID_REQUEST, "initialize must not be part of a batch")),
         _ => {}
     }
-    let asked = submit(caller, &request).await;
-    if let Err(response) = &asked {
+    let submitted = submit(caller, &request).await;
+    if let Err(response) = &submitted {
         count_error(caller, response);
     }
-    asked
+    submitted
 }
 
 async fn submit(caller: &Caller<'_>, request: &ClientRequest<'_>) -> Result<CallHandle, RpcResponse> {
     let endpoint = caller.endpoint;
-    let info =
-        endpoint.wait_for_child(caller.until, caller.allocation).await.map_err(|down| down.response(request.id))?;
+    let info = endpoint
+        .wait_for_child(caller.until, caller.allocation)
+        .await
+        .map_err(|unavailable| unavailable.response(request.id))?;
     reject_tasks(request, info.mode)?;
     match request.method {
         "logging/setLevel" if info.has_capability("/logging") || info.mode == ProtocolMode::Stateless => {
@@ -104,7 +107,7 @@ async fn submit(caller: &Caller<'_>, request: &ClientRequest<'_>) -> Result<Call
         "resources/subscribe"
             if info.mode == ProtocolMode::Stateless && !info.has_capability("/resources/subscribe") =>
         {
-            return Err(RpcResponse::error(request.id, METHOD_NOT_FOUND, "the server has no subscriptions"));
+            return Err(RpcResponse::error(request.id, METHOD_NOT_FOUND, "the server does not support subscriptions"));
         }
         "resources/subscribe" => subscribe(caller, request, info.mode)?,
         "resources/unsubscribe" => unsubscribe(caller, request, info.mode)?,
@@ -119,16 +122,17 @@ async fn submit(caller: &Caller<'_>, request: &ClientRequest<'_>) -> Result<Call
     CallHandle::submit(endpoint, request.to_call(number, info.mode, level)?)
 }
 
-/// Refuses to ask a server for tasks of the older kind: it would list and end those of all clients alike.
+/// Rejects task requests to a child with a handshake: it would list and cancel the tasks of all clients.
 pub(crate) fn reject_tasks(request: &ClientRequest<'_>, child: ProtocolMode) -> Result<(), RpcResponse> {
     if child == ProtocolMode::Handshake && request.method.starts_with("tasks/") {
-        let why = "this server is shared by several clients through cortex-resource-manager, which has no tasks";
-        return Err(RpcResponse::error(request.id, METHOD_NOT_FOUND, why));
+        let reason =
+            "this server is shared by several clients through cortex-resource-manager, which does not support tasks";
+        return Err(RpcResponse::error(request.id, METHOD_NOT_FOUND, reason));
     }
     Ok(())
 }
 
-/// Counts an answer of the bridge's own, if it is an error.
+/// Counts a response of the bridge itself, if it is an error.
 pub(crate) fn count_error(caller: &Caller<'_>, response: &RpcResponse) {
     if response.error_code.is_some() {
         caller.endpoint.multiplexer().usages.add_error(caller.allocation, response.text.len());
@@ -148,8 +152,11 @@ fn set_level(caller: &Caller<'_>, request: &ClientRequest<'_>) -> RpcResponse {
     RpcResponse::result(request.id, "{}")
 }
 
-/// Notes what a session wants to hear of, before the child is asked for it, so that nothing is missed between. The
-/// child's own answer decides.
+/// Registers a subscription before the child is asked for it, so that no update is missed. If the child responds with
+/// an error, the subscription is removed.
+///
+/// # Errors
+/// Returns a response that needs no call to the child.
 fn subscribe(caller: &Caller<'_>, request: &ClientRequest<'_>, child: ProtocolMode) -> Result<(), RpcResponse> {
     let Some(uri) = text_of(request.params.uri) else {
         return Err(request.invalid_params("params.uri must be a string"));
@@ -157,8 +164,9 @@ fn subscribe(caller: &Caller<'_>, request: &ClientRequest<'_>, child: ProtocolMo
     let mut multiplexer = caller.endpoint.multiplexer();
     if let Some(session) = request.session.and_then(|session| multiplexer.sessions.by_id.get_mut(&session)) {
         if session.subscriptions.len() >= SUBSCRIPTIONS_MAX && !session.subscriptions.contains(uri.as_ref()) {
-            let why = format!("{SUBSCRIPTIONS_MAX} resources are subscribed already: unsubscribe from some first");
-            return Err(request.invalid_params(&why));
+            let reason =
+                format!("the limit of {SUBSCRIPTIONS_MAX} subscriptions is reached: unsubscribe from some first");
+            return Err(request.invalid_params(&reason));
         }
         session.subscriptions.insert(Arc::from(uri.as_ref()));
     }
@@ -171,7 +179,10 @@ fn subscribe(caller: &Caller<'_>, request: &ClientRequest<'_>, child: ProtocolMo
     }
 }
 
-/// The child is only told if nobody else hears of the resource.
+/// Removes a subscription. The child gets the request only if no other client has the same subscription.
+///
+/// # Errors
+/// Returns a response that needs no call to the child.
 fn unsubscribe(caller: &Caller<'_>, request: &ClientRequest<'_>, child: ProtocolMode) -> Result<(), RpcResponse> {
     let (Some(uri), Some(session)) = (text_of(request.params.uri), request.session) else {
         return Err(request.invalid_params("params.uri must be a string"));
@@ -190,7 +201,7 @@ fn unsubscribe(caller: &Caller<'_>, request: &ClientRequest<'_>, child: Protocol
     }
 }
 
-/// Takes a notice of a client.
+/// Handles a notification of a client.
 pub(crate) fn handle_notification(
     caller: &Caller<'_>,
     session: Option<SessionId>,
@@ -201,15 +212,15 @@ pub(crate) fn handle_notification(
     match method {
         "notifications/cancelled" => {
             if let (Some(session), Some(id)) = (session, params.request_id) {
-                let reason = "the client cancelled it";
+                let reason = "the client cancelled the request";
                 caller.endpoint.multiplexer().cancel(
                     reason,
                     |call| call.session == Some(session) && *call.client_id == *id.get(),
-                    |_| crate::bridge::mux::mailbox::Completion::NoResponse,
+                    |_| Completion::NoResponse,
                 );
             }
         }
-        // The child has one client, the bridge, of which none of these is true.
+        // These concern the bridge's connection to its client. The child has one client, the bridge.
         "notifications/initialized" | "notifications/roots/list_changed" | "notifications/progress" => {}
         _ => {
             let text = spliced(message.text, &mut []);

@@ -1,5 +1,5 @@
-//! Clients that speak 2026-07-28: no handshake and no session, everything is in the request, and its headers repeat what
-//! whoever only routes it has to know.
+//! Requests of clients of 2026-07-28: no handshake and no session. Each request carries its context, and its headers
+//! repeat what intermediaries need to route it.
 
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
@@ -10,7 +10,7 @@ use super::{
     base64,
     caller::Caller,
     http_response::{self, HttpResponse},
-    respond::{StatusOf, plain, stateless_status},
+    respond::{StatusOf, single_response, stateless_status},
     response_stream::{ResponseStream, StreamGuard, StreamOwner},
     session_requests,
 };
@@ -28,13 +28,13 @@ use crate::bridge::mux::{
 const METHOD_HEADER: &str = "mcp-method";
 const NAME_HEADER: &str = "mcp-name";
 
-/// What there was before, and is no more.
+/// Methods of earlier versions that 2026-07-28 removed.
 const REMOVED_METHODS: [&str; 4] = ["ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
 
-/// Takes in a message.
+/// Accepts a message.
 ///
 /// # Errors
-/// The reply, where there is one at once.
+/// Returns a response that needs no call, such as an error.
 pub(crate) async fn accept(
     caller: &Caller<'_>,
     message: &Message<'_>,
@@ -59,7 +59,7 @@ pub(crate) async fn accept(
         .map(|(key, _)| *key)
         .collect();
     if !missing.is_empty() {
-        let why = format!("params._meta must have {}", missing.join(" and "));
+        let why = format!("params._meta must include {}", missing.join(" and "));
         return Err(Box::new(http_response::rpc_error(StatusCode::BAD_REQUEST, Some(id), INVALID_PARAMS, &why)));
     }
     let request = ClientRequest {
@@ -72,32 +72,35 @@ pub(crate) async fn accept(
         session: None,
         allocation: caller.allocation,
     };
-    match ask(caller, &request).await {
-        Ok(StatelessOutcome::Call(ticket)) => Ok((ResponseStream::One(ticket), stateless_status)),
+    match handle_request(caller, &request).await {
+        Ok(StatelessOutcome::Call(call)) => Ok((ResponseStream::Call(call), stateless_status)),
         Ok(StatelessOutcome::HttpResponse(http_response)) => Err(Box::new(http_response)),
         Err(response) => {
             session_requests::count_error(caller, &response);
             let response =
                 if response.error_code.is_none() { response.reserved_in(&caller.memory(), id) } else { response };
             let status = stateless_status(&response);
-            Err(Box::new(plain(caller, response, status)))
+            Err(Box::new(single_response(caller, response, status)))
         }
     }
 }
 
+/// What became of a request that was accepted.
 enum StatelessOutcome {
     Call(CallHandle),
     HttpResponse(HttpResponse),
 }
 
-async fn ask(caller: &Caller<'_>, request: &ClientRequest<'_>) -> Result<StatelessOutcome, RpcResponse> {
+async fn handle_request(caller: &Caller<'_>, request: &ClientRequest<'_>) -> Result<StatelessOutcome, RpcResponse> {
     let endpoint = caller.endpoint;
     if REMOVED_METHODS.contains(&request.method) {
         let why = format!("{} is not part of 2026-07-28", request.method);
         return Err(RpcResponse::error(request.id, METHOD_NOT_FOUND, &why));
     }
-    let info =
-        endpoint.wait_for_child(caller.until, caller.allocation).await.map_err(|down| down.response(request.id))?;
+    let info = endpoint
+        .wait_for_child(caller.until, caller.allocation)
+        .await
+        .map_err(|unavailable| unavailable.response(request.id))?;
     match request.method {
         "server/discover" => Err(RpcResponse::result(request.id, &discovery(&info).to_string())),
         "subscriptions/listen" => listen(caller, request, &info).map(StatelessOutcome::HttpResponse),
@@ -109,7 +112,7 @@ async fn ask(caller: &Caller<'_>, request: &ClientRequest<'_>) -> Result<Statele
     }
 }
 
-/// What the server is and can do, as these clients ask for it.
+/// Returns the result of `server/discover`.
 fn discovery(info: &ChildInfo) -> Value {
     let capabilities = info.result.get("capabilities").cloned().unwrap_or_else(|| json!({}));
     let mut result = json!({
@@ -128,29 +131,30 @@ fn discovery(info: &ChildInfo) -> Value {
     result
 }
 
-/// Opens a stream of notices.
+/// Opens an event stream for `subscriptions/listen`.
 fn listen(caller: &Caller<'_>, request: &ClientRequest<'_>, info: &ChildInfo) -> Result<HttpResponse, RpcResponse> {
-    let wanted = request.params.notifications.map(|wanted| serde_json::from_str::<NotificationFilter>(wanted.get()));
-    let Some(Ok(wanted)) = wanted else {
-        return Err(request.invalid_params("params.notifications must be an object that says what to listen to"));
+    let requested =
+        request.params.notifications.map(|requested| serde_json::from_str::<NotificationFilter>(requested.get()));
+    let Some(Ok(requested)) = requested else {
+        return Err(request.invalid_params("params.notifications must be an object with the notifications to receive"));
     };
-    if wanted.resource_subscriptions.len() > SUBSCRIPTIONS_MAX {
-        let why = format!("params.notifications.resourceSubscriptions has more than {SUBSCRIPTIONS_MAX}");
+    if requested.resource_subscriptions.len() > SUBSCRIPTIONS_MAX {
+        let why = format!("params.notifications.resourceSubscriptions has more than {SUBSCRIPTIONS_MAX} entries");
         return Err(request.invalid_params(&why));
     }
     if !caller.accepted.stream {
-        let why = "the Accept header must have text/event-stream";
+        let why = "the Accept header must include text/event-stream";
         return Ok(http_response::error(StatusCode::NOT_ACCEPTABLE, why));
     }
     let can_subscribe = info.has_capability("/resources/subscribe");
     let filter = NotificationFilter {
-        tools_list_changed: wanted.tools_list_changed && info.has_capability("/tools/listChanged"),
-        prompts_list_changed: wanted.prompts_list_changed && info.has_capability("/prompts/listChanged"),
-        resources_list_changed: wanted.resources_list_changed && info.has_capability("/resources/listChanged"),
-        resource_subscriptions: if can_subscribe { wanted.resource_subscriptions } else { BTreeSet::new() },
+        tools_list_changed: requested.tools_list_changed && info.has_capability("/tools/listChanged"),
+        prompts_list_changed: requested.prompts_list_changed && info.has_capability("/prompts/listChanged"),
+        resources_list_changed: requested.resources_list_changed && info.has_capability("/resources/listChanged"),
+        resource_subscriptions: if can_subscribe { requested.resource_subscriptions } else { BTreeSet::new() },
     };
     let mailbox = Mailbox::of(caller.memory());
-    // The id is kept to the letter, like any other.
+    // The id is copied verbatim.
     let params = format!(r#"{{"_meta":{{"{META_SUBSCRIPTION}":{}}},"notifications":{}}}"#, request.id, json!(filter));
     let method = "notifications/subscriptions/acknowledged";
     if !mailbox.push(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#).into()) {
@@ -168,13 +172,13 @@ fn listen(caller: &Caller<'_>, request: &ClientRequest<'_>, info: &ChildInfo) ->
     multiplexer.sync_subscriptions();
     drop(multiplexer);
     let guard = StreamGuard { endpoint: Arc::clone(caller.endpoint), mailbox, owner: StreamOwner::Listener(number) };
-    Ok(http_response::event_stream(ResponseStream::Notices(guard).into_events(None)))
+    Ok(http_response::event_stream(ResponseStream::Notifications(guard).into_events(None)))
 }
 
-/// Checks that the headers say what the body does.
+/// Checks that the headers match the body.
 fn check_headers(headers: &HeaderMap, method: &str, params: &Parameters<'_>) -> Result<(), String> {
     if single_header(headers, METHOD_HEADER)?.as_deref() != Some(method) {
-        return Err(format!("the Mcp-Method header must be there and say {method}, as the body does"));
+        return Err(format!("the Mcp-Method header must be {method}, as in the body"));
     }
     let name = match method {
         "tools/call" | "prompts/get" => params.name,
@@ -186,26 +190,26 @@ fn check_headers(headers: &HeaderMap, method: &str, params: &Parameters<'_>) -> 
         return Ok(());
     };
     if single_header(headers, NAME_HEADER)?.as_deref() != Some(name.as_ref()) {
-        return Err(format!("the Mcp-Name header must be there and say what the body of {method} does"));
+        return Err(format!("the Mcp-Name header must be the name, uri or taskId in the params of {method}"));
     }
     Ok(())
 }
 
-/// The only value of a header, decoded.
+/// Returns the value of a header that may appear once, decoded.
 fn single_header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<Cow<'a, str>>, String> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };
     if values.next().is_some() {
-        return Err(format!("the {name} header is there twice"));
+        return Err(format!("the {name} header must not be repeated"));
     }
-    let value = value.to_str().map_err(|_| format!("the {name} header has characters that it may not"))?;
+    let value = value.to_str().map_err(|_| format!("the {name} header has characters that are not visible ASCII"))?;
     match value.strip_prefix("=?base64?").and_then(|value| value.strip_suffix("?=")) {
         None => Ok(Some(Cow::Borrowed(value))),
         Some(encoded) => match base64::decoded(encoded).and_then(|bytes| String::from_utf8(bytes).ok()) {
             Some(decoded) => Ok(Some(Cow::Owned(decoded))),
-            None => Err(format!("the {name} header is no Base64 of UTF-8")),
+            None => Err(format!("the {name} header is not Base64 of UTF-8 text")),
         },
     }
 }

@@ -1,8 +1,9 @@
-//! Whose the connections of an endpoint are.
+//! The permits for the connections of an endpoint, and the lease that each belongs to.
 //!
-//! Invariants: at most [`CONNECTIONS_MAX`] have a place, and of one lease no more than its share of them. A connection is
-//! of the lease whose token it showed last. Those that showed none yet have a share together; when that is used up the
-//! oldest of them gives way, so that nobody is kept out by those who show none.
+//! Invariants: at most [`CONNECTIONS_MAX`] connections have a permit, and each lease has at most its fair share of
+//! them. A connection belongs to the lease whose token it sent last. The connections that have not sent a token yet
+//! count as one holder. When that share is used up, the oldest of them loses its permit, so that they cannot keep other
+//! clients out.
 
 use std::{
     collections::BTreeMap,
@@ -19,16 +20,18 @@ use cortex_core::ids::AllocationId;
 /// The most connections of one endpoint.
 pub(crate) const CONNECTIONS_MAX: usize = 256;
 
-/// How long one that has shown no token may keep a place that another needs. Those who have one show it at once.
+/// How long an unauthenticated connection keeps a permit that another one needs. A client that has a token sends it
+/// with its first request.
 const AUTHENTICATION_WAIT: Duration = Duration::from_millis(250);
 
-/// How many of them may keep one for that long, so that opening ever more of them does not help.
+/// How many unauthenticated connections may keep their permits for that long, so that a client gains nothing by opening
+/// more of them.
 const UNAUTHENTICATED_KEPT_MAX: usize = 16;
 
-/// Who shares the connections.
+/// A holder of connection permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum PermitHolder {
-    /// All who showed no token yet.
+    /// All connections that have not sent a valid token yet.
     Unauthenticated,
     Lease(AllocationId),
 }
@@ -38,34 +41,34 @@ pub(crate) struct ConnectionPermits(Mutex<PermitTable>);
 #[derive(Debug)]
 struct PermitTable {
     shares: FairShares<PermitHolder>,
-    /// The oldest first.
+    /// Ordered by age, the oldest first.
     by_number: BTreeMap<u64, PermitEntry>,
     next_number: u64,
 }
 
 #[derive(Debug)]
 struct PermitEntry {
-    /// None where no token is asked for.
+    /// `None` if the endpoint does not require a token.
     holder: Option<PermitHolder>,
     since: Instant,
-    end: Arc<Notify>,
+    close: Arc<Notify>,
 }
 
-/// What a connection is asked to do that is to end.
+/// How a connection must close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseMode {
-    /// Its lease has ended: what is answered already may be sent.
+    /// Its lease has ended: responses that are ready may still be sent.
     Graceful,
-    /// Its place is another's by now.
+    /// Its permit was given to another connection.
     Immediate,
 }
 
-/// One connection's place, left when this is dropped.
+/// The permit of one connection, released when this is dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     permits: Arc<ConnectionPermits>,
     number: u64,
-    end: Arc<Notify>,
+    close: Arc<Notify>,
 }
 
 impl fmt::Debug for ConnectionPermits {
@@ -85,7 +88,8 @@ impl ConnectionPermits {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new connection. None if there is none.
+    /// Returns a permit for a new connection, or `None` if none is free. May take the permit of the oldest
+    /// unauthenticated connection.
     pub(crate) fn acquire(self: &Arc<Self>) -> Option<ConnectionPermit> {
         let mut table = self.table();
         let holder = Some(PermitHolder::Unauthenticated);
@@ -96,19 +100,19 @@ impl ConnectionPermits {
             let oldest = may_evict.then_some(*oldest)?;
             table.remove(oldest);
         }
-        let (number, end) = (table.next_number, Arc::new(Notify::new()));
+        let (number, close) = (table.next_number, Arc::new(Notify::new()));
         table.next_number += 1;
         table.shares.add(holder, 1);
-        table.by_number.insert(number, PermitEntry { holder, since: Instant::now(), end: Arc::clone(&end) });
-        Some(ConnectionPermit { permits: Arc::clone(self), number, end })
+        table.by_number.insert(number, PermitEntry { holder, since: Instant::now(), close: Arc::clone(&close) });
+        Some(ConnectionPermit { permits: Arc::clone(self), number, close })
     }
 
-    /// Ends the connections of a lease.
-    pub(crate) fn end(&self, allocation: AllocationId) {
+    /// Requests a graceful close of all connections of a lease.
+    pub(crate) fn close_lease(&self, allocation: AllocationId) {
         for entry in
             self.table().by_number.values().filter(|entry| entry.holder == Some(PermitHolder::Lease(allocation)))
         {
-            entry.end.notify_one();
+            entry.close.notify_one();
         }
     }
 }
@@ -117,21 +121,21 @@ impl PermitTable {
     fn remove(&mut self, number: u64) {
         if let Some(entry) = self.by_number.remove(&number) {
             self.shares.release(entry.holder, 1);
-            entry.end.notify_one();
+            entry.close.notify_one();
         }
     }
 }
 
 impl ConnectionPermit {
-    /// A request was let in as one of this allocation.
+    /// Assigns the connection to the allocation of an authenticated request.
     ///
     /// # Errors
-    /// The allocation has as many connections as its share is, which is how many.
+    /// Returns the number of connections that the allocation has, if its fair share is used up.
     pub(crate) fn assign(&self, allocation: Option<AllocationId>) -> Result<(), usize> {
         let mut table = self.permits.table();
         let PermitTable { shares, by_number, .. } = &mut *table;
         let holder = allocation.map(PermitHolder::Lease);
-        // One that has lost its place is about to end.
+        // A connection that has lost its permit is about to close.
         let Some(entry) = by_number.get_mut(&self.number).filter(|entry| entry.holder != holder) else {
             return Ok(());
         };
@@ -145,9 +149,9 @@ impl ConnectionPermit {
         Ok(())
     }
 
-    /// Waits until the connection is to end.
+    /// Waits until the connection must close.
     pub(crate) async fn close_requested(&self) -> CloseMode {
-        self.end.notified().await;
+        self.close.notified().await;
         if self.permits.table().by_number.contains_key(&self.number) {
             CloseMode::Graceful
         } else {
@@ -167,10 +171,10 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_leaves_room_and_strangers_give_way() {
+    async fn a_lease_leaves_permits_and_unauthenticated_connections_lose_theirs() {
         let permits = ConnectionPermits::new();
         let lease = |draw| Some(AllocationId::from_draw(draw));
-        let acquire = || permits.acquire().expect("a place");
+        let acquire = || permits.acquire().expect("a permit");
         let mut held = Vec::new();
         let refused = loop {
             let permit = acquire();
@@ -183,15 +187,15 @@ mod tests {
         let unauthenticated: Vec<_> = (0..60).map(|_| acquire()).collect();
         assert_eq!(unauthenticated[0].close_requested().await, CloseMode::Immediate);
         let newcomer = acquire();
-        newcomer.assign(lease(2)).expect("a place for the next lease");
-        newcomer.assign(None).expect("no token is asked for any more");
-        permits.end(AllocationId::from_draw(1));
+        newcomer.assign(lease(2)).expect("a permit for the next lease");
+        newcomer.assign(None).expect("no token is required");
+        permits.close_lease(AllocationId::from_draw(1));
         assert_eq!(held[7].close_requested().await, CloseMode::Graceful);
         drop((held, unauthenticated, newcomer));
         assert_eq!(permits.table().shares.held(None), 0);
-        // Where all are taken, one that has just come is given the time to show its token.
+        // If all permits are taken, a new connection gets time to authenticate.
         let full: Vec<_> =
-            (0..255).map(|_| acquire()).inspect(|permit| permit.assign(None).expect("a place")).collect();
+            (0..255).map(|_| acquire()).inspect(|permit| permit.assign(None).expect("a permit")).collect();
         let newest = acquire();
         assert!(permits.acquire().is_none());
         tokio::time::advance(2 * AUTHENTICATION_WAIT).await;

@@ -1,31 +1,33 @@
-//! Fair shares of what the leases of an endpoint have in common.
+//! Fair shares of a resource that the leases of an endpoint have in common.
 //!
-//! A lease may take more while what it then holds is at most [`ALPHA`] times what is then still free: the dynamic threshold
-//! of Choudhury and Hahne ("Dynamic queue length thresholds for shared-memory packet switches", IEEE/ACM Transactions on
-//! Networking 6(2), 1998). Nobody has to know how many leases there are: one alone gets four fifths of everything, two get
-//! four ninths each, and something is left for whoever comes next. A lease that holds nothing may take one as long as one
-//! is free.
+//! A lease may take more while what it would then hold is at most [`ALPHA`] times what would still be free: the dynamic
+//! threshold of Choudhury and Hahne ("Dynamic queue length thresholds for shared-memory packet switches", IEEE/ACM
+//! Transactions on Networking 6(2), 1998). The number of leases need not be known: one lease alone gets four fifths,
+//! two get four ninths each, and some is left for the next one. A lease that holds nothing may take one unit as long as
+//! one is free.
 //!
-//! Invariants: never is more taken than there is; and where N holders have what they have, in whatever order they took and
-//! gave it, one more finds a place if there are more than 5^(N-1) places, and at least [`SHARED_MIN`].
+//! Invariants: the units taken never exceed the total; and with N holders, whatever the order in which they took and
+//! released units, another holder can take one if the total is more than 5^(N-1) and at least [`SHARED_MIN`].
 
 use std::collections::BTreeMap;
 
-/// How many times what is free one holder may have.
+/// The multiple of the free units that one holder may have.
 const ALPHA: usize = 4;
 
-/// Of fewer places none is kept free: a third of them and more would be idle for as long as one lease is alone.
+/// The smallest total that is shared. Of a smaller total, a third or more would stay idle while there is only one
+/// lease.
 const SHARED_MIN: usize = 4;
 
-/// Why there is no room for one more of what there are `total` of, and what to do. `held` is what a lease has.
+/// Returns the error text for a limit of `total` units: how many there are and what to do. `held` is the count of this
+/// lease, `None` if the client has no lease.
 pub(crate) fn limit_reached(what: &str, held: Option<usize>, total: usize, way_out: &str) -> String {
     match held {
-        Some(held) => format!("this lease has {held} of at most {total} {what} in all: {way_out}"),
-        None => format!("there are {total} {what}, which is all there can be: {way_out}"),
+        Some(held) => format!("this lease has {held} {what}, and all leases together at most {total}: {way_out}"),
+        None => format!("the limit of {total} {what} is reached: {way_out}"),
     }
 }
 
-/// A number of places, or of bytes, and who has taken how many of them.
+/// A total of units, such as connections or bytes, and how many each holder has taken.
 #[derive(Debug)]
 pub(crate) struct FairShares<H> {
     total: usize,
@@ -38,7 +40,7 @@ impl<H: Copy + Ord> FairShares<H> {
         Self { total, taken: 0, by_holder: BTreeMap::new() }
     }
 
-    /// What a holder has; where nobody is known by name, what is taken in all.
+    /// Returns what a holder has taken. For `None`, returns what all holders together have taken.
     pub(crate) fn held(&self, holder: Option<H>) -> usize {
         match holder {
             Some(holder) => self.by_holder.get(&holder).copied().unwrap_or(0),
@@ -46,7 +48,7 @@ impl<H: Copy + Ord> FairShares<H> {
         }
     }
 
-    /// Whether a holder may take so many more. Where nobody is known by name only the total counts.
+    /// Returns whether a holder may take `amount` more. For `None`, only the total counts.
     pub(crate) fn may_take(&self, holder: Option<H>, amount: usize) -> bool {
         let Some(free) = self.total.checked_sub(self.taken.saturating_add(amount)) else {
             return false;
@@ -58,7 +60,7 @@ impl<H: Copy + Ord> FairShares<H> {
         held == 0 || held + amount <= free.saturating_mul(ALPHA)
     }
 
-    /// Takes so many more, if the holder may.
+    /// Takes `amount` more if the holder may. Returns whether it did.
     pub(crate) fn take(&mut self, holder: Option<H>, amount: usize) -> bool {
         let may = self.may_take(holder, amount);
         if may {
@@ -67,7 +69,7 @@ impl<H: Copy + Ord> FairShares<H> {
         may
     }
 
-    /// Notes that a holder has so many more, whether or not it may.
+    /// Adds `amount` to a holder without a check.
     pub(crate) fn add(&mut self, holder: Option<H>, amount: usize) {
         self.taken += amount;
         if let Some(holder) = holder
@@ -77,9 +79,9 @@ impl<H: Copy + Ord> FairShares<H> {
         }
     }
 
-    /// Gives back what a holder has taken.
+    /// Returns units that a holder has taken.
     pub(crate) fn release(&mut self, holder: Option<H>, amount: usize) {
-        debug_assert!(self.held(holder) >= amount, "more is given back than was taken");
+        debug_assert!(self.held(holder) >= amount, "more is released than was taken");
         self.taken = self.taken.saturating_sub(amount);
         if let Some(holder) = holder
             && let Some(held) = self.by_holder.get_mut(&holder)
@@ -97,15 +99,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// How many one takes who takes all that it may.
+    /// Takes units for a holder until it may take no more. Returns how many it holds.
     fn greedy(shares: &mut FairShares<u8>, holder: u8) -> usize {
         while shares.take(Some(holder), 1) {}
         shares.held(Some(holder))
     }
 
     #[test]
-    fn one_gets_most_and_leaves_room_for_the_next() {
-        // What one gets alone, what the next gets then, and whether a third finds a place.
+    fn one_holder_gets_most_and_leaves_some_for_the_next() {
+        // The share of the first holder, the share of the second one then, and whether a third one may take a unit.
         for (total, alone, second, third) in [
             (1, 1, 0, false),
             (2, 2, 0, false),
@@ -125,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn two_who_take_in_turn_get_much_the_same() {
+    fn two_holders_that_take_in_turn_get_similar_shares() {
         for (total, each) in
             [(1, [1, 0]), (2, [1, 1]), (3, [2, 1]), (4, [2, 1]), (8, [4, 3]), (64, [28, 28]), (128, [57, 56])]
         {
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nameless_share_with_nobody() {
+    fn without_a_holder_only_the_total_counts() {
         let mut shares: FairShares<u8> = FairShares::new(64);
         assert!((0..64).all(|_| shares.take(None, 1)));
         assert!(!shares.take(None, 1));
@@ -145,17 +147,17 @@ mod tests {
     }
 
     #[test]
-    fn what_one_takes_at_once_counts_as_a_whole() {
+    fn an_amount_counts_as_a_whole() {
         let mut bytes = FairShares::new(64);
         assert!(bytes.take(Some(1), 16) && bytes.take(Some(1), 16) && bytes.take(Some(1), 16));
         assert!(!bytes.take(Some(1), 16), "nothing would be left");
-        assert!(bytes.take(Some(2), 16), "the first of another, as long as there is room");
+        assert!(bytes.take(Some(2), 16), "another holder's first units, while they are free");
         assert!(!bytes.take(Some(3), 1));
     }
 
     proptest! {
         #[test]
-        fn nobody_takes_all_whatever_happens(
+        fn no_holder_takes_everything(
             total in 1_usize..700,
             steps in prop::collection::vec((0_u8..5, 0_usize..40, any::<bool>()), 1..400),
         ) {
@@ -170,7 +172,7 @@ mod tests {
                 }
                 let sum: usize = (0..5).map(|holder| shares.held(Some(holder))).sum();
                 prop_assert!(sum == shares.taken && sum <= total);
-                let holders = u32::try_from(shares.by_holder.len()).expect("few");
+                let holders = u32::try_from(shares.by_holder.len()).expect("a small count");
                 let is_enough = total > 5_usize.pow(holders.saturating_sub(1)).max(SHARED_MIN - 1);
                 prop_assert!(!is_enough || shares.may_take(Some(9), 1), "{shares:?}");
             }

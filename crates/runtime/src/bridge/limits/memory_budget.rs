@@ -1,6 +1,6 @@
-//! What the messages take that an endpoint holds for clients: one account for all of them.
+//! The memory budget of an endpoint: one limit for the bytes of all messages that it holds for clients.
 //!
-//! Invariant: whatever counts is given back when what it stands for is dropped, since only its [`MemoryReservation`] can count it.
+//! Invariant: only a [`MemoryReservation`] counts bytes, and dropping it returns them.
 
 use std::{
     fmt,
@@ -12,15 +12,15 @@ use hyper::body::Bytes;
 use super::fair_share::FairShares;
 use cortex_core::ids::AllocationId;
 
-/// The most bytes of messages of one endpoint: requests while they are read, notices that wait, and answers until they are
-/// written. It is four of the longest answers: one lease may hold three of them, and leaves the next more than most answers
-/// ever have. It is little beside what a machine has that runs servers, also if there are several of them.
+/// The most bytes of messages that one endpoint holds: requests while they are read, notifications that wait, and
+/// responses until they are written. The limit is four times the longest response: one lease may hold three such
+/// responses and still leaves enough for most responses of the next lease.
 pub(crate) const BYTES_MAX: usize = 64 << 20;
 
-/// What a message takes beside its text, in bytes, at most: what is written around it.
+/// The most bytes that framing adds to the text of a message.
 const MESSAGE_OVERHEAD_BYTES: usize = 64;
 
-/// The bytes of all allocations.
+/// The bytes held, with the share of each allocation.
 pub(crate) struct MemoryBudget(Mutex<FairShares<AllocationId>>);
 
 impl fmt::Debug for MemoryBudget {
@@ -34,7 +34,7 @@ impl MemoryBudget {
         Arc::new(Self(Mutex::new(FairShares::new(BYTES_MAX))))
     }
 
-    /// Nothing else is locked by whoever holds this.
+    /// Nothing else may be locked while this lock is held.
     fn lock(&self) -> MutexGuard<'_, FairShares<AllocationId>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -44,7 +44,7 @@ impl MemoryBudget {
     }
 }
 
-/// One allocation, as the account knows it.
+/// The part of the budget that one allocation may use. Without an allocation, only the total counts.
 #[derive(Clone)]
 pub(crate) struct LeaseMemory {
     budget: Arc<MemoryBudget>,
@@ -58,30 +58,30 @@ impl fmt::Debug for LeaseMemory {
 }
 
 impl LeaseMemory {
-    /// Counts a message of so many bytes. None if there is no room for it.
+    /// Reserves the bytes of a message and its framing. Returns `None` if the budget does not allow them.
     pub(crate) fn reserve_message(&self, bytes: usize) -> Option<MemoryReservation> {
         self.reserve(bytes + MESSAGE_OVERHEAD_BYTES)
     }
 
-    /// Counts so many bytes. None if there is no room for them.
+    /// Reserves bytes. Returns `None` if the budget does not allow them.
     pub(crate) fn reserve(&self, bytes: usize) -> Option<MemoryReservation> {
         let taken = self.budget.lock().take(self.allocation, bytes);
         taken.then(|| MemoryReservation { memory: self.clone(), bytes })
     }
 
-    /// Why there was no room.
+    /// Returns the error text for a reservation that was not possible.
     pub(crate) fn exhausted_message(&self) -> String {
         let held = self.budget.lock().held(self.allocation) >> 10;
-        let whose = if self.allocation.is_some() { "of this lease" } else { "of all clients" };
+        let scope = if self.allocation.is_some() { "of this lease" } else { "of all clients" };
         format!(
-            "{held} KiB of answers that were not read yet, notices and requests {whose} are held, and there are {} MiB for \
-             those of all leases: read what was answered, have less under way, and try again",
+            "{held} KiB of unread answers, notifications and requests {scope} are held, and the limit for all leases is \
+             {} MiB: read the answers, keep fewer requests in flight, and try again",
             BYTES_MAX >> 20
         )
     }
 }
 
-/// Bytes that count until this is dropped.
+/// Bytes that count against the budget until this is dropped.
 pub(crate) struct MemoryReservation {
     memory: LeaseMemory,
     bytes: usize,
@@ -94,7 +94,8 @@ impl fmt::Debug for MemoryReservation {
 }
 
 impl MemoryReservation {
-    /// Counts so many bytes in all from now on, if there is room for what is new.
+    /// Grows to `bytes` in total, if the budget allows the difference. Never shrinks. Returns whether the reservation
+    /// is large enough.
     pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         let fits = more == 0 || self.memory.budget.lock().take(self.memory.allocation, more);
@@ -104,7 +105,7 @@ impl MemoryReservation {
         fits
     }
 
-    /// Counts from now on what another did, which is of the same allocation.
+    /// Takes over the bytes of another reservation of the same allocation.
     pub(crate) fn merge(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
@@ -116,7 +117,7 @@ impl Drop for MemoryReservation {
     }
 }
 
-/// A text that counts for as long as anybody has it.
+/// A text with the reservation that lasts as long as the text.
 struct Reserved<T> {
     text: T,
     _reservation: MemoryReservation,
@@ -128,7 +129,7 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Reserved<T> {
     }
 }
 
-/// Has a text count until all of it was dropped, if it is one that counts.
+/// Returns bytes that keep the reservation until all slices of them are dropped.
 pub(crate) fn with_reservation<T: AsRef<[u8]> + Into<Bytes> + Send + 'static>(
     text: T,
     reservation: Option<MemoryReservation>,
@@ -144,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_counted_is_given_back_with_the_last_who_has_it() {
+    fn a_reservation_is_released_with_the_last_slice() {
         let budget = MemoryBudget::new();
         let memory = budget.for_lease(Some(AllocationId::from_draw(1)));
         let held = || budget.lock().held(None);

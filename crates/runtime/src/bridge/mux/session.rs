@@ -228,7 +228,8 @@ mod tests {
         let LimitReached(why) = sessions.select_evicted(lease(1), start).expect_err("all are in use");
         assert_eq!(
             why,
-            "this lease has 101 of at most 128 sessions in all: end one with DELETE, or wait until one is idle"
+            "this lease has 101 sessions, and all leases together at most 128: end one with DELETE, \
+            or wait until one is idle"
         );
         let later = start + IDLE_MAX + Duration::from_secs(200);
         assert_eq!(sessions.select_evicted(lease(1), later).expect("one idle for long"), [modest], "whoever's it is");
