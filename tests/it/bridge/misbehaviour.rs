@@ -25,7 +25,7 @@ async fn garbage_foreign_ids_and_second_answers_harm_nobody() {
     let noted = child.garbage.lock().expect("no panic").clone();
     assert_eq!(noted.len(), 7, "{noted:#?}");
     assert_eq!(noted[0], "Server started on stdio!");
-    assert!(noted[6].contains("nobody asked for") && noted[6].contains("second"), "{noted:#?}");
+    assert!(noted[6].contains("matches no request") && noted[6].contains("second"), "{noted:#?}");
     let mut next = client.call(1, "tools/call", json!({})).await;
     let asked = child.expect("tools/call").await;
     child.answer(&asked, json!({"third": true})).await;
@@ -61,7 +61,7 @@ async fn a_line_of_sixteen_mebibytes_is_carried_and_a_longer_one_is_an_error_of_
         };
         let ((), response) = tokio::join!(child.say(&line), http.response());
         let error = response.json()["error"].clone();
-        assert_eq!(error["message"], "the answer was longer than 16 MiB");
+        assert_eq!(error["message"], "the response was longer than 16 MiB");
         assert_eq!((&error["code"], &error["data"]), (&json!(-32_000), &json!({"retryable": false})));
     }
     assert!(child.garbage.lock().expect("no panic").is_empty());

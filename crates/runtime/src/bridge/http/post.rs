@@ -12,7 +12,7 @@ use super::{
 use crate::bridge::{
     limits::memory_budget::MemoryReservation,
     mux::{
-        message::{Message, MessageKind, Meta, Parameters, text_of},
+        message::{Message, MessageKind, Meta, Parameters, string_param},
         protocol::{ProtocolMode, supported_versions},
         rpc_response::{HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, RpcResponse, VERSION_UNSUPPORTED},
         session::SessionId,
@@ -89,7 +89,7 @@ fn protocol_mode(caller: &Caller<'_>, id: Option<&str>, meta: &Meta<'_>) -> Resu
         Box::new(http_response::json(StatusCode::BAD_REQUEST, response.text))
     };
     let header = caller.version().map_err(|version| unsupported(&version))?;
-    let Some(version_in_meta) = text_of(meta.protocol_version) else {
+    let Some(version_in_meta) = string_param(meta.protocol_version) else {
         return Ok(header.map_or(ProtocolMode::Handshake, |(_, mode)| mode));
     };
     match header {

@@ -15,7 +15,7 @@ use crate::bridge::mux::{
     client_request::ClientRequest,
     log_level::LogLevel,
     mailbox::Completion,
-    message::{Message, Meta, Parameters, spliced, text_of},
+    message::{Message, Meta, Parameters, spliced, string_param},
     protocol::{HANDSHAKE_VERSIONS, NEWEST_HANDSHAKE, ProtocolMode},
     rpc_response::{INVALID_REQUEST, METHOD_NOT_FOUND, RpcResponse},
     session::{LimitReached, SUBSCRIPTIONS_MAX, SessionId},
@@ -29,11 +29,11 @@ pub(crate) async fn initialize(caller: &Caller<'_>, id: &str, params: &Parameter
         Ok(info) => info,
         Err(unavailable) => return single_response(caller, unavailable.response(id), StatusCode::OK),
     };
-    let requested_version = text_of(params.protocol_version).unwrap_or_default();
+    let requested_version = string_param(params.protocol_version).unwrap_or_default();
     let version = HANDSHAKE_VERSIONS.iter().find(|known| **known == requested_version).unwrap_or(&NEWEST_HANDSHAKE);
     let mut result = info.result.clone();
     result.insert("protocolVersion".to_owned(), Value::from(*version));
-    let response = RpcResponse::result(id, &Value::Object(result).to_string()).reserved_in(&caller.memory(), id);
+    let response = RpcResponse::result(id, &Value::Object(result).to_string()).reserve_in(&caller.memory(), id);
     if response.error_code.is_some() {
         count_error(caller, &response);
         return single_response(caller, response, StatusCode::OK);
@@ -117,7 +117,7 @@ async fn submit(caller: &Caller<'_>, request: &ClientRequest<'_>) -> Result<Call
         let mut multiplexer = endpoint.multiplexer();
         let session = request.session.and_then(|session| multiplexer.sessions.by_id.get(&session));
         let level = session.and_then(|session| session.level);
-        (multiplexer.calls.number(), level)
+        (multiplexer.calls.next_number(), level)
     };
     CallHandle::submit(endpoint, request.to_call(number, info.mode, level)?)
 }
@@ -140,7 +140,7 @@ pub(crate) fn count_error(caller: &Caller<'_>, response: &RpcResponse) {
 }
 
 fn set_level(caller: &Caller<'_>, request: &ClientRequest<'_>) -> RpcResponse {
-    let Some(level) = text_of(request.params.level).and_then(|name| LogLevel::named(&name)) else {
+    let Some(level) = string_param(request.params.level).and_then(|name| LogLevel::named(&name)) else {
         return request
             .invalid_params("params.level must be debug, info, notice, warning, error, critical, alert or emergency");
     };
@@ -158,7 +158,7 @@ fn set_level(caller: &Caller<'_>, request: &ClientRequest<'_>) -> RpcResponse {
 /// # Errors
 /// Returns a response that needs no call to the child.
 fn subscribe(caller: &Caller<'_>, request: &ClientRequest<'_>, child: ProtocolMode) -> Result<(), RpcResponse> {
-    let Some(uri) = text_of(request.params.uri) else {
+    let Some(uri) = string_param(request.params.uri) else {
         return Err(request.invalid_params("params.uri must be a string"));
     };
     let mut multiplexer = caller.endpoint.multiplexer();
@@ -184,7 +184,7 @@ fn subscribe(caller: &Caller<'_>, request: &ClientRequest<'_>, child: ProtocolMo
 /// # Errors
 /// Returns a response that needs no call to the child.
 fn unsubscribe(caller: &Caller<'_>, request: &ClientRequest<'_>, child: ProtocolMode) -> Result<(), RpcResponse> {
-    let (Some(uri), Some(session)) = (text_of(request.params.uri), request.session) else {
+    let (Some(uri), Some(session)) = (string_param(request.params.uri), request.session) else {
         return Err(request.invalid_params("params.uri must be a string"));
     };
     let mut multiplexer = caller.endpoint.multiplexer();

@@ -19,7 +19,7 @@ use crate::bridge::mux::{
     client_request::ClientRequest,
     connected_child::ChildInfo,
     mailbox::Mailbox,
-    message::{Message, MessageKind, Meta, Parameters, text_of},
+    message::{Message, MessageKind, Meta, Parameters, string_param},
     protocol::{META_CAPABILITIES, META_SERVER, META_SUBSCRIPTION, META_VERSION, ProtocolMode, supported_versions},
     rpc_response::{HEADER_MISMATCH, INVALID_PARAMS, METHOD_NOT_FOUND, RpcResponse},
     session::{LimitReached, Listener, NotificationFilter, SUBSCRIPTIONS_MAX},
@@ -78,7 +78,7 @@ pub(crate) async fn accept(
         Err(response) => {
             session_requests::count_error(caller, &response);
             let response =
-                if response.error_code.is_none() { response.reserved_in(&caller.memory(), id) } else { response };
+                if response.error_code.is_none() { response.reserve_in(&caller.memory(), id) } else { response };
             let status = stateless_status(&response);
             Err(Box::new(single_response(caller, response, status)))
         }
@@ -106,7 +106,7 @@ async fn handle_request(caller: &Caller<'_>, request: &ClientRequest<'_>) -> Res
         "subscriptions/listen" => listen(caller, request, &info).map(StatelessOutcome::HttpResponse),
         _ => {
             session_requests::reject_tasks(request, info.mode)?;
-            let number = endpoint.multiplexer().calls.number();
+            let number = endpoint.multiplexer().calls.next_number();
             CallHandle::submit(endpoint, request.to_call(number, info.mode, None)?).map(StatelessOutcome::Call)
         }
     }
@@ -165,7 +165,7 @@ fn listen(caller: &Caller<'_>, request: &ClientRequest<'_>, info: &ChildInfo) ->
         drop(multiplexer);
         return Ok(caller.over_limit(&why));
     }
-    let number = multiplexer.calls.number();
+    let number = multiplexer.calls.next_number();
     let listener =
         Listener { allocation: caller.allocation, id: request.id.into(), filter, mailbox: Arc::clone(&mailbox) };
     multiplexer.sessions.listeners.insert(number, listener);
@@ -186,7 +186,7 @@ fn check_headers(headers: &HeaderMap, method: &str, params: &Parameters<'_>) -> 
         "tasks/get" | "tasks/update" | "tasks/cancel" => params.task_id,
         _ => None,
     };
-    let Some(name) = text_of(name) else {
+    let Some(name) = string_param(name) else {
         return Ok(());
     };
     if single_header(headers, NAME_HEADER)?.as_deref() != Some(name.as_ref()) {

@@ -1,49 +1,46 @@
-//! One request of a client on its way to the child, and the table of all of them.
-//!
-//! Invariants: each has a number of its own, by which the child knows it; at most so many as the server takes are at the
-//! child, and of one allocation no more than its share of them; and each leaves the table once.
+//! A client's request that waits for the child or is in flight.
 
 use std::{sync::Arc, time::Instant};
 
 use super::{log_level::LogLevel, mailbox::Mailbox, protocol::ProtocolMode, session::SessionId};
 use cortex_core::ids::AllocationId;
 
-/// Whether clients of 2026-07-28 may keep the result, so that it must say for how long.
+/// Whether a result must have cache hints, because clients of 2026-07-28 may cache it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CacheHints {
-    Not,
-    WithHints,
+    Omit,
+    Add,
 }
 
-/// A request of a client.
+/// A client's request.
 #[derive(Debug)]
 pub(crate) struct Call {
-    /// Its id at the child, and its progress token there.
+    /// Its id and progress token at the child.
     pub(crate) number: u64,
-    /// What the child is given.
+    /// The text that is sent to the child.
     pub(crate) text: Vec<u8>,
-    /// The id that the client gave, as JSON.
+    /// The client's id, as JSON.
     pub(crate) client_id: Box<str>,
-    /// The progress token that the client gave, as JSON.
+    /// The client's progress token, as JSON.
     pub(crate) progress_token: Option<Box<str>>,
     pub(crate) session: Option<SessionId>,
     pub(crate) allocation: Option<AllocationId>,
-    /// How the client speaks.
+    /// The protocol mode of the client.
     pub(crate) mode: ProtocolMode,
     pub(crate) cache_hints: CacheHints,
-    /// The resource that its session hears of if this succeeds.
+    /// The resource that the call subscribes its session to, if it succeeds.
     pub(crate) subscribes: Option<Arc<str>>,
-    /// The least grave messages that a client without a session wants while this runs.
+    /// The lowest level of log messages that a client without a session receives during the call.
     pub(crate) level: Option<LogLevel>,
-    /// Where the answer goes. None while nobody may answer it.
+    /// Receives the response. `None` until the call is submitted.
     pub(crate) mailbox: Option<Arc<Mailbox>>,
-    /// When the child was given it.
+    /// When the call was sent to the child.
     pub(crate) sent_at: Option<Instant>,
 }
 
 #[cfg(test)]
 impl Call {
-    /// A call that asks nothing, for tests.
+    /// Returns a call without content, for tests.
     pub(crate) fn of(allocation: Option<AllocationId>, number: u64) -> Self {
         Self {
             number,
@@ -53,7 +50,7 @@ impl Call {
             session: None,
             allocation,
             mode: ProtocolMode::Handshake,
-            cache_hints: CacheHints::Not,
+            cache_hints: CacheHints::Omit,
             subscribes: None,
             level: None,
             mailbox: None,

@@ -1,6 +1,6 @@
-//! A caller's hold on its call.
+//! The caller's handle to its call.
 //!
-//! Invariant: a call of a client without a session is cancelled when nobody holds it any more; any other runs on.
+//! Invariant: dropping the handle cancels a call of a client without a session. Any other call continues.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use super::{
 };
 use crate::bridge::endpoint::Endpoint;
 
-/// The next thing that a caller hears.
+/// The next item for a caller.
 #[derive(Debug)]
 pub(crate) enum StreamItem {
     Notification(Notification),
     Response(RpcResponse),
-    /// There is no answer: the client said that it wants none.
+    /// There is no response: the client cancelled the call.
     NoResponse,
 }
 
@@ -27,30 +27,30 @@ pub(crate) struct CallHandle {
     mailbox: Arc<Mailbox>,
     number: u64,
     mode: ProtocolMode,
-    ended: bool,
+    is_completed: bool,
 }
 
 impl CallHandle {
-    /// Takes a call in.
+    /// Submits a call.
     ///
     /// # Errors
-    /// The answer says why it was refused.
+    /// Returns the response to a call that was rejected.
     pub(crate) fn submit(endpoint: &Arc<Endpoint>, mut call: Box<Call>) -> Result<Self, RpcResponse> {
         let mailbox = Mailbox::of(endpoint.memory_budget.for_lease(call.allocation));
         call.mailbox = Some(Arc::clone(&mailbox));
         let (number, mode) = (call.number, call.mode);
         endpoint.multiplexer().submit(call)?;
-        Ok(Self { endpoint: Arc::clone(endpoint), mailbox, number, mode, ended: false })
+        Ok(Self { endpoint: Arc::clone(endpoint), mailbox, number, mode, is_completed: false })
     }
 
-    /// The next thing, once there is one. Nothing is lost if this is given up and asked again.
+    /// Returns the next item. Cancel-safe: no item is lost.
     pub(crate) async fn next(&mut self) -> StreamItem {
-        let end = match self.mailbox.next().await {
-            MailboxItem::Notification(notice) => return StreamItem::Notification(notice),
-            MailboxItem::Completion(end) => end,
+        let completion = match self.mailbox.next().await {
+            MailboxItem::Notification(notification) => return StreamItem::Notification(notification),
+            MailboxItem::Completion(completion) => completion,
         };
-        self.ended = true;
-        match end {
+        self.is_completed = true;
+        match completion {
             Completion::Response(response) => StreamItem::Response(response),
             Completion::NoResponse => StreamItem::NoResponse,
         }
@@ -59,10 +59,10 @@ impl CallHandle {
 
 impl Drop for CallHandle {
     fn drop(&mut self) {
-        if !self.ended && self.mode == ProtocolMode::Stateless {
+        if !self.is_completed && self.mode == ProtocolMode::Stateless {
             let number = self.number;
             let mut multiplexer = self.endpoint.multiplexer();
-            multiplexer.cancel("the client has gone", |call| call.number == number, |_| Completion::NoResponse);
+            multiplexer.cancel("the client disconnected", |call| call.number == number, |_| Completion::NoResponse);
         }
     }
 }

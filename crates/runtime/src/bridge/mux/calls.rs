@@ -1,7 +1,7 @@
-//! The calls of one child.
+//! The table of all calls of one endpoint.
 //!
-//! Invariants: each has a number of its own, by which the child knows it; at most so many as the server takes are at the
-//! child, and of one allocation no more than its share of them; and each leaves the table once.
+//! Invariants: each call has a unique number, which is its id at the child; the calls in flight do not exceed the
+//! server's limit, nor those of one allocation its fair share; and each call leaves the table exactly once.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,10 +9,10 @@ use super::{call::Call, wait_queue::WaitQueue};
 use crate::bridge::limits::fair_share::FairShares;
 use cortex_core::ids::AllocationId;
 
-/// The most numbers that are remembered because an answer to them is nothing to wonder at.
+/// The most numbers that are kept in order to drop late responses without a report.
 const ABANDONED_MAX: usize = 1_024;
 
-/// The calls of one child.
+/// The calls that wait or are in flight.
 #[derive(Debug)]
 pub(crate) struct Calls {
     next_number: u64,
@@ -33,56 +33,56 @@ impl Calls {
         }
     }
 
-    /// A number that was never given before.
-    pub(crate) fn number(&mut self) -> u64 {
+    /// Returns a number that was not used before.
+    pub(crate) fn next_number(&mut self) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
         number
     }
 
-    /// Whether the child may be given one more of an allocation.
+    /// Returns whether the allocation may have one more call in flight.
     pub(crate) fn may_send(&self, allocation: Option<AllocationId>) -> bool {
         self.in_flight_shares.may_take(allocation, 1)
     }
 
-    /// The next that waits and may be sent leaves to be sent.
+    /// Removes the next waiting call that may be sent.
     pub(crate) fn next(&mut self) -> Option<Box<Call>> {
         self.wait_queue.next(|allocation| self.in_flight_shares.may_take(allocation, 1))
     }
 
-    /// Notes that the child was given one that might be sent.
-    pub(crate) fn sent(&mut self, call: Box<Call>) {
+    /// Adds a call that was sent. The caller has checked that it may be.
+    pub(crate) fn insert_in_flight(&mut self, call: Box<Call>) {
         self.in_flight_shares.add(call.allocation, 1);
         self.in_flight.insert(call.number, call);
     }
 
-    /// What is at the child, in the order in which it was taken in.
+    /// Returns the calls in flight, ordered by number.
     pub(crate) fn in_flight(&self) -> impl DoubleEndedIterator<Item = &Call> {
         self.in_flight.values().map(|call| &**call)
     }
 
-    /// What is at the child under this number.
+    /// Returns the call in flight with this number.
     pub(crate) fn get(&self, number: u64) -> Option<&Call> {
         self.in_flight.get(&number).map(|call| &**call)
     }
 
-    /// Takes out what is at the child under this number.
+    /// Removes the call in flight with this number.
     pub(crate) fn take(&mut self, number: u64) -> Option<Call> {
         let call = self.in_flight.remove(&number)?;
         self.in_flight_shares.release(call.allocation, 1);
         Some(*call)
     }
 
-    /// Takes out what is at the child and is chosen.
-    pub(crate) fn take_in_flight(&mut self, chosen: impl Fn(&Call) -> bool) -> Vec<Call> {
-        let taken: Vec<_> = self.in_flight.extract_if(.., |_, call| chosen(call)).map(|(_, call)| *call).collect();
+    /// Removes the calls in flight that match.
+    pub(crate) fn take_in_flight(&mut self, matches: impl Fn(&Call) -> bool) -> Vec<Call> {
+        let taken: Vec<_> = self.in_flight.extract_if(.., |_, call| matches(call)).map(|(_, call)| *call).collect();
         for call in &taken {
             self.in_flight_shares.release(call.allocation, 1);
         }
         taken
     }
 
-    /// Remembers that nobody waits any longer for the answer to this number.
+    /// Records that the response to this number is not awaited any more.
     pub(crate) fn abandon(&mut self, number: u64) {
         if self.abandoned.len() >= ABANDONED_MAX {
             self.abandoned.pop_front();
@@ -90,7 +90,7 @@ impl Calls {
         self.abandoned.push_back(number);
     }
 
-    /// Whether the number was forgotten: true once.
+    /// Returns whether the number was abandoned, and removes it.
     pub(crate) fn take_abandoned(&mut self, number: u64) -> bool {
         let position = self.abandoned.iter().position(|abandoned| *abandoned == number);
         position.is_some_and(|position| self.abandoned.remove(position).is_some())

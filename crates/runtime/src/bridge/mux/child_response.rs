@@ -1,21 +1,21 @@
-//! The child's answers, in the form in which their callers expect them.
+//! Translates the child's responses into the form that the client's protocol version requires.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
     call::{CacheHints, Call},
-    message::{Message, ResponseOutcome, plain_text, spliced},
+    message::{Message, ResponseOutcome, spliced, string_value},
     protocol::ProtocolMode,
     rpc_response::{INTERNAL_ERROR, RpcResponse, UNAVAILABLE, error_code_of},
 };
 
-/// The hints that a list or a resource carries for a 2026-07-28 client, where the server gave none: not to be kept.
+/// The cache hints of a result for a client of 2026-07-28 if the server gave none: do not cache.
 const DEFAULT_CACHE_HINTS: [(&str, &str); 2] = [("ttlMs", "0"), ("cacheScope", "\"private\"")];
 
 impl RpcResponse {
-    /// The child's answer to a call, as its caller wants it.
-    pub(crate) fn of_child(
+    /// Returns the child's response to a call, translated for its client.
+    pub(crate) fn from_child(
         call: &Call,
         id: &str,
         outcome: ResponseOutcome<'_>,
@@ -29,13 +29,16 @@ impl RpcResponse {
             }
             ResponseOutcome::Result(result) => match (call.mode, child) {
                 (ProtocolMode::Stateless, ProtocolMode::Handshake) => {
-                    let opened = opened(result, call.cache_hints);
-                    Self::new(spliced(message.text, &mut [(id, &call.client_id), (&result[..1], &opened)]), None)
+                    let opening_with_hints = opening_with_hints(result, call.cache_hints);
+                    Self::new(
+                        spliced(message.text, &mut [(id, &call.client_id), (&result[..1], &opening_with_hints)]),
+                        None,
+                    )
                 }
                 (ProtocolMode::Handshake, ProtocolMode::Stateless) if asks_for_input(result) => Self::error(
                     &call.client_id,
                     UNAVAILABLE,
-                    "the server wants input of its client, which it cannot have from a client of this version",
+                    "the server requires input, which clients of this protocol version cannot give",
                 ),
                 _ => Self::new(spliced(message.text, &mut [(id, &call.client_id)]), None),
             },
@@ -43,7 +46,7 @@ impl RpcResponse {
     }
 }
 
-/// How a result must be read, and for how long it may be kept.
+/// The fields of a result that say how to read and cache it.
 #[derive(Default, Deserialize)]
 struct Hints<'a> {
     #[serde(borrow, default, rename = "resultType")]
@@ -54,8 +57,9 @@ struct Hints<'a> {
     cache_scope: Option<&'a RawValue>,
 }
 
-/// The opening brace of a result, with what a 2026-07-28 client expects and an older server does not say.
-fn opened(result: &str, cache_hints: CacheHints) -> String {
+/// Returns the opening brace of a result and the fields that a 2026-07-28 client requires and an older server does not
+/// send.
+fn opening_with_hints(result: &str, cache_hints: CacheHints) -> String {
     let Some(inner) = result.strip_prefix('{') else {
         return result.get(..1).unwrap_or_default().to_owned();
     };
@@ -64,9 +68,9 @@ fn opened(result: &str, cache_hints: CacheHints) -> String {
     if hints.result_type.is_none() {
         added.push(r#""resultType":"complete""#.to_owned());
     }
-    if cache_hints == CacheHints::WithHints {
-        for ((key, value), given) in DEFAULT_CACHE_HINTS.iter().zip([hints.ttl_ms, hints.cache_scope]) {
-            if given.is_none() {
+    if cache_hints == CacheHints::Add {
+        for ((key, value), existing) in DEFAULT_CACHE_HINTS.iter().zip([hints.ttl_ms, hints.cache_scope]) {
+            if existing.is_none() {
                 added.push(format!("\"{key}\":{value}"));
             }
         }
@@ -78,7 +82,10 @@ fn opened(result: &str, cache_hints: CacheHints) -> String {
 
 fn asks_for_input(result: &str) -> bool {
     let hints: Hints<'_> = serde_json::from_str(result).unwrap_or_default();
-    hints.result_type.and_then(|kind| plain_text(kind.get())).is_some_and(|kind| kind == "input_required")
+    hints
+        .result_type
+        .and_then(|result_type| string_value(result_type.get()))
+        .is_some_and(|result_type| result_type == "input_required")
 }
 
 #[cfg(test)]
@@ -86,14 +93,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_are_completed_for_those_who_expect_more() {
-        assert_eq!(opened("{}", CacheHints::Not), r#"{"resultType":"complete""#);
-        assert_eq!(opened(r#"{"a":1}"#, CacheHints::Not), r#"{"resultType":"complete","#);
-        assert_eq!(opened(r#"{"resultType":"task"}"#, CacheHints::Not), "{");
+    fn missing_fields_are_added_to_results() {
+        assert_eq!(opening_with_hints("{}", CacheHints::Omit), r#"{"resultType":"complete""#);
+        assert_eq!(opening_with_hints(r#"{"a":1}"#, CacheHints::Omit), r#"{"resultType":"complete","#);
+        assert_eq!(opening_with_hints(r#"{"resultType":"task"}"#, CacheHints::Omit), "{");
         let all = r#"{"resultType":"complete","ttlMs":0,"cacheScope":"private","#;
-        assert_eq!(opened(r#"{"tools":[]}"#, CacheHints::WithHints), all);
+        assert_eq!(opening_with_hints(r#"{"tools":[]}"#, CacheHints::Add), all);
         let some = r#"{"resultType":"complete","cacheScope":"private","#;
-        assert_eq!(opened(r#"{"ttlMs":9}"#, CacheHints::WithHints), some);
-        assert_eq!(opened("null", CacheHints::Not), "n");
+        assert_eq!(opening_with_hints(r#"{"ttlMs":9}"#, CacheHints::Add), some);
+        assert_eq!(opening_with_hints("null", CacheHints::Omit), "n");
     }
 }

@@ -1,4 +1,4 @@
-//! A request of a client, and what the child gets of it.
+//! A client's request, and the text that the child gets for it.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::{
     call::{CacheHints, Call},
     log_level::LogLevel,
-    message::{Message, Meta, Parameters, spliced, text_of, with_meta, with_params},
+    message::{Message, Meta, Parameters, spliced, string_param, with_meta, with_params},
     protocol::{META_CAPABILITIES, META_CLIENT, META_LEVEL, META_VERSION, ProtocolMode},
     rpc_response::{INVALID_PARAMS, RpcResponse},
     session::SessionId,
@@ -15,7 +15,7 @@ use super::{
 use cortex_core::ids::AllocationId;
 use cortex_lines::ID_BYTES_MAX;
 
-/// What clients of 2026-07-28 may keep for a while.
+/// The methods whose results clients of 2026-07-28 may cache.
 const CACHEABLE_METHODS: [&str; 5] =
     ["tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"];
 
@@ -32,10 +32,10 @@ pub(crate) struct ClientRequest<'a> {
 }
 
 impl ClientRequest<'_> {
-    /// Makes a call of it, for a child of the era `child`. `level` is what the session wants to hear of.
+    /// Returns the call for a child of mode `child`. `level` is the log level that the session has set.
     ///
     /// # Errors
-    /// The answer says what is wrong with the request.
+    /// Returns a response that says what is wrong with the request.
     pub(crate) fn to_call(
         &self,
         number: u64,
@@ -54,8 +54,8 @@ impl ClientRequest<'_> {
         } else {
             self.translate(&number_text, token.is_some(), level)?
         };
-        let own_level = text_of(self.meta.log_level).and_then(|name| LogLevel::named(&name));
-        let subscribes = (self.method == "resources/subscribe").then(|| text_of(self.params.uri)).flatten();
+        let own_level = string_param(self.meta.log_level).and_then(|name| LogLevel::named(&name));
+        let subscribes = (self.method == "resources/subscribe").then(|| string_param(self.params.uri)).flatten();
         Ok(Box::new(Call {
             number,
             text,
@@ -64,7 +64,7 @@ impl ClientRequest<'_> {
             session: self.session,
             allocation: self.allocation,
             mode: self.mode,
-            cache_hints: if CACHEABLE_METHODS.contains(&self.method) { CacheHints::WithHints } else { CacheHints::Not },
+            cache_hints: if CACHEABLE_METHODS.contains(&self.method) { CacheHints::Add } else { CacheHints::Omit },
             subscribes: subscribes.map(|uri: Cow<'_, str>| Arc::from(uri.as_ref())),
             level: own_level.filter(|_| self.mode == ProtocolMode::Stateless),
             mailbox: None,
@@ -72,7 +72,7 @@ impl ClientRequest<'_> {
         }))
     }
 
-    /// The text for a child that begins in the other way than the client.
+    /// Returns the text for a child whose mode differs from the client's.
     fn translate(&self, number: &str, has_token: bool, level: Option<LogLevel>) -> Result<Vec<u8>, RpcResponse> {
         let context = super::protocol::stateless_meta();
         let context: Vec<_> = [META_VERSION, META_CLIENT, META_CAPABILITIES]
@@ -93,7 +93,7 @@ impl ClientRequest<'_> {
         Ok(with_params(self.message, Some(number), &params))
     }
 
-    /// An answer that says what is wrong with the parameters.
+    /// Returns an error response for parameters that are not valid.
     pub(crate) fn invalid_params(&self, why: &str) -> RpcResponse {
         RpcResponse::error(self.id, INVALID_PARAMS, why)
     }
@@ -130,30 +130,30 @@ mod tests {
     }
 
     #[test]
-    fn ids_and_tokens_are_replaced_and_nothing_else() {
-        let (shook, free) = (ProtocolMode::Handshake, ProtocolMode::Stateless);
+    fn only_ids_and_tokens_are_replaced() {
+        let (handshake, stateless) = (ProtocolMode::Handshake, ProtocolMode::Stateless);
         check(
             r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"x","_meta":{"progressToken":"p","k":1}},"extra":0.10}"#,
-            shook,
-            shook,
+            handshake,
+            handshake,
             r#"{"jsonrpc":"2.0","id":31,"method":"tools/call","params":{"name":"x","_meta":{"progressToken":31,"k":1}},"extra":0.10}"#,
         );
         check(
             r#"{"id":1,"method":"m","params":{"_meta":{"progressToken":{}}}}"#,
-            shook,
-            shook,
+            handshake,
+            handshake,
             r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"_meta.progressToken must be a string or a number of at most 1,024 bytes"}}"#,
         );
         check(
             r#"{"id":1,"method":"m","params":{"a":1,"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"progressToken":7,"k":2}}}"#,
-            free,
-            shook,
+            stateless,
+            handshake,
             r#"{"id":31,"method":"m","params":{"_meta":{"k":2,"progressToken":31},"a":1}}"#,
         );
         check(
             r#"{"id":1,"method":"m"}"#,
-            shook,
-            free,
+            handshake,
+            stateless,
             r#"{"id":31,"method":"m","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"cortex-resource-manager","version":"VERSION"},"io.modelcontextprotocol/logLevel":"error","io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#,
         );
     }

@@ -1,4 +1,4 @@
-//! The start of a child's link, from its handshake to the first call that it is given.
+//! Connects a child that was spawned: its handshake, and then the first calls.
 
 use std::sync::Arc;
 
@@ -8,11 +8,12 @@ use super::{connected_child::InvalidOutputHandler, handshake, link::Link};
 use crate::bridge::endpoint::Endpoint;
 
 impl Endpoint {
-    /// Gets to know a child that was just spawned, by its standard input and output, and lets calls through to it.
-    /// What sessions had asked for is asked of it too. `on_invalid_output` hears of lines that were no JSON-RPC.
+    /// Connects to a child that was just spawned, by its standard input and output, performs the handshake, and starts
+    /// sending calls. Subscriptions of existing sessions are renewed. `on_invalid_output` receives lines that are not
+    /// JSON-RPC.
     ///
     /// # Errors
-    /// The child speaks no known version, refuses, or closes its pipes; in words.
+    /// The child has no supported protocol version, rejects the handshake, or closes its pipes.
     pub async fn connect<I, O>(
         self: &Arc<Self>,
         input: I,
@@ -23,9 +24,9 @@ impl Endpoint {
         I: AsyncWrite + Send + Unpin + 'static,
         O: AsyncRead + Send + Unpin + 'static,
     {
-        let before = self.multiplexer().child.as_ref().map(|child| child.generation);
-        if let Some(before) = before {
-            self.child_lost(before, "it was replaced");
+        let previous = self.multiplexer().child.as_ref().map(|child| child.generation);
+        if let Some(previous) = previous {
+            self.child_lost(previous, "it was replaced");
         }
         let (generation, writer, roots) = {
             let mut multiplexer = self.multiplexer();
@@ -36,7 +37,7 @@ impl Endpoint {
         };
         let link = Link::start(Arc::clone(self), generation, writer, input, output);
         let info = handshake::shake_hands(&link, &roots).await?;
-        tracing::debug!(version = info.version, "a server said what it is");
+        tracing::debug!(version = info.version, "server handshake completed");
         if !self.multiplexer().child_ready(link.generation(), info) {
             return Err(link.closed().await);
         }

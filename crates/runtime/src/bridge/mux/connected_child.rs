@@ -1,4 +1,4 @@
-//! The running child as its endpoint knows it: what is to be written to it, and what it was told.
+//! The connected child: the bytes to write to it, and what it was asked for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,51 +11,52 @@ use tokio::sync::Notify;
 
 use super::{log_level::LogLevel, mailbox::Mailbox, protocol::ProtocolMode};
 
-/// How much may wait to be written before calls have to wait.
-pub(crate) const OUT_BYTES_MAX: usize = 4 << 20;
+/// The most bytes that may wait to be written while calls are sent. Beyond that, calls wait in the queue.
+pub(crate) const CALL_BUFFER_BYTES_MAX: usize = 4 << 20;
 
-/// How much may wait to be written before the bridge's own messages are dropped: the child reads nothing.
-const OUT_BYTES_LIMIT: usize = 16 << 20;
+/// The most bytes that may wait to be written. Beyond that, the child does not read its input, and the bridge's own
+/// messages are dropped.
+const WRITE_BUFFER_BYTES_MAX: usize = 16 << 20;
 
-/// Hears of lines that were no JSON-RPC, and of answers that nobody asked for.
+/// Receives lines that are not JSON-RPC, and responses to unknown requests.
 pub type InvalidOutputHandler = Box<dyn Fn(&str) + Send + Sync>;
 
-/// What a child said of itself at its start.
+/// What a child reported in its handshake.
 #[derive(Debug)]
 pub(crate) struct ChildInfo {
     pub(crate) mode: ProtocolMode,
-    /// The version that it speaks.
+    /// Its protocol version.
     pub(crate) version: String,
-    /// Its answer to `initialize`, or one made of what it said to `server/discover`.
+    /// Its result of `initialize`, or an equivalent of its result of `server/discover`.
     pub(crate) result: Map<String, Value>,
 }
 
 impl ChildInfo {
-    /// Whether it has a capability, such as `/resources/subscribe`.
+    /// Returns whether it has a capability, given as a JSON pointer such as `/resources/subscribe`.
     pub(crate) fn has_capability(&self, pointer: &str) -> bool {
         let value = self.result.get("capabilities").and_then(|capabilities| capabilities.pointer(pointer));
         value.is_some_and(|value| *value != Value::Bool(false) && !value.is_null())
     }
 }
 
-/// A child, from its start to its end.
+/// A child, from its start until it is lost or replaced.
 pub(crate) struct ConnectedChild {
-    /// Which of the endpoint's children it is.
+    /// The sequence number of the child at its endpoint.
     pub(crate) generation: u64,
-    /// What is to be written.
+    /// The bytes that wait to be written.
     write_buffer: Vec<u8>,
-    /// How much of it is being written.
+    /// The number of bytes that the writer has taken and is writing.
     writing_bytes: usize,
     pub(crate) writer_wakeup: Arc<Notify>,
-    /// What it said of itself; nothing while it starts.
+    /// What it reported in its handshake; `None` until then.
     pub(crate) info: Option<Arc<ChildInfo>>,
-    /// The bridge's own questions to it.
+    /// The pending requests of the bridge itself, by number.
     pub(crate) own_requests: BTreeMap<u64, Arc<Mailbox>>,
-    /// The resources that it was asked to tell of.
+    /// The resources that the bridge has subscribed to.
     pub(crate) subscribed: BTreeSet<Arc<str>>,
-    /// The level that it was told.
+    /// The log level that the bridge has set.
     pub(crate) log_level: Option<LogLevel>,
-    /// The request by which it tells of changes, where there are no subscriptions.
+    /// The pending `subscriptions/listen` request to a stateless child.
     pub(crate) listen_request: Option<u64>,
     pub(crate) on_invalid_output: InvalidOutputHandler,
 }
@@ -82,22 +83,23 @@ impl ConnectedChild {
         }
     }
 
-    /// Whether calls may be written now.
+    /// Returns whether calls may be sent now.
     pub(crate) fn can_accept_calls(&self) -> bool {
-        self.write_buffer.len() + self.writing_bytes < OUT_BYTES_MAX
+        self.write_buffer.len() + self.writing_bytes < CALL_BUFFER_BYTES_MAX
     }
 
-    /// Has one message written. Whether it will be: a child that reads nothing is not written to for ever.
+    /// Queues a message of the bridge itself. Returns false if the child does not read its input, so that the message
+    /// was dropped.
     pub(crate) fn write(&mut self, text: &[u8]) -> bool {
-        if self.write_buffer.len() + self.writing_bytes > OUT_BYTES_LIMIT {
-            (self.on_invalid_output)("the server does not read its standard input: a message to it was dropped");
+        if self.write_buffer.len() + self.writing_bytes > WRITE_BUFFER_BYTES_MAX {
+            (self.on_invalid_output)("message dropped: the server does not read its standard input");
             return false;
         }
         self.push_call(text);
         true
     }
 
-    /// Has a call written, for which there was room.
+    /// Queues a call. The caller has checked [`Self::can_accept_calls`].
     pub(crate) fn push_call(&mut self, text: &[u8]) {
         if self.write_buffer.is_empty() {
             self.writer_wakeup.notify_one();
@@ -106,7 +108,7 @@ impl ConnectedChild {
         self.write_buffer.push(b'\n');
     }
 
-    /// Gives everything that is to be written to the writer, who brings an empty buffer.
+    /// Takes everything that waits to be written, in exchange for an empty buffer.
     pub(crate) fn take_write_buffer(&mut self, empty: Vec<u8>) -> Vec<u8> {
         let write_buffer = std::mem::replace(&mut self.write_buffer, empty);
         self.writing_bytes = write_buffer.len();

@@ -1,7 +1,7 @@
-//! The two pipes of a running child.
+//! The two pipes of a connected child.
 //!
-//! Invariants: one task reads and one writes, however many calls there are; what waits to be written is written at once;
-//! and when the link goes, for whatever reason, nobody waits any longer for an answer of this child.
+//! Invariants: one task reads and one task writes, whatever the number of calls; everything that waits is written with
+//! one write; and when the link ends, for any reason, no call waits for a response of this child.
 
 use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
 
@@ -19,13 +19,13 @@ use super::{
 use crate::bridge::endpoint::Endpoint;
 use cortex_lines::{Line, LineBuffer};
 
-/// The longest line that a child may print, in bytes.
+/// The longest line that a child may send, in bytes.
 pub(crate) const LINE_BYTES_MAX: usize = 16 << 20;
 
-/// The capacity that an empty buffer may keep.
+/// The capacity that an empty buffer keeps.
 const BUFFER_BYTES_KEPT: usize = 262_144;
 
-/// A child that answered its first question. Dropping it ends all calls that the child has, with an error.
+/// A child whose handshake succeeded. Dropping the link fails the calls that the child has in flight.
 pub struct Link {
     endpoint: Arc<Endpoint>,
     generation: u64,
@@ -40,7 +40,7 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    /// Begins to read and write for the child that the endpoint has just begun.
+    /// Starts the tasks that read and write for a child that was just registered.
     pub(crate) fn start<I, O>(
         endpoint: Arc<Endpoint>,
         generation: u64,
@@ -71,10 +71,10 @@ impl Link {
         Self { endpoint, generation, closed, tasks: [reading, writing] }
     }
 
-    /// Whether the child still answers: any answer will do.
+    /// Checks that the child still responds; an error response counts.
     ///
     /// # Errors
-    /// It did not within `timeout`, or its pipes are closed; in words.
+    /// The child did not respond within `timeout`, or its pipes are closed.
     pub async fn ping(&self, timeout: Duration) -> Result<(), String> {
         let mode = self.endpoint.multiplexer().child_mode();
         let response = match mode {
@@ -86,26 +86,26 @@ impl Link {
         };
         match response {
             Ok(response) => response.map(drop),
-            Err(_) => Err(format!("it did not answer a ping within {} s", timeout.as_secs_f32())),
+            Err(_) => Err(format!("it did not respond to a ping within {} s", timeout.as_secs_f32())),
         }
     }
 
-    /// Waits until the child's pipes are of no more use, and says why.
+    /// Waits until a pipe of the child is closed or broken, and returns the reason.
     pub async fn closed(&self) -> String {
         let mut closed = self.closed.clone();
         match closed.wait_for(Option::is_some).await {
             Ok(why) => why.clone().unwrap_or_default(),
-            Err(_) => "its pipes are not looked after any more".to_owned(),
+            Err(_) => "its pipes are closed".to_owned(),
         }
     }
 
-    /// Asks the child something, and gives its whole answer.
+    /// Sends a request of the bridge itself, and returns the whole response.
     pub(crate) async fn request(&self, method: &str, params: &str) -> Result<String, String> {
-        let asked = self.endpoint.multiplexer().send_own(self.generation, method, params);
-        let Some((number, mailbox)) = asked else {
+        let sent = self.endpoint.multiplexer().send_own_request(self.generation, method, params);
+        let Some((number, mailbox)) = sent else {
             return Err(self.closed().await);
         };
-        let _question = PendingRequest { link: self, number };
+        let _pending = PendingRequest { link: self, number };
         loop {
             match mailbox.next().await {
                 MailboxItem::Completion(Completion::Response(response)) => {
@@ -138,7 +138,7 @@ impl Drop for Link {
     }
 }
 
-/// A question that nobody waits for any longer is forgotten.
+/// A request of the bridge itself. Dropping it makes a late response expected.
 struct PendingRequest<'a> {
     link: &'a Link,
     number: u64,
@@ -147,8 +147,8 @@ struct PendingRequest<'a> {
 impl Drop for PendingRequest<'_> {
     fn drop(&mut self) {
         let mut multiplexer = self.link.endpoint.multiplexer();
-        let own = multiplexer.child(self.link.generation).and_then(|child| child.own_requests.remove(&self.number));
-        if own.is_some() {
+        let pending = multiplexer.child(self.link.generation).and_then(|child| child.own_requests.remove(&self.number));
+        if pending.is_some() {
             multiplexer.calls.abandon(self.number);
         }
     }
@@ -165,7 +165,7 @@ fn close_link(endpoint: &Arc<Endpoint>, generation: u64, close: &watch::Sender<O
     });
 }
 
-/// Reads until the end, and says why it came.
+/// Reads lines until the end of the output, and returns the reason for the end.
 async fn read<O: AsyncRead + Unpin>(endpoint: &Endpoint, generation: u64, mut output: O) -> String {
     let mut lines = LineBuffer::new(LINE_BYTES_MAX);
     loop {
@@ -184,7 +184,7 @@ async fn read<O: AsyncRead + Unpin>(endpoint: &Endpoint, generation: u64, mut ou
     }
 }
 
-/// Writes all that waits with one write, again and again, and says why it ended.
+/// Writes everything that waits with one write, repeatedly, and returns the reason for the end.
 async fn write<I: AsyncWrite + Unpin>(endpoint: &Endpoint, generation: u64, writer: &Notify, mut input: I) -> String {
     let mut buffer = Vec::new();
     loop {
@@ -194,7 +194,7 @@ async fn write<I: AsyncWrite + Unpin>(endpoint: &Endpoint, generation: u64, writ
                 return "it was replaced".to_owned();
             };
             let out = child.take_write_buffer(std::mem::take(&mut buffer));
-            // What was written has left room.
+            // The emptied buffer has capacity for waiting calls.
             multiplexer.send_waiting();
             out
         };
@@ -204,7 +204,7 @@ async fn write<I: AsyncWrite + Unpin>(endpoint: &Endpoint, generation: u64, writ
         }
         let written = input.write_all(&out).await;
         if let Err(error) = written.and(input.flush().await) {
-            return format!("its standard input cannot be written ({error})");
+            return format!("writing to its standard input failed ({error})");
         }
         buffer = out;
         buffer.clear();

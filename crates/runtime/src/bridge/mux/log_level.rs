@@ -1,11 +1,11 @@
-//! How grave a log message of a server is.
+//! The log levels of MCP servers.
 
 /// The levels of `logging/setLevel`, the most verbose first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LogLevel {
     Debug,
     Info,
-    Notification,
+    Notice,
     Warning,
     Error,
     Critical,
@@ -16,7 +16,7 @@ pub(crate) enum LogLevel {
 const NAMES: [(LogLevel, &str); 8] = [
     (LogLevel::Debug, "debug"),
     (LogLevel::Info, "info"),
-    (LogLevel::Notification, "notice"),
+    (LogLevel::Notice, "notice"),
     (LogLevel::Warning, "warning"),
     (LogLevel::Error, "error"),
     (LogLevel::Critical, "critical"),
@@ -25,12 +25,12 @@ const NAMES: [(LogLevel, &str); 8] = [
 ];
 
 impl LogLevel {
-    /// Reads the name of a level.
+    /// Returns the level with this name on the wire.
     pub(crate) fn named(name: &str) -> Option<Self> {
         NAMES.iter().find(|(_, known)| *known == name).map(|(level, _)| *level)
     }
 
-    /// The name on the wire.
+    /// Returns the name on the wire.
     pub(crate) fn name(self) -> &'static str {
         NAMES.iter().find(|(level, _)| *level == self).map_or("info", |(_, name)| name)
     }

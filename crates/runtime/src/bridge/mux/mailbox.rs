@@ -1,7 +1,8 @@
-//! What waits for one reader: notices in their order, then the end.
+//! The messages that wait for one reader: notifications in their order, then the completion.
 //!
-//! Invariants: it holds at most [`NOTICES_MAX`] notices and little over [`NOTICE_BYTES_MAX`] of them, and no more than its
-//! lease has room for; nothing follows the end, and the end is never lost, also where notices were.
+//! Invariants: a mailbox holds at most [`NOTIFICATIONS_MAX`] notifications, no more than [`NOTIFICATION_BYTES_MAX`] of
+//! them beyond the first, and no more than its lease's memory budget allows; nothing follows the completion; and the
+//! completion is never dropped, even if notifications were.
 
 use std::{
     collections::VecDeque,
@@ -14,55 +15,55 @@ use hyper::body::Bytes;
 use super::rpc_response::RpcResponse;
 use crate::bridge::limits::memory_budget::{LeaseMemory, MemoryReservation};
 
-/// The most notices that wait for a reader.
-pub(crate) const NOTICES_MAX: usize = 256;
+/// The most notifications that wait for a reader.
+pub(crate) const NOTIFICATIONS_MAX: usize = 256;
 
-/// The most bytes of notices that wait for a reader; a single longer one is let in where nothing else waits.
-pub(crate) const NOTICE_BYTES_MAX: usize = 4 << 20;
+/// The most bytes of notifications that wait for a reader. A longer one is accepted if no other waits.
+pub(crate) const NOTIFICATION_BYTES_MAX: usize = 4 << 20;
 
-/// A notice on its way to one reader.
+/// A notification that waits for one reader.
 #[derive(Debug)]
 pub(crate) struct Notification {
     pub(crate) text: Bytes,
-    /// What it takes of the endpoint's account.
+    /// The bytes reserved for it.
     pub(crate) reservation: Option<MemoryReservation>,
 }
 
-/// What a reader takes out.
+/// An item that a reader takes out.
 #[derive(Debug)]
 pub(crate) enum MailboxItem {
     Notification(Notification),
     Completion(Completion),
 }
 
-/// The last thing a reader takes out.
+/// The last item that a reader takes out.
 #[derive(Debug)]
 pub(crate) enum Completion {
-    /// The answer.
+    /// The response.
     Response(RpcResponse),
-    /// Nothing more comes: the call was cancelled, or the stream ends.
+    /// There is no response: the call was cancelled, or the stream ended.
     NoResponse,
 }
 
-/// Shared by whoever writes and the one who reads.
+/// A queue with several writers and one reader.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
-    /// Whose account notices count in. None for what the bridge itself reads.
+    /// The budget for notifications. `None` if the bridge itself reads.
     memory: Option<LeaseMemory>,
     state: Mutex<MailboxState>,
 }
 
 #[derive(Debug, Default)]
 struct MailboxState {
-    notices: VecDeque<Notification>,
-    notice_bytes: usize,
-    end: Option<Completion>,
-    ended: bool,
+    notifications: VecDeque<Notification>,
+    notification_bytes: usize,
+    completion: Option<Completion>,
+    is_completed: bool,
     reader: Option<Waker>,
 }
 
 impl Mailbox {
-    /// A mailbox of a client.
+    /// Returns a mailbox whose notifications count against this memory budget.
     pub(crate) fn of(memory: LeaseMemory) -> Arc<Self> {
         Arc::new(Self { memory: Some(memory), state: Mutex::default() })
     }
@@ -71,54 +72,55 @@ impl Mailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a notice in. Whether there was room: one that finds none is dropped.
+    /// Adds a notification. Returns false if a limit does not allow it, so that it was dropped.
     pub(crate) fn push(&self, text: Bytes) -> bool {
         let mut state = self.state();
-        let fits = state.notices.is_empty()
-            || state.notices.len() < NOTICES_MAX && state.notice_bytes + text.len() <= NOTICE_BYTES_MAX;
+        let fits = state.notifications.is_empty()
+            || state.notifications.len() < NOTIFICATIONS_MAX
+                && state.notification_bytes + text.len() <= NOTIFICATION_BYTES_MAX;
         if !fits {
             return false;
         }
-        if state.ended {
+        if state.is_completed {
             return true;
         }
         let reservation = self.memory.as_ref().map(|memory| memory.reserve_message(text.len()));
         if matches!(reservation, Some(None)) {
             return false;
         }
-        state.notice_bytes += text.len();
-        state.notices.push_back(Notification { text, reservation: reservation.flatten() });
+        state.notification_bytes += text.len();
+        state.notifications.push_back(Notification { text, reservation: reservation.flatten() });
         state.wake();
         true
     }
 
-    /// Ends it, unless it has ended before.
-    pub(crate) fn finish(&self, end: Completion) {
+    /// Completes the mailbox, unless it is completed.
+    pub(crate) fn finish(&self, completion: Completion) {
         let mut state = self.state();
-        if !state.ended {
-            state.ended = true;
-            state.end = Some(end);
+        if !state.is_completed {
+            state.is_completed = true;
+            state.completion = Some(completion);
             state.wake();
         }
     }
 
-    /// Ends it without what still waits.
+    /// Completes the mailbox and drops the notifications that wait.
     pub(crate) fn abort(&self) {
         let mut state = self.state();
-        state.notices = VecDeque::new();
-        state.notice_bytes = 0;
+        state.notifications = VecDeque::new();
+        state.notification_bytes = 0;
         drop(state);
         self.finish(Completion::NoResponse);
     }
 
     pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<MailboxItem> {
         let mut state = self.state();
-        if let Some(notice) = state.notices.pop_front() {
-            state.notice_bytes -= notice.text.len();
-            return Poll::Ready(MailboxItem::Notification(notice));
+        if let Some(notification) = state.notifications.pop_front() {
+            state.notification_bytes -= notification.text.len();
+            return Poll::Ready(MailboxItem::Notification(notification));
         }
-        if state.ended {
-            return Poll::Ready(MailboxItem::Completion(state.end.take().unwrap_or(Completion::NoResponse)));
+        if state.is_completed {
+            return Poll::Ready(MailboxItem::Completion(state.completion.take().unwrap_or(Completion::NoResponse)));
         }
         match &mut state.reader {
             Some(reader) => reader.clone_from(context.waker()),
@@ -127,7 +129,7 @@ impl Mailbox {
         Poll::Pending
     }
 
-    /// Takes the next thing out, once there is one.
+    /// Takes out the next item. Cancel-safe.
     pub(crate) async fn next(&self) -> MailboxItem {
         std::future::poll_fn(|context| self.poll_next(context)).await
     }
@@ -146,25 +148,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn notices_are_bounded_and_the_end_is_not_lost() {
+    async fn notifications_are_bounded_and_the_completion_is_not_lost() {
         let mailbox = Mailbox::default();
-        for _ in 0..NOTICES_MAX {
+        for _ in 0..NOTIFICATIONS_MAX {
             assert!(mailbox.push(Bytes::from_static(b"n")));
         }
         assert!(!mailbox.push(Bytes::from_static(b"n")), "full");
         mailbox.finish(Completion::NoResponse);
-        for _ in 0..NOTICES_MAX {
+        for _ in 0..NOTIFICATIONS_MAX {
             assert!(matches!(mailbox.next().await, MailboxItem::Notification(_)));
         }
         assert!(matches!(mailbox.next().await, MailboxItem::Completion(Completion::NoResponse)));
-        assert!(mailbox.push(Bytes::from_static(b"n")), "dropped without a word");
+        assert!(mailbox.push(Bytes::from_static(b"n")), "dropped after the completion");
         assert!(matches!(mailbox.next().await, MailboxItem::Completion(Completion::NoResponse)));
     }
 
     #[tokio::test]
     async fn bytes_are_bounded_too() {
         let mailbox = Mailbox::default();
-        assert!(mailbox.push(vec![b' '; 2 * NOTICE_BYTES_MAX].into()), "alone");
+        assert!(mailbox.push(vec![b' '; 2 * NOTIFICATION_BYTES_MAX].into()), "alone");
         assert!(!mailbox.push(Bytes::from_static(b"n")));
         mailbox.abort();
         assert!(matches!(mailbox.next().await, MailboxItem::Completion(Completion::NoResponse)));

@@ -1,7 +1,7 @@
-//! One JSON-RPC message, read only as far as it must be.
+//! A JSON-RPC message, parsed only as far as the bridge needs.
 //!
-//! Invariants: what is not understood is kept to the letter, since a message is passed on by replacing parts of its own
-//! text; and a message given to a child or into an event stream is one line.
+//! Invariants: unknown parts are kept byte for byte, since a message is forwarded by replacing parts of its own text;
+//! and a message for a child or an event stream is one line.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use cortex_lines::ID_BYTES_MAX;
 
-/// A message and the parts of it that matter to whoever passes it on.
+/// A message and the parts that matter for forwarding it.
 #[derive(Debug)]
 pub(crate) struct Message<'a> {
     pub(crate) text: &'a str,
@@ -20,7 +20,7 @@ pub(crate) struct Message<'a> {
     pub(crate) params: Option<&'a str>,
 }
 
-/// What a message is.
+/// The kind of a message, with what identifies it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum MessageKind<'a> {
     Request { id: &'a str, method: Cow<'a, str> },
@@ -28,24 +28,24 @@ pub(crate) enum MessageKind<'a> {
     Response { id: &'a str, outcome: ResponseOutcome<'a> },
 }
 
-/// What an answer holds, as it is in its text.
+/// The content of a response, as JSON text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResponseOutcome<'a> {
     Result(&'a str),
     Error(&'a str),
 }
 
-/// Why a text is no message.
+/// Why a text is not a JSON-RPC message.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MessageError {
     #[error("the message is not JSON ({0})")]
     NotJson(String),
-    #[error("the message is no JSON-RPC: {0}")]
+    #[error("the message is not JSON-RPC: {0}")]
     NotRpc(&'static str),
 }
 
 impl MessageError {
-    /// The code of JSON-RPC for it.
+    /// Returns the JSON-RPC error code.
     pub(crate) fn code(&self) -> i64 {
         match self {
             Self::NotJson(_) => -32_700,
@@ -68,12 +68,12 @@ struct RawMessage<'a> {
     error: Option<&'a RawValue>,
 }
 
-/// The keys by which the bridge tells whose message is whose. Servers that do not mind the case of letters must not be shown
-/// others that read as these.
+/// The keys by which the bridge tells whose message it is. A server that ignores the case of keys must not receive
+/// another key that it would read as one of these.
 const OWN_KEYS: [&str; 9] =
     ["id", "method", "params", "result", "error", "jsonrpc", "_meta", "requestId", "progressToken"];
 
-/// Looks at the keys of an object, and at nothing else of it.
+/// Reads the keys of an object and ignores the values.
 struct KeyVisitor;
 
 impl<'de> de::Visitor<'de> for KeyVisitor {
@@ -86,36 +86,39 @@ impl<'de> de::Visitor<'de> for KeyVisitor {
     fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut case_variant = None;
         while let Some((key, _)) = map.next_entry::<Cow<'_, str>, de::IgnoredAny>()? {
-            let is_own = |own: &&&str| own.eq_ignore_ascii_case(&key) && ***own != *key;
-            case_variant = case_variant.or(OWN_KEYS.iter().find(is_own).copied());
+            let is_variant = |own: &&&str| own.eq_ignore_ascii_case(&key) && ***own != *key;
+            case_variant = case_variant.or(OWN_KEYS.iter().find(is_variant).copied());
         }
         Ok(case_variant)
     }
 }
 
-/// The key of the protocol that a key of an object would be if the case of letters did not matter.
+/// Returns the protocol key that a key of the object equals only without regard to case.
 fn case_variant(object: Option<&str>) -> Option<&'static str> {
     let text = object.filter(|text| text.starts_with('{'))?;
     serde_json::Deserializer::from_str(text).deserialize_map(KeyVisitor).ok().flatten()
 }
 
-/// Keeps a `null` that is there apart from a key that is not.
+/// Distinguishes a `null` value from an absent key.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl<'a> Message<'a> {
-    /// Reads a message.
+    /// Parses a message.
+    ///
+    /// # Errors
+    /// The text is not a JSON-RPC message.
     pub(crate) fn parse(text: &'a str) -> Result<Self, MessageError> {
         let text = text.trim_ascii();
         let not_rpc = |why| Err(MessageError::NotRpc(why));
         if !text.starts_with('{') {
-            // Anything else that is JSON would read as the fields of a message in their order.
+            // An array would deserialize as the fields in their order.
             let json = serde_json::from_str::<&RawValue>(text);
             return json.map_err(|error| MessageError::NotJson(error.to_string())).and(not_rpc("it must be an object"));
         }
         let parts: RawMessage<'a> = serde_json::from_str(text).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => MessageError::NotRpc("a key is there twice"),
+            serde_json::error::Category::Data => MessageError::NotRpc("a key is repeated"),
             _ => MessageError::NotJson(error.to_string()),
         })?;
         let id = parts.id.map(RawValue::get);
@@ -124,7 +127,7 @@ impl<'a> Message<'a> {
         }
         let kind = match (parts.method, id) {
             (Some(method), id) => {
-                let Some(method) = plain_text(method.get()) else {
+                let Some(method) = string_value(method.get()) else {
                     return not_rpc("method must be a string");
                 };
                 match id {
@@ -143,16 +146,16 @@ impl<'a> Message<'a> {
         Ok(Self { text, kind, params: parts.params.map(RawValue::get) })
     }
 
-    /// The key of the protocol that stands in it in other letters, if one does.
+    /// Returns the protocol key that the message has in another case, if any.
     pub(crate) fn case_variant_key(&self, params: &Parameters<'_>) -> Option<&'static str> {
         let meta = params.meta.map(RawValue::get);
         case_variant(Some(self.text)).or_else(|| case_variant(self.params)).or_else(|| case_variant(meta))
     }
 
-    /// What of the parameters matters to the bridge; nothing where they are no object.
+    /// Returns the parameters that the bridge reads; none if `params` is not an object.
     ///
     /// # Errors
-    /// A key is there twice, or a value is of another type than the protocol says.
+    /// A key is repeated, or a value has the wrong type.
     pub(crate) fn parameters(&self) -> Result<Parameters<'a>, serde_json::Error> {
         object(self.params)
     }
@@ -163,7 +166,7 @@ fn is_id(id: &str) -> bool {
         && (id == "null" || id.starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit()))
 }
 
-/// The parameters that the bridge looks at, each as it is in the text.
+/// The parameters that the bridge reads, each as JSON text.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Parameters<'a> {
     #[serde(borrow, default, rename = "_meta")]
@@ -186,7 +189,7 @@ pub(crate) struct Parameters<'a> {
     pub(crate) protocol_version: Option<&'a RawValue>,
 }
 
-/// The keys of `_meta` that the bridge looks at.
+/// The keys of `_meta` that the bridge reads.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Meta<'a> {
     #[serde(borrow, default, rename = "progressToken")]
@@ -200,13 +203,13 @@ pub(crate) struct Meta<'a> {
 }
 
 impl<'a> Parameters<'a> {
-    /// What of `_meta` matters; nothing where it is no object.
+    /// Returns the keys of `_meta` that the bridge reads; none if it is not an object.
     pub(crate) fn meta(&self) -> Result<Meta<'a>, serde_json::Error> {
         object(self.meta.map(RawValue::get))
     }
 }
 
-/// Reads an object; whatever else is there has none of its keys.
+/// Parses an object. Any other value counts as an object without keys.
 fn object<'a, T: Deserialize<'a> + Default>(text: Option<&'a str>) -> Result<T, serde_json::Error> {
     match text {
         Some(text) if text.starts_with('{') => serde_json::from_str(text),
@@ -214,8 +217,8 @@ fn object<'a, T: Deserialize<'a> + Default>(text: Option<&'a str>) -> Result<T, 
     }
 }
 
-/// What a JSON string says; nothing if the value is no string.
-pub(crate) fn plain_text(json: &str) -> Option<Cow<'_, str>> {
+/// Returns the value of a JSON string; `None` if the JSON is not a string.
+pub(crate) fn string_value(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
     if !inner.contains('\\') {
         return Some(Cow::Borrowed(inner));
@@ -223,30 +226,30 @@ pub(crate) fn plain_text(json: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str(json).ok().map(Cow::Owned)
 }
 
-/// What a JSON string among the parameters says.
-pub(crate) fn text_of(value: Option<&RawValue>) -> Option<Cow<'_, str>> {
-    value.and_then(|value| plain_text(value.get()))
+/// Returns the value of a parameter that is a JSON string.
+pub(crate) fn string_param(value: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    value.and_then(|value| string_value(value.get()))
 }
 
-/// The number that an id is, also where the peer made a fraction of it.
+/// Returns the number of an id, also if the peer has turned it into a decimal such as `7.0`.
 pub(crate) fn number_of(id: &str) -> Option<u64> {
     id.strip_suffix(".0").unwrap_or(id).parse().ok()
 }
 
-/// The text with some of its parts replaced, as one line. Each part is a slice of the text itself; they do not overlap.
+/// Returns the text with parts replaced, as one line. Each part must be a slice of `text`, and parts must not overlap.
 pub(crate) fn spliced(text: &str, edits: &mut [(&str, &str)]) -> Vec<u8> {
     edits.sort_unstable_by_key(|(part, _)| part.as_ptr().addr());
-    let longer: usize = edits.iter().map(|(_, instead)| instead.len()).sum();
-    let mut out = Vec::with_capacity(text.len() + longer + 1);
+    let added_bytes: usize = edits.iter().map(|(_, replacement)| replacement.len()).sum();
+    let mut out = Vec::with_capacity(text.len() + added_bytes + 1);
     let mut done = 0;
-    for (part, instead) in edits.iter() {
+    for (part, replacement) in edits.iter() {
         let start = part.as_ptr().addr().wrapping_sub(text.as_ptr().addr());
         let (Some(before), Some(end)) = (text.get(done..start), start.checked_add(part.len())) else {
-            debug_assert!(false, "a part is no slice of its text");
+            debug_assert!(false, "a part is not a slice of its text");
             continue;
         };
         out.extend_from_slice(before.as_bytes());
-        out.extend_from_slice(instead.as_bytes());
+        out.extend_from_slice(replacement.as_bytes());
         done = end;
     }
     out.extend_from_slice(text.get(done..).unwrap_or_default().as_bytes());
@@ -254,7 +257,7 @@ pub(crate) fn spliced(text: &str, edits: &mut [(&str, &str)]) -> Vec<u8> {
     out
 }
 
-/// Makes one line of a JSON text. A line break within JSON is only ever white space between its parts.
+/// Joins the lines of a JSON text. A line break in JSON is always white space between tokens.
 fn join_lines(text: &mut [u8]) {
     if memchr::memchr2(b'\n', b'\r', text).is_some() {
         for byte in text.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
@@ -263,10 +266,10 @@ fn join_lines(text: &mut [u8]) {
     }
 }
 
-/// The parameters with another `_meta`: without the keys that `dropped` says, and with those of `added`.
+/// Returns the parameters with `_meta` changed: without the keys that `dropped` matches, and with the keys of `added`.
 ///
 /// # Errors
-/// The parameters or their `_meta` are no objects.
+/// The parameters or their `_meta` are not an object.
 pub(crate) fn with_meta(
     params: Option<&str>,
     dropped: impl Fn(&str) -> bool,
@@ -286,7 +289,7 @@ pub(crate) fn with_meta(
     serde_json::to_string(&params)
 }
 
-/// The message with other parameters, as one line, and with its id replaced where one is given.
+/// Returns the message with other parameters, as one line. Replaces the id too if one is given.
 pub(crate) fn with_params(message: &Message<'_>, id: Option<&str>, params: &str) -> Vec<u8> {
     let mut edits: Vec<(&str, &str)> = Vec::new();
     if let (MessageKind::Request { id: old, .. }, Some(new)) = (&message.kind, id) {
@@ -366,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_there_twice_is_no_way_around_the_mapping() {
+    fn a_repeated_key_does_not_bypass_the_mapping() {
         let text = r#"{"id":1,"method":"m","params":{"_meta":{},"_meta":{"progressToken":1}}}"#;
         assert!(Message::parse(text).expect("a message").parameters().is_err());
         let text = r#"{"id":1,"method":"m","params":{"_\u006deta":{"progress\u0054oken":1}}}"#;

@@ -1,7 +1,8 @@
-//! The books of one endpoint: its child, the calls and who waits for what. All that happens goes through here.
+//! The state of one endpoint: its child, its calls, and the clients that wait for responses. Every change goes through
+//! [`Multiplexer`].
 //!
-//! Invariants: every call that was taken in is settled once, by an answer, an error or a silence that its caller asked
-//! for; and a child that was replaced or lost changes nothing any more.
+//! Invariants: every call that was submitted is settled exactly once, by a response or, if its client cancelled it,
+//! without one; and a child that was replaced or lost changes nothing.
 
 use std::{
     sync::Arc,
@@ -23,21 +24,21 @@ use super::{
 use crate::bridge::limits::memory_budget::MemoryBudget;
 use cortex_core::ids::{AllocationId, ServerName};
 
-/// What has become of a server that does not run.
+/// The state of a server that has no connected child.
 #[derive(Clone, Debug)]
 pub enum ChildState {
-    /// It starts, or is about to.
+    /// It is starting, or about to.
     Starting,
-    /// It was lost, and will be started again.
+    /// It was lost and is being restarted.
     Restarting {
-        /// Why it was lost.
+        /// The reason for the loss.
         why: String,
-        /// When.
+        /// When it was lost.
         since: Instant,
     },
-    /// It is not started again before somebody asks.
+    /// It is not restarted until a client requests it.
     Failed {
-        /// What went wrong.
+        /// The reason for the failure.
         why: String,
     },
 }
@@ -49,7 +50,7 @@ pub(crate) struct Multiplexer {
     state: ChildState,
     generations: u64,
     pub(crate) child: Option<ConnectedChild>,
-    /// Gives up calls that wait when there was no child for too long. While there is one, or nothing waits any more, none.
+    /// Fails the waiting calls if no child is ready in time. `None` while a child is connected, or if no call may wait.
     start_timeout: Option<AbortHandle>,
     pub(crate) calls: Calls,
     pub(crate) sessions: Sessions,
@@ -57,20 +58,20 @@ pub(crate) struct Multiplexer {
     memory_budget: Arc<MemoryBudget>,
 }
 
-/// Why there is no child.
+/// Why there is no child for a call.
 #[derive(Debug)]
 pub(crate) struct ChildUnavailable {
-    /// In words.
+    /// The error text for the client.
     reason: String,
-    /// Whether the same request may have better luck later.
+    /// Whether the same request may succeed later.
     retryable: bool,
 }
 
-/// What those hear whose allocation has ended.
+/// The error text for clients whose lease has ended.
 pub(crate) const LEASE_ENDED: &str = "the lease of this allocation has ended";
 
 impl ChildUnavailable {
-    /// There may be a child, but not for this caller.
+    /// The caller's lease has ended, whether or not there is a child.
     pub(crate) fn lease_ended() -> Self {
         Self { reason: LEASE_ENDED.to_owned(), retryable: false }
     }
@@ -112,7 +113,7 @@ impl Multiplexer {
         }
     }
 
-    /// Has calls that wait be given up by this, unless a child is there before.
+    /// Sets the task that fails the waiting calls, unless a child is ready before.
     pub(crate) fn set_start_timeout(&mut self, start_timeout: AbortHandle) {
         self.cancel_start_timeout();
         self.start_timeout = Some(start_timeout);
@@ -124,7 +125,7 @@ impl Multiplexer {
         }
     }
 
-    /// Answers the calls that wait for a child: there will be none in time.
+    /// Fails the calls that wait for a child, unless one is ready.
     pub(crate) fn fail_waiting_calls(&mut self) {
         if self.child_info().is_some() {
             return;
@@ -136,47 +137,48 @@ impl Multiplexer {
         }
     }
 
-    /// The child, if it is up.
+    /// Returns what the child reported of itself, if it is ready.
     pub(crate) fn child_info(&self) -> Option<&Arc<ChildInfo>> {
         self.child.as_ref()?.info.as_ref()
     }
 
-    /// Whether waiting for the child is of no use.
+    /// Returns whether there is no child and none will be started.
     pub(crate) fn has_failed(&self) -> bool {
         self.child.is_none() && matches!(self.state, ChildState::Failed { .. })
     }
 
-    /// Why there is no child.
+    /// Returns why there is no child, for a client.
     pub(crate) fn unavailable(&self) -> ChildUnavailable {
         let name = &self.name;
         let reason = match &self.state {
             ChildState::Starting => format!("MCP server {name} is still starting: try again later"),
             ChildState::Restarting { why, since } => format!(
-                "MCP server {name} was lost {} s ago ({why}) and is being started again: try again later",
+                "MCP server {name} was lost {} s ago ({why}) and is being restarted: try again later",
                 since.elapsed().as_secs()
             ),
             ChildState::Failed { why } => {
-                format!("MCP server {name} does not run ({why}): restart it when that is mended")
+                format!("MCP server {name} is not running ({why}): fix the cause, then restart it")
             }
         };
         ChildUnavailable { reason, retryable: !self.has_failed() }
     }
 
-    /// Makes room for a new child: the number of the one before, if that is still there, has to be lost first.
+    /// Registers a new child and returns its generation. The caller must have ended the previous child with
+    /// [`Self::child_lost`].
     pub(crate) fn register_child(&mut self, on_invalid_output: InvalidOutputHandler) -> u64 {
         self.generations += 1;
-        // What became of the one before is told of it alone.
+        // The reason for the loss of the previous child does not apply to this one.
         self.state = ChildState::Starting;
         self.child = Some(ConnectedChild::new(self.generations, on_invalid_output));
         self.generations
     }
 
-    /// The child, if it is still the one meant.
+    /// Returns the child if it is still the one of this generation.
     pub(crate) fn child(&mut self, generation: u64) -> Option<&mut ConnectedChild> {
         self.child.as_mut().filter(|child| child.generation == generation)
     }
 
-    /// Lets calls through to a child that said what it is. False if it is not there any more.
+    /// Starts sending calls to a child after its handshake. Returns false if it is not the current child any more.
     pub(crate) fn child_ready(&mut self, generation: u64, info: ChildInfo) -> bool {
         let Some(child) = self.child(generation) else {
             return false;
@@ -188,10 +190,11 @@ impl Multiplexer {
         true
     }
 
-    /// Takes a call in. It is sent at once if its turn is now.
+    /// Submits a call. It is sent immediately if the allocation's fair share and the child's buffer allow it, and waits
+    /// otherwise.
     ///
     /// # Errors
-    /// The answer says why it was not taken in.
+    /// Returns the response to a call that was rejected.
     pub(crate) fn submit(&mut self, call: Box<Call>) -> Result<(), RpcResponse> {
         let id = &call.client_id;
         if self.usages.is_ended(call.allocation) {
@@ -207,7 +210,7 @@ impl Multiplexer {
                 None => return Err(RpcResponse::unavailable(id, "the session has ended", false)),
             }
         }
-        // Those of others that wait may not be sent now, or they would have been.
+        // Waiting calls of other allocations may not be sent now, or they would have been.
         if is_up && !self.calls.wait_queue.has_any_of(call.allocation) && self.may_send(call.allocation) {
             self.send(call);
             return Ok(());
@@ -236,10 +239,10 @@ impl Multiplexer {
         self.usages.add(call.allocation, &usage);
         call.text = Vec::new();
         call.sent_at = Some(Instant::now());
-        self.calls.sent(call);
+        self.calls.insert_in_flight(call);
     }
 
-    /// Sends what waits, as far as there is room for it.
+    /// Sends waiting calls while the limits allow it.
     pub(crate) fn send_waiting(&mut self) {
         while self.child_info().is_some()
             && self.child.as_ref().is_some_and(ConnectedChild::can_accept_calls)
@@ -249,31 +252,31 @@ impl Multiplexer {
         }
     }
 
-    /// The child has answered a call. What nobody has room for is answered with an error.
+    /// Settles a call with the child's response, or with an error if the response exceeds the lease's memory budget.
     pub(crate) fn answer_call(&mut self, call: Call, response: RpcResponse) {
-        let response = response.reserved_in(&self.memory_budget.for_lease(call.allocation), &call.client_id);
+        let response = response.reserve_in(&self.memory_budget.for_lease(call.allocation), &call.client_id);
         self.settle(call, Completion::Response(response));
         self.send_waiting();
     }
 
-    /// A call has come to its end.
-    pub(crate) fn settle(&mut self, call: Call, end: Completion) {
+    /// Settles a call that has left the table: updates its session and usage, and completes its mailbox.
+    pub(crate) fn settle(&mut self, call: Call, completion: Completion) {
         self.end_call(call.session);
         let mut usage =
             Usage { busy: call.sent_at.map(|at| at.elapsed()).unwrap_or(Duration::ZERO), ..Usage::default() };
-        if let Completion::Response(response) = &end {
+        if let Completion::Response(response) = &completion {
             usage.calls = 1;
             usage.errors = u64::from(response.error_code.is_some());
             usage.bytes_out = response.text.len() as u64;
             if response.error_code.is_some()
                 && let (Some(session), Some(uri)) = (call.session, &call.subscribes)
             {
-                self.subscription_refused(session, uri);
+                self.remove_rejected_subscription(session, uri);
             }
         }
         self.usages.add(call.allocation, &usage);
         if let Some(mailbox) = call.mailbox {
-            mailbox.finish(end);
+            mailbox.finish(completion);
         }
     }
 
@@ -284,8 +287,8 @@ impl Multiplexer {
         }
     }
 
-    /// The child is gone: what it had is answered with an error, what it did not have yet waits for the next, in its order. Whether
-    /// it was up until now, so that somebody has to see to it that nothing waits for ever.
+    /// Removes a child that was lost. Calls in flight get an error, and waiting calls stay in their order for the next
+    /// child. Returns whether the child was ready, so that the caller must set a timeout for the waiting calls.
     pub(crate) fn child_lost(&mut self, generation: u64, reason: &str) -> bool {
         if self.child(generation).is_none() {
             return false;
@@ -296,12 +299,12 @@ impl Multiplexer {
         if !matches!(self.state, ChildState::Failed { .. }) {
             self.state = ChildState::Restarting { why: reason.to_owned(), since: Instant::now() };
         }
-        // Its writer ends when it finds that it has no child any more.
+        // The writer task stops when it finds that its child is not the current one.
         child.writer_wakeup.notify_one();
         for mailbox in child.own_requests.into_values() {
             mailbox.finish(Completion::NoResponse);
         }
-        let message = format!("MCP server {} was lost while it worked on this ({reason}): try again", self.name);
+        let message = format!("MCP server {} was lost during this request ({reason}): try again", self.name);
         for call in self.calls.take_in_flight(|_| true) {
             let response = RpcResponse::unavailable(&call.client_id, &message, true);
             self.settle(call, Completion::Response(response));
@@ -312,35 +315,40 @@ impl Multiplexer {
         child.info.is_some()
     }
 
-    /// Ends calls early: the child is told, and their callers get what `end` makes.
-    pub(crate) fn cancel(&mut self, reason: &str, chosen: impl Fn(&Call) -> bool, end: impl Fn(&Call) -> Completion) {
-        for call in self.calls.wait_queue.take(&chosen) {
-            let end = end(&call);
-            self.settle(call, end);
+    /// Cancels the calls that match: the child gets a notification, and each caller gets what `completion_of` returns.
+    pub(crate) fn cancel(
+        &mut self,
+        reason: &str,
+        matches: impl Fn(&Call) -> bool,
+        completion_of: impl Fn(&Call) -> Completion,
+    ) {
+        for call in self.calls.wait_queue.take(&matches) {
+            let completion = completion_of(&call);
+            self.settle(call, completion);
         }
-        for call in self.calls.take_in_flight(&chosen) {
+        for call in self.calls.take_in_flight(&matches) {
             self.calls.abandon(call.number);
             let reason = serde_json::Value::from(reason);
             self.notify_child(
                 "notifications/cancelled",
                 &format!(r#"{{"requestId":{},"reason":{reason}}}"#, call.number),
             );
-            let end = end(&call);
-            self.settle(call, end);
+            let completion = completion_of(&call);
+            self.settle(call, completion);
         }
         self.send_waiting();
     }
 
-    /// Sends the child a notice of the bridge's own.
+    /// Sends a notification of the bridge itself to the child.
     pub(crate) fn notify_child(&mut self, method: &str, params: &str) {
         if let Some(child) = &mut self.child {
             child.write(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#).as_bytes());
         }
     }
 
-    /// Sends the child a request whose answer does not matter, and gives its number.
-    pub(crate) fn send_unawaited(&mut self, method: &str, params: &str) -> u64 {
-        let number = self.calls.number();
+    /// Sends a request whose response is dropped. Returns its number.
+    pub(crate) fn send_unawaited_request(&mut self, method: &str, params: &str) -> u64 {
+        let number = self.calls.next_number();
         let text = request_text(number, method, params);
         if let Some(child) = &mut self.child
             && child.write(text.as_bytes())
@@ -350,9 +358,15 @@ impl Multiplexer {
         number
     }
 
-    /// Asks the child something; the answer comes to the mailbox. None if it cannot be asked.
-    pub(crate) fn send_own(&mut self, generation: u64, method: &str, params: &str) -> Option<(u64, Arc<Mailbox>)> {
-        let number = self.calls.number();
+    /// Sends a request of the bridge itself. Returns its number and the mailbox for the response, or `None` if the
+    /// child is not the current one.
+    pub(crate) fn send_own_request(
+        &mut self,
+        generation: u64,
+        method: &str,
+        params: &str,
+    ) -> Option<(u64, Arc<Mailbox>)> {
+        let number = self.calls.next_number();
         let text = request_text(number, method, params);
         let child = self.child(generation)?;
         let mailbox = Arc::new(Mailbox::default());
@@ -362,7 +376,7 @@ impl Multiplexer {
         Some((number, mailbox))
     }
 
-    /// Ends a session, and with it its calls.
+    /// Ends a session and its calls. Returns whether it existed.
     pub(crate) fn end_session(&mut self, id: SessionId) -> bool {
         let Some(session) = self.sessions.by_id.remove(&id) else {
             return false;
@@ -381,22 +395,22 @@ impl Multiplexer {
 
     pub(crate) fn end_allocation(&mut self, allocation: AllocationId) {
         self.usages.end(allocation);
-        self.end_matching(|of| of == Some(allocation), LEASE_ENDED);
+        self.end_matching(|owner| owner == Some(allocation), LEASE_ENDED);
     }
 
-    /// Ends the sessions, listeners and calls of the allocations that are chosen.
-    pub(crate) fn end_matching(&mut self, chosen: impl Fn(Option<AllocationId>) -> bool, reason: &str) {
+    /// Ends the sessions, listeners and calls of the allocations that match.
+    pub(crate) fn end_matching(&mut self, matches: impl Fn(Option<AllocationId>) -> bool, reason: &str) {
         self.cancel(
             reason,
-            |call| chosen(call.allocation),
+            |call| matches(call.allocation),
             |call| Completion::Response(RpcResponse::unavailable(&call.client_id, reason, false)),
         );
-        for (_, session) in self.sessions.by_id.extract_if(.., |_, session| chosen(session.allocation)) {
+        for (_, session) in self.sessions.by_id.extract_if(.., |_, session| matches(session.allocation)) {
             if let Some(stream) = session.stream {
                 stream.finish(Completion::NoResponse);
             }
         }
-        for (_, listener) in self.sessions.listeners.extract_if(.., |_, listener| chosen(listener.allocation)) {
+        for (_, listener) in self.sessions.listeners.extract_if(.., |_, listener| matches(listener.allocation)) {
             let id = &listener.id;
             let result =
                 format!(r#"{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}"#);
@@ -405,7 +419,7 @@ impl Multiplexer {
         self.sync_subscriptions();
     }
 
-    /// How the child speaks, if it is up.
+    /// Returns the protocol mode of the child, if it is ready.
     pub(crate) fn child_mode(&self) -> Option<ProtocolMode> {
         self.child_info().map(|info| info.mode)
     }

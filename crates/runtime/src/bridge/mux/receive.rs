@@ -1,6 +1,7 @@
-//! What the child says: answers to their callers, notices to whom they concern, and its own questions answered.
+//! Handles the lines that the child sends: routes responses to their callers and notifications to their subscribers,
+//! and answers the child's own requests.
 //!
-//! Invariant: whatever a child prints, nobody gets an answer that is not to his own call.
+//! Invariant: whatever a child sends, no client receives a response to another client's call.
 
 use std::sync::Arc;
 
@@ -11,18 +12,19 @@ use super::{
     link::LINE_BYTES_MAX,
     log_level::LogLevel,
     mailbox::{Completion, Mailbox},
-    message::{Message, MessageKind, ResponseOutcome, number_of, spliced, text_of, with_meta, with_params},
+    message::{Message, MessageKind, ResponseOutcome, number_of, spliced, string_param, with_meta, with_params},
     multiplexer::Multiplexer,
     protocol::META_SUBSCRIPTION,
     rpc_response::{METHOD_NOT_FOUND, RpcResponse},
+    session::NotificationFilter,
     usage::Usage,
 };
 
-/// The most of a line without meaning that is passed on, in bytes.
+/// The longest part of an invalid line that is reported, in bytes.
 const INVALID_OUTPUT_BYTES_MAX: usize = 2_048;
 
 impl Multiplexer {
-    /// Takes a line of the child with this number. Nothing in it can do more than be dropped and noted.
+    /// Handles a line of the child of this generation. Invalid lines are reported and dropped.
     pub(crate) fn receive_line(&mut self, generation: u64, line: &[u8]) {
         if self.child(generation).is_none() || line.trim_ascii().is_empty() {
             return;
@@ -40,11 +42,11 @@ impl Multiplexer {
         }
     }
 
-    /// Passes on what is no JSON-RPC.
+    /// Reports output that is not valid JSON-RPC.
     pub(crate) fn report_invalid_output(&mut self, line: &[u8]) {
         if let Some(child) = &self.child {
-            let shown = &line[..line.len().min(INVALID_OUTPUT_BYTES_MAX)];
-            (child.on_invalid_output)(String::from_utf8_lossy(shown).trim_end());
+            let excerpt = &line[..line.len().min(INVALID_OUTPUT_BYTES_MAX)];
+            (child.on_invalid_output)(String::from_utf8_lossy(excerpt).trim_end());
         }
     }
 
@@ -53,7 +55,7 @@ impl Multiplexer {
         if let (Some(number), Some(mode)) = (number, self.child_mode())
             && let Some(call) = self.calls.take(number)
         {
-            let response = RpcResponse::of_child(&call, id, outcome, message, mode);
+            let response = RpcResponse::from_child(&call, id, outcome, message, mode);
             return self.answer_call(call, response);
         }
         if let Some(mailbox) = number.and_then(|number| self.take_own_request(number)) {
@@ -62,22 +64,22 @@ impl Multiplexer {
         }
         if !number.is_some_and(|number| self.calls.take_abandoned(number)) {
             self.report_invalid_output(
-                format!("an answer that nobody asked for was dropped: {}", message.text).as_bytes(),
+                format!("response dropped, as its id matches no request: {}", message.text).as_bytes(),
             );
         }
     }
 
-    /// Where the answer to a question of the bridge's own goes.
+    /// Removes a pending request of the bridge itself, and returns its mailbox.
     fn take_own_request(&mut self, number: u64) -> Option<Arc<Mailbox>> {
         self.child.as_mut().and_then(|child| child.own_requests.remove(&number))
     }
 
-    /// The child printed a line that was too long to be kept. `number` is what it answered, if it was an answer.
+    /// Handles a line that was too long to be kept. `number` is the id, if the line was a response.
     pub(crate) fn handle_too_long_line(&mut self, generation: u64, number: Option<u64>) {
         if self.child(generation).is_none() {
             return;
         }
-        let why = format!("the answer was longer than {} MiB", LINE_BYTES_MAX >> 20);
+        let why = format!("the response was longer than {} MiB", LINE_BYTES_MAX >> 20);
         if let Some(call) = number.and_then(|number| self.calls.take(number)) {
             let response = RpcResponse::unavailable(&call.client_id, &why, false);
             self.settle(call, Completion::Response(response));
@@ -89,9 +91,9 @@ impl Multiplexer {
             return mailbox.finish(Completion::Response(RpcResponse::unavailable(&number.to_string(), &why, false)));
         }
         if !number.is_some_and(|number| self.calls.take_abandoned(number)) {
-            let what = "and no answer that anybody waits for";
             self.report_invalid_output(
-                format!("a line was dropped that is longer than {} MiB {what}", LINE_BYTES_MAX >> 20).as_bytes(),
+                format!("line dropped, as it is longer than {} MiB and not a pending response", LINE_BYTES_MAX >> 20)
+                    .as_bytes(),
             );
         }
     }
@@ -107,9 +109,9 @@ impl Multiplexer {
             _ => {
                 let what = match method {
                     "roots/list" => "list roots, since none are configured".to_owned(),
-                    "sampling/createMessage" => "sample for it".to_owned(),
-                    "elicitation/create" => "ask one of their users".to_owned(),
-                    _ => format!("answer {}", method.chars().take(64).collect::<String>()),
+                    "sampling/createMessage" => "sample a model for it".to_owned(),
+                    "elicitation/create" => "ask a user for input".to_owned(),
+                    _ => format!("handle {}", method.chars().take(64).collect::<String>()),
                 };
                 let why = format!(
                     "this server is shared by several clients through cortex-resource-manager, which cannot {what}"
@@ -129,17 +131,17 @@ impl Multiplexer {
         match method {
             "notifications/progress" => self.forward_progress(message, params.progress_token),
             "notifications/message" => {
-                self.forward_log_message(message, text_of(params.level).and_then(|name| LogLevel::named(&name)))
+                self.forward_log_message(message, string_param(params.level).and_then(|name| LogLevel::named(&name)))
             }
             "notifications/resources/updated" => {
-                if let Some(uri) = text_of(params.uri) {
+                if let Some(uri) = string_param(params.uri) {
                     self.forward_resource_update(message, &uri);
                 }
             }
-            // Nothing was asked that could be cancelled, and whoever listens was told so by the bridge.
+            // The bridge does not handle cancellations by the child, and acknowledges its listeners itself.
             "notifications/cancelled" | "notifications/subscriptions/acknowledged" => {}
             _ => {
-                self.notify_sessions(&one_line(message));
+                self.notify_sessions(&as_one_line(message));
                 self.notify_listeners(message, |filter| match method {
                     "notifications/tools/list_changed" => filter.tools_list_changed,
                     "notifications/prompts/list_changed" => filter.prompts_list_changed,
@@ -157,29 +159,30 @@ impl Multiplexer {
         let Some(call) = number_of(token).and_then(|number| self.calls.get(number)) else {
             return;
         };
-        if let (Some(take_own_request), Some(mailbox)) = (&call.progress_token, &call.mailbox) {
-            let text = Bytes::from(spliced(message.text, &mut [(token, take_own_request)]));
+        if let (Some(client_token), Some(mailbox)) = (&call.progress_token, &call.mailbox) {
+            let text = Bytes::from(spliced(message.text, &mut [(token, client_token)]));
             let usage = Usage { bytes_out: text.len() as u64, ..Usage::default() };
-            // Progress that is not read as fast as it is made is out of date: it may be left out.
+            // Progress may be dropped if the client reads too slowly, since it is outdated then.
             if mailbox.push(text) {
                 self.usages.add(call.allocation, &usage);
             }
         }
     }
 
-    /// A session without a level of its own hears all, unless another had the child made more verbose.
+    /// Forwards a log message. A session that set no level receives all messages, unless another session set a level:
+    /// then it receives `info` and above.
     fn forward_log_message(&mut self, message: &Message<'_>, level: Option<LogLevel>) {
         let level = level.unwrap_or(LogLevel::Emergency);
-        let usual = if self.sessions.level().is_some() { LogLevel::Info } else { LogLevel::Debug };
-        let text = one_line(message);
+        let default_level = if self.sessions.level().is_some() { LogLevel::Info } else { LogLevel::Debug };
+        let text = as_one_line(message);
         for (id, session) in &mut self.sessions.by_id {
-            if level < session.level.unwrap_or(usual) {
+            if level < session.level.unwrap_or(default_level) {
                 continue;
             }
             if session.stream.is_some() {
                 push_to_stream(&mut session.stream, &text);
             } else if session.calls > 0 {
-                // Without a stream of its own, the session hears of it with the call that it made last.
+                // A session without a stream receives the message with its latest call.
                 let mut calls = self.calls.in_flight().rev();
                 let call = calls.find(|call| call.session == Some(*id));
                 if let Some(mailbox) = call.and_then(|call| call.mailbox.as_ref()) {
@@ -194,7 +197,7 @@ impl Multiplexer {
     }
 
     fn forward_resource_update(&mut self, message: &Message<'_>, uri: &str) {
-        let text = one_line(message);
+        let text = as_one_line(message);
         for session in self.sessions.by_id.values_mut() {
             if session.subscriptions.iter().any(|wanted| covers(wanted, uri)) {
                 push_to_stream(&mut session.stream, &text);
@@ -209,21 +212,21 @@ impl Multiplexer {
         }
     }
 
-    fn notify_listeners(&mut self, message: &Message<'_>, wants: impl Fn(&super::session::NotificationFilter) -> bool) {
+    fn notify_listeners(&mut self, message: &Message<'_>, wants: impl Fn(&NotificationFilter) -> bool) {
         for listener in self.sessions.listeners.values().filter(|listener| wants(&listener.filter)) {
             let Ok(params) = with_meta(message.params, |_| false, &[(META_SUBSCRIPTION, &listener.id)]) else {
                 continue;
             };
             if !listener.mailbox.push(with_params(message, None, &params).into()) {
-                // Whoever reads it is too slow, and goes: dropping its reader takes it off the list.
+                // The reader is too slow: its stream is closed, which removes the listener.
                 listener.mailbox.abort();
             }
         }
     }
 }
 
-/// The notice as clients get it: without what a 2026-07-28 child said to the bridge alone.
-fn one_line(message: &Message<'_>) -> Bytes {
+/// Returns a notification as one line, without the subscription id that a stateless child addressed to the bridge.
+fn as_one_line(message: &Message<'_>) -> Bytes {
     if message.params.is_some_and(|params| params.contains(META_SUBSCRIPTION))
         && let Ok(params) = with_meta(message.params, |key| key == META_SUBSCRIPTION, &[])
     {
@@ -232,7 +235,8 @@ fn one_line(message: &Message<'_>) -> Bytes {
     spliced(message.text, &mut []).into()
 }
 
-/// A stream that is not read as fast as notices come is closed, so that its client knows that it missed some.
+/// Pushes a notification to a stream. A stream that is read too slowly is closed, so that its client knows that it
+/// missed notifications.
 fn push_to_stream(stream: &mut Option<Arc<Mailbox>>, text: &Bytes) {
     if stream.as_ref().is_some_and(|mailbox| !mailbox.push(text.clone()))
         && let Some(mailbox) = stream.take()
@@ -241,7 +245,7 @@ fn push_to_stream(stream: &mut Option<Arc<Mailbox>>, text: &Bytes) {
     }
 }
 
-/// Whether what changed is the resource that was asked for, or a part of it.
+/// Returns whether the changed resource is the requested one or a part of it.
 fn covers(wanted: &str, changed: &str) -> bool {
     changed
         .strip_prefix(wanted)

@@ -1,27 +1,27 @@
-//! What a caller gets in the end: the child's own answer under the caller's id, or an error of the bridge's.
+//! JSON-RPC responses to clients: the child's own, with the client's id, or an error of the bridge.
 
 use hyper::body::Bytes;
 use serde::Deserialize;
 
 use crate::bridge::limits::memory_budget::{LeaseMemory, MemoryReservation, with_reservation};
 
-/// The code of an error whose cause is the server's process, not the request.
+/// An error that the server process causes, not the request.
 pub(crate) const UNAVAILABLE: i64 = -32_000;
 pub(crate) const INVALID_REQUEST: i64 = -32_600;
 pub(crate) const METHOD_NOT_FOUND: i64 = -32_601;
 pub(crate) const INVALID_PARAMS: i64 = -32_602;
 pub(crate) const INTERNAL_ERROR: i64 = -32_603;
-/// The headers of a request say something else than its body.
+/// The headers of a request do not match its body.
 pub(crate) const HEADER_MISMATCH: i64 = -32_020;
 pub(crate) const VERSION_UNSUPPORTED: i64 = -32_022;
 
-/// A whole JSON-RPC answer.
+/// A complete JSON-RPC response.
 #[derive(Debug)]
 pub(crate) struct RpcResponse {
     pub(crate) text: Bytes,
-    /// The code of the error, if it is one. Of a child's own errors it is read only where the answer depends on it.
+    /// The code, if the response is an error.
     pub(crate) error_code: Option<i64>,
-    /// What it takes of the endpoint's account. Errors of the bridge's own are too short to count.
+    /// The bytes reserved for it. The bridge's own errors are short and have no reservation.
     pub(crate) reservation: Option<MemoryReservation>,
 }
 
@@ -30,8 +30,9 @@ impl RpcResponse {
         Self { text: text.into(), error_code, reservation: None }
     }
 
-    /// The same answer to the request with `id`, counted as one that `memory` has; or, if there is no room, an error.
-    pub(crate) fn reserved_in(mut self, memory: &LeaseMemory, id: &str) -> Self {
+    /// Reserves memory for the response to the request with `id`. Returns an error response instead if the lease's
+    /// budget does not allow it.
+    pub(crate) fn reserve_in(mut self, memory: &LeaseMemory, id: &str) -> Self {
         self.reservation = memory.reserve_message(self.text.len());
         match self.reservation {
             Some(_) => self,
@@ -39,12 +40,12 @@ impl RpcResponse {
         }
     }
 
-    /// What is written. It counts until it was.
+    /// Returns the text, which keeps the reservation until it is written.
     pub(crate) fn into_text(self) -> Bytes {
         with_reservation(self.text, self.reservation)
     }
 
-    /// An answer to the request with `id`, which is JSON.
+    /// Returns a result for the request with `id`. Both are JSON.
     pub(crate) fn result(id: &str, result: &str) -> Self {
         Self::new(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#), None)
     }
@@ -53,7 +54,7 @@ impl RpcResponse {
         Self::error_with(id, code, message, None)
     }
 
-    /// An error that says whether the same request may have better luck later.
+    /// Returns an error that states whether the same request may succeed later.
     pub(crate) fn unavailable(id: &str, message: &str, retryable: bool) -> Self {
         let data = if retryable { r#"{"retryable":true}"# } else { r#"{"retryable":false}"# };
         Self::error_with(id, UNAVAILABLE, message, Some(data))
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_its_message_whatever_is_in_it() {
+    fn the_message_of_an_error_is_escaped() {
         let response = RpcResponse::unavailable("\"a\"", "line\n\"quoted\"", true);
         let expected = r#"{"jsonrpc":"2.0","id":"a","error":{"code":-32000,"message":"line\n\"quoted\"","data":{"retryable":true}}}"#;
         assert_eq!(response.text, expected);

@@ -1,7 +1,7 @@
-//! Who hears of what: the sessions of clients with a handshake, and the listeners of those without.
+//! The subscribers of an endpoint: sessions of clients with a handshake, and listeners of clients without one.
 //!
-//! Invariants: at most [`SESSIONS_MAX`] of each, and of one allocation no more than its share; a session belongs to the
-//! allocation that opened it.
+//! Invariants: there are at most [`SESSIONS_MAX`] sessions and as many listeners, of which one allocation has at most
+//! its fair share; and a session belongs to the allocation that opened it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,13 +20,13 @@ use cortex_core::ids::AllocationId;
 /// The most sessions of one server, and the most listeners.
 pub(crate) const SESSIONS_MAX: usize = 128;
 
-/// The most resources that one session or listener hears of.
+/// The most resources that one session or listener may subscribe to.
 pub(crate) const SUBSCRIPTIONS_MAX: usize = 1_024;
 
-/// A session that did nothing for longer is the first to make room.
+/// A session that is idle for longer is evicted first.
 const IDLE_MAX: Duration = Duration::from_secs(3_600);
 
-/// What a client names its session by.
+/// The id of a session, in the `Mcp-Session-Id` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SessionId(Uuid);
 
@@ -42,15 +42,15 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// A client that shook hands.
+/// A client with a handshake.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) allocation: Option<AllocationId>,
     pub(crate) level: Option<LogLevel>,
     pub(crate) subscriptions: BTreeSet<Arc<str>>,
-    /// Where notices go, while the client listens.
+    /// The event stream for notifications, while the client has one open.
     pub(crate) stream: Option<Arc<Mailbox>>,
-    /// How many of its calls are under way.
+    /// The number of its calls that wait or are in flight.
     pub(crate) calls: usize,
     pub(crate) used_at: Instant,
 }
@@ -61,7 +61,7 @@ impl Session {
     }
 }
 
-/// What a client without a session wants to hear of.
+/// The notifications that a client without a session subscribes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct NotificationFilter {
@@ -75,22 +75,22 @@ pub(crate) struct NotificationFilter {
     pub(crate) resource_subscriptions: BTreeSet<Arc<str>>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
 fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// A client that listens without a session.
+/// A client without a session that has a stream of notifications.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) allocation: Option<AllocationId>,
-    /// The id of its request, as JSON: each notice says it.
+    /// The id of its request, as JSON. Each notification carries it.
     pub(crate) id: Box<str>,
     pub(crate) filter: NotificationFilter,
     pub(crate) mailbox: Arc<Mailbox>,
 }
 
-/// Everybody who hears of something.
+/// All subscribers of an endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     pub(crate) by_id: BTreeMap<SessionId, Session>,
@@ -98,12 +98,13 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Which sessions must end so that there is room for one more of an allocation: none, if there is room. Those that are
-    /// idle for long go first, whoever's they are, and then the oldest idle one of its own. Of others it may be only where
-    /// they leave nothing for one who has none, and have several.
+    /// Selects the sessions to end so that the allocation may open one more; none if its fair share allows it. Sessions
+    /// that were idle for longer than [`IDLE_MAX`] go first, of any allocation; then the allocation's oldest idle
+    /// session. If the allocation has none, the oldest idle session of the allocation with the most sessions goes,
+    /// provided that it has several.
     ///
     /// # Errors
-    /// There is no room.
+    /// No session can be ended for the new one.
     pub(crate) fn select_evicted(
         &self,
         allocation: Option<AllocationId>,
@@ -116,8 +117,9 @@ impl Sessions {
         if shares.may_take(allocation, 1) {
             return Ok(Vec::new());
         }
-        let without = self::shares(all().filter(|session| !is_expired(session)).map(|session| session.allocation));
-        if without.may_take(allocation, 1) {
+        let without_expired =
+            self::shares(all().filter(|session| !is_expired(session)).map(|session| session.allocation));
+        if without_expired.may_take(allocation, 1) {
             return Ok(self.by_id.iter().filter(|(_, session)| is_expired(session)).map(|(id, _)| *id).collect());
         }
         let held = shares.held(allocation);
@@ -133,10 +135,10 @@ impl Sessions {
         })
     }
 
-    /// Whether there is room for one more listener of an allocation.
+    /// Checks that the allocation may have one more listener.
     ///
     /// # Errors
-    /// There is none.
+    /// The limit of listeners is reached.
     pub(crate) fn check_listener_limit(&self, allocation: Option<AllocationId>) -> Result<(), LimitReached> {
         let shares = shares(self.listeners.values().map(|listener| listener.allocation));
         if shares.may_take(allocation, 1) {
@@ -154,24 +156,24 @@ impl Sessions {
         id
     }
 
-    /// Every resource that somebody hears of.
+    /// Returns the resources that any session or listener subscribes to.
     pub(crate) fn subscriptions(&self) -> BTreeSet<Arc<str>> {
         let of_sessions = self.by_id.values().flat_map(|session| &session.subscriptions);
         let of_listeners = self.listeners.values().flat_map(|listener| &listener.filter.resource_subscriptions);
         of_sessions.chain(of_listeners).cloned().collect()
     }
 
-    /// The least grave level that a session asked for.
+    /// Returns the lowest level that a session has set.
     pub(crate) fn level(&self) -> Option<LogLevel> {
         self.by_id.values().filter_map(|session| session.level).min()
     }
 }
 
-/// Why there is no room for one more, in words.
+/// The error text for a reached limit.
 #[derive(Debug)]
 pub(crate) struct LimitReached(pub(crate) String);
 
-/// Who has how many, given whose each is.
+/// Returns the shares of the holders of sessions or listeners.
 fn shares(holders: impl Iterator<Item = Option<AllocationId>>) -> FairShares<AllocationId> {
     let mut shares = FairShares::new(SESSIONS_MAX);
     holders.for_each(|holder| shares.add(holder, 1));
@@ -183,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_idle_make_room_and_the_busy_do_not() {
+    fn idle_sessions_are_evicted_and_busy_ones_are_not() {
         let mut sessions = Sessions::default();
         let start = Instant::now();
         let ids: Vec<_> = (0..SESSIONS_MAX as u64)
@@ -206,8 +208,9 @@ mod tests {
         }
         assert!(sessions.select_evicted(None, later).is_err());
     }
+
     #[test]
-    fn a_lease_at_its_share_ends_its_own_and_one_without_any_finds_room() {
+    fn a_lease_at_its_quota_ends_its_own_and_a_new_lease_gets_one() {
         let mut sessions = Sessions::default();
         let lease = |draw| Some(AllocationId::from_draw(draw));
         let start = Instant::now();

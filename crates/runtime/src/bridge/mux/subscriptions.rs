@@ -1,6 +1,7 @@
-//! What the child is asked to tell of: what the sessions and listeners together want to hear.
+//! Keeps the subscriptions of the child in line with those of all sessions and listeners.
 //!
-//! Invariant: once the books are in line, the child was asked for a resource if, and only if, somebody hears of it.
+//! Invariant: after [`Multiplexer::sync_subscriptions`], the child has a subscription to a resource if and only if a
+//! session or listener has one.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,7 +14,7 @@ use super::{
 };
 
 impl Multiplexer {
-    /// Brings what the child was asked for in line with what is wanted.
+    /// Updates the log level and the subscriptions of the child.
     pub(crate) fn sync_subscriptions(&mut self) {
         match self.child_mode() {
             Some(ProtocolMode::Handshake) => {
@@ -32,7 +33,7 @@ impl Multiplexer {
             && child.log_level != Some(level)
         {
             child.log_level = Some(level);
-            self.send_unawaited("logging/setLevel", &format!(r#"{{"level":"{}"}}"#, level.name()));
+            self.send_unawaited_request("logging/setLevel", &format!(r#"{{"level":"{}"}}"#, level.name()));
         }
     }
 
@@ -41,17 +42,18 @@ impl Multiplexer {
         let Some(child) = &mut self.child else {
             return;
         };
-        let told = std::mem::take(&mut child.subscribed);
+        let subscribed = std::mem::take(&mut child.subscribed);
         child.subscribed.clone_from(&wanted);
-        for uri in wanted.difference(&told) {
-            self.send_unawaited("resources/subscribe", &uri_params(uri));
+        for uri in wanted.difference(&subscribed) {
+            self.send_unawaited_request("resources/subscribe", &uri_params(uri));
         }
-        for uri in told.difference(&wanted) {
-            self.send_unawaited("resources/unsubscribe", &uri_params(uri));
+        for uri in subscribed.difference(&wanted) {
+            self.send_unawaited_request("resources/unsubscribe", &uri_params(uri));
         }
     }
 
-    /// A child without subscriptions is asked anew whenever something changes; only then is the former request ended.
+    /// A stateless child gets a new `subscriptions/listen` request after each change. The previous request is cancelled
+    /// only then, so that no notification is missed.
     fn sync_listening(&mut self) {
         let wanted = self.sessions.subscriptions();
         let Some(info) = self.child_info().cloned() else {
@@ -63,7 +65,7 @@ impl Multiplexer {
         if child.listen_request.is_some() && child.subscribed == wanted {
             return;
         }
-        let former = child.listen_request;
+        let previous = child.listen_request;
         child.subscribed.clone_from(&wanted);
         let filter = NotificationFilter {
             tools_list_changed: info.has_capability("/tools/listChanged"),
@@ -71,22 +73,23 @@ impl Multiplexer {
             resources_list_changed: info.has_capability("/resources/listChanged"),
             resource_subscriptions: if info.has_capability("/resources/subscribe") { wanted } else { BTreeSet::new() },
         };
-        if filter == NotificationFilter::default() && former.is_none() {
+        if filter == NotificationFilter::default() && previous.is_none() {
             return;
         }
         let filter = serde_json::to_string(&filter).unwrap_or_else(|_| "{}".to_owned());
         let meta = super::protocol::stateless_meta();
         let params = format!(r#"{{"_meta":{meta},"notifications":{filter}}}"#);
-        let number = self.send_unawaited("subscriptions/listen", &params);
+        let number = self.send_unawaited_request("subscriptions/listen", &params);
         if let Some(child) = &mut self.child {
             child.listen_request = Some(number);
         }
-        if let Some(former) = former {
-            self.notify_child("notifications/cancelled", &format!(r#"{{"requestId":{former}}}"#));
+        if let Some(previous) = previous {
+            self.notify_child("notifications/cancelled", &format!(r#"{{"requestId":{previous}}}"#));
         }
     }
 
-    /// A session no longer hears of a resource. Whether the child has to be told, because nobody else does.
+    /// Removes a subscription of a session. Returns whether the child must unsubscribe, because no other client has the
+    /// subscription.
     pub(crate) fn unsubscribe(&mut self, session: SessionId, uri: &str) -> bool {
         if let Some(session) = self.sessions.by_id.get_mut(&session) {
             session.subscriptions.remove(uri);
@@ -97,10 +100,10 @@ impl Multiplexer {
         self.child.as_mut().is_some_and(|child| child.subscribed.remove(uri))
     }
 
-    /// The child would not have a subscription.
-    pub(crate) fn subscription_refused(&mut self, session: SessionId, uri: &Arc<str>) {
+    /// Removes a subscription that the child rejected.
+    pub(crate) fn remove_rejected_subscription(&mut self, session: SessionId, uri: &Arc<str>) {
         if self.unsubscribe(session, uri) {
-            tracing::debug!(%uri, "a subscription was refused");
+            tracing::debug!(%uri, "subscription rejected by the server");
         }
     }
 }

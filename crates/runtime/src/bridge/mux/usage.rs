@@ -1,26 +1,26 @@
-//! What each allocation did with a server.
+//! Usage counters of each allocation at a server.
 //!
-//! Invariant: an allocation that has ended is let in no more, for as long as its entry is kept.
+//! Invariant: an allocation that has ended is not admitted again while its entry is kept.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use cortex_core::ids::AllocationId;
 
-/// The most allocations that are counted for one server.
+/// The most allocations with counters for one server.
 const ALLOCATIONS_MAX: usize = 4_096;
 
-/// What was done with one server.
+/// Usage of one server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// The requests that were answered, whatever the answer.
+    /// The number of requests that got a response.
     pub calls: u64,
-    /// How many of the answers were errors.
+    /// The number of responses that were errors.
     pub errors: u64,
     /// The bytes of messages from clients.
     pub bytes_in: u64,
-    /// The bytes of answers and notices to clients.
+    /// The bytes of responses and notifications to clients.
     pub bytes_out: u64,
-    /// The time that the calls took at the server, added up.
+    /// The sum of the times that calls were in flight.
     pub busy: Duration,
 }
 
@@ -34,7 +34,7 @@ impl Usage {
     }
 }
 
-/// The counts of one server.
+/// The counters of one server.
 #[derive(Debug, Default)]
 pub(crate) struct UsageTable {
     total: Usage,
@@ -48,7 +48,7 @@ struct AllocationUsage {
 }
 
 impl UsageTable {
-    /// Lets an allocation in. False if it has ended, or too many are counted.
+    /// Admits an allocation. Returns false if it has ended, or if the table is full.
     pub(crate) fn admit(&mut self, allocation: Option<AllocationId>) -> bool {
         let Some(allocation) = allocation else {
             return true;
@@ -84,12 +84,12 @@ impl UsageTable {
         }
     }
 
-    /// Counts a request that was answered with an error of the bridge's own, of so many bytes.
+    /// Counts a request that the bridge itself answered with an error of `bytes_out` bytes.
     pub(crate) fn add_error(&mut self, allocation: Option<AllocationId>, bytes_out: usize) {
         self.add(allocation, &Usage { calls: 1, errors: 1, bytes_out: bytes_out as u64, ..Usage::default() });
     }
 
-    /// What an allocation did. The entry of one that has ended is given out once.
+    /// Returns the usage of an allocation. Removes the entry of an allocation that has ended.
     pub(crate) fn take(&mut self, allocation: AllocationId) -> Usage {
         match self.by_allocation.get(&allocation) {
             Some(entry) if entry.ended => self.by_allocation.remove(&allocation).map(|entry| entry.usage),
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ended_allocation_is_refused_and_given_out_once() {
+    fn an_ended_allocation_is_rejected_and_returned_once() {
         let mut usages = UsageTable::default();
         let allocation = AllocationId::from_draw(7);
         assert!(usages.admit(None) && usages.admit(Some(allocation)) && usages.admit(Some(allocation)));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ended_make_room() {
+    fn ended_allocations_are_evicted() {
         let mut usages = UsageTable::default();
         for draw in 0..ALLOCATIONS_MAX as u64 {
             assert!(usages.admit(Some(AllocationId::from_draw(draw))));

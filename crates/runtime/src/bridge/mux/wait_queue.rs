@@ -1,7 +1,7 @@
-//! The calls that wait for their turn.
+//! The calls that wait to be sent to the child.
 //!
-//! Invariants: those of one allocation leave in the order in which they came; allocations whose calls may be sent take
-//! turns, one call each; and none has more than its share of the room.
+//! Invariants: calls of one allocation leave in the order of their arrival; allocations whose calls may be sent take
+//! turns, one call each; and no allocation has more than its fair share of the queue.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,7 +9,7 @@ use super::call::Call;
 use crate::bridge::limits::fair_share::FairShares;
 use cortex_core::ids::AllocationId;
 
-/// The most calls that wait for their turn.
+/// The most calls that wait.
 pub(crate) const WAITING_MAX: usize = 1_024;
 
 /// The most bytes of calls that wait.
@@ -17,9 +17,9 @@ const WAITING_BYTES_MAX: usize = 64 << 20;
 
 #[derive(Debug)]
 pub(crate) struct WaitQueue {
-    /// Those of each allocation that has any.
+    /// The waiting calls of each allocation that has any.
     queues: BTreeMap<Option<AllocationId>, VecDeque<Box<Call>>>,
-    /// The allocations that have any, the one whose turn is next first.
+    /// The allocations with waiting calls, in the order of their turns.
     turns: VecDeque<Option<AllocationId>>,
     calls: FairShares<AllocationId>,
     bytes: FairShares<AllocationId>,
@@ -39,10 +39,10 @@ impl WaitQueue {
         self.queues.contains_key(&allocation)
     }
 
-    /// Takes a call in.
+    /// Adds a call.
     ///
     /// # Errors
-    /// There is no room for it.
+    /// Returns the call if the limits do not allow it.
     pub(crate) fn push(&mut self, call: Box<Call>) -> Result<(), Box<Call>> {
         let (allocation, bytes) = (call.allocation, call.text.len());
         if !self.bytes.may_take(allocation, bytes) || !self.calls.take(allocation, 1) {
@@ -57,20 +57,20 @@ impl WaitQueue {
         Ok(())
     }
 
-    /// Why there was no room.
+    /// Returns the error text for a call that was not added.
     pub(crate) fn limit_message(&self, allocation: Option<AllocationId>) -> String {
-        let most = format!("{WAITING_MAX} calls, or {} MiB of them", WAITING_BYTES_MAX >> 20);
+        let limit = format!("{WAITING_MAX} calls or {} MiB", WAITING_BYTES_MAX >> 20);
         if allocation.is_none() {
-            return format!("{most}, wait already; try again later");
+            return format!("the limit of {limit} of waiting calls is reached; try again later");
         }
         let (calls, bytes) = (self.calls.held(allocation), self.bytes.held(allocation) >> 10);
         format!(
-            "{calls} calls of this lease with {bytes} KiB wait already, and all leases together may have {most}; \
-            wait for some of their answers, then try again"
+            "{calls} calls of this lease with {bytes} KiB are waiting, and the limit for all leases is {limit}; \
+            wait for some responses, then try again"
         )
     }
 
-    /// The next leaves whose allocation may send one.
+    /// Removes the next call of an allocation that may send one.
     pub(crate) fn next(&mut self, may_send: impl Fn(Option<AllocationId>) -> bool) -> Option<Box<Call>> {
         let position = self.turns.iter().position(|allocation| may_send(*allocation))?;
         let allocation = self.turns.remove(position)?;
@@ -85,12 +85,12 @@ impl WaitQueue {
         Some(call)
     }
 
-    /// Takes out those that are chosen.
-    pub(crate) fn take(&mut self, chosen: impl Fn(&Call) -> bool) -> Vec<Call> {
+    /// Removes the calls that match.
+    pub(crate) fn take(&mut self, matches: impl Fn(&Call) -> bool) -> Vec<Call> {
         let mut taken = Vec::new();
         for queue in self.queues.values_mut() {
             for call in std::mem::take(queue) {
-                if chosen(&call) {
+                if matches(&call) {
                     taken.push(*call);
                 } else {
                     queue.push_back(call);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_may_send_take_turns() {
+    fn allocations_that_may_send_take_turns() {
         let mut waiting = WaitQueue::new();
         for (allocation, number) in [(1, 10), (1, 11), (1, 12), (2, 20), (3, 30), (3, 31)] {
             assert!(push(&mut waiting, allocation, number, 1));
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn one_does_not_take_all_the_room_and_those_taken_out_leave_it() {
+    fn one_allocation_cannot_fill_the_queue_and_removed_calls_free_it() {
         let mut waiting = WaitQueue::new();
         let many = (0..2_000).filter(|number| push(&mut waiting, 1, *number, 1)).count();
         assert_eq!(many, 819);
@@ -148,7 +148,7 @@ mod tests {
         assert!(
             waiting
                 .limit_message(Some(AllocationId::from_draw(1)))
-                .starts_with("819 calls of this lease with 0 KiB wait")
+                .starts_with("819 calls of this lease with 0 KiB are waiting")
         );
         assert_eq!(waiting.take(|call| call.number < 5_000).len(), 819);
         assert!((0..3).all(|number| push(&mut waiting, 1, number, 16 << 20)));
