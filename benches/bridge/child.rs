@@ -1,8 +1,8 @@
-//! A server whose tools do nothing, as fast as one can be written.
+//! A minimal MCP server whose tools do nothing.
 
 use std::io::{BufRead, Write};
 
-/// Answers requests on standard input until it ends.
+/// Responds to requests on standard input until its end.
 pub(crate) fn run() {
     let mut input = std::io::stdin().lock();
     let mut output = std::io::stdout().lock();
@@ -16,7 +16,10 @@ pub(crate) fn run() {
             continue;
         };
         let result = if line.contains("\"initialize\"") {
-            r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"bench","version":"1"}}"#
+            concat!(
+                r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"#,
+                r#""serverInfo":{"name":"bench","version":"1"}}"#
+            )
         } else {
             r#"{"content":[{"type":"text","text":"{\"status\":\"fine\",\"items\":[1,2,3]}"}],"isError":false}"#
         };

@@ -1,4 +1,4 @@
-//! Calls, with and without the bridge between.
+//! Load for the benchmark: calls with the bridge and without it.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -18,13 +18,13 @@ use tokio_util::sync::CancellationToken;
 const CALLS_ALONE: usize = 5_000;
 const SESSIONS: usize = 32;
 const CALLS_EACH: usize = 5_000;
-/// One call in so many is made before the time is taken.
+/// The share of calls that are not measured, as warm-up: one in this number.
 const WARM_UP_SHARE: usize = 10;
 
-/// Lets everybody in.
-struct Open;
+/// Admits every request as the same allocation.
+struct OpenAuthenticator;
 
-impl Authenticator for Open {
+impl Authenticator for OpenAuthenticator {
     fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Option<AllocationId>, AuthError>> {
         let _ = bearer;
         Box::pin(std::future::ready(Ok(Some(AllocationId::from_draw(1)))))
@@ -49,7 +49,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
     times[times.len() / 2].as_secs_f64()
 }
 
-/// The median time of a call over the child's pipes.
+/// Returns the median time of a call over the child's pipes.
 pub(crate) fn direct_seconds() -> f64 {
     let mut child = child().spawn().expect("a child");
     let mut input = child.stdin.take().expect("a pipe");
@@ -68,9 +68,9 @@ pub(crate) fn direct_seconds() -> f64 {
     median(times)
 }
 
-/// Runs a bridge in a thread of its own while `load` runs in this one.
+/// Runs a bridge in another thread while `load` runs in this one.
 ///
-/// The bridge's own count must say that the child answered `calls`, each without an error.
+/// Asserts that the bridge counted `calls` responses of the child and no errors.
 fn with_bridge<T>(calls: usize, load: impl AsyncFnOnce(u16) -> T) -> T {
     let closing = CancellationToken::new();
     let (tell, port) = mpsc::channel();
@@ -97,7 +97,7 @@ async fn bridge(tell: mpsc::Sender<u16>, closing: CancellationToken) -> Usage {
         start_wait: Duration::from_secs(10),
         roots: Vec::new(),
     };
-    let endpoint = Endpoint::new(options, std::sync::Arc::new(Open));
+    let endpoint = Endpoint::new(options, std::sync::Arc::new(OpenAuthenticator));
     let mut child = tokio::process::Command::from(child()).spawn().expect("a child");
     let (input, output) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
     let link = endpoint.connect(input, output, Box::new(|line: &str| panic!("{line}"))).await.expect("a link");
@@ -109,7 +109,7 @@ async fn bridge(tell: mpsc::Sender<u16>, closing: CancellationToken) -> Usage {
     endpoint.total_usage()
 }
 
-/// A client on a connection of its own.
+/// A client with its own connection.
 struct Client {
     socket: tokio::net::TcpStream,
     head: String,
@@ -125,8 +125,8 @@ impl Client {
             authorization: Bearer 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\r\n";
         let mut client = Self { socket, head: head.to_owned(), received: Vec::new() };
         let params = r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"b","version":"1"}}"#;
-        let hello = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{params}}}"#);
-        let answer = client.ask(&hello).await;
+        let initialize = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{params}}}"#);
+        let answer = client.ask(&initialize).await;
         let session = answer.split("mcp-session-id: ").nth(1).and_then(|rest| rest.split('\r').next());
         client.head.push_str(&format!("mcp-session-id: {}\r\n", session.expect("a session")));
         client
@@ -155,7 +155,7 @@ impl Client {
     }
 }
 
-/// The median time of a call through the bridge.
+/// Returns the median time of a call through the bridge.
 pub(crate) fn through_seconds() -> f64 {
     with_bridge(CALLS_ALONE, async |port| {
         let mut client = Client::open(port).await;
@@ -169,7 +169,7 @@ pub(crate) fn through_seconds() -> f64 {
     })
 }
 
-/// How many calls a second 32 sessions have answered.
+/// Returns the calls per second of 32 sessions.
 pub(crate) fn calls_per_second() -> f64 {
     with_bridge(SESSIONS * CALLS_EACH, async |port| {
         let mut clients = Vec::new();

@@ -1,8 +1,8 @@
-//! What the bridge adds to a call, and how many calls a second go through one child.
+//! Measures the time that the bridge adds to a call, and the calls per second through one child.
 //!
-//! `cargo bench --bench bridge` prints a table. The child is a process of its own whose tools do nothing, and the load comes
-//! from a thread of its own, so that all of it shares the cores of the machine. The figures are medians of several runs,
-//! with and without the bridge in turn, since a shared machine is faster at one time than at another.
+//! `cargo bench --bench bridge` prints a table. The child is another process whose tools do nothing, and the load comes
+//! from another thread, so that they share the cores of the machine. The figures are medians of several runs,
+//! alternating with and without the bridge, since the speed of a shared machine varies over time.
 
 mod child;
 mod load;

@@ -1,4 +1,4 @@
-//! The bridge, from outside: real HTTP in front, scripted children behind.
+//! Tests the bridge from outside: HTTP clients on one side, scripted children on the other.
 
 mod calls;
 mod child;

@@ -1,7 +1,7 @@
-//! Bytes into lines, of JSON-RPC above all.
+//! Splits bytes into bounded lines, such as those of JSON-RPC over stdio.
 //!
-//! Invariants: what is kept is bounded by the limit of a line and one read, however the bytes
-//! arrive; and the same bytes make the same lines, however they are cut into reads.
+//! Invariants: memory is bounded by the limit of a line and one read, however the bytes arrive; and the same bytes give
+//! the same lines, however they are divided into reads.
 
 mod request_id;
 
@@ -18,42 +18,41 @@ pub use self::request_id::ID_BYTES_MAX;
 use self::request_id::IdScanner;
 pub use self::request_id::parse_id;
 
-/// The most that one read takes.
+/// The most bytes that one read takes.
 const READ_BYTES: usize = 65_536;
 
-/// The capacity that an empty buffer may keep. A single long line is not remembered for ever.
+/// The capacity that an empty buffer keeps, so that one long line does not hold its memory forever.
 const BUFFER_BYTES_KEPT: usize = 262_144;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// The bytes read and not yet given out as lines.
+/// The bytes that were read and not returned as lines yet.
 pub struct LineBuffer {
     bytes: Vec<u8>,
-    /// Where the first line not yet given out begins.
+    /// The start of the first line that was not returned.
     start: usize,
-    /// Up to where no newline is.
+    /// The position up to which there is no newline.
     searched: usize,
     line_bytes_max: usize,
-    /// The over-long line whose rest is being dropped.
+    /// The too long line whose rest is being dropped.
     too_long: Option<TooLong>,
     ended: bool,
 }
 
-/// The next thing in the buffer.
+/// The next item in the buffer.
 pub enum Line<'a> {
     /// A line that is not blank, without the white space around it.
     Text(&'a [u8]),
-    /// A line over the limit. Its id, if it has one, whether it is an answer rather than a request, and how many bytes it had.
+    /// A line over the limit, which was dropped. Returned once the whole line was read.
     TooLong {
+        /// The id of the message, if it could be read.
         id: Option<RequestId>,
-        #[cfg_attr(
-            not(unix),
-            expect(dead_code, reason = "only whoever runs servers has answers that may be too long")
-        )]
+        /// Whether the message has no method, so that it is a response.
+        #[cfg_attr(not(unix), expect(dead_code, reason = "only the bridge receives responses that may be too long"))]
         is_answer: bool,
         bytes: u64,
     },
-    /// More must be read first.
+    /// The buffer has no complete line: read more first.
     Incomplete,
     /// The input has ended.
     End,
@@ -68,33 +67,33 @@ impl LineBuffer {
         self.ended
     }
 
-    /// How many bytes were read and not given out.
+    /// Returns the number of bytes that were read and not returned.
     pub fn unread_bytes(&self) -> usize {
         self.bytes.len() - self.start
     }
 
-    /// Reads once, up to 64 KiB. A read that fails is the end of the input.
+    /// Reads once, up to 64 KiB. Treats a failed read as the end of the input.
     pub fn poll_fill<R>(&mut self, reader: &mut R, context: &mut Context<'_>) -> Poll<()>
     where
         R: AsyncRead + Unpin,
     {
-        self.make_room();
+        self.reserve_capacity();
         let mut target = (&mut self.bytes).limit(READ_BYTES);
-        // The future is made anew for each poll: a read that is pending has taken no bytes.
+        // The future is created for each poll: a pending read has taken no bytes.
         let mut read = std::pin::pin!(reader.read_buf(&mut target));
         let result: io::Result<usize> = std::task::ready!(read.as_mut().poll(context));
         match result {
             Ok(0) => self.ended = true,
             Ok(_) => {}
             Err(error) => {
-                tracing::info!(%error, "reading failed: taken as the end");
+                tracing::info!(%error, "reading failed, treated as the end of the input");
                 self.ended = true;
             }
         }
         Poll::Ready(())
     }
 
-    fn make_room(&mut self) {
+    fn reserve_capacity(&mut self) {
         if self.start > 0 {
             self.bytes.drain(..self.start);
             self.searched -= self.start;
@@ -106,7 +105,7 @@ impl LineBuffer {
         self.bytes.reserve(READ_BYTES);
     }
 
-    /// Gives out the next line.
+    /// Returns the next line.
     pub fn next_line(&mut self) -> Line<'_> {
         loop {
             let found = memchr::memchr(b'\n', &self.bytes[self.searched..]);
@@ -124,7 +123,7 @@ impl LineBuffer {
                 }
                 return Line::Incomplete;
             }
-            // One byte more than the limit may be the carriage return of a line within it.
+            // One byte over the limit may be the carriage return of a line within it.
             let is_too_long = end - start > self.line_bytes_max + 1
                 || without_return(&self.bytes[start..end]).len() > self.line_bytes_max && is_whole;
             if is_too_long {
@@ -150,7 +149,7 @@ impl LineBuffer {
     }
 }
 
-/// An over-long line, of which only its id is kept.
+/// A line over the limit, of which only the id is kept.
 #[derive(Default)]
 struct TooLong {
     id: IdScanner,
@@ -177,8 +176,7 @@ fn without_return(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// The line without white space around it and without the byte order mark that some shells put
-/// before the first.
+/// Returns the line without surrounding white space, and without the byte order mark that some shells write first.
 fn trimmed(line: &[u8]) -> &[u8] {
     line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line).trim_ascii()
 }
@@ -189,10 +187,10 @@ mod tests {
 
     const LIMIT: usize = 16;
 
-    /// Feeds `input` in pieces of `piece` bytes and gives what came out, one entry for each line.
-    async fn lines(input: &[u8], piece: usize) -> Vec<String> {
+    /// Feeds `input` in chunks of `chunk_bytes` bytes and returns one entry for each line.
+    async fn lines(input: &[u8], chunk_bytes: usize) -> Vec<String> {
         let mut buffer = LineBuffer::new(LIMIT);
-        let mut pieces = input.chunks(piece);
+        let mut chunks = input.chunks(chunk_bytes);
         let mut seen = Vec::new();
         loop {
             match buffer.next_line() {
@@ -200,7 +198,7 @@ mod tests {
                 Line::TooLong { id, bytes, .. } => seen.push(format!("{bytes} bytes, id {id:?}")),
                 Line::End => return seen,
                 Line::Incomplete => {
-                    let mut reader = pieces.next().unwrap_or_default();
+                    let mut reader = chunks.next().unwrap_or_default();
                     std::future::poll_fn(|context| buffer.poll_fill(&mut reader, context)).await;
                 }
             }
@@ -210,9 +208,9 @@ mod tests {
     #[track_caller]
     fn check(input: &[u8], expected: &[&str]) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        for piece in 1..=input.len().max(1) {
-            let seen = runtime.block_on(lines(input, piece));
-            assert_eq!(seen, expected, "in pieces of {piece}");
+        for chunk_bytes in 1..=input.len().max(1) {
+            let seen = runtime.block_on(lines(input, chunk_bytes));
+            assert_eq!(seen, expected, "in chunks of {chunk_bytes}");
         }
     }
 

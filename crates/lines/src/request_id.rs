@@ -1,15 +1,14 @@
-//! The id of a message: what is allowed as one, and how it is found in a line too long to parse.
+//! The id of a message: its validation, and a scanner that finds it in a line that is too long to parse.
 
 use rmcp::model::RequestId;
 
-/// The longest string that may be an id. Ids are kept for as long as a call is in flight, and
-/// longer if it is cancelled.
+/// The longest string that is accepted as an id. Ids are kept while a call is in flight, and longer if it is cancelled.
 pub const ID_BYTES_MAX: usize = 1_024;
 
-/// Reads the JSON text of an id: an integer or a string.
+/// Parses the JSON text of an id: an integer or a string.
 ///
 /// # Errors
-/// Says what the id is instead, without repeating it.
+/// Returns what the value is instead, without repeating it.
 pub fn parse_id(json: &str) -> Result<RequestId, &'static str> {
     match json.as_bytes().first() {
         Some(b'"') if json.len() > ID_BYTES_MAX + 2 => Err("too long a string"),
@@ -19,32 +18,32 @@ pub fn parse_id(json: &str) -> Result<RequestId, &'static str> {
         },
         Some(b'-' | b'0'..=b'9') => match json.parse::<i64>() {
             Ok(number) => Ok(RequestId::Number(number)),
-            Err(_) => Err("a number that is no 64-bit integer"),
+            Err(_) => Err("a number that is not a 64-bit integer"),
         },
         Some(b'n') => Err("null"),
         Some(b't' | b'f') => Err("a boolean"),
         Some(b'[') => Err("an array"),
         Some(b'{') => Err("an object"),
-        _ => Err("no JSON value"),
+        _ => Err("not a JSON value"),
     }
 }
 
-/// Finds the id of a message that comes in parts and is never whole, and whether it is an answer, by following only its
-/// nesting and its strings. Some put the id first and some last, so all of the line is followed.
+/// Finds the id of a message that arrives in parts and is never complete, and whether it is a response. Tracks only
+/// nesting and strings, through the whole line, since the id may be its first or last key.
 #[derive(Default)]
 pub(crate) struct IdScanner {
-    place: Place,
-    /// The JSON text of the key or value being read, as far as it may matter.
+    state: ScanState,
+    /// The JSON text of the current key or value, truncated to what an id may have.
     text: Vec<u8>,
-    /// Whether the value being read is that of the id.
+    /// Whether the current value is that of the id.
     is_id: bool,
     found: Option<RequestId>,
     has_method: bool,
 }
 
-/// Where in the line the scanner is. Strings know whether a backslash came before.
+/// The state of the scanner. Within strings, it records whether the last byte was an escaping backslash.
 #[derive(Clone, Copy, Default, PartialEq)]
-enum Place {
+enum ScanState {
     #[default]
     Start,
     BeforeKey,
@@ -61,104 +60,105 @@ enum Place {
         depth: usize,
         string: Option<bool>,
     },
-    /// The object is closed, or this is no object.
+    /// The object is closed, or the line is not an object.
     Done,
 }
 
 impl IdScanner {
-    /// Follows the next part of the line.
+    /// Scans the next part of the line.
     pub(super) fn push(&mut self, part: &[u8]) {
         for byte in part {
-            if self.place == Place::Done {
+            if self.state == ScanState::Done {
                 return;
             }
             self.step(*byte);
         }
     }
 
-    /// The first id, if the line has one that can be read, and whether there is no method: then it is of an answer.
+    /// Returns the first valid id, if the line has one, and whether the message has no method, so that it is a
+    /// response.
     pub(super) fn finish(self) -> (Option<RequestId>, bool) {
         (self.found, !self.has_method)
     }
 
     fn step(&mut self, byte: u8) {
-        self.place = match self.place {
-            Place::Start => match byte {
-                b'{' => Place::BeforeKey,
-                b' ' | b'\t' | b'\r' | 0xEF | 0xBB | 0xBF => Place::Start,
-                _ => Place::Done,
+        self.state = match self.state {
+            ScanState::Start => match byte {
+                b'{' => ScanState::BeforeKey,
+                b' ' | b'\t' | b'\r' | 0xEF | 0xBB | 0xBF => ScanState::Start,
+                _ => ScanState::Done,
             },
-            Place::BeforeKey => match byte {
+            ScanState::BeforeKey => match byte {
                 b'"' => {
                     self.text.clear();
                     self.keep(byte);
-                    Place::InKey { escaped: false }
+                    ScanState::InKey { escaped: false }
                 }
-                b' ' | b'\t' | b'\r' | b',' => Place::BeforeKey,
-                _ => Place::Done,
+                b' ' | b'\t' | b'\r' | b',' => ScanState::BeforeKey,
+                _ => ScanState::Done,
             },
-            Place::InKey { escaped } => {
+            ScanState::InKey { escaped } => {
                 self.keep(byte);
                 match after_string_byte(byte, escaped) {
-                    Some(escaped) => Place::InKey { escaped },
-                    None => Place::BeforeColon,
+                    Some(escaped) => ScanState::InKey { escaped },
+                    None => ScanState::BeforeColon,
                 }
             }
-            Place::BeforeColon => self.before_colon(byte),
-            Place::BeforeValue => self.before_value(byte),
-            Place::InString { escaped } => {
+            ScanState::BeforeColon => self.before_colon(byte),
+            ScanState::BeforeValue => self.before_value(byte),
+            ScanState::InString { escaped } => {
                 self.keep(byte);
                 match after_string_byte(byte, escaped) {
-                    Some(escaped) => Place::InString { escaped },
-                    None => self.end_value(Place::BeforeKey),
+                    Some(escaped) => ScanState::InString { escaped },
+                    None => self.end_value(ScanState::BeforeKey),
                 }
             }
-            Place::InScalar => match byte {
-                b',' | b' ' | b'\t' | b'\r' => self.end_value(Place::BeforeKey),
-                b'}' => self.end_value(Place::Done),
+            ScanState::InScalar => match byte {
+                b',' | b' ' | b'\t' | b'\r' => self.end_value(ScanState::BeforeKey),
+                b'}' => self.end_value(ScanState::Done),
                 _ => {
                     self.keep(byte);
-                    Place::InScalar
+                    ScanState::InScalar
                 }
             },
-            Place::InNested { depth, string } => after_nested_byte(byte, depth, string),
-            Place::Done => Place::Done,
+            ScanState::InNested { depth, string } => after_nested_byte(byte, depth, string),
+            ScanState::Done => ScanState::Done,
         };
     }
 
-    fn before_colon(&mut self, byte: u8) -> Place {
+    fn before_colon(&mut self, byte: u8) -> ScanState {
         match byte {
             b':' => {
                 let key = serde_json::from_slice::<String>(&self.text);
                 self.is_id = key.as_ref().is_ok_and(|key| key == "id");
                 self.has_method |= key.is_ok_and(|key| key == "method");
                 self.text.clear();
-                Place::BeforeValue
+                ScanState::BeforeValue
             }
-            b' ' | b'\t' | b'\r' => Place::BeforeColon,
-            _ => Place::Done,
+            b' ' | b'\t' | b'\r' => ScanState::BeforeColon,
+            _ => ScanState::Done,
         }
     }
 
-    fn before_value(&mut self, byte: u8) -> Place {
-        let place = match byte {
-            b' ' | b'\t' | b'\r' => return Place::BeforeValue,
-            b'"' => Place::InString { escaped: false },
-            b'{' | b'[' => Place::InNested { depth: 1, string: None },
-            _ => Place::InScalar,
+    fn before_value(&mut self, byte: u8) -> ScanState {
+        let state = match byte {
+            b' ' | b'\t' | b'\r' => return ScanState::BeforeValue,
+            b'"' => ScanState::InString { escaped: false },
+            b'{' | b'[' => ScanState::InNested { depth: 1, string: None },
+            _ => ScanState::InScalar,
         };
         self.keep(byte);
-        place
+        state
     }
 
-    /// Keeps what may be a key or the id; more than the longest id is of no interest.
+    /// Keeps a byte of what may be a key or the id, up to the longest id.
     fn keep(&mut self, byte: u8) {
         if self.text.len() <= ID_BYTES_MAX + 2 {
             self.text.push(byte);
         }
     }
 
-    fn end_value(&mut self, next: Place) -> Place {
+    fn end_value(&mut self, next: ScanState) -> ScanState {
         if self.is_id && self.found.is_none() {
             self.found = str::from_utf8(&self.text).ok().and_then(|text| parse_id(text).ok());
         }
@@ -166,7 +166,7 @@ impl IdScanner {
     }
 }
 
-/// Within a string: whether the next byte is escaped, or none if this one closes the string.
+/// Returns whether the next byte of a string is escaped, or `None` if this byte closes the string.
 fn after_string_byte(byte: u8, escaped: bool) -> Option<bool> {
     match (byte, escaped) {
         (_, true) => Some(false),
@@ -176,16 +176,16 @@ fn after_string_byte(byte: u8, escaped: bool) -> Option<bool> {
     }
 }
 
-fn after_nested_byte(byte: u8, depth: usize, string: Option<bool>) -> Place {
+fn after_nested_byte(byte: u8, depth: usize, string: Option<bool>) -> ScanState {
     let (depth, string) = match (string, byte) {
         (Some(escaped), _) => (depth, after_string_byte(byte, escaped)),
         (None, b'"') => (depth, Some(false)),
         (None, b'{' | b'[') => (depth + 1, None),
-        (None, b'}' | b']') if depth == 1 => return Place::BeforeKey,
+        (None, b'}' | b']') if depth == 1 => return ScanState::BeforeKey,
         (None, b'}' | b']') => (depth - 1, None),
         (None, _) => (depth, None),
     };
-    Place::InNested { depth, string }
+    ScanState::InNested { depth, string }
 }
 
 #[cfg(test)]
@@ -194,12 +194,12 @@ mod tests {
 
     #[track_caller]
     fn check_scan(line: &str, expected: Option<RequestId>) {
-        for piece in [1, 3, line.len()] {
+        for chunk_bytes in [1, 3, line.len()] {
             let mut scanner = IdScanner::default();
-            for part in line.as_bytes().chunks(piece) {
+            for part in line.as_bytes().chunks(chunk_bytes) {
                 scanner.push(part);
             }
-            assert_eq!(scanner.finish().0, expected, "{line} in pieces of {piece}");
+            assert_eq!(scanner.finish().0, expected, "{line} in chunks of {chunk_bytes}");
         }
     }
 
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_told_from_requests() {
+    fn responses_are_distinguished_from_requests() {
         for (line, is_answer) in [
             (r#"{"jsonrpc":"2.0","id":7,"result":{"method":"x"}}"#, true),
             (r#"{"result":"\"method\":1","id":7}"#, true),
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_is_not_taken_for_one() {
+    fn invalid_ids_are_not_found() {
         for line in [
             r#"{"params":{"id":1}}"#,
             r#"{"params":{"id":1},"#,

@@ -1,4 +1,4 @@
-//! Requests, and whose answer is whose.
+//! Tests that each request gets its own response.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn a_client_is_greeted_with_what_the_child_says() {
         let greeted = http.ask("POST", "/", &[], &message.to_string()).await.json();
         let mut expected = everything();
         expected["protocolVersion"] = json!(answered);
-        // Tasks would be those of all clients.
+        // A task list would show the tasks of all clients.
         expected["capabilities"].as_object_mut().expect("an object").remove("tasks");
         assert_eq!(greeted, json!({"jsonrpc": "2.0", "id": "i", "result": expected}));
     }
@@ -43,11 +43,12 @@ async fn the_same_id_of_two_sessions_is_two_calls() {
 }
 
 #[tokio::test]
-async fn what_is_passed_on_is_passed_on_to_the_letter() {
+async fn messages_are_forwarded_verbatim() {
     let (rig, mut child) = Rig::with_child().await;
     let client = rig.client().await;
     let mut http = Http::connect(rig.port).await;
-    let body = "{\n  \"jsonrpc\": \"2.0\",\r\n  \"future\": [1.50, 1e400], \"id\": 5, \"method\": \"made/up\", \"params\": [1]\n}";
+    let body = "{\n  \"jsonrpc\": \"2.0\",\r\n  \"future\": [1.50, 1e400], \"id\": 5, \
+        \"method\": \"made/up\", \"params\": [1]\n}";
     http.send("POST", "/mcp", &client.headers(), body).await;
     let mut line = String::new();
     tokio::io::AsyncBufReadExt::read_line(&mut child.input, &mut line).await.expect("a line");
@@ -61,7 +62,7 @@ async fn what_is_passed_on_is_passed_on_to_the_letter() {
 }
 
 #[tokio::test]
-async fn progress_goes_to_whoever_asked_for_it() {
+async fn progress_goes_to_the_caller_that_requested_it() {
     let (rig, mut child) = Rig::with_child().await;
     let (one, two) = (rig.client().await, rig.client().await);
     let params = |token: Value| json!({"name": "t", "_meta": {"progressToken": token}});
@@ -137,13 +138,13 @@ async fn a_cancelled_call_is_cancelled_at_the_child_and_of_its_own_session_alone
     assert_eq!(cancelled["params"]["requestId"], asked_first["id"]);
     let silence = first.response().await;
     assert_eq!((silence.head.status, silence.text.as_str()), (202, ""));
-    // An answer that was under way already is nothing to wonder at; it is dropped.
+    // A late response is expected; it is dropped without a report.
     child.answer(&asked_first, json!({"late": true})).await;
     child.answer(&asked_second, json!({"mine": true})).await;
     assert_eq!(second.response().await.json()["result"], json!({"mine": true}));
-    assert!(child.garbage.lock().expect("no panic").is_empty());
+    assert!(child.invalid_output.lock().expect("no panic").is_empty());
     assert_eq!(one.ask(cancel).await.head.status, 202, "of nothing");
-    child.heard().await;
+    child.sync().await;
 }
 
 #[tokio::test]
@@ -168,14 +169,14 @@ async fn calls_wait_in_order_for_their_turn_and_too_many_are_refused() {
     let rig = Rig::with(few, true);
     let mut child = Child::connect(&rig.endpoint).await;
     let client = rig.client().await;
-    // One connection for a batch of many: the first two are at the child, the others wait in their order.
+    // Each connection sends a batch. The first two calls are at the child; the others wait in their order.
     let batch = |from: usize, count: usize| {
         Value::from_iter((from..from + count).map(|id| json!({"jsonrpc": "2.0", "id": id, "method": "m"})))
     };
     let mut waiting = Vec::new();
     for round in 0..10 {
         waiting.push(client.send(batch(round * 100, 100)).await);
-        // The ping's answer comes once the batch is in, since both are read in their order.
+        // The next batch is sent when all calls of this one have been submitted.
         let waits = (round + 1) * 100;
         super::child::until(|| format!("{:?}", rig.endpoint).matches("Call {").count() >= waits).await;
     }
@@ -248,19 +249,19 @@ async fn a_ping_of_the_link_is_asked_of_the_child() {
     assert!(why.contains("0.02 s"), "{why}");
     let late = child.expect("ping").await;
     child.answer(&late, json!({})).await;
-    child.heard().await;
-    assert!(child.garbage.lock().expect("no panic").is_empty(), "late, not foreign");
+    child.sync().await;
+    assert!(child.invalid_output.lock().expect("no panic").is_empty(), "late, not foreign");
 }
 
 #[tokio::test]
-async fn nobody_is_shown_the_tasks_of_others() {
+async fn tasks_of_other_clients_are_not_shown() {
     let (rig, mut child) = Rig::with_child().await;
     let client = rig.client().await;
     for method in ["tasks/list", "tasks/get", "tasks/cancel"] {
         let refused = client.ask(json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": {}})).await.json();
         assert_eq!(refused["error"]["code"], -32601, "{refused}");
     }
-    // The child heard of none of them.
+    // The child received none of them.
     let mut call = client.call(2, "tools/list", json!({})).await;
     let asked = child.expect("tools/list").await;
     child.answer(&asked, json!({"tools": []})).await;

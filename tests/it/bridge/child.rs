@@ -1,4 +1,4 @@
-//! A child that says what a test has it say.
+//! A scripted child.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,20 +7,20 @@ use cortex_runtime::bridge::{Endpoint, Link};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf};
 
-/// How long anything in these tests may take.
+/// The time limit for each wait in these tests.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// How much fits into the pipes of a child.
+/// The capacity of the pipes of a child.
 const PIPE_BYTES: usize = 65_536;
 
 pub(crate) struct Child {
     pub(crate) input: BufReader<ReadHalf<DuplexStream>>,
     pub(crate) output: WriteHalf<DuplexStream>,
     pub(crate) link: Option<Link>,
-    pub(crate) garbage: Arc<Mutex<Vec<String>>>,
+    pub(crate) invalid_output: Arc<Mutex<Vec<String>>>,
 }
 
-/// What a child says that can do everything.
+/// The `initialize` result of a child with all capabilities.
 pub(crate) fn everything() -> Value {
     json!({
         "protocolVersion": "2025-06-18",
@@ -36,7 +36,7 @@ pub(crate) fn everything() -> Value {
 }
 
 impl Child {
-    /// A child that is connected once the bridge and it have greeted each other.
+    /// Returns a child that has completed its handshake.
     pub(crate) async fn connect(endpoint: &Arc<Endpoint>) -> Self {
         let (mut child, connecting) = Self::spawn(endpoint);
         let asked = child.expect("initialize").await;
@@ -48,28 +48,29 @@ impl Child {
         child
     }
 
-    /// A child that was not asked anything yet.
+    /// Returns a child before its handshake.
     pub(crate) fn spawn(endpoint: &Arc<Endpoint>) -> (Self, tokio::task::JoinHandle<Result<Link, String>>) {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let (input, output) = tokio::io::split(theirs);
-        let garbage = Arc::new(Mutex::new(Vec::new()));
+        let invalid_output = Arc::new(Mutex::new(Vec::new()));
         let connecting = tokio::spawn({
-            let (endpoint, garbage) = (Arc::clone(endpoint), Arc::clone(&garbage));
+            let (endpoint, invalid_output) = (Arc::clone(endpoint), Arc::clone(&invalid_output));
             let (from, to) = tokio::io::split(ours);
             async move {
-                let hears = Box::new(move |line: &str| garbage.lock().expect("no panic").push(line.to_owned()));
-                endpoint.connect(to, from, hears).await
+                let on_invalid_output =
+                    Box::new(move |line: &str| invalid_output.lock().expect("no panic").push(line.to_owned()));
+                endpoint.connect(to, from, on_invalid_output).await
             }
         });
-        (Self { input: BufReader::new(input), output, link: None, garbage }, connecting)
+        (Self { input: BufReader::new(input), output, link: None, invalid_output }, connecting)
     }
 
-    /// The next message.
+    /// Returns the next message.
     pub(crate) async fn next(&mut self) -> Value {
         let mut line = String::new();
         within(self.input.read_line(&mut line)).await.expect("a line");
         assert!(line.ends_with('\n'), "a whole line: {line:?}");
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?} is no JSON: {error}"))
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?} is not JSON: {error}"))
     }
 
     pub(crate) async fn expect(&mut self, method: &str) -> Value {
@@ -90,25 +91,25 @@ impl Child {
         self.tell(json!({"jsonrpc": "2.0", "id": asked["id"], "result": result})).await;
     }
 
-    /// Waits until the bridge noted something that contains `text`.
+    /// Waits until the bridge has reported invalid output that contains `text`.
     pub(crate) async fn noted(&self, text: &str) {
-        until(|| self.garbage.lock().expect("no panic").iter().any(|line| line.contains(text))).await;
+        until(|| self.invalid_output.lock().expect("no panic").iter().any(|line| line.contains(text))).await;
     }
 
-    /// Waits until all that was said so far was read.
-    pub(crate) async fn heard(&mut self) {
-        self.tell(json!({"jsonrpc": "2.0", "id": "heard", "method": "ping"})).await;
+    /// Waits until the bridge has read everything that was sent.
+    pub(crate) async fn sync(&mut self) {
+        self.tell(json!({"jsonrpc": "2.0", "id": "sync", "method": "ping"})).await;
         let answer = self.next().await;
-        assert_eq!(answer, json!({"jsonrpc": "2.0", "id": "heard", "result": {}}));
+        assert_eq!(answer, json!({"jsonrpc": "2.0", "id": "sync", "result": {}}));
     }
 }
 
-/// Waits for something that must come.
+/// Waits for a future that must complete.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.expect("it came in time")
 }
 
-/// Waits for something that must become true.
+/// Waits for a condition that must become true.
 pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
     within(async {
         while !condition() {

@@ -1,4 +1,4 @@
-//! Children that end, and those that come after.
+//! Tests what happens when a child ends and another one replaces it.
 
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ async fn what_sessions_asked_for_outlives_the_child() {
     assert_eq!(child.expect("logging/setLevel").await["params"]["level"], "warning");
     assert_eq!(child.expect("resources/subscribe").await["params"]["uri"], "file:///a");
     let link = within(connecting).await.expect("no panic").expect("a link");
-    // What had not reached the first child is done by the second.
+    // Calls that had not reached the first child go to the second.
     for _ in 0..2 {
         let asked = child.next().await;
         child.answer(&asked, json!({"done": asked["method"]})).await;
@@ -100,7 +100,7 @@ async fn what_waited_when_the_child_was_lost_keeps_its_order() {
     }
     drop(child);
     assert_eq!(at_work.response().await.json()["error"]["code"], -32_000);
-    // One that comes and goes without a word changes nothing.
+    // A child that ends before its handshake changes nothing.
     let (child, connecting) = Child::spawn(&rig.endpoint);
     drop(child);
     within(connecting).await.expect("no panic").expect_err("it said nothing");
@@ -175,7 +175,7 @@ async fn a_child_that_failed_is_not_waited_for() {
     let asked = child.expect("tools/list").await;
     child.answer(&asked, json!({})).await;
     assert_eq!(again.response().await.json()["result"], json!({}));
-    // Nor is what happened before held against the next.
+    // The failure of the previous child does not apply to the next.
     rig.endpoint.set_state(ChildState::Failed { why: "no such command".to_owned() });
     drop(child);
     let child = Child::connect(&rig.endpoint).await;

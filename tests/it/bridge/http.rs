@@ -1,4 +1,4 @@
-//! A plain HTTP client, for the cases that no library would send.
+//! A plain HTTP client, for requests that a library would not send.
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -17,14 +17,14 @@ pub(crate) struct Head {
     headers: Vec<(String, String)>,
 }
 
-/// A whole response.
+/// A complete response.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) head: Head,
     pub(crate) text: String,
 }
 
-/// A response that comes bit by bit.
+/// A response that is read event by event.
 pub(crate) struct Events {
     http: Http,
     pub(crate) head: Head,
@@ -44,7 +44,7 @@ impl Head {
 impl Response {
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{self:?} is no JSON: {error}"))
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{self:?} is not JSON: {error}"))
     }
 }
 
@@ -55,7 +55,7 @@ impl Http {
         Self { socket: BufReader::new(socket) }
     }
 
-    /// Sends a request. Headers that are given replace those that usual ones would be.
+    /// Sends a request. Given headers replace the default ones of the same name.
     pub(crate) async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) {
         let usual = [
             ("host", "localhost:1"),
@@ -78,7 +78,7 @@ impl Http {
     pub(crate) async fn head(&mut self) -> Head {
         let mut line = String::new();
         within(self.socket.read_line(&mut line)).await.expect("a response");
-        let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("{line:?} is no response"));
+        let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("{line:?} is not a response"));
         let status = status.parse().expect("a status");
         let mut headers = Vec::new();
         loop {
@@ -106,7 +106,7 @@ impl Http {
         Response { head, text }
     }
 
-    /// The next chunk; None after the last, or if the connection is closed.
+    /// Returns the next chunk; `None` after the last, or if the connection is closed.
     pub(crate) async fn chunk(&mut self) -> Option<String> {
         let mut line = String::new();
         within(self.socket.read_line(&mut line)).await.ok()?;
@@ -122,7 +122,7 @@ impl Http {
         self.response().await
     }
 
-    /// Reads what was asked for as it comes.
+    /// Reads the head, and returns the events that follow.
     pub(crate) async fn events(mut self) -> Events {
         let head = self.head().await;
         Events { http: self, head, text: String::new() }
@@ -130,7 +130,7 @@ impl Http {
 }
 
 impl Events {
-    /// The message of the next event; None at the end.
+    /// Returns the message of the next event; `None` at the end.
     pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {

@@ -1,4 +1,4 @@
-//! rmcp's own client in front, and its own server behind.
+//! Interoperability with the client and the server of rmcp.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use rmcp::{ServerHandler, ServiceExt, tool, tool_handler, tool_router};
 use super::child::within;
 use super::rig::Rig;
 
-/// A server of rmcp's with two tools.
+/// An rmcp server with two tools.
 #[derive(Clone)]
 struct Tools;
 
@@ -41,7 +41,7 @@ impl ServerHandler for Tools {
     }
 }
 
-/// An endpoint with an rmcp server behind it.
+/// Returns an endpoint whose child is an rmcp server.
 async fn rig_with_rmcp() -> (Rig, cortex_runtime::bridge::Link) {
     let rig = Rig::new();
     let (ours, theirs) = tokio::io::duplex(65_536);
@@ -51,7 +51,8 @@ async fn rig_with_rmcp() -> (Rig, cortex_runtime::bridge::Link) {
         }
     });
     let (output, input) = tokio::io::split(ours);
-    let link = within(rig.endpoint.connect(input, output, Box::new(|line: &str| panic!("garbage: {line}")))).await;
+    let link =
+        within(rig.endpoint.connect(input, output, Box::new(|line: &str| panic!("invalid output: {line}")))).await;
     (rig, link.expect("a link"))
 }
 

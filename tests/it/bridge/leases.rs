@@ -1,4 +1,4 @@
-//! What an allocation did, and what its end ends.
+//! Tests the usage of an allocation, and what its end closes.
 
 use cortex_core::ids::AllocationId;
 use serde_json::json;
@@ -35,7 +35,7 @@ async fn the_end_of_an_allocation_ends_what_is_its_own_and_nothing_else() {
     assert_eq!(child.expect("resources/unsubscribe").await["params"]["uri"], "file:///a");
     child.answer(&asked_other, json!({"fine": true})).await;
     assert_eq!(other.response().await.json()["result"], json!({"fine": true}));
-    // Whatever the gate says of it, an ended allocation is not let in again.
+    // An ended allocation is not admitted again, whatever the authenticator returns.
     assert_eq!(ending.call(3, "ping", json!({})).await.response().await.head.status, 401);
 }
 
@@ -50,7 +50,7 @@ async fn a_call_that_waits_for_a_child_ends_with_its_lease() {
     let mut waits = client.call(1, "tools/call", json!({})).await;
     rig.endpoint.end_allocation(AllocationId::from_draw(1));
     let response = waits.response().await;
-    // It may not have come in before.
+    // The call may not have been submitted before.
     if response.head.status != 401 {
         assert_eq!(response.json()["error"]["data"], json!({"retryable": false}), "{response:?}");
     }

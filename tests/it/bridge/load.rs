@@ -1,4 +1,4 @@
-//! Many at once.
+//! Many concurrent calls.
 
 use std::collections::BTreeSet;
 
@@ -15,13 +15,13 @@ async fn each_of_many_calls_of_many_sessions_is_answered_once() {
     let (rig, child) = Rig::with_child().await;
     let (mut input, mut output) = (child.input, child.output);
     let _link = child.link;
-    // It answers each with what it was asked, in pairs turned around, so that answers overtake one another.
+    // The child echoes each request, and swaps the responses of each pair, so that responses overtake one another.
     let answering = tokio::spawn(async move {
         let mut held: Option<String> = None;
         let mut line = String::new();
         loop {
             line.clear();
-            // Only when nothing else is there is one answered that waits for its turn.
+            // A response that is held back is sent alone only if no other request arrives.
             let read = if held.is_some() && input.buffer().is_empty() {
                 tokio::time::timeout(std::time::Duration::from_millis(1), input.read_line(&mut line))
                     .await

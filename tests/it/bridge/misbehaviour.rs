@@ -1,4 +1,4 @@
-//! Children that do not keep to the protocol.
+//! Children that violate the protocol.
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 use super::rig::Rig;
 
 #[tokio::test]
-async fn garbage_foreign_ids_and_second_answers_harm_nobody() {
+async fn invalid_output_foreign_ids_and_second_answers_affect_no_client() {
     let (rig, mut child) = Rig::with_child().await;
     let client = rig.client().await;
     let mut http = client.call(1, "tools/call", json!({})).await;
@@ -21,8 +21,8 @@ async fn garbage_foreign_ids_and_second_answers_harm_nobody() {
     child.answer(&asked, json!({"first": true})).await;
     child.answer(&asked, json!({"second": true})).await;
     assert_eq!(http.response().await.json()["result"], json!({"first": true}));
-    child.heard().await;
-    let noted = child.garbage.lock().expect("no panic").clone();
+    child.sync().await;
+    let noted = child.invalid_output.lock().expect("no panic").clone();
     assert_eq!(noted.len(), 7, "{noted:#?}");
     assert_eq!(noted[0], "Server started on stdio!");
     assert!(noted[6].contains("matches no request") && noted[6].contains("second"), "{noted:#?}");
@@ -33,7 +33,7 @@ async fn garbage_foreign_ids_and_second_answers_harm_nobody() {
 }
 
 #[tokio::test]
-async fn a_line_of_sixteen_mebibytes_is_carried_and_a_longer_one_is_an_error_of_its_call_alone() {
+async fn a_line_of_sixteen_mebibytes_is_forwarded_and_a_longer_one_is_an_error_of_its_call_alone() {
     let (rig, mut child) = Rig::with_child().await;
     let client = rig.client().await;
     let mut http = client.call(1, "tools/call", json!({})).await;
@@ -64,7 +64,7 @@ async fn a_line_of_sixteen_mebibytes_is_carried_and_a_longer_one_is_an_error_of_
         assert_eq!(error["message"], "the response was longer than 16 MiB");
         assert_eq!((&error["code"], &error["data"]), (&json!(-32_000), &json!({"retryable": false})));
     }
-    assert!(child.garbage.lock().expect("no panic").is_empty());
+    assert!(child.invalid_output.lock().expect("no panic").is_empty());
     for of_nobody in [
         format!(r#"{{"method":"sampling/createMessage","id":{},"params":"{filler}"}}"#, asked_other["id"]),
         format!(r#"{{"jsonrpc":"2.0","id":987654,"result":"{filler}"}}"#),
@@ -74,7 +74,7 @@ async fn a_line_of_sixteen_mebibytes_is_carried_and_a_longer_one_is_an_error_of_
     }
     child.answer(&asked_other, json!({"fine": true})).await;
     assert_eq!(other.response().await.json()["result"], json!({"fine": true}));
-    let noted = child.garbage.lock().expect("no panic").clone();
+    let noted = child.invalid_output.lock().expect("no panic").clone();
     assert_eq!(noted.len(), 3, "{noted:#?}");
     assert!(noted[0].contains("longer than 16 MiB"), "{noted:#?}");
     assert_eq!(rig.endpoint.total_usage().errors, 2);

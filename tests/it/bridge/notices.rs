@@ -1,4 +1,4 @@
-//! Notices, and who hears of what.
+//! Tests which clients receive which notifications.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ fn notice(method: &str, params: Value) -> Value {
     json!({"jsonrpc": "2.0", "method": format!("notifications/{method}"), "params": params})
 }
 
-/// Asks for something that the bridge passes on, and has the child answer it.
+/// Sends a request that the bridge forwards, and has the child respond.
 async fn passed_on(client: &Client, child: &mut Child, method: &str, params: Value) {
     let mut http = client.call(method, method, params).await;
     let asked = child.expect(method).await;
@@ -17,7 +17,7 @@ async fn passed_on(client: &Client, child: &mut Child, method: &str, params: Val
     assert_eq!(http.response().await.json()["result"], json!({}));
 }
 
-/// Asks for something that the bridge answers itself.
+/// Sends a request that the bridge answers itself.
 async fn answered(client: &Client, method: &str, params: Value) {
     let answer = client.call(method, method, params).await.response().await.json();
     assert_eq!(answer["result"], json!({}), "{answer}");
@@ -42,7 +42,7 @@ async fn updates_go_to_those_who_subscribed() {
 }
 
 #[tokio::test]
-async fn the_child_is_unsubscribed_with_the_last_who_hears() {
+async fn the_child_is_unsubscribed_with_the_last_subscriber() {
     let (rig, mut child) = Rig::with_child().await;
     let (one, two) = (rig.client().await, rig.client().await);
     let uri = json!({"uri": "file:///a"});
@@ -73,7 +73,7 @@ async fn a_subscription_that_the_child_refuses_is_none() {
 }
 
 #[tokio::test]
-async fn each_session_hears_of_what_is_grave_enough_for_it() {
+async fn each_session_receives_messages_of_its_level() {
     let (rig, mut child) = Rig::with_child().await;
     let (one, two, three) = (rig.client().await, rig.client().await, rig.client().await);
     let (mut first, mut second, mut third) = (one.listen().await, two.listen().await, three.listen().await);
@@ -100,7 +100,7 @@ async fn each_session_hears_of_what_is_grave_enough_for_it() {
 }
 
 #[tokio::test]
-async fn a_session_without_a_stream_hears_of_messages_with_its_call() {
+async fn a_session_without_a_stream_receives_messages_with_its_call() {
     let (rig, mut child) = Rig::with_child().await;
     let client = rig.client().await;
     let http = client.call(1, "tools/call", json!({})).await;
@@ -120,7 +120,7 @@ async fn a_session_has_one_stream() {
     let mut second = super::http::Http::connect(rig.port).await;
     assert_eq!(second.ask("GET", "/", &client.headers(), "").await.head.status, 409);
     drop(events);
-    // The end of a connection is noted when it is; then there is room for another.
+    // The end of a connection takes a moment to be detected; then the session may have another stream.
     within(async {
         while second.ask("POST", "/", &client.headers(), r#"{"id":1,"method":"ping"}"#).await.head.status == 200 {
             second.send("GET", "/", &client.headers(), "").await;
@@ -137,12 +137,12 @@ async fn a_session_has_one_stream() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_loses_its_stream_and_nobody_else_does() {
+async fn a_slow_reader_loses_its_stream_and_no_other_client_does() {
     let (rig, mut child) = Rig::with_child().await;
     let (slow, quick) = (rig.client().await, rig.client().await);
     let mut stuck = slow.listen().await;
     let mut read = quick.listen().await;
-    // More than the buffers of a socket take.
+    // More than the socket buffers hold.
     let filler = "x".repeat(100_000);
     for round in 0..400 {
         child.tell(notice("made/up", json!({"round": round, "filler": filler}))).await;
@@ -153,7 +153,7 @@ async fn a_slow_reader_loses_its_stream_and_nobody_else_does() {
         seen += 1;
     }
     assert!(seen < 400, "all of it was kept");
-    // Its session goes on, and may listen again.
+    // The session continues, and may open another stream.
     let mut again = slow.listen().await;
     child.tell(notice("made/up", json!({"round": 400}))).await;
     assert_eq!(again.next().await.expect("a notice")["params"]["round"], 400);
@@ -168,7 +168,7 @@ async fn notices_of_clients_reach_the_child_unless_they_concern_the_bridge() {
     }
     assert_eq!(child.next().await, notice("made/up", json!({"k": 1.0})));
     assert_eq!(client.ask(json!({"jsonrpc": "2.0", "id": 5, "result": {}})).await.head.status, 202);
-    child.heard().await;
+    child.sync().await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Real children, which misbehave on command.
+//! Real child processes, which misbehave on request.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use super::child::within;
 use super::rig::{Client, Rig, options};
 
-/// A server with these flags behind the endpoint. The process ends with the first of what is given.
+/// Starts a server with these flags as the endpoint's child. Dropping the first value ends the process.
 async fn start(rig: &Rig, flags: &[&str]) -> (Child, Link, Arc<Mutex<Vec<String>>>) {
     let folder = Path::new(env!("CARGO_BIN_EXE_cortex-resource-manager")).parent().expect("a folder");
     let program = folder.join("examples/misbehaving_server").with_extension(std::env::consts::EXE_EXTENSION);
@@ -20,14 +20,14 @@ async fn start(rig: &Rig, flags: &[&str]) -> (Child, Link, Arc<Mutex<Vec<String>
     command.args(flags).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let mut child = command.spawn().expect("a process");
     let (input, output) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
-    let garbage = Arc::new(Mutex::new(Vec::new()));
-    let hears = Arc::clone(&garbage);
-    let hears = Box::new(move |line: &str| hears.lock().expect("no panic").push(line.to_owned()));
-    let link = within(rig.endpoint.connect(input, output, hears)).await.expect("a link");
-    (child, link, garbage)
+    let invalid_output = Arc::new(Mutex::new(Vec::new()));
+    let reported = Arc::clone(&invalid_output);
+    let on_invalid_output = Box::new(move |line: &str| reported.lock().expect("no panic").push(line.to_owned()));
+    let link = within(rig.endpoint.connect(input, output, on_invalid_output)).await.expect("a link");
+    (child, link, invalid_output)
 }
 
-/// Calls a tool, and gives what it said.
+/// Calls a tool and returns its response.
 async fn call(client: &Client, name: &str, arguments: Value) -> Value {
     let mut http = client.call(1, "tools/call", json!({"name": name, "arguments": arguments})).await;
     http.response().await.json()
@@ -37,7 +37,7 @@ async fn call(client: &Client, name: &str, arguments: Value) -> Value {
 async fn faults_of_every_kind_at_once_harm_no_call() {
     let rig = Rig::new();
     let flags = ["--answer-twice", "--foreign-id", "--garbage-stdout"];
-    let (_child, link, garbage) = start(&rig, &flags).await;
+    let (_child, link, invalid_output) = start(&rig, &flags).await;
     let sessions = (0..8).map(|session| {
         let rig = &rig;
         async move {
@@ -53,8 +53,8 @@ async fn faults_of_every_kind_at_once_harm_no_call() {
     link.ping(super::child::DEADLINE).await.expect("it lives");
     let usage = rig.endpoint.total_usage();
     assert_eq!((usage.calls, usage.errors), (400, 0));
-    // Of each call: a line without meaning, and of the answers, two foreign ones and two more of the same.
-    assert!(garbage.lock().expect("no panic").len() >= 400 * 3);
+    // Each call causes an invalid line, and its response two foreign responses and two repetitions.
+    assert!(invalid_output.lock().expect("no panic").len() >= 400 * 3);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Requests that are not let in.
+//! Requests that are rejected.
 
 use std::time::Duration;
 
@@ -135,7 +135,7 @@ async fn a_body_over_four_mebibytes_is_not_taken() {
     http.socket.write_all(text.as_bytes()).await.expect("a reader");
     let chunk = format!("100000\r\n{}\r\n", " ".repeat(1 << 20));
     for _ in 0..5 {
-        // The rest need not be taken any more.
+        // The bridge may close the connection before the rest.
         if http.socket.write_all(chunk.as_bytes()).await.is_err() {
             break;
         }
@@ -173,12 +173,12 @@ async fn tokens_are_asked_for_before_anything_else_is_read() {
     assert_eq!(mixed.ask(serde_json::from_str(PING).expect("JSON")).await.head.status, 404, "of another allocation");
     let lower = [("authorization", "bearer  token-1"), ("mcp-session-id", one.session())];
     assert_eq!(ask(&rig, "POST", "/mcp", &lower, PING).await.head.status, 200);
-    rig.doorkeeper.ended.lock().expect("no panic").push(cortex_core::ids::AllocationId::from_draw(1));
+    rig.authenticator.ended.lock().expect("no panic").push(cortex_core::ids::AllocationId::from_draw(1));
     let ended = ask(&rig, "POST", "/mcp", &lower, PING).await;
     assert_eq!((ended.head.status, ended.json()), (401, json!({"error": "the lease \"x\" has ended"})));
 }
 
-/// Takes all connections that can be had.
+/// Opens as many connections as the endpoint allows.
 async fn take_all_connections(rig: &Rig, client: &Client) -> Vec<Http> {
     let mut held = Vec::new();
     for _ in 0..256 {
@@ -213,7 +213,7 @@ async fn connections_are_bounded() {
     .await;
 }
 
-/// The answer to one who sends its body only after the other side has said all that it will.
+/// Sends the body only after the bridge has sent its whole response, and returns that response.
 async fn answer_before_the_body(rig: &Rig, headers: &[(&str, &str)]) -> (Http, Response) {
     let mut http = Http::connect(rig.port).await;
     http.send("POST", "/mcp", &[headers, &[("content-length", "2000")]].concat(), "").await;
@@ -235,7 +235,7 @@ async fn answer_before_the_body(rig: &Rig, headers: &[(&str, &str)]) -> (Http, R
 }
 
 #[tokio::test]
-async fn one_who_is_turned_away_hears_why_though_it_still_writes() {
+async fn a_connection_over_the_limit_gets_a_response_while_it_still_writes() {
     let (rig, _child) = Rig::with_child().await;
     let client = rig.client().await;
     let _held = take_all_connections(&rig, &client).await;
@@ -244,7 +244,7 @@ async fn one_who_is_turned_away_hears_why_though_it_still_writes() {
         assert_eq!((crowded.head.status, crowded.head.header("retry-after")), (503, Some("5")));
         assert_eq!(crowded.json(), json!({"error": "too many connections: 256"}));
     }
-    // It is not listened to for ever.
+    // The bridge does not read forever.
     let (mut http, _) = answer_before_the_body(&rig, &client.headers()).await;
     within(async {
         while http.socket.write_all(b" ").await.is_ok() {
@@ -255,7 +255,7 @@ async fn one_who_is_turned_away_hears_why_though_it_still_writes() {
 }
 
 #[tokio::test]
-async fn one_who_is_not_let_in_hears_why_though_it_still_writes() {
+async fn a_rejected_request_gets_a_response_while_it_still_writes() {
     let rig = Rig::with(options(), false);
     for (headers, status) in [(vec![], 401), (vec![("origin", "http://evil.example")], 403)] {
         let (_, refused) = answer_before_the_body(&rig, &headers).await;
@@ -319,7 +319,7 @@ async fn a_head_that_does_not_come_is_not_waited_for() {
     http.socket.write_all(b"POST /mcp HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await.expect("a reader");
     let mut rest = Vec::new();
     let started = std::time::Instant::now();
-    // It is closed with or without a word.
+    // The connection may be closed with a response or without one.
     let _ = within(http.socket.read_to_end(&mut rest)).await;
     assert!(started.elapsed() >= Duration::from_secs(9), "it was given its time");
     assert_eq!(Value::from(rest.len()), json!(0));
@@ -343,7 +343,7 @@ async fn keys_that_some_servers_would_take_for_others_are_refused() {
             "{refused:?}"
         );
     }
-    // Within what is a tool's own any key may stand.
+    // The arguments of a tool may have any key.
     let call = json!({"name": "x", "arguments": {"ID": 1, "Method": 2}});
     let mut called = client.call(2, "tools/call", call.clone()).await;
     let asked = child.expect("tools/call").await;

@@ -1,4 +1,4 @@
-//! An endpoint on a port, and clients of it.
+//! A test rig: an endpoint on a port, and its clients.
 
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::child::Child;
 use super::http::{Events, Http, Response};
 
-/// Lets in those whose token is `token-N`, as allocation N, or everybody.
-pub(crate) struct Doorkeeper {
+/// Admits tokens of the form `token-N` as allocation N, or every request if it is open.
+pub(crate) struct TestAuthenticator {
     pub(crate) is_open: bool,
     pub(crate) ended: Mutex<Vec<AllocationId>>,
 }
 
-impl Authenticator for Doorkeeper {
+impl Authenticator for TestAuthenticator {
     fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Option<AllocationId>, AuthError>> {
         let admitted = match bearer.and_then(|token| token.strip_prefix("token-")).map(str::parse) {
             _ if self.is_open => Ok(None),
@@ -37,7 +37,7 @@ impl Authenticator for Doorkeeper {
 pub(crate) struct Rig {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) port: u16,
-    pub(crate) doorkeeper: Arc<Doorkeeper>,
+    pub(crate) authenticator: Arc<TestAuthenticator>,
     pub(crate) closing: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
 }
@@ -57,23 +57,23 @@ impl Rig {
     }
 
     pub(crate) fn with(options: EndpointOptions, is_open: bool) -> Self {
-        let doorkeeper = Arc::new(Doorkeeper { is_open, ended: Mutex::default() });
-        let endpoint = Endpoint::new(options, doorkeeper.clone());
+        let authenticator = Arc::new(TestAuthenticator { is_open, ended: Mutex::default() });
+        let endpoint = Endpoint::new(options, authenticator.clone());
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let closing = CancellationToken::new();
         let serving = tokio::spawn(Arc::clone(&endpoint).serve(vec![listener], closing.clone()));
-        Self { endpoint, port, doorkeeper, closing, serving }
+        Self { endpoint, port, authenticator, closing, serving }
     }
 
-    /// With a child that is connected.
+    /// Returns a rig with a connected child.
     pub(crate) async fn with_child() -> (Self, Child) {
         let rig = Self::new();
         let child = Child::connect(&rig.endpoint).await;
         (rig, child)
     }
 
-    /// A client that has shaken hands.
+    /// Returns a client after its handshake.
     pub(crate) async fn client(&self) -> Client {
         self.client_of(None).await
     }
@@ -95,7 +95,7 @@ impl Rig {
     }
 }
 
-/// A client with a session. Each request goes over a connection of its own.
+/// A client with a session. Each request has its own connection.
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) port: u16,
@@ -111,7 +111,7 @@ impl Client {
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }
 
-    /// Sends a message, and leaves the answer to be read.
+    /// Sends a message without reading the response.
     pub(crate) async fn send(&self, message: Value) -> Http {
         let mut http = Http::connect(self.port).await;
         http.send("POST", "/mcp", &self.headers(), &message.to_string()).await;
@@ -122,7 +122,7 @@ impl Client {
         self.send(message).await.response().await
     }
 
-    /// Sends a request, and leaves the answer to be read.
+    /// Sends a request without reading the response.
     pub(crate) async fn call(&self, id: impl Into<Value>, method: &str, params: Value) -> Http {
         self.send(json!({"jsonrpc": "2.0", "id": id.into(), "method": method, "params": params})).await
     }

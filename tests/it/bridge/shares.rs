@@ -1,4 +1,4 @@
-//! A lease that takes all it can get, beside one that asks little.
+//! A lease that takes as much as it can get, next to one that needs little.
 
 use cortex_core::ids::AllocationId;
 use serde_json::{Value, json};
@@ -11,15 +11,15 @@ use super::rig::{Client, Rig, options};
 const GREEDY: u64 = 1;
 const MODEST: u64 = 2;
 
-/// How much of something is taken, by the endpoint's books.
+/// Returns how much of a limit is taken, from the debug output of the endpoint.
 fn taken(rig: &Rig, what: &str) -> usize {
-    let books = format!("{:?}", rig.endpoint);
-    let (_, shares) = books.split_once(&format!("{what}: FairShares {{")).expect("in the books");
+    let state = format!("{:?}", rig.endpoint);
+    let (_, shares) = state.split_once(&format!("{what}: FairShares {{")).expect("a limit of this name");
     let (_, taken) = shares.split_once("taken: ").expect("a count");
     taken.split(',').next().and_then(|count| count.parse().ok()).expect("a number")
 }
 
-async fn nothing_of(rig: &Rig, what: &str) {
+async fn none_taken(rig: &Rig, what: &str) {
     until(|| taken(rig, what) == 0).await;
 }
 
@@ -43,7 +43,7 @@ fn batch(from: usize, count: usize) -> Value {
     Value::from_iter((from..from + count).map(|id| json!({"jsonrpc": "2.0", "id": id, "method": "greedy"})))
 }
 
-/// Has one call of a modest client answered.
+/// Checks that a call of a modest client gets its response.
 async fn served(client: &Client, child: &mut Child) {
     let mut http = client.call("m", "modest", json!({})).await;
     let asked = child.expect("modest").await;
@@ -52,7 +52,7 @@ async fn served(client: &Client, child: &mut Child) {
 }
 
 #[tokio::test]
-async fn calls_that_are_never_answered_leave_room_for_those_of_others() {
+async fn calls_without_an_answer_leave_capacity_for_other_leases() {
     let (rig, mut child) = start(64).await;
     let (greedy, modest) = (rig.client_of(Some(GREEDY)).await, rig.client_of(Some(MODEST)).await);
     let mut http = greedy.send(batch(0, 100)).await;
@@ -85,7 +85,7 @@ async fn a_backlog_delays_its_own_lease_and_no_other() {
     let few = json!([1, 2, 3].map(|id| json!({"jsonrpc": "2.0", "id": id, "method": "modest"})));
     let mut http = modest.send(few).await;
     until(|| taken(&rig, "calls") == 822).await;
-    // Two of the greedy are at the child already; then they take turns.
+    // Two calls of the greedy lease are already at the child; then the leases take turns.
     let mut order = Vec::new();
     while order.iter().filter(|method| **method == "modest").count() < 3 {
         let asked = child.next().await;
@@ -110,7 +110,7 @@ async fn sessions_of_one_lease_end_its_own_and_no_others() {
     assert_eq!(first.ask(json!({"jsonrpc": "2.0", "id": 1, "method": "ping"})).await.head.status, 404, "its own");
     served(&modest, &mut child).await;
     rig.client_of(Some(3)).await;
-    // With all of them in use there is nothing that could end.
+    // If all sessions of a lease are in use, none can be ended for a new one.
     end(&rig, GREEDY);
     let mut streams = Vec::new();
     for _ in 0..100 {
@@ -118,8 +118,8 @@ async fn sessions_of_one_lease_end_its_own_and_no_others() {
         streams.push(client.listen().await);
     }
     let mut http = Http::connect(rig.port).await;
-    let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}).to_string();
-    let refused = http.ask("POST", "/mcp", &[("authorization", "Bearer token-4")], &hello).await;
+    let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}).to_string();
+    let refused = http.ask("POST", "/mcp", &[("authorization", "Bearer token-4")], &initialize).await;
     assert_eq!((refused.head.status, refused.head.header("retry-after")), (503, Some("5")));
     let why = refused.json()["error"].to_string();
     assert!(why.contains("this lease has 100 sessions, and all leases together at most 128: end one"), "{why}");
@@ -134,7 +134,7 @@ async fn sessions_of_one_lease_end_its_own_and_no_others() {
 }
 
 #[tokio::test]
-async fn listeners_of_one_lease_leave_room_for_those_of_others() {
+async fn listeners_of_one_lease_leave_capacity_for_other_leases() {
     let (rig, _child) = start(64).await;
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -164,10 +164,10 @@ async fn listeners_of_one_lease_leave_room_for_those_of_others() {
 }
 
 #[tokio::test]
-async fn connections_of_one_lease_leave_room_for_those_of_others() {
+async fn connections_of_one_lease_leave_capacity_for_other_leases() {
     let (rig, mut child) = start(64).await;
     let (greedy, modest) = (rig.client_of(Some(GREEDY)).await, rig.client_of(Some(MODEST)).await);
-    nothing_of(&rig, "connections").await;
+    none_taken(&rig, "connections").await;
     let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}).to_string();
     let mut held = Vec::new();
     let refused = loop {
@@ -185,7 +185,7 @@ async fn connections_of_one_lease_leave_room_for_those_of_others() {
     assert_eq!(within(closed.socket.read(&mut [0])).await.expect("an end"), 0);
     assert_eq!(errors(&rig, GREEDY), 1);
     served(&modest, &mut child).await;
-    // Those who show no token at all keep nobody out either.
+    // Connections without a token do not keep out other clients.
     let mut silent = Vec::new();
     for _ in 0..100 {
         silent.push(Http::connect(rig.port).await);
@@ -193,18 +193,18 @@ async fn connections_of_one_lease_leave_room_for_those_of_others() {
     }
     drop(silent);
     end(&rig, GREEDY);
-    nothing_of(&rig, "connections").await;
+    none_taken(&rig, "connections").await;
     assert_eq!(within(held[0].socket.read(&mut [0])).await.expect("an end"), 0);
 }
 
-/// The answer to what was asked, which has this many bytes and more.
+/// Returns a response whose result has this many bytes.
 fn long_answer(asked: &Value, bytes: usize) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{},"result":"{}"}}"#, asked["id"], "x".repeat(bytes))
 }
 
 #[tokio::test]
-async fn answers_that_are_not_read_are_bounded_and_cost_nobody_else_anything() {
-    // More than the buffers of a socket take.
+async fn unread_answers_are_bounded_and_affect_no_other_lease() {
+    // More than the socket buffers hold.
     const BYTES: usize = 12 << 20;
     let (rig, mut child) = start(64).await;
     let (greedy, modest) = (rig.client_of(Some(GREEDY)).await, rig.client_of(Some(MODEST)).await);
@@ -213,7 +213,7 @@ async fn answers_that_are_not_read_are_bounded_and_cost_nobody_else_anything() {
         unread.push(greedy.call(id, "greedy", json!({})).await);
         let asked = child.expect("greedy").await;
         child.say(&long_answer(&asked, BYTES)).await;
-        child.heard().await;
+        child.sync().await;
         assert!(taken(&rig, "memory_budget") <= 64 << 20);
     }
     let held = taken(&rig, "memory_budget");
@@ -234,7 +234,7 @@ async fn answers_that_are_not_read_are_bounded_and_cost_nobody_else_anything() {
     let ((), answer) = tokio::join!(async { child.say(&long_answer(&asked, 8 << 20)).await }, http.response());
     assert_eq!(answer.json()["result"].as_str().map(str::len), Some(8 << 20));
     end(&rig, GREEDY);
-    nothing_of(&rig, "memory_budget").await;
+    none_taken(&rig, "memory_budget").await;
     drop(unread);
 }
 
@@ -247,7 +247,7 @@ async fn notices_that_are_not_read_count_too() {
         streams.push(rig.client_of(Some(GREEDY)).await.listen().await);
     }
     let mut read = modest.listen().await;
-    // Of the four mebibytes that a mailbox takes most, 24 take more than there is for one lease.
+    // A mailbox holds at most 4 MiB; 24 of them would exceed the budget of one lease.
     let filler = "x".repeat(1 << 20);
     let mut most = 0;
     for round in 0..9 {
@@ -257,7 +257,7 @@ async fn notices_that_are_not_read_count_too() {
     }
     assert!((32 << 20..=52 << 20).contains(&most), "{most}");
     drop((streams, read, greedy));
-    nothing_of(&rig, "memory_budget").await;
+    none_taken(&rig, "memory_budget").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -280,7 +280,7 @@ async fn a_client_that_reads_nothing_is_not_written_to_for_ever() {
     let mut part = Vec::new();
     let _ = within(unread.socket.read_to_end(&mut part)).await;
     assert!(part.len() < 12 << 20, "only what the system had taken");
-    // One that has nothing to write stays.
+    // A connection without anything to write stays open.
     child.tell(json!({"jsonrpc": "2.0", "method": "made/up"})).await;
     assert_eq!(events.next().await.expect("a notice")["method"], "made/up");
 }

@@ -1,4 +1,4 @@
-//! 2026-07-28, on either side.
+//! Clients and children of 2026-07-28.
 
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ async fn ask(rig: &Rig, method: &str, params: Value, more: &[(&str, &str)]) -> R
     send(rig, method, params, more).await.response().await
 }
 
-/// A child that speaks 2026-07-28 only.
+/// Returns a child that supports only 2026-07-28.
 async fn modern_child(rig: &Rig) -> Child {
     let (mut child, connecting) = Child::spawn(&rig.endpoint);
     let asked = child.expect("initialize").await;
@@ -65,7 +65,7 @@ async fn an_older_child_is_made_to_look_like_a_new_one() {
 
     let mut http = send(&rig, "tools/list", json!({}), &[]).await;
     let asked = child.expect("tools/list").await;
-    assert_eq!(asked["params"], json!({"_meta": {}}), "an older server is not told of what it does not know");
+    assert_eq!(asked["params"], json!({"_meta": {}}), "an older server does not receive fields that it does not know");
     child.answer(&asked, json!({"tools": []})).await;
     let expected = json!({"tools": [], "resultType": "complete", "ttlMs": 0, "cacheScope": "private"});
     assert_eq!(http.response().await.json(), json!({"jsonrpc": "2.0", "id": "q", "result": expected}));
@@ -128,8 +128,8 @@ async fn a_client_that_goes_cancels_its_call() {
     drop(http);
     assert_eq!(child.expect("notifications/cancelled").await["params"]["requestId"], asked["id"]);
     child.answer(&asked, json!({})).await;
-    child.heard().await;
-    assert!(child.garbage.lock().expect("no panic").is_empty());
+    child.sync().await;
+    assert!(child.invalid_output.lock().expect("no panic").is_empty());
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn messages_come_with_the_call_that_wants_them() {
 }
 
 #[tokio::test]
-async fn listeners_hear_of_what_they_asked_for() {
+async fn listeners_receive_what_they_subscribed_to() {
     let (rig, mut child) = Rig::with_child().await;
     let filter = json!({"toolsListChanged": true, "promptsListChanged": true, "resourceSubscriptions": ["file:///a"]});
     let mut http = send(&rig, "subscriptions/listen", json!({"notifications": filter}), &[]).await;

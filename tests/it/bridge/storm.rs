@@ -1,4 +1,4 @@
-//! Everything at once, by chance, with children that crash.
+//! A random mix of everything, with children that crash.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use super::rig::{Client, Rig, options};
 const CLIENTS: usize = 12;
 const STEPS: usize = 120;
 
-/// Answers what it is asked, late, in any order, with garbage between, until it has had enough.
+/// Responds late, in random order and with invalid output in between, until a random number of responses.
 async fn live(child: Child, random: &mut fastrand::Rng) -> u64 {
     let Child { input, mut output, link, .. } = child;
     let mut input = BufReader::new(input);
@@ -22,8 +22,8 @@ async fn live(child: Child, random: &mut fastrand::Rng) -> u64 {
     let life = random.u64(50..250);
     loop {
         let mut line = String::new();
-        let patience = Duration::from_millis(if held.is_empty() { 200 } else { 1 });
-        match tokio::time::timeout(patience, input.read_line(&mut line)).await {
+        let wait = Duration::from_millis(if held.is_empty() { 200 } else { 1 });
+        match tokio::time::timeout(wait, input.read_line(&mut line)).await {
             Ok(Ok(1..)) => {
                 let asked: Value = serde_json::from_str(&line).expect("whole lines of JSON");
                 if asked.get("id").is_some() {
@@ -64,7 +64,7 @@ async fn live(child: Child, random: &mut fastrand::Rng) -> u64 {
     answered
 }
 
-/// What came back how often.
+/// The number of responses of each kind.
 #[derive(Debug, Default)]
 struct Seen {
     results: Cell<u32>,
@@ -77,7 +77,7 @@ fn count(times: &Cell<u32>) {
     times.set(times.get() + 1);
 }
 
-/// One step of a client: whatever comes back must be its own.
+/// One step of a client: every message that it receives must be its own.
 async fn step(client: &Client, say: &str, random: &mut fastrand::Rng, seen: &Seen) {
     let id = random.u64(..4);
     let mut params = json!({"say": say});
@@ -120,15 +120,15 @@ async fn step(client: &Client, say: &str, random: &mut fastrand::Rng, seen: &See
             assert_eq!(message, json!({"jsonrpc": "2.0", "id": id, "result": {"said": say}}));
         }
     }
-    // A stream that was opened before its call was cancelled ends without an answer.
+    // A stream that was opened before its call was cancelled ends without a response.
     assert!(answers == 1 || answers == 0 && is_stream, "{response:?}");
 }
 
 #[tokio::test]
 #[expect(clippy::print_stderr, reason = "the seed of a failure must be known")]
-async fn whatever_happens_each_gets_his_own_and_nothing_stays_behind() {
+async fn each_client_gets_its_own_messages_and_nothing_is_left() {
     let seed = std::env::var("STORM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
-    // Shown if the test fails.
+    // The test harness prints this if the test fails.
     eprintln!("STORM_SEED={seed}");
     let mut few = options();
     few.calls_in_flight_max = 8;
@@ -167,7 +167,7 @@ async fn whatever_happens_each_gets_his_own_and_nothing_stays_behind() {
     };
     let lives = tokio::select! {
         (_, lives) = async { tokio::join!(futures_util::future::join_all(crowd), children) } => lives,
-        () = tokio::time::sleep(Duration::from_secs(120)) => panic!("it stands still: {:#?}", rig.endpoint),
+        () = tokio::time::sleep(Duration::from_secs(120)) => panic!("no progress: {:#?}", rig.endpoint),
     };
     assert!(lives > 3, "{lives} children");
     assert!(seen.results.get() > 500, "{seen:?}");
@@ -176,6 +176,6 @@ async fn whatever_happens_each_gets_his_own_and_nothing_stays_behind() {
     for client in &clients {
         super::http::Http::connect(rig.port).await.ask("DELETE", "/mcp", &client.headers(), "").await;
     }
-    let books = format!("{:?}", rig.endpoint);
-    assert!(!books.contains("Call {") && !books.contains("Session {"), "{books}");
+    let state = format!("{:?}", rig.endpoint);
+    assert!(!state.contains("Call {") && !state.contains("Session {"), "{state}");
 }

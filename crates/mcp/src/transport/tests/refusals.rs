@@ -91,9 +91,9 @@ async fn json_that_is_no_message_is_an_invalid_request() {
     }
     for (id, part) in [
         ("null", "null"),
-        ("1.5", "no 64-bit integer"),
-        ("1.0", "no 64-bit integer"),
-        ("9223372036854775808", "no 64-bit integer"),
+        ("1.5", "not a 64-bit integer"),
+        ("1.0", "not a 64-bit integer"),
+        ("9223372036854775808", "not a 64-bit integer"),
         ("true", "a boolean"),
         ("[1]", "an array"),
         ("{}", "an object"),

@@ -11,7 +11,7 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
         let mut accepted = Self { json: false, stream: false };
         let mut has_header = false;
         for value in headers.get_all(ACCEPT) {
@@ -47,7 +47,7 @@ mod tests {
             for value in values {
                 headers.append(ACCEPT, hyper::header::HeaderValue::from_static(value));
             }
-            let Accepted { json, stream } = Accepted::of(&headers);
+            let Accepted { json, stream } = Accepted::from_headers(&headers);
             (json, stream)
         };
         assert_eq!(accepted(&[]), (true, false));

@@ -104,7 +104,7 @@ impl Caller<'_> {
                 "the Accept header must include text/event-stream",
             );
         }
-        let mailbox = Mailbox::of(self.memory());
+        let mailbox = Mailbox::for_client(self.memory());
         match self.endpoint.multiplexer().sessions.by_id.get_mut(&id) {
             Some(session) if session.stream.is_none() => session.stream = Some(Arc::clone(&mailbox)),
             _ => return http_response::error(StatusCode::CONFLICT, "this session already has a stream"),

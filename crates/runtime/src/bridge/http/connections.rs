@@ -49,7 +49,7 @@ const TOO_MANY_CONNECTIONS: &[u8] =
 
 impl Endpoint {
     /// Serves clients on these sockets until `closing` is cancelled. Responses that are ready by then are still sent,
-    /// for at most [`CLOSE_WAIT_MAX`].
+    /// for at most 500 ms.
     pub async fn serve(self: Arc<Self>, listeners: Vec<StdTcpListener>, closing: CancellationToken) {
         let listeners: Vec<_> = listeners.into_iter().filter_map(listen).collect();
         let (mut connections, mut rejections) = (JoinSet::new(), JoinSet::new());

@@ -62,11 +62,11 @@ pub(crate) async fn handle(
     }
     if let Err(held) = permit.assign(allocation) {
         endpoint.multiplexer().usages.add_error(allocation, 0);
-        let way_out = "close some, or reuse open ones";
-        let why = fair_share::limit_reached("connections", allocation.map(|_| held), CONNECTIONS_MAX, way_out);
+        let remedy = "close some, or reuse open ones";
+        let why = fair_share::limit_reached("connections", allocation.map(|_| held), CONNECTIONS_MAX, remedy);
         return http_response::closing(http_response::service_unavailable(&why));
     }
-    let accepted = Accepted::of(&parts.headers);
+    let accepted = Accepted::from_headers(&parts.headers);
     let caller = Caller { endpoint, allocation, headers: &parts.headers, accepted, until: endpoint.start_deadline() };
     match parts.method {
         Method::POST => {

@@ -140,7 +140,7 @@ pub(crate) fn count_error(caller: &Caller<'_>, response: &RpcResponse) {
 }
 
 fn set_level(caller: &Caller<'_>, request: &ClientRequest<'_>) -> RpcResponse {
-    let Some(level) = string_param(request.params.level).and_then(|name| LogLevel::named(&name)) else {
+    let Some(level) = string_param(request.params.level).and_then(|name| LogLevel::from_name(&name)) else {
         return request
             .invalid_params("params.level must be debug, info, notice, warning, error, critical, alert or emergency");
     };
@@ -152,8 +152,8 @@ fn set_level(caller: &Caller<'_>, request: &ClientRequest<'_>) -> RpcResponse {
     RpcResponse::result(request.id, "{}")
 }
 
-/// Registers a subscription before the child is asked for it, so that no update is missed. If the child responds with
-/// an error, the subscription is removed.
+/// Registers a subscription before the child receives the request, so that no update is missed. If the child responds
+/// with an error, the subscription is removed.
 ///
 /// # Errors
 /// Returns a response that needs no call to the child.

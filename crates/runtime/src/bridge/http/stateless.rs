@@ -153,7 +153,7 @@ fn listen(caller: &Caller<'_>, request: &ClientRequest<'_>, info: &ChildInfo) ->
         resources_list_changed: requested.resources_list_changed && info.has_capability("/resources/listChanged"),
         resource_subscriptions: if can_subscribe { requested.resource_subscriptions } else { BTreeSet::new() },
     };
-    let mailbox = Mailbox::of(caller.memory());
+    let mailbox = Mailbox::for_client(caller.memory());
     // The id is copied verbatim.
     let params = format!(r#"{{"_meta":{{"{META_SUBSCRIPTION}":{}}},"notifications":{}}}"#, request.id, json!(filter));
     let method = "notifications/subscriptions/acknowledged";

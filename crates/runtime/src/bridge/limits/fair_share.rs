@@ -20,10 +20,10 @@ const SHARED_MIN: usize = 4;
 
 /// Returns the error text for a limit of `total` units: how many there are and what to do. `held` is the count of this
 /// lease, `None` if the client has no lease.
-pub(crate) fn limit_reached(what: &str, held: Option<usize>, total: usize, way_out: &str) -> String {
+pub(crate) fn limit_reached(what: &str, held: Option<usize>, total: usize, remedy: &str) -> String {
     match held {
-        Some(held) => format!("this lease has {held} {what}, and all leases together at most {total}: {way_out}"),
-        None => format!("the limit of {total} {what} is reached: {way_out}"),
+        Some(held) => format!("this lease has {held} {what}, and all leases together at most {total}: {remedy}"),
+        None => format!("the limit of {total} {what} is reached: {remedy}"),
     }
 }
 

@@ -74,8 +74,8 @@ impl LeaseMemory {
         let held = self.budget.lock().held(self.allocation) >> 10;
         let scope = if self.allocation.is_some() { "of this lease" } else { "of all clients" };
         format!(
-            "{held} KiB of unread answers, notifications and requests {scope} are held, and the limit for all leases is \
-             {} MiB: read the answers, keep fewer requests in flight, and try again",
+            "{held} KiB of unread answers, notifications and requests {scope} are held, and the limit for all leases \
+             is {} MiB: read the answers, keep fewer requests in flight, and try again",
             BYTES_MAX >> 20
         )
     }

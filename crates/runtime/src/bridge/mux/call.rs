@@ -41,7 +41,7 @@ pub(crate) struct Call {
 #[cfg(test)]
 impl Call {
     /// Returns a call without content, for tests.
-    pub(crate) fn of(allocation: Option<AllocationId>, number: u64) -> Self {
+    pub(crate) fn for_test(allocation: Option<AllocationId>, number: u64) -> Self {
         Self {
             number,
             text: Vec::new(),

@@ -36,7 +36,7 @@ impl CallHandle {
     /// # Errors
     /// Returns the response to a call that was rejected.
     pub(crate) fn submit(endpoint: &Arc<Endpoint>, mut call: Box<Call>) -> Result<Self, RpcResponse> {
-        let mailbox = Mailbox::of(endpoint.memory_budget.for_lease(call.allocation));
+        let mailbox = Mailbox::for_client(endpoint.memory_budget.for_lease(call.allocation));
         call.mailbox = Some(Arc::clone(&mailbox));
         let (number, mode) = (call.number, call.mode);
         endpoint.multiplexer().submit(call)?;

@@ -35,7 +35,7 @@ impl RpcResponse {
                         None,
                     )
                 }
-                (ProtocolMode::Handshake, ProtocolMode::Stateless) if asks_for_input(result) => Self::error(
+                (ProtocolMode::Handshake, ProtocolMode::Stateless) if requires_input(result) => Self::error(
                     &call.client_id,
                     UNAVAILABLE,
                     "the server requires input, which clients of this protocol version cannot give",
@@ -80,7 +80,7 @@ fn opening_with_hints(result: &str, cache_hints: CacheHints) -> String {
     format!("{{{}{comma}", added.join(","))
 }
 
-fn asks_for_input(result: &str) -> bool {
+fn requires_input(result: &str) -> bool {
     let hints: Hints<'_> = serde_json::from_str(result).unwrap_or_default();
     hints
         .result_type

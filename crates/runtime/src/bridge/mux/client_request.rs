@@ -54,7 +54,7 @@ impl ClientRequest<'_> {
         } else {
             self.translate(&number_text, token.is_some(), level)?
         };
-        let own_level = string_param(self.meta.log_level).and_then(|name| LogLevel::named(&name));
+        let own_level = string_param(self.meta.log_level).and_then(|name| LogLevel::from_name(&name));
         let subscribes = (self.method == "resources/subscribe").then(|| string_param(self.params.uri)).flatten();
         Ok(Box::new(Call {
             number,
@@ -133,19 +133,32 @@ mod tests {
     fn only_ids_and_tokens_are_replaced() {
         let (handshake, stateless) = (ProtocolMode::Handshake, ProtocolMode::Stateless);
         check(
-            r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"x","_meta":{"progressToken":"p","k":1}},"extra":0.10}"#,
+            concat!(
+                r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","#,
+                r#""params":{"name":"x","_meta":{"progressToken":"p","k":1}},"extra":0.10}"#
+            ),
             handshake,
             handshake,
-            r#"{"jsonrpc":"2.0","id":31,"method":"tools/call","params":{"name":"x","_meta":{"progressToken":31,"k":1}},"extra":0.10}"#,
+            concat!(
+                r#"{"jsonrpc":"2.0","id":31,"method":"tools/call","#,
+                r#""params":{"name":"x","_meta":{"progressToken":31,"k":1}},"extra":0.10}"#
+            ),
         );
         check(
             r#"{"id":1,"method":"m","params":{"_meta":{"progressToken":{}}}}"#,
             handshake,
             handshake,
-            r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"_meta.progressToken must be a string or a number of at most 1,024 bytes"}}"#,
+            concat!(
+                r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"#,
+                r#""message":"_meta.progressToken must be a string or a number of at most 1,024 bytes"}}"#
+            ),
         );
         check(
-            r#"{"id":1,"method":"m","params":{"a":1,"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"progressToken":7,"k":2}}}"#,
+            concat!(
+                r#"{"id":1,"method":"m","params":{"a":1,"_meta":{"#,
+                r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
+                r#""io.modelcontextprotocol/clientCapabilities":{},"progressToken":7,"k":2}}}"#
+            ),
             stateless,
             handshake,
             r#"{"id":31,"method":"m","params":{"_meta":{"k":2,"progressToken":31},"a":1}}"#,
@@ -154,7 +167,12 @@ mod tests {
             r#"{"id":1,"method":"m"}"#,
             handshake,
             stateless,
-            r#"{"id":31,"method":"m","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"cortex-resource-manager","version":"VERSION"},"io.modelcontextprotocol/logLevel":"error","io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#,
+            concat!(
+                r#"{"id":31,"method":"m","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{},"#,
+                r#""io.modelcontextprotocol/clientInfo":{"name":"cortex-resource-manager","version":"VERSION"},"#,
+                r#""io.modelcontextprotocol/logLevel":"error","#,
+                r#""io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#
+            ),
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The connected child: the bytes to write to it, and what it was asked for.
+//! The connected child: the bytes to write to it, its pending requests, and its subscriptions.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

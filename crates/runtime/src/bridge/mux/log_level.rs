@@ -26,7 +26,7 @@ const NAMES: [(LogLevel, &str); 8] = [
 
 impl LogLevel {
     /// Returns the level with this name on the wire.
-    pub(crate) fn named(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         NAMES.iter().find(|(_, known)| *known == name).map(|(level, _)| *level)
     }
 

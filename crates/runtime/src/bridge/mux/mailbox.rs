@@ -1,8 +1,8 @@
 //! The messages that wait for one reader: notifications in their order, then the completion.
 //!
-//! Invariants: a mailbox holds at most [`NOTIFICATIONS_MAX`] notifications, no more than [`NOTIFICATION_BYTES_MAX`] of
-//! them beyond the first, and no more than its lease's memory budget allows; nothing follows the completion; and the
-//! completion is never dropped, even if notifications were.
+//! Invariants: a mailbox holds at most [`NOTIFICATIONS_MAX`] notifications with at most [`NOTIFICATION_BYTES_MAX`]
+//! bytes, unless a single one is longer, and no more than its lease's memory budget allows; nothing follows the
+//! completion; and the completion is never dropped, even if notifications were.
 
 use std::{
     collections::VecDeque,
@@ -64,7 +64,7 @@ struct MailboxState {
 
 impl Mailbox {
     /// Returns a mailbox whose notifications count against this memory budget.
-    pub(crate) fn of(memory: LeaseMemory) -> Arc<Self> {
+    pub(crate) fn for_client(memory: LeaseMemory) -> Arc<Self> {
         Arc::new(Self { memory: Some(memory), state: Mutex::default() })
     }
 

@@ -130,9 +130,8 @@ impl Multiplexer {
         };
         match method {
             "notifications/progress" => self.forward_progress(message, params.progress_token),
-            "notifications/message" => {
-                self.forward_log_message(message, string_param(params.level).and_then(|name| LogLevel::named(&name)))
-            }
+            "notifications/message" => self
+                .forward_log_message(message, string_param(params.level).and_then(|name| LogLevel::from_name(&name))),
             "notifications/resources/updated" => {
                 if let Some(uri) = string_param(params.uri) {
                     self.forward_resource_update(message, &uri);

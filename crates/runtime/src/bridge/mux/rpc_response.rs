@@ -84,7 +84,10 @@ mod tests {
     #[test]
     fn the_message_of_an_error_is_escaped() {
         let response = RpcResponse::unavailable("\"a\"", "line\n\"quoted\"", true);
-        let expected = r#"{"jsonrpc":"2.0","id":"a","error":{"code":-32000,"message":"line\n\"quoted\"","data":{"retryable":true}}}"#;
+        let expected = concat!(
+            r#"{"jsonrpc":"2.0","id":"a","#,
+            r#""error":{"code":-32000,"message":"line\n\"quoted\"","data":{"retryable":true}}}"#
+        );
         assert_eq!(response.text, expected);
         assert_eq!(error_code_of(r#"{"message":"x","code":-7}"#), Some(-7));
     }

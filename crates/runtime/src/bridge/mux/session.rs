@@ -130,8 +130,8 @@ impl Sessions {
         let oldest = self.by_id.iter().filter(|(_, session)| session.is_idle() && session.allocation == owner);
         let oldest = oldest.min_by_key(|(_, session)| session.used_at).map(|(id, _)| vec![*id]);
         oldest.ok_or_else(|| {
-            let way_out = "end one with DELETE, or wait until one is idle";
-            LimitReached(fair_share::limit_reached("sessions", allocation.map(|_| held), SESSIONS_MAX, way_out))
+            let remedy = "end one with DELETE, or wait until one is idle";
+            LimitReached(fair_share::limit_reached("sessions", allocation.map(|_| held), SESSIONS_MAX, remedy))
         })
     }
 
@@ -235,7 +235,7 @@ mod tests {
             or wait until one is idle"
         );
         let later = start + IDLE_MAX + Duration::from_secs(200);
-        assert_eq!(sessions.select_evicted(lease(1), later).expect("one idle for long"), [modest], "whoever's it is");
+        assert_eq!(sessions.select_evicted(lease(1), later).expect("one idle for long"), [modest], "of any lease");
         // Others take all that is left: one each.
         for draw in 3..29 {
             assert_eq!(open(&mut sessions, draw, 200).1, []);

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     fn push(waiting: &mut WaitQueue, allocation: u64, number: u64, bytes: usize) -> bool {
-        let mut call = Call::of(Some(AllocationId::from_draw(allocation)), number);
+        let mut call = Call::for_test(Some(AllocationId::from_draw(allocation)), number);
         call.text = vec![b' '; bytes];
         waiting.push(Box::new(call)).is_ok()
     }
