@@ -21,7 +21,7 @@ async fn a_server_that_crashes_comes_back_at_its_port_and_its_callers_hear_of_it
         assert!(own < 1_000, "the slow call does not come");
     }
     let crashed = try_call(&client, "crash", json!({})).await.expect_err("it crashed");
-    let lost = "MCP server a was lost while it worked on this";
+    let lost = "MCP server a was lost during this request";
     assert!(crashed.contains(lost), "{crashed}");
     let slow = within(slow).await.expect("no panic").expect_err("it was in flight");
     assert!(slow.contains(lost), "{slow}");

@@ -20,7 +20,7 @@ use super::lingering_close::LingeringClose;
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The longest time a connection may stay open without a request.
-const IDLE_MAX: Duration = Duration::from_secs(300);
+const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// The longest time a client may leave a response unread while bytes wait to be written.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -85,7 +85,7 @@ impl Activity {
         }
         match state.phase {
             Phase::ReadingHead(since) => since.elapsed() > HEAD_WAIT_MAX,
-            Phase::Idle(since) => since.elapsed() > IDLE_MAX,
+            Phase::Idle(since) => since.elapsed() > CONNECTION_IDLE_MAX,
             Phase::Working => false,
         }
     }

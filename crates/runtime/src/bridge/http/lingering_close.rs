@@ -2,7 +2,7 @@
 //!
 //! If a socket is closed with unread bytes, or receives bytes after that, the kernel resets the connection and the
 //! client may lose a response that it has not read yet. So the write side is shut down first, and what still arrives is
-//! discarded until the client closes its side, for at most [`WAIT_MAX`] and [`BYTES_MAX`].
+//! discarded until the client closes its side, for at most [`LINGER_WAIT_MAX`] and [`LINGER_BYTES_MAX`].
 
 use std::{
     pin::Pin,
@@ -17,10 +17,10 @@ use tokio::{
 };
 
 /// How long the client has to close its side.
-const WAIT_MAX: Duration = Duration::from_millis(500);
+const LINGER_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// How many bytes are discarded before the socket is dropped anyway.
-const BYTES_MAX: usize = 1 << 20;
+const LINGER_BYTES_MAX: usize = 1 << 20;
 
 /// How many bytes one read discards.
 const READ_BYTES: usize = 4 << 10;
@@ -34,7 +34,7 @@ pub(crate) struct LingeringClose {
 
 impl LingeringClose {
     pub(crate) fn new() -> Self {
-        Self { wait: Box::pin(sleep(WAIT_MAX)), bytes_left: BYTES_MAX, is_shut_down: false }
+        Self { wait: Box::pin(sleep(LINGER_WAIT_MAX)), bytes_left: LINGER_BYTES_MAX, is_shut_down: false }
     }
 
     /// Becomes ready when the socket may be dropped.

@@ -15,7 +15,7 @@ use cortex_core::ids::AllocationId;
 /// The most bytes of messages that one endpoint holds: requests while they are read, notifications that wait, and
 /// responses until they are written. The limit is four times the longest response: one lease may hold three such
 /// responses and still leaves enough for most responses of the next lease.
-pub(crate) const BYTES_MAX: usize = 64 << 20;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// The most bytes that framing adds to the text of a message.
 const MESSAGE_OVERHEAD_BYTES: usize = 64;
@@ -31,7 +31,7 @@ impl fmt::Debug for MemoryBudget {
 
 impl MemoryBudget {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(FairShares::new(BYTES_MAX))))
+        Arc::new(Self(Mutex::new(FairShares::new(MESSAGE_BYTES_MAX))))
     }
 
     /// Nothing else may be locked while this lock is held.
@@ -76,7 +76,7 @@ impl LeaseMemory {
         format!(
             "{held} KiB of unread answers, notifications and requests {scope} are held, and the limit for all leases \
              is {} MiB: read the answers, keep fewer requests in flight, and try again",
-            BYTES_MAX >> 20
+            MESSAGE_BYTES_MAX >> 20
         )
     }
 }
@@ -152,7 +152,7 @@ mod tests {
         let mut reservation = memory.reserve_message(6).expect("room");
         reservation.merge(memory.reserve(30).expect("room"));
         assert!(reservation.grow_to(200) && reservation.grow_to(100));
-        assert!(!reservation.grow_to(BYTES_MAX + 1), "more than there is");
+        assert!(!reservation.grow_to(MESSAGE_BYTES_MAX + 1), "more than there is");
         assert_eq!(held(), 200);
         let text = with_reservation(b"answer".to_vec(), Some(reservation));
         let part = text.slice(2..4);
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!((held(), part.as_ref()), (200, &b"sw"[..]));
         drop(part);
         assert_eq!(held(), 0);
-        assert!(memory.reserve(BYTES_MAX + 1).is_none());
+        assert!(memory.reserve(MESSAGE_BYTES_MAX + 1).is_none());
         assert_eq!(held(), 0);
     }
 }

@@ -24,7 +24,7 @@ pub(crate) const SESSIONS_MAX: usize = 128;
 pub(crate) const SUBSCRIPTIONS_MAX: usize = 1_024;
 
 /// A session that is idle for longer is evicted first.
-const IDLE_MAX: Duration = Duration::from_secs(3_600);
+const SESSION_IDLE_MAX: Duration = Duration::from_secs(3_600);
 
 /// The id of a session, in the `Mcp-Session-Id` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,7 +99,7 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     /// Selects the sessions to end so that the allocation may open one more; none if its fair share allows it. Sessions
-    /// that were idle for longer than [`IDLE_MAX`] go first, of any allocation; then the allocation's oldest idle
+    /// that were idle for longer than [`SESSION_IDLE_MAX`] go first, of any allocation; then the allocation's oldest idle
     /// session. If the allocation has none, the oldest idle session of the allocation with the most sessions goes,
     /// provided that it has several.
     ///
@@ -111,7 +111,7 @@ impl Sessions {
         now: Instant,
     ) -> Result<Vec<SessionId>, LimitReached> {
         let is_expired =
-            |session: &Session| session.is_idle() && now.saturating_duration_since(session.used_at) > IDLE_MAX;
+            |session: &Session| session.is_idle() && now.saturating_duration_since(session.used_at) > SESSION_IDLE_MAX;
         let all = || self.by_id.values();
         let shares = shares(all().map(|session| session.allocation));
         if shares.may_take(allocation, 1) {
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(sessions.select_evicted(None, start).expect("an idle one"), [ids[0]]);
         sessions.by_id.get_mut(&ids[0]).expect("there").calls = 1;
         assert_eq!(sessions.select_evicted(None, start).expect("an idle one"), [ids[1]]);
-        let later = start + IDLE_MAX + Duration::from_millis(2_500);
+        let later = start + SESSION_IDLE_MAX + Duration::from_millis(2_500);
         let mut ended = sessions.select_evicted(None, later).expect("idle ones");
         let mut expected = vec![ids[1], ids[2]];
         ended.sort_unstable();
@@ -234,7 +234,7 @@ mod tests {
             "this lease has 101 sessions, and all leases together at most 128: end one with DELETE, \
             or wait until one is idle"
         );
-        let later = start + IDLE_MAX + Duration::from_secs(200);
+        let later = start + SESSION_IDLE_MAX + Duration::from_secs(200);
         assert_eq!(sessions.select_evicted(lease(1), later).expect("one idle for long"), [modest], "of any lease");
         // Others take all that is left: one each.
         for draw in 3..29 {
