@@ -1,4 +1,5 @@
-//! Rejects requests that do not come from this machine's own pages, against DNS rebinding.
+//! Rejects requests that are not addressed to this machine or come from a web page of another host, as in DNS
+//! rebinding.
 //!
 //! A browser sends the page's origin in `Origin`, and a name that was pointed at this machine in `Host`.
 

@@ -79,7 +79,7 @@ impl<H: Copy + Ord> FairShares<H> {
         }
     }
 
-    /// Returns units that a holder has taken.
+    /// Releases units that a holder has taken.
     pub(crate) fn release(&mut self, holder: Option<H>, amount: usize) {
         debug_assert!(self.held(holder) >= amount, "more is released than was taken");
         self.taken = self.taken.saturating_sub(amount);

@@ -149,8 +149,8 @@ mod tests {
         let budget = MemoryBudget::new();
         let memory = budget.for_lease(Some(AllocationId::from_draw(1)));
         let held = || budget.lock().held(None);
-        let mut reservation = memory.reserve_message(6).expect("room");
-        reservation.merge(memory.reserve(30).expect("room"));
+        let mut reservation = memory.reserve_message(6).expect("capacity");
+        reservation.merge(memory.reserve(30).expect("capacity"));
         assert!(reservation.grow_to(200) && reservation.grow_to(100));
         assert!(!reservation.grow_to(MESSAGE_BYTES_MAX + 1), "more than there is");
         assert_eq!(held(), 200);

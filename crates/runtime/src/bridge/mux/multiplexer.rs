@@ -29,7 +29,7 @@ use cortex_core::ids::{AllocationId, ServerName};
 pub enum ChildState {
     /// It is starting, or about to.
     Starting,
-    /// It was lost and is being restarted.
+    /// It was lost and will be restarted.
     Restarting {
         /// The reason for the loss.
         why: String,

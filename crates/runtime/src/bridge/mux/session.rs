@@ -99,8 +99,8 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     /// Selects the sessions to end so that the allocation may open one more; none if its fair share allows it. Sessions
-    /// that were idle for longer than [`SESSION_IDLE_MAX`] go first, of any allocation; then the allocation's oldest idle
-    /// session. If the allocation has none, the oldest idle session of the allocation with the most sessions goes,
+    /// that were idle for longer than [`SESSION_IDLE_MAX`] go first, of any allocation; then the allocation's oldest
+    /// idle session. If the allocation has none, the oldest idle session of the allocation with the most sessions goes,
     /// provided that it has several.
     ///
     /// # Errors
@@ -190,7 +190,7 @@ mod tests {
         let start = Instant::now();
         let ids: Vec<_> = (0..SESSIONS_MAX as u64)
             .map(|second| {
-                assert!(sessions.select_evicted(None, start).expect("room").is_empty());
+                assert!(sessions.select_evicted(None, start).expect("capacity").is_empty());
                 sessions.insert(None, start + Duration::from_secs(second))
             })
             .collect();
@@ -215,7 +215,7 @@ mod tests {
         let lease = |draw| Some(AllocationId::from_draw(draw));
         let start = Instant::now();
         let open = |sessions: &mut Sessions, draw: u64, second: u64| {
-            let ended = sessions.select_evicted(lease(draw), start).expect("room");
+            let ended = sessions.select_evicted(lease(draw), start).expect("capacity");
             ended.iter().for_each(|id| drop(sessions.by_id.remove(id)));
             (sessions.insert(lease(draw), start + Duration::from_secs(second)), ended)
         };
