@@ -1,9 +1,9 @@
-//! What a lasting state costs: grants and releases beside SQLite itself, recovery, snapshots, and bytes.
+//! The cost of a durable state: grants and releases compared with SQLite alone, recovery, snapshots, and bytes per
+//! event.
 //!
-//! `cargo bench --bench journal` prints a markdown table; words after `--` choose the rows whose name has one of them.
-//! For the first rows each sample runs the engine on a new state and notes how its events came in batches; then SQLite
-//! alone writes the same rows in the same batches to the same disk. The two take turns, so that a moment in which the
-//! disk is slow is slow for both.
+//! `cargo bench --bench journal` prints a markdown table. Words after `--` select the rows whose name contains one of
+//! them. For the first rows each sample runs the engine on a new state and records the batch sizes; then SQLite alone
+//! writes the same rows in the same batches to the same disk. The two alternate, so that a slow disk affects both.
 
 use cortex_core::Cluster;
 use cortex_core::allocation::{EndReason, Metadata};
@@ -17,8 +17,8 @@ use cortex_core::view::Filter;
 use cortex_engine::clock::EngineClock;
 use cortex_engine::{CancelHandle, Engine, EngineHandle, EngineOptions};
 use cortex_journal::{
-    Entry, EventRows, Journal, JournalError, Recovered, SNAPSHOT_EVENTS_MIN, SqliteJournal, SqliteOptions, Synchronous,
-    find_snapshots, open_to_read,
+    EventRows, Journal, JournalEntry, JournalError, Recovered, SNAPSHOT_EVENTS_MIN, SqliteJournal, SqliteOptions,
+    Synchronous, find_snapshots, open_to_read,
 };
 use cortex_util::lock::{LOCK_WAIT_MAX, OwnerRecord};
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -27,18 +27,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How many samples a median is taken of.
+/// The number of samples of a median.
 const SAMPLES: usize = 5;
 /// How long one sample of grants and releases lasts.
 const SAMPLE_TIME: Duration = Duration::from_millis(700);
 /// The live leases of the large state.
 const MANY: u64 = 1_000_000;
-/// How many events there can be behind its snapshot before the next is begun: half as many as there are records.
+/// The largest number of events after its snapshot before the next snapshot starts: half the number of records.
 const TAIL_EVENTS: u64 = MANY / 2;
-/// How many grants and releases are timed at most while no snapshot is written: fewer than lead to the next.
+/// The largest number of pairs that are timed while no snapshot is written: fewer than start the next snapshot.
 const QUIET_CALLS_MAX: u32 = 20_000;
-/// How many entries the large state is written with at once.
-const ENTRIES_AT_ONCE: usize = 20_000;
+/// The batch size with which the large state is written.
+const BATCH_ENTRIES: usize = 20_000;
 /// How long a snapshot of the large state may take before the bench gives up.
 const SNAPSHOT_WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -51,7 +51,7 @@ fn main() {
         for callers in [1, 16, 64] {
             let what = format!("grant + release, {synchronous:?}, {callers} callers").to_lowercase();
             if is_wanted(&what) {
-                let figure = if callers == 64 { "≥ 70 % of SQLite alone" } else { "beside SQLite alone" };
+                let figure = if callers == 64 { "≥ 70 % of SQLite alone" } else { "compared with SQLite alone" };
                 println!("| {what} | {figure} | {} |", pairs(synchronous, callers));
             }
         }
@@ -65,7 +65,7 @@ fn main() {
 }
 
 fn folder() -> TempDir {
-    // Beside what is built: a temporary folder may be kept in memory, which no disk is.
+    // In the target folder, since the temporary folder of the system may be in memory.
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
 }
 
@@ -113,21 +113,21 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// A journal that also notes how many entries each batch had.
-struct Noting {
+/// A journal that records the size of each batch.
+struct BatchRecorder {
     journal: SqliteJournal,
     batches: Arc<Mutex<Vec<usize>>>,
     batch: usize,
 }
 
-impl Journal for Noting {
+impl Journal for BatchRecorder {
     const IS_DURABLE: bool = true;
 
     async fn load(&mut self) -> Result<Recovered, JournalError> {
         self.journal.load().await
     }
 
-    fn append(&mut self, entries: &mut Vec<Entry>) {
+    fn append(&mut self, entries: &mut Vec<JournalEntry>) {
         self.batch += entries.len();
         self.journal.append(entries);
     }
@@ -137,12 +137,12 @@ impl Journal for Noting {
         self.journal.commit().await
     }
 
-    async fn close(self, books: Cluster, within: Duration) {
-        self.journal.close(books, within).await;
+    async fn close(self, cluster: Cluster, within: Duration) {
+        self.journal.close(cluster, within).await;
     }
 }
 
-/// Pairs per second, and how that is to what SQLite alone does with the same rows.
+/// Returns the pairs per second, and the ratio to SQLite alone with the same rows.
 fn pairs(synchronous: Synchronous, callers: u64) -> String {
     let mut samples: Vec<(f64, f64)> = (0..SAMPLES).map(|_| pairs_once(synchronous, callers)).collect();
     samples.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -156,7 +156,7 @@ fn pairs_once(synchronous: Synchronous, callers: u64) -> (f64, f64) {
     let folder = folder();
     let path = folder.path().join("state.db");
     let batches = Arc::new(Mutex::new(Vec::new()));
-    let journal = Noting { journal: open(&path, synchronous), batches: Arc::clone(&batches), batch: 0 };
+    let journal = BatchRecorder { journal: open(&path, synchronous), batches: Arc::clone(&batches), batch: 0 };
     let (pairs, elapsed) = runtime().block_on(async {
         let (engine, handle) =
             Engine::start(engine_options(), journal, EngineClock::system()).await.expect("a new state");
@@ -181,14 +181,14 @@ fn pairs_once(synchronous: Synchronous, callers: u64) -> (f64, f64) {
 async fn call(engine: EngineHandle, caller: u64, until: Instant) -> u64 {
     let mut pairs = 0;
     while Instant::now() < until {
-        let grant = engine.request(request(caller, 1), CancelHandle::default()).await.expect("room");
+        let grant = engine.request(request(caller, 1), CancelHandle::default()).await.expect("enough capacity");
         engine.release(grant.view.allocation.reservation.allocation).await.expect("a lease");
         pairs += 1;
     }
     pairs
 }
 
-/// How long SQLite takes for the rows of a log in batches of these sizes.
+/// Returns the time that SQLite takes for the rows of a log in batches of these sizes.
 fn sqlite_alone(path: &Path, synchronous: Synchronous, batches: &[usize]) -> Duration {
     let log = open_to_read(path).expect("a log");
     let mut rows = EventRows::kept(&log, path, None).expect("its rows");
@@ -222,42 +222,42 @@ fn sqlite_alone(path: &Path, synchronous: Synchronous, batches: &[usize]) -> Dur
     spent
 }
 
-/// How large a log is, divided by its events.
+/// Returns the size of a log divided by the number of its events.
 fn bytes() -> String {
     let folder = folder();
     let path = folder.path().join("state.db");
-    let mut books = Writing::new(&path);
+    let mut writer = StateWriter::new(&path);
     for job in 0..10_000 {
-        let id = books.grant(job, 1);
-        books.run(&Command::Release { allocation: id, reason: EndReason::Requested });
+        let id = writer.grant(job, 1);
+        writer.run(&Command::Release { allocation: id, reason: EndReason::Requested });
     }
-    let events = books.finish();
+    let events = writer.finish();
     let size = std::fs::metadata(&path).expect("a file").len();
     format!("{:.0}", size as f64 / events as f64)
 }
 
-/// Books that are written to a journal in large batches, without an engine in between.
-struct Writing {
+/// Writes a state to a journal in large batches, without an engine.
+struct StateWriter {
     runtime: tokio::runtime::Runtime,
     journal: SqliteJournal,
-    books: Cluster,
-    entries: Vec<Entry>,
+    cluster: Cluster,
+    entries: Vec<JournalEntry>,
     now: Timestamp,
     events: u64,
 }
 
-impl Writing {
+impl StateWriter {
     fn new(path: &Path) -> Self {
         let runtime = runtime();
         let mut journal = open(path, Synchronous::Normal);
-        let books = runtime.block_on(journal.load()).expect("a new state").books;
+        let cluster = runtime.block_on(journal.load()).expect("a new state").cluster;
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock");
         let now = Timestamp::from_millis(i64::try_from(since.as_millis()).expect("a moment"));
-        let mut writing = Self { runtime, journal, books, entries: Vec::new(), now, events: 0 };
-        writing.run(&Command::SetLimits(LIMITS));
+        let mut writer = Self { runtime, journal, cluster, entries: Vec::new(), now, events: 0 };
+        writer.run(&Command::SetLimits(LIMITS));
         let capacity = engine_options().totals.capacity;
-        writing.run(&Command::SetCapacity { node: NodeId::local(), capacity });
-        writing
+        writer.run(&Command::SetCapacity { node: NodeId::local(), capacity });
+        writer
     }
 
     fn grant(&mut self, job: u64, workers: u64) -> AllocationId {
@@ -270,14 +270,14 @@ impl Writing {
     }
 
     fn run(&mut self, command: &Command) -> Outcome {
-        let decision = self.books.decide(self.now, command).expect("a command that is carried out");
+        let decision = self.cluster.decide(self.now, command).expect("a command that is carried out");
         for event in decision.events {
             let recorded = Recorded { at: self.now, event };
-            self.books.apply(&recorded);
-            self.entries.push(Entry { recorded, job: None });
+            self.cluster.apply(&recorded);
+            self.entries.push(JournalEntry { recorded, job: None });
             self.events += 1;
         }
-        if self.entries.len() >= ENTRIES_AT_ONCE {
+        if self.entries.len() >= BATCH_ENTRIES {
             self.commit();
         }
         decision.outcome
@@ -288,28 +288,28 @@ impl Writing {
         self.runtime.block_on(self.journal.commit()).expect("a commit");
     }
 
-    /// Closes the journal without a snapshot and says how many events there are.
+    /// Closes the journal without a snapshot and returns the number of events.
     fn finish(mut self) -> u64 {
         self.commit();
-        self.runtime.block_on(self.journal.close(self.books, Duration::ZERO));
+        self.runtime.block_on(self.journal.close(self.cluster, Duration::ZERO));
         self.events
     }
 }
 
-/// A state with so many live leases, without a snapshot of all of them.
+/// Writes a state with many live leases, without a snapshot of all of them.
 fn large_state(path: &Path) {
-    let mut books = Writing::new(path);
+    let mut writer = StateWriter::new(path);
     for job in 0..MANY {
-        books.grant(job, 0);
+        writer.grant(job, 0);
     }
-    books.finish();
+    writer.finish();
 }
 
 fn large(print: &dyn Fn(&str, &str, String)) {
     let folder = folder();
     let path = folder.path().join("state.db");
     large_state(&path);
-    // What was written on the way is left out, so that the events alone have to do.
+    // Without the snapshots that were written in between, so that recovery reads all events.
     remove_snapshots(&path);
     print("recovery of 1,000,000 live leases from 2,000,002 events alone", "none", recovery(&path));
 
@@ -332,24 +332,24 @@ fn large(print: &dyn Fn(&str, &str, String)) {
     print("size of a snapshot of 1,000,000 live leases", "none", format!("{megabytes:.0} MB"));
 }
 
-/// Adds events behind the newest snapshot, as many as there can be before the next is begun. Says how many there are.
+/// Adds events after the newest snapshot until the next snapshot is due. Returns their number.
 fn add_tail(path: &Path) -> u64 {
-    let behind_snapshot = || {
+    let events_after_snapshot = || {
         let (snapshot, _) = find_snapshots(path).expect("a folder").pop().expect("a snapshot");
         let log = open_to_read(path).expect("a log");
         let (_, last) = EventRows::ends(&log, path).expect("a log").expect("events");
         last - snapshot
     };
-    let before = behind_snapshot();
-    let mut books = Writing::new(path);
+    let before = events_after_snapshot();
+    let mut writer = StateWriter::new(path);
     let mut job = MANY;
-    while before + books.events < TAIL_EVENTS {
-        let id = books.grant(job, 0);
-        books.run(&Command::Release { allocation: id, reason: EndReason::Requested });
+    while before + writer.events < TAIL_EVENTS {
+        let id = writer.grant(job, 0);
+        writer.run(&Command::Release { allocation: id, reason: EndReason::Requested });
         job += 1;
     }
-    books.finish();
-    behind_snapshot()
+    writer.finish();
+    events_after_snapshot()
 }
 
 fn remove_snapshots(path: &Path) {
@@ -365,7 +365,7 @@ fn recovery(path: &Path) -> String {
             let mut journal = open(path, Synchronous::Full);
             let recovered = runtime().block_on(journal.load()).expect("a state");
             let time = start.elapsed();
-            assert!(recovered.books.count(&Filter::default()) >= MANY, "all leases are there");
+            assert!(recovered.cluster.count(&Filter::default()) >= MANY, "all leases are there");
             time
         })
         .collect();
@@ -373,12 +373,12 @@ fn recovery(path: &Path) -> String {
     format!("{:.2} s", times[SAMPLES / 2].as_secs_f64())
 }
 
-/// The longest of many calls without a snapshot being written, and the longest while one is.
+/// Returns the longest of many calls while no snapshot is written, and the longest while one is.
 fn pauses(path: &Path, synchronous: Synchronous) -> (Duration, Duration) {
     runtime().block_on(async {
         let (engine, handle) =
             Engine::start(engine_options(), open(path, synchronous), EngineClock::system()).await.expect("a state");
-        // With all its events behind the newest snapshot, the first batch at the start has one written.
+        // Without a snapshot, the first batch starts one.
         let engine = tokio::spawn(engine.run());
         let (mut during, mut calls) = (Duration::ZERO, 0_u32);
         let start = Instant::now();
@@ -397,10 +397,10 @@ fn pauses(path: &Path, synchronous: Synchronous) -> (Duration, Duration) {
     })
 }
 
-/// The longer of a grant and a release.
+/// Returns the longer time of a grant and a release.
 async fn timed_pair(engine: &EngineHandle) -> Duration {
     let start = Instant::now();
-    let grant = engine.request(request(0, 1), CancelHandle::default()).await.expect("room");
+    let grant = engine.request(request(0, 1), CancelHandle::default()).await.expect("enough capacity");
     let granted = start.elapsed();
     engine.release(grant.view.allocation.reservation.allocation).await.expect("a lease");
     granted.max(start.elapsed() - granted)

@@ -17,8 +17,8 @@ pub(crate) fn describe(state: &Path) -> anyhow::Result<String> {
     let _ = writeln!(lines, "state: {}", state.display());
     let _ = writeln!(lines, "events: {}", recovery.anchor.sequence);
     if let Some(at) = last_at {
-        recovery.books.observe(at);
-        let capacity = recovery.books.capacity(at);
+        recovery.cluster.observe(at);
+        let capacity = recovery.cluster.capacity(at);
         let total = capacity.total;
         let _ = writeln!(lines, "last_event: {at}");
         let free = total.less(capacity.leased);
@@ -27,7 +27,7 @@ pub(crate) fn describe(state: &Path) -> anyhow::Result<String> {
         let _ = writeln!(lines, "memory_mb: {} free of {}", free.memory_mb, total.memory_mb);
         let _ = writeln!(lines, "leases: {}", capacity.live_allocations);
         let _ = writeln!(lines, "leases_expired: {}", capacity.expired_allocations);
-        let _ = write!(lines, "{}", recovery.books.fleet_summary(at));
+        let _ = write!(lines, "{}", recovery.cluster.fleet_summary(at));
     }
     for UnusableSnapshot(path, fault) in &recovery.faults {
         let _ = writeln!(lines, "unusable_snapshot: {} ({fault})", path.display());

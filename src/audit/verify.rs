@@ -67,7 +67,7 @@ pub(crate) fn verify(state: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result
     // One view of the log for all that follows: meanwhile its owner may go on, and tidy old events away.
     connection.execute_batch("BEGIN").map_err(|source| JournalError::Database {
         path: state.to_owned(),
-        doing: "read",
+        action: "read",
         source,
     })?;
     for complaint in check_pages(&connection, state)? {

@@ -306,7 +306,7 @@ impl Shared {
             books: books.map(|(capacity, fleet)| Books::of(&capacity.value, fleet)),
             running: running.ok().flatten(),
             log: self.log.clone(),
-            loops: self.manager.loops().map(cortex_loops::LoopStatus::seen).into(),
+            loops: self.manager.loops().map(cortex_loops::LoopStatus::report).into(),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{running::Running, subject};
 use cortex_core::fleet::view::FleetSummary;
 use cortex_core::units::CpuMillis;
 use cortex_core::view::CapacityView;
-use cortex_loops::LoopSeen;
+use cortex_loops::LoopReport;
 
 /// How the daemon stands at a moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub(super) struct Status {
     pub(super) running: Option<Running>,
     /// The file of the daemon's log; nothing if it goes to a standard error of somebody else's choice.
     pub(super) log: Option<PathBuf>,
-    pub(super) loops: Vec<LoopSeen>,
+    pub(super) loops: Vec<LoopReport>,
 }
 
 /// What there is and what of it is free, each as total and free; what is leased; and the fleet.
@@ -75,7 +75,7 @@ impl fmt::Display for Status {
             None => writeln!(formatter, "books: not to be had now: the state cannot be written, see the log")?,
         }
         self.running.iter().try_for_each(|running| running.fmt(formatter))?;
-        for LoopSeen { name, period_seconds, runs, last } in &self.loops {
+        for LoopReport { name, period_seconds, runs, last } in &self.loops {
             let times = if *runs == 1 { "once".to_owned() } else { format!("{runs} times") };
             match last {
                 Some(last) => writeln!(
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_status_reads_as_lines_of_names_and_values() {
-        let loop_seen = |last| LoopSeen { name: "sweep".to_owned(), period_seconds: 300, runs: 0, last };
+        let loop_seen = |last| LoopReport { name: "sweep".to_owned(), period_seconds: 300, runs: 0, last };
         let fleet = FleetSummary {
             agents: 4,
             taking_workers: 3,

@@ -1,181 +1,182 @@
-//! The batch: what is decided together is committed together, and only then told; and how the engine starts over if that
-//! fails.
+//! The batch: events that are decided together are committed together, and the replies are sent after the commit. If a
+//! commit fails, the engine reloads its state from the journal.
 
 use super::message::Message;
-use super::{Change, Engine, Grants};
+use super::{Change, Engine, Revocable};
 use cortex_core::event::Event;
-use cortex_journal::{Entry, Journal, JournalError};
+use cortex_journal::{Journal, JournalEntry, JournalError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// How many events the journal is handed at once while the engine decides on. The first of a batch go at once, so that a
-/// thread that sleeps is awake when the rest comes.
-const EVENTS_HANDED_OVER: usize = 32;
+/// How many events collect before they are appended while the engine still decides. The first events of a batch are
+/// appended immediately, so that the journal's thread is awake when the rest arrives.
+const APPEND_EVENTS_MIN: usize = 32;
 
-/// How often loading the books again is tried after a batch could not be committed.
+/// How many times the engine tries to reload the state after a failed commit.
 pub(super) const RELOADS_MAX: u32 = 60;
 
-/// How long it is waited between two such tries. In all it is over a minute: a stranger may hold the file for that long.
+/// The pause between two tries. With the time that each try takes they last over a minute, since another process may
+/// lock the file that long.
 const RELOAD_WAIT: Duration = Duration::from_millis(500);
 
-/// What is decided and applied, and not yet committed.
+/// The events that are applied and not yet committed, with the replies that wait for the commit.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// Its events that the journal does not have yet.
-    entries: Vec<Entry>,
-    /// Whether it has others.
-    is_handed_over: bool,
-    /// What it changed, if anybody listens.
+    /// Events that are not yet appended to the journal.
+    entries: Vec<JournalEntry>,
+    /// Whether the journal already has events of this batch.
+    is_appended: bool,
+    /// The change to publish. Collected only while there are subscribers.
     change: Option<Change>,
-    /// What nobody asks for again if the batch fails, and nobody wants: grants without a request id, tasks without an id of
-    /// their submitter's, claims, and what was called off.
-    unwanted: Vec<Grants>,
-    /// Answers that go out once it is committed.
+    /// What to revoke if the commit fails, since no client can request it again: grants without a request id, tasks
+    /// without a task id from the client, claims, and what was cancelled.
+    revocable: Vec<Revocable>,
+    /// Sends the replies. Runs after the commit.
     answers: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 impl<J: Journal> Engine<J> {
-    /// Takes an event that was applied into the batch.
-    pub(super) fn note(&mut self, entry: Entry) {
+    /// Adds an applied event to the batch.
+    pub(super) fn note(&mut self, entry: JournalEntry) {
         if self.changes.receiver_count() > 0 {
-            note_change(&mut self.batch.change, &entry.recorded.event);
+            record_change(&mut self.batch.change, &entry.recorded.event);
         }
         self.batch.entries.push(entry);
     }
 
-    /// Lets the journal have what it can begin to write.
-    pub(super) fn hand_over(&mut self) {
-        let due = if self.batch.is_handed_over { EVENTS_HANDED_OVER } else { 1 };
+    /// Appends the collected events to the journal if there are enough, so that it can start to write them.
+    pub(super) fn append_if_due(&mut self) {
+        let due = if self.batch.is_appended { APPEND_EVENTS_MIN } else { 1 };
         if self.batch.entries.len() >= due {
-            self.hand_over_all();
+            self.append_all();
         }
     }
 
-    fn hand_over_all(&mut self) {
+    fn append_all(&mut self) {
         self.journal.append(&mut self.batch.entries);
-        self.batch.is_handed_over = true;
+        self.batch.is_appended = true;
     }
 
-    /// Whether anything was decided that is not committed.
+    /// Whether there are events that are not committed.
     pub(super) fn has_uncommitted(&self) -> bool {
-        self.batch.is_handed_over || !self.batch.entries.is_empty()
+        self.batch.is_appended || !self.batch.entries.is_empty()
     }
 
-    /// Has something answered once the batch is committed.
+    /// Sends a reply after the batch is committed.
     pub(super) fn answer<T: Send + 'static>(&mut self, reply: oneshot::Sender<T>, answer: T) {
-        // A caller that has gone does not want the answer.
+        // The send fails only if the caller has gone.
         self.batch.answers.push(Box::new(move || drop(reply.send(answer))));
     }
 
-    /// Remembers that nobody wants this if the batch fails.
-    pub(super) fn note_unwanted(&mut self, grants: Grants) {
-        self.batch.unwanted.push(grants);
+    /// Notes what to revoke if the commit of this batch fails.
+    pub(super) fn note_revocable(&mut self, grants: Revocable) {
+        self.batch.revocable.push(grants);
     }
 
-    /// Makes the batch lasting, and then known. Without events there is nothing to wait for.
+    /// Commits the batch, then sends the replies and publishes the change. A batch without events needs no commit.
     pub(super) async fn commit(&mut self) -> Result<(), JournalError> {
         if !self.batch.entries.is_empty() {
-            self.hand_over_all();
+            self.append_all();
         }
-        if self.batch.is_handed_over {
+        if self.batch.is_appended {
             self.journal.commit().await?;
-            self.batch.is_handed_over = false;
+            self.batch.is_appended = false;
         }
-        self.batch.unwanted.clear();
-        self.orphans.clear();
+        self.batch.revocable.clear();
+        self.undelivered.clear();
         self.outage = None;
         self.refusals.settle();
         self.demand.settle();
         for answer in self.batch.answers.drain(..) {
             answer();
         }
-        self.tell_change();
+        self.publish_change();
         Ok(())
     }
 
-    fn tell_change(&mut self) {
+    fn publish_change(&mut self) {
         if let Some(change) = self.batch.change.take() {
-            // Without a listener there is nobody to miss it.
+            // The send fails only if there is no subscriber.
             let _ = self.changes.send(Arc::new(change));
         }
     }
 
-    /// After a batch that could not be committed, or of which that is not known: nobody is told what it led to, and the
-    /// books are what the journal has.
+    /// Reloads the state from the journal after a commit that failed or whose outcome is unknown. The replies of the
+    /// batch are dropped, and what no client can request again is revoked by the next batch.
     pub(super) async fn reload(&mut self, error: JournalError) -> Result<(), JournalError> {
         tracing::error!(
-            error = chain_of(&error),
+            error = with_causes(&error),
             callers = self.batch.answers.len(),
-            "a batch was not committed: its callers are to ask again, and the books are loaded anew"
+            "commit failed: the callers have to retry, and the state is reloaded"
         );
-        // Dropped unanswered, they tell their callers so.
+        // A dropped reply reaches its caller as `NotCommitted`.
         self.batch.answers.clear();
         self.batch.entries.clear();
-        self.batch.is_handed_over = false;
-        // They stand behind grants that may not be there any more.
-        self.refusals.take_back();
+        self.batch.is_appended = false;
+        // Their positions refer to grants that may be gone, and their callers never received them.
+        self.refusals.roll_back();
         let mut tries = 1;
         let recovered = loop {
             match self.journal.load().await {
                 Ok(recovered) => break recovered,
-                Err(error) if tries < RELOADS_MAX && error.may_pass() => {
-                    tracing::error!(error = chain_of(&error), tries, "the books could not be loaded: trying again");
+                Err(error) if tries < RELOADS_MAX && error.is_transient() => {
+                    tracing::error!(error = with_causes(&error), tries, "reload of the state failed: trying again");
                     tries += 1;
                     tokio::time::sleep(RELOAD_WAIT).await;
-                    self.turn_away();
+                    self.reject_queued();
                 }
                 Err(error) => return Err(error),
             }
         };
-        // What was counted and is not in the books after all is counted again.
-        if recovered.books.demand_bins(None).eq(self.cluster.demand_bins(None)) {
+        // Demand whose event was not written is recorded again.
+        if recovered.cluster.demand_bins(None).eq(self.cluster.demand_bins(None)) {
             self.demand.settle();
         } else {
             self.demand.take_back();
         }
-        self.cluster = recovered.books;
-        self.stand();
-        // Nobody can ask for these again.
-        let turned_away = self.real.turn_away();
-        self.batch.unwanted.extend(turned_away);
-        // Who was heard of is not in the journal.
+        self.cluster = recovered.cluster;
+        self.apply_provisioning();
+        // No caller can request these again.
+        let unrecoverable = self.provisioning_waits.drop_waiting();
+        self.batch.revocable.extend(unrecoverable);
+        // Heartbeats are not in the journal.
         let now = self.read_clock();
         self.cluster.presume_alive(now);
-        // Those of an earlier batch are still there: giving them back was not committed either.
-        self.orphans.append(&mut self.batch.unwanted);
-        self.orphans.retain(|grants| match grants {
-            Grants::Allocation(allocation) => self.cluster.contains(*allocation),
-            Grants::Submitted(_) | Grants::Claimed(_) => true,
+        // Those of an earlier batch stay listed: their revocation was not committed either.
+        self.undelivered.append(&mut self.batch.revocable);
+        self.undelivered.retain(|grants| match grants {
+            Revocable::Allocation(allocation) => self.cluster.contains(*allocation),
+            Revocable::Submitted(_) | Revocable::Claimed(_) => true,
         });
-        // It may have happened after all: whoever listens looks again.
-        self.tell_change();
+        // The events may have been written after all, so the subscribers read the state again.
+        self.publish_change();
         Ok(())
     }
 
-    /// Tells those who ask while there are no books to ask again, rather than to wait: dropped, they hear of it. What is
-    /// called off has nobody who would ask again.
-    fn turn_away(&mut self) {
+    /// Drops the messages that arrive while there is no state; each caller gets `NotCommitted` instead of waiting.
+    /// Cancellations are still noted, since nobody would send them again.
+    fn reject_queued(&mut self) {
         while let Ok(message) = self.messages.try_recv() {
             if let Message::Cancel { cancel_handle } = message {
-                self.waiting.cancel(&cancel_handle);
-                self.real.cancel(&cancel_handle);
+                self.waiting_claims.cancel(&cancel_handle);
+                self.provisioning_waits.cancel(&cancel_handle);
                 let cancelled = self.cancelled(&cancel_handle);
-                self.batch.unwanted.extend(cancelled);
+                self.batch.revocable.extend(cancelled);
             }
         }
     }
 }
 
-/// An error with what caused it, in one line.
-fn chain_of(error: &dyn std::error::Error) -> String {
+/// Formats an error and its causes in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |chain, cause| format!("{chain}: {cause}"))
 }
 
-/// Adds which things that clients watch an event changed.
-fn note_change(change: &mut Option<Change>, event: &Event) {
+/// Adds to `change` what an event changes of the resources that clients watch.
+fn record_change(change: &mut Option<Change>, event: &Event) {
     let (capacity, allocation) = match event {
         Event::CapacitySet { .. } => (true, None),
         Event::Reserved { reservation } => (true, Some(reservation.allocation)),

@@ -1,83 +1,83 @@
-//! The time the engine stamps on what it does: the wall clock, made never to go back.
+//! The engine's clock: the wall clock, which never goes back.
 //!
-//! After a step back time goes on by the monotonic clock from the last reading, until the wall clock has caught up. A
-//! jump forward of over [`OUTAGE_MILLIS_MIN`] against the monotonic clock (the machine slept, or a wrong clock was
-//! mended) is told as an outage: nobody could renew meanwhile.
+//! After a step back, time advances by the monotonic clock from the last reading until the wall clock has caught up. A
+//! jump forward of over `OUTAGE_MILLIS_MIN` against the monotonic clock (the machine slept, or a wrong clock was
+//! corrected) is reported as an outage, since clients could not renew their leases during it.
 
 use cortex_core::time::{Millis, Timestamp};
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A jump forward of more than this against the monotonic clock is an outage.
-pub const OUTAGE_MILLIS_MIN: Millis = Millis::from_seconds(60);
+const OUTAGE_MILLIS_MIN: Millis = Millis::from_seconds(60);
 
-/// A moment as the engine sees it.
+/// A reading of the engine's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
-    /// The moment; never before that of an earlier reading.
-    pub now: Timestamp,
-    /// If there was an outage just before: the last moment ahead of it.
-    pub outage_since: Option<Timestamp>,
+pub(super) struct ClockReading {
+    /// Never before the `now` of an earlier reading.
+    pub(super) now: Timestamp,
+    /// If an outage has just ended: the last reading before it.
+    pub(super) outage_since: Option<Timestamp>,
 }
 
-/// Turns readings of the system's two clocks into the engine's time.
+/// Derives the engine's time from the two clocks of the system.
 #[derive(Debug, Default)]
-pub struct Clock {
+struct Clock {
     last: Option<(Timestamp, Duration)>,
 }
 
 impl Clock {
-    /// The moment, given what the wall clock says and how far the monotonic clock has run since any fixed start.
-    pub fn read(&mut self, wall: Timestamp, monotonic: Duration) -> Reading {
+    /// Returns the engine's time, given the wall clock and the time on the monotonic clock since any fixed start.
+    fn read(&mut self, wall: Timestamp, monotonic: Duration) -> ClockReading {
         let Some((last, last_monotonic)) = self.last else {
             self.last = Some((wall, monotonic));
-            return Reading { now: wall, outage_since: None };
+            return ClockReading { now: wall, outage_since: None };
         };
         let passed = Millis(u64::try_from(monotonic.saturating_sub(last_monotonic).as_millis()).unwrap_or(u64::MAX));
         let expected = last.after(passed);
         if wall < last {
-            // What is less than a millisecond counts towards the next.
+            // The fraction of a millisecond is carried over to the next reading.
             self.last = Some((expected, last_monotonic.saturating_add(Duration::from_millis(passed.0))));
-            return Reading { now: expected, outage_since: None };
+            return ClockReading { now: expected, outage_since: None };
         }
         let outage_since = (wall.since(expected) > OUTAGE_MILLIS_MIN).then_some(last);
         self.last = Some((wall, monotonic));
-        Reading { now: wall, outage_since }
+        ClockReading { now: wall, outage_since }
     }
 }
 
-/// A clock with the source of its two readings: the wall clock, and how far the monotonic clock has run.
+/// The engine's clock with the source of its readings: the wall clock, and the time on the monotonic clock.
 pub struct EngineClock {
     clock: Clock,
     source: Box<dyn FnMut() -> (Timestamp, Duration) + Send>,
 }
 
 impl EngineClock {
-    /// The system's clocks.
+    /// A clock that reads the clocks of the system.
     #[must_use]
     pub fn system() -> Self {
         let start = Instant::now();
         Self::from_source(move || {
-            // A wall clock before 1970 is as wrong as any other: it counts as 1970.
+            // A wall clock before 1970 is wrong: it counts as 1970.
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let wall = Timestamp::since_1970(since_epoch);
             (wall, start.elapsed())
         })
     }
 
-    /// Clocks that somebody else turns.
+    /// A clock that the caller controls, for tests and simulations.
     #[must_use]
     pub fn from_source(source: impl FnMut() -> (Timestamp, Duration) + Send + 'static) -> Self {
         Self { clock: Clock::default(), source: Box::new(source) }
     }
 
-    /// Lets time go on from a moment that was reached before: no reading lies before it.
+    /// Continues from a time that an earlier process reached: no reading is before it.
     pub(super) fn resume(&mut self, last: Timestamp) {
         let (_, monotonic) = (self.source)();
         self.clock.last = Some((last, monotonic));
     }
 
-    pub(super) fn read(&mut self) -> Reading {
+    pub(super) fn read(&mut self) -> ClockReading {
         let (wall, monotonic) = (self.source)();
         self.clock.read(wall, monotonic)
     }
@@ -95,7 +95,7 @@ mod tests {
 
     /// Seconds on the wall clock and on the monotonic clock.
     type Given = (i64, u64);
-    /// The moment in seconds, and since when there was an outage.
+    /// The engine's time in seconds, and the start of the outage.
     type Expected = (i64, Option<i64>);
 
     /// Reads a clock at each pair of seconds given, and compares.
@@ -104,7 +104,7 @@ mod tests {
         for ((wall, monotonic), (now, outage)) in readings {
             let seconds = |s: &i64| Timestamp::from_millis(s * 1000);
             let reading = clock.read(seconds(wall), Duration::from_secs(*monotonic));
-            let expected = Reading { now: seconds(now), outage_since: outage.as_ref().map(seconds) };
+            let expected = ClockReading { now: seconds(now), outage_since: outage.as_ref().map(seconds) };
             assert_eq!(reading, expected, "at wall {wall}, monotonic {monotonic}");
         }
     }
@@ -120,7 +120,7 @@ mod tests {
             ((10_000, 0), (10_000, None)),
             ((6_400, 10), (10_010, None)),
             ((6_410, 20), (10_020, None)),
-            // The clock is mended: it shows again what it would have.
+            // The clock is corrected.
             ((10_030, 30), (10_030, None)),
         ]);
     }

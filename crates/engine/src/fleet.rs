@@ -1,9 +1,9 @@
-//! What the engine does for the fleet: commands and questions about agents, tasks and tokens, claims that wait, and what
-//! happens by itself as time passes.
+//! What the engine does for the fleet: commands and queries about agents, tasks and tokens, waiting claims, and the
+//! deadlines of tasks and agents.
 
 use super::message::{
-    AgentListing, AgentPage, AgentTakenOn, CancelHandle, Claim, EngineError, FleetMessage, Grants, Reading, Submitted,
-    TaskAfter, TaskDetail, TaskListing, TaskPage,
+    AgentListing, AgentPage, CancelHandle, Claim, EngineError, FleetMessage, Reading, RegisteredAgent, Revocable,
+    Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage,
 };
 use super::{Engine, log_end};
 use cortex_core::command::{Command, Outcome};
@@ -18,17 +18,16 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// How many claims may wait at once; one more is answered at once.
+/// The largest number of waiting claims. One more is answered immediately.
 const CLAIMS_WAITING_MAX: usize = 65_536;
 
-/// How many tasks and agents one look at the time records at most, so that no call waits long behind it.
+/// The largest number of deadlines of tasks and agents that one turn records, so that no call waits long.
 const TIME_STEPS_MAX: usize = 500;
 
-/// The longest that the engine sleeps while anybody holds a lease or is listened for, so that it notices if the clock jumps or
-/// it stood still.
+/// The longest sleep of the engine while there are leases or agents, so that it detects a jump of the clock or a stall.
 const SLEEP_MAX: Duration = Duration::from_secs(2);
 
-/// How long it is waited after a fault before time is recorded again.
+/// The pause after a fault before deadlines are recorded again.
 const FAULT_PAUSE: Millis = Millis::from_seconds(1);
 
 /// A claim that waits for a task.
@@ -39,55 +38,56 @@ struct WaitingClaim {
     reply: oneshot::Sender<Result<Claim, EngineError>>,
 }
 
-/// The claims that wait, the oldest first, and what is due by itself.
+/// The waiting claims, the oldest first, and when deadlines of the fleet are recorded.
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(super) struct WaitingClaims {
     claims: VecDeque<WaitingClaim>,
-    /// Whether anything has changed that may be of use to a claim that waits.
+    /// Whether something changed that may let a waiting claim succeed.
     pub(super) is_due: bool,
-    /// When those who wait were last noted as alive.
-    heard_at: Option<Timestamp>,
-    /// Until when time is not recorded, because of a fault.
+    /// When the agents that wait were last recorded as alive.
+    confirmed_at: Option<Timestamp>,
+    /// Until when no deadlines are recorded, after a fault or a late turn.
     paused_until: Option<Timestamp>,
 }
 
-impl Waiting {
-    /// Lets time go unrecorded until then, unless that was so up to now: a machine that is always late must get on, too.
+impl WaitingClaims {
+    /// Pauses the recording of deadlines, unless the last turn was paused: a machine whose turns are always late must
+    /// record them too.
     pub(super) fn pause_once(&mut self, last_turn: Timestamp, until: Timestamp) {
         if self.paused_until.is_none_or(|paused_until| paused_until <= last_turn) {
             self.paused_until = Some(until);
         }
     }
 
-    /// Lets nothing of this agent wait any longer.
-    fn end_of(&mut self, now: Timestamp, agent: &AgentId) {
+    /// Ends the waits of an agent's claims, which are answered in this turn.
+    fn expire_claims_of(&mut self, now: Timestamp, agent: &AgentId) {
         for claim in self.claims.iter_mut().filter(|claim| claim.agent == *agent) {
             claim.until = now;
         }
     }
 
-    /// Lets those go on waiting whose claims are not called off by this cancel_handle; whoever waited hears nothing more.
+    /// Drops the claims with this cancel handle unanswered.
     pub(super) fn cancel(&mut self, cancel_handle: &CancelHandle) {
         self.claims.retain(|claim| !claim.cancel_handle.is_same(cancel_handle));
     }
 }
 
 impl<J: Journal> Engine<J> {
-    pub(super) fn take_fleet(&mut self, now: Timestamp, message: FleetMessage) {
+    pub(super) fn handle_fleet(&mut self, now: Timestamp, message: FleetMessage) {
         match message {
             FleetMessage::Register { request, reply } => {
                 let answer = self.register(now, request);
                 self.answer(reply, answer);
             }
-            FleetMessage::Beat { agent, reply } => {
+            FleetMessage::Heartbeat { agent, reply } => {
                 self.cluster.hear(now, &agent);
                 let answer = self.agent(now, &agent);
                 self.answer(reply, answer);
             }
             FleetMessage::Drain { agent, is_draining, reply } => {
                 let answer = self.cluster.set_draining(now, &agent, is_draining);
-                // Its claim that waits is to hear of it.
-                self.waiting.end_of(now, &agent);
+                // The agent learns of it from the reply to its waiting claim.
+                self.waiting_claims.expire_claims_of(now, &agent);
                 self.answer(reply, answer);
             }
             FleetMessage::Unregister { agent, reply } => {
@@ -105,10 +105,10 @@ impl<J: Journal> Engine<J> {
                     && let spec = &detail.view.task.spec
                     && spec.request.task.is_none()
                 {
-                    // Nobody could ask for it.
-                    let grants = Grants::Submitted(spec.task.clone());
+                    // No client knows its id before the reply.
+                    let grants = Revocable::Submitted(spec.task.clone());
                     cancel_handle.note(grants.clone());
-                    self.note_unwanted(grants);
+                    self.note_revocable(grants);
                 }
                 self.answer(reply, answer);
             }
@@ -124,7 +124,7 @@ impl<J: Journal> Engine<J> {
                 let command = FleetCommand::Complete { task: task.clone(), agent, fencing_token, report };
                 let answer = self.change_task(now, task, command);
                 if let Ok(TaskAfter { outcome: FleetOutcome::Reported(left), .. }) = &answer {
-                    log_left(left);
+                    log_attempt_ended(left);
                 }
                 self.answer(reply, answer);
             }
@@ -177,7 +177,7 @@ impl<J: Journal> Engine<J> {
         self.cluster.agent(now, agent).ok_or_else(|| FleetDenied::UnknownAgent(agent.clone()).into())
     }
 
-    fn register(&mut self, now: Timestamp, request: Box<AgentRequest>) -> Result<AgentTakenOn, EngineError> {
+    fn register(&mut self, now: Timestamp, request: Box<AgentRequest>) -> Result<RegisteredAgent, EngineError> {
         let agent = request.agent.clone();
         let command = FleetCommand::Register { request, worker_size: self.worker_size };
         let FleetOutcome::Registered { is_new, reclaimed } = self.fleet(now, command)? else {
@@ -188,9 +188,14 @@ impl<J: Journal> Engine<J> {
         let view = self.agent(now, &agent)?;
         if is_new {
             let request = &view.registration.request;
-            tracing::info!(%agent, agent_type = %request.agent_type, max_concurrent = request.tasks_max, "agent registered");
+            tracing::info!(
+                %agent,
+                agent_type = %request.agent_type,
+                max_concurrent = request.tasks_max,
+                "agent registered"
+            );
         }
-        Ok(AgentTakenOn { view, is_new })
+        Ok(RegisteredAgent { view, is_new })
     }
 
     fn unregister(&mut self, now: Timestamp, agent: AgentId) -> Result<Reading<AgentLeft>, EngineError> {
@@ -212,7 +217,7 @@ impl<J: Journal> Engine<J> {
     }
 
     fn submit(&mut self, now: Timestamp, request: Box<TaskRequest>) -> Result<Submitted, EngineError> {
-        let draw = self.draw();
+        let draw = self.random_value();
         let FleetOutcome::Submitted { task, is_new } = self.fleet(now, FleetCommand::Submit { request, draw })? else {
             return Err(EngineError::Fault);
         };
@@ -220,7 +225,12 @@ impl<J: Journal> Engine<J> {
         if is_new {
             self.demand.note_submission(now);
             let spec = &view.task.spec;
-            tracing::debug!(%task, priority = %spec.request.priority, estimated_tokens = spec.estimated_tokens, "submitted");
+            tracing::debug!(
+                %task,
+                priority = %spec.request.priority,
+                estimated_tokens = spec.estimated_tokens,
+                "task submitted"
+            );
         }
         Ok(Submitted { detail: self.detail(view), is_new })
     }
@@ -254,18 +264,18 @@ impl<J: Journal> Engine<J> {
             Ok(Claim::Nothing(why))
                 if why != NothingClaimed::Draining
                     && !wait.is_zero()
-                    && self.waiting.claims.len() < CLAIMS_WAITING_MAX =>
+                    && self.waiting_claims.claims.len() < CLAIMS_WAITING_MAX =>
             {
                 let until = now.after(Millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
-                self.waiting.claims.push_back(WaitingClaim { agent, until, cancel_handle, reply });
-                // From its claim on; the next sign of life is due with the next heartbeat.
-                self.waiting.heard_at.get_or_insert(now);
+                self.waiting_claims.claims.push_back(WaitingClaim { agent, until, cancel_handle, reply });
+                // The claim itself counts as a heartbeat; the next is due one interval later.
+                self.waiting_claims.confirmed_at.get_or_insert(now);
             }
             answer => self.answer_claim(&cancel_handle, reply, answer),
         }
     }
 
-    /// Answers a claim, and notes what was given so that it can be called off.
+    /// Answers a claim, and notes the leased tasks so that the claim can be cancelled.
     fn answer_claim(
         &mut self,
         cancel_handle: &CancelHandle,
@@ -277,9 +287,9 @@ impl<J: Journal> Engine<J> {
                 let lease = view.task.lease()?;
                 Some((view.task.spec.task.clone(), lease.fencing_token))
             });
-            let grants = Grants::Claimed(leases.collect());
+            let grants = Revocable::Claimed(leases.collect());
             cancel_handle.note(grants.clone());
-            self.note_unwanted(grants);
+            self.note_revocable(grants);
         }
         self.answer(reply, answer);
     }
@@ -297,16 +307,16 @@ impl<J: Journal> Engine<J> {
     }
 
     fn assign(&mut self, now: Timestamp, task: TaskId) -> Result<(AgentId, Vec<TaskView>), EngineError> {
-        let draw = self.draw();
+        let draw = self.random_value();
         let FleetOutcome::Leased { agent, tasks } = self.fleet(now, FleetCommand::Assign { task, draw })? else {
             return Err(EngineError::Fault);
         };
         let views = self.views(now, &tasks);
         log_leased(&agent, &views);
-        // If that agent is waiting for a task, here it is.
-        if let Some(place) =
-            self.waiting.claims.iter().position(|claim| claim.agent == agent && !claim.reply.is_closed())
-            && let Some(claim) = self.waiting.claims.remove(place)
+        // The assignment answers a waiting claim of the agent.
+        if let Some(index) =
+            self.waiting_claims.claims.iter().position(|claim| claim.agent == agent && !claim.reply.is_closed())
+            && let Some(claim) = self.waiting_claims.claims.remove(index)
         {
             self.answer(claim.reply, Ok(Claim::Tasks { at: now, tasks: views.clone() }));
         }
@@ -326,8 +336,8 @@ impl<J: Journal> Engine<J> {
         TaskPage { at: now, total: self.cluster.count_tasks(&listing.filter), entries, next }
     }
 
-    /// Takes a task back that nobody has begun.
-    pub(super) fn take_back_task(&mut self, now: Timestamp, task: &TaskId) {
+    /// Cancels a task that was never leased.
+    pub(super) fn cancel_untouched_task(&mut self, now: Timestamp, task: &TaskId) {
         let is_untouched = self.cluster.task(now, task).is_some_and(|view| {
             view.task.attempts.is_empty() && matches!(view.state, TaskState::Queued | TaskState::Deferred)
         });
@@ -336,17 +346,18 @@ impl<J: Journal> Engine<J> {
         }
     }
 
-    /// Puts tasks back that were given to an agent that never heard of it.
+    /// Returns tasks to the queue whose lease the agent never received.
     pub(super) fn return_tasks(&mut self, now: Timestamp, leases: &[(TaskId, FencingToken)]) {
         for (task, fencing_token) in leases {
             let _ = self.fleet(now, FleetCommand::Return { task: task.clone(), fencing_token: *fencing_token });
         }
     }
 
-    /// Records what time has done to the fleet by `now`. What is left, if there is much, comes with the next batch.
-    pub(super) fn pass_time(&mut self, now: Timestamp) {
-        self.hear_waiting(now);
-        if self.waiting.paused_until.is_some_and(|until| until > now)
+    /// Records deadlines of the fleet that have passed: expired tasks, lost agents, refilled token budgets. Those over
+    /// the limit follow with the next batch.
+    pub(super) fn advance_fleet(&mut self, now: Timestamp) {
+        self.confirm_waiting_agents(now);
+        if self.waiting_claims.paused_until.is_some_and(|until| until > now)
             || self.cluster.fleet_due(now).is_none_or(|due| due > now)
         {
             return;
@@ -355,49 +366,51 @@ impl<J: Journal> Engine<J> {
             Ok(FleetOutcome::TimePassed(passed)) => passed,
             Ok(_) => return,
             Err(error) => {
-                tracing::error!(%error, "what time has done to the fleet could not be recorded; it is tried again");
-                self.waiting.paused_until = Some(now.after(FAULT_PAUSE));
+                tracing::error!(%error, "recording of expired tasks and lost agents failed: it is retried");
+                self.waiting_claims.paused_until = Some(now.after(FAULT_PAUSE));
                 return;
             }
         };
         if passed.refilled {
-            tracing::info!("the token budget is refilled");
+            tracing::info!("token budget refilled");
         }
-        passed.expired.iter().for_each(log_left);
+        passed.expired.iter().for_each(log_attempt_ended);
         passed.lost.iter().for_each(log_agent_left);
     }
 
-    /// Whoever waits for a task is alive: as its client sees it, it does nothing else meanwhile.
-    fn hear_waiting(&mut self, now: Timestamp) {
+    /// Records the agents of waiting claims as alive, once per heartbeat interval, since a client that waits for a task
+    /// sends no heartbeats.
+    fn confirm_waiting_agents(&mut self, now: Timestamp) {
         let interval = self.cluster.fleet_settings().heartbeat_ms;
-        if self.waiting.claims.is_empty() {
-            self.waiting.heard_at = None;
+        if self.waiting_claims.claims.is_empty() {
+            self.waiting_claims.confirmed_at = None;
             return;
         }
-        if self.waiting.heard_at.is_some_and(|at| at.after(interval) > now) {
+        if self.waiting_claims.confirmed_at.is_some_and(|at| at.after(interval) > now) {
             return;
         }
-        self.waiting.heard_at = Some(now);
-        // Waiting raises tasks, and that may be what a claim needs while tokens are saved. It is no event.
-        self.waiting.is_due = true;
-        for claim in self.waiting.claims.iter().filter(|claim| !claim.reply.is_closed()) {
+        self.waiting_claims.confirmed_at = Some(now);
+        // Waiting raises the priority of tasks. That may let a claim succeed while tokens are conserved, but it is not
+        // an event that would wake the claims.
+        self.waiting_claims.is_due = true;
+        for claim in self.waiting_claims.claims.iter().filter(|claim| !claim.reply.is_closed()) {
             self.cluster.hear(now, &claim.agent);
         }
     }
 
-    /// Gives those who wait what there is for them by now, the oldest first, and lets those go whose time is up.
-    pub(super) fn serve_waiting(&mut self, now: Timestamp) {
-        if self.waiting.claims.is_empty() {
+    /// Tries the waiting claims, the oldest first, and answers those whose wait is over.
+    pub(super) fn serve_waiting_claims(&mut self, now: Timestamp) {
+        if self.waiting_claims.claims.is_empty() {
             return;
         }
-        let may_serve = std::mem::take(&mut self.waiting.is_due);
+        let may_serve = std::mem::take(&mut self.waiting_claims.is_due);
         let mut left = VecDeque::new();
-        while let Some(claim) = self.waiting.claims.pop_front() {
+        while let Some(claim) = self.waiting_claims.claims.pop_front() {
             if claim.reply.is_closed() || claim.cancel_handle.is_cancelled() {
                 continue;
             }
             let is_over = claim.until <= now;
-            // Once the last task that waits is given out, thousands more need not ask.
+            // Skips the remaining claims, which may be thousands, once no task waits.
             let may_serve = may_serve && self.cluster.has_waiting_tasks();
             if !may_serve && !is_over {
                 left.push_back(claim);
@@ -408,32 +421,36 @@ impl<J: Journal> Engine<J> {
                 answer => self.answer_claim(&claim.cancel_handle, claim.reply, answer),
             }
         }
-        self.waiting.claims = left;
+        self.waiting_claims.claims = left;
     }
 
-    /// Ends the claims of agents that have left, before others register by their names.
+    /// Ends the claims of agents that have left, before other agents register under the same ids.
     pub(super) fn end_claims_of(&mut self, left: &BTreeSet<AgentId>) {
         if left.is_empty() {
             return;
         }
-        let claims = std::mem::take(&mut self.waiting.claims);
+        let claims = std::mem::take(&mut self.waiting_claims.claims);
         let (ended, others): (VecDeque<_>, _) = claims.into_iter().partition(|claim| left.contains(&claim.agent));
-        self.waiting.claims = others;
+        self.waiting_claims.claims = others;
         for claim in ended {
             self.answer(claim.reply, Err(FleetDenied::UnknownAgent(claim.agent).into()));
         }
     }
 
-    /// How long the engine may sleep before something happens by itself; for ever if nothing does.
+    /// How long the engine may sleep until the next deadline; `None` if there is none.
     pub(super) fn sleep_max(&self, now: Timestamp) -> Option<Duration> {
         let interval = self.cluster.fleet_settings().heartbeat_ms;
-        let hear_at = self.waiting.heard_at.filter(|_| !self.waiting.claims.is_empty()).map(|at| at.after(interval));
-        let over_at = self.waiting.claims.iter().map(|claim| claim.until).min();
-        let paused_until = self.waiting.paused_until.filter(|until| *until > now);
+        let confirm_at = self
+            .waiting_claims
+            .confirmed_at
+            .filter(|_| !self.waiting_claims.claims.is_empty())
+            .map(|at| at.after(interval));
+        let over_at = self.waiting_claims.claims.iter().map(|claim| claim.until).min();
+        let paused_until = self.waiting_claims.paused_until.filter(|until| *until > now);
         let due = self.cluster.fleet_due(now).max(paused_until);
-        // A pause ends with a turn, even if nothing is due then: a longer sleep would hide that it stood still again.
-        let refused_at = self.real.next_deadline();
-        let next = [due, paused_until, hear_at, over_at, refused_at].into_iter().flatten().min();
+        // The end of a pause is a turn even if nothing is due: a longer sleep would hide another stall.
+        let refused_at = self.provisioning_waits.next_deadline();
+        let next = [due, paused_until, confirm_at, over_at, refused_at].into_iter().flatten().min();
         let is_listening = next.is_some() || self.cluster.next_deadline().is_some();
         let sleep_max = next.map_or(SLEEP_MAX, |next| Duration::from_millis(next.since(now).0).min(SLEEP_MAX));
         is_listening.then_some(sleep_max)
@@ -443,11 +460,11 @@ impl<J: Journal> Engine<J> {
 fn log_leased(agent: &AgentId, tasks: &[TaskView]) {
     for view in tasks {
         let token = view.task.lease().map(|lease| lease.fencing_token.as_u64());
-        tracing::debug!(task = %view.task.spec.task, %agent, fencing_token = token, "leased");
+        tracing::debug!(task = %view.task.spec.task, %agent, fencing_token = token, "task leased");
     }
 }
 
-fn log_left(left: &TaskLeft) {
+fn log_attempt_ended(left: &TaskLeft) {
     let TaskLeft { task, agent, outcome, state } = left;
     tracing::info!(%task, %agent, outcome = outcome.as_str(), state = %state, "attempt ended");
 }
@@ -457,7 +474,7 @@ fn log_agent_left(left: &AgentLeft) {
     match left.reason {
         AgentEnd::Unregistered => tracing::info!(%agent, tasks, "agent unregistered"),
         AgentEnd::Lost => tracing::warn!(%agent, tasks, "agent lost: it missed three heartbeats"),
-        AgentEnd::AllocationEnded => tracing::info!(%agent, tasks, "agent let go: its allocation ended"),
+        AgentEnd::AllocationEnded => tracing::info!(%agent, tasks, "agent unregistered: its allocation ended"),
     }
-    left.tasks.iter().for_each(log_left);
+    left.tasks.iter().for_each(log_attempt_ended);
 }

@@ -1,11 +1,11 @@
-//! The handle by which everybody else reaches the engine.
+//! The handle through which clients, loops and the provisioner call the engine.
 
 use super::message::{
-    AgentListing, AgentPage, AgentTakenOn, CancelHandle, Change, Claim, EngineError, FleetMessage, Grant, Listing,
-    Message, Page, PlannedMessage, Reading, RealMessage, Record, Released, Submitted, TaskAfter, TaskDetail,
+    AgentListing, AgentPage, CancelHandle, Change, Claim, EngineError, FleetMessage, Grant, Listing, Message, Page,
+    PlannerMessage, ProvisioningMessage, Reading, Record, RegisteredAgent, Released, Submitted, TaskAfter, TaskDetail,
     TaskListing, TaskPage,
 };
-use super::real::ClaimPort;
+use super::provisioning_waits::ClaimPort;
 use cortex_core::command::Request;
 use cortex_core::demand::DemandBin;
 use cortex_core::fleet::agent::AgentRequest;
@@ -23,10 +23,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
-/// How many ids of expired leases one answer names; all are counted.
+/// The largest number of expired leases that one sweep lists by id. All are counted.
 pub(super) const EXPIRED_NAMED_MAX: usize = 10_000;
 
-/// A way to the engine. Messages of one handle take effect in the order in which they are sent.
+/// A cloneable handle to the engine. Messages of one handle take effect in the order in which they are sent.
 #[derive(Clone, Debug)]
 pub struct EngineHandle {
     messages: mpsc::Sender<Message>,
@@ -34,12 +34,12 @@ pub struct EngineHandle {
     wake: Arc<Notify>,
 }
 
-/// What a sweep ended.
+/// The leases that a sweep ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
-    /// The leases, the longest overdue first; at most 10,000.
+    /// The longest overdue first; at most 10,000.
     pub named: Vec<AllocationId>,
-    /// How many there were.
+    /// The number of leases that expired, including those that are not named.
     pub count: u64,
 }
 
@@ -52,303 +52,318 @@ impl EngineHandle {
         Self { messages, changes, wake }
     }
 
-    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, EngineError> {
+    async fn send<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, EngineError> {
         let (reply, answer) = oneshot::channel();
         self.messages.send(message(reply)).await.map_err(|_| EngineError::Stopped)?;
-        // An engine that is there and gives no answer has dropped it with the batch that it could not commit.
+        // A running engine drops a reply only with a batch that it could not commit.
         let lost = |_| if self.messages.is_closed() { EngineError::Stopped } else { EngineError::NotCommitted };
         answer.await.map_err(lost)
     }
 
-    /// Asks for a lease. With the cancel_handle the request can be called off from anywhere, before and after it is decided on. Where
-    /// something real is to stand behind it, the answer comes when it is there.
+    /// Requests a lease. The cancel handle cancels the request before and after it is decided. With provisioning, the
+    /// reply arrives after the servers and workers have started.
     ///
     /// # Errors
-    /// [`EngineError::Refused`] if there is no room, [`EngineError::NotStarted`] if what is to stand behind it cannot be had, [`EngineError::Denied`] if the request id was used for another request,
-    /// [`EngineError::Cancelled`] if it was called off by then.
+    /// [`EngineError::Refused`] if there is not enough capacity, [`EngineError::NotStarted`] if a server or worker does
+    /// not start, [`EngineError::Denied`] if the request id was used for another request, [`EngineError::Cancelled`] if
+    /// the request was cancelled before.
     pub async fn request(&self, request: Request, cancel_handle: CancelHandle) -> Result<Grant, EngineError> {
         let request = Box::new(request);
-        self.ask(|reply| Message::Request { request, cancel_handle, reply }).await?
+        self.send(|reply| Message::Request { request, cancel_handle, reply }).await?
     }
 
-    /// Gives a lease back. Where something real stands behind it, the answer comes when it is gone.
+    /// Releases a lease. With provisioning, the reply arrives after its servers and workers have stopped.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] if there is no such allocation.
+    /// [`EngineError::Denied`] if the allocation does not exist.
     pub async fn release(&self, allocation: AllocationId) -> Result<Released, EngineError> {
-        self.ask(|reply| Message::Release { allocation, reply }).await?
+        self.send(|reply| Message::Release { allocation, reply }).await?
     }
 
-    /// Says what really stands behind leases from now on, and, the first time, how a port is taken. Afterwards leases behind
-    /// which something real stands become active with [`Self::activate`] and end with [`Self::finish_release`]: whoever says
-    /// this hears from [`Self::changes`] which ones there are.
+    /// Sets the servers and workers that are provisioned for leases from now on, and, if given, the callback that
+    /// claims ports. From then on a lease with such a server or worker becomes active with [`Self::activate`] and ends
+    /// with [`Self::finish_release`]; the caller, the provisioner, learns of the leases from [`Self::changes`].
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended.
-    pub async fn stand_on(&self, provisioning: Provisioning, claim: Option<ClaimPort>) -> Result<(), EngineError> {
-        let message = Message::Real(RealMessage::Stand { provisioning, claim });
+    /// [`EngineError::Stopped`] if the engine has stopped.
+    pub async fn set_provisioning(
+        &self,
+        provisioning: Provisioning,
+        claim: Option<ClaimPort>,
+    ) -> Result<(), EngineError> {
+        let message = Message::Provisioning(ProvisioningMessage::Set { provisioning, claim });
         self.messages.send(message).await.map_err(|_| EngineError::Stopped)
     }
 
-    /// Says that what stands behind a reservation is there: it can be used.
+    /// Reports that the servers and workers of a pending allocation have started, which activates it.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] if it is no reservation any more: then what was started for it is to be ended.
+    /// [`EngineError::Denied`] if the allocation is no longer pending: the provisioner then stops what it started.
     pub async fn activate(&self, allocation: AllocationId) -> Result<(), EngineError> {
-        self.ask(|reply| Message::Real(RealMessage::Activate { allocation, reply })).await?
+        self.send(|reply| Message::Provisioning(ProvisioningMessage::Activate { allocation, reply })).await?
     }
 
-    /// Says that what should stand behind a reservation cannot be had, and that nothing of it is left. The books keep the
-    /// `error`; whoever waits for the grant is told all.
+    /// Reports that the servers and workers of a pending allocation could not be started and that none of them is left
+    /// running. `error` is recorded with the allocation; the callers that wait for it receive `caller_error`.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] if it is no reservation any more.
+    /// [`EngineError::Denied`] if the allocation is no longer pending.
     pub async fn fail_activation(
         &self,
         allocation: AllocationId,
         error: Arc<str>,
-        told: Arc<str>,
+        caller_error: Arc<str>,
     ) -> Result<(), EngineError> {
-        self.ask(|reply| Message::Real(RealMessage::FailActivation { allocation, error, told, reply })).await?
+        self.send(|reply| {
+            Message::Provisioning(ProvisioningMessage::FailActivation { allocation, error, caller_error, reply })
+        })
+        .await?
     }
 
-    /// Says that nothing is left of what stood behind a lease that is being taken back: it is over.
+    /// Reports that the servers and workers of a releasing allocation have stopped, which ends it.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] if it is not being taken back.
+    /// [`EngineError::Denied`] if the allocation is not releasing.
     pub async fn finish_release(&self, allocation: AllocationId) -> Result<(), EngineError> {
-        self.ask(|reply| Message::Real(RealMessage::FinishRelease { allocation, reply })).await?
+        self.send(|reply| Message::Provisioning(ProvisioningMessage::FinishRelease { allocation, reply })).await?
     }
 
-    /// Calls a request off whose caller will not hear of its grant, without waiting: it is not granted any more, or what
-    /// was granted is rolled back before anything that is sent from now on. A grant to an earlier request with the same
-    /// request id stays.
+    /// Cancels a request whose caller no longer waits, without blocking. The request is not granted any more, or its
+    /// grant is revoked before any message sent after this call. A grant to an earlier request with the same request id
+    /// stays.
     pub fn cancel(&self, cancel_handle: CancelHandle) {
         cancel_handle.cancel();
         let message = Message::Cancel { cancel_handle };
         if let Err(mpsc::error::TrySendError::Full(message)) = self.messages.try_send(message) {
-            // A task of its own waits for room; the grant that it undoes is already behind it in the books.
+            // The queue is full, so a spawned task sends the message once there is space. The cancel handle is marked
+            // already, which stops a request that is not decided yet.
             let messages = self.messages.clone();
             tokio::spawn(async move { drop(messages.send(message).await) });
         }
     }
 
-    /// Lets a lease run anew from now.
+    /// Renews a lease: its time to live starts again now.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] if it is unknown, has ended or expired, or the token is not its own.
+    /// [`EngineError::Denied`] if the lease is unknown, ended or expired, or the fencing token is stale.
     pub async fn renew(
         &self,
         allocation: AllocationId,
         ttl_seconds: Option<TtlSeconds>,
         fencing_token: Option<FencingToken>,
     ) -> Result<AllocationView, EngineError> {
-        self.ask(|reply| Message::Renew { allocation, ttl_seconds, fencing_token, reply }).await?
+        self.send(|reply| Message::Renew { allocation, ttl_seconds, fencing_token, reply }).await?
     }
 
-    /// Records the expiry of every lease past its deadline, in batches between which others are served, and forgets
-    /// records that are too old.
+    /// Records the expiry of every lease past its deadline, in batches between which other messages are served, and
+    /// trims records that are too old.
     ///
     /// # Errors
-    /// [`EngineError`] if the engine has a fault or has ended.
+    /// Returns [`EngineError`] if the engine has a fault or has stopped.
     pub async fn sweep(&self) -> Result<Expired, EngineError> {
         let mut expired = Expired::default();
         loop {
-            let (batch, more) = self.ask(|reply| Message::Sweep { reply }).await??;
+            let (batch, more) = self.send(|reply| Message::Sweep { reply }).await??;
             expired.count += batch.len() as u64;
-            let room = EXPIRED_NAMED_MAX - expired.named.len();
-            expired.named.extend(batch.into_iter().take(room));
+            let available = EXPIRED_NAMED_MAX - expired.named.len();
+            expired.named.extend(batch.into_iter().take(available));
             if !more {
                 break;
             }
-            // Without a pause the runtime would look at its input only every so many batches.
+            // Lets the runtime poll its input between two batches.
             tokio::task::yield_now().await;
         }
         self.messages.send(Message::TrimHistory).await.map_err(|_| EngineError::Stopped)?;
         Ok(expired)
     }
 
-    /// The capacity.
-    ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
+    /// failed.
     pub async fn capacity(&self) -> Result<Reading<CapacityView>, EngineError> {
-        self.ask(|reply| Message::Capacity { reply }).await
+        self.send(|reply| Message::Capacity { reply }).await
     }
 
-    async fn ask_planned<T>(
+    async fn send_planner<T>(
         &self,
-        message: impl FnOnce(oneshot::Sender<T>) -> PlannedMessage,
+        message: impl FnOnce(oneshot::Sender<T>) -> PlannerMessage,
     ) -> Result<T, EngineError> {
-        self.ask(|reply| Message::Planned(message(reply))).await
+        self.send(|reply| Message::Planner(message(reply))).await
     }
 
-    /// The capacity, and what is asked for. With `is_look`, the largest request that was refused counts anew from here, and what
-    /// was counted comes into the books.
+    /// The capacity and the demand. With `is_sample`, the largest refused request is reset and the demand counted so
+    /// far is recorded in the cluster.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
-    pub async fn demand(&self, is_look: bool) -> Result<Reading<Demand>, EngineError> {
-        self.ask_planned(|reply| PlannedMessage::Demand { is_look, reply }).await
+    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
+    /// failed.
+    pub async fn demand(&self, is_sample: bool) -> Result<Reading<Demand>, EngineError> {
+        self.send_planner(|reply| PlannerMessage::Demand { is_sample, reply }).await
     }
 
-    /// The bins of demand in the books that begin after this moment, oldest first.
+    /// The recorded bins of demand that begin after this time, oldest first.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
+    /// failed.
     pub async fn demand_bins(&self, after: Option<Timestamp>) -> Result<Reading<Vec<DemandBin>>, EngineError> {
-        self.ask_planned(|reply| PlannedMessage::DemandBins { after, reply }).await
+        self.send_planner(|reply| PlannerMessage::DemandBins { after, reply }).await
     }
 
-    /// Gives the node as many worker slots as a scaling says, and notes it.
+    /// Sets the worker slots of the node to the target of a scaling, and records the scaling.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] if more are leased; then nothing is noted.
+    /// [`EngineError::Denied`] if more slots are leased; then nothing is recorded.
     pub async fn scale(&self, scaling: Scaling) -> Result<(), EngineError> {
         let scaling = Box::new(scaling);
-        self.ask_planned(|reply| PlannedMessage::Scale { scaling, reply }).await?
+        self.send_planner(|reply| PlannerMessage::Scale { scaling, reply }).await?
     }
 
-    /// The last scalings, the newest first, at most so many, and how many there are on record.
+    /// The latest scalings, newest first, at most `limit`, and the number on record.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
+    /// failed.
     pub async fn scalings(&self, limit: usize) -> Result<(Vec<PastScaling>, usize), EngineError> {
-        self.ask_planned(|reply| PlannedMessage::Scalings { limit, reply }).await
+        self.send_planner(|reply| PlannerMessage::Scalings { limit, reply }).await
     }
 
-    /// The policy that the planner goes by.
+    /// The scaling policy in use.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
+    /// failed.
     pub async fn policy(&self) -> Result<Policy, EngineError> {
-        self.ask_planned(|reply| PlannedMessage::Policy { reply }).await
+        self.send_planner(|reply| PlannerMessage::Policy { reply }).await
     }
 
-    /// Lets the planner go by a policy from now on, and gives the one before.
+    /// Sets the scaling policy and returns the previous one.
     ///
     /// # Errors
-    /// [`EngineError`] if the engine has a fault or has ended.
+    /// Returns [`EngineError`] if the engine has a fault or has stopped.
     pub async fn set_policy(&self, policy: Policy) -> Result<Policy, EngineError> {
-        self.ask_planned(|reply| PlannedMessage::SetPolicy { policy, reply }).await?
+        self.send_planner(|reply| PlannerMessage::SetPolicy { policy, reply }).await?
     }
 
-    /// Waits until something calls for a plan before the next is due: a backlog, tokens that run out, an agent that was lost. A
-    /// call that came while nobody waited is heard at once.
-    pub async fn planner_called(&self) {
+    /// Waits until a replan trigger is raised: a backlog, a nearly used token budget, or a lost agent. Returns
+    /// immediately if one was raised while nobody waited.
+    pub async fn wait_for_replan(&self) {
         self.wake.notified().await;
     }
 
-    /// What is on record under this id.
+    /// The allocation or the refusal on record under this id.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
+    /// failed.
     pub async fn allocation(&self, allocation: AllocationId) -> Result<Option<Reading<Record>>, EngineError> {
-        self.ask(|reply| Message::Allocation { allocation, reply }).await
+        self.send(|reply| Message::Allocation { allocation, reply }).await
     }
 
-    /// A page of the list of allocations and refusals.
-    ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
+    /// failed.
     pub async fn list(&self, listing: Listing) -> Result<Page, EngineError> {
         let listing = Box::new(listing);
-        self.ask(|reply| Message::List { listing, reply }).await
+        self.send(|reply| Message::List { listing, reply }).await
     }
 
-    /// The changes from now on, in order. A listener that lags too far behind is told so and misses some.
+    /// Subscribes to the changes from now on, in order. A receiver that lags by more than 256 changes loses the oldest
+    /// and gets `RecvError::Lagged`.
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<Arc<Change>> {
         self.changes.subscribe()
     }
 
-    async fn ask_fleet<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> FleetMessage) -> Result<T, EngineError> {
-        self.ask(|reply| Message::Fleet(message(reply))).await
+    async fn send_fleet<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> FleetMessage) -> Result<T, EngineError> {
+        self.send(|reply| Message::Fleet(message(reply))).await
     }
 
-    /// Takes an agent on. A repeat is answered with the agent as it stands.
+    /// Registers an agent. A repeated registration returns the agent that is already registered.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] if there is no room, a quota is reached, or the id is taken.
-    pub async fn register_agent(&self, request: AgentRequest) -> Result<AgentTakenOn, EngineError> {
+    /// [`EngineError::Denied`] if there is not enough capacity, a quota is reached, or another agent has the id.
+    pub async fn register_agent(&self, request: AgentRequest) -> Result<RegisteredAgent, EngineError> {
         let request = Box::new(request);
-        self.ask_fleet(|reply| FleetMessage::Register { request, reply }).await?
+        self.send_fleet(|reply| FleetMessage::Register { request, reply }).await?
     }
 
-    /// Notes that an agent is alive, and gives how it stands.
+    /// Records a heartbeat of an agent and returns the agent.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] if it is unknown.
-    pub async fn beat(&self, agent: AgentId) -> Result<AgentView, EngineError> {
-        self.ask_fleet(|reply| FleetMessage::Beat { agent, reply }).await?
+    /// [`EngineError::Denied`] if the agent is unknown.
+    pub async fn heartbeat(&self, agent: AgentId) -> Result<AgentView, EngineError> {
+        self.send_fleet(|reply| FleetMessage::Heartbeat { agent, reply }).await?
     }
 
-    /// Lets an agent go. The tasks it holds go back to the queue.
+    /// Unregisters an agent. The tasks leased to it return to the queue.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] if it is unknown.
+    /// [`EngineError::Denied`] if the agent is unknown.
     pub async fn unregister_agent(&self, agent: AgentId) -> Result<Reading<AgentLeft>, EngineError> {
-        self.ask_fleet(|reply| FleetMessage::Unregister { agent, reply }).await?
+        self.send_fleet(|reply| FleetMessage::Unregister { agent, reply }).await?
     }
 
-    /// Lets an agent be given nothing more, nor register anew, or ends that. Says how many tasks it holds, if it is registered.
-    /// A new start, and a batch that fails, forget it: whoever says it says it again.
+    /// Starts or ends the draining of an agent, which is leased no more tasks and cannot register again. Returns the
+    /// number of tasks leased to it, or `None` if it is not registered. Draining is not persisted: a restart and a
+    /// failed batch forget it, so the caller repeats it.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
+    /// failed.
     pub async fn drain_agent(&self, agent: AgentId, is_draining: bool) -> Result<Option<usize>, EngineError> {
-        self.ask_fleet(|reply| FleetMessage::Drain { agent, is_draining, reply }).await
+        self.send_fleet(|reply| FleetMessage::Drain { agent, is_draining, reply }).await
     }
 
-    /// A page of the list of agents.
-    ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
+    /// failed.
     pub async fn agents(&self, listing: AgentListing) -> Result<AgentPage, EngineError> {
         let listing = Box::new(listing);
-        self.ask_fleet(|reply| FleetMessage::Agents { listing, reply }).await
+        self.send_fleet(|reply| FleetMessage::Agents { listing, reply }).await
     }
 
-    /// Takes a task into the queue. With the cancel_handle a task that has no id of its submitter's can be called off.
+    /// Adds a task to the queue. Cancelling removes the task only if its submitter gave it no id.
     ///
     /// # Errors
     /// [`EngineError::Denied`] if the queue is full, the deadline has passed, or the id was used for another task;
-    /// [`EngineError::Cancelled`] if it was called off by then.
+    /// [`EngineError::Cancelled`] if the call was cancelled before.
     pub async fn submit_task(
         &self,
         request: TaskRequest,
         cancel_handle: CancelHandle,
     ) -> Result<Submitted, EngineError> {
         let request = Box::new(request);
-        self.ask_fleet(|reply| FleetMessage::Submit { request, cancel_handle, reply }).await?
+        self.send_fleet(|reply| FleetMessage::Submit { request, cancel_handle, reply }).await?
     }
 
-    /// Gives an agent the best task for it, and with it others of its batch; if there is none, waits so long for one.
-    /// With the cancel_handle the claim can be called off, before and after.
+    /// Leases the best task to an agent, and others of its batch with it. If there is no task, waits up to `wait` for
+    /// one. The cancel handle cancels the claim, also after it was answered.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] if the agent is unknown, [`EngineError::Cancelled`] if it was called off by then.
+    /// [`EngineError::Denied`] if the agent is unknown, [`EngineError::Cancelled`] if the claim was cancelled before.
     pub async fn claim_task(
         &self,
         agent: AgentId,
         wait: Duration,
         cancel_handle: CancelHandle,
     ) -> Result<Claim, EngineError> {
-        self.ask_fleet(|reply| FleetMessage::Claim { agent, wait, cancel_handle, reply }).await?
+        self.send_fleet(|reply| FleetMessage::Claim { agent, wait, cancel_handle, reply }).await?
     }
 
-    /// Chooses an agent for a task and gives it to that one, and with it others of its batch.
+    /// Chooses an agent for a task and leases the task to it, and others of its batch with it.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] if the task is unknown or not waiting, there are no tokens for it, or no agent can take it.
+    /// [`EngineError::Denied`] if the task is unknown or not waiting, the token budget is used up, or no agent can take
+    /// it.
     pub async fn assign_task(&self, task: TaskId) -> Result<(AgentId, Vec<TaskView>), EngineError> {
-        self.ask_fleet(|reply| FleetMessage::Assign { task, reply }).await?
+        self.send_fleet(|reply| FleetMessage::Assign { task, reply }).await?
     }
 
-    /// Takes an agent's report on a task that it holds.
+    /// Records an agent's report on a task that is leased to it.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] if the task is unknown, or the agent does not hold it under this token.
+    /// [`EngineError::Denied`] if the task is unknown, or not leased to the agent under this fencing token.
     pub async fn complete_task(
         &self,
         task: TaskId,
@@ -357,75 +372,76 @@ impl EngineHandle {
         report: Report,
     ) -> Result<TaskAfter, EngineError> {
         let report = Box::new(report);
-        self.ask_fleet(|reply| FleetMessage::Complete { task, agent, fencing_token, report, reply }).await?
+        self.send_fleet(|reply| FleetMessage::Complete { task, agent, fencing_token, report, reply }).await?
     }
 
-    /// Takes a task back.
-    ///
     /// # Errors
-    /// [`EngineError::Denied`] if it is unknown.
+    /// [`EngineError::Denied`] if the task is unknown.
     pub async fn cancel_task(&self, task: TaskId) -> Result<TaskAfter, EngineError> {
-        self.ask_fleet(|reply| FleetMessage::Cancel { task, reply }).await?
+        self.send_fleet(|reply| FleetMessage::Cancel { task, reply }).await?
     }
 
-    /// Changes how urgent a task is.
+    /// Changes the priority and the deadline of a task.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] if it is unknown or has ended, or the deadline has passed.
+    /// [`EngineError::Denied`] if the task is unknown or has ended, or the deadline has passed.
     pub async fn update_task(
         &self,
         task: TaskId,
         priority: Option<Priority>,
         deadline: Option<Timestamp>,
     ) -> Result<TaskAfter, EngineError> {
-        self.ask_fleet(|reply| FleetMessage::Update { task, priority, deadline, reply }).await?
+        self.send_fleet(|reply| FleetMessage::Update { task, priority, deadline, reply }).await?
     }
 
-    /// A task, open or on record.
+    /// A task, waiting, running or ended.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
+    /// failed.
     pub async fn task(&self, task: TaskId) -> Result<Option<TaskDetail>, EngineError> {
-        self.ask_fleet(|reply| FleetMessage::Task { task, reply }).await
+        self.send_fleet(|reply| FleetMessage::Task { task, reply }).await
     }
 
-    /// A page of the list of tasks.
-    ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
+    /// failed.
     pub async fn tasks(&self, listing: TaskListing) -> Result<TaskPage, EngineError> {
         let listing = Box::new(listing);
-        self.ask_fleet(|reply| FleetMessage::Tasks { listing, reply }).await
+        self.send_fleet(|reply| FleetMessage::Tasks { listing, reply }).await
     }
 
-    /// What is used of quotas, tokens and the queue.
+    /// The use of quotas, tokens and the queue.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
+    /// failed.
     pub async fn usage(&self) -> Result<UsageView, EngineError> {
-        self.ask_fleet(|reply| FleetMessage::Usage { reply }).await
+        self.send_fleet(|reply| FleetMessage::Usage { reply }).await
     }
 
-    /// What a look for bottlenecks goes by.
+    /// The figures that bottlenecks are detected from.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
+    /// failed.
     pub async fn fleet_figures(&self) -> Result<FleetFigures, EngineError> {
-        self.ask_fleet(|reply| FleetMessage::Figures { reply }).await
+        self.send_fleet(|reply| FleetMessage::Figures { reply }).await
     }
 
-    /// The fleet in figures.
+    /// Counts of the agents, tasks and tokens.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has ended, [`EngineError::NotCommitted`] if a batch failed meanwhile.
+    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
+    /// failed.
     pub async fn fleet_summary(&self) -> Result<FleetSummary, EngineError> {
-        self.ask_fleet(|reply| FleetMessage::Summary { reply }).await
+        self.send_fleet(|reply| FleetMessage::Summary { reply }).await
     }
 
-    /// Sets the budget of tokens of a job, or of all tasks together; [`FleetCommand::SetTokenBudget`] says what absent means.
+    /// Sets the token budget of a job, or of all tasks together. See [`FleetCommand::SetTokenBudget`] for `None`.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] if more is used already, or too many jobs have a budget.
+    /// [`EngineError::Denied`] if more tokens are used already, or too many jobs have a budget.
     pub async fn set_token_budget(
         &self,
         job: Option<JobId>,
@@ -433,10 +449,10 @@ impl EngineHandle {
         window: Option<Millis>,
     ) -> Result<UsageView, EngineError> {
         let command = FleetCommand::SetTokenBudget { job, tokens, window };
-        self.ask_fleet(|reply| FleetMessage::Set { command, reply }).await?
+        self.send_fleet(|reply| FleetMessage::Set { command, reply }).await?
     }
 
-    /// Sets how many agents there may be at once, of a type or in all; none takes the quota away.
+    /// Sets the largest number of agents of a type, or of all agents; `None` removes the quota.
     ///
     /// # Errors
     /// [`EngineError::Denied`] if too many types have a quota.
@@ -446,6 +462,6 @@ impl EngineHandle {
         agents: Option<u64>,
     ) -> Result<UsageView, EngineError> {
         let command = FleetCommand::SetAgentQuota { agent_type, agents };
-        self.ask_fleet(|reply| FleetMessage::Set { command, reply }).await?
+        self.send_fleet(|reply| FleetMessage::Set { command, reply }).await?
     }
 }

@@ -1,8 +1,8 @@
-//! The engine: the one writer of the books.
+//! The engine: the single writer of the cluster state.
 //!
-//! It takes messages in the order in which they were sent, stamps the time, decides, applies, and commits a batch of
-//! them together; nobody hears of anything that is not committed. Whoever wants something of the books holds an
-//! [`EngineHandle`]. The engine ends when the last handle is gone.
+//! It receives messages in the order in which they were sent, reads the clock, decides, applies the events, and commits
+//! a batch of them together. No reply and no change notification leaves the engine before its batch is committed.
+//! Clients reach the engine through an [`EngineHandle`]; the engine stops when the last handle is dropped.
 
 mod batch;
 pub mod clock;
@@ -10,7 +10,7 @@ mod fleet;
 mod handle;
 mod message;
 mod outage;
-mod real;
+mod provisioning_waits;
 mod refusals;
 mod requests;
 mod scaling;
@@ -18,11 +18,11 @@ mod start;
 
 pub use handle::{EngineHandle, Expired};
 pub use message::{
-    AgentListing, AgentPage, AgentTakenOn, CancelHandle, Change, Claim, EngineError, Grant, Grants, Listing, Page,
-    Reading, Record, Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage,
+    AgentListing, AgentPage, CancelHandle, Change, Claim, EngineError, Grant, Listing, Page, Reading, Record,
+    RegisteredAgent, Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage,
 };
-pub use real::ClaimPort;
-pub use refusals::{Place, REFUSALS_MAX, Refusal};
+pub use provisioning_waits::ClaimPort;
+pub use refusals::{RecordPosition, Refusal};
 pub use start::{EngineOptions, StartError, TokenBudget, Totals};
 
 use batch::Batch;
@@ -37,11 +37,11 @@ use cortex_core::ids::{AllocationId, FencingToken, JobId};
 use cortex_core::time::{Millis, Timestamp};
 use cortex_core::units::WorkerSize;
 use cortex_core::view::{AllocationView, RequestsSeen};
-use cortex_journal::{Entry, Journal, JournalError};
-use fleet::Waiting;
-use message::Message;
+use cortex_journal::{Journal, JournalEntry, JournalError};
+use fleet::WaitingClaims;
+use message::{Message, Revocable};
 use outage::Outage;
-use real::Real;
+use provisioning_waits::ProvisioningWaits;
 use refusals::Refusals;
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -51,23 +51,24 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc};
 
-/// How many messages may wait for the engine; whoever sends one more waits.
-const MESSAGES_WAITING_MAX: usize = 1_024;
+/// The capacity of the message queue. A sender waits while the queue is full.
+const MESSAGES_QUEUED_MAX: usize = 1_024;
 
-/// How many messages are decided before their events are committed together.
+/// The largest number of messages whose events are committed together.
 const BATCH_MESSAGES_MAX: usize = 256;
 
-/// How many leases one sweep message ends at most, so that no call waits long behind it.
+/// The largest number of leases that one sweep message ends, so that no call waits long behind it.
 pub const SWEEP_LEASES_MAX: usize = 500;
 
-/// How many grants that a repeat was answered with are remembered, so that calling the first request off leaves them: as
-/// many as calls can be in flight, between which a first request can still be called off.
-const REPEATED_MAX: usize = 65_536;
+/// How many grants that answered a repeated request are remembered, so that cancelling the first request leaves them in
+/// place. As many as there can be calls in flight, since a first request can be cancelled only while its call is in
+/// flight.
+const REPEATS_REMEMBERED_MAX: usize = 65_536;
 
-/// How many changes a slow listener may lag behind before it is told only that it missed some.
-const CHANGES_WAITING_MAX: usize = 256;
+/// How many changes a slow subscriber may lag behind before it loses the oldest ones.
+const CHANGES_QUEUED_MAX: usize = 256;
 
-/// The engine. [`Engine::run`] is its life.
+/// The owner of the cluster state and the journal. [`Engine::run`] serves messages until the engine stops.
 pub struct Engine<J> {
     journal: J,
     cluster: Cluster,
@@ -77,53 +78,51 @@ pub struct Engine<J> {
     outage_grace: Millis,
     close_within: Duration,
     refusals: Refusals,
-    draws: RandomState,
-    drawn: u64,
+    random_key: RandomState,
+    random_count: u64,
     requests: RequestsSeen,
-    /// Demand that is not in the books yet.
+    /// Demand that is counted and not yet recorded in the cluster.
     demand: DemandCounter,
-    /// What called for a plan at the last turn.
+    /// The replan triggers that were raised at the end of the last turn.
     replan_triggers: ReplanTriggers,
-    /// Whoever plans waits for it.
+    /// Wakes the planner.
     wake: Arc<Notify>,
-    /// Grants that a repeat was answered with lately.
+    /// The latest grants that answered a repeated request, oldest first.
     repeated: VecDeque<AllocationId>,
     messages: mpsc::Receiver<Message>,
     changes: broadcast::Sender<Arc<Change>>,
-    /// What is decided and not yet committed.
     batch: Batch,
-    /// Leases, tasks and claims that nobody was told of, and nobody can ask for: they are given back.
-    orphans: Vec<Grants>,
-    /// An outage of which it is not committed yet that there was one.
+    /// Grants whose reply was lost with a failed batch and whose client cannot request them again. The next batch
+    /// revokes them.
+    undelivered: Vec<Revocable>,
+    /// An outage that is not yet recorded by a committed event.
     outage: Option<Outage>,
-    /// Claims that wait for a task.
-    waiting: Waiting,
-    /// Those who wait for what really stands behind leases.
-    real: Real,
+    waiting_claims: WaitingClaims,
+    provisioning_waits: ProvisioningWaits,
 }
 
 impl<J: Journal> Engine<J> {
-    /// Serves messages until the last handle is gone, and closes the journal then.
+    /// Serves messages until the last handle is dropped, then closes the journal.
     ///
     /// # Errors
-    /// [`JournalError`], if a batch could not be committed and the books cannot be loaded again.
+    /// Returns [`JournalError`] if a batch could not be committed and the state cannot be reloaded.
     pub async fn run(mut self) -> Result<(), JournalError> {
         let mut batch = Vec::with_capacity(BATCH_MESSAGES_MAX);
-        // Whatever happened by itself while nobody ran is recorded at once.
+        // The first turn does not wait: it records deadlines that passed while no engine ran.
         let mut sleep_max = Some(Duration::ZERO);
         let mut last_turn = None;
         while self.receive(&mut batch, sleep_max).await.is_continue() {
             self.notice_stall(last_turn, sleep_max);
             let now = self.now();
             last_turn = Some(now);
-            self.give_back_orphans(now);
-            self.pass_time(now);
-            self.pass_waits_for_room(now);
+            self.revoke_undelivered(now);
+            self.advance_fleet(now);
+            self.expire_waiting_requests(now);
             for message in batch.drain(..) {
-                self.take(now, message);
+                self.handle(now, message);
             }
-            self.serve_waiting(now);
-            self.call_planner(now);
+            self.serve_waiting_claims(now);
+            self.trigger_replan(now);
             sleep_max = self.sleep_max(now);
             if let Err(error) = self.commit().await {
                 self.reload(error).await?;
@@ -131,8 +130,8 @@ impl<J: Journal> Engine<J> {
         }
         let now = self.now();
         self.write_demand(now);
-        if !self.orphans.is_empty() {
-            self.give_back_orphans(now);
+        if !self.undelivered.is_empty() {
+            self.revoke_undelivered(now);
         }
         if self.has_uncommitted()
             && let Err(error) = self.commit().await
@@ -143,8 +142,8 @@ impl<J: Journal> Engine<J> {
         Ok(())
     }
 
-    /// Takes the next messages into `batch`, at once or as soon as there are some, or none once it has waited so long. Breaks
-    /// when the last handle is gone.
+    /// Receives the next messages into `batch`. Continues with an empty batch after `wait_max`; breaks when the last
+    /// handle is dropped.
     async fn receive(&mut self, batch: &mut Vec<Message>, wait_max: Option<Duration>) -> ControlFlow<()> {
         let receiving = self.messages.recv_many(batch, BATCH_MESSAGES_MAX);
         let received = match wait_max {
@@ -157,22 +156,22 @@ impl<J: Journal> Engine<J> {
         if received == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Gives back what nobody was told of. It is forgotten once that is committed.
-    fn give_back_orphans(&mut self, now: Timestamp) {
-        for orphan in self.orphans.clone() {
-            self.undo(now, &orphan);
+    /// Revokes undelivered grants. They stay listed until a commit, so that a failed batch revokes them again.
+    fn revoke_undelivered(&mut self, now: Timestamp) {
+        for grants in self.undelivered.clone() {
+            self.revoke(now, &grants);
         }
     }
 
-    /// Decides on a command and applies its events, so that the next command of the batch is decided on the books as
-    /// they will be.
+    /// Decides on a command and applies its events immediately, so that the next command of the batch sees their
+    /// effect.
     fn execute(&mut self, now: Timestamp, command: &Command) -> Result<Outcome, EngineError> {
         let decision = self.decide(now, command)?;
         Ok(self.carry_out(now, decision))
     }
 
     fn decide(&self, now: Timestamp, command: &Command) -> Result<Decision, EngineError> {
-        // Deciding changes nothing, so that a fault in it leaves the books sound.
+        // `decide` does not mutate, so the cluster stays consistent if it panics.
         let decided = catch_unwind(AssertUnwindSafe(|| self.cluster.decide(now, command)));
         match decided.map_err(|_| EngineError::Fault)? {
             Err(Denied::UnknownAllocation(id)) if self.refusals.contains(id) => Err(EngineError::NothingHeld(id)),
@@ -184,22 +183,22 @@ impl<J: Journal> Engine<J> {
         let Decision { events, outcome } = decision;
         let mut left = BTreeSet::new();
         for event in events {
-            // Before the event is applied: with it the record may be gone.
+            // Before the event is applied, since the event may remove the record.
             let job = if J::IS_DURABLE { self.job_of(&event) } else { None };
-            self.waiting.is_due |= event.may_help_claims();
+            self.waiting_claims.is_due |= event.may_help_claims();
             if let Event::AgentLeft { agent, .. } = &event {
                 left.insert(agent.clone());
             }
             let recorded = Recorded { at: now, event };
             self.cluster.apply(&recorded);
-            self.note(Entry { recorded, job });
+            self.note(JournalEntry { recorded, job });
         }
-        self.hand_over();
+        self.append_if_due();
         self.end_claims_of(&left);
         outcome
     }
 
-    /// The job that an event concerns, if it concerns one.
+    /// The job that an event belongs to, if any.
     fn job_of(&self, event: &Event) -> Option<JobId> {
         match event {
             Event::Reserved { reservation } => Some(reservation.job.clone()),
@@ -230,10 +229,10 @@ impl<J: Journal> Engine<J> {
         }
     }
 
-    fn take(&mut self, now: Timestamp, message: Message) {
+    fn handle(&mut self, now: Timestamp, message: Message) {
         match message {
             Message::Request { request, cancel_handle, reply } => {
-                self.take_request(now, request, cancel_handle, reply, None);
+                self.handle_request(now, request, cancel_handle, reply, None);
             }
             Message::Release { allocation, reply } => {
                 match self.release(now, allocation, EndReason::Requested).transpose() {
@@ -242,11 +241,11 @@ impl<J: Journal> Engine<J> {
                 }
             }
             Message::Cancel { cancel_handle } => {
-                self.waiting.cancel(&cancel_handle);
-                self.real.cancel(&cancel_handle);
+                self.waiting_claims.cancel(&cancel_handle);
+                self.provisioning_waits.cancel(&cancel_handle);
                 if let Some(grants) = self.cancelled(&cancel_handle) {
-                    self.undo(now, &grants);
-                    self.note_unwanted(grants);
+                    self.revoke(now, &grants);
+                    self.note_revocable(grants);
                 }
             }
             Message::Renew { allocation, ttl_seconds, fencing_token, reply } => {
@@ -260,7 +259,7 @@ impl<J: Journal> Engine<J> {
                 self.answer(reply, answer);
             }
             Message::TrimHistory => {
-                // Forgetting old records is never refused.
+                // Trimming history is never denied.
                 let _ = self.execute(now, &Command::TrimHistory { older_than: self.history_age });
             }
             Message::Capacity { reply } => {
@@ -277,28 +276,29 @@ impl<J: Journal> Engine<J> {
                 let answer = self.list(now, &listing);
                 self.answer(reply, answer);
             }
-            Message::Fleet(message) => self.take_fleet(now, message),
-            Message::Planned(message) => self.take_planned(now, message),
-            Message::Real(message) => self.take_real(now, message),
+            Message::Fleet(message) => self.handle_fleet(now, message),
+            Message::Planner(message) => self.handle_planner(now, message),
+            Message::Provisioning(message) => self.handle_provisioning(now, message),
         }
     }
 
-    /// What nobody wants any more. A grant that a repeat of the request was answered with is that caller's.
-    fn cancelled(&self, cancel_handle: &CancelHandle) -> Option<Grants> {
+    /// What to revoke for a cancelled request. A grant that also answered a repeated request belongs to that caller and
+    /// stays.
+    fn cancelled(&self, cancel_handle: &CancelHandle) -> Option<Revocable> {
         let grants = cancel_handle.granted()?;
-        let is_repeated = matches!(grants, Grants::Allocation(allocation) if self.repeated.contains(allocation));
+        let is_repeated = matches!(grants, Revocable::Allocation(allocation) if self.repeated.contains(allocation));
         (!is_repeated).then(|| grants.clone())
     }
 
-    /// Takes back what nobody wants.
-    fn undo(&mut self, now: Timestamp, grants: &Grants) {
-        // What has ended or gone on meanwhile needs no taking back, and a refusal says just that.
+    /// Revokes what a call led to.
+    fn revoke(&mut self, now: Timestamp, grants: &Revocable) {
+        // A denial is ignored: it means that there is nothing left to revoke.
         match grants {
-            Grants::Allocation(allocation) => {
+            Revocable::Allocation(allocation) => {
                 let _ = self.release(now, *allocation, EndReason::Cancelled);
             }
-            Grants::Submitted(task) => self.take_back_task(now, task),
-            Grants::Claimed(leases) => self.return_tasks(now, leases),
+            Revocable::Submitted(task) => self.cancel_untouched_task(now, task),
+            Revocable::Claimed(leases) => self.return_tasks(now, leases),
         }
     }
 
@@ -306,10 +306,10 @@ impl<J: Journal> Engine<J> {
         self.cluster.allocation(now, allocation).ok_or(EngineError::Denied(Denied::UnknownAllocation(allocation)))
     }
 
-    /// A random number whose id neither the books nor the refusals have.
-    fn unused_draw(&mut self) -> u64 {
+    /// Returns a random value whose allocation id is unused by both the cluster and the refusals.
+    fn unused_random_value(&mut self) -> u64 {
         loop {
-            let draw = self.draw();
+            let draw = self.random_value();
             let id = AllocationId::from_draw(draw);
             if !self.refusals.contains(id) && !self.cluster.contains(id) {
                 return draw;
@@ -317,14 +317,14 @@ impl<J: Journal> Engine<J> {
         }
     }
 
-    /// A random number: a keyed hash of a count, with a key from the system. Nobody can guess the next one, and asking the
-    /// system itself each time costs more than deciding on a request.
-    fn draw(&mut self) -> u64 {
-        self.drawn += 1;
-        self.draws.hash_one(self.drawn)
+    /// Returns a random value: a hash of a counter under a random key from the system. The next value cannot be
+    /// guessed, and this is cheaper than reading random bytes from the system for each request.
+    fn random_value(&mut self) -> u64 {
+        self.random_count += 1;
+        self.random_key.hash_one(self.random_count)
     }
 
-    /// Takes a lease back; nothing, if that is over only once what really stands behind it is gone.
+    /// Releases a lease. Returns `None` if the release ends only after its servers and workers have stopped.
     fn release(
         &mut self,
         now: Timestamp,
@@ -360,38 +360,38 @@ impl<J: Journal> Engine<J> {
         let mut allocations = self.cluster.list(now, filter, after_grant).peekable();
         let mut refusals = self.refusals.list(filter, *after).peekable();
         let mut entries: Vec<Record> = Vec::new();
-        let mut place = *after;
+        let mut position = *after;
         while entries.len() < *limit {
             let next_grant = allocations.peek().map(|view| view.allocation.reservation.fencing_token.as_u64());
             let refusal_first = match (next_grant, refusals.peek()) {
-                (Some(grant), Some(refusal)) => refusal.place.grant < grant,
+                (Some(grant), Some(refusal)) => refusal.position.grant < grant,
                 (None, Some(_)) => true,
                 (_, None) => false,
             };
             let entry = if refusal_first {
-                refusals.next().map(|refusal| (refusal.place, Record::Refusal(Box::new(refusal.clone()))))
+                refusals.next().map(|refusal| (refusal.position, Record::Refusal(Box::new(refusal.clone()))))
             } else {
                 allocations.next().map(|view| {
                     let grant = view.allocation.reservation.fencing_token.as_u64();
-                    (Place { grant, refusal: 0 }, Record::Allocation(Box::new(view)))
+                    (RecordPosition { grant, refusal: 0 }, Record::Allocation(Box::new(view)))
                 })
             };
             let Some((at, record)) = entry else { break };
-            place = at;
+            position = at;
             entries.push(record);
         }
         let more = allocations.peek().is_some() || refusals.peek().is_some();
-        let total = self.cluster.count(filter) + self.refusals.list(filter, Place::default()).count() as u64;
-        Page { at: now, entries, total, next: more.then_some(place) }
+        let total = self.cluster.count(filter) + self.refusals.list(filter, RecordPosition::default()).count() as u64;
+        Page { at: now, entries, total, next: more.then_some(position) }
     }
 }
 
 fn log_end(release: &Release) {
     let Release { allocation, job, reason, freed, duration, .. } = release;
     let message = match reason {
-        EndReason::Requested => "released",
-        EndReason::Expired => "expired",
-        EndReason::Cancelled => "rolled back: its call was cancelled",
+        EndReason::Requested => "lease released",
+        EndReason::Expired => "lease expired",
+        EndReason::Cancelled => "grant revoked: its call was cancelled",
     };
     tracing::info!(
         %job,

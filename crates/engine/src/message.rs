@@ -1,7 +1,7 @@
-//! What is sent to the engine, and what it answers.
+//! The messages to the engine and its replies.
 
-use super::real::ClaimPort;
-use super::refusals::{Place, Refusal};
+use super::provisioning_waits::ClaimPort;
+use super::refusals::{RecordPosition, Refusal};
 use cortex_core::command::{Denied, Release, Request};
 use cortex_core::demand::DemandBin;
 use cortex_core::fleet::agent::AgentRequest;
@@ -22,212 +22,183 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-/// A value with the moment at which it was read.
+/// A value with the time at which it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading<T> {
-    /// The moment.
     pub at: Timestamp,
-    /// The value.
     pub value: T,
 }
 
-/// An answer to a request that was granted, now or before.
+/// The reply to a request that was granted, now or by an earlier request with the same request id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The allocation as it stands.
     pub view: AllocationView,
-    /// Whether this request made it, rather than an earlier one with the same request id.
+    /// Whether this request created the allocation, rather than an earlier one with the same request id.
     pub is_new: bool,
 }
 
-/// An answer to a release.
+/// The reply to a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Released {
-    /// It was released by this call.
+    /// This call released the lease.
     Now(Release),
-    /// It had ended before.
-    Before {
-        /// Which.
-        allocation: AllocationId,
-        /// When it ended.
-        released_at: Timestamp,
-    },
+    /// The lease had ended before this call.
+    Before { allocation: AllocationId, released_at: Timestamp },
 }
 
-/// What can be read back under an allocation's id.
+/// What the engine has on record under an allocation id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// An allocation.
     Allocation(Box<AllocationView>),
-    /// A request that was refused.
+    /// A refused request, listed as an allocation in the state `failed`.
     Refusal(Box<Refusal>),
 }
 
-/// Which part of the list of allocations and refusals is wanted.
+/// A query for a page of allocations and refusals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// Only those it admits; refusals are in the state `failed`.
+    /// Refusals match the state `failed`.
     pub filter: Filter,
-    /// Only those behind this place.
-    pub after: Place,
-    /// At most so many.
+    /// Records after this position.
+    pub after: RecordPosition,
+    /// The largest number of records on the page.
     pub limit: usize,
 }
 
-/// A page of the list, oldest first.
+/// A page of allocations and refusals, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// When it was read.
+    /// When the page was read.
     pub at: Timestamp,
-    /// The entries.
     pub entries: Vec<Record>,
-    /// How many entries the filter admits in all.
+    /// The number of records that match the filter, on all pages.
     pub total: u64,
-    /// The place to go on from, if there is more.
-    pub next: Option<Place>,
+    /// The `after` of the next page; `None` on the last page.
+    pub next: Option<RecordPosition>,
 }
 
-/// An answer to an agent that registered.
+/// The reply to a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentTakenOn {
-    /// The agent as it stands.
+pub struct RegisteredAgent {
     pub view: AgentView,
-    /// Whether it was taken on now, rather than before.
+    /// Whether this call registered the agent, rather than an earlier one.
     pub is_new: bool,
 }
 
-/// Which part of the list of agents is wanted.
+/// A query for a page of agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentListing {
-    /// Only those it admits.
     pub filter: AgentFilter,
-    /// Only those behind this one, by id.
+    /// Agents with an id after this one.
     pub after: Option<AgentId>,
-    /// At most so many.
+    /// The largest number of agents on the page.
     pub limit: usize,
 }
 
-/// A page of the list of agents, by id.
+/// A page of agents, ordered by id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentPage {
-    /// When it was read.
+    /// When the page was read.
     pub at: Timestamp,
-    /// The agents.
     pub entries: Vec<AgentView>,
-    /// How many the filter admits in all.
+    /// The number of agents that match the filter, on all pages.
     pub total: u64,
-    /// The agent to go on from, if there is more.
+    /// The `after` of the next page; `None` on the last page.
     pub next: Option<AgentId>,
 }
 
-/// A task, and how it stands with the agents.
+/// A task with its prospects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskDetail {
-    /// The task.
     pub view: TaskView,
-    /// How many agents are registered that may take it, now or later.
+    /// The number of registered agents that match its selector, whether or not they are free.
     pub able_agents: u64,
 }
 
-/// An answer to a submitted task.
+/// The reply to a submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submitted {
-    /// The task as it stands.
     pub detail: TaskDetail,
-    /// Whether it was submitted now, rather than before.
+    /// Whether this call submitted the task, rather than an earlier one with the same task id.
     pub is_new: bool,
 }
 
-/// An answer to a claim.
+/// The reply to a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// The agent holds these now, the best one first.
-    Tasks {
-        /// When it was given them.
-        at: Timestamp,
-        /// The tasks.
-        tasks: Vec<TaskView>,
-    },
-    /// There was nothing for it, and why.
+    /// The tasks that the agent was leased, the best one first.
+    Tasks { at: Timestamp, tasks: Vec<TaskView> },
+    /// The agent was leased no task, and why.
     Nothing(NothingClaimed),
 }
 
-/// A task after something was done about it.
+/// A task after a command, with the outcome of the command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskAfter {
-    /// What was done.
     pub outcome: FleetOutcome,
-    /// The task as it stands.
     pub view: TaskView,
 }
 
-/// Which part of the list of tasks is wanted.
+/// A query for a page of tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskListing {
-    /// Only those it admits.
     pub filter: TaskFilter,
-    /// Only those behind this one.
+    /// Tasks with a number after this one.
     pub after: TaskNumber,
-    /// At most so many.
+    /// The largest number of tasks on the page.
     pub limit: usize,
 }
 
-/// A page of the list of tasks, in the order in which they were submitted.
+/// A page of tasks, in the order of submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskPage {
-    /// When it was read.
+    /// When the page was read.
     pub at: Timestamp,
-    /// The tasks.
     pub entries: Vec<TaskView>,
-    /// How many the filter admits in all.
+    /// The number of tasks that match the filter, on all pages.
     pub total: u64,
-    /// The task to go on from, if there is more.
+    /// The `after` of the next page; `None` on the last page.
     pub next: Option<TaskNumber>,
 }
 
-/// What a batch of events changed of the things that clients watch.
+/// What a committed batch changed of the resources that clients watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Whether the capacity or what is taken of it.
+    /// Whether the capacity or its use changed.
     pub capacity: bool,
-    /// Which allocations.
+    /// The allocations that changed.
     pub allocations: BTreeSet<AllocationId>,
 }
 
-/// Why the engine did not do as asked.
+/// Why a call to the engine failed. Clients see these texts.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum EngineError {
-    /// The lease machine refused. Nothing has changed.
+    /// The cluster denied the command. Nothing has changed.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// There was no room; the refusal is remembered.
+    /// There was not enough capacity. The refusal is on record under its own allocation id.
     #[error("{}", .0.error)]
     Refused(Box<Refusal>),
-    /// The id is that of a refused request, which holds nothing.
+    /// The allocation id belongs to a refused request, which has no lease.
     #[error("Allocation {0} failed and holds nothing to release or renew: its request was refused")]
     NothingHeld(AllocationId),
-    /// What was to stand behind a grant could not be started; the grant failed whole.
+    /// A server or worker of the allocation did not start, so the whole allocation failed and holds nothing.
     #[error("Allocation {allocation} failed: {error}")]
-    NotStarted {
-        /// Which.
-        allocation: AllocationId,
-        /// Why.
-        error: Arc<str>,
-    },
-    /// The program has a fault. Nothing has changed.
-    #[error("internal error: the request could not be decided on and nothing has changed; the log says more")]
+    NotStarted { allocation: AllocationId, error: Arc<str> },
+    /// The program has a bug. Nothing has changed.
+    #[error("internal error: the request could not be processed and nothing has changed; see the server's log")]
     Fault,
-    /// The caller called the request off before it was decided on.
-    #[error("the request was called off before it was decided on: nothing was granted")]
+    /// The caller cancelled the request before it was decided.
+    #[error("the request was cancelled before it was processed: nothing was granted")]
     Cancelled,
-    /// The change could not be made lasting, or it is not known whether it was.
+    /// The commit failed, or its outcome is unknown.
     #[error(
-        "the manager could not make this lasting, or does not know whether it did: ask again, \
-         with the same request_id or task_id if one was given; the manager's log says why"
+        "the change may not have been persisted: retry the call, with the same request_id or task_id \
+         if one was given; the server's log has the cause"
     )]
     NotCommitted,
-    /// The engine has ended: the server is going down.
-    #[error("the server is shutting down: look whether this has taken effect before asking for it again")]
+    /// The engine has stopped: the server is shutting down.
+    #[error("the server is shutting down: check whether the call took effect before you retry it")]
     Stopped,
 }
 
@@ -237,25 +208,24 @@ impl From<FleetDenied> for EngineError {
     }
 }
 
-/// What a call led to that nobody wants if the call is called off.
+/// What a call led to, to be revoked if the call is cancelled or its reply is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Grants {
-    /// A lease.
+pub(super) enum Revocable {
     Allocation(AllocationId),
-    /// A task whose id nobody was told.
+    /// A task whose id the engine chose, so that its submitter cannot know it yet.
     Submitted(TaskId),
-    /// Tasks in the hands of an agent, with the token of each.
+    /// The tasks leased by a claim, each with its fencing token.
     Claimed(Vec<(TaskId, FencingToken)>),
 }
 
-/// What a request can be called off by, from before it is sent until its caller hears of the grant.
+/// Cancels one request, from before it is sent until its caller has received the reply.
 #[derive(Clone, Debug, Default)]
-pub struct CancelHandle(Arc<Fate>);
+pub struct CancelHandle(Arc<CancelState>);
 
 #[derive(Debug, Default)]
-struct Fate {
+struct CancelState {
     is_cancelled: AtomicBool,
-    granted: OnceLock<Grants>,
+    granted: OnceLock<Revocable>,
 }
 
 impl CancelHandle {
@@ -267,13 +237,13 @@ impl CancelHandle {
         self.0.is_cancelled.load(Ordering::Relaxed)
     }
 
-    /// Notes what was granted for this request; a repeat of an earlier one is granted nothing.
-    pub(super) fn note(&self, grants: Grants) {
-        // A cancel_handle goes with one request, so that nothing is noted twice.
+    /// Notes what this request was granted. A repeat of an earlier request is granted nothing.
+    pub(super) fn note(&self, grants: Revocable) {
+        // Each cancel handle belongs to one request, so this is set at most once.
         let _ = self.0.granted.set(grants);
     }
 
-    pub(super) fn granted(&self) -> Option<&Grants> {
+    pub(super) fn granted(&self) -> Option<&Revocable> {
         self.0.granted.get()
     }
 
@@ -284,7 +254,7 @@ impl CancelHandle {
 
 pub(super) type Reply<T> = oneshot::Sender<T>;
 
-/// Everything that can be asked of the engine.
+/// A message to the engine.
 pub(super) enum Message {
     Request {
         request: Box<Request>,
@@ -320,21 +290,35 @@ pub(super) enum Message {
         reply: Reply<Page>,
     },
     Fleet(FleetMessage),
-    Planned(PlannedMessage),
-    Real(RealMessage),
+    Planner(PlannerMessage),
+    Provisioning(ProvisioningMessage),
 }
 
-/// Everything that whoever runs real things says to the engine.
-pub(super) enum RealMessage {
-    Stand { provisioning: Provisioning, claim: Option<ClaimPort> },
-    Activate { allocation: AllocationId, reply: Reply<Result<(), EngineError>> },
-    FailActivation { allocation: AllocationId, error: Arc<str>, told: Arc<str>, reply: Reply<Result<(), EngineError>> },
-    FinishRelease { allocation: AllocationId, reply: Reply<Result<(), EngineError>> },
+/// A message from the provisioner.
+pub(super) enum ProvisioningMessage {
+    Set {
+        provisioning: Provisioning,
+        claim: Option<ClaimPort>,
+    },
+    Activate {
+        allocation: AllocationId,
+        reply: Reply<Result<(), EngineError>>,
+    },
+    FailActivation {
+        allocation: AllocationId,
+        error: Arc<str>,
+        caller_error: Arc<str>,
+        reply: Reply<Result<(), EngineError>>,
+    },
+    FinishRelease {
+        allocation: AllocationId,
+        reply: Reply<Result<(), EngineError>>,
+    },
 }
 
-/// Everything that can be asked of the engine about what the planner goes by.
-pub(super) enum PlannedMessage {
-    Demand { is_look: bool, reply: Reply<Reading<Demand>> },
+/// A message about demand, scaling and the scaling policy.
+pub(super) enum PlannerMessage {
+    Demand { is_sample: bool, reply: Reply<Reading<Demand>> },
     DemandBins { after: Option<Timestamp>, reply: Reply<Reading<Vec<DemandBin>>> },
     Scale { scaling: Box<Scaling>, reply: Reply<Result<(), EngineError>> },
     Scalings { limit: usize, reply: Reply<(Vec<PastScaling>, usize)> },
@@ -342,13 +326,13 @@ pub(super) enum PlannedMessage {
     Policy { reply: Reply<Policy> },
 }
 
-/// Everything that can be asked of the engine about agents, tasks and tokens.
+/// A message about agents, tasks and tokens.
 pub(super) enum FleetMessage {
     Register {
         request: Box<AgentRequest>,
-        reply: Reply<Result<AgentTakenOn, EngineError>>,
+        reply: Reply<Result<RegisteredAgent, EngineError>>,
     },
-    Beat {
+    Heartbeat {
         agent: AgentId,
         reply: Reply<Result<AgentView, EngineError>>,
     },

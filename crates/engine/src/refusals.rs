@@ -1,4 +1,4 @@
-//! The bounded memory of refused requests. It is no part of the books: whoever refused remembers, for a while.
+//! The bounded record of refused requests. It is not part of the cluster state and is lost at a restart.
 
 use cortex_core::allocation::{Metadata, State};
 use cortex_core::command::{Denied, Request};
@@ -8,48 +8,43 @@ use cortex_core::time::{Timestamp, TtlSeconds};
 use cortex_core::view::Filter;
 use std::collections::{HashSet, VecDeque};
 
-/// How many refusals are remembered.
-pub const REFUSALS_MAX: usize = 1_000;
+/// The largest number of refusals on record; the oldest is dropped first.
+pub(super) const REFUSALS_MAX: usize = 1_000;
 
-/// A request that was refused for want of room.
+/// A request that was refused for lack of capacity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The id under which it can be read back.
+    /// The id under which clients read the refusal.
     pub allocation: AllocationId,
-    /// Whose request it was.
     pub job: JobId,
-    /// How urgent the job is.
     pub priority: Priority,
-    /// The time to live asked for.
     pub ttl_seconds: TtlSeconds,
-    /// What the client noted.
     pub metadata: Metadata,
-    /// Why it was refused.
+    /// The reason, as the client sees it.
     pub error: String,
-    /// When.
     pub refused_at: Timestamp,
-    /// When enough leases will have run out, if that is known.
+    /// When enough leases will have expired, if that can be known.
     pub retry_at: Option<Timestamp>,
-    /// Its place in a list: behind the last grant before it, and behind the refusals before it.
-    pub(super) place: Place,
+    /// Its position in a list: after the last grant and the refusals before it.
+    pub(super) position: RecordPosition,
 }
 
-/// A place in the list of allocations and refusals, oldest first.
+/// A position in the list of allocations and refusals, which is sorted oldest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// The last grant up to here.
+pub struct RecordPosition {
+    /// The fencing token of the last grant up to here.
     pub grant: u64,
-    /// The last refusal up to here; 0 for the grant itself.
+    /// The number of the last refusal up to here; 0 for the grant itself.
     pub refusal: u64,
 }
 
-/// The refusals remembered, oldest first.
+/// The refusals on record, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     kept: VecDeque<Refusal>,
     ids: HashSet<AllocationId>,
     count: u64,
-    /// The count up to which their callers were told.
+    /// The number of the last refusal whose reply was sent.
     settled: u64,
 }
 
@@ -62,7 +57,7 @@ impl Refusals {
         if self.contains(id) { self.kept.iter().find(|refusal| refusal.allocation == id) } else { None }
     }
 
-    /// Remembers a refusal under an id that nothing else has, and forgets the oldest if there are too many.
+    /// Records a refusal under an unused id, and drops the oldest if there are too many.
     pub(super) fn remember(
         &mut self,
         allocation: AllocationId,
@@ -81,7 +76,7 @@ impl Refusals {
             error: error.to_string(),
             refused_at,
             retry_at,
-            place: Place { grant: last_grant.as_u64(), refusal: self.count },
+            position: RecordPosition { grant: last_grant.as_u64(), refusal: self.count },
         };
         if self.kept.len() == REFUSALS_MAX
             && let Some(oldest) = self.kept.pop_front()
@@ -93,24 +88,24 @@ impl Refusals {
         refusal
     }
 
-    /// Keeps those that were remembered so far: their callers are told now.
+    /// Keeps the refusals so far: their replies are sent now.
     pub(super) const fn settle(&mut self) {
         self.settled = self.count;
     }
 
-    /// Forgets those whose callers were not told.
-    pub(super) fn take_back(&mut self) {
-        while let Some(refusal) = self.kept.pop_back_if(|refusal| refusal.place.refusal > self.settled) {
+    /// Removes the refusals whose replies were not sent.
+    pub(super) fn roll_back(&mut self) {
+        while let Some(refusal) = self.kept.pop_back_if(|refusal| refusal.position.refusal > self.settled) {
             self.ids.remove(&refusal.allocation);
         }
     }
 
-    /// The refusals behind a place that the filter admits, oldest first.
-    pub(super) fn list<'a>(&'a self, filter: &'a Filter, after: Place) -> impl Iterator<Item = &'a Refusal> {
-        let first = self.kept.partition_point(|refusal| refusal.place <= after);
-        let admits_state = filter.state.is_none_or(|state| state == State::Failed);
-        let admits =
-            move |refusal: &&Refusal| admits_state && filter.job.as_ref().is_none_or(|job| *job == refusal.job);
-        self.kept.range(first..).filter(admits)
+    /// The refusals after a position that match the filter, oldest first.
+    pub(super) fn list<'a>(&'a self, filter: &'a Filter, after: RecordPosition) -> impl Iterator<Item = &'a Refusal> {
+        let first = self.kept.partition_point(|refusal| refusal.position <= after);
+        let matches_state = filter.state.is_none_or(|state| state == State::Failed);
+        let matches =
+            move |refusal: &&Refusal| matches_state && filter.job.as_ref().is_none_or(|job| *job == refusal.job);
+        self.kept.range(first..).filter(matches)
     }
 }

@@ -1,27 +1,27 @@
-//! Requests for leases: decided on, granted or refused, and answered at once or when what is to stand behind them is there.
+//! Requests for leases: decided, granted or refused, and answered immediately or after provisioning.
 
-use super::message::{CancelHandle, EngineError, Grant, Grants, Reply};
-use super::real::WaitingRequest;
-use super::{Engine, REPEATED_MAX, log_end};
+use super::message::{CancelHandle, EngineError, Grant, Reply, Revocable};
+use super::provisioning_waits::WaitingRequest;
+use super::{Engine, REPEATS_REMEMBERED_MAX, log_end};
 use cortex_core::command::{Command, Denied, Outcome, Request, Shortage};
 use cortex_core::ids::AllocationId;
 use cortex_core::time::Timestamp;
 use cortex_journal::Journal;
 
-/// What a request came to.
-enum Requested {
+/// The outcome of a request that was not refused.
+enum RequestOutcome {
     Grant(Box<Grant>),
-    /// Nothing yet: there is room once what is in it is gone.
-    RoomIsComing {
+    /// A release in progress will free enough capacity.
+    Waits {
         request: Box<Request>,
         shortage: Shortage,
     },
 }
 
 impl<J: Journal> Engine<J> {
-    /// Answers a request, or has it wait: until what stands behind it is there, or for what is in its room; the latter until
-    /// `until`, if it has waited before.
-    pub(super) fn take_request(
+    /// Answers a request, or keeps it waiting: until its servers and workers have started, or until a release in
+    /// progress frees capacity. `until` is the deadline of the latter, for a request that has waited before.
+    pub(super) fn handle_request(
         &mut self,
         now: Timestamp,
         request: Box<Request>,
@@ -33,30 +33,30 @@ impl<J: Journal> Engine<J> {
             return self.answer(reply, Err(EngineError::Cancelled));
         }
         match self.request(now, request, until.is_none()) {
-            Ok(Requested::Grant(grant)) => {
+            Ok(RequestOutcome::Grant(grant)) => {
                 let reservation = &grant.view.allocation.reservation;
                 if grant.is_new {
-                    cancel_handle.note(Grants::Allocation(reservation.allocation));
+                    cancel_handle.note(Revocable::Allocation(reservation.allocation));
                     if reservation.request_id.is_none() {
-                        self.note_unwanted(Grants::Allocation(reservation.allocation));
+                        self.note_revocable(Revocable::Allocation(reservation.allocation));
                     }
                 }
                 self.answer_grant(*grant, cancel_handle, reply);
             }
-            Ok(Requested::RoomIsComing { request, shortage }) => {
-                let until = until.unwrap_or_else(|| self.room_deadline(now));
-                self.await_room(WaitingRequest { request, cancel_handle, reply, shortage, until });
+            Ok(RequestOutcome::Waits { request, shortage }) => {
+                let until = until.unwrap_or_else(|| self.capacity_deadline(now));
+                self.await_capacity(WaitingRequest { request, cancel_handle, reply, shortage, until });
             }
             Err(error) => self.answer(reply, Err(error)),
         }
     }
 
-    fn request(&mut self, now: Timestamp, request: Box<Request>, is_new: bool) -> Result<Requested, EngineError> {
-        let draw = self.unused_draw();
+    fn request(&mut self, now: Timestamp, request: Box<Request>, is_new: bool) -> Result<RequestOutcome, EngineError> {
+        let draw = self.unused_random_value();
         let command = Command::Request { request, worker_size: self.worker_size, draw };
-        if is_new && let Some(shortage) = self.comes_behind(now, &command) {
+        if is_new && let Some(shortage) = self.queued_behind(now, &command) {
             let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
-            return Ok(Requested::RoomIsComing { request, shortage });
+            return Ok(RequestOutcome::Waits { request, shortage });
         }
         let decided = self.decide_request(now, &command);
         match decided.map(|decision| self.carry_out(now, decision)) {
@@ -74,23 +74,23 @@ impl<J: Journal> Engine<J> {
                     mcp_servers = reservation.servers.len(),
                     ttl_seconds = reservation.ttl_seconds.as_seconds(),
                     fencing_token = reservation.fencing_token.as_u64(),
-                    "granted"
+                    "lease granted"
                 );
-                Ok(Requested::Grant(Box::new(Grant { view, is_new: true })))
+                Ok(RequestOutcome::Grant(Box::new(Grant { view, is_new: true })))
             }
             Ok(Outcome::Repeated { allocation }) => {
                 let view = self.view(now, allocation)?;
                 tracing::debug!(job = %view.allocation.reservation.job, %allocation, "request repeated");
-                if self.repeated.len() == REPEATED_MAX {
+                if self.repeated.len() == REPEATS_REMEMBERED_MAX {
                     self.repeated.pop_front();
                 }
                 self.repeated.push_back(allocation);
-                Ok(Requested::Grant(Box::new(Grant { view, is_new: false })))
+                Ok(RequestOutcome::Grant(Box::new(Grant { view, is_new: false })))
             }
             Ok(Outcome::RoomIsComing { shortage, reclaimed }) => {
                 reclaimed.iter().for_each(log_end);
                 let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
-                Ok(Requested::RoomIsComing { request, shortage })
+                Ok(RequestOutcome::Waits { request, shortage })
             }
             Ok(_) => Err(EngineError::Fault),
             Err(EngineError::Denied(denied @ Denied::NoRoom { .. })) => {
@@ -101,7 +101,7 @@ impl<J: Journal> Engine<J> {
         }
     }
 
-    /// Refuses a request for want of room, and remembers that.
+    /// Refuses a request for lack of capacity and remembers the refusal.
     pub(super) fn refuse(&mut self, now: Timestamp, request: &Request, denied: &Denied) -> EngineError {
         self.requests.refused += 1;
         let wanted = self.cluster.workers_taken(now).saturating_add(request.workers);
@@ -113,7 +113,7 @@ impl<J: Journal> Engine<J> {
                 self.requests.refused_workers_max = self.requests.refused_workers_max.max(request.workers);
             }
         }
-        let id = AllocationId::from_draw(self.unused_draw());
+        let id = AllocationId::from_draw(self.unused_random_value());
         let last = self.cluster.last_token();
         let refusal = self.refusals.remember(id, request, (denied, retry), now, last);
         tracing::info!(
@@ -123,7 +123,7 @@ impl<J: Journal> Engine<J> {
             workers = request.workers,
             mcp_servers = request.servers.as_slice().len(),
             error = %denied,
-            "refused"
+            "request refused"
         );
         EngineError::Refused(Box::new(refusal))
     }

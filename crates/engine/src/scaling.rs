@@ -1,8 +1,8 @@
-//! What the engine does for the planner: it counts demand, keeps policy and scalings in the books, and calls for a plan where one
-//! cannot wait.
+//! What the engine does for the planner: it counts demand, records the scaling policy and scalings in the cluster, and
+//! wakes the planner when a replan trigger is raised.
 
 use super::Engine;
-use super::message::{EngineError, PlannedMessage, Reading};
+use super::message::{EngineError, PlannerMessage, Reading};
 use cortex_core::command::Command;
 use cortex_core::ids::NodeId;
 use cortex_core::policy::Policy;
@@ -12,37 +12,37 @@ use cortex_core::units::Resources;
 use cortex_journal::Journal;
 
 impl<J: Journal> Engine<J> {
-    pub(super) fn take_planned(&mut self, now: Timestamp, message: PlannedMessage) {
+    pub(super) fn handle_planner(&mut self, now: Timestamp, message: PlannerMessage) {
         match message {
-            PlannedMessage::Demand { is_look, reply } => {
+            PlannerMessage::Demand { is_sample, reply } => {
                 let demand = self.cluster.demand(now, self.requests, self.worker_size);
-                if is_look {
+                if is_sample {
                     self.requests.refused_workers_max = 0;
-                    // Leases go on into the next bin, whether or not anything is asked for.
+                    // The workers in use count in each bin, also without a request.
                     self.demand.note_workers(now, self.cluster.workers_taken(now));
                     self.write_demand(now);
                 }
                 self.answer(reply, Reading { at: now, value: demand });
             }
-            PlannedMessage::DemandBins { after, reply } => {
+            PlannerMessage::DemandBins { after, reply } => {
                 let bins = self.cluster.demand_bins(after).copied().collect();
                 self.answer(reply, Reading { at: now, value: bins });
             }
-            PlannedMessage::Scale { scaling, reply } => {
+            PlannerMessage::Scale { scaling, reply } => {
                 let answer = self.scale(now, *scaling);
                 self.answer(reply, answer);
             }
-            PlannedMessage::Scalings { limit, reply } => {
+            PlannerMessage::Scalings { limit, reply } => {
                 let scalings = self.cluster.scalings();
                 let total = scalings.len();
                 let answer = (scalings.take(limit).cloned().collect(), total);
                 self.answer(reply, answer);
             }
-            PlannedMessage::Policy { reply } => {
+            PlannerMessage::Policy { reply } => {
                 let policy = self.cluster.policy();
                 self.answer(reply, policy);
             }
-            PlannedMessage::SetPolicy { policy, reply } => {
+            PlannerMessage::SetPolicy { policy, reply } => {
                 let before = self.cluster.policy();
                 let answer = self.execute(now, &Command::SetPolicy(policy)).map(|_| before);
                 if answer.is_ok() && before != policy {
@@ -62,17 +62,17 @@ impl<J: Journal> Engine<J> {
         self.execute(now, &Command::NoteScaling(scaling)).map(drop)
     }
 
-    /// Writes what was counted of demand into the books.
+    /// Records the demand that was counted since the last time.
     pub(super) fn write_demand(&mut self, now: Timestamp) {
         let bins = self.demand.hand_over();
         if !bins.is_empty() {
-            // Counting is never refused.
+            // Counting demand is never denied.
             let _ = self.execute(now, &Command::CountDemand(bins));
         }
     }
 
-    /// Calls for a plan if something came up that should not wait for the next, and writes demand whose bin is over.
-    pub(super) fn call_planner(&mut self, now: Timestamp) {
+    /// Wakes the planner if a replan trigger was raised, and records demand whose bin is over.
+    pub(super) fn trigger_replan(&mut self, now: Timestamp) {
         if self.demand.is_due(now) {
             self.write_demand(now);
         }

@@ -1,13 +1,13 @@
-//! The start of the engine: the books as the journal has them, brought in line with what this start was told.
+//! The start of the engine: it loads the state from the journal and reconciles it with the configured settings.
 
 use super::batch::Batch;
 use super::clock::EngineClock;
-use super::fleet::Waiting;
+use super::fleet::WaitingClaims;
 use super::message::EngineError;
 use super::outage::Outage;
-use super::real::Real;
+use super::provisioning_waits::ProvisioningWaits;
 use super::refusals::Refusals;
-use super::{CHANGES_WAITING_MAX, Engine, EngineHandle, MESSAGES_WAITING_MAX};
+use super::{CHANGES_QUEUED_MAX, Engine, EngineHandle, MESSAGES_QUEUED_MAX};
 use cortex_core::allocation::State;
 use cortex_core::command::Command;
 use cortex_core::demand::DemandCounter;
@@ -29,30 +29,29 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{Notify, broadcast, mpsc};
 
-/// What the engine needs to know at its start.
+/// The settings of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
     /// The capacity of the node `local`.
     pub totals: Totals,
-    /// What a worker takes.
+    /// The CPU and memory of a worker.
     pub worker_size: WorkerSize,
-    /// The bounds of the books.
     pub limits: Limits,
     /// How long the record of an ended allocation is kept.
     pub history_age: Millis,
-    /// How long leases that ran out while nobody could renew them are spared at least; what was spared runs out within
-    /// as long again.
+    /// How long the deadlines of leases are extended at least after an outage. The extended deadlines are spread over
+    /// the same time again.
     pub outage_grace: Millis,
     /// The bounds and periods of the fleet.
     pub fleet: FleetSettings,
     /// The token budget of the fleet.
     pub token_budget: TokenBudget,
-    /// How long the end may take once the last handle is gone.
+    /// The time limit for closing the journal after the last handle is dropped.
     pub close_within: Duration,
 }
 
 impl EngineOptions {
-    /// For a capacity that stays as it is; all else is as the settings have it by default.
+    /// Options for a fixed capacity, with the default of all other settings.
     #[must_use]
     pub fn fixed(capacity: Resources) -> Self {
         Self {
@@ -62,164 +61,163 @@ impl EngineOptions {
             history_age: Millis::from_seconds(86_400),
             outage_grace: Millis::from_seconds(60),
             fleet: FleetSettings::default(),
-            token_budget: TokenBudget::lasting(200_000),
+            token_budget: TokenBudget::without_window(200_000),
             close_within: Duration::from_secs(5),
         }
     }
 }
 
-/// The token budget that a start was told. Books that have one go on with theirs, unless this one was named and they are to
-/// be changed.
+/// The configured token budget. A state that has a budget keeps it, unless this one was given explicitly and `resize`
+/// is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenBudget {
-    /// How many tokens.
     pub tokens: u64,
-    /// After how long what is settled is cleared, again and again; zero for never.
+    /// The period after which the used tokens are reset to 0; zero for never.
     pub window: Millis,
-    /// Whether the tokens were named, rather than being a default.
+    /// Whether `tokens` was given explicitly, rather than being the default.
     pub names_tokens: bool,
-    /// Whether the window was named.
+    /// Whether `window` was given explicitly.
     pub names_window: bool,
 }
 
 impl TokenBudget {
-    /// So many tokens, for ever, for books that have no budget.
+    /// A default budget that is never refilled.
     #[must_use]
-    pub const fn lasting(tokens: u64) -> Self {
+    pub const fn without_window(tokens: u64) -> Self {
         Self { tokens, window: Millis(0), names_tokens: false, names_window: false }
     }
 
-    /// What to change of the budget of the books, if they have one: the tokens, and the window. What is kept although another
-    /// was named is told.
-    fn changes(&self, books: Option<&TokenUsage>, resize: bool) -> (Option<u64>, Option<Millis>) {
-        let Some(books) = books else { return (Some(self.tokens), Some(self.window)) };
-        let tokens = Some(self.tokens).filter(|tokens| self.names_tokens && *tokens != books.all.total);
-        let window = Some(self.window).filter(|window| self.names_window && *window != books.window);
+    /// The tokens and the window to set in a state with this budget. Logs a warning for an explicit value that is
+    /// ignored.
+    fn changes(&self, stored: Option<&TokenUsage>, resize: bool) -> (Option<u64>, Option<Millis>) {
+        let Some(stored) = stored else { return (Some(self.tokens), Some(self.window)) };
+        let tokens = Some(self.tokens).filter(|tokens| self.names_tokens && *tokens != stored.all.total);
+        let window = Some(self.window).filter(|window| self.names_window && *window != stored.window);
         if resize {
             return (tokens, window);
         }
         if let Some(tokens) = tokens {
-            warn_of_kept("token_budget", tokens, books.all.total);
+            warn_ignored("token_budget", tokens, stored.all.total);
         }
         if let Some(window) = window {
-            warn_of_kept("token_window_seconds", window.as_seconds(), books.window.as_seconds());
+            warn_ignored("token_window_seconds", window.as_seconds(), stored.window.as_seconds());
         }
         (None, None)
     }
 }
 
-fn warn_of_kept(setting: &str, told: u64, books: u64) {
+fn warn_ignored(setting: &str, configured: u64, stored: u64) {
     tracing::warn!(
-        "{setting} is {told}, and the state has {books}, which stands: \
+        "{setting} is {configured}, but the state has {stored}, which is used: \
          change it with set_token_budget, or give --resize yes"
     );
 }
 
-/// The totals that a start was told, and what to do if the books have others.
+/// The configured totals of the node `local`, and what to do with a state that has other totals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Totals {
-    /// The totals.
     pub capacity: Resources,
-    /// Whether the CPU was named, rather than being a default: only what was named is held against the books.
+    /// Whether the CPU was given explicitly, rather than being the default. Only explicit values are compared with the
+    /// state.
     pub names_cpu: bool,
-    /// Whether the memory was named.
+    /// Whether the memory was given explicitly.
     pub names_memory: bool,
-    /// Whether the workers were named.
+    /// Whether the number of workers was given explicitly.
     pub names_workers: bool,
-    /// Between which the planner may move the workers: books with such a number are as told.
+    /// The range within which the planner scales the workers. A state with a number in this range is accepted.
     pub workers_planned: RangeInclusive<u64>,
-    /// Whether books with others are changed, rather than refused.
+    /// Whether a state with other totals is changed, rather than refused.
     pub resize: bool,
 }
 
 impl Totals {
-    /// Totals that are named, and change books with others.
+    /// Explicit totals that change a state with others.
     #[must_use]
     pub const fn fixed(capacity: Resources) -> Self {
         let workers_planned = capacity.workers..=capacity.workers;
         Self { capacity, names_cpu: true, names_memory: true, names_workers: true, workers_planned, resize: true }
     }
 
-    /// The capacity to go on with, given that of the books.
-    fn reconciled(&self, books: Resources) -> Result<Resources, StartError> {
-        let told = self.capacity;
-        let mut capacity = books;
-        if self.names_cpu && told.cpu_millis != books.cpu_millis {
-            self.refuse("total_cpu", &told.cpu_millis, &books.cpu_millis)?;
-            capacity.cpu_millis = told.cpu_millis;
+    /// The capacity to use with a state that has the capacity `stored`.
+    fn reconciled(&self, stored: Resources) -> Result<Resources, StartError> {
+        let configured = self.capacity;
+        let mut capacity = stored;
+        if self.names_cpu && configured.cpu_millis != stored.cpu_millis {
+            self.check_resize("total_cpu", &configured.cpu_millis, &stored.cpu_millis)?;
+            capacity.cpu_millis = configured.cpu_millis;
         }
-        if self.names_memory && told.memory_mb != books.memory_mb {
-            self.refuse("total_memory", &told.memory_mb, &books.memory_mb)?;
-            capacity.memory_mb = told.memory_mb;
+        if self.names_memory && configured.memory_mb != stored.memory_mb {
+            self.check_resize("total_memory", &configured.memory_mb, &stored.memory_mb)?;
+            capacity.memory_mb = configured.memory_mb;
         }
-        if self.names_workers && told.workers != books.workers && !self.workers_planned.contains(&books.workers) {
-            self.refuse("total_workers", &told.workers, &books.workers)?;
-            capacity.workers = told.workers;
+        let are_workers_accepted =
+            configured.workers == stored.workers || self.workers_planned.contains(&stored.workers);
+        if self.names_workers && !are_workers_accepted {
+            self.check_resize("total_workers", &configured.workers, &stored.workers)?;
+            capacity.workers = configured.workers;
         }
         Ok(capacity)
     }
 
-    fn refuse(&self, setting: &'static str, told: &dyn ToString, books: &dyn ToString) -> Result<(), StartError> {
+    fn check_resize(
+        &self,
+        setting: &'static str,
+        configured: &dyn ToString,
+        stored: &dyn ToString,
+    ) -> Result<(), StartError> {
         if self.resize {
             return Ok(());
         }
-        Err(StartError::OtherTotals { setting, told: told.to_string(), books: books.to_string() })
+        let (configured, stored) = (configured.to_string(), stored.to_string());
+        Err(StartError::TotalsMismatch { setting, configured, stored })
     }
 }
 
 /// Why the engine did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The state has other totals than this start was told.
+    /// The state has other totals than the settings.
     #[error(
-        "{setting} is {told}, and the state has {books}: leave {setting} out to go on with {books}, \
+        "{setting} is {configured}, and the state has {stored}: omit {setting} to keep {stored}, \
          or give --resize yes to change the state"
     )]
-    OtherTotals {
-        /// The key of the setting.
-        setting: &'static str,
-        /// What it was told.
-        told: String,
-        /// What the state has.
-        books: String,
-    },
-    /// The books cannot be kept as told.
-    #[error("the state cannot be kept within these settings")]
-    Books(#[source] EngineError),
+    TotalsMismatch { setting: &'static str, configured: String, stored: String },
+    /// The state does not fit the settings, for example because more is leased than the new totals have.
+    #[error("the state does not fit these settings")]
+    Settings(#[source] EngineError),
 }
 
 impl<J: Journal> Engine<J> {
-    /// Starts with the books of a journal, and gives the first handle to the engine.
+    /// Loads the state of a journal and returns the engine with its first handle.
     ///
     /// # Errors
-    /// [`StartError`], if the journal cannot be used, or its books and the options do not go together.
+    /// Returns [`StartError`] if the journal cannot be used, or its state does not fit the options.
     pub async fn start(
         options: EngineOptions,
         mut journal: J,
         mut clock: EngineClock,
     ) -> Result<(Self, EngineHandle), StartError> {
-        let Recovered { books, last_at } = journal.load().await?;
+        let Recovered { cluster, last_at } = journal.load().await?;
         if let Some(last_at) = last_at {
             clock.resume(last_at);
         }
-        let (sender, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
-        let (changes, _) = broadcast::channel(CHANGES_WAITING_MAX);
+        let (sender, messages) = mpsc::channel(MESSAGES_QUEUED_MAX);
+        let (changes, _) = broadcast::channel(CHANGES_QUEUED_MAX);
         let wake = Arc::new(Notify::new());
         let handle = EngineHandle::new(sender, changes.clone(), Arc::clone(&wake));
         let mut engine = Self {
             journal,
-            cluster: books,
+            cluster,
             clock,
             worker_size: options.worker_size,
             history_age: options.history_age,
             outage_grace: options.outage_grace,
             close_within: options.close_within,
             refusals: Refusals::default(),
-            draws: RandomState::new(),
-            drawn: 0,
+            random_key: RandomState::new(),
+            random_count: 0,
             requests: RequestsSeen::default(),
             demand: DemandCounter::default(),
             replan_triggers: ReplanTriggers::default(),
@@ -228,25 +226,25 @@ impl<J: Journal> Engine<J> {
             messages,
             changes,
             batch: Batch::default(),
-            orphans: Vec::new(),
+            undelivered: Vec::new(),
             outage: None,
-            waiting: Waiting::default(),
-            real: Real::default(),
+            waiting_claims: WaitingClaims::default(),
+            provisioning_waits: ProvisioningWaits::default(),
         };
         let now = engine.clock.read().now;
-        let held = engine.cluster.capacity(now).total;
-        let capacity = if last_at.is_some() { options.totals.reconciled(held)? } else { options.totals.capacity };
+        let stored = engine.cluster.capacity(now).total;
+        let capacity = if last_at.is_some() { options.totals.reconciled(stored)? } else { options.totals.capacity };
         let set_limits = Command::SetLimits(options.limits);
         let set_capacity = Command::SetCapacity { node: NodeId::local(), capacity };
-        // Books in which there never was a fleet have no budget either; one of nothing is a budget.
+        // A state without a fleet has no budget. A budget of 0 tokens is a budget.
         let budget = engine.cluster.fleet_outline().map(|_| engine.cluster.usage(now, options.worker_size).tokens);
         let (tokens, window) = options.token_budget.changes(budget.as_ref(), options.totals.resize);
         let set_fleet = Command::Fleet(FleetCommand::SetSettings(options.fleet));
         let set_budget = Command::Fleet(FleetCommand::SetTokenBudget { job: None, tokens, window });
         for command in [set_limits, set_capacity, set_fleet, set_budget] {
-            engine.execute(now, &command).map_err(StartError::Books)?;
+            engine.execute(now, &command).map_err(StartError::Settings)?;
         }
-        engine.finish_halves(now).map_err(StartError::Books)?;
+        engine.finish_transitions(now).map_err(StartError::Settings)?;
         let leases = engine.cluster.capacity(now).live_allocations;
         let running_tasks = engine.cluster.usage(now, options.worker_size).queue.running;
         if let Some(last_at) = last_at
@@ -258,11 +256,11 @@ impl<J: Journal> Engine<J> {
                 running_tasks,
                 away_seconds,
                 grace_seconds = options.outage_grace.as_seconds(),
-                "leases go on: those that ran out meanwhile are spared for the grace"
+                "leases resumed: deadlines that passed while no server ran are extended"
             );
             engine.note_outage(now, Outage { since: last_at, grace: options.outage_grace });
         }
-        // Nobody could beat while nothing ran.
+        // No agent could send a heartbeat while no engine ran.
         engine.cluster.presume_alive(now);
         engine.cluster.observe(now);
         engine.replan_triggers = engine.cluster.replan_triggers();
@@ -270,16 +268,17 @@ impl<J: Journal> Engine<J> {
         Ok((engine, handle))
     }
 
-    /// Ends what was about to begin or to end when the last life of the books did: what really stood behind it is gone with
-    /// that life, and nobody waits for it any more.
-    fn finish_halves(&mut self, now: Timestamp) -> Result<(), EngineError> {
+    /// Fails pending allocations and finishes releasing ones. Their servers and workers ended with the process that ran
+    /// them, and no caller waits for them any more.
+    fn finish_transitions(&mut self, now: Timestamp) -> Result<(), EngineError> {
         let in_state = |engine: &Self, state| {
             let filter = Filter { state: Some(state), job: None };
             let views = engine.cluster.list(now, &filter, FencingToken::new(0));
             views.map(|view| view.allocation.reservation.allocation).collect::<Vec<_>>()
         };
         for allocation in in_state(self, State::Pending) {
-            let error = Arc::from("the manager was started anew before it was ready: request resources anew");
+            let error =
+                Arc::from("the server restarted before the allocation became active: request the resources again");
             self.execute(now, &Command::FailActivation { allocation, error })?;
         }
         for allocation in in_state(self, State::Releasing) {
@@ -295,8 +294,8 @@ mod tests {
     use cortex_core::fleet::view::BudgetUsage;
 
     #[test]
-    fn a_budget_in_the_books_stands_unless_another_is_named_and_they_shall_change() {
-        let books = |total, window_seconds| {
+    fn a_stored_budget_stays_unless_another_is_given_with_resize() {
+        let stored = |total, window_seconds| {
             Some(TokenUsage {
                 all: BudgetUsage { total, ..BudgetUsage::default() },
                 window: Millis::from_seconds(window_seconds),
@@ -305,26 +304,26 @@ mod tests {
                 jobs: Vec::new(),
             })
         };
-        let told = |names_tokens, names_window| TokenBudget {
+        let configured = |names_tokens, names_window| TokenBudget {
             tokens: 500,
             window: Millis::from_seconds(60),
             names_tokens,
             names_window,
         };
-        let check = |told: TokenBudget, books: Option<TokenUsage>, resize, tokens, window_seconds: Option<u64>| {
+        let check = |budget: TokenBudget, stored: Option<TokenUsage>, resize, tokens, window_seconds: Option<u64>| {
             let expected = (tokens, window_seconds.map(Millis::from_seconds));
-            assert_eq!(told.changes(books.as_ref(), resize), expected, "{told:?} on {books:?}, resize {resize}");
+            assert_eq!(budget.changes(stored.as_ref(), resize), expected, "{budget:?} on {stored:?}, resize {resize}");
         };
         for resize in [false, true] {
-            check(told(false, false), None, resize, Some(500), Some(60));
-            // A default changes nothing, and neither does what is so already.
-            check(told(false, false), books(700, 30), resize, None, None);
-            check(told(true, true), books(500, 60), resize, None, None);
-            check(told(false, false), books(0, 0), resize, None, None);
+            check(configured(false, false), None, resize, Some(500), Some(60));
+            // A default changes nothing, and neither does an equal value.
+            check(configured(false, false), stored(700, 30), resize, None, None);
+            check(configured(true, true), stored(500, 60), resize, None, None);
+            check(configured(false, false), stored(0, 0), resize, None, None);
         }
-        check(told(true, true), books(700, 30), false, None, None);
-        check(told(true, true), books(700, 30), true, Some(500), Some(60));
-        check(told(true, false), books(700, 30), true, Some(500), None);
-        check(told(true, true), books(500, 30), true, None, Some(60));
+        check(configured(true, true), stored(700, 30), false, None, None);
+        check(configured(true, true), stored(700, 30), true, Some(500), Some(60));
+        check(configured(true, false), stored(700, 30), true, Some(500), None);
+        check(configured(true, true), stored(500, 30), true, None, Some(60));
     }
 }

@@ -1,11 +1,12 @@
-//! The engine through its handle.
+//! Tests of the engine through its handle.
 
 mod durable;
 mod fleet;
-mod real;
+mod provisioning;
 mod scaling;
 
 use super::handle::EXPIRED_NAMED_MAX;
+use super::refusals::REFUSALS_MAX;
 use super::*;
 use cortex_core::allocation::{Metadata, State};
 use cortex_core::check;
@@ -22,10 +23,10 @@ use futures_util::FutureExt;
 use message::{CancelHandle, Grant, Listing};
 use std::collections::BTreeSet;
 
-/// An engine that does not run yet and keeps nothing.
+/// An engine that does not run yet, without a durable journal.
 fn idle(capacity: Resources) -> (Engine<NullJournal>, EngineHandle) {
     let started = Engine::start(EngineOptions::fixed(capacity), NullJournal, EngineClock::system());
-    started.now_or_never().expect("nothing to wait for").expect("books that can be set up")
+    started.now_or_never().expect("nothing to wait for").expect("a state that can be set up")
 }
 
 const CAPACITY: Resources =
@@ -48,7 +49,7 @@ fn start() -> EngineHandle {
     handle
 }
 
-/// An engine that does not run yet, on a node with nothing.
+/// An engine that does not run yet, on a node without capacity.
 fn without_capacity() -> (Engine<NullJournal>, EngineHandle) {
     idle(Resources::default())
 }
@@ -84,10 +85,10 @@ async fn refused(engine: &EngineHandle, request: Request) -> Refusal {
     }
 }
 
-/// Job and state of each entry, page by page.
+/// The job and state of each record, page by page.
 async fn listed(engine: &EngineHandle, filter: Filter, limit: usize) -> Vec<Vec<(String, State)>> {
     let mut pages = Vec::new();
-    let mut after = Place::default();
+    let mut after = RecordPosition::default();
     loop {
         let page = engine.list(Listing { filter: filter.clone(), after, limit }).await.expect("a running engine");
         let entry = |record: &Record| match record {
@@ -109,8 +110,8 @@ async fn listed(engine: &EngineHandle, filter: Filter, limit: usize) -> Vec<Vec<
 #[tokio::test]
 async fn messages_sent_together_take_effect_in_order() {
     let engine = start();
-    let grant = engine.request(request("a", 10), CancelHandle::default()).await.expect("room");
-    // All polled in one go, so that they form one batch: the second request finds what the release freed.
+    let grant = engine.request(request("a", 10), CancelHandle::default()).await.expect("enough capacity");
+    // Polled together, so that they form one batch: the second request gets what the release freed.
     let (full, released, granted, read) = tokio::join!(
         engine.request(request("b", 1), CancelHandle::default()),
         engine.release(id(&grant)),
@@ -123,7 +124,7 @@ async fn messages_sent_together_take_effect_in_order() {
     assert_eq!(read.expect("a running engine").value.leased.workers, 10);
 }
 
-/// Why and whether an allocation ended.
+/// Why an allocation ended, if it did.
 async fn end_of(engine: &EngineHandle, id: AllocationId) -> Option<EndReason> {
     let record = engine.allocation(id).await.expect("a running engine").expect("a record");
     let Record::Allocation(view) = record.value else { panic!("not an allocation") };
@@ -134,11 +135,11 @@ async fn end_of(engine: &EngineHandle, id: AllocationId) -> Option<EndReason> {
 }
 
 #[tokio::test]
-async fn calling_off_takes_a_grant_back_and_nothing_else() {
+async fn cancelling_revokes_the_grant_and_nothing_else() {
     let engine = start();
     let cancel_handle = CancelHandle::default();
-    let kept = engine.request(request("a", 2), CancelHandle::default()).await.expect("room");
-    let undone = engine.request(request("b", 3), cancel_handle.clone()).await.expect("room");
+    let kept = engine.request(request("a", 2), CancelHandle::default()).await.expect("enough capacity");
+    let undone = engine.request(request("b", 3), cancel_handle.clone()).await.expect("enough capacity");
     engine.cancel(cancel_handle.clone());
     engine.cancel(cancel_handle);
     assert_eq!(leased(&engine).await, 2);
@@ -147,7 +148,7 @@ async fn calling_off_takes_a_grant_back_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_request_called_off_before_its_decision_is_not_granted() {
+async fn a_request_cancelled_before_its_decision_is_not_granted() {
     let engine = start();
     let cancel_handle = CancelHandle::default();
     engine.cancel(cancel_handle.clone());
@@ -156,10 +157,10 @@ async fn a_request_called_off_before_its_decision_is_not_granted() {
 }
 
 #[tokio::test]
-async fn what_is_sent_after_calling_off_finds_the_room() {
+async fn what_is_sent_after_a_cancellation_finds_the_capacity() {
     let engine = start();
     let cancel_handle = CancelHandle::default();
-    // All in one batch: the grant is decided on before it is called off.
+    // All in one batch: the grant is decided before it is cancelled.
     let (granted, (), full) = tokio::join!(
         engine.request(request("a", 10), cancel_handle.clone()),
         async { engine.cancel(cancel_handle.clone()) },
@@ -171,9 +172,9 @@ async fn what_is_sent_after_calling_off_finds_the_room() {
 }
 
 #[tokio::test]
-async fn calling_off_a_repeat_leaves_the_first_grant() {
+async fn cancelling_a_repeat_leaves_the_first_grant() {
     let engine = start();
-    let first = engine.request(keyed("a", 2, "key"), CancelHandle::default()).await.expect("room");
+    let first = engine.request(keyed("a", 2, "key"), CancelHandle::default()).await.expect("enough capacity");
     let cancel_handle = CancelHandle::default();
     engine.request(keyed("a", 2, "key"), cancel_handle.clone()).await.expect("the same grant");
     engine.cancel(cancel_handle);
@@ -182,9 +183,9 @@ async fn calling_off_a_repeat_leaves_the_first_grant() {
 }
 
 #[tokio::test]
-async fn a_repeat_is_known_as_one() {
+async fn a_repeated_request_is_recognized() {
     let engine = start();
-    let first = engine.request(keyed("a", 2, "key"), CancelHandle::default()).await.expect("room");
+    let first = engine.request(keyed("a", 2, "key"), CancelHandle::default()).await.expect("enough capacity");
     let again = engine.request(keyed("a", 2, "key"), CancelHandle::default()).await.expect("the same grant");
     assert!(first.is_new && !again.is_new);
     assert_eq!(id(&first), id(&again));
@@ -215,13 +216,13 @@ async fn refusals_are_remembered_up_to_a_bound() {
 }
 
 #[tokio::test]
-async fn lists_have_grants_and_refusals_in_the_order_in_which_they_came() {
+async fn lists_have_grants_and_refusals_in_order() {
     let engine = start();
     refused(&engine, request("r1", 11)).await;
-    let a = engine.request(request("a", 1), CancelHandle::default()).await.expect("room");
+    let a = engine.request(request("a", 1), CancelHandle::default()).await.expect("enough capacity");
     refused(&engine, request("r2", 11)).await;
     refused(&engine, request("a", 11)).await;
-    engine.request(request("b", 1), CancelHandle::default()).await.expect("room");
+    engine.request(request("b", 1), CancelHandle::default()).await.expect("enough capacity");
     engine.release(id(&a)).await.expect("a lease");
     refused(&engine, request("r3", 11)).await;
 
@@ -249,13 +250,13 @@ async fn lists_have_grants_and_refusals_in_the_order_in_which_they_came() {
 async fn changes_name_what_they_touched() {
     let engine = start();
     let mut changes = engine.changes();
-    let grant = engine.request(request("a", 1), CancelHandle::default()).await.expect("room");
+    let grant = engine.request(request("a", 1), CancelHandle::default()).await.expect("enough capacity");
     let granted = changes.recv().await.expect("a change");
     assert_eq!(*granted, Change { capacity: true, allocations: BTreeSet::from([id(&grant)]) });
     engine.renew(id(&grant), None, None).await.expect("a live lease");
     let renewed = changes.recv().await.expect("a change");
     assert_eq!(*renewed, Change { capacity: false, allocations: BTreeSet::from([id(&grant)]) });
-    engine.scale(to_workers(12)).await.expect("room");
+    engine.scale(to_workers(12)).await.expect("enough capacity");
     let grown = changes.recv().await.expect("a change");
     assert_eq!(*grown, Change { capacity: true, allocations: BTreeSet::new() });
 }
@@ -263,7 +264,7 @@ async fn changes_name_what_they_touched() {
 #[tokio::test]
 async fn capacity_is_never_set_below_what_is_leased() {
     let engine = start();
-    engine.request(request("a", 6), CancelHandle::default()).await.expect("room");
+    engine.request(request("a", 6), CancelHandle::default()).await.expect("enough capacity");
     let denied = engine.scale(to_workers(5)).await;
     assert!(matches!(denied, Err(EngineError::Denied(Denied::BelowLeased { .. }))), "{denied:?}");
     engine.scale(to_workers(6)).await.expect("as many as are leased");
@@ -272,9 +273,9 @@ async fn capacity_is_never_set_below_what_is_leased() {
 }
 
 #[tokio::test]
-async fn a_sweep_names_so_many_and_counts_all() {
+async fn a_sweep_names_a_bounded_number_and_counts_all() {
     let (mut engine, handle) = without_capacity();
-    // Leases of a second that were granted an hour ago.
+    // Leases of one second that were granted an hour ago.
     let long_ago = engine.now().before(Millis::from_seconds(3_600));
     engine.cluster = Cluster::default();
     let setup = Command::SetCapacity { node: NodeId::local(), capacity: Resources::default() };
@@ -283,7 +284,7 @@ async fn a_sweep_names_so_many_and_counts_all() {
     for draw in 0..leases as u64 {
         let request = Request { ttl_seconds: TtlSeconds::new(1).expect("a time to live"), ..request("a", 0) };
         let command = Command::Request { request: Box::new(request), worker_size: engine.worker_size, draw };
-        engine.execute(long_ago, &command).expect("room");
+        engine.execute(long_ago, &command).expect("enough capacity");
     }
     engine.commit().await.expect("nothing that could fail");
     tokio::spawn(engine.run());
@@ -293,7 +294,7 @@ async fn a_sweep_names_so_many_and_counts_all() {
 }
 
 #[tokio::test]
-async fn without_its_engine_a_handle_says_so() {
+async fn without_its_engine_a_handle_returns_stopped() {
     let (engine, handle) = without_capacity();
     drop(engine);
     assert_eq!(handle.capacity().await, Err(EngineError::Stopped));

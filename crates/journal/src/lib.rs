@@ -1,10 +1,10 @@
-//! The journal: where the engine's events go, and where its books come from at the start.
+//! The journal: it persists the engine's events and recovers the cluster state from them.
 //!
-//! The engine decides a batch, hands its events over by [`Journal::append`] while it still does, and answers only once
-//! [`Journal::commit`] has returned: nobody hears of what a crash could lose. There is no undo. Where a commit fails, or its outcome is unknown, the engine loads
-//! the books again: what the journal has is true.
+//! While the engine decides a batch it passes the events to [`Journal::append`], and it sends replies only after
+//! [`Journal::commit`] has returned, so that a crash loses nothing that was acknowledged. There is no undo: if a commit
+//! fails, or its outcome is unknown, the engine reloads the cluster, and the journal is authoritative.
 //!
-//! Two kinds: [`NullJournal`] keeps nothing, [`SqliteJournal`] keeps all in a file.
+//! There are two kinds: [`NullJournal`] keeps nothing, [`SqliteJournal`] keeps everything in a file.
 
 mod null;
 mod sqlite;
@@ -28,158 +28,105 @@ use std::path::PathBuf;
 use std::time::Duration;
 use thiserror::Error;
 
-/// An event on its way into the journal.
+/// An event to be written to the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// What happened, and when.
+pub struct JournalEntry {
     pub recorded: Recorded,
-    /// The job that it concerns, if it concerns one.
+    /// The job that the event belongs to, if any. Used to filter the log.
     pub job: Option<JobId>,
 }
 
-/// What a journal knows at the start.
+/// The state that a journal recovered.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// The books.
-    pub books: Cluster,
-    /// When the last event happened; nothing if there was none.
+    pub cluster: Cluster,
+    /// The time of the last event; `None` in an empty log.
     pub last_at: Option<Timestamp>,
 }
 
-/// Where events go. One owner at a time writes to a journal.
+/// A store of events. One owner at a time writes to it.
 pub trait Journal: Send + 'static {
-    /// Whether anything outlives the process. If not, entries need no job.
+    /// Whether events outlive the process. If not, entries need no job.
     const IS_DURABLE: bool;
 
-    /// The books as all events so far make them.
+    /// Recovers the cluster from all committed events.
     ///
     /// # Errors
-    /// [`JournalError`], if they cannot be had; then nothing has changed.
+    /// Returns [`JournalError`] if the events cannot be read. The journal is unchanged then.
     fn load(&mut self) -> impl Future<Output = Result<Recovered, JournalError>> + Send;
 
-    /// Takes events of the batch that is being decided, in their order, and empties the list. They may be written at once, but
-    /// last only once they are committed: the next [`Journal::load`] forgets those that are not. What goes wrong is told by
-    /// the commit.
-    fn append(&mut self, entries: &mut Vec<Entry>);
+    /// Appends events to the open batch, in order, and empties the list. They may be written immediately but are
+    /// durable only after the commit: the next [`Journal::load`] discards those that are not committed. The commit
+    /// reports errors.
+    fn append(&mut self, entries: &mut Vec<JournalEntry>);
 
-    /// Makes what was appended since the last commit lasting, all or none.
+    /// Commits the events that were appended since the last commit, all or none.
     ///
     /// # Errors
-    /// [`JournalError`], if that failed or its outcome is unknown. Nothing more is committed then before the next
-    /// [`Journal::load`].
+    /// Returns [`JournalError`] if the commit failed or its outcome is unknown. All further commits fail then until the
+    /// next [`Journal::load`].
     fn commit(&mut self) -> impl Future<Output = Result<(), JournalError>> + Send;
 
-    /// Ends in order, with the books as committed, in no more than this time: what would make the next start faster is
-    /// left out if there is none for it.
-    fn close(self, books: Cluster, within: Duration) -> impl Future<Output = ()> + Send;
+    /// Closes the journal within a time limit. `cluster` is the committed state; a journal may write a snapshot of it,
+    /// to make the next start faster, and skips that if there is no time.
+    fn close(self, cluster: Cluster, within: Duration) -> impl Future<Output = ()> + Send;
 }
 
-/// Why a journal cannot be used, or did not do as asked.
+/// Why a journal cannot be used, or why an operation failed. Operators see these texts.
 #[derive(Debug, Error)]
 pub enum JournalError {
-    /// Another process owns it.
-    #[error("the state {path} cannot be owned")]
-    Owned {
-        /// The state's file.
-        path: PathBuf,
-        /// Who owns it.
-        source: LockError,
-    },
-    /// There is no folder for it.
-    #[error("the folder {folder} for the state {path} does not exist: create it, or give another path")]
-    NoFolder {
-        /// The state's file.
-        path: PathBuf,
-        /// Its folder.
-        folder: PathBuf,
-    },
-    /// There is nothing to read.
-    #[error("there is no state {path}: give the path that the server was started with")]
-    NoState {
-        /// The state's file.
-        path: PathBuf,
-    },
-    /// The file is there and has nothing in it.
+    /// The state file is locked.
+    #[error("the state file {path} cannot be locked")]
+    Owned { path: PathBuf, source: LockError },
+    /// The folder of the state file does not exist. It is not created, since the path may be mistyped.
+    #[error("the folder {folder} of the state file {path} does not exist: create it, or give another path")]
+    NoFolder { path: PathBuf, folder: PathBuf },
+    /// There is no state file to read.
+    #[error("there is no state file {path}: give the path that the server was started with")]
+    NoState { path: PathBuf },
+    /// The state file has no content. This program never leaves an empty one.
+    #[error("the state file {path} is empty: restore a backup, or delete the file to start with an empty state")]
+    Empty { path: PathBuf },
+    /// The state file is missing, but one of its accompanying files exists: a snapshot, the write-ahead log or the
+    /// commit watermark.
     #[error(
-        "the state {path} is empty, as no state ever is: bring back a copy of it, or remove the file to begin anew"
+        "the state file {path} is missing, but its file {leftover} exists: restore the state file, \
+         or delete every file whose name starts with {path} to start with an empty state"
     )]
-    Empty {
-        /// The state's file.
-        path: PathBuf,
-    },
-    /// The file is gone, and something that was kept beside it is not.
+    Missing { path: PathBuf, leftover: PathBuf },
+    /// The file is not a state file.
+    #[error("{path} is not a state file of this program ({what}): give another path")]
+    NotAState { path: PathBuf, what: String },
+    /// A newer program wrote the state file.
     #[error(
-        "the state {path} is gone, but {trace} is there, which belongs to it: bring the file back, \
-         or remove that too, and all that begins with the state's name, to begin anew"
-    )]
-    Gone {
-        /// The state's file.
-        path: PathBuf,
-        /// A snapshot of it, or its write-ahead file.
-        trace: PathBuf,
-    },
-    /// The file is something else.
-    #[error("{path} is no state of this program ({what}): give another path")]
-    NotOurs {
-        /// The file.
-        path: PathBuf,
-        /// What it is.
-        what: String,
-    },
-    /// A newer program wrote it.
-    #[error(
-        "the state {path} has schema version {found}, and this program ({}) reads up to {SCHEMA_VERSION}: \
+        "the state file {path} has schema version {found}, and this program ({}) reads up to {SCHEMA_VERSION}: \
          use the newer program that wrote it",
         program::VERSION
     )]
-    NewerSchema {
-        /// The state's file.
-        path: PathBuf,
-        /// Its version.
-        found: i64,
-    },
-    /// What was written is not what is read.
-    #[error("the state {path} is damaged: {what}; bring back a copy of it with its snapshots")]
-    Damaged {
-        /// The state's file.
-        path: PathBuf,
-        /// Where and how.
-        what: String,
-    },
-    /// The database refused.
-    #[error("the state {path} cannot be {doing}")]
-    Database {
-        /// The state's file.
-        path: PathBuf,
-        /// What was tried: `opened`, `read` or `written`.
-        doing: &'static str,
-        /// What the database said.
-        source: rusqlite::Error,
-    },
-    /// The system refused.
-    #[error("{path} cannot be {doing}")]
-    System {
-        /// The file.
-        path: PathBuf,
-        /// What was tried.
-        doing: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The thread of the journal is gone: it met a fault of this program.
-    #[error("the journal's thread has ended: the log says why")]
+    NewerSchema { path: PathBuf, found: i64 },
+    /// The content of the state file is not what was written.
+    #[error("the state file {path} is damaged: {what}; restore a backup of it together with its snapshots")]
+    Damaged { path: PathBuf, what: String },
+    /// SQLite returned an error. `action` is a participle, such as `read`.
+    #[error("the state file {path} cannot be {action}")]
+    Database { path: PathBuf, action: &'static str, source: rusqlite::Error },
+    /// The operating system returned an error. `action` is a participle, such as `read`.
+    #[error("{path} cannot be {action}")]
+    System { path: PathBuf, action: &'static str, source: std::io::Error },
+    /// The journal's thread panicked, which is a bug.
+    #[error("internal error: the journal's thread has ended; see the log for the cause")]
     Ended,
 }
 
 impl JournalError {
-    /// Whether it may go well a moment later. What is damaged or somebody else's stays so.
+    /// Whether a retry may succeed. Damage and ownership by another process do not go away.
     #[must_use]
-    pub const fn may_pass(&self) -> bool {
+    pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Database { .. } | Self::System { .. })
     }
 }
 
-impl From<NotAnImage> for SnapshotFault {
+impl From<NotAnImage> for SnapshotError {
     fn from(error: NotAnImage) -> Self {
         Self(error.to_string())
     }
@@ -188,4 +135,4 @@ impl From<NotAnImage> for SnapshotFault {
 /// Why a snapshot cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
-pub struct SnapshotFault(pub(crate) String);
+pub struct SnapshotError(pub(crate) String);

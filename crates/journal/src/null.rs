@@ -1,6 +1,6 @@
-//! The journal that keeps nothing: the books live and end with the process.
+//! A journal that keeps nothing: the state is lost when the process ends.
 
-use super::{Entry, Journal, JournalError, Recovered};
+use super::{Journal, JournalEntry, JournalError, Recovered};
 use cortex_core::Cluster;
 use std::future::{Future, ready};
 use std::time::Duration;
@@ -16,7 +16,7 @@ impl Journal for NullJournal {
         ready(Ok(Recovered::default()))
     }
 
-    fn append(&mut self, entries: &mut Vec<Entry>) {
+    fn append(&mut self, entries: &mut Vec<JournalEntry>) {
         entries.clear();
     }
 

@@ -1,13 +1,13 @@
-//! The journal in an SQLite file: events as rows, snapshots as files beside it.
+//! The journal in an SQLite file, the state file: events as rows, snapshots as files next to it.
 //!
-//! What always holds: one process owns the file (a lock beside it); the rows are numbered without a gap, and each
-//! carries a checksum over all before it; a batch is there whole or not at all; whatever [`Journal::commit`] has
-//! returned from is there for ever, or until a snapshot covers it and it is old enough to go.
+//! Invariants: one process owns the file, by a lock file next to it; the rows are numbered without a gap, and each has
+//! a checksum over itself and all rows before it; a batch is written whole or not at all; a committed event is never
+//! lost, and is deleted only after two snapshots cover it and its retention time has passed.
 //!
-//! SQLite blocks, so it has a thread of its own; the engine's thread serves its clients meanwhile.
+//! SQLite calls block, so they run on a thread of their own and the engine's thread stays free to serve clients.
 
+mod commit_watermark;
 mod encoded;
-mod mark;
 mod recovery;
 mod rows;
 mod schema;
@@ -22,7 +22,7 @@ pub use schema::{SCHEMA_VERSION, Synchronous, check_pages, open_to_read};
 pub use snapshot_file::{Anchor, read_snapshot};
 pub use snapshots::{UnusableSnapshot, find_snapshots};
 
-use super::{Entry, Journal, JournalError, Recovered};
+use super::{Journal, JournalEntry, JournalError, Recovered};
 use cortex_core::Cluster;
 use cortex_util::lock::{OwnerLock, OwnerRecord};
 use encoded::EncodedRows;
@@ -30,69 +30,69 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use writer::{Closing, Order, Writer};
+use writer::{Closing, Writer, WriterMessage};
 
-/// How a state is kept.
+/// The settings of a durable state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqliteOptions {
-    /// The file.
+    /// The state file.
     pub path: PathBuf,
-    /// How hard a commit is.
     pub synchronous: Synchronous,
     /// How long events are kept that no recovery needs.
     pub keep_events: Duration,
-    /// How many events there are at least from one snapshot to the next. A large state has more: half as many as it has
-    /// records, so that the work of snapshots stays in proportion to that of the log, and a start to that of one snapshot.
+    /// The smallest number of events between two snapshots. A large state has more: half the number of its records.
+    /// That keeps the cost of snapshots proportional to the log, and the cost of a start proportional to one snapshot.
     pub snapshot_events_min: u64,
 }
 
-/// As many events as a start reads in a fraction of a second.
+/// The default of [`SqliteOptions::snapshot_events_min`]: a start replays this many events in a fraction of a second.
 pub const SNAPSHOT_EVENTS_MIN: u64 = 100_000;
 
-/// The file beside a state whose lock says who owns it.
+/// The path of the lock file of a state.
 #[must_use]
 pub fn lock_path(state: &Path) -> PathBuf {
-    snapshots::beside(state, ".lock")
+    snapshots::with_suffix(state, ".lock")
 }
 
-/// The journal in an SQLite file.
+/// A journal in an SQLite file.
 #[derive(Debug)]
 pub struct SqliteJournal {
-    orders: Sender<Order>,
+    messages: Sender<WriterMessage>,
 }
 
 impl SqliteJournal {
-    /// Takes the state into ownership, for which an owner before it is waited for so long at most. It is looked into, or made, by the first [`Journal::load`].
+    /// Locks the state, waiting up to `wait_max` for its present owner. The first [`Journal::load`] reads or creates
+    /// the file.
     ///
     /// # Errors
-    /// [`JournalError`], if another process owns it, or its folder cannot be used.
-    pub fn open(options: SqliteOptions, owner: &OwnerRecord, patience: Duration) -> Result<Self, JournalError> {
+    /// Returns [`JournalError`] if another process owns the state, or its folder cannot be used.
+    pub fn open(options: SqliteOptions, owner: &OwnerRecord, wait_max: Duration) -> Result<Self, JournalError> {
         let path = &options.path;
         schema::check_folder(path)?;
-        // Before a lock is left beside something that can be no state.
+        // Checked before the lock file is created, so that none is left next to a file that is not a state.
         schema::check_file(path)?;
-        let lock = OwnerLock::acquire(&lock_path(path), owner, patience)
+        let lock = OwnerLock::acquire(&lock_path(path), owner, wait_max)
             .map_err(|source| JournalError::Owned { path: path.clone(), source })?;
-        let (orders, received) = channel();
-        let writer = Writer::new(options.clone(), lock, received, orders.clone());
+        let (messages, received) = channel();
+        let writer = Writer::new(options.clone(), lock, received, messages.clone());
         std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run())
-            .map_err(|source| JournalError::System { path: options.path, doing: "served by a thread", source })?;
-        Ok(Self { orders })
+            .map_err(|source| JournalError::System { path: options.path, action: "served by a thread", source })?;
+        Ok(Self { messages })
     }
 
-    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, JournalError> {
+    async fn send<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> WriterMessage) -> Result<T, JournalError> {
         let (reply, answer) = oneshot::channel();
-        self.orders.send(order(reply)).map_err(|_| JournalError::Ended)?;
+        self.messages.send(message(reply)).map_err(|_| JournalError::Ended)?;
         answer.await.map_err(|_| JournalError::Ended)
     }
 }
 
 impl Drop for SqliteJournal {
     fn drop(&mut self) {
-        // A thread that was closed, or ended by a fault, does not listen any more.
-        let _ = self.orders.send(Order::End);
+        // Fails if the thread was closed or panicked: then there is nothing to end.
+        let _ = self.messages.send(WriterMessage::End);
     }
 }
 
@@ -100,22 +100,22 @@ impl Journal for SqliteJournal {
     const IS_DURABLE: bool = true;
 
     async fn load(&mut self) -> Result<Recovered, JournalError> {
-        self.ask(Order::Load).await?
+        self.send(WriterMessage::Load).await?
     }
 
-    fn append(&mut self, entries: &mut Vec<Entry>) {
-        // A thread that has ended is noticed by the commit.
-        let _ = self.orders.send(Order::Append(EncodedRows::of(entries.drain(..))));
+    fn append(&mut self, entries: &mut Vec<JournalEntry>) {
+        // If the thread has ended, the commit reports it.
+        let _ = self.messages.send(WriterMessage::Append(EncodedRows::of(entries.drain(..))));
     }
 
     async fn commit(&mut self) -> Result<(), JournalError> {
-        self.ask(Order::Commit).await?
+        self.send(WriterMessage::Commit).await?
     }
 
-    async fn close(self, books: Cluster, within: Duration) {
+    async fn close(self, cluster: Cluster, within: Duration) {
         let by = Instant::now() + within;
-        let closing = Box::new(Closing { books, by });
-        // A thread that has ended has nothing left to close.
-        let _ = self.ask(|reply| Order::Close(closing, reply)).await;
+        let closing = Box::new(Closing { cluster, by });
+        // If the thread has ended, there is nothing to close.
+        let _ = self.send(|reply| WriterMessage::Close(closing, reply)).await;
     }
 }

@@ -1,4 +1,5 @@
-//! The lookout for bottlenecks: shows what the last look found, and tells of each once when it appears and once when it goes.
+//! The bottleneck monitor: publishes the bottlenecks of the last check, and logs each one once when it appears and once
+//! when it is gone.
 
 use cortex_engine::{EngineError, EngineHandle};
 use cortex_planning::{Bottleneck, Bottlenecks, Subject};
@@ -6,42 +7,43 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// How many that appear, and how many that go, one look tells of at most. Of more it tells the number.
+/// The largest number of bottlenecks that one check logs one by one, of those that appeared and of those that are gone.
+/// Of the others it logs the number.
 const LINES_MAX: usize = 100;
 
-/// Looks, and remembers what it has told of.
-pub(super) struct Lookout {
-    shown: watch::Sender<Option<Arc<Bottlenecks>>>,
+/// Checks for bottlenecks, and remembers those it has logged.
+pub(super) struct BottleneckMonitor {
+    published: watch::Sender<Option<Arc<Bottlenecks>>>,
     known: BTreeSet<Subject>,
 }
 
-impl Lookout {
-    pub(super) const fn new(shown: watch::Sender<Option<Arc<Bottlenecks>>>) -> Self {
-        Self { shown, known: BTreeSet::new() }
+impl BottleneckMonitor {
+    pub(super) const fn new(published: watch::Sender<Option<Arc<Bottlenecks>>>) -> Self {
+        Self { published, known: BTreeSet::new() }
     }
 
-    /// Looks once. Whoever watches is told if anything but the time has changed.
-    pub(super) async fn look(&mut self, engine: &EngineHandle) -> Result<Arc<Bottlenecks>, EngineError> {
+    /// Checks once. Notifies the receivers only if anything but the time has changed.
+    pub(super) async fn check(&mut self, engine: &EngineHandle) -> Result<Arc<Bottlenecks>, EngineError> {
         let bottlenecks = Arc::new(Bottlenecks::find(&engine.fleet_figures().await?));
-        let (appeared, gone) = self.note(&bottlenecks);
+        let (appeared, gone) = self.update(&bottlenecks);
         appeared.iter().take(LINES_MAX).for_each(|bottleneck| log_appeared(bottleneck));
         gone.iter().take(LINES_MAX).for_each(log_gone);
         for (more, what) in [(appeared.len(), "appeared"), (gone.len(), "are gone")] {
             if let Some(more @ 1..) = more.checked_sub(LINES_MAX) {
-                tracing::warn!(more, "bottlenecks {what} that are not told one by one: detect_bottlenecks lists them");
+                tracing::warn!(more, "more bottlenecks {what}: call detect_bottlenecks for the list");
             }
         }
-        self.shown.send_if_modified(|shown| {
-            // Before the first look nothing was known to hold anything up.
-            let is_other = shown.as_ref().map_or(&[][..], |shown| &shown.found) != bottlenecks.found;
-            *shown = Some(Arc::clone(&bottlenecks));
-            is_other
+        self.published.send_if_modified(|published| {
+            // Before the first check no bottleneck is known.
+            let is_changed = published.as_ref().map_or(&[][..], |published| &published.found) != bottlenecks.found;
+            *published = Some(Arc::clone(&bottlenecks));
+            is_changed
         });
         Ok(bottlenecks)
     }
 
-    /// Those that appeared since the last look, and those that are gone.
-    fn note<'a>(&mut self, bottlenecks: &'a Bottlenecks) -> (Vec<&'a Bottleneck>, Vec<Subject>) {
+    /// Returns the bottlenecks that appeared since the last check, and the subjects of those that are gone.
+    fn update<'a>(&mut self, bottlenecks: &'a Bottlenecks) -> (Vec<&'a Bottleneck>, Vec<Subject>) {
         let subjects: BTreeSet<Subject> = bottlenecks.found.iter().map(|one| one.subject.clone()).collect();
         let appeared = bottlenecks.found.iter().filter(|one| !self.known.contains(&one.subject)).collect();
         let gone = self.known.difference(&subjects).cloned().collect();
@@ -75,9 +77,9 @@ mod tests {
     use cortex_planning::{Evidence, Severity};
 
     #[test]
-    fn each_is_told_once_when_it_appears_and_once_when_it_goes() {
-        let (show, _shown) = watch::channel(None);
-        let mut lookout = Lookout::new(show);
+    fn each_is_reported_once_when_it_appears_and_once_when_it_is_gone() {
+        let (publish, _published) = watch::channel(None);
+        let mut monitor = BottleneckMonitor::new(publish);
         let agent = |name: &str| Subject::Agent(AgentId::new(name).expect("a name"));
         let mut check = |found: &[(Subject, Severity)], appeared: &[Subject], gone: &[Subject]| {
             let found = found.iter().map(|(subject, severity)| Bottleneck {
@@ -94,9 +96,9 @@ mod tests {
                 advice: String::new(),
             });
             let bottlenecks = Bottlenecks { at: Timestamp::from_millis(0), found: found.collect() };
-            let (now_there, now_gone) = lookout.note(&bottlenecks);
-            let now_there: Vec<Subject> = now_there.iter().map(|one| one.subject.clone()).collect();
-            assert_eq!((now_there.as_slice(), now_gone.as_slice()), (appeared, gone));
+            let (now_found, now_gone) = monitor.update(&bottlenecks);
+            let now_found: Vec<Subject> = now_found.iter().map(|one| one.subject.clone()).collect();
+            assert_eq!((now_found.as_slice(), now_gone.as_slice()), (appeared, gone));
         };
         check(&[], &[], &[]);
         check(&[(agent("a"), Severity::Low)], &[agent("a")], &[]);

@@ -1,13 +1,13 @@
-//! The two loops that run by themselves: the sweep and the planner. They are idempotent, take no input, and run on a
-//! period, the planner on a call too. A tick that fails is logged, and the loop runs again at its next.
+//! The two periodic loops: the sweep and the planner. They are idempotent and take no input. The planner also runs when
+//! a replan trigger is raised. A run that fails is logged, and the loop continues with the next one.
 
 mod bottlenecks;
 mod planner;
 mod status;
 mod sweep;
 
-pub use planner::{Show, plan_capacity};
-pub use status::{LastRun, LoopSeen, LoopStatus};
+pub use planner::{PlannerOutputs, plan_capacity};
+pub use status::{LastRun, LoopReport, LoopStatus};
 pub use sweep::sweep_expired;
 
 use cortex_engine::EngineError;
@@ -18,14 +18,15 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
-/// Runs `tick` a period of the loop after the last one, the first time after one, and whenever it is `called` for (but no sooner than so long after the last), until the engine has ended.
+/// Runs `tick` once per period of the loop, starting one period from now, and each time `trigger` returns, but no
+/// sooner than [`CALL_SPACING`] after the last run. Returns when the engine has stopped.
 async fn every(
     status: &LoopStatus,
-    mut called: impl AsyncFnMut(),
+    mut trigger: impl AsyncFnMut(),
     mut tick: impl AsyncFnMut() -> Result<(), EngineError>,
 ) {
     let mut interval = interval_at(Instant::now() + status.period(), status.period());
-    // After a pause of the whole process one tick makes up for all that were missed.
+    // After the whole process was suspended, one run replaces all that were missed.
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let earliest = Instant::now() + Duration::from_millis(REPLAN_INTERVAL_MIN.0);
@@ -33,8 +34,8 @@ async fn every(
             _ = interval.tick() => {}
             () = async {
                 sleep_until(earliest).await;
-                called().await;
-                // The next one is due a period from here, and not a moment later.
+                trigger().await;
+                // The next run is due one period from here.
             } => interval.reset(),
         }
         if once(status, &mut tick).await.is_break() {
@@ -43,22 +44,22 @@ async fn every(
     }
 }
 
-/// Runs `tick` now and notes how it ended; breaks if the engine has ended.
+/// Runs `tick` now and records its outcome. Breaks if the engine has stopped.
 async fn once(status: &LoopStatus, tick: &mut impl AsyncFnMut() -> Result<(), EngineError>) -> ControlFlow<()> {
     let (name, seconds) = (status.name(), status.period().as_secs());
     let outcome = match AssertUnwindSafe(tick()).catch_unwind().await {
         Ok(Ok(())) => "fine".to_owned(),
         Ok(Err(EngineError::Stopped)) => return ControlFlow::Break(()),
         Ok(Err(error)) => {
-            tracing::error!(%error, "the {name} failed; it runs again in {seconds} s");
+            tracing::error!(%error, "{name} failed: next run in {seconds} s");
             format!("failed: {error}")
         }
         Err(_) => {
-            tracing::error!("the {name} panicked; it runs again in {seconds} s");
+            tracing::error!("{name} panicked: next run in {seconds} s");
             "panicked".to_owned()
         }
     };
-    status.note(outcome);
+    status.record(outcome);
     ControlFlow::Continue(())
 }
 
@@ -73,7 +74,7 @@ mod tests {
         let ticks = Cell::new(0);
         let start = Instant::now();
         let status = LoopStatus::new("test", Duration::from_secs(300));
-        let outcome = || status.seen().last.map(|last| last.outcome);
+        let outcome = || status.report().last.map(|last| last.outcome);
         every(&status, pending, async || {
             ticks.set(ticks.get() + 1);
             match ticks.get() {
@@ -92,24 +93,24 @@ mod tests {
         .await;
         assert_eq!(ticks.get(), 4);
         assert_eq!(start.elapsed(), Duration::from_secs(1200));
-        let seen = status.seen();
-        assert_eq!((seen.name.as_str(), seen.period_seconds, seen.runs), ("test", 300, 3));
+        let report = status.report();
+        assert_eq!((report.name.as_str(), report.period_seconds, report.runs), ("test", 300, 3));
         assert_eq!(outcome().as_deref(), Some("fine"));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_bring_ticks_forward_but_no_more_than_one_a_second() {
+    async fn triggers_bring_runs_forward_but_not_more_than_one_a_second() {
         let start = Instant::now();
         let status = LoopStatus::new("test", Duration::from_secs(30));
-        let calls = Cell::new(3);
+        let triggers = Cell::new(3);
         let mut at = Vec::new();
-        let called = async || {
-            if calls.get() == 0 {
+        let trigger = async || {
+            if triggers.get() == 0 {
                 pending::<()>().await;
             }
-            calls.set(calls.get() - 1);
+            triggers.set(triggers.get() - 1);
         };
-        every(&status, called, async || {
+        every(&status, trigger, async || {
             at.push(start.elapsed().as_secs());
             if at.len() == 5 { Err(EngineError::Stopped) } else { Ok(()) }
         })

@@ -1,6 +1,7 @@
-//! The planner: looks at demand, learns from it, looks for bottlenecks, makes one plan of it all, carries it out, and shows it.
+//! The planner loop: samples demand, updates the forecast, checks for bottlenecks, makes a plan, applies and publishes
+//! it.
 
-use super::bottlenecks::Lookout;
+use super::bottlenecks::BottleneckMonitor;
 use super::{LoopStatus, every, once};
 use cortex_core::time::Timestamp;
 use cortex_engine::{EngineError, EngineHandle};
@@ -10,71 +11,84 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// How many bins of demand are taken in at a time: less than a millisecond of work, after which others are served.
-const BINS_AT_ONCE: usize = 32;
+/// How many bins of demand are learned between two yields: less than a millisecond of work.
+const BINS_PER_YIELD: usize = 32;
 
-/// Where the planner shows what it has done.
+/// The channels on which the planner publishes its results.
 #[derive(Debug)]
-pub struct Show {
+pub struct PlannerOutputs {
     /// The last plan.
     pub plan: watch::Sender<Option<Arc<Plan>>>,
-    /// The bottlenecks of the last look.
+    /// The bottlenecks of the last check.
     pub bottlenecks: watch::Sender<Option<Arc<Bottlenecks>>>,
-    /// When the last bin of demand began that forecasts are made from.
+    /// The start of the last bin of demand that the forecasts include.
     pub forecast: watch::Sender<Option<Timestamp>>,
 }
 
-/// Plans at once, then every period of `status` and whenever the engine calls for it, until the engine has ended.
-pub async fn plan_capacity(engine: EngineHandle, planner: Arc<Mutex<Planner>>, status: Arc<LoopStatus>, show: Show) {
-    let mut planning = Planning { lookout: Lookout::new(show.bottlenecks), plan: show.plan, forecast: show.forecast };
-    let mut tick = async || planning.once(&engine, &planner).await;
+/// Plans immediately, then once per period of `status` and whenever a replan trigger is raised, until the engine has
+/// stopped.
+pub async fn plan_capacity(
+    engine: EngineHandle,
+    planner: Arc<Mutex<Planner>>,
+    status: Arc<LoopStatus>,
+    outputs: PlannerOutputs,
+) {
+    let mut planning = PlannerLoop::new(outputs);
+    let mut tick = async || planning.run(&engine, &planner).await;
     if once(&status, &mut tick).await.is_continue() {
-        every(&status, async || engine.planner_called().await, tick).await;
+        every(&status, async || engine.wait_for_replan().await, tick).await;
     }
 }
 
-struct Planning {
-    lookout: Lookout,
+struct PlannerLoop {
+    monitor: BottleneckMonitor,
     plan: watch::Sender<Option<Arc<Plan>>>,
     forecast: watch::Sender<Option<Timestamp>>,
 }
 
-impl Planning {
-    /// Observes, learns, looks for bottlenecks, plans, and carries the plan out. A step that fails is logged and the others go on;
-    /// only without an observation there is nothing to go on with.
-    async fn once(&mut self, engine: &EngineHandle, planner: &Mutex<Planner>) -> Result<(), EngineError> {
+impl PlannerLoop {
+    fn new(PlannerOutputs { plan, bottlenecks, forecast }: PlannerOutputs) -> Self {
+        Self { monitor: BottleneckMonitor::new(bottlenecks), plan, forecast }
+    }
+
+    /// Samples demand, learns, checks for bottlenecks, plans, and applies the plan. A step that fails is logged and the
+    /// others continue. Without a sample of the demand the run fails.
+    async fn run(&mut self, engine: &EngineHandle, planner: &Mutex<Planner>) -> Result<(), EngineError> {
         let demand = engine.demand(true).await?;
-        let learned = step("learning from demand", learn(engine, planner, demand.at)).await;
-        let looked = step("the look for bottlenecks", self.lookout.look(engine)).await;
-        // Held for no longer than it takes to plan: whoever asks what would be done waits for that at most.
+        let learned = step("update of the forecast", learn(engine, planner, demand.at)).await;
+        let bottlenecks = step("check for bottlenecks", self.monitor.check(engine)).await;
+        // Locked only while it plans, since calls of `get_plan` wait for the lock.
         let (plan, scaling) = {
-            let mut planner = hold(planner);
+            let mut planner = lock(planner);
             let seen = planner.sample(demand.at, &demand.value);
-            let plan = planner.plan(&seen, looked.as_deref().ok());
+            let plan = planner.plan(&seen, bottlenecks.as_deref().ok());
             let scaling = planner.scaling(&plan);
             (plan, scaling)
         };
         self.log(&plan);
-        let made = if plan.failed_steps.is_empty() { Ok(()) } else { Err(EngineError::Fault) };
-        let carried_out = match scaling {
-            Some(scaling) => step("carrying the plan out", engine.scale(scaling)).await,
+        let planned = if plan.failed_steps.is_empty() { Ok(()) } else { Err(EngineError::Fault) };
+        let applied = match scaling {
+            Some(scaling) => step("application of the plan", engine.scale(scaling)).await,
             None => Ok(()),
         };
         let shown_until = {
-            let mut planner = hold(planner);
-            planner.record(&plan, plan.action != Action::Hold && carried_out.is_ok());
+            let mut planner = lock(planner);
+            planner.record(&plan, plan.action != Action::Hold && applied.is_ok());
             planner.demand_forecast().last_bin_start()
         };
         self.plan.send_replace(Some(Arc::new(plan)));
         self.forecast.send_if_modified(|shown| std::mem::replace(shown, shown_until) != shown_until);
-        learned.and(looked.map(drop)).and(carried_out).and(made)
+        learned.and(bottlenecks.map(drop)).and(applied).and(planned)
     }
 
-    /// Tells of a plan that is another than the last one.
+    /// Logs a plan whose targets differ from those of the last one.
     fn log(&self, plan: &Plan) {
         let goals = |plan: &Plan| (plan.action, plan.target_workers, plan.target_agents);
         if !plan.failed_steps.is_empty() {
-            tracing::error!(steps = plan.failed_steps.join(", "), "steps of the plan failed: it was made without them");
+            tracing::error!(
+                steps = plan.failed_steps.join(", "),
+                "steps of the planner failed: the plan was made without them"
+            );
         }
         if self.plan.borrow().as_ref().is_none_or(|shown| goals(shown) != goals(plan)) {
             tracing::info!(
@@ -88,35 +102,35 @@ impl Planning {
                 refused = plan.refused_requests,
                 predicted_rate_per_minute = plan.forecast.predicted_rate_per_minute,
                 reasons = plan.reasons.join("; "),
-                "plan"
+                "plan changed"
             );
         }
     }
 }
 
-fn hold(planner: &Mutex<Planner>) -> MutexGuard<'_, Planner> {
+fn lock(planner: &Mutex<Planner>) -> MutexGuard<'_, Planner> {
     planner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes in the bins of demand that are over since the last look. At a start these may be those of two weeks.
+/// Adds the bins of demand that are complete to the forecast. After a start these may cover two weeks.
 async fn learn(engine: &EngineHandle, planner: &Mutex<Planner>, now: Timestamp) -> Result<(), EngineError> {
-    let after = hold(planner).demand_forecast().last_bin_start();
+    let after = lock(planner).demand_forecast().last_bin_start();
     let bins = engine.demand_bins(after).await?.value;
-    for some in bins.chunks(BINS_AT_ONCE) {
-        hold(planner).ingest(some, now);
+    for chunk in bins.chunks(BINS_PER_YIELD) {
+        lock(planner).ingest(chunk, now);
         tokio::task::yield_now().await;
     }
-    hold(planner).catch_up(now);
+    lock(planner).catch_up(now);
     Ok(())
 }
 
-/// Takes a step, and logs it if it fails or panics, so that the next can be taken.
+/// Runs a step, and logs it if it fails or panics, so that the other steps still run.
 async fn step<T>(name: &str, step: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
     let outcome = AssertUnwindSafe(step).catch_unwind().await.unwrap_or(Err(EngineError::Fault));
     if let Err(error) = &outcome
         && *error != EngineError::Stopped
     {
-        tracing::error!(%error, "{name} failed: the planner goes on without it");
+        tracing::error!(%error, "{name} failed: the planner continues without it");
     }
     outcome
 }
@@ -146,7 +160,7 @@ mod tests {
         let (cpu_millis, memory_mb) = (CpuMillis::from_millis(100_000), MemoryMb(1_000_000));
         let options = EngineOptions::fixed(Resources { cpu_millis, memory_mb, workers });
         let started = Engine::start(options, NullJournal, clock).now_or_never();
-        let (engine, handle) = started.expect("nothing to wait for").expect("books that can be set up");
+        let (engine, handle) = started.expect("nothing to wait for").expect("a state that can be set up");
         tokio::spawn(engine.run());
         handle
     }
@@ -163,18 +177,13 @@ mod tests {
         }
     }
 
-    type Shown<T> = watch::Receiver<Option<Arc<T>>>;
+    type Published<T> = watch::Receiver<Option<Arc<T>>>;
 
-    fn show() -> (Show, Shown<Plan>, Shown<Bottlenecks>) {
-        let (plan, shown_plan) = watch::channel(None);
-        let (bottlenecks, shown_bottlenecks) = watch::channel(None);
+    fn outputs() -> (PlannerOutputs, Published<Plan>, Published<Bottlenecks>) {
+        let (plan, published_plan) = watch::channel(None);
+        let (bottlenecks, published_bottlenecks) = watch::channel(None);
         let (forecast, _) = watch::channel(None);
-        (Show { plan, bottlenecks, forecast }, shown_plan, shown_bottlenecks)
-    }
-
-    fn planning() -> (Planning, Shown<Plan>, Shown<Bottlenecks>) {
-        let (Show { plan, bottlenecks, forecast }, shown, looked) = show();
-        (Planning { lookout: Lookout::new(bottlenecks), plan, forecast }, shown, looked)
+        (PlannerOutputs { plan, bottlenecks, forecast }, published_plan, published_bottlenecks)
     }
 
     #[tokio::test]
@@ -183,33 +192,34 @@ mod tests {
         let impatient = Policy { cooldown_ms: Millis(0), scale_in_window_ms: Millis(0), ..PolicyName::Custom.policy() };
         engine.set_policy(impatient).await.expect("a running engine");
         let planner = Mutex::new(Planner::new(Bounds { workers_min: 2, workers_max: 10 }));
-        let (mut planning, shown, ..) = planning();
-        // A look an hour before each: the first has nothing to go by.
-        let look_before = async || {
+        let (outputs, published, _) = outputs();
+        let mut planning = PlannerLoop::new(outputs);
+        // A sample an hour before each plan: the first sample has no earlier one to compare with.
+        let sample_before = async || {
             let demand = engine.demand(false).await.expect("a running engine");
-            planner.lock().expect("nobody panics").sample(demand.at.before(Millis::from_seconds(3_600)), &demand.value);
+            planner.lock().expect("nobody panics").look(demand.at.before(Millis::from_seconds(3_600)), &demand.value);
         };
-        look_before().await;
+        sample_before().await;
         let workers = async || engine.capacity().await.expect("a running engine").value.total.workers;
 
-        let grant = engine.request(request(4), CancelHandle::default()).await.expect("room");
+        let grant = engine.request(request(4), CancelHandle::default()).await.expect("enough capacity");
         assert!(engine.request(request(1), CancelHandle::default()).await.is_err());
-        planning.once(&engine, &planner).await.expect("a plan");
+        planning.run(&engine, &planner).await.expect("a plan");
         assert_eq!(workers().await, 6, "4 leased workers at 70 %");
-        let plan = shown.borrow().clone().expect("a plan");
+        let plan = published.borrow().clone().expect("a plan");
         assert_eq!((plan.action, plan.target_workers, plan.refused_requests), (Action::ScaleUp, 6, 1));
 
-        look_before().await;
-        engine.request(request(1), CancelHandle::default()).await.expect("room, now that there is more");
+        sample_before().await;
+        engine.request(request(1), CancelHandle::default()).await.expect("capacity, now that there is more");
         engine.release(grant.view.allocation.reservation.allocation).await.expect("a lease");
-        planning.once(&engine, &planner).await.expect("a plan");
+        planning.run(&engine, &planner).await.expect("a plan");
         assert_eq!(workers().await, 2, "1 leased worker at 70 %");
-        let plan = shown.borrow().clone().expect("a plan");
+        let plan = published.borrow().clone().expect("a plan");
         assert_eq!((plan.action, plan.granted_requests, plan.refused_requests), (Action::ScaleDown, 1, 0));
     }
 
     #[tokio::test]
-    async fn a_bin_that_is_over_is_learned_from_and_told() {
+    async fn a_complete_bin_is_learned_and_published() {
         let seconds = Arc::new(AtomicI64::new(600));
         let clock = Arc::clone(&seconds);
         let engine = start_by(
@@ -219,43 +229,43 @@ mod tests {
             }),
         );
         let planner = Mutex::new(Planner::new(Bounds { workers_min: 4, workers_max: 4 }));
-        let (Show { plan, bottlenecks, forecast }, ..) = show();
-        let mut told = forecast.subscribe();
-        let mut planning = Planning { lookout: Lookout::new(bottlenecks), plan, forecast };
-        engine.request(request(2), CancelHandle::default()).await.expect("room");
-        planning.once(&engine, &planner).await.expect("a plan");
-        assert!(!told.has_changed().expect("a planner"), "the bin is not over");
+        let (outputs, ..) = outputs();
+        let mut published = outputs.forecast.subscribe();
+        let mut planning = PlannerLoop::new(outputs);
+        engine.request(request(2), CancelHandle::default()).await.expect("enough capacity");
+        planning.run(&engine, &planner).await.expect("a plan");
+        assert!(!published.has_changed().expect("a planner"), "the bin is not over");
         seconds.store(900, Ordering::Relaxed);
-        planning.once(&engine, &planner).await.expect("a plan");
-        assert!(told.has_changed().expect("a planner"));
-        assert_eq!(*told.borrow_and_update(), Some(Timestamp::from_millis(600_000)));
-        let bins = |series| hold(&planner).demand_forecast().forecaster(series).bins();
-        assert_eq!(cortex_planning::DemandSeries::ALL.map(bins), [1; 3]);
-        planning.once(&engine, &planner).await.expect("a plan");
-        assert!(!told.has_changed().expect("a planner"), "nothing is new");
+        planning.run(&engine, &planner).await.expect("a plan");
+        assert!(published.has_changed().expect("a planner"));
+        assert_eq!(*published.borrow_and_update(), Some(Timestamp::from_millis(600_000)));
+        let bins = |series| lock(&planner).demand_forecast().forecaster(series).bins();
+        assert_eq!(cortex_planning::Series::ALL.map(bins), [1; 3]);
+        planning.run(&engine, &planner).await.expect("a plan");
+        assert!(!published.has_changed().expect("a planner"), "nothing is new");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_loop_plans_at_once_and_then_every_period() {
+    async fn the_loop_plans_immediately_and_then_every_period() {
         let engine = start(4);
-        let (show, mut shown, bottlenecks) = show();
+        let (outputs, mut published, bottlenecks) = outputs();
         let planner = Planner::new(Bounds { workers_min: 4, workers_max: 4 });
         let planner = Arc::new(Mutex::new(planner));
         let start = tokio::time::Instant::now();
-        let looking = async {
+        let watching = async {
             for expected_seconds in [0, 30, 60] {
-                shown.changed().await.expect("a planner");
+                published.changed().await.expect("a planner");
                 assert_eq!(start.elapsed(), Duration::from_secs(expected_seconds));
-                assert_eq!(shown.borrow().as_ref().expect("a plan").action, Action::Hold);
+                assert_eq!(published.borrow().as_ref().expect("a plan").action, Action::Hold);
             }
         };
         let status = Arc::new(LoopStatus::new("planner", Duration::from_secs(30)));
         tokio::select! {
-            () = looking => {}
-            () = plan_capacity(engine, planner, Arc::clone(&status), show) => panic!("the loop ended"),
+            () = watching => {}
+            () = plan_capacity(engine, planner, Arc::clone(&status), outputs) => panic!("the loop ended"),
         }
-        assert!(status.seen().runs >= 2, "the first run counts too");
-        let looked = bottlenecks.borrow().clone().expect("a look");
-        assert_eq!(looked.found, [], "nothing is asked of the fleet");
+        assert!(status.report().runs >= 2, "the first run counts too");
+        let checked = bottlenecks.borrow().clone().expect("a check");
+        assert_eq!(checked.found, [], "the fleet has no work");
     }
 }

@@ -131,7 +131,7 @@ impl Prepared {
         let Self { options, catalog, key, instance, record } = self;
         let (ports, known) = (Ports::default(), catalog.as_ref().map(|file| file.catalog().clone()));
         let provisioning = provisioning(known.as_deref(), options.worker.as_ref());
-        engine.stand_on(provisioning, Some(ports.claimer(known))).await?;
+        engine.set_provisioning(provisioning, Some(ports.claimer(known))).await?;
         let mut spawner = Spawner::new(instance).with_limiter(MemoryLimiter::detect());
         if let Some(program) = options.program {
             spawner = spawner.with_program(program);

@@ -33,7 +33,7 @@ use cortex_core::ports::Port;
 use cortex_core::provisioning::Provisioning;
 use cortex_core::time::Millis;
 use cortex_core::view::{AllocationView, Filter};
-use cortex_engine::{EngineError, EngineHandle, Listing, Place, Record};
+use cortex_engine::{EngineError, EngineHandle, Listing, Record, RecordPosition};
 use cortex_managed::Ask;
 use holds::Held;
 pub(super) use pool::Pool;
@@ -212,7 +212,7 @@ impl Supervisor {
         let mut live: BTreeSet<AllocationId> = self.allocations.keys().copied().collect();
         for state in [State::Pending, State::Active, State::Releasing] {
             let filter = Filter { state: Some(state), job: None };
-            let mut after = Place::default();
+            let mut after = RecordPosition::default();
             loop {
                 let listing = Listing { filter: filter.clone(), after, limit: PAGE };
                 let Ok(page) = self.engine.list(listing).await else { break };
@@ -414,7 +414,7 @@ impl Supervisor {
         tracing::info!(servers = catalog.entries.len(), "the catalog changed");
         let provisioning = provisioning(Some(&catalog), self.worker.as_deref());
         // An engine that has ended needs no provisioning.
-        let _ = self.engine.stand_on(provisioning, Some(self.ports.claimer(Some(catalog)))).await;
+        let _ = self.engine.set_provisioning(provisioning, Some(self.ports.claimer(Some(catalog)))).await;
     }
 
     /// The catalog as it is now.

@@ -24,7 +24,7 @@ use cortex_engine::{Engine, EngineHandle, EngineOptions, StartError, TokenBudget
 use cortex_journal::{
     Journal, JournalError, NullJournal, SNAPSHOT_EVENTS_MIN, SqliteJournal, SqliteOptions, Synchronous,
 };
-use cortex_loops::{LoopStatus, Show, plan_capacity, sweep_expired};
+use cortex_loops::{LoopStatus, PlannerOutputs, plan_capacity, sweep_expired};
 use cortex_managed::Managed;
 use cortex_mcp::transport::{ConnectionHandle, LineTransport};
 use cortex_mcp::{Server, ServerOptions, Shown};
@@ -156,8 +156,8 @@ impl Manager {
         let sweep_status = Arc::new(LoopStatus::new("sweep", Duration::from_secs(settings.sweep_seconds)));
         let planner_status = Arc::new(LoopStatus::new("planner", Duration::from_secs(settings.plan_seconds)));
         let sweep = sweep_expired(engine.clone(), Arc::clone(&sweep_status));
-        let show = Show { plan: show_plan, bottlenecks: show_bottlenecks, forecast: show_forecast };
-        let plan_ahead = plan_capacity(engine.clone(), Arc::clone(&planner), Arc::clone(&planner_status), show);
+        let outputs = PlannerOutputs { plan: show_plan, bottlenecks: show_bottlenecks, forecast: show_forecast };
+        let plan_ahead = plan_capacity(engine.clone(), Arc::clone(&planner), Arc::clone(&planner_status), outputs);
         #[cfg(unix)]
         let over = host.as_ref().map(Host::over);
         let host_over = async move {

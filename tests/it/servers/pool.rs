@@ -106,7 +106,7 @@ async fn the_plan_is_carried_out() {
     // The one that does nothing goes, and the other stays for as long as it has a task.
     scale(&rig, 2, 0).await;
     assert_eq!(until_running(&rig, 1).await.first(), Some(&busy));
-    assert!(within(rig.engine.beat(agents[0].clone())).await.is_err(), "it is not registered any more");
+    assert!(within(rig.engine.heartbeat(agents[0].clone())).await.is_err(), "it is not registered any more");
     let drained = within(rig.managed.ask(|reply| Ask::DrainWorker(busy.to_string(), reply))).await.expect("a host");
     assert_eq!(drained.expect("a worker").worker, busy.to_string());
     let claim = async |wait| within(rig.engine.claim_task(busy.clone(), wait, CancelHandle::default())).await;
@@ -120,7 +120,7 @@ async fn the_plan_is_carried_out() {
         .await
         .expect("its task");
     until("it is gone", || async { workers(&rig).await.is_empty() }).await;
-    assert!(within(rig.engine.beat(busy)).await.is_err());
+    assert!(within(rig.engine.heartbeat(busy)).await.is_err());
     rig.end().await;
 }
 

@@ -3,7 +3,7 @@
 use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
 use cortex_core::allocation::State;
 use cortex_core::view::Filter;
-use cortex_engine::{EngineError, Listing, Place, Record};
+use cortex_engine::{EngineError, Listing, Record, RecordPosition};
 use cortex_managed::ProcessState;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -63,7 +63,8 @@ async fn a_server_that_cannot_start_fails_the_grant_and_says_why() {
         assert!(error.starts_with(&said), "{error}");
         assert!(complaints.iter().all(|complaint| error.contains(complaint)), "{error}");
         let filter = Filter { state: Some(State::Failed), job: None };
-        let page = rig.engine.list(Listing { filter, after: Place::default(), limit: 10 }).await.expect("an engine");
+        let page =
+            rig.engine.list(Listing { filter, after: RecordPosition::default(), limit: 10 }).await.expect("an engine");
         assert!(!page.entries.is_empty(), "{allocation} is on record");
         assert_eq!(rig.engine.capacity().await.expect("an engine").value.live_allocations, 0);
         assert_eq!(rig.report("own").await.state, ProcessState::Stopped, "nothing of its own is left");
@@ -166,7 +167,8 @@ async fn a_server_that_has_failed_is_let_go_of_with_its_port_when_nobody_holds_i
     let refused = within(rig.request("job", &["broken"], 60, None)).await;
     assert!(matches!(refused, Err(EngineError::NotStarted { .. })), "{refused:?}");
     let filter = Filter { state: Some(State::Failed), job: None };
-    let page = rig.engine.list(Listing { filter, after: Place::default(), limit: 1 }).await.expect("an engine");
+    let page =
+        rig.engine.list(Listing { filter, after: RecordPosition::default(), limit: 1 }).await.expect("an engine");
     let Some(Record::Allocation(view)) = page.entries.first() else { panic!("{page:?}") };
     let port = view.allocation.reservation.servers[0].port.0;
     assert_eq!(rig.report("broken").await.state, ProcessState::Stopped);
@@ -216,7 +218,8 @@ async fn what_is_released_while_it_starts_is_ended() {
     assert!(asked.is_err(), "it has not started yet");
     // Its caller is gone. The lease is found and released as anybody could.
     let filter = Filter { state: Some(State::Pending), job: None };
-    let page = rig.engine.list(Listing { filter, after: Place::default(), limit: 10 }).await.expect("an engine");
+    let page =
+        rig.engine.list(Listing { filter, after: RecordPosition::default(), limit: 10 }).await.expect("an engine");
     let Record::Allocation(view) = &page.entries[0] else { panic!("{page:?}") };
     let allocation = view.allocation.reservation.allocation;
     within(rig.engine.release(allocation)).await.expect("a reservation");

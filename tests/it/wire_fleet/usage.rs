@@ -269,10 +269,10 @@ fn a_state_remembers_its_budget() {
         let mut server = check(&[], (500, 60), None);
         set_budget(&mut server, &json!({"budget_tokens": 700}));
         home.end(server, Ending::Killed);
-        let told = "token_budget is 900, and the state has 700, which stands: change it with set_token_budget, or give --resize yes";
+        let told = "token_budget is 900, but the state has 700, which is used: change it with set_token_budget, or give --resize yes";
         let server = check(&["--token-budget", "900"], (700, 60), Some(told));
         home.end(server, Ending::InOrder);
-        let told = "token_window_seconds is 30, and the state has 60, which stands";
+        let told = "token_window_seconds is 30, but the state has 60, which is used";
         let server = check(&["--token-window-seconds", "30"], (700, 60), Some(told));
         home.end(server, Ending::InOrder);
         let server = check(&["--token-budget", "900", "--resize", "yes"], (900, 60), None);

@@ -8,7 +8,7 @@ use crate::support::{HANG, wait_for};
 use cortex_core::demand::{DEMAND_BIN, DemandBin};
 use cortex_core::event::{Event, Recorded};
 use cortex_core::time::{Millis, Timestamp};
-use cortex_journal::{Entry, Journal, SqliteJournal, SqliteOptions, Synchronous};
+use cortex_journal::{Journal, JournalEntry, SqliteJournal, SqliteOptions, Synchronous};
 use cortex_util::lock::{LOCK_WAIT_MAX, OwnerRecord};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -30,7 +30,10 @@ fn remember(state: &Path, bins: u64, demand: DemandBin) {
     let entries = (1..=bins).rev().map(|ago| {
         let from = until.before(Millis(DEMAND_BIN.0 * ago));
         let bin = DemandBin { from, ..demand };
-        Entry { recorded: Recorded { at: bin.end().before(Millis(1)), event: Event::DemandCounted { bin } }, job: None }
+        JournalEntry {
+            recorded: Recorded { at: bin.end().before(Millis(1)), event: Event::DemandCounted { bin } },
+            job: None,
+        }
     });
     let options = SqliteOptions {
         path: state.to_owned(),
@@ -43,8 +46,8 @@ fn remember(state: &Path, bins: u64, demand: DemandBin) {
         let mut journal =
             SqliteJournal::open(options, &OwnerRecord::of_this_process(), LOCK_WAIT_MAX).expect("a state");
         let recovered = journal.load().await.expect("a good state");
-        let mut books = recovered.books;
-        let mut entries: Vec<Entry> = entries.collect();
+        let mut books = recovered.cluster;
+        let mut entries: Vec<JournalEntry> = entries.collect();
         entries.iter().for_each(|entry| books.apply(&entry.recorded));
         journal.append(&mut entries);
         journal.commit().await.expect("a journal that can be written to");

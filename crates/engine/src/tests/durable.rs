@@ -1,4 +1,4 @@
-//! The engine over a journal that lasts and can fail.
+//! Tests of the engine over a durable journal that can fail.
 
 use super::*;
 use crate::batch::RELOADS_MAX;
@@ -7,27 +7,27 @@ use cortex_core::time::Timestamp;
 use cortex_journal::Recovered;
 use std::sync::{Mutex, MutexGuard};
 
-/// What a commit comes to.
+/// How a commit fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// Nothing was written.
     Before,
-    /// All was written, and nobody is told.
+    /// All was written, and the commit returned an error.
     After,
 }
 
-/// A journal in memory that outlives its engines. Faults are taken from the front, one for each commit.
+/// A journal in memory that outlives its engines. Each commit uses the first of the faults.
 #[derive(Clone, Default)]
 pub(super) struct Memory(Arc<Mutex<Kept>>);
 
 #[derive(Default)]
 struct Kept {
     log: Vec<Recorded>,
-    /// What is appended and not committed.
+    /// Appended and not committed.
     appended: Vec<Recorded>,
     faults: VecDeque<Option<Fault>>,
     failing_loads: u32,
-    /// The books that the last close was handed.
+    /// The state that the last close received.
     closed_with: Option<Cluster>,
 }
 
@@ -40,11 +40,11 @@ impl Memory {
         self.kept().faults = faults.into_iter().map(Some).collect();
     }
 
-    pub(super) fn books(&self) -> Cluster {
-        let mut books = Cluster::default();
-        self.kept().log.iter().for_each(|recorded| books.apply(recorded));
-        assert_eq!(check::violations(&books), [""; 0]);
-        books
+    pub(super) fn cluster(&self) -> Cluster {
+        let mut cluster = Cluster::default();
+        self.kept().log.iter().for_each(|recorded| cluster.apply(recorded));
+        assert_eq!(check::violations(&cluster), [""; 0]);
+        cluster
     }
 
     /// How many events were committed.
@@ -63,7 +63,7 @@ impl Memory {
 }
 
 fn injected() -> JournalError {
-    JournalError::System { path: "injected".into(), doing: "written", source: std::io::Error::other("injected") }
+    JournalError::System { path: "injected".into(), action: "written", source: std::io::Error::other("injected") }
 }
 
 impl Journal for Memory {
@@ -76,10 +76,10 @@ impl Journal for Memory {
         }
         self.kept().appended.clear();
         let last_at = self.kept().log.last().map(|recorded| recorded.at);
-        Ok(Recovered { books: self.books(), last_at })
+        Ok(Recovered { cluster: self.cluster(), last_at })
     }
 
-    fn append(&mut self, entries: &mut Vec<Entry>) {
+    fn append(&mut self, entries: &mut Vec<JournalEntry>) {
         self.kept().appended.extend(entries.drain(..).map(|entry| entry.recorded));
     }
 
@@ -93,12 +93,12 @@ impl Journal for Memory {
         if fault.is_some() { Err(injected()) } else { Ok(()) }
     }
 
-    async fn close(self, books: Cluster, _within: Duration) {
-        self.kept().closed_with = Some(books);
+    async fn close(self, cluster: Cluster, _within: Duration) {
+        self.kept().closed_with = Some(cluster);
     }
 }
 
-/// A clock in seconds on the wall, where time passes only so.
+/// A wall clock in seconds that only `set` moves.
 #[derive(Clone, Default)]
 pub(super) struct Wall(Arc<Mutex<i64>>);
 
@@ -138,11 +138,11 @@ fn ask(handle: &EngineHandle, request: Request) -> impl Future<Output = Result<G
 }
 
 #[tokio::test]
-async fn a_batch_that_fails_is_told_to_all_its_callers() {
+async fn a_failed_batch_is_reported_to_all_its_callers() {
     for (fault, is_there) in [(Fault::Before, false), (Fault::After, true)] {
         let (memory, wall) = (Memory::default(), Wall::default());
         let (handle, _run) = start_on(&memory, &wall).await;
-        let held = ask(&handle, request("held", 1)).await.expect("room");
+        let held = ask(&handle, request("held", 1)).await.expect("enough capacity");
         memory.fail([fault]);
         let (granted, renewed, full, read) = tokio::join!(
             ask(&handle, keyed("lost", 2, "key")),
@@ -154,12 +154,12 @@ async fn a_batch_that_fails_is_told_to_all_its_callers() {
         assert_eq!(renewed.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
         assert_eq!(full, Err(EngineError::NotCommitted), "{fault:?}");
         assert_eq!(read.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
-        // Reads behind it see what the journal has.
+        // Later reads see what the journal has.
         assert_eq!(leased(&handle).await, if is_there { 3 } else { 1 }, "{fault:?}");
-        let again = ask(&handle, keyed("lost", 2, "key")).await.expect("room");
+        let again = ask(&handle, keyed("lost", 2, "key")).await.expect("enough capacity");
         assert_eq!(again.is_new, !is_there, "{fault:?}");
         assert_eq!(leased(&handle).await, 3, "{fault:?}");
-        // A refusal that nobody was told of is in no list.
+        // A refusal whose reply was lost is in no list.
         let failed = Filter { state: Some(State::Failed), job: None };
         assert_eq!(listed(&handle, failed, 10).await, [[]], "{fault:?}");
     }
@@ -174,7 +174,7 @@ async fn refusals_after_a_failed_batch_are_listed_in_order() {
     let lost = tokio::join!(ask(&handle, request("lost", 2)), ask(&handle, request("untold", 11)));
     assert_eq!(lost, (Err(EngineError::NotCommitted), Err(EngineError::NotCommitted)));
     refused(&handle, request("second", 11)).await;
-    ask(&handle, request("granted", 1)).await.expect("room");
+    ask(&handle, request("granted", 1)).await.expect("enough capacity");
     refused(&handle, request("third", 11)).await;
     let jobs = |pages: Vec<Vec<(String, State)>>| pages.concat().into_iter().map(|(job, _)| job).collect::<Vec<_>>();
     for limit in 1..=5 {
@@ -184,7 +184,7 @@ async fn refusals_after_a_failed_batch_are_listed_in_order() {
 }
 
 #[tokio::test]
-async fn a_grant_that_nobody_can_ask_for_again_is_given_back() {
+async fn a_grant_that_cannot_be_requested_again_is_revoked() {
     for faults in [vec![Fault::After], vec![Fault::After, Fault::Before], vec![Fault::After, Fault::After]] {
         let (memory, wall) = (Memory::default(), Wall::default());
         let (handle, _run) = start_on(&memory, &wall).await;
@@ -194,72 +194,72 @@ async fn a_grant_that_nobody_can_ask_for_again_is_given_back() {
             assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted), "{faults:?}");
         }
         assert_eq!(leased(&handle).await, 0, "{faults:?}");
-        assert_eq!(memory.books().capacity(at(0)).live_allocations, 0, "{faults:?}");
+        assert_eq!(memory.cluster().capacity(at(0)).live_allocations, 0, "{faults:?}");
     }
 }
 
 #[tokio::test]
-async fn what_was_called_off_in_a_batch_that_failed_is_given_back() {
+async fn what_was_cancelled_in_a_failed_batch_is_revoked() {
     for faults in [vec![Fault::Before], vec![Fault::After], vec![Fault::Before, Fault::Before]] {
         let (memory, wall) = (Memory::default(), Wall::default());
         let (handle, _run) = start_on(&memory, &wall).await;
         let cancel_handle = CancelHandle::default();
-        handle.request(keyed("unwanted", 4, "key"), cancel_handle.clone()).await.expect("room");
+        handle.request(keyed("unwanted", 4, "key"), cancel_handle.clone()).await.expect("enough capacity");
         memory.fail(faults.clone());
         handle.cancel(cancel_handle);
         for _ in 0..faults.len() {
-            // The batch that gives it back, or another one with it.
+            // The batch that revokes it.
             assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted), "{faults:?}");
         }
         assert_eq!(leased(&handle).await, 0, "{faults:?}");
-        assert_eq!(memory.books().capacity(at(0)).live_allocations, 0, "{faults:?}");
+        assert_eq!(memory.cluster().capacity(at(0)).live_allocations, 0, "{faults:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_called_off_while_there_are_no_books_is_given_back() {
+async fn what_is_cancelled_during_a_reload_is_revoked() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (handle, _run) = start_on(&memory, &wall).await;
     let (unwanted, repeated) = (CancelHandle::default(), CancelHandle::default());
-    handle.request(request("unwanted", 4), unwanted.clone()).await.expect("room");
-    handle.request(keyed("wanted", 2, "key"), repeated.clone()).await.expect("room");
+    handle.request(request("unwanted", 4), unwanted.clone()).await.expect("enough capacity");
+    handle.request(keyed("wanted", 2, "key"), repeated.clone()).await.expect("enough capacity");
     ask(&handle, keyed("wanted", 2, "key")).await.expect("the same grant");
     memory.fail([Fault::Before]);
     memory.kept().failing_loads = 2;
     assert_eq!(ask(&handle, request("lost", 1)).await, Err(EngineError::NotCommitted));
     handle.cancel(unwanted);
     handle.cancel(repeated);
-    // It is turned away behind them.
+    // It is rejected after them.
     assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted));
     while handle.capacity().await == Err(EngineError::NotCommitted) {}
-    assert_eq!(leased(&handle).await, 2, "only what was called off");
+    assert_eq!(leased(&handle).await, 2, "only what was cancelled");
 }
 
 #[tokio::test]
-async fn what_is_to_be_given_back_is_before_the_end() {
+async fn undelivered_grants_are_revoked_before_the_end() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (handle, run) = start_on(&memory, &wall).await;
     memory.fail([Fault::After]);
     assert_eq!(ask(&handle, request("lost", 4)).await, Err(EngineError::NotCommitted));
     drop(handle);
     run.await.expect("no panic").expect("a good end");
-    let books = memory.books();
-    assert_eq!(books.capacity(at(0)).live_allocations, 0);
+    let cluster = memory.cluster();
+    assert_eq!(cluster.capacity(at(0)).live_allocations, 0);
     let closed_with = memory.kept().closed_with.take().expect("a close");
-    assert_eq!(closed_with.outline(), books.outline());
-    assert!(closed_with.allocation_images().eq(books.allocation_images()), "closed with other books");
+    assert_eq!(closed_with.outline(), cluster.outline());
+    assert!(closed_with.allocation_images().eq(cluster.allocation_images()), "closed with another state");
 }
 
 #[tokio::test(start_paused = true)]
-async fn loading_again_is_tried_some_times_and_not_for_ever() {
-    for (loads, goes_on) in [(RELOADS_MAX - 1, true), (RELOADS_MAX, false)] {
+async fn a_reload_is_tried_a_bounded_number_of_times() {
+    for (loads, recovers) in [(RELOADS_MAX - 1, true), (RELOADS_MAX, false)] {
         let (memory, wall) = (Memory::default(), Wall::default());
         let (handle, run) = start_on(&memory, &wall).await;
         memory.fail([Fault::Before]);
         memory.kept().failing_loads = loads;
         assert!(ask(&handle, request("lost", 4)).await.is_err());
-        if goes_on {
-            // Whoever asks while the books are loaded again is told to ask again.
+        if recovers {
+            // During the reload each call returns `NotCommitted`.
             while handle.capacity().await == Err(EngineError::NotCommitted) {}
             assert_eq!(leased(&handle).await, 0);
         } else {
@@ -270,7 +270,7 @@ async fn loading_again_is_tried_some_times_and_not_for_ever() {
 }
 
 #[tokio::test]
-async fn listeners_are_told_of_what_may_have_happened() {
+async fn subscribers_receive_what_may_have_happened() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (handle, _run) = start_on(&memory, &wall).await;
     let mut changes = handle.changes();
@@ -285,7 +285,7 @@ async fn other_totals_are_refused_or_written() {
     const CPU: Resources = Resources { cpu_millis: CpuMillis::from_millis(20_000), ..CAPACITY };
     const MEMORY: Resources = Resources { memory_mb: MemoryMb(65_536), ..CAPACITY };
     const WORKERS: Resources = Resources { workers: 12, ..CAPACITY };
-    let told = |capacity, names: [bool; 3], resize| Totals {
+    let totals = |capacity, names: [bool; 3], resize| Totals {
         names_cpu: names[0],
         names_memory: names[1],
         names_workers: names[2],
@@ -311,17 +311,17 @@ async fn other_totals_are_refused_or_written() {
         }
     };
     let all = [true; 3];
-    check(told(CPU, all, false), Err("total_cpu is 20.0, and the state has 16.0")).await;
-    check(told(MEMORY, all, false), Err("total_memory is 65536, and the state has 32768")).await;
-    check(told(WORKERS, all, false), Err("total_workers is 12, and the state has 10")).await;
+    check(totals(CPU, all, false), Err("total_cpu is 20.0, and the state has 16.0")).await;
+    check(totals(MEMORY, all, false), Err("total_memory is 65536, and the state has 32768")).await;
+    check(totals(WORKERS, all, false), Err("total_workers is 12, and the state has 10")).await;
     for other in [CPU, MEMORY, WORKERS] {
-        check(told(other, all, true), Ok(other)).await;
-        check(told(other, [false; 3], false), Ok(CAPACITY)).await;
-        check(told(other, [false; 3], true), Ok(CAPACITY)).await;
+        check(totals(other, all, true), Ok(other)).await;
+        check(totals(other, [false; 3], false), Ok(CAPACITY)).await;
+        check(totals(other, [false; 3], true), Ok(CAPACITY)).await;
     }
-    check(told(CAPACITY, all, false), Ok(CAPACITY)).await;
-    // What the planner may have set is as told; what it may not is not.
-    let planned = |range| Totals { workers_planned: range, ..told(WORKERS, all, false) };
+    check(totals(CAPACITY, all, false), Ok(CAPACITY)).await;
+    // A number of workers within the planner's range is accepted.
+    let planned = |range| Totals { workers_planned: range, ..totals(WORKERS, all, false) };
     check(planned(5..=12), Ok(CAPACITY)).await;
     check(planned(11..=12), Err("total_workers is 12, and the state has 10")).await;
 }
@@ -330,15 +330,18 @@ async fn other_totals_are_refused_or_written() {
 async fn totals_below_what_is_leased_are_refused() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (handle, run) = start_on(&memory, &wall).await;
-    ask(&handle, request("a", 6)).await.expect("room");
+    ask(&handle, request("a", 6)).await.expect("enough capacity");
     drop(handle);
     run.await.expect("no panic").expect("a good end");
     let fewer = Totals::fixed(Resources { workers: 5, ..CAPACITY });
     let refused = start_with(&memory, &wall, fewer).await.map(drop);
-    assert!(matches!(refused, Err(StartError::Books(EngineError::Denied(Denied::BelowLeased { .. })))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(StartError::Settings(EngineError::Denied(Denied::BelowLeased { .. })))),
+        "{refused:?}"
+    );
 }
 
-/// When a lease of this job runs out, in seconds.
+/// When a lease expires, in seconds.
 async fn ends_at(handle: &EngineHandle, grant: &Grant) -> i64 {
     let record = handle.allocation(id(grant)).await.expect("a running engine").expect("a record").value;
     let Record::Allocation(view) = record else { panic!("not an allocation") };
@@ -346,20 +349,20 @@ async fn ends_at(handle: &EngineHandle, grant: &Grant) -> i64 {
 }
 
 #[tokio::test]
-async fn a_restart_spares_what_ran_out_meanwhile_bit_by_bit() {
+async fn a_restart_extends_and_spreads_deadlines_that_passed() {
     let (memory, wall) = (Memory::default(), Wall::default());
     wall.set(1_000);
     let (handle, run) = start_on(&memory, &wall).await;
     let lasting = |seconds| Request { ttl_seconds: TtlSeconds::new(seconds).expect("at least 1"), ..request("a", 1) };
-    let gone = ask(&handle, lasting(5)).await.expect("room");
-    // Second by second: a jump would be an outage of its own.
+    let gone = ask(&handle, lasting(5)).await.expect("enough capacity");
+    // Second by second, since a jump would be an outage.
     for second in 1_001..=1_010 {
         wall.set(second);
         handle.capacity().await.expect("a running engine");
     }
     let mut grants = Vec::new();
     for seconds in [10, 20, 30, 10_000] {
-        grants.push(ask(&handle, lasting(seconds)).await.expect("room"));
+        grants.push(ask(&handle, lasting(seconds)).await.expect("enough capacity"));
     }
     drop(handle);
     run.await.expect("no panic").expect("a good end");
@@ -373,12 +376,12 @@ async fn a_restart_spares_what_ran_out_meanwhile_bit_by_bit() {
     }
     assert!(ends[..3].iter().all(|end| (2_060..=2_120).contains(end)), "{ends:?}");
     assert!(ends.is_sorted(), "not in the order of their deadlines: {ends:?}");
-    assert_eq!(ends[3], 11_010, "what is far off stays");
-    // What had run out before the outage stays so; the rest can be renewed.
+    assert_eq!(ends[3], 11_010, "a distant deadline stays");
+    // A lease that expired before the outage stays expired; the others can be renewed.
     let late = handle.renew(id(&gone), None, None).await;
     assert!(matches!(late, Err(EngineError::Denied(Denied::Expired { .. }))), "{late:?}");
     for grant in &grants {
-        handle.renew(id(grant), None, None).await.expect("a lease that is spared");
+        handle.renew(id(grant), None, None).await.expect("a lease that is extended");
     }
 }
 
@@ -396,28 +399,28 @@ async fn an_outage_is_noted_until_that_is_committed() {
     for fault in [Fault::Before, Fault::After] {
         let (memory, wall) = (Memory::default(), Wall::default());
         let (handle, _run) = start_on(&memory, &wall).await;
-        let grant = ask(&handle, request("a", 1)).await.expect("room");
-        // Far behind the end of the lease: without the note it would have run out.
+        let grant = ask(&handle, request("a", 1)).await.expect("enough capacity");
+        // Far after the deadline: without the recorded outage the lease would have expired.
         wall.set(100_000);
         memory.fail([fault]);
         assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
-        handle.renew(id(&grant), None, None).await.expect("a lease that is spared");
+        handle.renew(id(&grant), None, None).await.expect("a lease that is extended");
         assert_eq!(memory.outages().last(), Some(&(at(0), at(100_000))), "{fault:?}");
     }
 }
 
 #[tokio::test]
-async fn time_does_not_go_back_behind_the_journal() {
+async fn time_does_not_go_back_before_the_journal() {
     let (memory, wall) = (Memory::default(), Wall::default());
     wall.set(10_000);
     let (handle, run) = start_on(&memory, &wall).await;
-    ask(&handle, request("a", 1)).await.expect("room");
+    ask(&handle, request("a", 1)).await.expect("enough capacity");
     drop(handle);
     run.await.expect("no panic").expect("a good end");
     wall.set(6_400);
     let (handle, _run) = start_on(&memory, &wall).await;
     assert_eq!(handle.capacity().await.expect("a running engine").at, at(10_000));
-    ask(&handle, request("b", 1)).await.expect("room");
+    ask(&handle, request("b", 1)).await.expect("enough capacity");
     wall.set(10_005);
     assert_eq!(handle.capacity().await.expect("a running engine").at, at(10_005));
     assert!(memory.kept().log.is_sorted_by_key(|recorded| recorded.at));

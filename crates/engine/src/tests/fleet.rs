@@ -1,4 +1,4 @@
-//! The fleet through the handle: claims that wait, what is called off, failures of the journal, and what time does by itself.
+//! Tests of the fleet through the handle: waiting claims, cancellation, failures of the journal, and deadlines.
 
 use super::durable::{Fault, Memory, Run, Wall, at, start_on};
 use super::*;
@@ -8,7 +8,7 @@ use cortex_core::fleet::task::{Selector, TaskRequest, TaskState, TokensExpected}
 use cortex_core::fleet::view::{TaskFilter, TaskView};
 use cortex_core::ids::{AgentId, AgentType, TaskId, TaskNumber};
 
-/// How long a claim waits that is to be met before.
+/// The wait of a claim that is answered before its end.
 const WAIT: Duration = Duration::from_secs(30);
 
 pub(super) fn agent(name: &str) -> AgentId {
@@ -27,7 +27,7 @@ pub(super) fn agent_request(name: &str, agent_type: &str, tasks_max: u32) -> Age
 }
 
 async fn register(engine: &EngineHandle, name: &str) -> AgentId {
-    engine.register_agent(agent_request(name, "general", 2)).await.expect("room");
+    engine.register_agent(agent_request(name, "general", 2)).await.expect("enough capacity");
     agent(name)
 }
 
@@ -52,7 +52,7 @@ async fn with_tokens(engine: EngineHandle) -> EngineHandle {
 }
 
 async fn submit(engine: &EngineHandle, name: &str) -> TaskView {
-    engine.submit_task(task(Some(name)), CancelHandle::default()).await.expect("room").detail.view
+    engine.submit_task(task(Some(name)), CancelHandle::default()).await.expect("enough capacity").detail.view
 }
 
 fn claim(
@@ -60,10 +60,10 @@ fn claim(
     agent: &AgentId,
     wait: Duration,
 ) -> impl Future<Output = Result<Claim, EngineError>> + use<> {
-    called_off_by(engine, agent, wait, CancelHandle::default())
+    cancellable_claim(engine, agent, wait, CancelHandle::default())
 }
 
-fn called_off_by(
+fn cancellable_claim(
     engine: &EngineHandle,
     agent: &AgentId,
     wait: Duration,
@@ -73,7 +73,7 @@ fn called_off_by(
     async move { engine.claim_task(agent, wait, cancel_handle).await }
 }
 
-/// The names of what a claim was given.
+/// The ids of the tasks that a claim was leased.
 fn names(claim: &Result<Claim, EngineError>) -> Vec<String> {
     match claim {
         Ok(Claim::Tasks { tasks, .. }) => tasks.iter().map(|view| view.task.spec.task.to_string()).collect(),
@@ -92,7 +92,7 @@ async fn count(engine: &EngineHandle) -> u64 {
     engine.tasks(listing).await.expect("a running engine").total
 }
 
-/// An engine with an agent that holds task a.
+/// An engine with an agent that task `a` is leased to.
 async fn with_a_task_held(memory: &Memory, wall: &Wall) -> (EngineHandle, Run, AgentId) {
     let (engine, run) = start_on(memory, wall).await;
     let engine = with_tokens(engine).await;
@@ -102,7 +102,7 @@ async fn with_a_task_held(memory: &Memory, wall: &Wall) -> (EngineHandle, Run, A
     (engine, run, worker)
 }
 
-/// Lets the clock on the wall go on second by second, for ever.
+/// Advances the wall clock second by second, forever.
 async fn turn(wall: &Wall) {
     for second in 1_i64.. {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -111,7 +111,7 @@ async fn turn(wall: &Wall) {
 }
 
 #[tokio::test]
-async fn claims_that_wait_are_met_in_their_order() {
+async fn waiting_claims_are_served_in_order() {
     let engine = with_tokens(start()).await;
     let (first, second) = (register(&engine, "first").await, register(&engine, "second").await);
     let submitting = async {
@@ -124,46 +124,46 @@ async fn claims_that_wait_are_met_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_claim_that_waits_is_met_by_what_is_pushed() {
+async fn an_assignment_answers_a_waiting_claim() {
     let engine = with_tokens(start()).await;
     let only = register(&engine, "only").await;
     let a = TaskId::new("a").expect("a name");
-    // Sent together, so that the task is pushed before anybody looks what there is for those who wait.
+    // Sent together, so that the task is assigned before the waiting claims are tried.
     let (claimed, _, assigned) = tokio::join!(claim(&engine, &only, WAIT), submit(&engine, "a"), engine.assign_task(a));
-    let (chosen, tasks) = assigned.expect("an agent with room");
+    let (chosen, tasks) = assigned.expect("a free agent");
     assert_eq!((chosen, tasks.len()), (only, 1));
     assert_eq!(names(&claimed), ["a"]);
 }
 
 #[tokio::test]
-async fn what_is_called_off_is_as_if_it_had_not_been() {
+async fn a_cancelled_call_leaves_no_trace() {
     let engine = with_tokens(start()).await;
     let worker = register(&engine, "worker").await;
     submit(&engine, "a").await;
 
-    // After it was met: back in its place, and no attempt.
+    // After its answer: the task is queued again, without an attempt.
     let cancel_handle = CancelHandle::default();
-    let claimed = called_off_by(&engine, &worker, WAIT, cancel_handle.clone()).await;
+    let claimed = cancellable_claim(&engine, &worker, WAIT, cancel_handle.clone()).await;
     assert_eq!(names(&claimed), ["a"]);
     engine.cancel(cancel_handle);
     assert_eq!(state(&engine, "a").await, (TaskState::Queued, 0));
     assert_eq!(engine.usage().await.expect("a running engine").tokens.all.reserved, 0);
 
-    // While it waits: nobody is there for what comes.
+    // While it waits: the next task is not leased.
     let claimed = claim(&engine, &worker, Duration::ZERO).await;
     assert_eq!(names(&claimed), ["a"]);
     let cancel_handle = CancelHandle::default();
-    let waiting = tokio::spawn(called_off_by(&engine, &worker, WAIT, cancel_handle.clone()));
+    let waiting = tokio::spawn(cancellable_claim(&engine, &worker, WAIT, cancel_handle.clone()));
     tokio::task::yield_now().await;
     engine.cancel(cancel_handle);
-    waiting.await.expect("no panic").expect_err("a claim that was called off");
+    waiting.await.expect("no panic").expect_err("a claim that was cancelled");
     submit(&engine, "b").await;
     assert_eq!(state(&engine, "b").await, (TaskState::Queued, 0));
 
-    // A task whose id nobody was told is gone; one that its submitter named stays.
+    // A task without an id from its submitter is cancelled; one with such an id stays.
     for (name, expected) in [(None, TaskState::Cancelled), (Some("c"), TaskState::Queued)] {
         let cancel_handle = CancelHandle::default();
-        let submitted = engine.submit_task(task(name), cancel_handle.clone()).await.expect("room");
+        let submitted = engine.submit_task(task(name), cancel_handle.clone()).await.expect("enough capacity");
         engine.cancel(cancel_handle);
         assert_eq!(state(&engine, submitted.detail.view.task.spec.task.as_str()).await, (expected, 0));
     }
@@ -173,7 +173,7 @@ async fn what_is_called_off_is_as_if_it_had_not_been() {
 }
 
 #[tokio::test]
-async fn what_nobody_was_told_in_a_batch_that_failed_is_given_back() {
+async fn undelivered_claims_and_tasks_of_a_failed_batch_are_revoked() {
     for fault in [Fault::Before, Fault::After] {
         let (memory, wall) = (Memory::default(), Wall::default());
         let (engine, _run) = start_on(&memory, &wall).await;
@@ -192,17 +192,17 @@ async fn what_nobody_was_told_in_a_batch_that_failed_is_given_back() {
             (1, if fault == Fault::After { 2 } else { 1 }),
             "{fault:?}"
         );
-        // What has a name can be asked for again.
+        // A task with an id from its submitter can be submitted again.
         memory.fail([fault]);
         let named = engine.submit_task(task(Some("b")), CancelHandle::default()).await;
         assert_eq!(named.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
-        let again = engine.submit_task(task(Some("b")), CancelHandle::default()).await.expect("room");
+        let again = engine.submit_task(task(Some("b")), CancelHandle::default()).await.expect("enough capacity");
         assert_eq!(again.is_new, fault == Fault::Before, "{fault:?}");
     }
 }
 
 #[tokio::test]
-async fn a_restart_loses_no_task_and_takes_no_agent_for_lost() {
+async fn a_restart_loses_no_task_and_no_agent() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (engine, run) = start_on(&memory, &wall).await;
     let engine = with_tokens(engine).await;
@@ -215,7 +215,7 @@ async fn a_restart_loses_no_task_and_takes_no_agent_for_lost() {
     drop(engine);
     run.await.expect("no panic").expect("a good end");
 
-    // For longer than the lease lasts, nobody could report.
+    // The outage is longer than the lease.
     wall.set(310);
     let (engine, _run) = start_on(&memory, &wall).await;
     assert_eq!(state(&engine, "a").await, (TaskState::Running, 0), "its lease has a grace");
@@ -228,36 +228,36 @@ async fn a_restart_loses_no_task_and_takes_no_agent_for_lost() {
     let again = engine.complete_task(a, worker, token, report).await.expect("the same report");
     assert!(matches!(again.outcome, FleetOutcome::ReportedBefore { .. }), "{again:?}");
     assert_eq!(engine.usage().await.expect("a running engine").tokens.all.settled, 7);
-    assert_eq!(check::violations(&memory.books()), [""; 0]);
+    assert_eq!(check::violations(&memory.cluster()), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_lost_agent_held_goes_to_one_who_waits() {
+async fn tasks_of_a_lost_agent_go_to_a_waiting_claim() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (engine, _run) = start_on(&memory, &wall).await;
     let engine = with_tokens(engine).await;
     let (dying, waiting) = (register(&engine, "dying").await, register(&engine, "waiting").await);
     submit(&engine, "a").await;
     assert_eq!(names(&claim(&engine, &dying, Duration::ZERO).await), ["a"]);
-    // Nobody sends anything more: what happens, the engine does by itself.
+    // No more messages are sent: the engine acts on deadlines alone.
     tokio::select! {
         claimed = claim(&engine, &waiting, Duration::from_secs(3_600)) => assert_eq!(names(&claimed), ["a"]),
         () = turn(&wall) => {}
     }
-    let gone = engine.beat(dying.clone()).await;
+    let gone = engine.heartbeat(dying.clone()).await;
     assert_eq!(gone.map(drop), Err(FleetDenied::UnknownAgent(dying).into()));
-    assert!(engine.beat(waiting).await.is_ok(), "who waits is alive");
+    assert!(engine.heartbeat(waiting).await.is_ok(), "a waiting agent is alive");
     assert_eq!(state(&engine, "a").await, (TaskState::Running, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waiting_has_raised_goes_to_one_who_waits() {
+async fn a_task_raised_by_waiting_goes_to_a_waiting_claim() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (engine, _run) = start_on(&memory, &wall).await;
     let engine = with_tokens(engine).await;
     let worker = register(&engine, "worker").await;
-    // It is full all the while, so that what is kept for its type stays where it is.
-    engine.register_agent(agent_request("full", "special", 1)).await.expect("room");
+    // It stays full, so that the tasks for its type stay queued.
+    engine.register_agent(agent_request("full", "special", 1)).await.expect("enough capacity");
     let request = |name: &str, agent_type: &str, priority: Priority, tokens: u64| TaskRequest {
         selector: Selector { agent_type: Some(AgentType::new(agent_type).expect("a name")), ..Selector::default() },
         priority,
@@ -270,7 +270,7 @@ async fn what_waiting_has_raised_goes_to_one_who_waits() {
         request("low", "general", Priority::Low, 100),
         request("high", "special", Priority::High, 100),
     ] {
-        engine.submit_task(request, CancelHandle::default()).await.expect("room");
+        engine.submit_task(request, CancelHandle::default()).await.expect("enough capacity");
     }
     assert_eq!(names(&claim(&engine, &agent("full"), Duration::ZERO).await), ["held"]);
     assert_eq!(claim(&engine, &worker, Duration::ZERO).await, Ok(Claim::Nothing(NothingClaimed::NoTokens)));
@@ -287,7 +287,7 @@ async fn what_waiting_has_raised_goes_to_one_who_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_is_not_met_ends_in_time() {
+async fn a_claim_without_a_task_ends_in_time() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (engine, _run) = start_on(&memory, &wall).await;
     let worker = register(&engine, "worker").await;
@@ -303,18 +303,18 @@ async fn a_claim_that_is_not_met_ends_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_manager_stands_still_nobody_is_lost() {
+async fn a_stall_loses_no_agent() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (engine, _run, worker) = with_a_task_held(&memory, &wall).await;
-    // Five heartbeats, and no turn of the engine in between: it sees all that came meanwhile at once.
+    // Five heartbeat intervals without a turn of the engine: it reads all that was sent since in one batch.
     wall.set(50);
-    assert!(engine.beat(worker.clone()).await.is_ok(), "its beats lay unread");
+    assert!(engine.heartbeat(worker.clone()).await.is_ok(), "its heartbeats were unread");
     assert_eq!(state(&engine, "a").await, (TaskState::Running, 0));
     assert_eq!(memory.outages(), [(at(0), at(50))]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn heartbeats_cost_the_log_nothing() {
+async fn heartbeats_write_no_events() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (engine, _run, worker) = with_a_task_held(&memory, &wall).await;
     let before = memory.events();
@@ -322,27 +322,27 @@ async fn heartbeats_cost_the_log_nothing() {
     for second in 1..100 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         wall.set(second);
-        engine.beat(worker.clone()).await.expect("a living agent");
+        engine.heartbeat(worker.clone()).await.expect("a living agent");
     }
     assert_eq!(memory.events(), before);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stall_that_ends_just_behind_the_loss_of_an_agent_loses_nobody() {
+async fn a_stall_that_ends_just_after_an_agent_is_due_does_not_lose_it() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (engine, _run, worker) = with_a_task_held(&memory, &wall).await;
     for second in 1..30 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         wall.set(second);
     }
-    // It is lost at 30 unless it is heard of, and what it sent at 29 is read at 32.
+    // The agent is lost at 30 without a heartbeat, and the one it sent at 29 is read at 32.
     wall.set(32);
-    assert!(engine.beat(worker.clone()).await.is_ok(), "it beat in time");
+    assert!(engine.heartbeat(worker.clone()).await.is_ok(), "its heartbeat was in time");
     assert_eq!(state(&engine, "a").await, (TaskState::Running, 0));
 }
 
 #[tokio::test]
-async fn a_claim_of_an_agent_that_has_left_is_not_met_under_its_name() {
+async fn a_claim_of_an_agent_that_has_left_is_not_served_to_its_successor() {
     let engine = with_tokens(start()).await;
     let worker = register(&engine, "worker").await;
     let (claimed, left, came, _) = tokio::join!(
@@ -357,7 +357,7 @@ async fn a_claim_of_an_agent_that_has_left_is_not_met_under_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_task_is_heard_from_its_claim_on() {
+async fn a_waiting_agent_is_alive_from_its_claim_on() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (engine, _run) = start_on(&memory, &wall).await;
     let worker = register(&engine, "worker").await;
@@ -365,6 +365,6 @@ async fn who_waits_for_a_task_is_heard_from_its_claim_on() {
         claimed = claim(&engine, &worker, WAIT) => assert!(claimed.is_ok(), "{claimed:?}"),
         () = turn(&wall) => {}
     }
-    let view = engine.beat(worker).await.expect("a living agent");
-    assert_eq!(view.health.heartbeat, 1_000_000, "a beat in each interval");
+    let view = engine.heartbeat(worker).await.expect("a living agent");
+    assert_eq!(view.health.heartbeat, 1_000_000, "a heartbeat in each interval");
 }

@@ -1,4 +1,4 @@
-//! What the planner goes by, through the handle: demand that is counted, policy and scalings, and calls for a plan.
+//! Tests of demand, policy, scalings and replan triggers through the handle.
 
 use super::durable::{Fault, Memory, Wall, at, start_on};
 use super::fleet::{agent, agent_request, task};
@@ -9,27 +9,27 @@ use cortex_core::ids::TaskId;
 use cortex_core::policy::Policy;
 use cortex_core::time::Timestamp;
 
-/// When the clock begins: the start of a bin, so that what is counted soon is all in it.
+/// The first time of the clock: the start of a bin, so that what is counted soon is all in this bin.
 const START_SECONDS: i64 = 1_750_000_200;
 
 fn counted(memory: &Memory) -> Vec<(Timestamp, [u64; 4])> {
-    let told = |bin: &DemandBin| (bin.from, [bin.requests, bin.refused, bin.task_submissions, bin.workers_max]);
-    memory.books().demand_bins(None).map(told).collect()
+    let counts = |bin: &DemandBin| (bin.from, [bin.requests, bin.refused, bin.task_submissions, bin.workers_max]);
+    memory.cluster().demand_bins(None).map(counts).collect()
 }
 
 async fn ask(handle: &EngineHandle, job: &str, workers: u64) {
-    // Refusals count as well.
+    // Refused requests are demand, too.
     let _ = handle.request(request(job, workers), CancelHandle::default()).await;
 }
 
 async fn submit(handle: &EngineHandle, name: &str, tokens: u64) {
     let tokens = TokensExpected { given: Some(tokens), ..TokensExpected::default() };
     let task = TaskRequest { tokens, ..task(Some(name)) };
-    handle.submit_task(task, CancelHandle::default()).await.expect("room");
+    handle.submit_task(task, CancelHandle::default()).await.expect("enough capacity");
 }
 
 #[tokio::test]
-async fn demand_comes_into_the_books_with_each_look() {
+async fn each_sample_records_the_demand() {
     let (memory, wall) = (Memory::default(), Wall::default());
     wall.set(START_SECONDS);
     let (handle, _run) = start_on(&memory, &wall).await;
@@ -38,19 +38,19 @@ async fn demand_comes_into_the_books_with_each_look() {
     ask(&handle, "two", 9).await;
     submit(&handle, "task", 10).await;
     submit(&handle, "task", 10).await;
-    assert_eq!(counted(&memory), [], "nobody has looked");
+    assert_eq!(counted(&memory), [], "no sample was taken");
     handle.demand(false).await.expect("a running engine");
-    assert_eq!(counted(&memory), [], "whoever only asks does not look");
+    assert_eq!(counted(&memory), [], "a query is not a sample");
     handle.demand(true).await.expect("a running engine");
-    assert_eq!(counted(&memory), [(start, [2, 1, 1, 12])], "a repeat is no second task");
+    assert_eq!(counted(&memory), [(start, [2, 1, 1, 12])], "a repeat is not a second task");
     let events = memory.events();
     handle.demand(true).await.expect("a running engine");
-    assert_eq!(memory.events(), events, "nothing new is no event");
+    assert_eq!(memory.events(), events, "no event without new demand");
     ask(&handle, "three", 1).await;
     handle.demand(true).await.expect("a running engine");
     assert_eq!(counted(&memory), [(start, [3, 1, 1, 12])]);
 
-    // Leases go on into the next bin, where nobody asks for anything.
+    // The leases last into the next bin, which has no requests.
     wall.set(START_SECONDS + 300);
     handle.demand(true).await.expect("a running engine");
     assert_eq!(counted(&memory)[1..], [(at(START_SECONDS + 300), [0, 0, 0, 4])]);
@@ -59,7 +59,7 @@ async fn demand_comes_into_the_books_with_each_look() {
 }
 
 #[tokio::test]
-async fn a_bin_that_is_over_is_written_without_a_look() {
+async fn a_bin_that_is_over_is_written_without_a_sample() {
     let (memory, wall) = (Memory::default(), Wall::default());
     wall.set(START_SECONDS);
     let (handle, _run) = start_on(&memory, &wall).await;
@@ -95,18 +95,18 @@ async fn a_count_that_could_not_be_written_is_written_once() {
 }
 
 #[tokio::test]
-async fn policy_and_scalings_are_part_of_the_books() {
+async fn policy_and_scalings_are_part_of_the_state() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (handle, run) = start_on(&memory, &wall).await;
     assert_eq!(handle.set_policy(Policy::AGGRESSIVE).await, Ok(Policy::BALANCED));
-    handle.scale(to_workers(12)).await.expect("room");
+    handle.scale(to_workers(12)).await.expect("enough capacity");
     ask(&handle, "job", 8).await;
     assert!(matches!(handle.scale(to_workers(5)).await, Err(EngineError::Denied(Denied::BelowLeased { .. }))));
     handle.scale(to_workers(12)).await.expect("as many as there are");
     drop(handle);
     run.await.expect("no panic").expect("a good end");
 
-    assert_eq!(memory.books().capacity(at(0)).total.workers, 12);
+    assert_eq!(memory.cluster().capacity(at(0)).total.workers, 12);
     let (handle, _run) = start_on(&memory, &wall).await;
     assert_eq!(handle.policy().await, Ok(Policy::AGGRESSIVE));
     let (scalings, total) = handle.scalings(1).await.expect("a running engine");
@@ -115,40 +115,40 @@ async fn policy_and_scalings_are_part_of_the_books() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_planner_is_called_once_for_what_cannot_wait() {
+async fn each_replan_trigger_wakes_the_planner_once() {
     let engine = start();
     engine.set_token_budget(None, Some(1_000), None).await.expect("a budget");
-    let is_called = async || tokio::time::timeout(Duration::from_millis(100), engine.planner_called()).await.is_ok();
-    assert!(!is_called().await, "there is nothing yet");
+    let is_woken = async || tokio::time::timeout(Duration::from_millis(100), engine.wait_for_replan()).await.is_ok();
+    assert!(!is_woken().await, "there is nothing yet");
     for number in 0..=Policy::BALANCED.queue_depth_up {
         submit(&engine, &format!("task-{number}"), 10).await;
     }
-    assert!(is_called().await, "more wait than should");
+    assert!(is_woken().await, "the backlog is too long");
     submit(&engine, "one-more", 10).await;
-    assert!(!is_called().await, "the backlog was told of");
+    assert!(!is_woken().await, "the backlog was reported before");
 
-    engine.register_agent(agent_request("a", "general", 1)).await.expect("room");
+    engine.register_agent(agent_request("a", "general", 1)).await.expect("enough capacity");
     submit(&engine, "large", 900).await;
     engine.set_token_budget(None, Some(10_000), None).await.expect("a budget");
     engine.assign_task(TaskId::new("large").expect("a name")).await.expect("an agent");
-    assert!(!is_called().await, "a tenth of the tokens is in use");
+    assert!(!is_woken().await, "a tenth of the tokens is in use");
     engine.set_token_budget(None, Some(1_000), None).await.expect("a budget");
-    assert!(is_called().await, "nine of ten are in use");
+    assert!(is_woken().await, "nine of ten are in use");
     engine.unregister_agent(agent("a")).await.expect("an agent");
-    assert!(!is_called().await, "whoever leaves is not lost");
+    assert!(!is_woken().await, "an agent that unregisters is not lost");
 }
 
 #[tokio::test]
-async fn the_planner_is_called_for_a_lost_agent() {
+async fn a_lost_agent_wakes_the_planner() {
     let (memory, wall) = (Memory::default(), Wall::default());
     wall.set(START_SECONDS);
     let (handle, _run) = start_on(&memory, &wall).await;
-    handle.register_agent(agent_request("a", "general", 1)).await.expect("room");
-    // Three heartbeats of ten seconds, in steps in which nobody takes the engine for one that stood still.
+    handle.register_agent(agent_request("a", "general", 1)).await.expect("enough capacity");
+    // Three heartbeat intervals of ten seconds, in steps too small to count as a stall.
     for seconds in 1..=31 {
         wall.set(START_SECONDS + seconds);
         handle.capacity().await.expect("a running engine");
     }
-    handle.planner_called().await;
+    handle.wait_for_replan().await;
     assert_eq!(handle.demand(false).await.expect("a running engine").value.fleet.agents, 0);
 }

@@ -1,5 +1,6 @@
-//! A seeded simulation of the engine over its SQLite journal, with failures: commits that fail or whose answer is lost,
-//! loads that fail, crashes at every step, and a clock that is turned. What was acknowledged is there after each.
+//! A seeded simulation of the engine over its SQLite journal, with failures: commits that fail or whose reply is lost,
+//! loads that fail, crashes at every step, and a clock that jumps. After each failure, everything that was acknowledged
+//! is still there.
 //!
 //! Seed and length come from `CORTEX_SIM_SEED` and `CORTEX_SIM_STEPS`; `.ci/simulate` runs more steps. A failure prints
 //! the seed of its run, and the command that repeats it.
@@ -13,14 +14,14 @@ use cortex_test_support::seeds::Plan;
 pub(crate) use cortex_test_support::seeds::Seen;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// How many steps `cargo test` runs; several calls are made at once in each.
+/// The number of steps that `cargo test` runs. Each step makes several concurrent calls.
 const STEPS: u64 = 6_000;
-/// The seed of the first run; the next run has the next number.
+/// The seed of the first run. Each further run has the next number.
 const SEED: u64 = 20_260_301;
 /// Steps of one run.
 const RUN_STEPS: u64 = 100;
 
-/// What a simulation has to meet to be worth its time.
+/// The situations that the simulation must reach.
 const SITUATIONS: [&str; 17] = [
     "commit answered with an error, done",
     "commit failed",
@@ -33,7 +34,7 @@ const SITUATIONS: [&str; 17] = [
     "granted",
     "load failed",
     "not committed",
-    "orphan seen after a crash",
+    "undelivered grant seen after a crash",
     "refused",
     "released",
     "renewed",
@@ -47,7 +48,7 @@ fn nothing_acknowledged_is_lost() {
     plan.run(|_| RUN_STEPS, run_seeded);
 }
 
-/// Runs one seed. A failure ends with the command that repeats it.
+/// Runs one seed. A failure prints the command that repeats it.
 fn run_seeded(seed: u64, steps: u64) -> Seen {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");

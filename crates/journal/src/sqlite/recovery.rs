@@ -1,7 +1,7 @@
-//! Recovery: the newest good snapshot, and the events after it.
+//! Recovery: the newest valid snapshot, and the events after it.
 
 use super::super::JournalError;
-use super::mark::{self, Mark};
+use super::commit_watermark::{self, CommitWatermark};
 use super::rows::{self, EventRows};
 use super::schema;
 use super::snapshot_file::Anchor;
@@ -13,52 +13,51 @@ use rusqlite::Connection;
 use std::path::Path;
 use std::sync::mpsc;
 
-/// How many events are handed over at once from where they are read to where they are applied.
-const EVENTS_HANDED: usize = 1_000;
+/// The number of events that the reading thread sends at a time to the thread that applies them.
+const CHUNK_EVENTS: usize = 1_000;
 
-/// How many such hands may wait.
-const HANDS_WAITING_MAX: usize = 4;
+/// The capacity of the queue between the two threads.
+const CHUNKS_QUEUED_MAX: usize = 4;
 
-/// Books as the log has them.
+/// A recovered cluster.
 #[derive(Debug)]
 pub struct Recovery {
-    /// The books.
-    pub books: Cluster,
-    /// The last event in them; place 0 before the first.
+    pub cluster: Cluster,
+    /// The position of the last event; sequence number 0 before the first.
     pub anchor: Anchor,
-    /// The last event in the snapshot that they were made from, if there was one.
+    /// The last event in the snapshot that was used, if any.
     pub snapshot: Option<u64>,
-    /// How many events came after it.
+    /// The number of events that were replayed.
     pub replayed: u64,
     /// Newer snapshots that cannot be used, and why.
     pub faults: Vec<UnusableSnapshot>,
 }
 
 impl Recovery {
-    /// When the last event happened, if there was one.
+    /// The time of the last event, if any.
     #[must_use]
     pub fn last_at(&self) -> Option<Timestamp> {
         (self.anchor.sequence > 0).then(|| self.anchor.at())
     }
 }
 
-/// Makes the books of a log again, up to the event at `until`, or to the last.
+/// Recovers the cluster of a log up to the event `until`, or up to the last event.
 ///
 /// # Errors
-/// [`JournalError::Damaged`], if neither a snapshot nor the events lead to them.
+/// Returns [`JournalError::Damaged`] if snapshots and events together are not enough.
 pub fn recover(connection: &Connection, path: &Path, until: Option<u64>) -> Result<Recovery, JournalError> {
-    recover_by(replay, connection, path, until.unwrap_or(u64::MAX), &|| true)
+    recover_by(replay_in_parallel, connection, path, until.unwrap_or(u64::MAX), &|| true)
 }
 
-/// Does what [`recover`] does beside the work of others: on one thread only, though slower, and given up with an error as
-/// soon as `goes_on` says no.
-pub(super) fn recover_aside(
+/// Recovers like [`recover`], but on one thread, which is slower and leaves the other processors free. Fails as soon as
+/// `should_continue` returns false.
+pub(super) fn recover_in_background(
     connection: &Connection,
     path: &Path,
     until: u64,
-    goes_on: &dyn Fn() -> bool,
+    should_continue: &dyn Fn() -> bool,
 ) -> Result<Recovery, JournalError> {
-    recover_by(replay_aside, connection, path, until, goes_on)
+    recover_by(replay_sequentially, connection, path, until, should_continue)
 }
 
 type Replay = fn(EventRows<'_>, u64, &mut Recovery, &dyn Fn() -> bool) -> Result<(), JournalError>;
@@ -68,120 +67,129 @@ fn recover_by(
     connection: &Connection,
     path: &Path,
     until: u64,
-    goes_on: &dyn Fn() -> bool,
+    should_continue: &dyn Fn() -> bool,
 ) -> Result<Recovery, JournalError> {
-    let explained = |error| schema::explain(path, "read", error);
-    let log_id = schema::log_id(connection).map_err(explained)?;
+    let classified = |error| schema::classify(path, "read", error);
+    let log_id = schema::log_id(connection).map_err(classified)?;
     let first = check_end(connection, path)?.map(|(first, _)| first);
-    let (snapshot, faults) = snapshots::newest_good(path, connection, &log_id, until, goes_on)?;
+    let (snapshot, faults) = snapshots::newest_good(path, connection, &log_id, until, should_continue)?;
     let (base, mut recovery) = match snapshot {
-        Some(Snapshot { anchor, books }) => {
+        Some(Snapshot { anchor, cluster }) => {
             let base = Some(anchor.sequence);
-            (base, Recovery { books, anchor, snapshot: base, replayed: 0, faults })
+            (base, Recovery { cluster, anchor, snapshot: base, replayed: 0, faults })
         }
         None if first.is_some_and(|first| first > 1) || (first.is_none() && !faults.is_empty()) => {
-            return Err(JournalError::Damaged { path: path.to_owned(), what: no_way_back(first, &faults) });
+            return Err(JournalError::Damaged { path: path.to_owned(), what: unrecoverable(first, &faults) });
         }
         None => {
             let chain = rows::chain_start(&log_id);
             let anchor = Anchor { log_id, sequence: 0, chain, at_millis: 0 };
-            (None, Recovery { books: Cluster::default(), anchor, snapshot: None, replayed: 0, faults })
+            (None, Recovery { cluster: Cluster::default(), anchor, snapshot: None, replayed: 0, faults })
         }
     };
     let from = base.unwrap_or(0);
     let rows = EventRows::after(connection, path, from, Some(recovery.anchor.chain));
-    replay(rows, until, &mut recovery, goes_on)?;
+    replay(rows, until, &mut recovery, should_continue)?;
     recovery.replayed = recovery.anchor.sequence - from;
     Ok(recovery)
 }
 
-/// Looks whether the end of the log is there, by all that is known of it, and gives the place of its first and last event.
+/// Checks that the end of the log is not missing, by the snapshots and the commit watermark. Returns the sequence
+/// numbers of its first and last event.
 ///
 /// # Errors
-/// [`JournalError::Damaged`], if events are missing at the end: what was granted in them is held by somebody, and going on
-/// from before them would grant it again.
+/// Returns [`JournalError::Damaged`] if events are missing at the end: clients hold what was granted in them, and
+/// continuing without them would grant it again.
 pub fn check_end(connection: &Connection, path: &Path) -> Result<Option<(u64, u64)>, JournalError> {
-    let explained = |error| schema::explain(path, "read", error);
-    let log_id = schema::log_id(connection).map_err(explained)?;
-    // These are looked at before the end of the log, which its owner may move on meanwhile.
-    let mark = mark::read(path).filter(|mark| mark.log_id == log_id);
+    let classified = |error| schema::classify(path, "read", error);
+    let log_id = schema::log_id(connection).map_err(classified)?;
+    // Read before the end of the log, since the owner of the log may append events at the same time.
+    let watermark = commit_watermark::read(path).filter(|watermark| watermark.log_id == log_id);
     let snapshots = snapshots::find_snapshots(path)?;
-    let ends = rows::ends(connection).map_err(explained)?;
+    let ends = rows::ends(connection).map_err(classified)?;
     let last = ends.map_or(0, |(_, last)| last);
-    if let Some((further, snapshot)) = snapshots::ahead_of(snapshots, &log_id, last) {
+    if let Some((further, snapshot)) = snapshots::beyond_log(snapshots, &log_id, last) {
         let what = format!(
-            "its log ends at event {last}, and its snapshot {} goes up to event {further}: the events between are missing, \
-             as in an older copy of the log (to go on without them, remove that snapshot and {})",
+            "its log ends at event {last}, and its snapshot {} goes up to event {further}: the events between are \
+             missing, as in an older copy of the log (to continue without them, delete that snapshot and {})",
             snapshot.display(),
-            mark::mark_path(path).display()
+            commit_watermark::watermark_path(path).display()
         );
         return Err(JournalError::Damaged { path: path.to_owned(), what });
     }
-    if let Some(mark) = mark {
-        check_mark(connection, path, &mark, last)?;
+    if let Some(watermark) = watermark {
+        check_watermark(connection, path, &watermark, last)?;
     }
     Ok(ends)
 }
 
-/// Holds the log against its mark: what was once told of must be there.
-fn check_mark(connection: &Connection, path: &Path, mark: &Mark, last: u64) -> Result<(), JournalError> {
+/// Checks that the log has the event of its watermark.
+fn check_watermark(
+    connection: &Connection,
+    path: &Path,
+    watermark: &CommitWatermark,
+    last: u64,
+) -> Result<(), JournalError> {
     let damaged = |what| Err(JournalError::Damaged { path: path.to_owned(), what });
-    if mark.sequence > last && mark.may_be_ahead() {
+    if watermark.sequence > last && watermark.may_exceed_log() {
         tracing::warn!(
             events = last,
-            lost = mark.sequence - last,
-            "the machine went down and took the last events with it, as it may with --durability normal"
+            lost = watermark.sequence - last,
+            "last events lost in a power failure or crash of the machine, which --durability normal permits"
         );
-    } else if mark.sequence > last {
+    } else if watermark.sequence > last {
         return damaged(format!(
-            "its log ends at event {last}, and it had come to event {}: the events between are missing, as with a damaged \
-             write-ahead file or an older copy of the log (to go on without them, remove {} and the snapshots behind event {last})",
-            mark.sequence,
-            mark::mark_path(path).display()
+            "its log ends at event {last}, but event {} was committed: the events between are missing, as with a \
+             damaged write-ahead log or an older copy of the log (to continue without them, delete {} and the \
+             snapshots after event {last})",
+            watermark.sequence,
+            commit_watermark::watermark_path(path).display()
         ));
     } else {
-        let chain = rows::chain_at(connection, mark.sequence).map_err(|error| schema::explain(path, "read", error))?;
-        if chain.is_some_and(|chain| chain != mark.chain) {
+        let chain =
+            rows::chain_at(connection, watermark.sequence).map_err(|error| schema::classify(path, "read", error))?;
+        if chain.is_some_and(|chain| chain != watermark.chain) {
             return damaged(format!(
-                "its event {} is another than it was: the log is another copy (to go on with it, remove {})",
-                mark.sequence,
-                mark::mark_path(path).display()
+                "its event {} is not the one that was committed: the log is another copy \
+                 (to continue with it, delete {})",
+                watermark.sequence,
+                commit_watermark::watermark_path(path).display()
             ));
         }
     }
     Ok(())
 }
 
-fn no_way_back(first: Option<u64>, faults: &[UnusableSnapshot]) -> String {
+fn unrecoverable(first: Option<u64>, faults: &[UnusableSnapshot]) -> String {
     let events = match first {
-        Some(first) => format!("the events before {first} were tidied away"),
-        None => "its events are gone".to_owned(),
+        Some(first) => format!("the events before {first} were pruned"),
+        None => "its events are missing".to_owned(),
     };
     let snapshots = match faults.split_first() {
-        None => "there is no snapshot to go on from".to_owned(),
+        None => "there is no snapshot to start from".to_owned(),
         Some((first, more)) => more.iter().fold(first.to_string(), |all, fault| format!("{all}; {fault}")),
     };
     format!("{events}, and {snapshots}")
 }
 
-/// An event that was read: its place, the checksum up to it, and itself.
-type Read = (u64, u32, Recorded);
+/// An event with its sequence number and the checksum up to it.
+type ReadEvent = (u64, u32, Recorded);
 
-/// Applies rows to books. One thread reads and checks them, another applies them, which halves the time.
-fn replay(
+/// Replays rows with two threads: one reads and checks them, the other applies them, which halves the time.
+fn replay_in_parallel(
     rows: EventRows<'_>,
     until: u64,
     recovery: &mut Recovery,
-    goes_on: &dyn Fn() -> bool,
+    should_continue: &dyn Fn() -> bool,
 ) -> Result<(), JournalError> {
     let path = rows.path().to_owned();
-    let (hand, hands) = mpsc::sync_channel(HANDS_WAITING_MAX);
+    let (sender, chunks) = mpsc::sync_channel(CHUNKS_QUEUED_MAX);
     std::thread::scope(|scope| {
-        let applying = scope.spawn(move || hands.into_iter().try_for_each(|events| apply_all(events, recovery)));
-        // Whoever applies stops listening at an event that does not follow.
-        let read = read_all(rows, until, goes_on, &mut |events| Ok(hand.send(events).is_ok()));
-        drop(hand);
-        // A panic of the thread that applies would be one outside of `apply`.
+        let applying = scope.spawn(move || chunks.into_iter().try_for_each(|events| apply_all(events, recovery)));
+        // The applying thread stops receiving at an event that does not follow.
+        let read = read_all(rows, until, should_continue, &mut |events| Ok(sender.send(events).is_ok()));
+        drop(sender);
+        // `rows::apply` catches panics of the cluster, so this is a panic elsewhere.
         applying
             .join()
             .unwrap_or_else(|_| Err("it could not be replayed".to_owned()))
@@ -189,40 +197,40 @@ fn replay(
     })
 }
 
-/// Applies rows to books, one after the other.
-fn replay_aside(
+/// Replays rows on the calling thread.
+fn replay_sequentially(
     rows: EventRows<'_>,
     until: u64,
     recovery: &mut Recovery,
-    goes_on: &dyn Fn() -> bool,
+    should_continue: &dyn Fn() -> bool,
 ) -> Result<(), JournalError> {
     let path = rows.path().to_owned();
     let damaged = |what| JournalError::Damaged { path: path.clone(), what };
-    read_all(rows, until, goes_on, &mut |events| apply_all(events, recovery).map(|()| true).map_err(damaged))
+    read_all(rows, until, should_continue, &mut |events| apply_all(events, recovery).map(|()| true).map_err(damaged))
 }
 
-fn apply_all(events: Vec<Read>, recovery: &mut Recovery) -> Result<(), String> {
-    let Recovery { books, anchor, .. } = recovery;
+fn apply_all(events: Vec<ReadEvent>, recovery: &mut Recovery) -> Result<(), String> {
+    let Recovery { cluster, anchor, .. } = recovery;
     for (sequence, chain, recorded) in events {
-        rows::apply(books, sequence, &recorded)?;
+        rows::apply(cluster, sequence, &recorded)?;
         (anchor.sequence, anchor.chain, anchor.at_millis) = (sequence, chain, recorded.at.as_millis());
     }
     Ok(())
 }
 
-/// Reads rows and hands their events over, until `take` says that it wants no more.
+/// Reads rows and passes their events to `take`, until it returns false.
 fn read_all(
     mut rows: EventRows<'_>,
     until: u64,
-    goes_on: &dyn Fn() -> bool,
-    take: &mut dyn FnMut(Vec<Read>) -> Result<bool, JournalError>,
+    should_continue: &dyn Fn() -> bool,
+    take: &mut dyn FnMut(Vec<ReadEvent>) -> Result<bool, JournalError>,
 ) -> Result<(), JournalError> {
     loop {
-        if !goes_on() {
-            return Err(snapshots::given_up(rows.path()));
+        if !should_continue() {
+            return Err(snapshots::interrupted(rows.path()));
         }
-        let mut events = Vec::with_capacity(EVENTS_HANDED);
-        while events.len() < EVENTS_HANDED
+        let mut events = Vec::with_capacity(CHUNK_EVENTS);
+        while events.len() < CHUNK_EVENTS
             && rows.last() < until
             && let Some(row) = rows.next_row()?
         {

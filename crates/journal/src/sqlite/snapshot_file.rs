@@ -1,12 +1,12 @@
-//! One snapshot: the books at a place in the log, as a file.
+//! The file format of a snapshot: the cluster as of one event of the log.
 //!
-//! The file is a mark, then blocks of a length, a checksum and as many bytes: first what the snapshot is of, then the
-//! allocations, many to a block, then the fleet, if there is one, its agents and its tasks, then what there is for the
-//! planner, and at last how many there were of each. It is written under another name and gets its own
-//! only once all of it is on the disk, so that a crash leaves no half of one. Whatever is wrong with it (a bit, a
-//! missing end, another format) makes it unusable, never something else than what was written.
+//! The file starts with magic bytes, followed by blocks of a length, a checksum and that many bytes: the anchor and
+//! outline, the allocations (many per block), the fleet with its agents and tasks if there is one, the state of the
+//! planner, and the number of records. The file is renamed into place only after it is on the disk, so that a crash
+//! leaves no incomplete snapshot. Any damage (a changed bit, a missing end, another format) makes it unusable; it is
+//! never read as something else than what was written.
 
-use super::super::SnapshotFault;
+use super::super::SnapshotError;
 use super::snapshots;
 use cortex_core::Cluster;
 use cortex_core::fleet::image::FleetOutline;
@@ -19,33 +19,33 @@ use std::io::{self, BufReader, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// What every snapshot begins with; the last digits are the version of the format.
-const MARK: &[u8; 16] = b"cortex-snap-0001";
+/// The first bytes of every snapshot. The last digits are the version of the format.
+const MAGIC: &[u8; 16] = b"cortex-snap-0001";
 
-/// How many bytes a block is filled with before the next begins.
+/// A block is full once it has this many bytes.
 const BLOCK_BYTES: usize = 64 << 10;
 
-/// The longest block that is read: one allocation of the largest size beyond a full block, and far more.
+/// The longest block that is accepted: far more than a full block plus one allocation of the largest size.
 const BLOCK_BYTES_MAX: u32 = 64 << 20;
 
-/// After how many bytes what was written is sent to the disk, so that no flood of it holds up the log's own commits.
+/// How many bytes are written between two syncs. Small, so that a sync does not delay the commits of the log.
 const SYNC_BYTES: usize = 1 << 20;
 
-/// Where in a log a snapshot was taken.
+/// The position of a snapshot in its log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {
     /// The id of the log.
     pub log_id: String,
-    /// The last event in it.
+    /// The sequence number of the last event in the snapshot; 0 before the first event.
     pub sequence: u64,
-    /// The checksum over all events up to there.
+    /// The checksum over all events up to that one.
     pub chain: u32,
-    /// When that event happened, in milliseconds since 1970.
+    /// The time of that event, in milliseconds since 1970.
     pub at_millis: i64,
 }
 
 impl Anchor {
-    /// When the last event in it happened.
+    /// The time of the last event in the snapshot.
     #[must_use]
     pub const fn at(&self) -> Timestamp {
         Timestamp::from_millis(self.at_millis)
@@ -65,7 +65,8 @@ enum Block<'a> {
     End {
         allocations: u64,
     },
-    // Blocks of an earlier program end above: what stands below can only be added to.
+    // The variants above are those of the first version. New variants are only added at the end, since postcard encodes
+    // a variant by its index.
     Fleet {
         outline: FleetOutline,
     },
@@ -82,59 +83,67 @@ enum Block<'a> {
     Planned {
         planned: String,
     },
-    /// Before the allocations.
+    /// Written before the allocations.
     PrivateServers {
         instances: Vec<ServerInstanceId>,
     },
 }
 
-/// Writes a snapshot to a file that is made anew. `goes_on` is asked now and then whether to go on.
+/// Writes a snapshot to a new file. Calls `should_continue` before each block.
 ///
 /// # Errors
-/// The system's; [`io::ErrorKind::Interrupted`] if it was not to go on.
-pub(super) fn write(path: &Path, anchor: &Anchor, books: &Cluster, goes_on: &dyn Fn() -> bool) -> io::Result<()> {
-    let mut file = Blocks { file: snapshots::create_private(path)?, unsynced: 0 };
-    file.file.write_all(MARK)?;
-    file.put(&Block::Start { anchor: anchor.clone(), outline: books.outline() })?;
-    let instances: Vec<_> = books.private_servers().into_iter().collect();
+/// Returns the error of the system, or [`io::ErrorKind::Interrupted`] if `should_continue` returned false.
+pub(super) fn write(
+    path: &Path,
+    anchor: &Anchor,
+    cluster: &Cluster,
+    should_continue: &dyn Fn() -> bool,
+) -> io::Result<()> {
+    let mut file = BlockWriter { file: snapshots::create_private(path)?, unsynced: 0 };
+    file.file.write_all(MAGIC)?;
+    file.put(&Block::Start { anchor: anchor.clone(), outline: cluster.outline() })?;
+    let instances: Vec<_> = cluster.private_servers().into_iter().collect();
     if !instances.is_empty() {
         file.put(&Block::PrivateServers { instances })?;
     }
-    // An estimate is enough: most of an allocation is of fixed size.
-    let images = books.allocation_images();
-    let allocations =
-        file.put_all(images, AllocationImage::bytes_about, goes_on, |allocations| Block::Allocations { allocations })?;
-    if let Some(outline) = books.fleet_outline() {
+    // The size is an estimate: most of an allocation has a fixed size.
+    let images = cluster.allocation_images();
+    let allocations = file.put_all(images, AllocationImage::bytes_about, should_continue, |allocations| {
+        Block::Allocations { allocations }
+    })?;
+    if let Some(outline) = cluster.fleet_outline() {
         file.put(&Block::Fleet { outline })?;
-        let agents = file.put_all(books.agent_images(), String::len, goes_on, |agents| Block::Agents { agents })?;
-        let tasks = file.put_all(books.task_images(), String::len, goes_on, |tasks| Block::Tasks { tasks })?;
+        let agents =
+            file.put_all(cluster.agent_images(), String::len, should_continue, |agents| Block::Agents { agents })?;
+        let tasks =
+            file.put_all(cluster.task_images(), String::len, should_continue, |tasks| Block::Tasks { tasks })?;
         file.put(&Block::FleetEnd { agents, tasks })?;
     }
-    if let Some(planned) = books.planned_image() {
+    if let Some(planned) = cluster.planned_image() {
         file.put(&Block::Planned { planned })?;
     }
     file.put(&Block::End { allocations })?;
     file.file.sync_all()
 }
 
-struct Blocks {
+struct BlockWriter {
     file: File,
     unsynced: usize,
 }
 
-impl Blocks {
-    /// Writes images, as many to a block as fill it, and says how many there were.
+impl BlockWriter {
+    /// Writes images in blocks and returns the number of images.
     fn put_all<'a, T>(
         &mut self,
         images: impl Iterator<Item = T>,
         bytes_about: impl Fn(&T) -> usize,
-        goes_on: &dyn Fn() -> bool,
+        should_continue: &dyn Fn() -> bool,
         block: impl Fn(Vec<T>) -> Block<'a>,
     ) -> io::Result<u64> {
         let mut images = images.peekable();
         let mut count = 0;
         while images.peek().is_some() {
-            if !goes_on() {
+            if !should_continue() {
                 return Err(io::Error::from(io::ErrorKind::Interrupted));
             }
             let mut bytes = 0;
@@ -167,11 +176,11 @@ impl Blocks {
     }
 }
 
-/// Reads where a snapshot was taken, and nothing else of it.
+/// Reads only the position of a snapshot.
 ///
 /// # Errors
-/// [`SnapshotFault`], if that cannot be read.
-pub(super) fn read_anchor(path: &Path) -> Result<Anchor, SnapshotFault> {
+/// Returns [`SnapshotError`] if the start of the file cannot be read.
+pub(super) fn read_anchor(path: &Path) -> Result<Anchor, SnapshotError> {
     let (mut file, mut buffer) = start(path)?;
     let (anchor, _) = read_start(&mut file, &mut buffer)?;
     Ok(anchor)
@@ -180,144 +189,149 @@ pub(super) fn read_anchor(path: &Path) -> Result<Anchor, SnapshotFault> {
 /// Reads a snapshot.
 ///
 /// # Errors
-/// [`SnapshotFault`], if anything at all is wrong with it.
-pub fn read_snapshot(path: &Path) -> Result<(Anchor, Cluster), SnapshotFault> {
+/// Returns [`SnapshotError`] if any part of the file is not what was written.
+pub fn read_snapshot(path: &Path) -> Result<(Anchor, Cluster), SnapshotError> {
     read_snapshot_while(path, &|| true)
 }
 
-/// The same, given up as soon as `goes_on` says no.
-pub(super) fn read_snapshot_while(path: &Path, goes_on: &dyn Fn() -> bool) -> Result<(Anchor, Cluster), SnapshotFault> {
-    // Books that hold a thing twice are refused by a panic of the lease machine, deep inside.
-    catch_unwind(AssertUnwindSafe(|| read_all(path, goes_on)))
-        .unwrap_or_else(|_| Err(SnapshotFault("its books contradict themselves".to_owned())))
+/// Reads a snapshot like [`read_snapshot`], and fails as soon as `should_continue` returns false.
+pub(super) fn read_snapshot_while(
+    path: &Path,
+    should_continue: &dyn Fn() -> bool,
+) -> Result<(Anchor, Cluster), SnapshotError> {
+    // `Restoration` panics on records that contradict each other.
+    catch_unwind(AssertUnwindSafe(|| read_all(path, should_continue)))
+        .unwrap_or_else(|_| Err(SnapshotError("its records contradict each other".to_owned())))
 }
 
-/// Looks whether a snapshot is whole, without making books of it.
+/// Checks that a snapshot is complete and intact, without restoring the cluster.
 ///
 /// # Errors
-/// [`SnapshotFault`], if a block is not what was written or is missing.
-pub(super) fn check(path: &Path) -> Result<(), SnapshotFault> {
+/// Returns [`SnapshotError`] if a block is damaged or missing.
+pub(super) fn check(path: &Path) -> Result<(), SnapshotError> {
     let (mut file, mut buffer) = start(path)?;
     read_start(&mut file, &mut buffer)?;
     each_block(&mut file, &mut buffer, |_| Ok(()))
 }
 
-fn read_all(path: &Path, goes_on: &dyn Fn() -> bool) -> Result<(Anchor, Cluster), SnapshotFault> {
+fn read_all(path: &Path, should_continue: &dyn Fn() -> bool) -> Result<(Anchor, Cluster), SnapshotError> {
     let (mut file, mut buffer) = start(path)?;
     let (anchor, outline) = read_start(&mut file, &mut buffer)?;
-    let mut books = Restoration::new(outline);
+    let mut restoration = Restoration::new(outline);
     each_block(&mut file, &mut buffer, |block| {
-        if !goes_on() {
-            return Err(SnapshotFault("it was not read to its end".to_owned()));
+        if !should_continue() {
+            return Err(SnapshotError("reading it was interrupted".to_owned()));
         }
         match block {
-            Block::Allocations { allocations } => allocations.iter().try_for_each(|image| books.add(image))?,
-            Block::Fleet { outline } => books.add_fleet(outline),
-            Block::Agents { agents } => agents.iter().try_for_each(|image| books.add_agent(image))?,
-            Block::Tasks { tasks } => tasks.iter().try_for_each(|image| books.add_task(image))?,
-            Block::Planned { planned } => books.add_planned(&planned)?,
-            Block::PrivateServers { instances } => books.add_private_servers(instances),
+            Block::Allocations { allocations } => allocations.iter().try_for_each(|image| restoration.add(image))?,
+            Block::Fleet { outline } => restoration.add_fleet(outline),
+            Block::Agents { agents } => agents.iter().try_for_each(|image| restoration.add_agent(image))?,
+            Block::Tasks { tasks } => tasks.iter().try_for_each(|image| restoration.add_task(image))?,
+            Block::Planned { planned } => restoration.add_planned(&planned)?,
+            Block::PrivateServers { instances } => restoration.add_private_servers(instances),
             Block::Start { .. } | Block::End { .. } | Block::FleetEnd { .. } => {}
         }
         Ok(())
     })?;
-    Ok((anchor, books.finish()))
+    Ok((anchor, restoration.finish()))
 }
 
-/// Hands over the blocks behind the start, and looks whether they are in order and all there.
+/// Calls `take` with each block after the first, and checks that the blocks are complete and in order.
 fn each_block(
     file: &mut impl Read,
     buffer: &mut Vec<u8>,
-    mut take: impl FnMut(Block<'_>) -> Result<(), SnapshotFault>,
-) -> Result<(), SnapshotFault> {
+    mut take: impl FnMut(Block<'_>) -> Result<(), SnapshotError>,
+) -> Result<(), SnapshotError> {
     let (mut allocations_seen, mut agents_seen, mut tasks_seen) = (0, 0, 0);
-    let mut part = Part::Allocations;
+    let mut section = Section::Allocations;
     loop {
         let block = next(file, buffer)?;
-        part = match (&block, part) {
-            (Block::PrivateServers { .. }, Part::Allocations) if allocations_seen == 0 => Part::Allocations,
-            (Block::Allocations { allocations }, Part::Allocations) => {
+        section = match (&block, section) {
+            (Block::PrivateServers { .. }, Section::Allocations) if allocations_seen == 0 => Section::Allocations,
+            (Block::Allocations { allocations }, Section::Allocations) => {
                 allocations_seen += allocations.len() as u64;
-                Part::Allocations
+                Section::Allocations
             }
-            (Block::Fleet { .. }, Part::Allocations) => Part::Agents,
-            (Block::Agents { agents }, Part::Agents) => {
+            (Block::Fleet { .. }, Section::Allocations) => Section::Agents,
+            (Block::Agents { agents }, Section::Agents) => {
                 agents_seen += agents.len() as u64;
-                Part::Agents
+                Section::Agents
             }
-            (Block::Tasks { tasks }, Part::Agents | Part::Tasks) => {
+            (Block::Tasks { tasks }, Section::Agents | Section::Tasks) => {
                 tasks_seen += tasks.len() as u64;
-                Part::Tasks
+                Section::Tasks
             }
-            (Block::FleetEnd { agents, tasks }, Part::Agents | Part::Tasks)
+            (Block::FleetEnd { agents, tasks }, Section::Agents | Section::Tasks)
                 if (*agents, *tasks) == (agents_seen, tasks_seen) =>
             {
-                Part::Planned
+                Section::Planned
             }
-            (Block::Planned { .. }, Part::Allocations | Part::Planned) => Part::End,
-            (Block::End { allocations }, Part::Allocations | Part::Planned | Part::End)
+            (Block::Planned { .. }, Section::Allocations | Section::Planned) => Section::End,
+            (Block::End { allocations }, Section::Allocations | Section::Planned | Section::End)
                 if *allocations == allocations_seen =>
             {
                 return Ok(());
             }
-            _ => return Err(SnapshotFault("its blocks are not in order".to_owned())),
+            _ => return Err(SnapshotError("its blocks are out of order".to_owned())),
         };
         take(block)?;
     }
 }
 
-/// Which blocks may come.
-enum Part {
-    /// Allocations, or what follows them.
+/// The blocks that may come next.
+enum Section {
+    /// Allocations, or a block of a later section.
     Allocations,
-    /// Agents, or what follows them.
+    /// Agents, or a block of a later section.
     Agents,
-    /// Tasks, or what follows them.
+    /// Tasks, or a block of a later section.
     Tasks,
-    /// What there is for the planner, or the end.
+    /// The state of the planner, or the end.
     Planned,
-    /// The end alone.
+    /// Only the end.
     End,
 }
 
-fn start(path: &Path) -> Result<(BufReader<File>, Vec<u8>), SnapshotFault> {
-    let file = File::open(path).map_err(|error| SnapshotFault(error.to_string()))?;
+fn start(path: &Path) -> Result<(BufReader<File>, Vec<u8>), SnapshotError> {
+    let file = File::open(path).map_err(|error| SnapshotError(error.to_string()))?;
     let mut file = BufReader::with_capacity(BLOCK_BYTES, file);
-    let mut mark = [0; MARK.len()];
-    read(&mut file, &mut mark)?;
-    if mark == *MARK {
+    let mut magic = [0; MAGIC.len()];
+    read(&mut file, &mut magic)?;
+    if magic == *MAGIC {
         Ok((file, Vec::new()))
     } else {
-        Err(SnapshotFault("it is in a format that this program does not know".to_owned()))
+        Err(SnapshotError("its format is unknown to this program".to_owned()))
     }
 }
 
-fn read_start(file: &mut impl Read, buffer: &mut Vec<u8>) -> Result<(Anchor, Outline), SnapshotFault> {
+fn read_start(file: &mut impl Read, buffer: &mut Vec<u8>) -> Result<(Anchor, Outline), SnapshotError> {
     match next(file, buffer)? {
         Block::Start { anchor, outline } => Ok((anchor, outline)),
-        _ => Err(SnapshotFault("its blocks are not in order".to_owned())),
+        _ => Err(SnapshotError("its blocks are out of order".to_owned())),
     }
 }
 
-fn next<'a>(file: &mut impl Read, buffer: &'a mut Vec<u8>) -> Result<Block<'a>, SnapshotFault> {
+fn next<'a>(file: &mut impl Read, buffer: &'a mut Vec<u8>) -> Result<Block<'a>, SnapshotError> {
     let (mut length, mut checksum) = ([0; 4], [0; 4]);
     read(file, &mut length)?;
     read(file, &mut checksum)?;
     let length = u32::from_le_bytes(length);
     if length > BLOCK_BYTES_MAX {
-        return Err(SnapshotFault(format!("a block claims to be {length} bytes long")));
+        return Err(SnapshotError(format!(
+            "a block has the length {length}, over the limit of {BLOCK_BYTES_MAX} bytes"
+        )));
     }
     buffer.resize(length as usize, 0);
     read(file, buffer)?;
     if crc32fast::hash(buffer) != u32::from_le_bytes(checksum) {
-        return Err(SnapshotFault("a checksum is not that of its block".to_owned()));
+        return Err(SnapshotError("the checksum of a block does not match".to_owned()));
     }
-    postcard::from_bytes(buffer).map_err(|error| SnapshotFault(format!("a block cannot be read: {error}")))
+    postcard::from_bytes(buffer).map_err(|error| SnapshotError(format!("a block cannot be read: {error}")))
 }
 
-fn read(file: &mut impl Read, bytes: &mut [u8]) -> Result<(), SnapshotFault> {
+fn read(file: &mut impl Read, bytes: &mut [u8]) -> Result<(), SnapshotError> {
     file.read_exact(bytes).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => SnapshotFault("it ends too early".to_owned()),
-        _ => SnapshotFault(error.to_string()),
+        io::ErrorKind::UnexpectedEof => SnapshotError("it is truncated".to_owned()),
+        _ => SnapshotError(error.to_string()),
     })
 }

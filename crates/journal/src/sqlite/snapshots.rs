@@ -1,6 +1,6 @@
-//! The snapshots beside a state: which there are, which is the newest good one, and how one is added.
+//! The snapshots of a state: listing them, finding the newest valid one, and adding one.
 
-use super::super::{JournalError, SnapshotFault};
+use super::super::{JournalError, SnapshotError};
 use super::rows;
 use super::snapshot_file::{self, Anchor, read_snapshot_while};
 use cortex_core::Cluster;
@@ -10,28 +10,31 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What stands between the name of the state and the place in the log in the name of a snapshot.
+/// The part of a snapshot's file name between the name of the state file and the sequence number.
 const INFIX: &str = ".snapshot-";
 
-/// What the name of a snapshot ends with while it is being written.
+/// The suffix of a snapshot's file name while it is written.
 const UNFINISHED: &str = ".new";
 
-/// How many digits the place in the log has in the name of a snapshot, so that names sort as numbers do.
+/// The number of digits of the sequence number in a file name, padded so that names sort like numbers.
 const SEQUENCE_DIGITS: usize = 20;
 
-/// The snapshots beside a state by the last event in them, oldest first. Whether they are good is not looked at.
+/// Lists the snapshots of a state with the sequence number of their last event, oldest first. Does not check their
+/// content.
 ///
 /// # Errors
-/// [`JournalError::System`], if the folder cannot be read.
+/// Returns [`JournalError::System`] if the folder cannot be read.
 pub fn find_snapshots(state: &Path) -> Result<Vec<(u64, PathBuf)>, JournalError> {
     find_ending_in(state, "")
 }
 
-/// Removes what crashes left of snapshots. Only whoever owns the state and writes none meanwhile may do so.
+/// Removes unfinished snapshots that crashes left. Only the owner of the state may call this, and only while it writes
+/// no snapshot.
 pub(super) fn remove_unfinished(state: &Path) -> Result<(), JournalError> {
     for (_, path) in find_ending_in(state, UNFINISHED)? {
         if let Err(error) = fs::remove_file(&path) {
-            tracing::warn!(path = %path.display(), %error, "an unfinished snapshot takes up room and cannot be removed");
+            let path = path.display();
+            tracing::warn!(%path, %error, "unfinished snapshot not removed: delete the file to free its space");
         }
     }
     Ok(())
@@ -39,7 +42,7 @@ pub(super) fn remove_unfinished(state: &Path) -> Result<(), JournalError> {
 
 fn find_ending_in(state: &Path, suffix: &str) -> Result<Vec<(u64, PathBuf)>, JournalError> {
     let folder = folder_of(state);
-    let failed = |source| JournalError::System { path: folder.clone(), doing: "read", source };
+    let failed = |source| JournalError::System { path: folder.clone(), action: "read", source };
     let prefix = prefix(state);
     let mut found = Vec::new();
     for entry in fs::read_dir(&folder).map_err(failed)? {
@@ -55,44 +58,44 @@ fn find_ending_in(state: &Path, suffix: &str) -> Result<Vec<(u64, PathBuf)>, Jou
     Ok(found)
 }
 
-/// A snapshot that cannot be used, and why.
+/// A snapshot that cannot be used, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the snapshot {} cannot be used: {}", .0.display(), .1)]
-pub struct UnusableSnapshot(pub PathBuf, pub SnapshotFault);
+pub struct UnusableSnapshot(pub PathBuf, pub SnapshotError);
 
-/// A snapshot that was read and belongs to the log.
+/// A valid snapshot of the log.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) anchor: Anchor,
-    pub(super) books: Cluster,
+    pub(super) cluster: Cluster,
 }
 
-/// The newest snapshot that is good, taken from this log and not from behind `until`, if there is one, and what is wrong
-/// with newer ones. Given up with an error as soon as `goes_on` says no.
+/// Reads the newest valid snapshot of this log that is not after `until`. Returns it, if there is one, with the newer
+/// snapshots that cannot be used. Fails as soon as `should_continue` returns false.
 pub(super) fn newest_good(
     state: &Path,
     connection: &Connection,
     log_id: &str,
     until: u64,
-    goes_on: &dyn Fn() -> bool,
+    should_continue: &dyn Fn() -> bool,
 ) -> Result<(Option<Snapshot>, Vec<UnusableSnapshot>), JournalError> {
     let mut faults = Vec::new();
     for (sequence, path) in find_snapshots(state)?.into_iter().rev().filter(|(sequence, _)| *sequence <= until) {
         let read = match belongs(&path, sequence, state, connection, log_id)? {
-            Ok(()) => read_snapshot_while(&path, goes_on),
+            Ok(()) => read_snapshot_while(&path, should_continue),
             Err(fault) => Err(fault),
         };
         match read {
-            Ok((anchor, books)) => return Ok((Some(Snapshot { anchor, books }), faults)),
-            Err(_) if !goes_on() => return Err(given_up(state)),
+            Ok((anchor, cluster)) => return Ok((Some(Snapshot { anchor, cluster }), faults)),
+            Err(_) if !should_continue() => return Err(interrupted(state)),
             Err(fault) => faults.push(UnusableSnapshot(path, fault)),
         }
     }
     Ok((None, faults))
 }
 
-/// The one of these snapshots that is of this log and goes further than the log itself, if there is one.
-pub(super) fn ahead_of(snapshots: Vec<(u64, PathBuf)>, log_id: &str, last: u64) -> Option<(u64, PathBuf)> {
+/// Finds the newest of these snapshots that belongs to this log and is ahead of its last event.
+pub(super) fn beyond_log(snapshots: Vec<(u64, PathBuf)>, log_id: &str, last: u64) -> Option<(u64, PathBuf)> {
     let is_of_log = |(sequence, path): &(u64, PathBuf)| {
         let anchor = snapshot_file::read_anchor(path);
         anchor.is_ok_and(|anchor| anchor.log_id == log_id && anchor.sequence == *sequence)
@@ -100,7 +103,7 @@ pub(super) fn ahead_of(snapshots: Vec<(u64, PathBuf)>, log_id: &str, last: u64) 
     snapshots.into_iter().rev().take_while(|(sequence, _)| *sequence > last).find(is_of_log)
 }
 
-/// The newest snapshot before a place that is whole and taken from this log.
+/// Finds the newest intact snapshot of this log before an event.
 pub(super) fn newest_whole_before(
     state: &Path,
     connection: &Connection,
@@ -115,52 +118,53 @@ pub(super) fn newest_whole_before(
     Ok(None)
 }
 
-/// Whether a snapshot was taken from this log, by what it says of itself.
+/// Checks that a snapshot was taken from this log, by its anchor.
 fn belongs(
     path: &Path,
     sequence: u64,
     state: &Path,
     connection: &Connection,
     log_id: &str,
-) -> Result<Result<(), SnapshotFault>, JournalError> {
+) -> Result<Result<(), SnapshotError>, JournalError> {
     let anchor = match snapshot_file::read_anchor(path) {
         Ok(anchor) => anchor,
         Err(fault) => return Ok(Err(fault)),
     };
-    let chain = rows::chain_at(connection, sequence).map_err(|error| super::schema::explain(state, "read", error))?;
+    let chain = rows::chain_at(connection, sequence).map_err(|error| super::schema::classify(state, "read", error))?;
     let fault = if anchor.log_id != log_id {
-        Some("it was taken from another state")
+        Some("it belongs to another state")
     } else if anchor.sequence != sequence {
-        Some("its name is not its own")
+        Some("its name does not match its content")
     } else if chain != Some(anchor.chain) {
-        // As after an older copy of the log was brought back.
-        Some("the log did not go through it")
+        // As after an older copy of the log was restored and continued.
+        Some("the log has other events")
     } else {
         None
     };
     Ok(match fault {
-        Some(fault) => Err(SnapshotFault(fault.to_owned())),
+        Some(fault) => Err(SnapshotError(fault.to_owned())),
         None => Ok(()),
     })
 }
 
-/// What a walk over the log or a snapshot ends with that was not to go on.
-pub(super) fn given_up(state: &Path) -> JournalError {
+/// The error of reading the log or a snapshot after `should_continue` returned false.
+pub(super) fn interrupted(state: &Path) -> JournalError {
     let source = io::Error::from(io::ErrorKind::Interrupted);
-    JournalError::System { path: state.to_owned(), doing: "read to the end", source }
+    JournalError::System { path: state.to_owned(), action: "read to the end", source }
 }
 
-/// Writes a snapshot beside the state, and drops all before it but the good one at `base`: if the new one is damaged
-/// one day, that one does.
+/// Writes a snapshot and deletes all older ones except the valid one at `base`, which recovery uses if the new one is
+/// ever damaged.
 ///
 /// # Errors
-/// The system's; [`io::ErrorKind::Interrupted`] if `goes_on` said no. Then there is no new snapshot.
+/// Returns the error of the system, or [`io::ErrorKind::Interrupted`] if `should_continue` returned false. Then there
+/// is no new snapshot.
 pub(super) fn add(
     state: &Path,
     anchor: &Anchor,
-    books: &Cluster,
+    cluster: &Cluster,
     base: Option<u64>,
-    goes_on: &dyn Fn() -> bool,
+    should_continue: &dyn Fn() -> bool,
 ) -> io::Result<()> {
     let folder = folder_of(state);
     let mut name = prefix(state);
@@ -168,18 +172,19 @@ pub(super) fn add(
     let path = folder.join(&name);
     name.push(UNFINISHED);
     let unfinished = folder.join(name);
-    let written = snapshot_file::write(&unfinished, anchor, books, goes_on).and_then(|()| {
+    let written = snapshot_file::write(&unfinished, anchor, cluster, should_continue).and_then(|()| {
         sync_log(state)?;
         fs::rename(&unfinished, &path)?;
         sync_folder(&path)
     });
     if let Err(error) = written {
-        // What is left of it is of no use, and is written over by the next if it cannot be removed.
+        // Best effort: the next start removes it.
         let _ = fs::remove_file(&unfinished);
         return Err(error);
     }
     for (sequence, old) in find_snapshots(state).map_err(io::Error::other)? {
-        // Those ahead of the log are from before an older copy of it was brought back: they go with the newer one.
+        // Snapshots with a higher sequence number are from before an older copy of the log was restored: they stay for
+        // the newer log.
         if sequence < anchor.sequence && Some(sequence) != base {
             fs::remove_file(old)?;
         }
@@ -193,25 +198,25 @@ fn prefix(state: &Path) -> OsString {
     name
 }
 
-/// Brings the log to the disk, whose commits may be with the system only: no snapshot goes further than its log, even
-/// after a power cut.
+/// Syncs the log to the disk, since its commits may be only in the cache of the system. So no snapshot is ahead of its
+/// log, even after a power failure.
 fn sync_log(state: &Path) -> io::Result<()> {
-    match File::open(beside(state, AHEAD)) {
+    match File::open(with_suffix(state, WAL_SUFFIX)) {
         Ok(file) => file.sync_all(),
-        // All of it is in the database already, which was brought to the disk with it.
+        // Without a write-ahead log all commits are in the database, which was synced when it was removed.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// Makes a file, over what is there, that is for its user alone: jobs and what they noted are nobody else's business.
+/// Creates or truncates a file that only its user can read, since it contains the names and metadata of jobs.
 pub(super) fn create_private(path: &Path) -> io::Result<File> {
     let file = open_private(path)?;
     file.set_len(0)?;
     Ok(file)
 }
 
-/// Opens such a file to be written over from its start, or makes it.
+/// Opens such a file to be overwritten from its start, or creates it.
 pub(super) fn open_private(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.write(true).create(true).truncate(false);
@@ -220,16 +225,17 @@ pub(super) fn open_private(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Lets the name of a file last. Where a folder cannot be opened, the system does that by itself.
+/// Syncs the folder of a file, so that the file's name is durable. Systems that cannot open a folder do that
+/// themselves.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder_of(path)).map_or(Ok(()), |folder| folder.sync_all())
 }
 
-/// What the name of SQLite's write-ahead file adds to that of the state.
-pub(super) const AHEAD: &str = "-wal";
+/// The suffix of SQLite's write-ahead log.
+pub(super) const WAL_SUFFIX: &str = "-wal";
 
-/// The file whose name is that of the state and this.
-pub(super) fn beside(state: &Path, suffix: &str) -> PathBuf {
+/// The path of the state with a suffix.
+pub(super) fn with_suffix(state: &Path, suffix: &str) -> PathBuf {
     let mut name = state.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

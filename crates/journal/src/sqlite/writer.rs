@@ -1,13 +1,13 @@
-//! The journal's thread: it alone writes to the log, one batch at a time.
+//! The journal's thread, the only writer of the log. It writes one batch at a time.
 
 use super::super::{JournalError, Recovered};
+use super::commit_watermark::WatermarkFile;
 use super::encoded::{EncodedRow, EncodedRows};
-use super::mark::MarkFile;
 use super::recovery::{Recovery, recover};
 use super::rows;
 use super::schema::{self, open_to_write};
 use super::snapshot_file::Anchor;
-use super::snapshotter::{Snapshotted, give_way, write_snapshot};
+use super::snapshotter::{WrittenSnapshot, lower_priority, write_snapshot};
 use super::{SqliteOptions, UnusableSnapshot, snapshots};
 use cortex_core::Cluster;
 use cortex_core::time::Timestamp;
@@ -23,65 +23,66 @@ use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 
-/// How many events are tidied away in one go, so that a commit never waits long for it.
-const PRUNED_AT_ONCE: i64 = 500;
+/// The largest number of events that one statement prunes, so that a commit never waits long for it.
+const PRUNE_ROWS_MAX: i64 = 500;
 
-/// What is said where the mark cannot be written.
-const NO_MARK: &str = "the mark beside the log could not be written: a damaged end of the log would not show";
+/// The warning if the commit watermark cannot be written.
+const NO_WATERMARK: &str = "commit watermark not written: a damaged end of the log would not be detected";
 
-/// What the thread is asked to do.
-pub(super) enum Order {
+/// A message to the journal's thread.
+pub(super) enum WriterMessage {
     Load(oneshot::Sender<Result<Recovered, JournalError>>),
-    /// More rows of the batch that is being decided.
+    /// More rows of the open batch.
     Append(Result<EncodedRows, serde_json::Error>),
     Commit(oneshot::Sender<Result<(), JournalError>>),
-    /// From the thread that writes snapshots.
-    Snapshotted(Result<Snapshotted, String>),
+    /// The result of the snapshot thread.
+    SnapshotDone(Result<WrittenSnapshot, String>),
     Close(Box<Closing>, oneshot::Sender<()>),
-    /// Nobody wants anything any more.
+    /// The journal was dropped without a close.
     End,
 }
 
-/// The end of the journal.
+/// What the thread needs to close the journal.
 pub(super) struct Closing {
-    /// The books as committed, for a snapshot.
-    pub(super) books: Cluster,
-    /// By when it must be written.
+    /// The committed state, for a last snapshot.
+    pub(super) cluster: Cluster,
+    /// The deadline for the snapshot.
     pub(super) by: Instant,
 }
 
-/// The thread's own.
+/// The state of the journal's thread.
 pub(super) struct Writer {
     options: SqliteOptions,
-    /// Held until everything is over.
+    /// Held until the thread ends.
     _lock: OwnerLock,
-    orders: Receiver<Order>,
-    /// For the thread that writes snapshots.
-    own_orders: Sender<Order>,
+    messages: Receiver<WriterMessage>,
+    /// For the snapshot thread.
+    own_messages: Sender<WriterMessage>,
     log: Option<Log>,
-    /// How far the log goes with the rows of the batch that is not committed yet; or why that cannot be.
+    /// The end of the log including the open batch, or the error that the commit returns. `None` without a batch.
     batch: Option<Result<Anchor, JournalError>>,
-    /// The file that was open, after a load that failed.
+    /// The file that was open before a load that failed.
     file: Option<FileId>,
-    /// The last event in the newest snapshot known to be good.
+    /// The last event in the newest snapshot known to be valid.
     base: Option<u64>,
-    /// How many records the books had when they were last looked at as a whole.
+    /// The number of records in the cluster at the last load or snapshot.
     records: u64,
-    /// How far the log went when a snapshot was last begun, so that one that fails is not begun again at each commit.
+    /// The end of the log when a snapshot was last started, so that a snapshot that fails is not retried at each
+    /// commit.
     snapshot_begun: u64,
     snapshotter: Option<JoinHandle<()>>,
     is_ending: Arc<AtomicBool>,
-    /// Rows before this place may go, if they are old enough.
+    /// Rows before this sequence number may be pruned once they are old enough; 0 if none.
     prune_before: u64,
 }
 
-/// The open log, and how far it goes.
+/// The open log with its end.
 struct Log {
     connection: Connection,
     anchor: Anchor,
-    /// Nothing where it cannot be written.
-    mark: Option<MarkFile>,
-    /// The file that was opened, which may be removed or replaced under its name.
+    /// `None` if it could not be created.
+    watermark: Option<WatermarkFile>,
+    /// The identity of the open file, to detect that it was removed or replaced.
     file: FileId,
 }
 
@@ -89,14 +90,14 @@ impl Writer {
     pub(super) fn new(
         options: SqliteOptions,
         lock: OwnerLock,
-        orders: Receiver<Order>,
-        own_orders: Sender<Order>,
+        messages: Receiver<WriterMessage>,
+        own_messages: Sender<WriterMessage>,
     ) -> Self {
         Self {
             options,
             _lock: lock,
-            orders,
-            own_orders,
+            messages,
+            own_messages,
             log: None,
             batch: None,
             file: None,
@@ -109,27 +110,27 @@ impl Writer {
         }
     }
 
-    /// Carries out orders until the last one.
+    /// Processes messages until the journal ends.
     pub(super) fn run(mut self) {
-        while let Some(order) = self.next_order() {
-            match order {
-                Order::End => break,
-                // Whoever asked may have gone meanwhile.
-                Order::Load(reply) => {
+        while let Some(message) = self.next_message() {
+            match message {
+                WriterMessage::End => break,
+                // A send fails only if the caller has gone.
+                WriterMessage::Load(reply) => {
                     let recovered = self.load();
                     let _ = reply.send(recovered);
                 }
-                Order::Append(rows) => {
+                WriterMessage::Append(rows) => {
                     let batch = self.batch.take().unwrap_or_else(|| self.begin());
                     self.batch = Some(batch.and_then(|end| self.append(end, rows)));
                 }
-                Order::Commit(reply) => {
+                WriterMessage::Commit(reply) => {
                     let committed = self.batch.take().map_or(Ok(()), |batch| self.commit(batch?));
                     let _ = reply.send(committed);
                     self.snapshot_if_due();
                 }
-                Order::Snapshotted(result) => self.note_snapshot(result),
-                Order::Close(closing, reply) => {
+                WriterMessage::SnapshotDone(result) => self.note_snapshot(result),
+                WriterMessage::Close(closing, reply) => {
                     self.close(&closing);
                     drop(self);
                     let _ = reply.send(());
@@ -140,23 +141,23 @@ impl Writer {
         self.end_snapshotter();
     }
 
-    /// The next order. While none is there, and no batch is open, old events are tidied away.
-    fn next_order(&mut self) -> Option<Order> {
+    /// Waits for the next message. Prunes old events while there is none and no batch is open.
+    fn next_message(&mut self) -> Option<WriterMessage> {
         loop {
-            match self.orders.try_recv() {
-                Ok(order) => return Some(order),
+            match self.messages.try_recv() {
+                Ok(message) => return Some(message),
                 Err(TryRecvError::Disconnected) => return None,
                 Err(TryRecvError::Empty) => {}
             }
             if self.batch.is_some() || !self.prune() {
-                return self.orders.recv().ok();
+                return self.messages.recv().ok();
             }
         }
     }
 
     fn load(&mut self) -> Result<Recovered, JournalError> {
-        // After a failure the connection may be in any state: a new one sees what is on the disk. What of a batch is not
-        // committed goes with the old one.
+        // After a failure the connection may be in any state, so a new one is opened. An open batch is rolled back with
+        // the old one.
         self.batch = None;
         let before = self.log.take().map(|log| log.file).or(self.file.take());
         let file = file_at(&self.options.path)?;
@@ -172,10 +173,10 @@ impl Writer {
         let began = Instant::now();
         let recovery = recover(&connection, &self.options.path, None)?;
         for UnusableSnapshot(path, fault) in &recovery.faults {
-            tracing::warn!(snapshot = %path.display(), %fault, "a snapshot cannot be used: falling back to what is before it");
+            tracing::warn!(snapshot = %path.display(), %fault, "snapshot unusable: recovering from the one before it");
         }
         let last_at = recovery.last_at();
-        let Recovery { books, anchor, snapshot, replayed, .. } = recovery;
+        let Recovery { cluster, anchor, snapshot, replayed, .. } = recovery;
         tracing::info!(
             state = %self.options.path.display(),
             events = anchor.sequence,
@@ -186,67 +187,68 @@ impl Writer {
         );
         self.base = snapshot;
         if let Some(base) = snapshot {
-            self.prune_before = self.covered_twice(&connection, &anchor.log_id, base)?;
+            self.prune_before = self.prunable_before(&connection, &anchor.log_id, base)?;
         }
-        self.records = books.count(&Filter::default());
-        let mark = MarkFile::create(&self.options.path, self.options.synchronous, &anchor);
-        let mark = mark.map_err(|error| tracing::warn!(%error, "{NO_MARK}")).ok();
+        self.records = cluster.count(&Filter::default());
+        let watermark = WatermarkFile::create(&self.options.path, self.options.synchronous, &anchor);
+        let watermark = watermark.map_err(|error| tracing::warn!(%error, "{NO_WATERMARK}")).ok();
         let file = file_at(&self.options.path)?.ok_or_else(|| self.removed())?;
-        self.log = Some(Log { connection, anchor, mark, file });
-        Ok(Recovered { books, last_at })
+        self.log = Some(Log { connection, anchor, watermark, file });
+        Ok(Recovered { cluster, last_at })
     }
 
-    /// Before which place no recovery needs events, whichever snapshot is damaged one day. It is looked for only if there
-    /// are events old enough to go: what was not tidied away while the process ran is when the next one starts.
-    fn covered_twice(&self, connection: &Connection, log_id: &str, base: u64) -> Result<u64, JournalError> {
+    /// The sequence number before which two valid snapshots cover all events, so that recovery does not need them even
+    /// if one snapshot is damaged; 0 if none. Checked only if there are events past their retention time: events that
+    /// were not pruned before the process ended are pruned after the next start.
+    fn prunable_before(&self, connection: &Connection, log_id: &str, base: u64) -> Result<u64, JournalError> {
         let path = &self.options.path;
-        let oldest = rows::oldest_at(connection).map_err(|error| schema::explain(path, "read", error))?;
+        let oldest = rows::oldest_at(connection).map_err(|error| schema::classify(path, "read", error))?;
         if oldest.is_none_or(|at| at >= self.kept_since()) {
             return Ok(0);
         }
         Ok(snapshots::newest_whole_before(path, connection, log_id, base)?.unwrap_or(0))
     }
 
-    /// From when on events are kept.
+    /// The start of the retention time.
     fn kept_since(&self) -> Timestamp {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::since_1970(now.saturating_sub(self.options.keep_events))
     }
 
-    /// Begins a batch at the end of the log.
+    /// Begins a transaction and returns the end of the log.
     fn begin(&self) -> Result<Anchor, JournalError> {
         let path = &self.options.path;
         let log = self.log.as_ref().ok_or_else(|| self.not_loaded())?;
         if file_at(path)?.as_ref() != Some(&log.file) {
-            // What is written from here on would be found by nobody.
+            // Events written to the open file would be lost.
             return Err(self.removed());
         }
-        log.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| schema::explain(path, "written", error))?;
+        log.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| schema::classify(path, "written", error))?;
         Ok(log.anchor.clone())
     }
 
-    /// Writes rows of a batch behind `end`, and says where it ends then.
+    /// Appends rows to the batch after `end` and returns its new end.
     fn append(&self, end: Anchor, rows: Result<EncodedRows, serde_json::Error>) -> Result<Anchor, JournalError> {
         let log = self.log.as_ref().ok_or_else(|| self.not_loaded())?;
         rows.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
             .and_then(|rows| append(&log.connection, end, &rows))
-            .map_err(|error| schema::explain(&self.options.path, "written", error))
+            .map_err(|error| schema::classify(&self.options.path, "written", error))
     }
 
-    /// Commits the batch that ends here.
+    /// Commits the batch that ends at `end`.
     fn commit(&mut self, end: Anchor) -> Result<(), JournalError> {
         let Some(log) = &mut self.log else { return Err(self.not_loaded()) };
         let written = log.connection.execute_batch("COMMIT");
-        written.map_err(|error| schema::explain(&self.options.path, "written", error))?;
+        written.map_err(|error| schema::classify(&self.options.path, "written", error))?;
         log.anchor = end;
-        if let Some(Err(error)) = log.mark.as_mut().map(|mark| mark.write(&log.anchor)) {
-            tracing::warn!(%error, "{NO_MARK}");
+        if let Some(Err(error)) = log.watermark.as_mut().map(|watermark| watermark.write(&log.anchor)) {
+            tracing::warn!(%error, "{NO_WATERMARK}");
         }
         Ok(())
     }
 
     fn not_loaded(&self) -> JournalError {
-        JournalError::Damaged { path: self.options.path.clone(), what: "it was not loaded again".to_owned() }
+        JournalError::Damaged { path: self.options.path.clone(), what: "it was not reloaded after an error".to_owned() }
     }
 
     fn removed(&self) -> JournalError {
@@ -262,53 +264,53 @@ impl Writer {
         }
         let (path, until) = (self.options.path.clone(), log.anchor.sequence);
         self.snapshot_begun = until;
-        let (own_orders, is_ending) = (self.own_orders.clone(), Arc::clone(&self.is_ending));
+        let (own_messages, is_ending) = (self.own_messages.clone(), Arc::clone(&self.is_ending));
         let work = move || {
-            give_way();
+            lower_priority();
             let result = write_snapshot(&path, until, &is_ending);
-            // Whoever ended meanwhile does not need to know.
-            drop(own_orders.send(Order::Snapshotted(result)));
+            // Fails only if the writer has ended.
+            drop(own_messages.send(WriterMessage::SnapshotDone(result)));
         };
         match std::thread::Builder::new().name("snapshot".to_owned()).spawn(work) {
             Ok(thread) => self.snapshotter = Some(thread),
             Err(error) => {
-                tracing::warn!(%error, "no snapshot: its thread could not be started; it is tried again later")
+                tracing::warn!(%error, "snapshot thread not started: it is retried later")
             }
         }
     }
 
-    fn note_snapshot(&mut self, result: Result<Snapshotted, String>) {
+    fn note_snapshot(&mut self, result: Result<WrittenSnapshot, String>) {
         self.end_snapshotter();
         match result {
-            Ok(Snapshotted { sequence, made_from, records }) => {
+            Ok(WrittenSnapshot { sequence, made_from, records }) => {
                 tracing::debug!(events = sequence, records, "snapshot written");
-                // The one that it was made from was good and is still there: what lies before that is not needed,
-                // whichever of the two is damaged one day.
+                // The snapshot that it is based on is valid and was kept, so the events before that one are covered
+                // twice.
                 self.prune_before = made_from;
                 self.base = Some(sequence);
                 self.records = records;
             }
-            Err(reason) => tracing::warn!(reason, "no snapshot could be written: it is tried again later"),
+            Err(reason) => tracing::warn!(reason, "snapshot failed: it is retried later"),
         }
     }
 
-    /// Tidies a few old events away, and says whether there may be more. The row at the end of the older snapshot stays:
-    /// by it the snapshot is known to belong to the log.
+    /// Prunes a few old events and returns whether there may be more. The last row of the older snapshot is kept, since
+    /// it proves that the snapshot belongs to the log.
     fn prune(&mut self) -> bool {
         let kept_since = self.kept_since().as_millis();
         let Some(log) = self.log.as_mut().filter(|_| self.prune_before > 0) else { return false };
-        // Only the first so many are looked at: those that are young enough to stay may be millions.
+        // Only the first rows are checked, since there may be millions that are not old enough.
         let pruned = log.connection.execute(
             "DELETE FROM events WHERE sequence IN
              (SELECT sequence FROM (SELECT sequence, at FROM events WHERE sequence < ?1 ORDER BY sequence LIMIT ?3)
               WHERE at < ?2)",
-            params![rows::signed(self.prune_before), kept_since, PRUNED_AT_ONCE],
+            params![rows::to_sql(self.prune_before), kept_since, PRUNE_ROWS_MAX],
         );
         let more = match pruned {
             Ok(0) => false,
             Ok(_) => true,
             Err(error) => {
-                tracing::warn!(%error, "old events could not be tidied away: it is tried again after the next snapshot");
+                tracing::warn!(%error, "pruning of old events failed: it is retried after the next snapshot");
                 false
             }
         };
@@ -324,11 +326,11 @@ impl Writer {
         if log.anchor.sequence == self.base.unwrap_or(0) {
             return;
         }
-        let goes_on = || Instant::now() < closing.by;
-        match snapshots::add(&self.options.path, &log.anchor, &closing.books, self.base, &goes_on) {
-            Ok(()) => tracing::debug!(events = log.anchor.sequence, "snapshot written at the end"),
+        let should_continue = || Instant::now() < closing.by;
+        match snapshots::add(&self.options.path, &log.anchor, &closing.cluster, self.base, &should_continue) {
+            Ok(()) => tracing::debug!(events = log.anchor.sequence, "snapshot written at shutdown"),
             // The next start reads more events instead.
-            Err(error) => tracing::debug!(%error, "no snapshot was written at the end"),
+            Err(error) => tracing::debug!(%error, "no snapshot written at shutdown"),
         }
     }
 
@@ -337,24 +339,24 @@ impl Writer {
             if !thread.is_finished() {
                 self.is_ending.store(true, Ordering::Relaxed);
             }
-            // It tells of its failures itself.
+            // The thread reports its failures itself.
             let _ = thread.join();
             self.is_ending.store(false, Ordering::Relaxed);
         }
     }
 }
 
-/// Which file lies at a path; nothing if none does.
+/// Returns the identity of the file at a path, or `None` if there is none.
 fn file_at(path: &Path) -> Result<Option<FileId>, JournalError> {
     match std::fs::metadata(path) {
         Ok(metadata) => Ok(Some(FileId::of(&metadata))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(JournalError::System { path: path.to_owned(), doing: "looked at", source }),
+        Err(source) => Err(JournalError::System { path: path.to_owned(), action: "accessed", source }),
     }
 }
 
-/// Writes rows behind `end`, and says where the log ends then. The place of a row is given, not chosen by the database: if
-/// anybody else had written to the log meanwhile, this fails.
+/// Writes rows after `end` and returns the new end of the log. The sequence numbers are explicit, so that this fails if
+/// another process has written to the log.
 fn append(connection: &Connection, mut end: Anchor, rows: &EncodedRows) -> rusqlite::Result<Anchor> {
     let mut insert = connection
         .prepare_cached("INSERT INTO events (sequence, at, job, event, chain) VALUES (?1, ?2, ?3, ?4, ?5)")?;
@@ -363,7 +365,7 @@ fn append(connection: &Connection, mut end: Anchor, rows: &EncodedRows) -> rusql
         end.sequence += 1;
         end.at_millis = at.as_millis();
         end.chain = rows::chain(end.chain, end.sequence, at, job, text);
-        insert.execute(params![rows::signed(end.sequence), end.at_millis, job, text, end.chain])?;
+        insert.execute(params![rows::to_sql(end.sequence), end.at_millis, job, text, end.chain])?;
     }
     Ok(end)
 }

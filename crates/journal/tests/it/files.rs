@@ -1,4 +1,4 @@
-//! The files: what is no state, what is left of one, and what a crash leaves behind.
+//! The files: other files, leftovers of a missing state, and leftovers of a crash.
 
 use crate::state::State;
 use cortex_core::Cluster;
@@ -8,7 +8,7 @@ use cortex_util::lock::{LOCK_WAIT_MAX, OwnerRecord};
 use rusqlite::Connection;
 use std::fs;
 
-/// What a path is made into, and which error is right for it.
+/// A name, the preparation of the path, and a check of the error.
 type Case = (&'static str, fn(&State), fn(&JournalError) -> bool);
 
 const CASES: [Case; 9] = [
@@ -20,22 +20,22 @@ const CASES: [Case; 9] = [
     (
         "a text",
         |state| fs::write(state.path(), "a text ".repeat(1_000)).expect("a file"),
-        |error| matches!(error, JournalError::NotOurs { .. }),
+        |error| matches!(error, JournalError::NotAState { .. }),
     ),
     (
         "a folder",
         |state| fs::create_dir(state.path()).expect("a folder"),
-        |error| matches!(error, JournalError::NotOurs { .. }),
+        |error| matches!(error, JournalError::NotAState { .. }),
     ),
     (
         "a database of another program",
         |state| run(state, "CREATE TABLE events (sequence INTEGER PRIMARY KEY); PRAGMA application_id = 17;"),
-        |error| matches!(error, JournalError::NotOurs { what, .. } if what.contains("17")),
+        |error| matches!(error, JournalError::NotAState { what, .. } if what.contains("17")),
     ),
     (
-        "a database of nobody",
+        "a database without application id",
         |state| run(state, "CREATE TABLE a (b)"),
-        |error| matches!(error, JournalError::NotOurs { .. }),
+        |error| matches!(error, JournalError::NotAState { .. }),
     ),
     (
         "a newer schema",
@@ -45,17 +45,17 @@ const CASES: [Case; 9] = [
     (
         "a torn header",
         |state| fs::write(state.path(), b"SQLite format 3\0").expect("a file"),
-        |error| matches!(error, JournalError::NotOurs { .. } | JournalError::Damaged { .. }),
+        |error| matches!(error, JournalError::NotAState { .. } | JournalError::Damaged { .. }),
     ),
     (
-        "a file that is gone, with a snapshot left",
+        "a missing file with a snapshot",
         |state| fs::write(state.snapshot_path(17), b"anything").expect("a file"),
-        |error| matches!(error, JournalError::Gone { trace, .. } if trace.to_string_lossy().ends_with("17")),
+        |error| matches!(error, JournalError::Missing { leftover, .. } if leftover.to_string_lossy().ends_with("17")),
     ),
     (
-        "a file that is gone, with commits left beside it",
-        |state| fs::write(state.beside("-wal"), b"anything").expect("a file"),
-        |error| matches!(error, JournalError::Gone { trace, .. } if trace.to_string_lossy().ends_with("-wal")),
+        "a missing file with a write-ahead log",
+        |state| fs::write(state.with_suffix("-wal"), b"anything").expect("a file"),
+        |error| matches!(error, JournalError::Missing { leftover, .. } if leftover.to_string_lossy().ends_with("-wal")),
     ),
 ];
 
@@ -64,7 +64,7 @@ fn run(state: &State, script: &str) {
 }
 
 #[tokio::test]
-async fn what_is_no_state_of_ours_is_refused_and_left_alone() {
+async fn other_files_are_refused_and_left_alone() {
     for (case, prepare, is_right) in CASES {
         let state = State::new();
         prepare(&state);
@@ -73,7 +73,7 @@ async fn what_is_no_state_of_ours_is_refused_and_left_alone() {
         let read = open_to_read(state.path()).expect_err(case);
         for error in [loaded, read] {
             assert!(is_right(&error), "{case}: {error:?}");
-            assert!(!error.may_pass(), "{case}: trying again would not help");
+            assert!(!error.is_transient(), "{case}: trying again would not help");
             assert!(error.to_string().contains("state.db"), "{case}: {error}");
         }
         assert_eq!(fs::read(state.path()).ok(), before, "{case}");
@@ -81,7 +81,7 @@ async fn what_is_no_state_of_ours_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_newer_schema_is_named_with_ours() {
+fn a_newer_schema_is_reported_with_the_known_one() {
     let state = State::new();
     run(&state, "CREATE TABLE a (b); PRAGMA application_id = 0x4352586d; PRAGMA user_version = 7;");
     let text = open_to_read(state.path()).expect_err("a newer schema").to_string();
@@ -89,9 +89,9 @@ fn a_newer_schema_is_named_with_ours() {
 }
 
 #[test]
-fn a_folder_is_not_made() {
+fn a_folder_is_not_created() {
     let mut state = State::new();
-    state.options.path = state.beside("-folder").join("state.db");
+    state.options.path = state.with_suffix("-folder").join("state.db");
     let owner = OwnerRecord::of_this_process();
     let error = SqliteJournal::open(state.options.clone(), &owner, LOCK_WAIT_MAX).expect_err("no folder");
     assert!(matches!(error, JournalError::NoFolder { .. }), "{error:?}");
@@ -100,7 +100,7 @@ fn a_folder_is_not_made() {
 }
 
 #[test]
-fn a_reader_makes_no_state() {
+fn a_reader_creates_no_state() {
     let state = State::new();
     let error = open_to_read(state.path()).expect_err("no state");
     assert!(matches!(error, JournalError::NoState { .. }), "{error:?}");
@@ -108,35 +108,36 @@ fn a_reader_makes_no_state() {
 }
 
 #[tokio::test]
-async fn a_state_that_was_left_half_made_is_made_anew() {
+async fn an_incomplete_new_state_is_replaced() {
     let state = State::new();
-    fs::write(state.beside(".new"), b"half a database").expect("a file");
-    fs::write(state.beside(".new-journal"), b"half a journal").expect("a file");
+    fs::write(state.with_suffix(".new"), b"half a database").expect("a file");
+    fs::write(state.with_suffix(".new-journal"), b"half a journal").expect("a file");
     assert_same(&state.load().await.expect("a new state"), &Cluster::default(), "at first");
-    assert!(!state.beside(".new").exists());
+    assert!(!state.with_suffix(".new").exists());
     let mut history = History::new(30);
-    state.live(&mut history, 50).await;
+    state.run_and_close(&mut history, 50).await;
     assert_same(&state.load().await.expect("a good state"), &history.books, "later");
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn what_is_in_a_state_is_for_its_owner_alone() {
+async fn the_files_of_a_state_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let state = State::new();
     let mut history = History::new(33);
-    state.live(&mut history, 50).await;
-    for path in [state.path().to_owned(), state.snapshot_path(state.snapshots()[0]), state.beside(".lock")] {
+    state.run_and_close(&mut history, 50).await;
+    for path in [state.path().to_owned(), state.snapshot_path(state.snapshots()[0]), state.with_suffix(".lock")] {
         let mode = fs::metadata(&path).expect("a file").permissions().mode();
         assert_eq!(mode & 0o077, 0, "{} can be read by others: {mode:o}", path.display());
     }
 }
 
 #[tokio::test]
-async fn an_unfinished_snapshot_is_passed_over_and_cleaned_up() {
+async fn an_unfinished_snapshot_is_ignored_and_removed() {
     let (state, mut history) = (State::new(), History::new(31));
-    state.live(&mut history, 50).await;
-    let (left, foreign) = (state.beside(&format!(".snapshot-{:020}.new", 99)), state.beside(".snapshot-mine.new"));
+    state.run_and_close(&mut history, 50).await;
+    let (left, foreign) =
+        (state.with_suffix(&format!(".snapshot-{:020}.new", 99)), state.with_suffix(".snapshot-mine.new"));
     for path in [&left, &foreign] {
         fs::write(path, b"half a snapshot").expect("a file");
     }
@@ -145,5 +146,5 @@ async fn an_unfinished_snapshot_is_passed_over_and_cleaned_up() {
     assert!(left.exists(), "a reader changes nothing");
     assert_same(&state.load().await.expect("a good state"), &history.books, "at the start");
     assert!(!left.exists());
-    assert!(foreign.exists(), "it is not ours");
+    assert!(foreign.exists(), "it is not a snapshot of this program");
 }

@@ -1,4 +1,4 @@
-//! What every kind of journal does.
+//! The behavior of every kind of journal.
 
 use crate::state::entry;
 use crate::state::{CLOSE_WITHIN, State, commit};
@@ -7,36 +7,36 @@ use cortex_journal::{Journal, JournalError, NullJournal, Recovered, SqliteJourna
 use cortex_test_support::history::{History, assert_same};
 use cortex_util::lock::{LOCK_WAIT_MAX, LockError, OwnerRecord};
 
-/// Loads, and compares with what was committed: a kind that keeps nothing has nothing.
+/// Loads the journal and compares it with what was committed; one that is not durable is empty.
 async fn check_loaded<J: Journal>(journal: &mut J, history: &History, when: &str) {
-    let Recovered { books, last_at } = journal.load().await.expect(when);
+    let Recovered { cluster, last_at } = journal.load().await.expect(when);
     if J::IS_DURABLE {
-        assert_same(&books, &history.books, when);
+        assert_same(&cluster, &history.books, when);
         assert_eq!(last_at, Some(history.now), "{when}");
     } else {
-        assert_same(&books, &Cluster::default(), when);
+        assert_same(&cluster, &Cluster::default(), when);
         assert_eq!(last_at, None, "{when}");
     }
 }
 
-/// Five lives of a journal, ended in turn by a crash and in order.
+/// Opens a journal five times, and ends it alternately by a drop and by a close.
 async fn check_kind<J: Journal>(seed: u64, open: impl Fn() -> J) {
     let mut history = History::new(seed);
     let mut journal = open();
-    let Recovered { books, last_at } = journal.load().await.expect("a new journal");
-    assert_same(&books, &Cluster::default(), "a new journal");
+    let Recovered { cluster, last_at } = journal.load().await.expect("a new journal");
+    assert_same(&cluster, &Cluster::default(), "a new journal");
     assert_eq!(last_at, None);
     journal.commit().await.expect("nothing to commit");
     journal.append(&mut Vec::new());
     journal.commit().await.expect("nothing to commit");
-    assert_same(&journal.load().await.expect("still new").books, &Cluster::default(), "after an empty commit");
+    assert_same(&journal.load().await.expect("still new").cluster, &Cluster::default(), "after an empty commit");
 
-    for life in 0..5 {
+    for round in 0..5 {
         // Sizes from 1 to 256, as batches have.
         let mut size = 1;
         while size <= 256 {
             let mut entries: Vec<_> = history.events(size).into_iter().map(entry).collect();
-            // In several parts, as they come while the engine decides.
+            // In two parts, as the engine appends while it decides.
             let mut rest = entries.split_off(size / 3);
             journal.append(&mut entries);
             journal.append(&mut rest);
@@ -44,25 +44,25 @@ async fn check_kind<J: Journal>(seed: u64, open: impl Fn() -> J) {
             journal.commit().await.expect("a journal that can be written to");
             size += 1 + size / 2;
         }
-        // What is not committed is forgotten.
+        // Events that are not committed are discarded.
         journal.append(&mut History::new(seed).small_events(4).into_iter().map(entry).collect());
-        check_loaded(&mut journal, &history, &format!("life {life}, with a batch that was not committed")).await;
-        // What leads to no event moves time on, too: the last event is one of now.
+        check_loaded(&mut journal, &history, &format!("round {round}, with a batch that was not committed")).await;
+        // Commands without events advance the time of the history, so the last event must be recent.
         commit(&mut journal, &history.small_events(1)).await;
-        check_loaded(&mut journal, &history, &format!("life {life}, again in the same life")).await;
+        check_loaded(&mut journal, &history, &format!("round {round}, again in the same run")).await;
         commit(&mut journal, &history.small_events(3)).await;
-        if life % 2 == 0 {
+        if round % 2 == 0 {
             drop(journal);
         } else {
             journal.close(history.books.clone(), CLOSE_WITHIN).await;
         }
         journal = open();
-        check_loaded(&mut journal, &history, &format!("after the end of life {life}")).await;
+        check_loaded(&mut journal, &history, &format!("after the end of round {round}")).await;
     }
 }
 
 #[tokio::test]
-async fn nowhere() {
+async fn the_null_journal() {
     check_kind(1, || NullJournal).await;
 }
 
@@ -83,12 +83,14 @@ async fn a_state_has_one_owner_at_a_time() {
     let mut journal = state.open();
     journal.load().await.expect("a new state");
     let refused = SqliteJournal::open(state.options.clone(), &owner, LOCK_WAIT_MAX).expect_err("it is owned");
-    let is_told_by_whom = matches!(&refused, JournalError::Owned { source: LockError::Held { owner: Some(by), .. }, .. } if *by.as_ref() == owner);
-    assert!(is_told_by_whom, "{refused:?}");
-    assert!(!refused.may_pass());
+    let JournalError::Owned { source: LockError::Held { owner: Some(by), .. }, .. } = &refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(*by.as_ref(), owner);
+    assert!(!refused.is_transient());
     commit(&mut journal, &history.events(20)).await;
     drop(journal);
     assert_same(&state.load().await.expect("free after a crash"), &history.books, "after a crash");
-    state.live(&mut history, 20).await;
+    state.run_and_close(&mut history, 20).await;
     assert_same(&state.load().await.expect("free after an end"), &history.books, "after an end");
 }

@@ -1,4 +1,5 @@
-//! The journal: one suite over both kinds, and what only the SQLite file has: snapshots, damage, strangers, leftovers.
+//! The tests of `cortex-journal`: one suite over both kinds, and the SQLite file: snapshots, damage, foreign writers
+//! and leftover files.
 
 mod damage;
 mod files;

@@ -1,10 +1,10 @@
-//! A state in a folder of its own.
+//! A state in its own temporary folder.
 
 use cortex_core::Cluster;
 use cortex_core::event::{Event, Recorded};
 use cortex_journal::{
-    Entry, Journal, JournalError, Recovery, SqliteJournal, SqliteOptions, Synchronous, find_snapshots, open_to_read,
-    recover,
+    Journal, JournalEntry, JournalError, Recovery, SqliteJournal, SqliteOptions, Synchronous, find_snapshots,
+    open_to_read, recover,
 };
 use cortex_test_support::history::History;
 use cortex_util::lock::{LOCK_WAIT_MAX, OwnerRecord};
@@ -13,16 +13,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How many events lead to a snapshot while the journal is open: few, so that the tests are fast.
+/// The number of events between two snapshots: few, so that the tests are fast.
 pub(crate) const SNAPSHOT_EVENTS: usize = 2_000;
 
-/// How long something that must come is waited for.
+/// The time limit for a condition to become true.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// How long nothing is done between two looks.
-const LOOK_WAIT: Duration = Duration::from_millis(5);
+/// The pause between two checks of a condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Time enough for a snapshot at the end.
+/// Enough time for a snapshot at the close.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) struct State {
@@ -31,7 +31,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// A state that is not there yet; it keeps its events for ever.
+    /// A state that does not exist yet and never prunes events.
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let options = SqliteOptions {
@@ -48,7 +48,7 @@ impl State {
     }
 
     /// A file beside the state.
-    pub(crate) fn beside(&self, suffix: &str) -> PathBuf {
+    pub(crate) fn with_suffix(&self, suffix: &str) -> PathBuf {
         let mut name = self.path().as_os_str().to_owned();
         name.push(suffix);
         PathBuf::from(name)
@@ -62,8 +62,8 @@ impl State {
         SqliteJournal::open(self.options.clone(), &OwnerRecord::of_this_process(), LOCK_WAIT_MAX)
     }
 
-    /// A life of a journal that ends in order, with a snapshot.
-    pub(crate) async fn live(&self, history: &mut History, events: usize) {
+    /// Commits events and closes the journal, which writes a snapshot.
+    pub(crate) async fn run_and_close(&self, history: &mut History, events: usize) {
         let events = history.events(events);
         let mut journal = self.open();
         journal.load().await.expect("a good state");
@@ -71,43 +71,43 @@ impl State {
         journal.close(history.books.clone(), CLOSE_WITHIN).await;
     }
 
-    /// A life that ends by a crash.
-    pub(crate) async fn live_and_crash(&self, history: &mut History, events: usize) {
+    /// Commits events and drops the journal, as a crash does.
+    pub(crate) async fn run_and_crash(&self, history: &mut History, events: usize) {
         let events = history.events(events);
         let mut journal = self.open();
         journal.load().await.expect("a good state");
         commit(&mut journal, &events).await;
     }
 
-    /// The books as a start would have them.
+    /// The cluster as a start would have them.
     pub(crate) async fn load(&self) -> Result<Cluster, JournalError> {
-        self.try_open()?.load().await.map(|recovered| recovered.books)
+        self.try_open()?.load().await.map(|recovered| recovered.cluster)
     }
 
-    /// What a reader makes of the state.
+    /// Recovers the state as a reader.
     pub(crate) fn read(&self, until: Option<u64>) -> Result<Recovery, JournalError> {
         recover(&open_to_read(self.path())?, self.path(), until)
     }
 
-    /// The places of the snapshots.
+    /// The sequence numbers of the snapshots.
     pub(crate) fn snapshots(&self) -> Vec<u64> {
         find_snapshots(self.path()).expect("a folder").into_iter().map(|(sequence, _)| sequence).collect()
     }
 
     pub(crate) fn snapshot_path(&self, sequence: u64) -> PathBuf {
-        self.beside(&format!(".snapshot-{sequence:020}"))
+        self.with_suffix(&format!(".snapshot-{sequence:020}"))
     }
 
-    /// A connection as anybody could have one.
-    pub(crate) fn stranger(&self) -> Connection {
+    /// A connection of another process.
+    pub(crate) fn foreign_connection(&self) -> Connection {
         Connection::open(self.path()).expect("a database")
     }
 
-    /// The place of the first and the last event.
+    /// The sequence numbers of the first and the last event.
     pub(crate) fn ends(&self) -> (u64, u64) {
         let select = "SELECT min(sequence), max(sequence) FROM events";
         let ends: (i64, i64) =
-            self.stranger().query_row(select, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("events");
+            self.foreign_connection().query_row(select, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("events");
         (ends.0.cast_unsigned(), ends.1.cast_unsigned())
     }
 }
@@ -121,21 +121,21 @@ pub(crate) async fn commit(journal: &mut impl Journal, events: &[Recorded]) {
     }
 }
 
-/// Waits until something is so.
+/// Waits until a condition is true.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let until = Instant::now() + WAIT_MAX;
     while !is_so() {
-        assert!(Instant::now() < until, "it did not come to it that {what}");
-        std::thread::sleep(LOOK_WAIT);
+        assert!(Instant::now() < until, "timeout: {what}");
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// What the journal is handed of an event.
-pub(crate) fn entry(recorded: Recorded) -> Entry {
+/// The journal entry of an event.
+pub(crate) fn entry(recorded: Recorded) -> JournalEntry {
     let job = match &recorded.event {
         Event::Reserved { reservation } => Some(reservation.job.clone()),
         _ => None,
     };
-    Entry { recorded, job }
+    JournalEntry { recorded, job }
 }

@@ -5,7 +5,7 @@ use cortex_core::fleet::command::{AgentLeft, TaskLeft};
 use cortex_core::fleet::health::Health;
 use cortex_core::fleet::view::{AgentView, HeldTask};
 use cortex_core::ids::Capability;
-use cortex_engine::{AgentPage, AgentTakenOn, Reading};
+use cortex_engine::{AgentPage, Reading, RegisteredAgent};
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -42,7 +42,7 @@ pub(crate) struct RegisterResult {
 }
 
 impl RegisterResult {
-    pub(crate) fn new(taken_on: &AgentTakenOn, heartbeat_seconds: u64) -> Self {
+    pub(crate) fn new(taken_on: &RegisteredAgent, heartbeat_seconds: u64) -> Self {
         let view = &taken_on.view;
         let request = &view.registration.request;
         Self {

@@ -41,7 +41,7 @@ impl Run for HeartbeatAgent {
     fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.agent_id])?;
-            let view = invocation.engine.beat(arguments.required(&self.agent_id)?).await?;
+            let view = invocation.engine.heartbeat(arguments.required(&self.agent_id)?).await?;
             Answer::new(&HeartbeatResult::new(&view, self.heartbeat_seconds))
         }
         .boxed()

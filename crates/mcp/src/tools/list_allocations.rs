@@ -6,7 +6,7 @@ use crate::results::ListResult;
 use cortex_core::allocation::State;
 use cortex_core::ids::JobId;
 use cortex_core::view::Filter;
-use cortex_engine::{Listing, Place};
+use cortex_engine::{Listing, RecordPosition};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -22,7 +22,7 @@ pub(super) struct ListAllocations {
     state: Parameter<State>,
     job_id: Parameter<JobId>,
     limit: Parameter<u64>,
-    cursor: Parameter<Place>,
+    cursor: Parameter<RecordPosition>,
 }
 
 impl ListAllocations {
@@ -43,13 +43,13 @@ impl ListAllocations {
 }
 
 /// A place in the list as an opaque text.
-fn cursor(place: Place) -> String {
+fn cursor(place: RecordPosition) -> String {
     format!("after-{}-{}", place.grant, place.refusal)
 }
 
-fn read_cursor(text: &str) -> Option<Place> {
+fn read_cursor(text: &str) -> Option<RecordPosition> {
     let (grant, refusal) = text.strip_prefix("after-")?.split_once('-')?;
-    let place = Place { grant: grant.parse().ok()?, refusal: refusal.parse().ok()? };
+    let place = RecordPosition { grant: grant.parse().ok()?, refusal: refusal.parse().ok()? };
     // Only the spelling that was handed out: no signs, no leading zeros. The last number there is has none behind it.
     (cursor(place) == text && place.grant < u64::MAX).then_some(place)
 }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_cursor_has_one_spelling() {
-        let place = Place { grant: 12, refusal: 3 };
+        let place = RecordPosition { grant: 12, refusal: 3 };
         assert_eq!(cursor(place), "after-12-3");
         assert_eq!(read_cursor("after-12-3"), Some(place));
         for bad in

@@ -1,4 +1,4 @@
-//! What clients ask of the engine.
+//! The calls of simulated clients.
 
 use cortex_core::command::Request;
 use cortex_core::ids::AllocationId;
@@ -7,24 +7,25 @@ use cortex_engine::{CancelHandle, EngineError, EngineHandle, Expired, Grant, Rel
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-/// A call whose answer is not there yet.
+/// A call to the engine.
 pub(crate) enum Call {
     Request(Box<Request>),
     Release(AllocationId),
     Renew(AllocationId),
     Sweep,
-    Look,
+    ReadCapacity,
 }
 
+/// The reply to a call, with the call's arguments.
 pub(crate) enum Answer {
     Request(Box<Request>, Result<Grant, EngineError>),
     Release(AllocationId, Result<Released, EngineError>),
     Renew(AllocationId, Result<AllocationView, EngineError>),
     Sweep(Result<Expired, EngineError>),
-    Look(Result<u64, EngineError>),
+    ReadCapacity(Result<u64, EngineError>),
 }
 
-/// Makes a call, and gives its answer once it is there.
+/// Makes a call and returns its reply.
 pub(crate) fn make(handle: &EngineHandle, call: Call) -> BoxFuture<'_, Answer> {
     async move {
         match call {
@@ -35,7 +36,9 @@ pub(crate) fn make(handle: &EngineHandle, call: Call) -> BoxFuture<'_, Answer> {
             Call::Release(id) => Answer::Release(id, handle.release(id).await),
             Call::Renew(id) => Answer::Renew(id, handle.renew(id, None, None).await),
             Call::Sweep => Answer::Sweep(handle.sweep().await),
-            Call::Look => Answer::Look(handle.capacity().await.map(|reading| reading.value.leased.workers)),
+            Call::ReadCapacity => {
+                Answer::ReadCapacity(handle.capacity().await.map(|reading| reading.value.leased.workers))
+            }
         }
     }
     .boxed()

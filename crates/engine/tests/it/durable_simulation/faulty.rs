@@ -1,12 +1,12 @@
-//! A journal that fails as it is told.
+//! A journal that fails as planned.
 
 use cortex_core::Cluster;
-use cortex_journal::{Entry, Journal, JournalError, Recovered};
+use cortex_journal::{Journal, JournalEntry, JournalError, Recovered};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// What the next commit comes to.
+/// How the next commit fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     FailBefore,
@@ -15,17 +15,17 @@ pub(crate) enum Fault {
     CrashAfter,
 }
 
-/// What is to fail.
+/// The planned failures.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) commit: Option<Fault>,
-    /// So many loads fail before one does not.
+    /// The number of loads that fail before one succeeds.
     pub(crate) loads: u32,
-    /// The process ends before the journal does.
+    /// Whether the process crashes before the journal is closed.
     pub(crate) crashes_at_end: bool,
 }
 
-/// The plan, and the way to tell of a crash.
+/// The plan, and the notification of a crash.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Faults(Arc<(Mutex<Plan>, Notify)>);
 
@@ -34,12 +34,12 @@ impl Faults {
         self.0.0.lock().expect("nobody panics with the plan in hand")
     }
 
-    /// Waits until the process is to crash.
+    /// Waits for the planned crash.
     pub(crate) async fn crash(&self) {
         self.0.1.notified().await;
     }
 
-    /// Whoever is told of a crash drops the engine, so that nothing more happens here.
+    /// Notifies of the crash. The receiver drops the engine, so this never returns.
     async fn never(&self) -> ! {
         self.0.1.notify_one();
         std::future::pending().await
@@ -51,8 +51,8 @@ pub(crate) struct Faulty<J> {
     pub(crate) faults: Faults,
 }
 
-fn injected(doing: &'static str) -> JournalError {
-    JournalError::System { path: "injected".into(), doing, source: std::io::Error::other("injected") }
+fn injected(action: &'static str) -> JournalError {
+    JournalError::System { path: "injected".into(), action, source: std::io::Error::other("injected") }
 }
 
 impl<J: Journal + Sync> Journal for Faulty<J> {
@@ -65,7 +65,7 @@ impl<J: Journal + Sync> Journal for Faulty<J> {
         self.inner.load().await
     }
 
-    fn append(&mut self, entries: &mut Vec<Entry>) {
+    fn append(&mut self, entries: &mut Vec<JournalEntry>) {
         self.inner.append(entries);
     }
 
@@ -86,9 +86,9 @@ impl<J: Journal + Sync> Journal for Faulty<J> {
         }
     }
 
-    async fn close(self, books: Cluster, within: Duration) {
+    async fn close(self, cluster: Cluster, within: Duration) {
         if !self.faults.plan().crashes_at_end {
-            self.inner.close(books, within).await;
+            self.inner.close(cluster, within).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the clients know: which grants were acknowledged, and what became of them as far as they were told.
+//! What the clients know: the acknowledged grants, and their state according to the replies.
 
 use cortex_core::command::Denied;
 use cortex_core::ids::{AllocationId, FencingToken, JobId, RequestId};
@@ -7,16 +7,16 @@ use cortex_core::view::AllocationView;
 use cortex_engine::{EngineError, Expired, Grant, Released};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A grant that a client was told of.
+/// An acknowledged grant.
 #[derive(Clone, Debug)]
 pub(crate) struct Lease {
     token: FencingToken,
     workers: u64,
-    /// When it runs out, outages left aside.
+    /// Its deadline without extensions after outages.
     nominal: Timestamp,
-    /// It does not run out before this.
-    lasts_until: Timestamp,
-    /// Whether a release was asked for whose answer was lost.
+    /// It does not expire before this time.
+    valid_until: Timestamp,
+    /// Whether the reply to a release was lost.
     may_be_released: bool,
     is_over: bool,
 }
@@ -24,28 +24,28 @@ pub(crate) struct Lease {
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     leases: BTreeMap<AllocationId, Lease>,
-    /// What was granted under each key.
+    /// The grant of each request id.
     keys: BTreeMap<RequestId, AllocationId>,
-    /// Keys whose answer was lost, and was not asked for again.
+    /// Request ids whose reply was lost and that were not retried.
     pub(crate) unanswered: BTreeSet<RequestId>,
-    /// Jobs without a key whose answer a crash swallowed.
-    swallowed: BTreeSet<JobId>,
+    /// Jobs whose request had no request id and whose reply was lost in a crash.
+    lost_in_crash: BTreeSet<JobId>,
     last_token: Option<FencingToken>,
-    /// Up to which deadline leases were spared already, or may have been.
-    spared_until: Timestamp,
-    pub(crate) orphans_seen: u64,
+    /// The deadline up to which leases were extended, or may have been.
+    extended_until: Timestamp,
+    pub(crate) undelivered_seen: u64,
 }
 
 impl Known {
-    /// The leases that clients hold as far as they know, oldest first: their ids are random, and a seed is to draw the
-    /// same ones each time.
+    /// The leases that clients hold, oldest first. Not sorted by id: ids are random, and a seed must choose the same
+    /// leases each time.
     pub(crate) fn held(&self) -> Vec<AllocationId> {
         let mut held: Vec<_> = self.leases.iter().filter(|(_, lease)| !lease.is_over).collect();
         held.sort_by_key(|(_, lease)| lease.token);
         held.into_iter().map(|(id, _)| *id).collect()
     }
 
-    /// Notes a grant, and gives whether it is a repeat that a client had lost the answer to.
+    /// Records a grant. Returns whether it is a repeat of a request whose reply was lost.
     pub(crate) fn granted(&mut self, key: Option<&RequestId>, grant: &Grant) -> bool {
         let reservation = &grant.view.allocation.reservation;
         let (id, token) = (reservation.allocation, reservation.fencing_token);
@@ -55,7 +55,7 @@ impl Known {
             assert!(!grant.is_new, "{id} was granted twice");
             return false;
         }
-        assert!(grant.is_new || was_unanswered, "{id} is a repeat of what nobody asked for");
+        assert!(grant.is_new || was_unanswered, "{id} is a repeat of a request that was not made");
         assert!(!self.leases.contains_key(&id), "{id} was given twice");
         let is_repeat = !grant.is_new;
         if !is_repeat {
@@ -67,20 +67,20 @@ impl Known {
         }
         let view = &grant.view;
         let is_over = !view.allocation.state().is_live();
-        let lasts_until = view.expires_at.unwrap_or(Timestamp::MIN);
+        let valid_until = view.expires_at.unwrap_or(Timestamp::MIN);
         let nominal = view.allocation.nominal_deadline().unwrap_or(Timestamp::MIN);
         let workers = reservation.workers.count();
-        let lease = Lease { token, workers, nominal, lasts_until, may_be_released: false, is_over };
+        let lease = Lease { token, workers, nominal, valid_until, may_be_released: false, is_over };
         self.leases.insert(id, lease);
         is_repeat
     }
 
-    /// Notes that the answer to a request was lost, by a crash or in one life.
+    /// Records that the reply to a request was lost, by a crash or by a failed batch.
     pub(crate) fn lost(&mut self, job: &JobId, key: Option<&RequestId>, by_crash: bool) {
         match key {
             Some(key) if !self.keys.contains_key(key) => drop(self.unanswered.insert(key.clone())),
-            None if by_crash => drop(self.swallowed.insert(job.clone())),
-            // It is given back.
+            None if by_crash => drop(self.lost_in_crash.insert(job.clone())),
+            // The engine revokes the grant.
             _ => {}
         }
     }
@@ -90,7 +90,7 @@ impl Known {
         match answer {
             Ok(Released::Now(_)) => assert!(!lease.is_over, "{id} was released twice"),
             Ok(Released::Before { .. }) => {
-                let may_be_over = lease.is_over || lease.may_be_released || lease.lasts_until <= now;
+                let may_be_over = lease.is_over || lease.may_be_released || lease.valid_until <= now;
                 assert!(may_be_over, "{id} was released by nobody");
             }
             Err(EngineError::NotCommitted | EngineError::Stopped) => {
@@ -107,17 +107,13 @@ impl Known {
         match answer {
             Ok(view) => {
                 assert!(!lease.is_over, "{id} was renewed after its end");
-                lease.lasts_until = view.expires_at.expect("an active lease runs out");
-                lease.nominal = view.allocation.nominal_deadline().expect("an active lease runs out");
+                lease.valid_until = view.expires_at.expect("an active lease has a deadline");
+                lease.nominal = view.allocation.nominal_deadline().expect("an active lease has a deadline");
             }
             Err(EngineError::NotCommitted | EngineError::Stopped) => {}
             Err(EngineError::Denied(Denied::Expired { .. } | Denied::NotActive { .. })) => {
-                let may_be_over = lease.is_over || lease.may_be_released || lease.lasts_until <= now;
-                assert!(
-                    may_be_over,
-                    "{id} ended before its time: it lasts until {}, and it is {now}",
-                    lease.lasts_until
-                );
+                let may_be_over = lease.is_over || lease.may_be_released || lease.valid_until <= now;
+                assert!(may_be_over, "{id} ended early: it is valid until {}, and it is {now}", lease.valid_until);
             }
             Err(other) => panic!("{id}, which was granted: {other}"),
         }
@@ -126,61 +122,61 @@ impl Known {
     pub(crate) fn swept(&mut self, now: Timestamp, expired: &Expired) {
         for id in &expired.named {
             if let Some(lease) = self.leases.get_mut(id) {
-                assert!(!lease.is_over, "{id} ran out after its end");
-                assert!(lease.lasts_until <= now, "{id} lasts until {}, and it is {now}", lease.lasts_until);
+                assert!(!lease.is_over, "{id} expired after its end");
+                assert!(lease.valid_until <= now, "{id} is valid until {}, and it is {now}", lease.valid_until);
                 lease.is_over = true;
             }
         }
     }
 
-    /// After an outage what had not run out is spared for the grace, unless it was spared before.
-    pub(crate) fn spared(&mut self, since: Timestamp, now: Timestamp, grace: Millis) {
-        if self.spared_until >= now.after(grace) {
-            // Unless that was only perhaps so: then it is noted now.
-            self.perhaps_spared(now, grace);
+    /// After an outage, leases that had not expired are extended by the grace, unless they were extended before.
+    pub(crate) fn extended(&mut self, since: Timestamp, now: Timestamp, grace: Millis) {
+        if self.extended_until >= now.after(grace) {
+            // That extension may not have been recorded, so this one may be.
+            self.perhaps_extended(now, grace);
             return;
         }
-        let behind = self.spared_until;
-        for lease in self.leases.values_mut().filter(|lease| lease.lasts_until > since && lease.nominal > behind) {
-            lease.lasts_until = lease.lasts_until.max(now.after(grace));
+        let behind = self.extended_until;
+        for lease in self.leases.values_mut().filter(|lease| lease.valid_until > since && lease.nominal > behind) {
+            lease.valid_until = lease.valid_until.max(now.after(grace));
         }
-        self.perhaps_spared(now, grace);
+        self.perhaps_extended(now, grace);
     }
 
-    /// The note of an outage may have been made: then what runs out soon is not spared by the next.
-    pub(crate) fn perhaps_spared(&mut self, now: Timestamp, grace: Millis) {
-        self.spared_until = self.spared_until.max(now.after(grace).after(grace));
+    /// The outage may have been recorded. Then the next one does not extend deadlines that are close.
+    pub(crate) fn perhaps_extended(&mut self, now: Timestamp, grace: Millis) {
+        self.extended_until = self.extended_until.max(now.after(grace).after(grace));
     }
 
-    /// Holds all live leases of the books against what is known.
+    /// Compares all live leases of the engine with what is known.
     pub(crate) fn check(&mut self, now: Timestamp, live: &[&AllocationView]) {
         let mut left: BTreeMap<AllocationId, &AllocationView> =
             live.iter().map(|view| (view.allocation.reservation.allocation, *view)).collect();
-        assert_eq!(left.len(), live.len(), "a lease stands there twice");
+        assert_eq!(left.len(), live.len(), "a lease is listed twice");
         for (id, lease) in &self.leases {
             let Some(view) = left.remove(id) else {
-                let may_be_over = lease.is_over || lease.may_be_released || lease.lasts_until <= now;
-                assert!(may_be_over, "{id} is missing: it lasts until {}, and it is {now}", lease.lasts_until);
+                let may_be_over = lease.is_over || lease.may_be_released || lease.valid_until <= now;
+                assert!(may_be_over, "{id} is missing: it is valid until {}, and it is {now}", lease.valid_until);
                 continue;
             };
             let reservation = &view.allocation.reservation;
             assert!(!lease.is_over, "{id} is back after its end");
             assert_eq!((reservation.fencing_token, reservation.workers.count()), (lease.token, lease.workers), "{id}");
-            let until = view.expires_at.expect("an active lease runs out");
-            // One that has run out and was not swept up is told of by its nominal deadline once the grace is another.
-            let is_kept = until >= lease.lasts_until || lease.lasts_until <= now;
-            assert!(is_kept, "{id} runs out at {until}, before {}", lease.lasts_until);
+            let until = view.expires_at.expect("an active lease has a deadline");
+            // An expired lease that is not swept yet is listed with its nominal deadline once the grace changes.
+            let is_kept = until >= lease.valid_until || lease.valid_until <= now;
+            assert!(is_kept, "{id} expires at {until}, before {}", lease.valid_until);
         }
         for (id, view) in left {
             let reservation = &view.allocation.reservation;
             let is_explained = match &reservation.request_id {
                 Some(key) => self.unanswered.contains(key),
                 None => {
-                    self.orphans_seen += 1;
-                    self.swallowed.contains(&reservation.job)
+                    self.undelivered_seen += 1;
+                    self.lost_in_crash.contains(&reservation.job)
                 }
             };
-            assert!(is_explained, "{id} of {} is held by nobody who knows of it", reservation.job);
+            assert!(is_explained, "{id} of {} is held without a client that knows it", reservation.job);
         }
     }
 }

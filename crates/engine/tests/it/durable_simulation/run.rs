@@ -1,4 +1,4 @@
-//! One run: lives of an engine over one state, and calls to it, several at once.
+//! One run: engines that start one after the other on one state, and concurrent calls to them.
 
 use crate::durable_simulation::Seen;
 use crate::durable_simulation::calls::{Answer, Call, make};
@@ -13,7 +13,7 @@ use cortex_core::units::{CpuMillis, MemoryMb, Resources};
 use cortex_core::view::{AllocationView, Filter};
 use cortex_core::{Cluster, check};
 use cortex_engine::clock::EngineClock;
-use cortex_engine::{Engine, EngineError, EngineHandle, EngineOptions, Listing, Place, Record, StartError};
+use cortex_engine::{Engine, EngineError, EngineHandle, EngineOptions, Listing, Record, RecordPosition, StartError};
 use cortex_journal::{JournalError, SqliteJournal, SqliteOptions, Synchronous, find_snapshots, open_to_read, recover};
 use cortex_util::lock::{LOCK_WAIT_MAX, OwnerRecord};
 use fastrand::Rng;
@@ -23,25 +23,26 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// All workers there are.
+/// The worker slots of the node.
 const WORKERS: u64 = 10;
-/// How long leases are spared after an outage.
+/// How long deadlines are extended after an outage.
 const GRACE: Millis = Millis::from_seconds(60);
 /// A jump of more than this against the monotonic clock is an outage.
 const OUTAGE_MS: i64 = 60_000;
-/// What passes from one turn of the engine to the next in more than this may count as a stall, by when it meant to wake.
+/// A longer time between two turns of the engine may count as a stall, depending on when it was due to wake.
 const STALL_MS: u64 = 1_000;
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 86_400_000;
-/// The most calls made at once.
+/// The largest number of concurrent calls.
 const CALLS_MAX: usize = 12;
-/// How many keys requests have; one that comes up again asks for the same again.
+/// The number of request ids in use. A request id that is used again has the same request.
 const KEYS: u64 = 60;
 
 /// The two clocks in milliseconds: the wall clock, and the monotonic one.
 type Clocks = Arc<Mutex<(i64, u64)>>;
 
-struct Life {
+/// An engine that runs on the state.
+struct RunningEngine {
     handle: EngineHandle,
     engine: JoinHandle<Result<(), JournalError>>,
 }
@@ -53,12 +54,12 @@ struct Run {
     faults: Faults,
     known: Known,
     seen: Seen,
-    /// The engine's time, which never goes back.
+    /// The expected time of the engine, which never goes back.
     now: Timestamp,
     jobs: u64,
 }
 
-/// Runs a seed for so many steps, and looks into what is left.
+/// Runs a seed for a number of steps and verifies the state that is left.
 pub(crate) async fn run(seed: u64, steps: u64) -> Seen {
     let folder = tempfile::tempdir().expect("a folder");
     let mut rng = Rng::with_seed(seed);
@@ -66,7 +67,7 @@ pub(crate) async fn run(seed: u64, steps: u64) -> Seen {
         path: folder.path().join("state.db"),
         synchronous: Synchronous::Normal,
         keep_events: Duration::MAX,
-        // So few that snapshots come between all else.
+        // Few, so that snapshots are written during the run.
         snapshot_events_min: 500,
     };
     let wall = 1_700_000_000_000 + rng.i64(0..DAY_MS);
@@ -80,32 +81,32 @@ pub(crate) async fn run(seed: u64, steps: u64) -> Seen {
         now: Timestamp::MIN,
         jobs: 0,
     };
-    let mut life = run.start().await;
+    let mut running = run.start().await;
     for _ in 0..steps {
-        life = run.step(life).await;
+        running = run.step(running).await;
     }
-    // In order at last.
+    // Ends without faults.
     *run.faults.plan() = crate::durable_simulation::faulty::Plan::default();
-    let live = run.look(&life.handle).await.expect("nothing fails any more");
-    let Life { handle, engine } = life;
+    let live = run.read_live(&running.handle).await.expect("nothing fails any more");
+    let RunningEngine { handle, engine } = running;
     drop(handle);
     engine.await.expect("no panic").expect("nothing fails any more");
     verify(&run.options.path, run.now, &live);
-    run.seen("orphan seen after a crash", run.known.orphans_seen);
+    run.seen("undelivered grant seen after a crash", run.known.undelivered_seen);
     run.seen
 }
 
-/// Replays everything, from a snapshot and from the beginning, and compares with what was there last.
+/// Recovers the state from the snapshot and from all events, and compares both with the last live leases.
 fn verify(path: &Path, now: Timestamp, live: &[AllocationView]) {
     let recovered = |when: &str| {
         let connection = open_to_read(path).expect(when);
         let recovery = recover(&connection, path, None).expect(when);
         assert!(recovery.faults.is_empty(), "{when}: {:?}", recovery.faults);
-        assert_eq!(check::violations(&recovery.books), [""; 0], "{when}");
+        assert_eq!(check::violations(&recovery.cluster), [""; 0], "{when}");
         recovery
     };
     let quick = recovered("from the snapshot");
-    assert!(quick.snapshot.is_some_and(|place| place == quick.anchor.sequence), "a snapshot at the end");
+    assert!(quick.snapshot.is_some_and(|sequence| sequence == quick.anchor.sequence), "a snapshot at the end");
     let snapshots = find_snapshots(path).expect("a folder");
     assert!(snapshots.len() <= 2, "{snapshots:?}");
     for (_, snapshot) in snapshots {
@@ -113,11 +114,11 @@ fn verify(path: &Path, now: Timestamp, live: &[AllocationView]) {
     }
     let whole = recovered("from the beginning");
     assert_eq!(whole.anchor, quick.anchor);
-    assert!(quick.books.outline() == whole.books.outline(), "the outlines differ");
-    assert!(quick.books.allocation_images().eq(whole.books.allocation_images()), "the allocations differ");
+    assert!(quick.cluster.outline() == whole.cluster.outline(), "the outlines differ");
+    assert!(quick.cluster.allocation_images().eq(whole.cluster.allocation_images()), "the allocations differ");
     let active = Filter { state: Some(State::Active), job: None };
-    let listed = |books: &Cluster| books.list(now, &active, FencingToken::new(0)).collect::<Vec<_>>();
-    assert!(listed(&whole.books) == live, "the engine's books were others");
+    let listed = |cluster: &Cluster| cluster.list(now, &active, FencingToken::new(0)).collect::<Vec<_>>();
+    assert!(listed(&whole.cluster) == live, "the engine had another state");
 }
 
 impl Run {
@@ -125,15 +126,15 @@ impl Run {
         *self.seen.entry(what).or_default() += times;
     }
 
-    /// Turns the clocks. The engine's time goes on as the rules say.
-    fn pass(&mut self, wall_ms: i64, monotonic_ms: u64) {
+    /// Advances the clocks.
+    fn advance_by(&mut self, wall_ms: i64, monotonic_ms: u64) {
         let mut clocks = self.clocks.lock().expect("nobody panics with the clocks in hand");
         clocks.0 += wall_ms;
         clocks.1 += monotonic_ms;
     }
 
-    /// Starts a life on what the last one left. A start that fails is tried again.
-    async fn start(&mut self) -> Life {
+    /// Starts an engine on the state. Retries a start that fails.
+    async fn start(&mut self) -> RunningEngine {
         let last_at = self.options.path.exists().then(|| {
             let connection = open_to_read(&self.options.path).expect("a state");
             recover(&connection, &self.options.path, None).expect("a good state").last_at()
@@ -150,7 +151,7 @@ impl Run {
             let started = Engine::start(Self::engine_options(), journal, clock).await;
             let (engine, handle) = match started {
                 Ok(started) => started,
-                Err(StartError::Journal(error)) if error.may_pass() => {
+                Err(StartError::Journal(error)) if error.is_transient() => {
                     self.seen("load failed", 1);
                     continue;
                 }
@@ -159,13 +160,13 @@ impl Run {
             let wall = Timestamp::from_millis(self.clocks.lock().expect("nobody panics with the clocks in hand").0);
             self.now = last_at.flatten().map_or(wall, |last| last.max(wall));
             if let Some(last) = last_at.flatten() {
-                self.known.spared(last, self.now, GRACE);
+                self.known.extended(last, self.now, GRACE);
             }
-            let life = Life { handle, engine: tokio::spawn(engine.run()) };
-            let live = self.look(&life.handle).await.expect("no fault was planned");
+            let running = RunningEngine { handle, engine: tokio::spawn(engine.run()) };
+            let live = self.read_live(&running.handle).await.expect("no fault was planned");
             let live: Vec<&AllocationView> = live.iter().collect();
             self.known.check(self.now, &live);
-            return life;
+            return running;
         }
     }
 
@@ -180,10 +181,10 @@ impl Run {
         }
     }
 
-    /// All live leases; they never hold more than there is.
-    async fn look(&mut self, handle: &EngineHandle) -> Result<Vec<AllocationView>, EngineError> {
+    /// Reads all live leases and checks that they do not exceed the capacity.
+    async fn read_live(&mut self, handle: &EngineHandle) -> Result<Vec<AllocationView>, EngineError> {
         let filter = Filter { state: Some(State::Active), job: None };
-        let listing = Listing { filter, after: Place::default(), limit: 10_000 };
+        let listing = Listing { filter, after: RecordPosition::default(), limit: 10_000 };
         let (page, capacity) = tokio::join!(handle.list(listing), handle.capacity());
         let (page, capacity) = (page?, capacity?);
         assert_eq!(page.at, self.now, "the engine's time");
@@ -193,15 +194,15 @@ impl Run {
         });
         let views: Vec<_> = views.collect();
         let held: u64 = views.iter().map(|view| view.allocation.reservation.workers.count()).sum();
-        assert_eq!(capacity.value.leased.workers, held, "what is leased is not what the leases hold");
+        assert_eq!(capacity.value.leased.workers, held, "the leased workers are not the sum over the leases");
         assert!(held <= WORKERS, "{held} of {WORKERS} workers are leased");
         Ok(views)
     }
 
-    /// Time goes on, some fault is planned, and some calls are made at once.
-    async fn step(&mut self, life: Life) -> Life {
+    /// Advances the clocks, plans a fault now and then, and makes concurrent calls.
+    async fn step(&mut self, running: RunningEngine) -> RunningEngine {
         match self.rng.u8(0..100) {
-            0..4 => return self.restart(life).await,
+            0..4 => return self.restart(running).await,
             4..24 => {
                 let faults = [Fault::FailBefore, Fault::FailAfter, Fault::CrashBefore, Fault::CrashAfter];
                 let fault = self.rng.choice(faults);
@@ -209,14 +210,14 @@ impl Run {
             }
             _ => {}
         }
-        let (passed, outage_since) = self.turn_clock();
-        let calls: Vec<Call> = (0..self.rng.usize(1..=CALLS_MAX)).map(|_| self.draw()).collect();
+        let (passed, outage_since) = self.advance_clocks();
+        let calls: Vec<Call> = (0..self.rng.usize(1..=CALLS_MAX)).map(|_| self.random_call()).collect();
         let planned = self.faults.plan().commit;
         let fails = matches!(planned, Some(Fault::FailBefore | Fault::FailAfter));
         let loads = if fails { self.rng.u32(0..3) } else { 0 };
         self.faults.plan().loads = loads;
-        let abort = life.engine.abort_handle();
-        let (faults, handle) = (self.faults.clone(), life.handle.clone());
+        let abort = running.engine.abort_handle();
+        let (faults, handle) = (self.faults.clone(), running.handle.clone());
         let watch = tokio::spawn(async move {
             faults.crash().await;
             abort.abort();
@@ -228,42 +229,42 @@ impl Run {
         };
         let was_met = planned.is_some() && self.faults.plan().commit.is_none();
         if let Some(fault) = planned.filter(|_| was_met) {
-            self.seen(name_of(fault), 1);
+            self.seen(situation_of(fault), 1);
             self.seen("load failed", u64::from(loads));
         }
-        // A fault that no commit met is none.
+        // Without a commit the planned fault did not happen.
         *self.faults.plan() = crate::durable_simulation::faulty::Plan::default();
-        // What a crash swallowed may be the note of the outage; without one it is made until it is committed.
+        // A crash may lose the record of the outage. Without a crash the engine retries until it is committed.
         match outage_since {
-            // Of a batch whose outcome is unknown, the note may have been made, and is not made again later then.
-            Some(_) if has_crashed || was_met => self.known.perhaps_spared(self.now, GRACE),
-            Some(since) => self.known.spared(since, self.now, GRACE),
-            // It is spared for no longer than the engine stood still.
-            None if passed > STALL_MS => self.known.perhaps_spared(self.now, Millis(passed)),
+            // The outage may have been recorded in a batch whose outcome is unknown; then it is not recorded again.
+            Some(_) if has_crashed || was_met => self.known.perhaps_extended(self.now, GRACE),
+            Some(since) => self.known.extended(since, self.now, GRACE),
+            // The extension is not longer than the stall.
+            None if passed > STALL_MS => self.known.perhaps_extended(self.now, Millis(passed)),
             None => {}
         }
         for answer in answers {
-            self.take(answer, has_crashed);
+            self.check_answer(answer, has_crashed);
         }
         if has_crashed {
-            drop(life.engine.await);
-            self.turn_clock_between_lives();
+            drop(running.engine.await);
+            self.advance_clocks_between_engines();
             return self.start().await;
         }
-        // Whoever asks while the books are loaded again is told to ask again.
+        // During a reload each call returns `NotCommitted`.
         let live = loop {
-            match self.look(&life.handle).await {
+            match self.read_live(&running.handle).await {
                 Err(EngineError::NotCommitted) => tokio::task::yield_now().await,
                 live => break live.expect("no fault is left"),
             }
         };
         let live: Vec<&AllocationView> = live.iter().collect();
         self.known.check(self.now, &live);
-        life
+        running
     }
 
-    /// Ends a life between two batches, in order or not.
-    async fn restart(&mut self, Life { handle, engine }: Life) -> Life {
+    /// Ends an engine between two batches, in order or by a crash.
+    async fn restart(&mut self, RunningEngine { handle, engine }: RunningEngine) -> RunningEngine {
         match self.rng.u8(0..3) {
             0 => {
                 self.seen("crash between batches", 1);
@@ -279,27 +280,27 @@ impl Run {
             }
         }
         *self.faults.plan() = crate::durable_simulation::faulty::Plan::default();
-        self.turn_clock_between_lives();
+        self.advance_clocks_between_engines();
         self.faults.plan().loads = if self.rng.u8(0..4) == 0 { self.rng.u32(1..3) } else { 0 };
         self.start().await
     }
 
-    fn turn_clock_between_lives(&mut self) {
+    fn advance_clocks_between_engines(&mut self) {
         let away = self.rng.choice([0, 5_000, 30_000, 200_000, -HOUR_MS, DAY_MS]).unwrap_or(0);
         let passed = self.rng.u64(0..1_000);
-        self.pass(away, passed);
+        self.advance_by(away, passed);
     }
 
-    /// Within a life: some seconds, or the clock is set. Gives how many milliseconds passed, and the last moment before the
-    /// outage, if that was one.
-    fn turn_clock(&mut self) -> (u64, Option<Timestamp>) {
+    /// Advances the clocks of a running engine by some seconds, or sets the wall clock. Returns the milliseconds that
+    /// passed and, for an outage, the last time before it.
+    fn advance_clocks(&mut self) -> (u64, Option<Timestamp>) {
         let passed = if self.rng.bool() { 0 } else { self.rng.u64(0..20_000) };
         let set = match self.rng.u8(0..60) {
             0 => -HOUR_MS,
             1 => DAY_MS,
             _ => 0,
         };
-        self.pass(passed.cast_signed() + set, passed);
+        self.advance_by(passed.cast_signed() + set, passed);
         let wall = self.clocks.lock().expect("nobody panics with the clocks in hand").0;
         let expected = self.now.after(Millis(passed));
         let before = self.now;
@@ -307,14 +308,14 @@ impl Run {
         (passed, (self.now.as_millis() - expected.as_millis() > OUTAGE_MS).then_some(before))
     }
 
-    fn draw(&mut self) -> Call {
+    fn random_call(&mut self) -> Call {
         let held = self.rng.choice(self.known.held());
         match (self.rng.u8(0..20), held) {
             (0..9, _) | (_, None) => Call::Request(Box::new(self.request())),
             (9..14, Some(held)) => Call::Release(held),
             (14..17, Some(held)) => Call::Renew(held),
             (17, _) => Call::Sweep,
-            _ => Call::Look,
+            _ => Call::ReadCapacity,
         }
     }
 
@@ -327,7 +328,7 @@ impl Run {
         };
         self.jobs += 1;
         let job = key.as_ref().map_or_else(|| format!("job-{}", self.jobs), |key| format!("of-{key}"));
-        // What is asked for follows from the key.
+        // The request is derived from the request id.
         let mut body = match &key {
             Some(key) => Rng::with_seed(key.as_str().bytes().fold(7, |sum, byte| sum * 31 + u64::from(byte))),
             None => self.rng.fork(),
@@ -346,15 +347,15 @@ impl Run {
         }
     }
 
-    /// Holds an answer against what is known.
-    fn take(&mut self, answer: Answer, has_crashed: bool) {
+    /// Compares a reply with what is known.
+    fn check_answer(&mut self, answer: Answer, has_crashed: bool) {
         let is_lost = |error: &EngineError| matches!(error, EngineError::NotCommitted | EngineError::Stopped);
         let error = match &answer {
             Answer::Request(_, answer) => answer.as_ref().err(),
             Answer::Release(_, answer) => answer.as_ref().err(),
             Answer::Renew(_, answer) => answer.as_ref().err(),
             Answer::Sweep(answer) => answer.as_ref().err(),
-            Answer::Look(answer) => answer.as_ref().err(),
+            Answer::ReadCapacity(answer) => answer.as_ref().err(),
         };
         if error.is_some_and(is_lost) {
             self.seen("not committed", 1);
@@ -387,13 +388,13 @@ impl Run {
                 self.seen("expired", expired.count);
                 self.known.swept(now, &expired);
             }
-            Answer::Look(Ok(leased)) => assert!(leased <= WORKERS, "{leased} of {WORKERS} workers are leased"),
-            Answer::Sweep(Err(error)) | Answer::Look(Err(error)) => assert!(is_lost(&error), "{error}"),
+            Answer::ReadCapacity(Ok(leased)) => assert!(leased <= WORKERS, "{leased} of {WORKERS} workers are leased"),
+            Answer::Sweep(Err(error)) | Answer::ReadCapacity(Err(error)) => assert!(is_lost(&error), "{error}"),
         }
     }
 }
 
-const fn name_of(fault: Fault) -> &'static str {
+const fn situation_of(fault: Fault) -> &'static str {
     match fault {
         Fault::FailBefore => "commit failed",
         Fault::FailAfter => "commit answered with an error, done",

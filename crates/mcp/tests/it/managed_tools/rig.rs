@@ -12,7 +12,7 @@ use cortex_core::time::{Millis, TtlSeconds};
 use cortex_core::units::{CpuMillis, MemoryMb, Resources};
 use cortex_core::view::Filter;
 use cortex_engine::clock::EngineClock;
-use cortex_engine::{Engine, EngineHandle, EngineOptions, Listing, Place, Record};
+use cortex_engine::{Engine, EngineHandle, EngineOptions, Listing, Record, RecordPosition};
 use cortex_journal::NullJournal;
 use cortex_managed::{AccessKey, Managed};
 use cortex_mcp::transport::{LineTransport, WireLimits};
@@ -48,7 +48,7 @@ impl Rig {
         let (engine, handle) =
             Engine::start(engine_options(), NullJournal, EngineClock::system()).await.expect("an engine");
         tokio::spawn(engine.run());
-        handle.stand_on(provisioning(), Some(Box::new(|_, _| true))).await.expect("an engine");
+        handle.set_provisioning(provisioning(), Some(Box::new(|_, _| true))).await.expect("an engine");
         let (managed, asked) = Managed::new(key);
         let reports = Arc::new(Mutex::new(Reports::default()));
         tokio::spawn(stub::answer(asked, Arc::clone(&reports)));
@@ -107,7 +107,7 @@ impl Rig {
     /// All allocations in a state.
     pub(crate) async fn all(&self, state: State) -> Vec<AllocationId> {
         let filter = Filter { state: Some(state), job: None };
-        let listing = Listing { filter, after: Place::default(), limit: 100 };
+        let listing = Listing { filter, after: RecordPosition::default(), limit: 100 };
         let page = self.engine.list(listing).await.expect("an engine");
         let id = |record: &Record| match record {
             Record::Allocation(view) => view.allocation.reservation.allocation,

@@ -1,4 +1,4 @@
-//! Leases behind which something real stands: answers wait until it is there or gone.
+//! Tests of leases with provisioning: replies wait until servers and workers have started or stopped.
 
 use super::durable::{Fault, Memory, Wall, start_on};
 use super::*;
@@ -8,7 +8,7 @@ use futures_util::poll;
 use std::pin::pin;
 use std::sync::Mutex;
 
-/// Provisioning with a shared server `filesystem` and a private one `memory`, and real workers.
+/// Provisioning with a shared server `filesystem`, a private server `memory`, and worker processes.
 fn provisioning() -> Provisioning {
     let server = |name, sharing| (ServerName::new(name).expect("a name"), sharing);
     Provisioning {
@@ -19,17 +19,17 @@ fn provisioning() -> Provisioning {
     }
 }
 
-async fn start_real() -> (EngineHandle, Memory, Wall) {
+async fn start_provisioning() -> (EngineHandle, Memory, Wall) {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (handle, _) = start_on(&memory, &wall).await;
-    handle.stand_on(provisioning(), Some(Box::new(|_, _| true))).await.expect("an engine");
+    handle.set_provisioning(provisioning(), Some(Box::new(|_, _| true))).await.expect("an engine");
     (handle, memory, wall)
 }
 
 /// The allocations in a state, oldest first.
 async fn in_state(engine: &EngineHandle, state: State) -> Vec<AllocationId> {
     let filter = Filter { state: Some(state), job: None };
-    let page = engine.list(Listing { filter, after: Place::default(), limit: 100 }).await.expect("an engine");
+    let page = engine.list(Listing { filter, after: RecordPosition::default(), limit: 100 }).await.expect("an engine");
     let id = |record: &Record| match record {
         Record::Allocation(view) => view.allocation.reservation.allocation,
         Record::Refusal(refusal) => refusal.allocation,
@@ -53,12 +53,12 @@ fn not_started(answer: Result<Grant, EngineError>) -> String {
 
 #[tokio::test]
 async fn a_grant_is_answered_when_it_is_ready_and_so_is_each_repeat() {
-    let (engine, ..) = start_real().await;
+    let (engine, ..) = start_provisioning().await;
     let mut first = pin!(engine.request(keyed("a", 1, "k"), CancelHandle::default()));
     let mut again = pin!(engine.request(keyed("a", 1, "k"), CancelHandle::default()));
     assert!(poll!(&mut first).is_pending() && poll!(&mut again).is_pending());
     let allocation = only(&engine, State::Pending).await;
-    assert!(poll!(&mut first).is_pending() && poll!(&mut again).is_pending(), "it is decided, and not ready");
+    assert!(poll!(&mut first).is_pending() && poll!(&mut again).is_pending(), "it is decided and not active");
     engine.activate(allocation).await.expect("a reservation");
     let (first, again) = (first.await.expect("a grant"), again.await.expect("a grant"));
     assert_eq!((id(&first), first.is_new, id(&again), again.is_new), (allocation, true, allocation, false));
@@ -69,7 +69,7 @@ async fn a_grant_is_answered_when_it_is_ready_and_so_is_each_repeat() {
 
 #[tokio::test]
 async fn what_cannot_be_started_fails_its_grant_whole() {
-    let (engine, ..) = start_real().await;
+    let (engine, ..) = start_provisioning().await;
     let mut first = pin!(engine.request(keyed("a", 4, "k"), CancelHandle::default()));
     assert!(poll!(&mut first).is_pending());
     let allocation = only(&engine, State::Pending).await;
@@ -79,7 +79,7 @@ async fn what_cannot_be_started_fails_its_grant_whole() {
         .expect("a reservation");
     assert_eq!(not_started(first.await), "it printed nothing");
     assert_eq!(engine.capacity().await.expect("an engine").value.leased, Resources::default());
-    // A repeat is no repeat of a refusal.
+    // A repeat of a failed request is a new request.
     let mut second = pin!(engine.request(keyed("a", 4, "k"), CancelHandle::default()));
     assert!(poll!(&mut second).is_pending());
     let anew = only(&engine, State::Pending).await;
@@ -90,7 +90,7 @@ async fn what_cannot_be_started_fails_its_grant_whole() {
 
 #[tokio::test]
 async fn a_release_is_answered_when_nothing_is_left() {
-    let (engine, ..) = start_real().await;
+    let (engine, ..) = start_provisioning().await;
     let mut grant = pin!(engine.request(request("a", 6), CancelHandle::default()));
     assert!(poll!(&mut grant).is_pending());
     let allocation = only(&engine, State::Pending).await;
@@ -111,8 +111,8 @@ async fn a_release_is_answered_when_nothing_is_left() {
 }
 
 #[tokio::test]
-async fn a_request_waits_for_what_ends_in_its_room_and_not_for_ever() {
-    let (engine, _, wall) = start_real().await;
+async fn a_request_waits_for_a_release_in_progress_and_not_forever() {
+    let (engine, _, wall) = start_provisioning().await;
     let mut grant = pin!(engine.request(request("a", 6), CancelHandle::default()));
     assert!(poll!(&mut grant).is_pending());
     let first = only(&engine, State::Pending).await;
@@ -123,14 +123,14 @@ async fn a_request_waits_for_what_ends_in_its_room_and_not_for_ever() {
     let mut second = pin!(engine.request(request("b", 5), CancelHandle::default()));
     let mut third = pin!(engine.request(request("c", 8), CancelHandle::default()));
     assert!(poll!(&mut second).is_pending() && poll!(&mut third).is_pending());
-    assert!(in_state(&engine, State::Pending).await.is_empty(), "nothing is set aside for them");
+    assert!(in_state(&engine, State::Pending).await.is_empty(), "nothing is reserved for them");
     engine.finish_release(first).await.expect("a release");
     release.await.expect("a release");
     let allocation = only(&engine, State::Pending).await;
     engine.activate(allocation).await.expect("a reservation");
     assert_eq!(second.await.expect("a grant").view.allocation.reservation.job.as_str(), "b");
-    // For the other there is no room any more, and nothing ends that it could wait for.
-    let Err(EngineError::Refused(refusal)) = third.await else { panic!("there is no room") };
+    // There is no capacity for the other one, and no release that it could wait for.
+    let Err(EngineError::Refused(refusal)) = third.await else { panic!("there is not enough capacity") };
     assert_eq!(refusal.error, "Insufficient workers: requested 8, available 5");
 
     let mut release = pin!(engine.release(allocation));
@@ -148,8 +148,8 @@ async fn a_request_waits_for_what_ends_in_its_room_and_not_for_ever() {
 }
 
 #[tokio::test]
-async fn what_is_called_off_while_it_waits_is_taken_back() {
-    let (engine, ..) = start_real().await;
+async fn what_is_cancelled_while_it_waits_is_revoked() {
+    let (engine, ..) = start_provisioning().await;
     let cancel_handle = CancelHandle::default();
     let mut starting = pin!(engine.request(request("a", 6), cancel_handle.clone()));
     assert!(poll!(&mut starting).is_pending());
@@ -157,20 +157,20 @@ async fn what_is_called_off_while_it_waits_is_taken_back() {
     engine.cancel(cancel_handle);
     assert_eq!(only(&engine, State::Releasing).await, allocation);
     assert!(starting.await.is_err());
-    assert!(engine.activate(allocation).await.is_err(), "whoever started it is to end it");
+    assert!(engine.activate(allocation).await.is_err(), "the provisioner must stop it");
 
     let cancel_handle = CancelHandle::default();
-    let mut for_room = pin!(engine.request(request("b", 10), cancel_handle.clone()));
-    assert!(poll!(&mut for_room).is_pending());
+    let mut waiting = pin!(engine.request(request("b", 10), cancel_handle.clone()));
+    assert!(poll!(&mut waiting).is_pending());
     engine.cancel(cancel_handle);
     engine.finish_release(allocation).await.expect("a release");
-    assert!(for_room.await.is_err());
+    assert!(waiting.await.is_err());
     assert!(in_state(&engine, State::Pending).await.is_empty());
 }
 
 #[tokio::test]
-async fn what_was_half_done_is_finished_at_the_next_start() {
-    let (engine, memory, wall) = start_real().await;
+async fn pending_and_releasing_allocations_are_ended_at_the_next_start() {
+    let (engine, memory, wall) = start_provisioning().await;
     let mut leaving = pin!(engine.request(request("a", 3), CancelHandle::default()));
     assert!(poll!(&mut leaving).is_pending());
     let left = only(&engine, State::Pending).await;
@@ -182,7 +182,7 @@ async fn what_was_half_done_is_finished_at_the_next_start() {
     assert!(poll!(&mut starting).is_pending());
     let pending = only(&engine, State::Pending).await;
 
-    // Another life begins with the same log.
+    // Another engine starts with the same log.
     let (next, _) = start_on(&memory, &wall).await;
     assert_eq!(only(&next, State::Released).await, left);
     assert_eq!(only(&next, State::Failed).await, pending);
@@ -191,8 +191,8 @@ async fn what_was_half_done_is_finished_at_the_next_start() {
 }
 
 #[tokio::test]
-async fn who_waits_when_a_batch_fails_is_to_ask_again() {
-    let (engine, memory, _) = start_real().await;
+async fn waiting_callers_of_a_failed_batch_have_to_retry() {
+    let (engine, memory, _) = start_provisioning().await;
     let mut keyed_one = pin!(engine.request(keyed("a", 1, "k"), CancelHandle::default()));
     let mut other = pin!(engine.request(request("b", 1), CancelHandle::default()));
     assert!(poll!(&mut keyed_one).is_pending() && poll!(&mut other).is_pending());
@@ -202,7 +202,7 @@ async fn who_waits_when_a_batch_fails_is_to_ask_again() {
     assert_eq!(engine.activate(first).await, Err(EngineError::NotCommitted));
     assert_eq!(keyed_one.await, Err(EngineError::NotCommitted));
     assert_eq!(other.await, Err(EngineError::NotCommitted));
-    // The second is nobody's any more; the first can be asked for again.
+    // The second is revoked; the first can be requested again.
     assert_eq!(only(&engine, State::Releasing).await, second);
     let mut again = pin!(engine.request(keyed("a", 1, "k"), CancelHandle::default()));
     assert!(poll!(&mut again).is_pending());
@@ -211,7 +211,7 @@ async fn who_waits_when_a_batch_fails_is_to_ask_again() {
 }
 
 #[tokio::test]
-async fn ports_that_cannot_be_had_are_passed_over_for_a_minute() {
+async fn ports_in_use_are_skipped_for_a_minute() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (engine, _) = start_on(&memory, &wall).await;
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -220,7 +220,7 @@ async fn ports_that_cannot_be_had_are_passed_over_for_a_minute() {
         seen.lock().expect("nobody panics").push((port.0, name.map(ToString::to_string)));
         ![8000, 9000, 9002].contains(&port.0)
     };
-    engine.stand_on(provisioning(), Some(Box::new(claim))).await.expect("an engine");
+    engine.set_provisioning(provisioning(), Some(Box::new(claim))).await.expect("an engine");
     let ask = async |job: &str| {
         let mut grant = pin!(engine.request(request(job, 1), CancelHandle::default()));
         assert!(poll!(&mut grant).is_pending());
@@ -237,13 +237,13 @@ async fn ports_that_cannot_be_had_are_passed_over_for_a_minute() {
     engine.finish_release(allocation).await.expect("a release");
     let tried = |port| asked.lock().expect("nobody panics").iter().filter(|(asked, _)| *asked == port).count();
     assert_eq!((tried(9000), tried(9002)), (1, 0));
-    // A provisioning that change by themselves leave what is known of ports.
-    engine.stand_on(provisioning(), None).await.expect("an engine");
+    // Setting the provisioning again keeps what is known about ports.
+    engine.set_provisioning(provisioning(), None).await.expect("an engine");
     ask("b").await;
     assert_eq!((tried(9000), tried(9002)), (1, 1));
     wall.set(61);
     engine
-        .stand_on(Provisioning { start_max: Millis::from_seconds(5), ..provisioning() }, None)
+        .set_provisioning(Provisioning { start_max: Millis::from_seconds(5), ..provisioning() }, None)
         .await
         .expect("an engine");
     let (worker, ..) = ask("c").await;
@@ -251,8 +251,8 @@ async fn ports_that_cannot_be_had_are_passed_over_for_a_minute() {
 }
 
 #[tokio::test]
-async fn who_waits_for_room_is_not_passed_by_who_comes_later() {
-    let (engine, ..) = start_real().await;
+async fn a_later_request_does_not_overtake_one_that_waits_for_capacity() {
+    let (engine, ..) = start_provisioning().await;
     let mut holders = Vec::new();
     for job in ["a", "b"] {
         let mut grant = pin!(engine.request(request(job, 5), CancelHandle::default()));
@@ -271,8 +271,8 @@ async fn who_waits_for_room_is_not_passed_by_who_comes_later() {
     engine.finish_release(holders[0]).await.expect("a release");
     let mut later = pin!(engine.request(request("later", 1), CancelHandle::default()));
     assert!(poll!(&mut later).is_pending());
-    assert!(in_state(&engine, State::Pending).await.is_empty(), "what is free is for who came first");
-    // Who needs no worker passes.
+    assert!(in_state(&engine, State::Pending).await.is_empty(), "freed capacity goes to the oldest request");
+    // A request without workers is not held up.
     let mut other = pin!(engine.request(request("other", 0), CancelHandle::default()));
     assert!(poll!(&mut other).is_pending());
     let passed = only(&engine, State::Pending).await;
@@ -282,6 +282,6 @@ async fn who_waits_for_room_is_not_passed_by_who_comes_later() {
     let allocation = only(&engine, State::Pending).await;
     engine.activate(allocation).await.expect("a reservation");
     assert_eq!(first.await.expect("a grant").view.allocation.reservation.job.as_str(), "first");
-    let Err(EngineError::Refused(refusal)) = later.await else { panic!("there is no room") };
+    let Err(EngineError::Refused(refusal)) = later.await else { panic!("there is not enough capacity") };
     assert_eq!(refusal.error, "Insufficient workers: requested 1, available 0");
 }
