@@ -112,7 +112,7 @@ impl<J: Journal> Engine<J> {
         let mut sleep_max = Some(Duration::ZERO);
         let mut last_turn = None;
         while self.receive(&mut batch, sleep_max).await.is_continue() {
-            self.notice_stall(last_turn, sleep_max);
+            self.detect_stall(last_turn, sleep_max);
             let now = self.now();
             last_turn = Some(now);
             self.revoke_undelivered(now);

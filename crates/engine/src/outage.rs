@@ -29,7 +29,7 @@ impl<J: Journal> Engine<J> {
     /// Detects a turn that comes late, since the process was suspended or a commit took long. Messages that were sent
     /// in time may be unread then. After a slightly late turn they are read before deadlines are recorded; a later turn
     /// counts as an outage.
-    pub(super) fn notice_stall(&mut self, last_turn: Option<Timestamp>, sleep_max: Option<Duration>) {
+    pub(super) fn detect_stall(&mut self, last_turn: Option<Timestamp>, sleep_max: Option<Duration>) {
         let (Some(last_turn), Some(sleep_max)) = (last_turn, sleep_max) else { return };
         let now = self.read_clock();
         let slept = Millis(u64::try_from(sleep_max.as_millis()).unwrap_or(u64::MAX));

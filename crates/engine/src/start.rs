@@ -75,24 +75,24 @@ pub struct TokenBudget {
     /// The period after which the used tokens are reset to 0; zero for never.
     pub window: Millis,
     /// Whether `tokens` was given explicitly, rather than being the default.
-    pub names_tokens: bool,
+    pub are_tokens_explicit: bool,
     /// Whether `window` was given explicitly.
-    pub names_window: bool,
+    pub is_window_explicit: bool,
 }
 
 impl TokenBudget {
     /// A default budget that is never refilled.
     #[must_use]
     pub const fn without_window(tokens: u64) -> Self {
-        Self { tokens, window: Millis(0), names_tokens: false, names_window: false }
+        Self { tokens, window: Millis(0), are_tokens_explicit: false, is_window_explicit: false }
     }
 
     /// The tokens and the window to set in a state with this budget. Logs a warning for an explicit value that is
     /// ignored.
     fn changes(&self, stored: Option<&TokenUsage>, resize: bool) -> (Option<u64>, Option<Millis>) {
         let Some(stored) = stored else { return (Some(self.tokens), Some(self.window)) };
-        let tokens = Some(self.tokens).filter(|tokens| self.names_tokens && *tokens != stored.all.total);
-        let window = Some(self.window).filter(|window| self.names_window && *window != stored.window);
+        let tokens = Some(self.tokens).filter(|tokens| self.are_tokens_explicit && *tokens != stored.all.total);
+        let window = Some(self.window).filter(|window| self.is_window_explicit && *window != stored.window);
         if resize {
             return (tokens, window);
         }
@@ -119,13 +119,13 @@ pub struct Totals {
     pub capacity: Resources,
     /// Whether the CPU was given explicitly, rather than being the default. Only explicit values are compared with the
     /// state.
-    pub names_cpu: bool,
+    pub is_cpu_explicit: bool,
     /// Whether the memory was given explicitly.
-    pub names_memory: bool,
+    pub is_memory_explicit: bool,
     /// Whether the number of workers was given explicitly.
-    pub names_workers: bool,
+    pub are_workers_explicit: bool,
     /// The range within which the planner scales the workers. A state with a number in this range is accepted.
-    pub workers_planned: RangeInclusive<u64>,
+    pub workers_scalable: RangeInclusive<u64>,
     /// Whether a state with other totals is changed, rather than refused.
     pub resize: bool,
 }
@@ -134,25 +134,32 @@ impl Totals {
     /// Explicit totals that change a state with others.
     #[must_use]
     pub const fn fixed(capacity: Resources) -> Self {
-        let workers_planned = capacity.workers..=capacity.workers;
-        Self { capacity, names_cpu: true, names_memory: true, names_workers: true, workers_planned, resize: true }
+        let workers_scalable = capacity.workers..=capacity.workers;
+        Self {
+            capacity,
+            is_cpu_explicit: true,
+            is_memory_explicit: true,
+            are_workers_explicit: true,
+            workers_scalable,
+            resize: true,
+        }
     }
 
     /// The capacity to use with a state that has the capacity `stored`.
     fn reconciled(&self, stored: Resources) -> Result<Resources, StartError> {
         let configured = self.capacity;
         let mut capacity = stored;
-        if self.names_cpu && configured.cpu_millis != stored.cpu_millis {
+        if self.is_cpu_explicit && configured.cpu_millis != stored.cpu_millis {
             self.check_resize("total_cpu", &configured.cpu_millis, &stored.cpu_millis)?;
             capacity.cpu_millis = configured.cpu_millis;
         }
-        if self.names_memory && configured.memory_mb != stored.memory_mb {
+        if self.is_memory_explicit && configured.memory_mb != stored.memory_mb {
             self.check_resize("total_memory", &configured.memory_mb, &stored.memory_mb)?;
             capacity.memory_mb = configured.memory_mb;
         }
         let are_workers_accepted =
-            configured.workers == stored.workers || self.workers_planned.contains(&stored.workers);
-        if self.names_workers && !are_workers_accepted {
+            configured.workers == stored.workers || self.workers_scalable.contains(&stored.workers);
+        if self.are_workers_explicit && !are_workers_accepted {
             self.check_resize("total_workers", &configured.workers, &stored.workers)?;
             capacity.workers = configured.workers;
         }
@@ -304,11 +311,11 @@ mod tests {
                 jobs: Vec::new(),
             })
         };
-        let configured = |names_tokens, names_window| TokenBudget {
+        let configured = |are_tokens_explicit, is_window_explicit| TokenBudget {
             tokens: 500,
             window: Millis::from_seconds(60),
-            names_tokens,
-            names_window,
+            are_tokens_explicit,
+            is_window_explicit,
         };
         let check = |budget: TokenBudget, stored: Option<TokenUsage>, resize, tokens, window_seconds: Option<u64>| {
             let expected = (tokens, window_seconds.map(Millis::from_seconds));

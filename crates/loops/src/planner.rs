@@ -197,7 +197,7 @@ mod tests {
         // A sample an hour before each plan: the first sample has no earlier one to compare with.
         let sample_before = async || {
             let demand = engine.demand(false).await.expect("a running engine");
-            planner.lock().expect("nobody panics").look(demand.at.before(Millis::from_seconds(3_600)), &demand.value);
+            planner.lock().expect("no panic").look(demand.at.before(Millis::from_seconds(3_600)), &demand.value);
         };
         sample_before().await;
         let workers = async || engine.capacity().await.expect("a running engine").value.total.workers;

@@ -33,7 +33,7 @@ struct Kept {
 
 impl Memory {
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().expect("nobody panics with the log in hand")
+        self.0.lock().expect("no panic while the log is locked")
     }
 
     pub(super) fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
@@ -104,13 +104,13 @@ pub(super) struct Wall(Arc<Mutex<i64>>);
 
 impl Wall {
     pub(super) fn set(&self, seconds: i64) {
-        *self.0.lock().expect("nobody panics with the clock in hand") = seconds;
+        *self.0.lock().expect("no panic while the clock is locked") = seconds;
     }
 
     fn clock(&self) -> EngineClock {
         let seconds = Arc::clone(&self.0);
         EngineClock::from_source(move || {
-            let seconds = *seconds.lock().expect("nobody panics with the clock in hand");
+            let seconds = *seconds.lock().expect("no panic while the clock is locked");
             (at(seconds), Duration::ZERO)
         })
     }
@@ -285,10 +285,10 @@ async fn other_totals_are_refused_or_written() {
     const CPU: Resources = Resources { cpu_millis: CpuMillis::from_millis(20_000), ..CAPACITY };
     const MEMORY: Resources = Resources { memory_mb: MemoryMb(65_536), ..CAPACITY };
     const WORKERS: Resources = Resources { workers: 12, ..CAPACITY };
-    let totals = |capacity, names: [bool; 3], resize| Totals {
-        names_cpu: names[0],
-        names_memory: names[1],
-        names_workers: names[2],
+    let totals = |capacity, explicit: [bool; 3], resize| Totals {
+        is_cpu_explicit: explicit[0],
+        is_memory_explicit: explicit[1],
+        are_workers_explicit: explicit[2],
         resize,
         ..Totals::fixed(capacity)
     };
@@ -321,9 +321,9 @@ async fn other_totals_are_refused_or_written() {
     }
     check(totals(CAPACITY, all, false), Ok(CAPACITY)).await;
     // A number of workers within the planner's range is accepted.
-    let planned = |range| Totals { workers_planned: range, ..totals(WORKERS, all, false) };
-    check(planned(5..=12), Ok(CAPACITY)).await;
-    check(planned(11..=12), Err("total_workers is 12, and the state has 10")).await;
+    let scalable = |range| Totals { workers_scalable: range, ..totals(WORKERS, all, false) };
+    check(scalable(5..=12), Ok(CAPACITY)).await;
+    check(scalable(11..=12), Err("total_workers is 12, and the state has 10")).await;
 }
 
 #[tokio::test]

@@ -217,7 +217,7 @@ async fn ports_in_use_are_skipped_for_a_minute() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&asked);
     let claim = move |port: Port, name: Option<&ServerName>| {
-        seen.lock().expect("nobody panics").push((port.0, name.map(ToString::to_string)));
+        seen.lock().expect("no panic").push((port.0, name.map(ToString::to_string)));
         ![8000, 9000, 9002].contains(&port.0)
     };
     engine.set_provisioning(provisioning(), Some(Box::new(claim))).await.expect("an engine");
@@ -231,11 +231,11 @@ async fn ports_in_use_are_skipped_for_a_minute() {
     };
     let (worker, server, allocation) = ask("a").await;
     assert_eq!((worker, server), (8001, 9001));
-    assert!(asked.lock().expect("nobody panics").contains(&(9001, Some("filesystem".to_owned()))));
+    assert!(asked.lock().expect("no panic").contains(&(9001, Some("filesystem".to_owned()))));
     let mut release = pin!(engine.release(allocation));
     assert!(poll!(&mut release).is_pending());
     engine.finish_release(allocation).await.expect("a release");
-    let tried = |port| asked.lock().expect("nobody panics").iter().filter(|(asked, _)| *asked == port).count();
+    let tried = |port| asked.lock().expect("no panic").iter().filter(|(asked, _)| *asked == port).count();
     assert_eq!((tried(9000), tried(9002)), (1, 0));
     // Setting the provisioning again keeps what is known about ports.
     engine.set_provisioning(provisioning(), None).await.expect("an engine");

@@ -47,7 +47,7 @@ impl State {
         &self.options.path
     }
 
-    /// A file beside the state.
+    /// The path of the state with a suffix.
     pub(crate) fn with_suffix(&self, suffix: &str) -> PathBuf {
         let mut name = self.path().as_os_str().to_owned();
         name.push(suffix);
@@ -55,7 +55,7 @@ impl State {
     }
 
     pub(crate) fn open(&self) -> SqliteJournal {
-        self.try_open().expect("a state nobody owns")
+        self.try_open().expect("a state without an owner")
     }
 
     fn try_open(&self) -> Result<SqliteJournal, JournalError> {
@@ -79,7 +79,7 @@ impl State {
         commit(&mut journal, &events).await;
     }
 
-    /// The cluster as a start would have them.
+    /// Loads the state as a start does.
     pub(crate) async fn load(&self) -> Result<Cluster, JournalError> {
         self.try_open()?.load().await.map(|recovered| recovered.cluster)
     }

@@ -31,7 +31,7 @@ pub(crate) struct Faults(Arc<(Mutex<Plan>, Notify)>);
 
 impl Faults {
     pub(crate) fn plan(&self) -> MutexGuard<'_, Plan> {
-        self.0.0.lock().expect("nobody panics with the plan in hand")
+        self.0.0.lock().expect("no panic while the plan is locked")
     }
 
     /// Waits for the planned crash.

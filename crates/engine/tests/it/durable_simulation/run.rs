@@ -128,7 +128,7 @@ impl Run {
 
     /// Advances the clocks.
     fn advance_by(&mut self, wall_ms: i64, monotonic_ms: u64) {
-        let mut clocks = self.clocks.lock().expect("nobody panics with the clocks in hand");
+        let mut clocks = self.clocks.lock().expect("no panic while the clocks is locked");
         clocks.0 += wall_ms;
         clocks.1 += monotonic_ms;
     }
@@ -145,7 +145,7 @@ impl Run {
             let journal = Faulty { inner, faults: self.faults.clone() };
             let clocks = Arc::clone(&self.clocks);
             let clock = EngineClock::from_source(move || {
-                let (wall, monotonic) = *clocks.lock().expect("nobody panics with the clocks in hand");
+                let (wall, monotonic) = *clocks.lock().expect("no panic while the clocks is locked");
                 (Timestamp::from_millis(wall), Duration::from_millis(monotonic))
             });
             let started = Engine::start(Self::engine_options(), journal, clock).await;
@@ -157,7 +157,7 @@ impl Run {
                 }
                 Err(other) => panic!("no start: {other}"),
             };
-            let wall = Timestamp::from_millis(self.clocks.lock().expect("nobody panics with the clocks in hand").0);
+            let wall = Timestamp::from_millis(self.clocks.lock().expect("no panic while the clocks is locked").0);
             self.now = last_at.flatten().map_or(wall, |last| last.max(wall));
             if let Some(last) = last_at.flatten() {
                 self.known.extended(last, self.now, GRACE);
@@ -301,7 +301,7 @@ impl Run {
             _ => 0,
         };
         self.advance_by(passed.cast_signed() + set, passed);
-        let wall = self.clocks.lock().expect("nobody panics with the clocks in hand").0;
+        let wall = self.clocks.lock().expect("no panic while the clocks is locked").0;
         let expected = self.now.after(Millis(passed));
         let before = self.now;
         self.now = if wall < before.as_millis() { expected } else { Timestamp::from_millis(wall) };
