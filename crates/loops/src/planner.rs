@@ -197,7 +197,7 @@ mod tests {
         // A sample an hour before each plan: the first sample has no earlier one to compare with.
         let sample_before = async || {
             let demand = engine.demand(false).await.expect("a running engine");
-            planner.lock().expect("no panic").look(demand.at.before(Millis::from_seconds(3_600)), &demand.value);
+            planner.lock().expect("no panic").sample(demand.at.before(Millis::from_seconds(3_600)), &demand.value);
         };
         sample_before().await;
         let workers = async || engine.capacity().await.expect("a running engine").value.total.workers;
@@ -240,7 +240,7 @@ mod tests {
         assert!(published.has_changed().expect("a planner"));
         assert_eq!(*published.borrow_and_update(), Some(Timestamp::from_millis(600_000)));
         let bins = |series| lock(&planner).demand_forecast().forecaster(series).bins();
-        assert_eq!(cortex_planning::Series::ALL.map(bins), [1; 3]);
+        assert_eq!(cortex_planning::DemandSeries::ALL.map(bins), [1; 3]);
         planning.run(&engine, &planner).await.expect("a plan");
         assert!(!published.has_changed().expect("a planner"), "nothing is new");
     }
