@@ -1,4 +1,4 @@
-"""An MCP server made with the official Python SDK whose tools ask the client something, whatever it says it can do."""
+"""An MCP server, made with the official Python SDK, whose tools send requests to any client."""
 
 import warnings
 
@@ -14,7 +14,7 @@ server = MCPServer("asking")
 
 
 class Name(BaseModel):
-    """What a person is asked for."""
+    """The input that an elicitation requests."""
 
     name: str
 
@@ -28,20 +28,20 @@ async def answer_of(question):
 
 @server.tool()
 async def ask_sampling(context: Context) -> str:
-    """Asks the client's model."""
+    """Requests sampling from the client's model."""
     message = SamplingMessage(role="user", content=TextContent(type="text", text="Who are you?"))
     return await answer_of(context.session.create_message([message], max_tokens=10))
 
 
 @server.tool()
 async def ask_elicitation(context: Context) -> str:
-    """Asks the person at the client."""
+    """Requests input from the user of the client."""
     return await answer_of(context.elicit("Your name?", Name))
 
 
 @server.tool()
 async def ask_roots(context: Context) -> str:
-    """Asks the client for its roots."""
+    """Requests the client's roots."""
     return await answer_of(context.session.list_roots())
 
 

@@ -30,7 +30,9 @@ TOOLS = {
 
 PLANNING_TOOLS = {"get_plan", "get_forecast", "get_scaling_history", "set_scaling_policy"}
 
-SERVER_TOOLS = {"list_mcp_servers", "get_mcp_server", "restart_mcp_server", "list_workers", "get_worker", "drain_worker"}
+SERVER_TOOLS = {
+    "list_mcp_servers", "get_mcp_server", "restart_mcp_server", "list_workers", "get_worker", "drain_worker"
+}
 
 FLEET_TOOLS = {
     "register_agent",
@@ -51,7 +53,7 @@ FLEET_TOOLS = {
     "set_agent_quota",
 }
 
-# The three blocks of the Resource Allocation Module, key for key.
+# The three result blocks of the Resource Allocation Module, with their exact keys.
 USAGE = {
     "agents": {"total_quotas", "active_agents", "available_slots", "by_type"},
     "tokens": {"total_budget", "consumed", "remaining", "usage_ratio", "avg_per_task"},
@@ -60,14 +62,14 @@ USAGE = {
 
 
 def data(result):
-    """The structured content of a success, after comparing it with the text that stands beside it."""
+    """The structured content of a successful result, after comparing it with its text."""
     assert not result.is_error, result
     assert json.loads(result.content[0].text) == result.structured_content, result
     return result.structured_content
 
 
 def refusal(result):
-    """The reason of an error."""
+    """The text of an error."""
     assert result.is_error, result
     return json.loads(result.content[0].text)["error"]
 
@@ -123,12 +125,15 @@ async def drive_fleet(server, mode):
         agent = {"agent_id": "agent-001"}
         registered = await call("register_agent", **agent, agent_type="backend", capabilities=["rust"])
         assert registered["status"] == "registered" and registered["max_concurrent"] == 3, registered
-        task = {"task_id": "task-001", "agent_type": "backend", "priority": "HIGH", "payload": {"file": "lib.rs"}, "lease_seconds": 1}
+        task = {
+            "task_id": "task-001", "agent_type": "backend", "priority": "HIGH", "payload": {"file": "lib.rs"},
+            "lease_seconds": 1,
+        }
         submitted = await call("submit_task", **task)
         assert submitted["state"] == "queued" and submitted["estimated_tokens"] == 1000, submitted
         assert (await call("submit_task", **task))["status"] == "already_submitted"
 
-        # The first attempt overruns its lease, the second does it.
+        # The first attempt exceeds its lease, the second completes the task.
         key = {"task_id": "task-001"}
         claimed = (await call("claim_task", **agent, wait_seconds=5))["tasks"][0]
         assert claimed["payload"] == task["payload"] and claimed["attempt"] == 1, claimed
@@ -139,7 +144,7 @@ async def drive_fleet(server, mode):
         claimed = (await call("claim_task", **agent, wait_seconds=30))["tasks"][0]
         assert claimed["fencing_token"] > late["fencing_token"] and claimed["attempt"] == 2, claimed
 
-        # Who comes late changes nothing.
+        # A late report has no effect.
         assert "fencing_token" in refusal(await client.call_tool("complete_task", late))
         running = await call("get_task", **key)
         assert running["state"] == "running" and running["lease"]["attempt"] == 2, running
@@ -159,7 +164,7 @@ async def drive_fleet(server, mode):
         assert usage["agents"]["by_type"]["backend"]["active"] == 1, usage
         assert usage["queue"]["by_priority"].keys() == {"CRITICAL", "HIGH", "MEDIUM", "LOW"}, usage
 
-        # With hardly any tokens left, a task has to wait for more.
+        # With few tokens left, a task is deferred.
         assert (await call("detect_bottlenecks"))["bottlenecks"] == []
         assert (await call("set_token_budget", budget_tokens=1200))["tokens"]["remaining"] == 100
         assert (await call("submit_task", task_id="task-002"))["deferred_reason"] == "insufficient_tokens"
@@ -175,7 +180,7 @@ async def drive_fleet(server, mode):
 
 
 def readme_worker():
-    """What the worker of the README defines."""
+    """The definitions of the README's worker."""
     readme = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
     (worker,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     names = {"__name__": "readme"}
@@ -185,7 +190,7 @@ def readme_worker():
 
 @contextlib.asynccontextmanager
 async def at_work(client, do):
-    """The worker of the README at work, as agent-001."""
+    """Runs the worker of the README as agent-001."""
     working = asyncio.create_task(readme_worker()["work"](client, "agent-001", do))
     try:
         yield working
@@ -194,7 +199,7 @@ async def at_work(client, do):
 
 
 async def until(condition, working):
-    """Waits for a condition while the worker goes on."""
+    """Waits for a condition while the worker runs."""
     while not await condition():
         assert not working.done(), working
         await asyncio.sleep(0.02)
@@ -204,7 +209,7 @@ async def drive_readme_worker(server, mode):
     begun = {0: asyncio.Event(), 1: asyncio.Event()}
 
     async def double(payload):
-        # The two of a batch come with one claim, and each waits for the other to be begun.
+        # One claim returns both tasks of the batch, and each waits until the other has started.
         if payload["number"] in begun:
             begun[payload["number"]].set()
             await begun[1 - payload["number"]].wait()
@@ -233,7 +238,7 @@ async def total(client, state):
 
 
 class Home:
-    """A state in a folder of its own, with the daemon that owns it."""
+    """A state in its own folder, with the daemon that owns it."""
 
     def __init__(self, server):
         self.server = server
@@ -262,7 +267,7 @@ class Home:
 
 
 class Spied:
-    """A client, with the calls that it waits for, and those that the loss of a daemon met."""
+    """A client, with its pending calls, and the calls that a daemon loss interrupted."""
 
     def __init__(self, client):
         self.client, self.in_flight, self.lost = client, [], []
@@ -280,13 +285,13 @@ class Spied:
 
 
 class Coordinator:
-    """Gives work to agent-001, and looks at what becomes of it."""
+    """Submits tasks for agent-001 and checks their results."""
 
     def __init__(self, client):
         self.client = client
 
     async def call(self, tool, **arguments):
-        # This session has the same daemon, which is lost to it as well.
+        # This session uses the same daemon, and loses it too.
         return await readme_worker()["insist"](self.client, tool, **arguments)
 
     async def submit(self, task_id, payload=None):
@@ -299,7 +304,7 @@ class Coordinator:
         await until(is_done, working)
 
     async def see_waiting(self, worker, working):
-        """A claim in flight is at the daemon if the agent is heard of, since it makes no other call then."""
+        """A claim has reached the daemon if the agent was seen, since the agent makes no other call then."""
 
         async def is_claiming():
             return worker.in_flight == ["claim_task"]
@@ -330,7 +335,7 @@ async def drive_readme_worker_through_losses(server, mode):
                     await asyncio.Event().wait()
                 return payload, 10
 
-            # A process before this one took a task, and ended without a word.
+            # An earlier process claimed a task and ended without a report.
             await coordinator.submit("left-behind")
             await coordinator.call("register_agent", agent_id="agent-001", agent_type="backend")
             assert (await coordinator.call("claim_task", agent_id="agent-001"))["count"] == 1
@@ -349,7 +354,7 @@ async def drive_readme_worker_through_losses(server, mode):
                 await coordinator.see_done("killed-while-waiting", working)
                 assert worker.lost == ["claim_task"], worker.lost
 
-                # The daemon answers the report no more.
+                # The daemon is lost before it answers the report.
                 async def is_reporting():
                     return stopped and worker.in_flight == ["complete_task"]
 
@@ -359,7 +364,7 @@ async def drive_readme_worker_through_losses(server, mode):
                 await coordinator.see_done("killed-at-report", working)
                 assert seen.count("stop the daemon") == 1, seen
 
-                # A heartbeat tells that the task was taken back, and it is given again.
+                # A heartbeat shows that the task was requeued, and it is assigned again.
                 await coordinator.submit("unregistered-at-work", "unregister")
                 await coordinator.see_done("unregistered-at-work", working)
             assert seen.count("unregister") == 2, seen

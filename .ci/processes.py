@@ -1,18 +1,18 @@
-"""What runs on this machine, as Linux tells it in /proc."""
+"""The processes of this machine, read from /proc."""
 
 import os
 import pathlib
 
 
 class Process:
-    """A process as it was when it was looked at."""
+    """A snapshot of a process."""
 
     def __init__(self, pid):
         folder = pathlib.Path("/proc", str(pid))
         self.pid = pid
         self.arguments = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
         self.variables = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
-        # Behind the name, which may have spaces: the state, and the parent.
+        # The state and the parent follow the name, which may contain spaces.
         self.state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
         self.parent = int(parent)
 
@@ -21,14 +21,14 @@ class Process:
 
 
 def processes():
-    """All processes but this one, without those that have ended and only wait to be noticed."""
+    """Returns all processes except this one and zombies."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
             try:
                 process = Process(int(name))
             except OSError:
-                # It ended meanwhile, or is another user's.
+                # The process has ended, or belongs to another user.
                 continue
             if process.state not in "ZX":
                 found.append(process)

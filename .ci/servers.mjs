@@ -1,10 +1,13 @@
-// Uses leased MCP servers with the official TypeScript SDK: version 1, which shakes hands, and version 2, which speaks 2026-07-28.
+// Uses leased MCP servers with the official TypeScript SDK: version 1, with the initialize handshake, and version 2,
+// with protocol 2026-07-28.
 //
-// Reads `{"servers": {name: {url, headers}}, "folder": "…"}` from standard input, and prints how many checks passed.
+// Reads `{"servers": {name: {url, headers}}, "folder": "…"}` from standard input, and prints the number of checks.
 
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { Client as ClientOfVersion1 } from '@modelcontextprotocol/sdk/client/index.js';
-import { StreamableHTTPClientTransport as TransportOfVersion1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import {
+    StreamableHTTPClientTransport as TransportOfVersion1,
+} from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { ResourceUpdatedNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
 import { readFileSync } from 'node:fs';
 import { text } from 'node:stream/consumers';
@@ -24,7 +27,7 @@ function check(holds, what, saw) {
     checks += 1;
 }
 
-// One way to connect for each line of the SDK, with what differs between them.
+// The versions of the SDK, with their differences.
 const version1 = {
     name: 'version 1',
     async connect(server) {
@@ -33,7 +36,8 @@ const version1 = {
         await client.connect(new TransportOfVersion1(new URL(url), { requestInit: { headers } }), options);
         return client;
     },
-    call: (client, name, parameters, more) => client.callTool({ name, arguments: parameters }, undefined, { ...options, ...more }),
+    call: (client, name, parameters, more) =>
+        client.callTool({ name, arguments: parameters }, undefined, { ...options, ...more }),
     onUpdate: (client, handle) => client.setNotificationHandler(ResourceUpdatedNotificationSchema, handle),
     subscribe: (client, uri) => client.subscribeResource({ uri }, options),
     protocol: (client) => client.transport.protocolVersion,
@@ -79,7 +83,8 @@ async function files(line, number) {
         const read = await line.call(client, 'read_text_file', { path });
         check(textOf(read) === content, `${line.name} reads the file`, read);
         const refused = await line.call(client, 'read_text_file', { path: '/etc/hostname' });
-        check(refused.isError && textOf(refused).includes('Access denied'), `${line.name} is refused other files`, refused);
+        const isDenied = refused.isError && textOf(refused).includes('Access denied');
+        check(isDenied, `${line.name} is refused other files`, refused);
     });
 }
 
@@ -87,7 +92,8 @@ async function time(line) {
     await withClient(line, 'time', async (client) => {
         const parameters = { source_timezone: 'UTC', time: '12:00', target_timezone: 'Asia/Tokyo' };
         const converted = await line.call(client, 'convert_time', parameters);
-        check(JSON.parse(textOf(converted)).target.datetime.includes('T21:00:00'), `${line.name} converts a time`, converted);
+        const isConverted = JSON.parse(textOf(converted)).target.datetime.includes('T21:00:00');
+        check(isConverted, `${line.name} converts a time`, converted);
     });
 }
 
@@ -117,8 +123,8 @@ async function updates(line, number) {
     await withClient(line, 'everything', async (client) => {
         const uri = `demo://resource/dynamic/text/${100 + number}`;
         const seen = [];
-        const heard = new Promise((resolve, reject) => {
-            const late = new Error(`${line.name} heard of no update of ${uri} within ${NOTICE_TIMEOUT_MS} ms`);
+        const received = new Promise((resolve, reject) => {
+            const late = new Error(`${line.name} received no update of ${uri} within ${NOTICE_TIMEOUT_MS} ms`);
             const timer = setTimeout(() => reject(late), NOTICE_TIMEOUT_MS);
             line.onUpdate(client, (notice) => {
                 seen.push(notice.params.uri);
@@ -126,18 +132,18 @@ async function updates(line, number) {
                 resolve();
             });
         });
-        // Whoever fails before it waits for the notice still has to be told.
-        heard.catch(() => {});
+        // A failure before the await must not be an unhandled rejection.
+        received.catch(() => {});
         await line.subscribe(client, uri);
-        await heard;
-        check(seen.every((one) => one === uri), `${line.name} hears of ${uri} alone`, seen);
+        await received;
+        check(seen.every((one) => one === uri), `${line.name} receives updates of ${uri} only`, seen);
     });
 }
 
 async function crowd(line) {
     const clients = await Promise.all(Array.from({ length: SESSIONS }, () => line.connect('everything')));
     try {
-        // The calls of all sessions are mixed, but one session waits for its own: each call in flight takes a connection.
+        // The calls of different sessions are concurrent, those of a session sequential: each call takes a connection.
         await Promise.all(clients.map(async (client, session) => {
             for (let number = 0; number < CALLS_EACH; number += 1) {
                 const message = `${line.name}, session ${session}, call ${number}`;
@@ -150,16 +156,16 @@ async function crowd(line) {
     }
 }
 
-async function strangers(line) {
+async function unauthenticated(line) {
     for (const [what, change] of [
         ['no token', () => ({})],
         ['a foreign token', () => ({ Authorization: `Bearer ${'0'.repeat(64)}` })],
     ]) {
         const known = servers.everything;
-        servers.stranger = { url: known.url, headers: change() };
-        let saw = 'it was let in';
+        servers.unauthenticated = { url: known.url, headers: change() };
+        let saw = 'it was accepted';
         try {
-            await (await line.connect('stranger')).close();
+            await (await line.connect('unauthenticated')).close();
         } catch (error) {
             saw = `${error.code} ${error.data?.status} ${error.message}`;
         }
@@ -173,9 +179,9 @@ async function oneByOne(use) {
 
 for (const settled of await Promise.allSettled([
     ...lines.flatMap((line, number) => [files, time, progress, updates, crowd].map((use) => use(line, number))),
-    // The memory server reads its file, changes it and writes it, so that of two changes at once one can be lost.
+    // The memory server reads, changes and writes its file, so that one of two concurrent changes can be lost.
     oneByOne(memory),
-    oneByOne(strangers),
+    oneByOne(unauthenticated),
 ])) {
     if (settled.status === 'rejected') {
         console.error(settled.reason);

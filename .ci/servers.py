@@ -1,8 +1,8 @@
-"""Leases MCP servers that others wrote, and uses them through their endpoints with SDKs that others wrote.
+"""Leases third-party MCP servers, and uses them through their endpoints with third-party SDKs.
 
 usage: servers.py PROGRAM FOLDER VENV
-FOLDER has the servers from npm and `clients.mjs`, the clients in TypeScript; VENV has mcp-server-time.
-Each child gets a variable that names this run and its entry, by which its whole tree is found in /proc.
+FOLDER contains the servers from npm and `clients.mjs`, the clients in TypeScript; VENV contains mcp-server-time.
+Each child gets a variable that names this run and its entry, so that its process tree can be found in /proc.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ from mcp.types import ResourceUpdatedNotification
 
 from processes import processes
 
-# What 2026-07-28 has no more is used here on purpose, where a connection speaks a version that has it.
+# Features that 2026-07-28 removed are used on purpose, on connections of older protocol versions.
 warnings.simplefilter("ignore", MCPDeprecationWarning)
-# The SDK logs what it meets when a stream ends in the middle of something; what matters of it is checked here.
+# The SDK logs errors when a stream ends unexpectedly; the relevant ones are checked here.
 logging.getLogger("mcp").setLevel(logging.CRITICAL)
 
 PROGRAM, FOLDER, VENV = (os.path.abspath(argument) for argument in sys.argv[1:])
@@ -42,7 +42,7 @@ ENTRY_VARIABLE = "INTEROP_ENTRY"
 
 RUN_SECONDS = 180
 CALL_SECONDS = 20
-# Longer than the grace that a tree gets, with the time to end it by force.
+# Longer than the grace period of a process tree, including the time to kill it.
 END_SECONDS = 15
 
 SESSIONS = 20
@@ -52,7 +52,7 @@ NO_TOKEN = object()
 
 
 class Checks:
-    """Counts what holds."""
+    """Counts the conditions that hold."""
 
     def __init__(self):
         self.count = 0
@@ -67,21 +67,23 @@ check = Checks()
 
 
 class Entries:
-    """The catalog, in a folder with what its servers work on."""
+    """The catalog, in a folder with the files that its servers use."""
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
         self.files, self.rooted = self.folder / "files", self.folder / "rooted"
         for one in (self.files, self.rooted, self.folder / "graphs"):
             one.mkdir()
-        # The graph of each child is a file of its own. The shell stays, so that the server is its child.
+        # Each child has its own graph file. The shell stays, so that the server is its child.
         script = 'MEMORY_FILE_PATH="$(mktemp "$1/graphs/XXXXXX.jsonl")" node "$2"; exit $?'
         npm = ["exec", "--offline", "--no-update-notifier", "--logs-max=0", "--"]
         self.entries = {
             "filesystem": self.entry("npm", *npm, "mcp-server-filesystem", self.files, cwd=FOLDER),
             "rooted": self.entry("node", package("filesystem"), self.files, cortex={"roots": [str(self.rooted)]}),
             "everything": self.entry("node", package("everything")),
-            "memory": self.entry("sh", "-c", script, "memory", self.folder, package("memory"), cortex={"sharing": "per_allocation"}),
+            "memory": self.entry(
+                "sh", "-c", script, "memory", self.folder, package("memory"), cortex={"sharing": "per_allocation"}
+            ),
             "time": self.entry(f"{VENV}/bin/mcp-server-time", "--local-timezone", "Europe/Paris"),
             "asking": self.entry(f"{VENV}/bin/python", pathlib.Path(__file__).with_name("asking_server.py")),
             "broken": self.entry("node", self.folder / "missing.js"),
@@ -93,8 +95,9 @@ class Entries:
 
     @staticmethod
     def entry(command, *arguments, cortex=None, **more):
-        # A server ends as soon as nobody holds it, so that its end can be seen.
-        return {"command": command, "args": [str(one) for one in arguments], "cortex": {"idle_seconds": 0, **(cortex or {})}, **more}
+        # A server ends as soon as it has no holder, so that its end can be checked.
+        cortex = {"idle_seconds": 0, **(cortex or {})}
+        return {"command": command, "args": [str(one) for one in arguments], "cortex": cortex, **more}
 
     def mark(self, name):
         return f"{self.folder}:{name}"
@@ -105,7 +108,7 @@ class Entries:
         return [process for process in processes() if not marks.isdisjoint(process.variables)]
 
     def left(self):
-        """All processes that have to do with the folder; the manager is told apart by its own argument."""
+        """All processes that refer to the folder, except the manager, which has the catalog as an argument."""
         own = str(self.folder)
         about = [one for one in processes() if any(own in text for text in one.arguments + one.variables)]
         return [process for process in about if str(self.path) not in process.arguments]
@@ -120,7 +123,7 @@ def package(name):
 
 
 class Lease:
-    """What a grant says, and ways to use it."""
+    """A grant, with methods to use it."""
 
     def __init__(self, granted):
         check(granted["status"] == "active", "the request is granted", granted)
@@ -143,8 +146,9 @@ class Lease:
                 yield client
 
     async def ask(self, name, token=None, path="/mcp", headers=None, method="POST"):
-        """The status and body of a plain request, which is a call that needs no session."""
-        return await asyncio.to_thread(self.ask_plainly, name, self.token if token is None else token, path, headers or {}, method)
+        """The status, headers and body of a plain request without a session."""
+        token = self.token if token is None else token
+        return await asyncio.to_thread(self.ask_plainly, name, token, path, headers or {}, method)
 
     def ask_plainly(self, name, token, path, headers, method):
         meta = {
@@ -174,7 +178,7 @@ class Lease:
 
 
 class Manager:
-    """The manager, as a client has it over standard input and output."""
+    """The manager, started by a client over standard input and output."""
 
     def __init__(self, entries, client):
         self.entries, self.client = entries, client
@@ -205,7 +209,7 @@ class Manager:
 
 
 async def until(what, condition, seconds=CALL_SECONDS):
-    """Waits for what must come; the condition answers whether it did, and what was seen."""
+    """Waits until a condition holds; it returns whether it does, and what was seen."""
     deadline = time.monotonic() + seconds
     while True:
         came, saw = await condition() if asyncio.iscoroutinefunction(condition) else condition()
@@ -258,7 +262,7 @@ async def use_time(_, lease, mode):
         wanted = {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"}
         converted = json.loads(text(await client.call_tool("convert_time", wanted)))
         check("T21:00:00" in converted["target"]["datetime"], "a time in another zone", converted)
-        # The server refuses a zone, in the words of its library.
+        # The server rejects a time zone with its own error text.
         refused = await client.call_tool("get_current_time", {"timezone": "Nowhere/Atall"})
         check(refused.is_error and "Nowhere/Atall" in text(refused), "an unknown zone is refused", refused)
 
@@ -295,18 +299,20 @@ async def use_everything(_, lease, mode):
         done = await client.call_tool("trigger-long-running-operation", long, progress_callback=on_progress)
         check(f"Steps: {steps}" in text(done), "the end of a long operation", done)
         check(seen == [(step, steps) for step in range(1, steps + 1)], "each of its steps", seen)
-        # The bridge tells the server that it samples and elicits nothing, so that tools that need it are not there.
+        # The bridge does not announce sampling and elicitation, so that tools that need them are not listed.
         names = await tool_names(client)
-        check(names.isdisjoint({"trigger-sampling-request", "trigger-elicitation-request", "get-roots-list"}), "no tools that ask", names)
+        asking = {"trigger-sampling-request", "trigger-elicitation-request", "get-roots-list"}
+        check(names.isdisjoint(asking), "no tools that ask", names)
 
 
 async def use_what_asks(entries, lease, mode):
     async with lease.open("asking", mode) as client:
         for tool in ("ask_sampling", "ask_elicitation", "ask_roots"):
             answer = text(await client.call_tool(tool, {}))
-            check("refused with -32601" in answer and "cortex-resource-manager" in answer, f"{tool} is refused clearly", answer)
+            is_clear = "refused with -32601" in answer and "cortex-resource-manager" in answer
+            check(is_clear, f"{tool} is refused clearly", answer)
     async with lease.open("rooted", mode) as client:
-        # The server takes the roots that it is told instead of the folder of its arguments.
+        # The server uses the roots from the client instead of the folder of its arguments.
         async def is_told():
             allowed = text(await client.call_tool("list_allowed_directories", {}))
             return str(entries.rooted) in allowed and str(entries.files) not in allowed, allowed
@@ -315,23 +321,26 @@ async def use_what_asks(entries, lease, mode):
 
 
 async def hear_updates(_, lease, _mode):
-    """Each session hears of what it subscribed to, and of nothing else; the server sends all of it to one client."""
-    heard = {name: [] for name in ("first", "second")}
-    logs = {name: [] for name in heard}
+    """Each session receives notices of its own subscriptions only; the server sends all notices to one client."""
+    received = {name: [] for name in ("first", "second")}
+    logs = {name: [] for name in received}
 
     def listener(name):
         async def on_message(message):
             if isinstance(message, ResourceUpdatedNotification):
-                heard[name].append(str(message.params.uri))
+                received[name].append(str(message.params.uri))
 
         async def on_log(message):
             logs[name].append((message.level, message.data))
 
         return {"message_handler": on_message, "logging_callback": on_log}
 
-    uris = {name: f"demo://resource/dynamic/text/{number}" for number, name in enumerate(heard, 1)}
+    uris = {name: f"demo://resource/dynamic/text/{number}" for number, name in enumerate(received, 1)}
     async with contextlib.AsyncExitStack() as stack:
-        clients = {name: await stack.enter_async_context(lease.open("everything", "legacy", **listener(name))) for name in heard}
+        clients = {}
+        for name in received:
+            session = lease.open("everything", "legacy", **listener(name))
+            clients[name] = await stack.enter_async_context(session)
         await clients["first"].set_logging_level("debug")
         await clients["second"].set_logging_level("emergency")
         for name, client in clients.items():
@@ -341,10 +350,11 @@ async def hear_updates(_, lease, _mode):
         async with third.listen(resource_subscriptions=[third_uri]) as events:
             event = await asyncio.wait_for(anext(aiter(events)), CALL_SECONDS)
             check(event == ResourceUpdated(uri=third_uri), "a listener of 2026-07-28 hears of its resource", event)
-        for name in heard:
-            await until(f"the {name} session hears of its resource", lambda name=name: (heard[name], heard))
+        for name in received:
+            what = f"the {name} session receives updates of its resource"
+            await until(what, lambda name=name: (received[name], received))
 
-        # Both streams are open by now. The server logs a subscription at the level info.
+        # Both streams are open now. The server logs a subscription at the level info.
         fourth = await stack.enter_async_context(lease.open("everything", "legacy"))
         await fourth.subscribe_resource("demo://resource/dynamic/text/4")
         expected = ("info", "Received Subscribe Resource request for URI: demo://resource/dynamic/text/4 ")
@@ -352,11 +362,11 @@ async def hear_updates(_, lease, _mode):
         await clients["second"].send_ping()
         check(expected not in logs["second"], "who asked for emergencies alone does not", logs["second"])
         for name, uri in uris.items():
-            check(set(heard[name]) == {uri}, f"the {name} session hears of nothing else", heard[name])
+            check(set(received[name]) == {uri}, f"the {name} session receives no other updates", received[name])
 
 
 async def crowd(entries, lease):
-    """Many sessions on one child, of all modes, with their calls mixed."""
+    """Many sessions of all modes on one child, with interleaved calls."""
     modes = list(MODES)
 
     async def calls(session, client):
@@ -380,7 +390,8 @@ async def crowd(entries, lease):
             long = {"duration": 1, "steps": steps}
             done = text(await client.call_tool("trigger-long-running-operation", long, progress_callback=on_progress))
             check(f"Steps: {steps}" in done, f"session {session} gets its own end", done)
-            check(seen == [(step, steps) for step in range(1, steps + 1)], f"session {session} sees its own steps", seen)
+            expected = [(step, steps) for step in range(1, steps + 1)]
+            check(seen == expected, f"session {session} sees its own steps", seen)
 
         async def one_by_one(call):
             for number in range(CALLS_EACH):
@@ -390,7 +401,7 @@ async def crowd(entries, lease):
 
     async with contextlib.AsyncExitStack() as stack:
         opening = [lease.open("everything", modes[session % len(modes)]) for session in range(SESSIONS)]
-        # Contexts are left by the task that entered them, so that one after the other is opened.
+        # A context must be left by the task that entered it, so that they are opened one after another.
         clients = [await stack.enter_async_context(one) for one in opening]
         await asyncio.gather(*(calls(session, client) for session, client in enumerate(clients)))
         children = [one for one in entries.running("everything") if pathlib.Path(one.arguments[0]).name == "node"]
@@ -411,7 +422,7 @@ async def use_from_typescript(entries, lease):
 
 
 async def see_strangers_refused(lease, other):
-    """Who has no token, or that of another lease, gets nothing."""
+    """A client without a token, or with that of another lease, is refused."""
     for what, name, token in [
         ("no token", "everything", NO_TOKEN),
         ("a made-up token", "everything", "0" * 64),
@@ -421,9 +432,12 @@ async def see_strangers_refused(lease, other):
     ]:
         for method in ("POST", "GET", "DELETE"):
             status, headers, body = await lease.ask(name, token, method=method)
-            check(status == 401 and json.loads(body)["error"], f"{method} with {what} gets 401 and a reason", (status, body))
-            check("bearer" in headers.get("WWW-Authenticate", "").lower(), f"{method} with {what} is told what is asked for", dict(headers))
-    for what, headers in [("a foreign host", {"Host": "example.com"}), ("a foreign origin", {"Origin": "http://example.com"})]:
+            has_reason = status == 401 and json.loads(body)["error"]
+            check(has_reason, f"{method} with {what} gets 401 and a reason", (status, body))
+            has_challenge = "bearer" in headers.get("WWW-Authenticate", "").lower()
+            check(has_challenge, f"{method} with {what} gets a challenge", dict(headers))
+    foreign = [("a foreign host", {"Host": "example.com"}), ("a foreign origin", {"Origin": "http://example.com"})]
+    for what, headers in foreign:
         status, _, body = await lease.ask("everything", headers=headers)
         check(status == 403, f"{what} gets 403", (status, body))
     for path in ("/", "/mcp"):
@@ -441,9 +455,10 @@ async def see_leases_apart(lease, other):
 
 
 async def see_what_is_told(manager, lease):
-    """What is told of a lease and of its servers, and to whom the token is."""
+    """The information about a lease and its servers, and which tools return the token."""
     _, told = await manager.call("get_allocation", allocation_id=lease.id)
-    check(told["access_token"] == lease.token and told["mcp_config"]["mcpServers"] == lease.config, "a lease is told as it was granted", told)
+    is_same = told["access_token"] == lease.token and told["mcp_config"]["mcpServers"] == lease.config
+    check(is_same, "a lease is returned as it was granted", told)
     check({server["status"] for server in told["mcp_servers"]} == {"running"}, "and that its servers run", told)
     for tool in ("list_allocations", "list_mcp_servers", "get_capacity"):
         _, told = await manager.call(tool)
@@ -455,13 +470,14 @@ async def see_what_is_told(manager, lease):
     _, told = await manager.call("get_mcp_server", name="everything")
     (run,) = told["runs"]
     calls = {holder["allocation_id"]: holder["calls"] for holder in run["holders"]}
-    check(calls[lease.id]["count"] >= SESSIONS * CALLS_EACH * 2 and calls[lease.id]["bytes_out"] > 0, "calls are counted for each lease", calls)
+    is_counted = calls[lease.id]["count"] >= SESSIONS * CALLS_EACH * 2 and calls[lease.id]["bytes_out"] > 0
+    check(is_counted, "calls are counted for each lease", calls)
     check(run["memory"] > 0 and run["processes"] >= 1 and run["restarts"] == 0, "and what the child takes", run)
     check("Starting default (STDIO) server..." in run["last_lines"], "and its last lines", run)
 
 
 async def see_restart(manager, lease):
-    """A server that is started again on request keeps its place and its sessions."""
+    """A server that is restarted on request keeps its endpoint and its sessions."""
     async with lease.open("everything", "legacy") as client:
         before = {process.pid for process in manager.entries.running("everything")}
         result, told = await manager.call("restart_mcp_server", name="everything")
@@ -474,7 +490,7 @@ async def see_restart(manager, lease):
 
 
 async def see_crash_mended(manager, lease):
-    """A child that is killed comes back at its place, and the session goes on."""
+    """A child that is killed is restarted at its endpoint, and the session continues."""
     async with lease.open("time", "legacy") as client:
         before = {process.pid for process in manager.entries.running("time")}
         for process in manager.entries.running("time"):
@@ -506,7 +522,7 @@ async def see_release(manager, lease, other):
         await manager.release(lease)
         try:
             saw = await open_still.call_tool("echo", {"message": "after the end"})
-        except Exception as error:  # Whichever the SDK makes of a refusal.
+        except Exception as error:  # The SDK may raise any kind of exception for a refusal.
             saw = error
         check(isinstance(saw, Exception), "an open session ends with its lease", saw)
         status, _, body = await lease.ask("everything")
@@ -519,7 +535,8 @@ async def see_release(manager, lease, other):
     gone = [one.pid for one in entries.running("memory")]
     check(gone and not tree <= set(gone), "its own child is gone, and that of the other lease is there", (tree, gone))
 
-    check({one.pid for one in entries.running("everything")} == kept, "what another lease holds goes on as it was", kept)
+    running = {one.pid for one in entries.running("everything")}
+    check(running == kept, "servers of another lease keep running", kept)
     async with other.open("everything", "auto") as client:
         echoed = await client.call_tool("echo", {"message": "still here"})
         check(text(echoed) == "Echo: still here", "and answers", echoed)
@@ -531,17 +548,21 @@ async def see_release(manager, lease, other):
 
 async def see_refusals(manager):
     result, refused = await manager.call("request_resources", job_id="refused", mcp_servers=["everythin"])
-    check(result.is_error and "everything" in refused["error"], "an unknown server is refused with those that are known", refused)
+    is_refused = result.is_error and "everything" in refused["error"]
+    check(is_refused, "an unknown server is refused with the names of the known ones", refused)
     result, refused = await manager.call("request_resources", job_id="refused", mcp_servers=["time", "broken"])
-    check(refused["status"] == "failed" and "missing.js" in refused["error"], "a server that cannot start fails the grant with its own words", refused)
+    is_failed = refused["status"] == "failed" and "missing.js" in refused["error"]
+    check(is_failed, "a server that cannot start fails the grant with its own error", refused)
 
 
 async def use_all(entries):
     async with Manager.run(entries) as manager:
         lease, other, asking = await asyncio.gather(
-            manager.lease("interop", *LEASED), manager.lease("other", "everything", "memory"), manager.lease("asking", "asking", "rooted")
+            manager.lease("interop", *LEASED),
+            manager.lease("other", "everything", "memory"),
+            manager.lease("asking", "asking", "rooted"),
         )
-        # This server reads its file, changes it and writes it, so that of two changes at once one can be lost.
+        # This server reads, changes and writes its file, so that one of two concurrent changes can be lost.
         for mode in MODES:
             await use_memory(entries, lease, mode)
         async with lease.open("everything", "legacy") as client:
@@ -566,13 +587,13 @@ async def use_all(entries):
         await manager.release(asking)
         await see_release(manager, lease, other)
 
-        # What is not released ends with the manager.
+        # Servers that are not released end with the manager.
         await manager.lease("left", "filesystem", "memory")
     await see_gone("nothing is left of a manager that ended", entries.left)
 
 
 async def kill(entries):
-    """Nothing is left of a manager that was killed either."""
+    """No process is left after the manager is killed."""
     with contextlib.suppress(Exception):
         async with Manager.run(entries) as manager:
             await manager.lease("killed", *LEASED)
@@ -582,7 +603,7 @@ async def kill(entries):
 
 
 async def main():
-    # Without links, as servers name the folder.
+    # Resolves links, since servers use the resolved path.
     with tempfile.TemporaryDirectory(dir=os.path.realpath(tempfile.gettempdir())) as folder:
         entries = Entries(folder)
         async with asyncio.timeout(RUN_SECONDS):
@@ -592,7 +613,7 @@ async def main():
 
 
 def leaves(error):
-    """What went wrong, without the groups that each context of the SDK wraps around it."""
+    """The errors, without the exception groups that contexts of the SDK add."""
     if isinstance(error, BaseExceptionGroup):
         return [leaf for one in error.exceptions for leaf in leaves(one)]
     return [error]

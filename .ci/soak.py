@@ -1,7 +1,8 @@
-"""Jobs come and go over servers that misbehave, while servers and the daemon are killed.
+"""Runs jobs on misbehaving servers while servers and the daemon are killed.
 
 usage: soak.py PROGRAM SERVER MINUTES SEED
-SERVER is the example `misbehaving_server`. Every call must be answered or fail in time; an answer must be the caller's own.
+SERVER is the example `misbehaving_server`. Every call must be answered or fail in time, and only with the caller's own
+answer.
 """
 
 import asyncio
@@ -35,25 +36,25 @@ JOBS = 500
 JOBS_AT_ONCE = 24
 CALLS_MAX = 20
 SESSIONS = 4
-# Of the time, jobs begin in this share; the last of them need the rest.
+# Jobs start in this share of the time; the last of them need the rest.
 BEGINNING_SHARE = 0.9
-# A job is there for so many times the pause between two beginnings, so that nearly as many as may be are there at once.
+# The duration of a job as a multiple of the pause between two starts, so that nearly the maximum run concurrently.
 STAY_PAUSES = (4, 36)
 RELEASED_SHARE = 0.7
 SWEEP_SECONDS = 2
 
-# Longer than anything that is waited for on the other side; who waits longer is hung.
+# Longer than every wait of the other side; a longer wait counts as a hang.
 START_SECONDS = 10
 CALL_SECONDS = 45
 REQUEST_SECONDS = 90
-# How long it takes until all is there again after a daemon was killed.
+# How long recovery takes after the daemon was killed.
 LOSS_SECONDS = 15
 QUIET_SECONDS = 90
 END_SECONDS = 20
 
 MCP_PORTS = range(9000, 9100)
 TREE_VARIABLE = "CORTEX_PROCESS_TREE="
-# What an engine, a journal and a runtime open when they are first needed.
+# The descriptors that an engine, a journal and a runtime open lazily.
 DESCRIPTORS_SLACK = 8
 
 CORTEX = {"idle_seconds": 3, "start_timeout_seconds": START_SECONDS}
@@ -74,7 +75,7 @@ class Home:
         self.environment = {**os.environ, "XDG_RUNTIME_DIR": folder}
         self.state = ["--state", f"{folder}/cortex.db"]
         self.catalog = self.folder / "catalog.json"
-        # The runs of the daemon, as the marks of its trees name them.
+        # The instances of the daemon, as named by the marks of their process trees.
         self.instances = set()
         entries = {
             name: {"command": SERVER, "args": flags, "env": {"SOAK": folder}, "cortex": {**CORTEX, **cortex}}
@@ -99,17 +100,18 @@ class Home:
         return None if pid is None else int(pid)
 
     def children(self):
-        """The servers and what they started, with the guardians of the servers."""
+        """The servers with their descendants and guardians."""
         found = processes()
         children = [process for process in found if f"SOAK={self.folder}" in process.variables]
-        marks = [one.removeprefix(TREE_VARIABLE) for child in children for one in child.variables if one.startswith(TREE_VARIABLE)]
+        variables = [variable for child in children for variable in child.variables]
+        marks = [one.removeprefix(TREE_VARIABLE) for one in variables if one.startswith(TREE_VARIABLE)]
         self.instances.update(mark.partition("/")[0] for mark in marks)
         parents = {process.parent for process in children}
         guardians = [process for process in found if process.pid in parents and "guardian" in process.arguments[1:2]]
         return list({process.pid: process for process in children + guardians}.values())
 
     def left(self):
-        """All that any of the daemons ran, by the marks of their trees."""
+        """All processes that any of the daemons ran, by the marks of their process trees."""
         marks = tuple(TREE_VARIABLE + instance + "/" for instance in self.instances)
         return [process for process in processes() if any(one.startswith(marks) for one in process.variables)]
 
@@ -119,7 +121,7 @@ class Home:
 
 
 class Soak:
-    """The jobs, and what became of them."""
+    """The jobs and their outcomes."""
 
     def __init__(self, home, clients):
         self.home, self.clients = home, clients
@@ -133,7 +135,7 @@ class Soak:
         self.daemon_killed_at = -LOSS_SECONDS
 
     async def insist(self, tool, arguments):
-        """Asks until there is an answer that is no word of a lost daemon."""
+        """Retries until the answer is not the error of a lost daemon."""
         deadline = time.monotonic() + REQUEST_SECONDS
         client = self.random.choice(self.clients)
         while True:
@@ -175,7 +177,7 @@ class Soak:
         }
         granted = await self.insist("request_resources", request)
         if granted["status"] != "active":
-            # Its server did not start in time, or was killed again and again; or its time was over before the daemon was back.
+            # The server did not start in time or was killed repeatedly, or the lease expired before the restart.
             self.counts["jobs without a grant"] += 1
             self.counts[f"grants that failed: {granted.get('error', granted['status'])[:120]!r}"] += 1
             return
@@ -234,8 +236,8 @@ class Soak:
 
 
 class Caller:
-    """Calls one server, by a session of 2025-11-25 or by plain requests of 2026-07-28, over HTTP alone, so that it is known what
-    each call met."""
+    """Calls one server, in a session of 2025-11-25 or with plain requests of 2026-07-28. Uses HTTP directly, so
+    that the outcome of each call is known."""
 
     META = {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -278,7 +280,7 @@ class Caller:
                 self.fail(what, answer["failure"], is_closed=answer["failure"] == "401")
 
     def fail(self, what, why, is_closed):
-        """Counts a call that failed. An endpoint is closed to nobody whose lease lives, but for what the loss of a daemon takes."""
+        """Counts a failed call. An endpoint must not refuse a live lease, except after the loss of a daemon."""
         now = time.monotonic()
         when = "when the daemon was lost" if now - self.soak.daemon_killed_at < LOSS_SECONDS else "with its lease"
         if is_closed and when == "with its lease" and now < self.held_until:
@@ -287,7 +289,7 @@ class Caller:
         self.soak.counts[f"failed: {why}" + (f" {when}" if is_closed else "")] += 1
 
     def choose(self, what):
-        """A tool, its arguments, and what its result must be."""
+        """A tool, its arguments, and the expected result."""
         rng = self.soak.random
         a, b = rng.randrange(1_000_000), rng.randrange(1_000_000)
         size = rng.randrange(1, 200_000)
@@ -310,7 +312,8 @@ class Caller:
             headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": tool}
             return self.read(await self.post("tools/call", params, headers))
         if not self.session:
-            hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "soak", "version": "1"}}
+            client = {"name": "soak", "version": "1"}
+            hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
             response = await self.post("initialize", hello, {})
             answer = self.read(response)
             if "result" not in answer:
@@ -318,7 +321,7 @@ class Caller:
             self.session = {"MCP-Protocol-Version": "2025-11-25", "Mcp-Session-Id": response.headers["mcp-session-id"]}
         response = await self.post("tools/call", params, self.session)
         if response.status_code == 404:
-            # The session ended with its daemon.
+            # The session has ended with its daemon.
             self.session = None
         return self.read(response)
 
@@ -328,7 +331,7 @@ class Caller:
         return await asyncio.wait_for(self.http.post(self.url, json=body, headers=headers), CALL_SECONDS)
 
     def read(self, response):
-        """The result, or why there is none."""
+        """The result, or the reason for its absence."""
         if response.headers.get("content-type", "").startswith("text/event-stream"):
             events = [line.removeprefix("data:") for line in response.text.splitlines() if line.startswith("data:")]
             messages = [json.loads(event) for event in events if event.strip()]
@@ -348,7 +351,7 @@ class Caller:
 
 
 async def until(what, find, seconds, wrong):
-    """Waits until nothing is found any more."""
+    """Waits until nothing is found."""
     deadline = time.monotonic() + seconds
     while found := await asyncio.to_thread(find):
         if time.monotonic() > deadline:
@@ -361,7 +364,7 @@ def ports_taken():
     taken = set()
     for port in MCP_PORTS:
         with socket.socket() as one:
-            # As a server does it, for whom connections that only linger are no obstacle.
+            # Binds like a server, which lingering connections do not block.
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 one.bind(("127.0.0.1", port))
@@ -371,7 +374,7 @@ def ports_taken():
 
 
 def descriptors(pid):
-    """What the descriptors of a process lead to."""
+    """The targets of a process's descriptors."""
     found = []
     for one in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(FileNotFoundError):
@@ -380,7 +383,7 @@ def descriptors(pid):
 
 
 async def settled(find, before):
-    """What there is when it is no more than before, or when waiting for that was in vain."""
+    """The descriptors once they are as few as before, or when the wait times out."""
     deadline = time.monotonic() + END_SECONDS
     while len(found := find()) > len(before) and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
@@ -398,7 +401,11 @@ async def soak(home):
         wrong = run.wrong
         await run.run()
 
-        await until("leases are live", lambda: [home.status().get("leases")] if home.status().get("leases") != "0" else [], QUIET_SECONDS, wrong)
+        def live_leases():
+            leases = home.status().get("leases")
+            return [] if leases == "0" else [leases]
+
+        await until("leases are live", live_leases, QUIET_SECONDS, wrong)
         await until("servers run for nobody", home.children, QUIET_SECONDS, wrong)
         last = home.daemon()
         descriptors_after = await settled(lambda: descriptors(last), descriptors_before)
@@ -440,10 +447,12 @@ async def main():
         if wrong:
             print(*wrong[:40], home.log(), sep="\n", file=sys.stderr)
     print(
-        f"{'WRONG: ' if wrong else ''}{JOBS} jobs in {round(time.monotonic() - begun)} s, at most {counts['jobs at once']} at once: "
+        f"{'WRONG: ' if wrong else ''}{JOBS} jobs in {round(time.monotonic() - begun)} s, "
+        f"at most {counts['jobs at once']} at once: "
         f"{counts['grants']} granted, {counts['jobs without a grant']} not, {counts['released']} released, "
-        f"{counts['left to expire']} left to expire; {counts['calls']} calls: {counts['answered']} answered, {counts['failed']} failed, "
-        f"{counts['hung']} hung; {counts['servers killed']} servers and {counts['daemons killed']} daemons killed, "
+        f"{counts['left to expire']} left to expire; {counts['calls']} calls: {counts['answered']} answered, "
+        f"{counts['failed']} failed, {counts['hung']} hung; "
+        f"{counts['servers killed']} servers and {counts['daemons killed']} daemons killed, "
         f"{counts['asked again']} requests asked again; descriptors {before} before, {after} after; "
         f"{len(wrong)} findings"
     )
