@@ -1,9 +1,9 @@
-//! Logs, to standard error only: standard output belongs to the protocol.
+//! Logging to standard error only: standard output belongs to the protocol.
 //!
-//! Nothing that logs ever waits for whoever reads the logs. A parent that does not read standard error at all leaves a pipe
-//! that is full after 64 KiB, and a plain write to it would then hold the server for ever. So log lines go into a bounded
-//! queue that a thread of its own writes out (`queue.rs`); what does not fit is dropped and counted, and the count is logged
-//! as soon as there is room.
+//! Logging never waits for the reader of the log. If a parent does not read standard error, its pipe is full after 64
+//! KiB, and a plain write would block the server forever. Log lines therefore go into a bounded queue that a separate
+//! thread writes out (`queue.rs`). Lines that do not fit are dropped and counted, and the count is logged as soon as
+//! possible.
 
 mod queue;
 
@@ -15,29 +15,28 @@ use tracing_subscriber::{Registry, filter::Targets, fmt, layer::SubscriberExt};
 use cortex_config::{LogFormat, LogLevel};
 use queue::{Queue, QueueWriter};
 
-/// How long the end of the process waits for the last lines to be written: enough for a reader that reads, and well within
-/// the second in which the process has to end for one that does not.
+/// How long the process waits at its end for the last lines to be written: enough if the log is read, and well within
+/// the second in which the process has to end if it is not.
 const FLUSH_WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// What the names under which our crates log begin with.
+/// The prefix of the log targets of this workspace's crates.
 const OUR_TARGETS: &str = "cortex_";
 
-/// The name under which the crate of the protocol logs.
+/// The log target of the MCP crate.
 const PROTOCOL_TARGET: &str = "rmcp";
 
-/// Logging that did not start.
+/// Logging could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The thread that writes the lines could not be started.
-    #[error("the thread that writes the log could not be started")]
+    #[error("failed to start the thread that writes the log")]
     Thread(#[source] io::Error),
-    /// Somebody in this process has set logging up before.
-    #[error("logging is already set up in this process")]
+    /// Logging was started before in this process.
+    #[error("logging is already started in this process")]
     AlreadySet,
 }
 
-/// Writes out what is queued when it is dropped, for at most a quarter of a second. Keep it until the process ends.
-#[must_use = "dropping it at once gives up waiting for the last log lines"]
+/// Writes the queued lines when it is dropped, for at most 250 ms. Keep it until the process ends.
+#[must_use = "dropping it immediately skips the wait for the last log lines"]
 #[derive(Debug)]
 pub struct LogGuard {
     queue: Queue,
@@ -51,9 +50,10 @@ impl Drop for LogGuard {
 
 /// Starts logging for the whole process, panics included.
 ///
-/// Lines of this crate are written from `level` on. Other crates are heard at `debug` and `trace` like this one, and only
-/// with their errors otherwise: rmcp warns of each error reply with its text, which may repeat what a client sent. At `debug`
-/// it would write out every answer, with the access tokens in it, so that it is never heard beyond `info`.
+/// Lines of this workspace's crates are written from `level` on. For other crates, the levels `debug` and `trace` apply
+/// as well, and all other levels write only their errors: rmcp logs a warning with the text of each error reply, which
+/// may repeat what a client sent. At `debug`, rmcp would log every reply with its access tokens, so that its level is
+/// never above `info`.
 ///
 /// # Errors
 /// The writing thread cannot be started, or logging was started before.
@@ -61,7 +61,7 @@ pub fn init(level: LogLevel, format: LogFormat) -> Result<LogGuard, TelemetryErr
     init_to(io::stderr(), level, format)
 }
 
-/// The same, with lines that go to `sink` instead of standard error.
+/// Starts logging like [`init`], with lines that go to `sink` instead of standard error.
 ///
 /// # Errors
 /// The writing thread cannot be started, or logging was started before.
@@ -77,10 +77,10 @@ pub fn init_to(
     Ok(LogGuard { queue })
 }
 
-/// What turns events into lines and hands them to the queue.
+/// Creates the subscriber that formats events as lines and passes them to the queue.
 fn subscriber(level: LogLevel, format: LogFormat, writer: QueueWriter) -> Box<dyn Subscriber + Send + Sync> {
     let registry = Registry::default().with(targets(level));
-    // The layer's own complaints would be written to standard error directly, past the queue, and could wait there.
+    // The layer would write its internal errors directly to standard error, where a write can block.
     let layer = fmt::layer().with_writer(writer).with_ansi(false).log_internal_errors(false);
     match format {
         LogFormat::Text => Box::new(registry.with(layer)),
@@ -88,19 +88,19 @@ fn subscriber(level: LogLevel, format: LogFormat, writer: QueueWriter) -> Box<dy
     }
 }
 
-/// Which lines of which crate are written.
+/// Returns the level filters of the log targets.
 fn targets(level: LogLevel) -> Targets {
-    let ours = filter(level);
+    let own = level_filter(level);
     let others = match level {
         LogLevel::Info | LogLevel::Warn => LevelFilter::ERROR,
-        _ => ours,
+        _ => own,
     };
     let of_protocol = others.min(LevelFilter::INFO);
-    Targets::new().with_default(others).with_target(PROTOCOL_TARGET, of_protocol).with_target(OUR_TARGETS, ours)
+    Targets::new().with_default(others).with_target(PROTOCOL_TARGET, of_protocol).with_target(OUR_TARGETS, own)
 }
 
-/// The filter for a level.
-fn filter(level: LogLevel) -> LevelFilter {
+/// Converts a level to its filter.
+fn level_filter(level: LogLevel) -> LevelFilter {
     match level {
         LogLevel::Off => LevelFilter::OFF,
         LogLevel::Error => LevelFilter::ERROR,
@@ -111,12 +111,12 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// Panics go the way of all log lines: the usual hook writes to standard error itself, which may be a pipe that nobody reads.
+/// Logs panics through the queue: the default hook writes to standard error, which may be a full pipe that is not read.
 fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, ToString::to_string);
         let message = panic.payload_as_str().unwrap_or("no message");
-        tracing::error!(panic = message, place, "a mistake in this program");
+        tracing::error!(panic = message, place, "internal error: the program panicked");
     }));
 }
 

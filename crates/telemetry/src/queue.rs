@@ -1,12 +1,11 @@
-//! The bounded queue between what logs and standard error.
+//! The bounded queue between logging code and standard error.
 //!
-//! Invariants: adding a line takes a short lock and never waits for a write; no more than [`QUEUE_BYTES_MAX`] bytes wait, and
-//! as many are being written; every line is either written whole, in order, or counted as dropped.
+//! Invariants: adding a line takes a short lock and never waits for a write; at most [`QUEUE_BYTES_MAX`] bytes are
+//! queued, and as many are being written; every line is either written completely, in order, or counted as dropped.
 //!
-//! It is written here rather than taken from `tracing-appender`, because that one, when standard error is stuck at the end of
-//! the process, prints a line to standard output, which belongs to the protocol, or waits for the whole second in which the
-//! process has to end. It also bounds lines where we want to bound bytes (a line at debug may hold a megabyte), and logs
-//! nothing about what it dropped.
+//! `tracing-appender` does not fit: if standard error blocks at the end of the process, it prints a line to standard
+//! output, which belongs to the protocol, or waits for the whole second in which the process has to end. It also limits
+//! the number of lines instead of bytes (a line at debug may have a megabyte), and does not log how much it dropped.
 
 use std::{
     fmt, io,
@@ -19,13 +18,13 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How many bytes of lines may wait to be written.
+/// The maximum size of the queued lines, in bytes.
 pub(super) const QUEUE_BYTES_MAX: usize = 1_048_576;
 
-/// A buffer that grew beyond this is given back to the system once it is written.
+/// The capacity above which a written buffer is released, in bytes.
 const SPARE_BYTES_MAX: usize = 65_536;
 
-/// How long the writing thread waits when standard error takes nothing for now, as one in non-blocking mode may say.
+/// How long the writing thread waits when standard error, in non-blocking mode, accepts nothing for now.
 const RETRY_WAIT: Duration = Duration::from_millis(10);
 
 /// The queue, and the thread that empties it.
@@ -34,26 +33,25 @@ pub(super) struct Queue {
     shared: Arc<Shared>,
 }
 
-/// What the two ends share.
+/// The state that the writers and the thread share.
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Told when lines arrive while the thread has nothing to do.
+    /// Notified when lines arrive while the thread is idle.
     arrived: Condvar,
-    /// Told when everything is written.
+    /// Notified when everything is written.
     emptied: Condvar,
 }
 
-/// What waits, and what the thread is doing.
 #[derive(Default)]
 struct State {
-    /// The lines that wait, one after another.
+    /// The queued lines, one after another.
     waiting: Vec<u8>,
-    /// Lines dropped since the last time that this was reported.
+    /// The number of dropped lines that were not reported yet.
     dropped: u64,
     /// Whether the thread is writing.
     busy: bool,
-    /// Whether nobody is left who could add a line, and the thread should end.
+    /// Whether the thread should end once the queue is empty.
     closed: bool,
 }
 
@@ -64,35 +62,35 @@ impl Queue {
     /// The system cannot start a thread.
     pub(super) fn start(sink: impl Write + Send + 'static) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
-        let of_thread = Arc::clone(&shared);
-        thread::Builder::new().name("log".to_owned()).spawn(move || write_out(&of_thread, sink))?;
+        let thread_shared = Arc::clone(&shared);
+        thread::Builder::new().name("log".to_owned()).spawn(move || write_out(&thread_shared, sink))?;
         Ok(Self { shared })
     }
 
-    /// The end that takes lines.
+    /// Creates a writer that adds lines.
     pub(super) fn writer(&self) -> QueueWriter {
         QueueWriter { shared: Arc::clone(&self.shared) }
     }
 
-    /// Waits until everything is written, but no longer than `wait_max`, and lets the thread end.
+    /// Waits until everything is written, for at most `wait_max`, and lets the thread end.
     pub(super) fn flush(&self, wait_max: Duration) {
         let mut state = self.shared.lock();
         state.closed = true;
         self.shared.arrived.notify_one();
         let until = Instant::now() + wait_max;
         while !state.waiting.is_empty() || state.busy {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let remaining = until.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
                 return;
             }
-            state = match self.shared.emptied.wait_timeout(state, left) {
+            state = match self.shared.emptied.wait_timeout(state, remaining) {
                 Ok((state, _)) => state,
                 Err(poisoned) => poisoned.into_inner().0,
             };
         }
     }
 
-    /// How many lines were dropped and not yet reported.
+    /// Returns the number of dropped lines that were not reported yet.
     #[cfg(test)]
     pub(super) fn dropped(&self) -> u64 {
         self.shared.lock().dropped
@@ -106,7 +104,8 @@ impl fmt::Debug for Queue {
 }
 
 impl Shared {
-    /// The state. A panic of another thread leaves it whole, since nothing between lock and unlock can panic half-way.
+    /// Locks the state. A poisoned lock is ignored, since no code that holds the lock can panic halfway through a
+    /// change.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,17 +117,17 @@ impl Shared {
             state.dropped += 1;
             return;
         }
-        // Waking a thread costs a system call, so that it is only done when the thread sleeps.
-        let asleep = state.waiting.is_empty() && !state.busy;
+        // Waking the thread costs a system call, so that it is done only while the thread sleeps.
+        let is_asleep = state.waiting.is_empty() && !state.busy;
         state.waiting.extend_from_slice(line);
         drop(state);
-        if asleep {
+        if is_asleep {
             self.arrived.notify_one();
         }
     }
 }
 
-/// The work of the thread: takes everything that waits, writes it in one go, and reports what was dropped meanwhile.
+/// Runs the thread: takes all queued lines, writes them together, and logs how many lines were dropped.
 fn write_out(shared: &Shared, mut sink: impl Write) {
     let mut buffer = Vec::new();
     loop {
@@ -145,11 +144,11 @@ fn write_out(shared: &Shared, mut sink: impl Write) {
         drop(state);
 
         if dropped > 0 {
-            // It goes through the queue like any line and so has the format of all the others. Said now, while the queue is
-            // empty, it is not dropped itself, and stands behind the last line before the gap.
+            // The warning goes through the queue, in the format of all lines. The queue is empty now, so that the
+            // warning is not dropped itself, and follows the last line before the gap.
             tracing::warn!(dropped, "log lines dropped: standard error was read too slowly or not at all");
         }
-        write_patiently(&mut sink, &buffer);
+        write_with_retry(&mut sink, &buffer);
         buffer.clear();
         if buffer.capacity() > SPARE_BYTES_MAX {
             buffer = Vec::new();
@@ -163,8 +162,9 @@ fn write_out(shared: &Shared, mut sink: impl Write) {
     }
 }
 
-/// Writes all of it, however long that takes. Where writing fails, the lines are lost: there is nowhere to say so.
-fn write_patiently(sink: &mut impl Write, mut bytes: &[u8]) {
+/// Writes all bytes, without a time limit. If writing fails, the lines are lost: the failure cannot be reported
+/// anywhere.
+fn write_with_retry(sink: &mut impl Write, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         match sink.write(bytes) {
             Ok(0) => return,
@@ -174,11 +174,11 @@ fn write_patiently(sink: &mut impl Write, mut bytes: &[u8]) {
             Err(_) => return,
         }
     }
-    // Standard error has no buffer of its own; any other sink may, and a failure is as above.
+    // Standard error is not buffered, but another sink may be. A failure is ignored as above.
     let _ = sink.flush();
 }
 
-/// Takes lines. Each write is one whole line, as the formatting layer makes them.
+/// Adds lines to the queue. Each write is one whole line, as the formatting layer writes them.
 #[derive(Clone)]
 pub(super) struct QueueWriter {
     shared: Arc<Shared>,

@@ -1,4 +1,4 @@
-//! The form of log lines, what is logged at which level, and the queue with sinks that fail, stall and block.
+//! The format of log lines, the levels of log targets, and the queue with sinks that fail, stall and block.
 
 use std::{
     io::{self, Write},
@@ -18,20 +18,20 @@ use super::{
 };
 use cortex_config::{LogFormat, LogLevel};
 
-/// Far longer than any of these tests takes: it only turns a hang into a failure.
+/// Far longer than any of these tests: it turns a hang into a failure.
 const HANG: Duration = Duration::from_secs(60);
 
-/// A sink that keeps what it is given.
+/// A sink that stores what it receives.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
+struct StoringSink(Arc<Mutex<Vec<u8>>>);
 
-impl Kept {
+impl StoringSink {
     fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Write for Kept {
+impl Write for StoringSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -42,14 +42,14 @@ impl Write for Kept {
     }
 }
 
-/// A sink that says when it is written to, and then blocks until it is let go for good.
-struct Blocking {
+/// A sink that reports each write, and then blocks until it is released for good.
+struct BlockingSink {
     entered: Sender<()>,
     release: Receiver<()>,
-    kept: Kept,
+    kept: StoringSink,
 }
 
-impl Write for Blocking {
+impl Write for BlockingSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let _ = self.entered.send(());
         let _ = self.release.recv();
@@ -61,13 +61,13 @@ impl Write for Blocking {
     }
 }
 
-/// A sink that takes one byte at a time, and between two of them refuses for a reason that passes.
-struct Halting {
+/// A sink that accepts one byte at a time, and returns transient errors between two of them.
+struct StallingSink {
     calls: usize,
-    kept: Kept,
+    kept: StoringSink,
 }
 
-impl Write for Halting {
+impl Write for StallingSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.calls += 1;
         match self.calls % 3 {
@@ -82,10 +82,10 @@ impl Write for Halting {
     }
 }
 
-/// A sink whose reader went away.
-struct Broken(Sender<()>);
+/// A sink whose reader has closed the pipe.
+struct BrokenSink(Sender<()>);
 
-impl Write for Broken {
+impl Write for BrokenSink {
     fn write(&mut self, _: &[u8]) -> io::Result<usize> {
         let _ = self.0.send(());
         Err(io::ErrorKind::BrokenPipe.into())
@@ -96,9 +96,9 @@ impl Write for Broken {
     }
 }
 
-/// The line that one event makes.
-fn logged(format: LogFormat) -> String {
-    let kept = Kept::default();
+/// Returns the log line of one event.
+fn log_line(format: LogFormat) -> String {
+    let kept = StoringSink::default();
     let queue = Queue::start(kept.clone()).expect("a thread");
     let subscriber = subscriber(LogLevel::Info, format, queue.writer());
     tracing::subscriber::with_default(subscriber, || {
@@ -117,7 +117,7 @@ fn check_time(time: &str) {
 
 #[test]
 fn a_text_line_has_time_level_and_figures() {
-    let line = logged(LogFormat::Text);
+    let line = log_line(LogFormat::Text);
     let (time, rest) = line.split_once("  ").expect("a time and the rest");
     check_time(time);
     assert_eq!(rest, format!("INFO {}: granted job=\"j\\n1\" workers=2\n", module_path!()));
@@ -125,7 +125,7 @@ fn a_text_line_has_time_level_and_figures() {
 
 #[test]
 fn a_json_line_is_one_object() {
-    let line = logged(LogFormat::Json);
+    let line = log_line(LogFormat::Json);
     assert_eq!(line.lines().count(), 1);
     let value: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     check_time(value["timestamp"].as_str().unwrap_or_default());
@@ -135,7 +135,7 @@ fn a_json_line_is_one_object() {
 }
 
 #[test]
-fn other_crates_are_heard_only_with_errors_unless_debugging_and_none_writes_answers_out() {
+fn other_crates_log_only_errors_unless_debugging_and_rmcp_never_logs_replies() {
     let cases = [
         (LogLevel::Off, [None, None, None]),
         (LogLevel::Error, [Some(Level::ERROR), Some(Level::ERROR), Some(Level::ERROR)]),
@@ -161,8 +161,8 @@ fn other_crates_are_heard_only_with_errors_unless_debugging_and_none_writes_answ
 fn a_blocked_sink_never_blocks_what_logs() {
     let (entered, has_entered) = channel();
     let (release, released) = channel();
-    let kept = Kept::default();
-    let sink = Blocking { entered, release: released, kept: kept.clone() };
+    let kept = StoringSink::default();
+    let sink = BlockingSink { entered, release: released, kept: kept.clone() };
     let queue = Queue::start(sink).expect("a thread");
     let writer = queue.writer();
     let line = [b'x'; 1_024];
@@ -184,16 +184,16 @@ fn a_blocked_sink_never_blocks_what_logs() {
 
 #[test]
 fn a_line_larger_than_the_queue_is_counted() {
-    let queue = Queue::start(Kept::default()).expect("a thread");
+    let queue = Queue::start(StoringSink::default()).expect("a thread");
     let line = vec![b'x'; QUEUE_BYTES_MAX + 1];
     (&queue.writer()).write_all(&line).expect("a queue that takes everything");
     assert_eq!(queue.dropped(), 1);
 }
 
 #[test]
-fn a_halting_sink_gets_every_byte_in_order() {
-    let kept = Kept::default();
-    let sink = Halting { calls: 0, kept: kept.clone() };
+fn a_stalling_sink_gets_every_byte_in_order() {
+    let kept = StoringSink::default();
+    let sink = StallingSink { calls: 0, kept: kept.clone() };
     let queue = Queue::start(sink).expect("a thread");
     for line in ["one\n", "two\n", "three\n"] {
         (&queue.writer()).write_all(line.as_bytes()).expect("a queue that takes everything");
@@ -205,7 +205,7 @@ fn a_halting_sink_gets_every_byte_in_order() {
 #[test]
 fn a_broken_sink_is_tried_again_with_the_next_line() {
     let (tried, was_tried) = channel();
-    let queue = Queue::start(Broken(tried)).expect("a thread");
+    let queue = Queue::start(BrokenSink(tried)).expect("a thread");
     for _ in 0..3 {
         (&queue.writer()).write_all(b"line\n").expect("a queue that takes everything");
         was_tried.recv_timeout(HANG).expect("a try");

@@ -1,4 +1,4 @@
-//! Files that are written as a whole: whoever reads one, also after a crash, finds what was there before or all that is new.
+//! Atomic replacement of files: a reader, also after a crash, finds either the old content or the new content.
 
 use std::{
     fs::{self, OpenOptions},
@@ -6,11 +6,11 @@ use std::{
     path::Path,
 };
 
-/// Writes a file that only its owner may read, in the place of what lies at `path`. What lies beside it under the same name
-/// and `.new` is replaced, and a link there not followed.
+/// Replaces the file at `path` by a new one that only its owner can read. The new content is first written to a file
+/// with the suffix `.new`; a file or link of that name is removed, and a link is not followed.
 ///
 /// # Errors
-/// The folder or the file cannot be written; then what was at `path` is still there.
+/// The folder or the file cannot be written. The old file is unchanged then.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_and_a_link_beside_it_is_not_followed() {
+    fn a_file_is_replaced_and_a_link_next_to_it_is_not_followed() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, other) = (folder.path().join("file"), folder.path().join("other"));
         replace(&path, b"first").expect("a file");

@@ -1,14 +1,14 @@
-//! Which file it is, whatever its name: what was opened may be removed or replaced under its name.
+//! The identity of a file, independent of its name: an open file may be removed or replaced under its name.
 
 use std::fs::Metadata;
 
-/// The device and the number of a file. As long as anybody has the file open, no other has the same.
+/// The device and inode number of a file. They are unique as long as any process has the file open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId(u64, u64);
 
 impl FileId {
-    /// That of the file that this was learnt of. Elsewhere than on Unix, where a file that is open cannot be removed, all
-    /// are the same.
+    /// Returns the id of the file with this metadata. On systems other than Unix, where an open file cannot be removed,
+    /// all ids are equal.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Self {
         #[cfg(unix)]

@@ -1,5 +1,5 @@
-//! What several crates need and none owns: which file is which, who owns a file, files replaced as a whole, misspelt names,
-//! and this program itself.
+//! Utilities that several crates share: file identity, owner locks, atomic file replacement, suggestions for misspelt
+//! names, and facts about this program.
 
 pub mod atomic_file;
 pub mod file_id;

@@ -1,8 +1,9 @@
-//! One owner at a time: a locked file that says who holds it.
+//! Exclusive ownership: a locked file with a record of its owner.
 //!
-//! The lock is the system's own, on the open file, so that it goes with its process however that ends. The content only
-//! tells others whom to look for. Invariants: the file is never removed, since whoever has it open would then hold a lock
-//! that nobody else sees; and the content is written by the holder alone, and emptied when it lets go in order.
+//! The lock is the system's lock on the open file, so that it is released when its process ends for any reason. The
+//! content only identifies the owner for others. Invariants: the file is never removed, since a process that has it
+//! open would then hold a lock that no other process sees; only the holder writes the content, and empties it on an
+//! orderly release.
 
 use std::{
     fmt,
@@ -19,74 +20,69 @@ use serde::{Deserialize, Serialize};
 use crate::file_id::FileId;
 use cortex_core::time::Timestamp;
 
-/// The longest record that is read, in bytes: two paths of the greatest length and some more.
+/// The longest record that is read, in bytes: two paths of maximum length, and a margin.
 const RECORD_BYTES_MAX: u64 = 16_384;
 
-/// The time between two attempts to take a lock that another holds.
-const RETRY_WAIT: Duration = Duration::from_millis(20);
+/// The interval between two attempts to acquire a lock that another process holds.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long a start waits for an owner that is just ending.
+/// How long a starting process waits for an owner that is about to end.
 pub const LOCK_WAIT_MAX: Duration = Duration::from_secs(3);
 
-/// Who owns something, as written for others to read.
+/// The owner of a lock, as recorded for other processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerRecord {
-    /// The process id.
     pub pid: u32,
-    /// The version of the program.
     pub version: String,
-    /// The version of what is spoken over the socket, where there is one.
+    /// The version of the socket's protocol, if there is a socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<u32>,
-    /// Where the owner takes sessions of others; only a daemon does.
+    /// The socket at which the owner accepts sessions; only a daemon has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<PathBuf>,
-    /// The state that is owned, where there is one.
+    /// The path of the owned state, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<PathBuf>,
-    /// When the process became the owner, as in `2026-01-31T12:00:00Z`.
+    /// The time at which the process became the owner, as in `2026-01-31T12:00:00Z`.
     pub started_at: String,
 }
 
 /// A lock that is held until this is dropped.
 #[derive(Debug)]
-#[must_use = "dropping it lets go of the lock"]
+#[must_use = "dropping it releases the lock"]
 pub struct OwnerLock {
     file: File,
     path: PathBuf,
 }
 
-/// A lock that was not taken.
+/// A lock that was not acquired.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Somebody else holds it.
-    #[error("{} is held by {}", path.display(), Holder(owner.as_deref()))]
+    /// Another process holds it.
+    #[error("{} is held by {}", path.display(), OwnerText(owner.as_deref()))]
     Held {
-        /// The locked file.
         path: PathBuf,
-        /// Who holds it, if it can be read.
+        /// The record of the owner, if it can be read.
         owner: Option<Box<OwnerRecord>>,
     },
     /// The file cannot be opened, locked or written.
-    #[error("{} cannot be locked: its folder must exist and the file be writable", path.display())]
+    #[error("failed to lock {}: its folder must exist and the file must be writable", path.display())]
     Failed {
-        /// The file.
         path: PathBuf,
-        /// What the system says.
         #[source]
         error: io::Error,
     },
 }
 
-/// Whether a daemon holds the lock already that another wants: there is nothing to wait for, and whoever waited would
-/// take over from one that was told to end.
-fn is_served(file: &File, wanted_by: &OwnerRecord) -> bool {
+/// Returns whether a daemon already holds the lock that another daemon requests. The second one must not wait, since it
+/// would replace a daemon that was stopped on purpose.
+fn is_served(file: &File, requested_by: &OwnerRecord) -> bool {
     let has_socket = |owner: OwnerRecord| owner.socket.is_some();
-    wanted_by.socket.is_some() && read_record(file).ok().flatten().is_some_and(has_socket)
+    requested_by.socket.is_some() && read_record(file).ok().flatten().is_some_and(has_socket)
 }
 
 impl OwnerRecord {
-    /// The record of this process, from now on, without a socket or a state.
+    /// Creates the record of this process, starting now, without a socket or a state.
     #[must_use]
     pub fn of_this_process() -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -100,10 +96,11 @@ impl OwnerRecord {
         }
     }
 
-    /// What a file says, without looking whether it is locked: nothing if there is no such file, or no record in it.
+    /// Reads the record of a file without checking its lock. Returns `None` if there is no such file, or no record in
+    /// it.
     ///
     /// # Errors
-    /// The file is there and cannot be read.
+    /// The file exists and cannot be read.
     pub fn read(path: &Path) -> io::Result<Option<Self>> {
         match File::open(path) {
             Ok(file) => read_record(&file),
@@ -114,20 +111,20 @@ impl OwnerRecord {
 }
 
 impl OwnerLock {
-    /// Takes the lock on the file at `path`, which is made if there is none, and writes `record` into it. While another
-    /// holds it, it is tried again for as long as `patience`, which blocks the thread.
+    /// Acquires the lock on the file at `path`, which is created if missing, and writes `record` into it. Blocks the
+    /// thread for up to `wait_max` while another process holds the lock.
     ///
     /// # Errors
-    /// [`LockError::Held`] if another holds it for longer, [`LockError::Failed`] if the file cannot be used.
-    pub fn acquire(path: &Path, record: &OwnerRecord, patience: Duration) -> Result<Self, LockError> {
+    /// [`LockError::Held`] if another process still holds it, [`LockError::Failed`] if the file cannot be used.
+    pub fn acquire(path: &Path, record: &OwnerRecord, wait_max: Duration) -> Result<Self, LockError> {
         let failed = |error| LockError::Failed { path: path.to_owned(), error };
         let file = open(path).map_err(failed)?;
-        let until = Instant::now() + patience;
+        let until = Instant::now() + wait_max;
         loop {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) if Instant::now() < until && !is_served(&file, record) => {
-                    thread::sleep(RETRY_WAIT);
+                    thread::sleep(RETRY_INTERVAL);
                 }
                 Err(TryLockError::WouldBlock) => {
                     let owner = read_record(&file).map_err(failed)?.map(Box::new);
@@ -141,11 +138,11 @@ impl OwnerLock {
         Ok(lock)
     }
 
-    /// Looks whether anybody holds the lock on the file at `path`, without taking it or making the file.
-    /// The answer may be out of date at once.
+    /// Checks whether a process holds the lock on the file at `path`, without acquiring it or creating the file. The
+    /// result may be out of date immediately.
     ///
     /// # Errors
-    /// [`LockError::Held`] names who holds it; [`LockError::Failed`] if the file cannot be read.
+    /// [`LockError::Held`] with the owner if it is held; [`LockError::Failed`] if the file cannot be read.
     pub fn check_free(path: &Path) -> Result<(), LockError> {
         let failed = |error| LockError::Failed { path: path.to_owned(), error };
         let file = match File::open(path) {
@@ -153,7 +150,7 @@ impl OwnerLock {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(failed(error)),
         };
-        // Shared, so that two who only look do not see each other; it is let go with the file.
+        // A shared lock, so that two concurrent checks do not conflict. It is released with the file.
         match file.try_lock_shared() {
             Ok(()) => Ok(()),
             Err(TryLockError::WouldBlock) => {
@@ -164,7 +161,8 @@ impl OwnerLock {
         }
     }
 
-    /// Whether the file that is locked is still the one at its path. One that was removed or replaced keeps nobody out.
+    /// Returns whether the locked file is still the one at its path. A lock on a removed or replaced file excludes no
+    /// other process.
     #[cfg(unix)]
     #[must_use]
     pub fn is_in_place(&self) -> bool {
@@ -174,19 +172,19 @@ impl OwnerLock {
         }
     }
 
-    /// The locked file.
+    /// Returns the path of the locked file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Replaces what the file says.
+    /// Replaces the content of the file.
     fn write(&mut self, record: &OwnerRecord) -> io::Result<()> {
         let text = serde_json::to_vec(record)?;
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(&text)?;
         self.file.write_all(b"\n")?;
-        // What was longer before leaves no rest.
+        // Removes the rest of a longer record.
         let length = self.file.stream_position()?;
         self.file.set_len(length)
     }
@@ -194,7 +192,7 @@ impl OwnerLock {
 
 impl Drop for OwnerLock {
     fn drop(&mut self) {
-        // A record that stays behind is only a hint to whoever looks: it is not believed without the lock.
+        // A record that remains is harmless: without the lock it is ignored.
         let _ = self.file.set_len(0);
     }
 }
@@ -207,7 +205,7 @@ fn open(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// The record in a file; nothing if it holds none, for example because its owner is just writing it.
+/// Reads the record of a file. Returns `None` if there is none, for example while its owner is writing it.
 fn read_record(mut file: &File) -> io::Result<Option<OwnerRecord>> {
     let mut text = Vec::new();
     file.seek(SeekFrom::Start(0))?;
@@ -215,16 +213,16 @@ fn read_record(mut file: &File) -> io::Result<Option<OwnerRecord>> {
     Ok(serde_json::from_slice(&text).ok())
 }
 
-/// Whom to look for.
-struct Holder<'a>(Option<&'a OwnerRecord>);
+/// Formats the owner of a lock for errors.
+struct OwnerText<'a>(Option<&'a OwnerRecord>);
 
-impl fmt::Display for Holder<'_> {
+impl fmt::Display for OwnerText<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(owner) => {
                 write!(formatter, "process {} (version {}), since {}", owner.pid, owner.version, owner.started_at)
             }
-            None => formatter.write_str("a process that did not write its record"),
+            None => formatter.write_str("an unknown process without an owner record"),
         }
     }
 }
@@ -238,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_lock_names_its_holder_and_is_free_again_when_let_go() {
+    fn a_held_lock_names_its_holder_and_is_free_again_when_released() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("state.lock");
         OwnerLock::check_free(&path).expect("no file, no lock");
@@ -247,7 +245,7 @@ mod tests {
         assert_eq!(OwnerRecord::read(&path).expect("a file"), None, "emptied at the end");
 
         std::fs::write(&path, serde_json::to_vec(&long).expect("JSON")).expect("a file left by a crash");
-        OwnerLock::check_free(&path).expect("a record alone holds nothing");
+        OwnerLock::check_free(&path).expect("a record alone does not hold the lock");
         let ours = OwnerRecord { socket: Some("/run/x.sock".into()), protocol: Some(1), ..record("1.2.3") };
         let lock = OwnerLock::acquire(&path, &ours, Duration::ZERO).expect("a free lock");
         assert_eq!(OwnerRecord::read(&path).expect("a file"), Some(ours.clone()));
@@ -275,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn patience_waits_for_an_owner_that_is_ending() {
+    fn acquiring_waits_for_an_owner_that_is_ending() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("lock");
         let lock = OwnerLock::acquire(&path, &record("1"), Duration::ZERO).expect("a free lock");
@@ -283,7 +281,7 @@ mod tests {
             let path = path.clone();
             thread::spawn(move || OwnerLock::acquire(&path, &record("2"), Duration::from_secs(30)).map(drop))
         };
-        thread::sleep(RETRY_WAIT * 2);
+        thread::sleep(RETRY_INTERVAL * 2);
         drop(lock);
         waiting.join().expect("no panic").expect("the lock, in the end");
     }

@@ -1,11 +1,11 @@
-//! From a misspelt name to the one that was meant.
+//! Suggestions for misspelt names.
 
-/// Names longer than this are not compared with the known ones: the cost grows with the length, and no name is as long.
+/// Longer names are not compared, since the cost grows with the length and no known name is as long.
 const NAME_CHARACTERS_MAX: usize = 64;
 
-/// The known name that `given` was most likely meant to be, if any is near enough.
+/// Returns the known name that is nearest to `given`, if it is near enough.
 ///
-/// Near is at most a third of the letters changed, swapped, added or left out. Case, and `-` for `_`, do not count.
+/// At most a third of the letters may be changed, swapped, added or missing. Case is ignored, and `-` equals `_`.
 pub fn suggest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if given.chars().count() > NAME_CHARACTERS_MAX {
         return None;

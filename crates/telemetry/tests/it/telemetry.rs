@@ -1,6 +1,7 @@
-//! Logs in a process of their own, whose parent reads standard error late, never, or has closed it.
+//! Logging in a separate process, whose parent reads standard error late or never, or has closed it.
 //!
-//! The process is this test binary again, told by a variable to run only [`the_process_that_logs`], and which part to play.
+//! The process is this test binary, started with a filter for [`the_process_that_logs`] and a variable that selects its
+//! role.
 
 use std::{
     env,
@@ -15,27 +16,27 @@ use cortex_config::{LogFormat, LogLevel};
 use cortex_telemetry as telemetry;
 use serde_json::Value;
 
-/// The variable that names the part.
-const PART: &str = "LOGGING_TEST_PART";
+/// The variable that selects the role.
+const ROLE: &str = "LOGGING_TEST_PART";
 
-/// What the process writes to standard output once it has logged everything.
+/// The text that the process writes to standard output once it has logged everything.
 const DONE: &str = "everything is logged";
 
-/// The target of the library's own lines; those of other crates would not be written at this level.
+/// A log target of this workspace; lines of other targets are not written at this level.
 const OURS: &str = "cortex_test";
 
-/// Lines of a flood: many times what a pipe and the queue can hold together.
+/// The number of lines in a flood: many times the capacity of a pipe and the queue.
 const FLOOD_LINES: u32 = 50_000;
 
-/// Far longer than any of these tests takes: it only turns a hang into a failure.
+/// Far longer than any of these tests: it turns a hang into a failure.
 const HANG: Duration = Duration::from_secs(120);
 
-/// The process whose standard error is looked at. In an ordinary run of the tests there is no part to play.
+/// The process whose standard error the other tests read. In an ordinary test run it has no role, and does nothing.
 #[test]
 fn the_process_that_logs() {
-    let Ok(part) = env::var(PART) else { return };
+    let Ok(role) = env::var(ROLE) else { return };
     let guard = telemetry::init(LogLevel::Info, LogFormat::Json).expect("logging is not set up yet");
-    if part == "flood" {
+    if role == "flood" {
         let filling = "0123456789012345678901234567890123456789";
         for number in 0..FLOOD_LINES {
             tracing::info!(target: OURS, number, filling, "flood");
@@ -51,11 +52,11 @@ fn the_process_that_logs() {
 }
 
 /// Starts the process that logs.
-fn start(part: &str, stderr: Stdio) -> Child {
+fn start(role: &str, stderr: Stdio) -> Child {
     let executable = env::current_exe().expect("this test binary");
     Command::new(executable)
         .args(["--exact", "telemetry::the_process_that_logs", "--nocapture"])
-        .env(PART, part)
+        .env(ROLE, role)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(stderr)
@@ -63,7 +64,7 @@ fn start(part: &str, stderr: Stdio) -> Child {
         .expect("this test binary can be started")
 }
 
-/// Waits until the process has logged everything, while nobody reads its standard error.
+/// Waits until the process has logged everything, while its standard error is not read.
 fn wait_until_done(child: &mut Child) {
     let output = child.stdout.take().expect("standard output is a pipe");
     let (found, done) = channel();
@@ -81,12 +82,12 @@ fn wait_until_done(child: &mut Child) {
     }
 }
 
-/// Lets the process go to its end, and checks that it gets there by itself.
+/// Lets the process end, and checks that it ends by itself.
 fn check_end(mut child: Child) {
     drop(child.stdin.take());
     let (ended, end) = channel();
     let id = child.id();
-    // Standard error stays open and unread in here until the process has ended.
+    // Standard error stays open and unread in the thread until the process has ended.
     thread::spawn(move || ended.send(child.wait().map(|status| status.success())));
     match end.recv_timeout(HANG) {
         Ok(result) => assert!(result.expect("a process to wait for")),
@@ -94,7 +95,7 @@ fn check_end(mut child: Child) {
     }
 }
 
-/// The JSON objects that the process logs, read until `enough` has been told all that it waits for, one after another.
+/// Returns the JSON objects that the process logs, up to the one for which `enough` returns true.
 fn read_until(child: &mut Child, mut enough: impl FnMut(&Value) -> bool + Send + 'static) -> Vec<Value> {
     let log = child.stderr.take().expect("standard error is a pipe");
     let (sender, objects) = channel();
