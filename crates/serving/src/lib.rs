@@ -1,10 +1,11 @@
-//! What every process that owns the books does: engine, loops, and a conversation with each client.
+//! The parts of every process that owns a cluster state: engine, background loops, managed processes, and MCP
+//! connections.
 //!
-//! A process that serves its one client itself and the daemon that serves many are the same up to where their connections
-//! come from. Invariant: whoever opens a state holds its lock first, and until the end of the process.
+//! A process that serves a single client in-process and the daemon differ only in the source of their connections.
+//! Invariant: a process acquires the lock of a state before it opens the state, and holds it until the process ends.
 
 #[cfg(unix)]
-mod hosting;
+mod provisioning;
 #[cfg(unix)]
 mod runtime_record;
 mod signals;
@@ -44,58 +45,58 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// How long the end may take once the input has ended: calls in flight are answered and everything is flushed within it,
-/// or left. Together with the flush of the log it stays under a second.
+/// How long the process may take to end once the input has ended. Calls in flight are answered and all output is
+/// flushed within it, or dropped. Together with the flush of the log it stays under a second.
 pub const END_WAIT_MAX: Duration = Duration::from_millis(700);
 
 /// The exit code of a process whose state or daemon cannot be used.
 pub const STARTUP_ERROR_EXIT_CODE: u8 = 3;
 
-/// A state or a daemon that cannot be used. The text is one line: what, the value, and the way out.
+/// A state or daemon that cannot be used. The text is one line: what is wrong, the value, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct StartupError {
-    /// The line.
     pub text: String,
-    /// Whether it cannot be used because another process owns it, which may end.
+    /// Whether the cause is another process that owns the state. A retry can succeed once that process ends.
     pub held: bool,
 }
 
 impl StartupError {
-    /// One that no waiting will mend.
+    /// Creates an error that a retry does not resolve.
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), held: false }
     }
 }
 
-/// The books of this process with all that runs on them.
+/// The engine of this process, with its background loops and managed processes.
 pub struct Manager {
     engine: EngineHandle,
     shown: Shown,
     settings: Settings,
     sweep: Arc<LoopStatus>,
     planner: Arc<LoopStatus>,
-    /// Runs servers and workers, where they are real.
+    /// Runs managed servers and workers, if any are configured.
     #[cfg(unix)]
     host: Option<Host>,
-    /// Ends with the engine, which lets go of the state.
-    running: JoinHandle<()>,
+    /// The engine's task. When it ends, the state is released.
+    engine_task: JoinHandle<()>,
 }
 
 impl Manager {
-    /// Opens the books: those of the state, if the settings name one, or fresh ones. The future runs the loops; it ends with
-    /// the reason if the books cannot go on. `owner` is written into the state's lock, which another may hold for as long
-    /// as `patience`. The end may take `close_within` to write down what makes the next start faster.
+    /// Opens the state of the settings, or an empty state in memory. The returned future runs the background loops; it
+    /// ends with the reason if the engine fails. `owner` is written into the state's lock; the lock is waited for up to
+    /// `lock_wait_max`. At the end, the engine may take `close_within` to write a snapshot, which makes the next start
+    /// faster.
     ///
     /// # Errors
-    /// [`StartupError`] if the state cannot be used, or the settings do not go together with it.
+    /// [`StartupError`] if the state cannot be used, or does not fit the settings.
     ///
     /// # Panics
     /// If called outside of a tokio runtime.
     pub async fn open(
         configuration: &Configuration,
         owner: &OwnerRecord,
-        patience: Duration,
+        lock_wait_max: Duration,
         close_within: Duration,
     ) -> Result<(Self, impl Future<Output = anyhow::Error> + use<>), StartupError> {
         let mut settings = configuration.settings.clone();
@@ -103,30 +104,36 @@ impl Manager {
         let journal = match &settings.state {
             Some(state) => {
                 let options = sqlite_options(&settings, state_path(state)?);
-                Some(SqliteJournal::open(options, owner, patience).map_err(StartError::from).map_err(unusable)?)
+                Some(
+                    SqliteJournal::open(options, owner, lock_wait_max)
+                        .map_err(StartError::from)
+                        .map_err(startup_error)?,
+                )
             }
             None => None,
         };
-        // From here on this process is the owner. What the one before left behind is ended before its leases go on.
+        // From here on this process is the owner. Processes that the last owner left behind are ended before its leases
+        // continue.
         #[cfg(unix)]
-        let prepared = hosting::prepare(&settings, owner)?;
-        let (engine, running, failed) = match journal {
+        let prepared = provisioning::prepare(&settings, owner)?;
+        let (engine, engine_task, failed) = match journal {
             Some(journal) => start(options, journal).await,
             None => start(options, NullJournal).await,
         }
-        .map_err(unusable)?;
+        .map_err(startup_error)?;
         let capacity = engine.capacity().await.ok().map(|reading| reading.value);
         #[cfg(unix)]
-        if let (Some(state), Some(books)) = (&settings.state, &capacity) {
-            RuntimeRecord::take_over(&settings, &state_path(state)?, books)?;
+        if let (Some(state), Some(capacity)) = (&settings.state, &capacity) {
+            RuntimeRecord::update(&settings, &state_path(state)?, capacity)?;
         }
         #[cfg(unix)]
-        let host = hosting::start(prepared, &engine).await?;
+        let host = provisioning::start(prepared, &engine).await?;
         if let Some(capacity) = capacity {
             let total = capacity.total;
             settings.total_cpu = total.cpu_millis;
             settings.total_memory = total.memory_mb;
-            // Where the planner has moved them, they are still those that were named: others may name the same.
+            // A given total stays in the settings even if the planner has scaled the workers since: other sessions give
+            // the same value.
             if *configuration.source("total_workers") == Source::Default {
                 settings.total_workers = u32::try_from(total.workers).unwrap_or(u32::MAX);
             }
@@ -135,8 +142,8 @@ impl Manager {
             settings.token_budget = usage.tokens.all.total;
             settings.token_window_seconds = usage.tokens.window.as_seconds();
         }
-        // What nobody gave follows the books, so that the planner moves nothing unasked; but no end of the range is beyond the
-        // other, which somebody gave.
+        // Bounds that were not given follow the state, so that the planner does not scale by default. A bound that was
+        // given limits the other one.
         let is_given = |key| *configuration.source(key) != Source::Default;
         if !is_given("min_workers") {
             settings.min_workers =
@@ -159,19 +166,19 @@ impl Manager {
         let outputs = PlannerOutputs { plan: show_plan, bottlenecks: show_bottlenecks, forecast: show_forecast };
         let plan_ahead = plan_capacity(engine.clone(), Arc::clone(&planner), Arc::clone(&planner_status), outputs);
         #[cfg(unix)]
-        let over = host.as_ref().map(Host::over);
-        let host_over = async move {
+        let host_failed = host.as_ref().map(Host::over);
+        let host_failed = async move {
             #[cfg(unix)]
-            if let Some(over) = over {
-                return over.cancelled().await;
+            if let Some(failed) = host_failed {
+                return failed.cancelled().await;
             }
             std::future::pending::<()>().await;
         };
         let ended = async move {
             tokio::select! {
-                () = host_over => anyhow!("whoever runs servers and workers met a fault of this program"),
-                failed = failed => failed.unwrap_or_else(|_| anyhow!("the engine met a fault of this program")),
-                // The loops go on until the engine has ended, and so does this.
+                () = host_failed => anyhow!("internal error: the host of managed servers and workers failed"),
+                failed = failed => failed.unwrap_or_else(|_| anyhow!("internal error: the engine failed")),
+                // The loops run until the engine has ended.
                 _ = async { tokio::join!(sweep, plan_ahead) } => anyhow!("the engine ended"),
             }
         };
@@ -180,7 +187,7 @@ impl Manager {
             workers = settings.total_workers,
             cpu_cores = settings.total_cpu.as_cores(),
             memory_mb = settings.total_memory.0,
-            "ready"
+            "manager ready"
         );
         let shown = Shown { plan, bottlenecks, forecast, planner };
         let manager = Self {
@@ -191,36 +198,36 @@ impl Manager {
             planner: planner_status,
             #[cfg(unix)]
             host,
-            running,
+            engine_task,
         };
         Ok((manager, ended))
     }
 
-    /// A server for a connection that ends when `closing` is cancelled.
+    /// Creates an MCP server for a connection, which ends when `closing` is cancelled.
     #[must_use]
     pub fn server(&self, options: &ServerOptions, closing: CancellationToken) -> Server {
         Server::new(self.engine.clone(), self.shown.clone(), self.managed(), options, closing)
     }
 
-    /// A way to the engine.
+    /// Returns a handle of the engine.
     #[must_use]
     pub const fn engine(&self) -> &EngineHandle {
         &self.engine
     }
 
-    /// The settings in force: the totals are those of the books.
+    /// Returns the effective settings; the totals are those of the state.
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// The loops that run by themselves.
+    /// Returns the status of the background loops.
     #[must_use]
     pub fn loops(&self) -> [&LoopStatus; 2] {
         [&self.sweep, &self.planner]
     }
 
-    /// A way to whoever runs servers and workers, where they are real.
+    /// Returns a handle of the host of managed servers and workers, if any are configured.
     #[must_use]
     pub fn managed(&self) -> Option<Managed> {
         #[cfg(unix)]
@@ -229,7 +236,7 @@ impl Manager {
         None
     }
 
-    /// How many servers and workers are run; nothing where none are real.
+    /// Returns the number of running managed processes; `None` if none are configured.
     #[must_use]
     pub fn processes(&self) -> Option<watch::Receiver<usize>> {
         #[cfg(unix)]
@@ -238,51 +245,51 @@ impl Manager {
         None
     }
 
-    /// Ends what is run, for as long as `host_within`; writes down what is not yet, and lets go of the state. Nobody may be
-    /// served any more.
+    /// Ends the managed processes within `host_within`, writes the rest of the state within `within`, and releases the
+    /// state. All connections must have ended before.
     pub async fn close(self, within: Duration, host_within: Duration) {
         #[cfg(unix)]
         if let Some(host) = self.host {
             host.end(host_within).await;
             let state = self.settings.state.as_deref().and_then(|state| state_path(state).ok());
-            if let (Some(state), Ok(books)) = (state, self.engine.capacity().await) {
-                RuntimeRecord::give_up(&state, &books.value);
+            if let (Some(state), Ok(capacity)) = (state, self.engine.capacity().await) {
+                RuntimeRecord::remove_if_unused(&state, &capacity.value);
             }
         }
         #[cfg(not(unix))]
         let _ = host_within;
-        let Self { engine, running, .. } = self;
-        // With the last handle gone the engine ends.
+        let Self { engine, engine_task, .. } = self;
+        // The engine ends when its last handle is dropped.
         drop(engine);
-        if timeout(within, running).await.is_err() {
-            tracing::debug!("the journal was left as it is: the next start reads more of it");
+        if timeout(within, engine_task).await.is_err() {
+            tracing::debug!("the engine did not end in time: the next start replays more events");
         }
     }
 }
 
-/// Starts an engine as a task of its own. The receiver hears why it could not go on, if that happens.
+/// Starts an engine in a separate task. The receiver gets the reason if the engine fails.
 async fn start<J: Journal>(
     options: EngineOptions,
     journal: J,
 ) -> Result<(EngineHandle, JoinHandle<()>, oneshot::Receiver<anyhow::Error>), StartError> {
     let (engine, handle) = Engine::start(options, journal, EngineClock::system()).await?;
-    let (tell, failed) = oneshot::channel();
-    let running = tokio::spawn(async move {
+    let (failed_sender, failed) = oneshot::channel();
+    let engine_task = tokio::spawn(async move {
         if let Err(error) = engine.run().await {
-            // Whoever served is ending by itself if it does not listen.
-            let _ = tell.send(anyhow::Error::from(unusable(StartError::from(error))));
+            // If the receiver was dropped, the process is ending anyway.
+            let _ = failed_sender.send(anyhow::Error::from(startup_error(StartError::from(error))));
         } else {
-            // Kept until the end, so that an end in order is not taken for a failure.
-            drop(tell);
+            // Dropped only at the end, so that an orderly end is not taken for a failure.
+            drop(failed_sender);
         }
     });
-    Ok((handle, running, failed))
+    Ok((handle, engine_task, failed))
 }
 
-/// Speaks with a client until the connection has ended. Says whether all was written that there was to write.
+/// Serves a client until the connection has ended. Returns whether all output was written.
 ///
 /// # Errors
-/// If the handshake fails in a way that is not the client's going away.
+/// The MCP handshake fails for another reason than a disconnect.
 pub async fn serve_connection<R>(
     server: Server,
     transport: LineTransport<R>,
@@ -301,30 +308,29 @@ where
                 () = ended.cancelled() => {
                     let deadline = end_deadline();
                     if timeout_at(deadline, waiting).await.is_err() {
-                        tracing::warn!("the client did not take all replies in time");
+                        tracing::warn!("replies dropped: the client did not read them in time");
                     }
                     deadline
                 }
             }
         }
-        // A client that goes away before its first request is no error.
+        // A disconnect before the first request is not an error.
         Err(ServerInitializeError::ConnectionClosed(_)) => end_deadline(),
-        Err(error) => return Err(error).context("the handshake failed"),
+        Err(error) => return Err(error).context("the MCP handshake failed"),
     };
-    // Nothing is lost if the client closed its end before: it does not listen any more.
+    // If the client has closed its end, no output can be lost.
     Ok(timeout_at(deadline, connection.flushed()).await.is_ok_and(|flushed| flushed.is_ok()))
 }
 
-/// By when all that is left to do has to be done, if the end begins now. The waits of the end share it.
-#[must_use]
-pub fn end_deadline() -> Instant {
+/// Returns the deadline of an end that begins now. All waits during the end share it.
+fn end_deadline() -> Instant {
     Instant::now() + END_WAIT_MAX
 }
 
-/// What a server is to know of the settings.
+/// Returns the options of an MCP server.
 ///
 /// # Errors
-/// If they allow no lease at all.
+/// A duration of leases is 0.
 pub fn server_options(settings: &Settings) -> anyhow::Result<ServerOptions> {
     Ok(ServerOptions {
         toolsets: settings.toolsets.clone(),
@@ -337,58 +343,58 @@ pub fn server_options(settings: &Settings) -> anyhow::Result<ServerOptions> {
     })
 }
 
-/// The path of a state as it is however the process came to it: absolute and without links. The file need not be there.
+/// Returns the canonical path of a state: absolute and without links. The file need not exist.
 ///
 /// # Errors
-/// Its folder is not there, or it names no file.
+/// The folder does not exist, or the path is not that of a file.
 pub fn state_path(path: &Path) -> Result<PathBuf, StartupError> {
     if let Ok(path) = path.canonicalize() {
         return Ok(path);
     }
     let refused = |why: &str| StartupError::new(format!("the state {} {why}", path.display()));
     if path.is_symlink() {
-        return Err(refused("is a link to nothing: make what it leads to, or give another path"));
+        return Err(refused("is a dangling symbolic link: create its target, or give another path"));
     }
-    let name = path.file_name().ok_or_else(|| refused("names no file: give the path of one"))?;
+    let name = path.file_name().ok_or_else(|| refused("is not a file: give the path of a file"))?;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
     let folder = folder
         .canonicalize()
-        .map_err(|error| refused(&format!("lies in a folder that cannot be used ({error}): make it first")))?;
+        .map_err(|error| refused(&format!("is in a folder that cannot be used ({error}): create it first")))?;
     Ok(folder.join(name))
 }
 
-/// The path of what lies beside a file under its name and an ending.
+/// Returns the path of a file with a suffix added to its name.
 #[cfg(unix)]
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(".");
-    path.push(ending);
+    path.push(suffix);
     path.into()
 }
 
-/// Why the state at `path` cannot be owned.
+/// Converts an error of the lock of the state at `path`.
 #[must_use]
 pub fn not_owned(path: &Path, error: LockError) -> StartupError {
     match error {
         error @ LockError::Held { .. } => StartupError {
             text: format!(
-                "the state {} has an owner: {error}; end that process first, or share its state with a daemon (--daemon auto)",
+                "the state {} is in use: {error}; end that process first, or share the state through a daemon \
+                 (--daemon auto)",
                 path.display()
             ),
             held: true,
         },
-        LockError::Failed { path, error } => StartupError::new(format!(
-            "{} cannot be locked ({error}): make its folder and file writable",
-            path.display()
-        )),
+        LockError::Failed { path, error } => {
+            StartupError::new(format!("failed to lock {} ({error}): make its folder and file writable", path.display()))
+        }
     }
 }
 
-/// Why the books cannot be had or gone on with, in one line.
-fn unusable(error: StartError) -> StartupError {
+/// Converts an error of the engine and its causes to a startup error of one line.
+fn startup_error(error: StartError) -> StartupError {
     match error {
         StartError::Journal(JournalError::Owned { path, source }) => not_owned(&path, source),
         error => StartupError::new(format!("{:#}", anyhow::Error::from(error))),
@@ -409,7 +415,7 @@ fn sqlite_options(settings: &Settings, path: PathBuf) -> SqliteOptions {
 
 fn engine_options(configuration: &Configuration, close_within: Duration) -> EngineOptions {
     let settings = &configuration.settings;
-    let names = |key| *configuration.source(key) != Source::Default;
+    let is_given = |key| *configuration.source(key) != Source::Default;
     EngineOptions {
         totals: Totals {
             capacity: Resources {
@@ -417,9 +423,9 @@ fn engine_options(configuration: &Configuration, close_within: Duration) -> Engi
                 memory_mb: settings.total_memory,
                 workers: u64::from(settings.total_workers),
             },
-            is_cpu_explicit: names("total_cpu"),
-            is_memory_explicit: names("total_memory"),
-            are_workers_explicit: names("total_workers"),
+            is_cpu_explicit: is_given("total_cpu"),
+            is_memory_explicit: is_given("total_memory"),
+            are_workers_explicit: is_given("total_workers"),
             workers_scalable: u64::from(settings.min_workers)..=u64::from(settings.max_workers),
             resize: settings.resize,
         },
@@ -441,8 +447,8 @@ fn engine_options(configuration: &Configuration, close_within: Duration) -> Engi
         token_budget: TokenBudget {
             tokens: settings.token_budget,
             window: Millis::from_seconds(settings.token_window_seconds),
-            are_tokens_explicit: names("token_budget"),
-            is_window_explicit: names("token_window_seconds"),
+            are_tokens_explicit: is_given("token_budget"),
+            is_window_explicit: is_given("token_window_seconds"),
         },
         close_within,
     }

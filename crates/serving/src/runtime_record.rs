@@ -1,6 +1,6 @@
-//! What was really run for the leases of a state, remembered beside it.
+//! The record of the managed processes that were run for a state, in a file next to it.
 //!
-//! Without it whoever starts next, and names no catalog, would go on with leases whose servers nobody runs any more.
+//! Without it, the next owner of the state could start without a catalog, and keep leases on servers that are not run.
 
 use super::StartupError;
 use cortex_config::Settings;
@@ -11,19 +11,19 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What was run at last. It is there while leases may need it.
+/// The catalog and worker command of the last owner. The file exists while leases may need them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuntimeRecord {
-    /// The file of the catalog, if servers were real.
+    /// The path of the catalog, if servers were managed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     catalog: Option<PathBuf>,
-    /// The program of workers, if they were. Its arguments may be secrets.
+    /// The program of the workers, if they were managed. The arguments are left out, since they may contain secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     worker_program: Option<String>,
 }
 
 impl RuntimeRecord {
-    /// What these settings have run; nothing if all is only in the books.
+    /// Creates the record of these settings; `None` if nothing is managed.
     fn of(settings: &Settings) -> Option<Self> {
         let record = Self {
             catalog: settings.catalog.as_deref().map(absolute),
@@ -32,7 +32,7 @@ impl RuntimeRecord {
         (record.catalog.is_some() || record.worker_program.is_some()).then_some(record)
     }
 
-    /// The record of a state, if there is one.
+    /// Reads the record of a state, if there is one.
     fn read(state: &Path) -> io::Result<Option<Self>> {
         match fs::read(path_of(state)) {
             Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
@@ -41,27 +41,27 @@ impl RuntimeRecord {
         }
     }
 
-    /// Whether the last owner of the state ran something that is not named now. What cannot be read is for the next owner to
-    /// tell of.
-    pub fn has_more_than(state: &Path, names_catalog: bool, names_worker: bool) -> bool {
-        Self::read(state)
-            .ok()
-            .flatten()
-            .is_some_and(|was| was.catalog.is_some() && !names_catalog || was.worker_program.is_some() && !names_worker)
+    /// Returns whether the last owner of the state ran servers or workers that are not configured now. An unreadable
+    /// record is ignored here: the next owner of the state reports it.
+    pub fn has_more_than(state: &Path, has_catalog: bool, has_worker: bool) -> bool {
+        Self::read(state).ok().flatten().is_some_and(|record| {
+            record.catalog.is_some() && !has_catalog || record.worker_program.is_some() && !has_worker
+        })
     }
 
-    /// Checks that what the live leases of a state hold is run on by these settings, and remembers what is.
+    /// Checks that these settings still run the servers and workers of live leases, and writes the record.
     ///
     /// # Errors
-    /// It is not, or the record cannot be written.
-    pub(super) fn take_over(settings: &Settings, state: &Path, books: &CapacityView) -> Result<(), StartupError> {
-        let needs_catalog = settings.catalog.is_none() && !books.running_servers.is_empty();
-        let needs_worker = settings.worker_command.is_empty() && books.leased.workers > 0;
-        let refused = |hold: &str, way_out: &str| {
+    /// The settings do not, or the record cannot be written.
+    pub(super) fn update(settings: &Settings, state: &Path, capacity: &CapacityView) -> Result<(), StartupError> {
+        let needs_catalog = settings.catalog.is_none() && !capacity.running_servers.is_empty();
+        let needs_worker = settings.worker_command.is_empty() && capacity.leased.workers > 0;
+        let refused = |resource: &str, way_out: &str| {
             let (state, record) = (state.display(), path_of(state));
             let record = record.display();
             Err(StartupError::new(format!(
-                "live leases of the state {state} hold {hold}: {way_out}, or remove {record} to keep them only in the books"
+                "live leases of the state {state} hold {resource}: {way_out}, or remove {record} to keep the leases \
+                 without running processes"
             )))
         };
         match Self::read(state) {
@@ -80,17 +80,17 @@ impl RuntimeRecord {
             }
             Err(error) if needs_catalog || needs_worker => {
                 return refused(
-                    &format!("what may have been really run, and what that was cannot be read ({error})"),
-                    "start with the --catalog or the --worker-command that they need, which is then written down anew",
+                    &format!("managed servers or workers, and the record of these cannot be read ({error})"),
+                    "start with the --catalog or the --worker-command that they need, which rewrites the record",
                 );
             }
             Ok(Some(Self { catalog: Some(before), .. })) => {
                 let now = settings.catalog.as_deref().map(absolute);
-                if now.as_ref().is_some_and(|now| *now != before) && !books.running_servers.is_empty() {
+                if now.as_ref().is_some_and(|now| *now != before) && !capacity.running_servers.is_empty() {
                     tracing::warn!(
                         ?before,
                         ?now,
-                        "live leases hold servers of another catalog: those that this one lacks fail"
+                        "live leases hold servers of another catalog: servers missing from the new one fail"
                     );
                 }
             }
@@ -102,27 +102,27 @@ impl RuntimeRecord {
                 .and_then(|text| atomic_file::replace(&path_of(state), &text)),
             None => remove(state),
         };
-        written.map_err(|error| StartupError::new(format!("{} cannot be written ({error})", path_of(state).display())))
+        written.map_err(|error| StartupError::new(format!("failed to write {} ({error})", path_of(state).display())))
     }
 
-    /// Forgets what was run, if no lease is live that may need it.
-    pub(super) fn give_up(state: &Path, books: &CapacityView) {
-        if books.live_allocations > books.expired_allocations {
+    /// Removes the record if no live lease may need it.
+    pub(super) fn remove_if_unused(state: &Path, capacity: &CapacityView) {
+        if capacity.live_allocations > capacity.expired_allocations {
             return;
         }
         if let Err(error) = remove(state) {
-            tracing::warn!(%error, "the record of what was run cannot be removed");
+            tracing::warn!(%error, "failed to remove the record of managed processes");
         }
     }
 }
 
-/// The path as it is from anywhere.
+/// Makes a path independent of the working directory.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn path_of(state: &Path) -> PathBuf {
-    super::with_ending(state, "real")
+    super::with_suffix(state, "real")
 }
 
 fn remove(state: &Path) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! The signals that tell the process to end.
+//! The signals that stop the process.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The signals that tell the process to end.
+/// The signals that stop the process.
 #[cfg(unix)]
 pub struct Signals {
     interrupt: Signal,
@@ -15,11 +15,11 @@ pub struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    /// From now on the signals no longer end the process by themselves.
+    /// Installs the handlers. From now on the signals no longer end the process by default.
     ///
     /// # Errors
-    /// The system does not let signals be handled.
-    pub fn new() -> io::Result<Self> {
+    /// The system refuses the handlers.
+    fn new() -> io::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
@@ -31,22 +31,19 @@ impl Signals {
     }
 }
 
-/// The signals that tell the process to end.
+/// The signals that stop the process.
 #[cfg(not(unix))]
 pub struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    /// From now on the signals no longer end the process by themselves.
-    ///
-    /// # Errors
-    /// Never.
-    pub fn new() -> io::Result<Self> {
+    /// Creates the receiver; never fails.
+    fn new() -> io::Result<Self> {
         Ok(Self)
     }
 
     async fn next(&mut self) {
-        // Without a way to hear of it the process is ended by the system, which is in order too.
+        // Without a handler the system ends the process, which is acceptable too.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -54,17 +51,18 @@ impl Signals {
 }
 
 impl Signals {
-    /// The token is cancelled at the first signal, to end in order; the second ends the process at once.
+    /// Returns a token that the first signal cancels, for an orderly stop. The second signal ends the process
+    /// immediately.
     ///
     /// # Errors
-    /// The system does not let signals be handled.
+    /// The system refuses the handlers.
     pub fn stop() -> io::Result<CancellationToken> {
         let (mut signals, stop) = (Self::new()?, CancellationToken::new());
-        let told = stop.clone();
+        let cancelled = stop.clone();
         tokio::spawn(async move {
             signals.next().await;
-            tracing::info!("told to end");
-            told.cancel();
+            tracing::info!("stop signal received");
+            cancelled.cancel();
             signals.next().await;
             std::process::exit(0);
         });

@@ -1,6 +1,6 @@
-//! What is run for leases, as the settings say.
+//! Provisioning of managed servers and workers, as configured by the settings.
 
-use super::{StartupError, state_path, with_ending};
+use super::{StartupError, state_path, with_suffix};
 use cortex_config::{EndpointAuth, Settings, WorkerReady};
 use cortex_engine::EngineHandle;
 use cortex_runtime::{Host, HostError, HostOptions, PoolOptions, Prepared, Ready, WorkerCommand};
@@ -9,37 +9,37 @@ use cortex_util::program;
 use std::path::Path;
 use std::time::Duration;
 
-/// Gets ready to run servers and workers; nothing, where none are to be real. The state is owned by now.
+/// Prepares the host of managed servers and workers; `None` if none are configured. The caller already owns the state.
 pub(super) fn prepare(settings: &Settings, owner: &OwnerRecord) -> Result<Option<Prepared>, StartupError> {
     let worker = worker_of(settings);
     if settings.catalog.is_none() && worker.is_none() {
         return Ok(None);
     }
     let state = settings.state.as_deref().map(state_path).transpose()?;
-    // A process that serves by itself and keeps nothing leaves no record: its guardians end what it ran.
-    let beside = state.as_deref().or(owner.socket.as_deref());
+    // A process without a daemon and without a state leaves no record: its guardians end the processes that it started.
+    let base = state.as_deref().or(owner.socket.as_deref());
     let options = HostOptions {
-        record: beside.map(|path| with_ending(path, "children")),
-        // Leases that end with the process need no key that outlives it.
-        key: state.as_deref().map(|path| with_ending(path, "key")),
+        record: base.map(|path| with_suffix(path, "children")),
+        // Without a state, leases end with the process, and so can the key.
+        key: state.as_deref().map(|path| with_suffix(path, "key")),
         asks_for_token: settings.endpoint_auth == EndpointAuth::Token,
         worker,
-        // A process that serves by itself has one client, and no agent can come to it.
+        // A process without a daemon has a single client, so that no agent could connect to it.
         pool: owner.socket.is_some().then(|| pool_of(settings, state.as_deref())),
         ..HostOptions::new(settings.catalog.clone())
     };
-    Prepared::prepare(options).map(Some).map_err(unusable)
+    Prepared::prepare(options).map(Some).map_err(startup_error)
 }
 
-/// Begins to run what the books hold.
+/// Starts the host, which runs the processes of the current leases.
 pub(super) async fn start(prepared: Option<Prepared>, engine: &EngineHandle) -> Result<Option<Host>, StartupError> {
     match prepared {
-        Some(prepared) => prepared.start(engine.clone()).await.map(Some).map_err(unusable),
+        Some(prepared) => prepared.start(engine.clone()).await.map(Some).map_err(startup_error),
         None => Ok(None),
     }
 }
 
-/// What workers run, if they are to be real.
+/// Returns the command of managed workers, if one is configured.
 fn worker_of(settings: &Settings) -> Option<WorkerCommand> {
     let (command, arguments) = settings.worker_command.split_first()?;
     Some(WorkerCommand {
@@ -55,7 +55,8 @@ fn worker_of(settings: &Settings) -> Option<WorkerCommand> {
     })
 }
 
-/// How an agent of the pool reaches this manager: it starts this program, which finds the daemon by these variables.
+/// Returns the options of the agent pool. An agent connects to this manager by starting this program, which finds the
+/// daemon through these variables.
 fn pool_of(settings: &Settings, state: Option<&Path>) -> PoolOptions {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let shared = match state {
@@ -69,7 +70,7 @@ fn pool_of(settings: &Settings, state: Option<&Path>) -> PoolOptions {
     }
 }
 
-/// In one line, with what caused it.
-fn unusable(error: HostError) -> StartupError {
+/// Converts an error and its causes to a startup error of one line.
+fn startup_error(error: HostError) -> StartupError {
     StartupError::new(format!("{:#}", anyhow::Error::from(error)))
 }
