@@ -1,5 +1,5 @@
-//! When the daemon is no longer needed: without a session and without a lease that goes on for a while, of an allocation or of
-//! a task, and without a server or worker that runs. Tasks that wait keep it only where they would be lost with it.
+//! Detects that the daemon is idle: no session, no lease on an allocation or a task before its deadline, and no managed
+//! process. Queued tasks keep the daemon only if its state is in memory, since they would be lost with it.
 
 use std::time::Duration;
 
@@ -10,31 +10,30 @@ use tokio::{
 
 use cortex_engine::{EngineError, EngineHandle};
 
-/// The time between two looks is a quarter of the wait, but within these.
-const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(250);
-const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(15);
+/// The interval between two checks is a quarter of the idle time, within these bounds.
+const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL_MAX: Duration = Duration::from_secs(15);
 
-/// Resolves once there was neither a session nor a lease before its deadline nor a process that runs for `wait`, nor, unless a state `is_lasting`, a
-/// task that waits; or once the engine has ended. What has run out meanwhile is recorded, as the next sweep
-/// would have done.
+/// Resolves once the daemon was idle for `wait`, or the engine has ended. Queued tasks count as use unless the state
+/// `is_durable`. Leases that have expired are recorded as such before, as the next sweep would do.
 pub(super) async fn wait_until_idle(
     mut sessions: watch::Receiver<usize>,
     (engine, processes): (EngineHandle, Option<watch::Receiver<usize>>),
     wait: Duration,
-    is_lasting: bool,
+    is_durable: bool,
 ) {
-    let interval = (wait / 4).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
+    let interval = (wait / 4).clamp(CHECK_INTERVAL_MIN, CHECK_INTERVAL_MAX);
     let mut needed_at = Instant::now();
     loop {
         sleep(interval).await;
-        // A session that came and went since the last look counts too.
+        // A session that began and ended since the last check counts too.
         let is_needed = sessions.has_changed().unwrap_or(false)
             || *sessions.borrow() > 0
             || processes.as_ref().is_some_and(|processes| *processes.borrow() > 0)
-            || match is_in_use(&engine, is_lasting).await {
+            || match is_in_use(&engine, is_durable).await {
                 Ok(is_in_use) => is_in_use,
                 Err(EngineError::Stopped) => return,
-                // A batch that failed says nothing about whether it is needed.
+                // A failed batch does not show whether the daemon is in use.
                 Err(_) => true,
             };
         sessions.mark_unchanged();
@@ -42,9 +41,9 @@ pub(super) async fn wait_until_idle(
             needed_at = Instant::now();
         } else if needed_at.elapsed() >= wait {
             if let Err(error) = engine.sweep().await {
-                tracing::warn!(%error, "what has run out is not recorded: the next start does it");
+                tracing::warn!(%error, "expired leases were not recorded: the next start records them");
             }
-            // Who came while that went on is not left alone.
+            // A session that began during the sweep keeps the daemon.
             if !sessions.has_changed().unwrap_or(false) {
                 return;
             }
@@ -52,13 +51,13 @@ pub(super) async fn wait_until_idle(
     }
 }
 
-async fn is_in_use(engine: &EngineHandle, is_lasting: bool) -> Result<bool, EngineError> {
+async fn is_in_use(engine: &EngineHandle, is_durable: bool) -> Result<bool, EngineError> {
     let capacity = engine.capacity().await?.value;
     if capacity.live_allocations > capacity.expired_allocations {
         return Ok(true);
     }
     let queue = engine.usage().await?.queue;
-    Ok(queue.running > 0 || !is_lasting && queue.all.tasks > 0)
+    Ok(queue.running > 0 || !is_durable && queue.all.tasks > 0)
 }
 
 #[cfg(test)]
@@ -80,7 +79,7 @@ mod tests {
     async fn a_session_keeps_the_daemon_and_its_end_starts_the_wait_anew() {
         let (configuration, owner) = (Configuration::default(), OwnerRecord::of_this_process());
         let opened = Manager::open(&configuration, &owner, Duration::ZERO, Duration::ZERO).await;
-        let (manager, _ended) = opened.expect("books in memory");
+        let (manager, _ended) = opened.expect("a state in memory");
         let (count, sessions) = watch::channel(1);
         let wait = Duration::from_secs(100);
         let start = Instant::now();
@@ -101,7 +100,7 @@ mod tests {
     async fn a_task_that_an_agent_holds_keeps_the_daemon_and_one_that_waits_does_not() {
         let (configuration, owner) = (Configuration::default(), OwnerRecord::of_this_process());
         let opened = Manager::open(&configuration, &owner, Duration::ZERO, Duration::ZERO).await;
-        let (manager, _ended) = opened.expect("books in memory");
+        let (manager, _ended) = opened.expect("a state in memory");
         let engine = manager.engine().clone();
         let agent = AgentId::new("agent").expect("a name");
         let registration = AgentRequest {
@@ -144,11 +143,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_comes_while_what_ran_out_is_recorded_is_not_left_alone() {
+    async fn a_session_that_begins_during_the_last_sweep_keeps_the_daemon() {
         const LEASES: u64 = 3 * SWEEP_LEASES_MAX as u64;
         let (configuration, owner) = (Configuration::default(), OwnerRecord::of_this_process());
         let opened = Manager::open(&configuration, &owner, Duration::ZERO, Duration::ZERO).await;
-        let (manager, _ended) = opened.expect("books in memory");
+        let (manager, _ended) = opened.expect("a state in memory");
         let engine = manager.engine().clone();
         for job in 0..LEASES {
             let request = Request {
@@ -162,7 +161,7 @@ mod tests {
             };
             engine.request(request, CancelHandle::default()).await.expect("room");
         }
-        // The engine goes by the clock of the wall, which does not stand still here.
+        // The engine uses the system clock, which tokio's paused time does not stop.
         while engine.capacity().await.expect("an engine").value.expired_allocations < LEASES {
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -1,7 +1,7 @@
-//! The socket: who is let in, and what each of them gets.
+//! The socket of the daemon: accepts connections and handles their requests.
 //!
-//! Invariants: nothing of another user's process is read; at most [`SESSIONS_MAX`] sessions are served, and at most
-//! [`GREETINGS_MAX`] connections wait for their first line to be read, each for a bounded time.
+//! Invariants: no data is read from a process of another user; at most [`SESSIONS_MAX`] sessions are served, and at
+//! most [`HANDSHAKES_MAX`] connections are in their handshake, each for a bounded time.
 
 use cortex_util::program;
 use std::{
@@ -28,66 +28,67 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    hello::{self, Answer, Ask, GOODBYE, Hello, PROTOCOL},
-    running::Running,
+    handshake::{self, HandshakeRequest, HandshakeResponse, PROTOCOL, Purpose, SHUTDOWN_NOTICE},
+    managed_processes::ManagedProcesses,
     runtime_directory::own_user,
     settings::{SessionSettings, compare},
-    status::{Books, Status},
-    stop_command, subject,
+    state_label,
+    status::{StateSummary, Status},
+    stop_command,
 };
 use cortex_mcp::transport::LineTransport;
 use cortex_serving::{END_WAIT_MAX, Manager, serve_connection, server_options};
 
-/// How many sessions are served at once.
+/// The maximum number of concurrent sessions.
 pub(super) const SESSIONS_MAX: usize = 256;
 
-/// How many connections may be about to say what they want.
-const GREETINGS_MAX: usize = 64;
+/// The maximum number of connections in their handshake.
+const HANDSHAKES_MAX: usize = 64;
 
-/// How long the status waits for the books: those who ask wait longer.
-const BOOKS_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a status request waits for the engine; shorter than the wait of the requesting process.
+const STATUS_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// How long nobody is let in after the system could not let one in, for example for want of file descriptors.
+/// The pause after a failed accept, for example for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What every connection needs to know of the daemon.
-pub(super) struct Shared {
+/// The parts of the daemon that every connection shares.
+pub(super) struct DaemonContext {
     pub(super) manager: Manager,
-    /// What is shared: the state's path as it really is, or nothing for memory.
+    /// The canonical path of the state; `None` for the in-memory state.
     pub(super) state: Option<PathBuf>,
-    /// The file of the log; nothing if that goes to a standard error of somebody else's choice.
+    /// The file of the log; `None` if the daemon logs to its own standard error.
     pub(super) log: Option<PathBuf>,
     pub(super) instance: String,
     pub(super) started: Instant,
-    /// How many sessions there are.
+    /// The number of sessions.
     pub(super) sessions: watch::Sender<usize>,
-    /// Is cancelled when the daemon is to end because somebody wants it to, and not by itself.
+    /// Cancelled when the daemon is stopped by a command or a signal, rather than by idling.
     pub(super) stop: CancellationToken,
-    /// Is cancelled when the sessions have to end.
+    /// Cancelled when the sessions have to end.
     pub(super) ending: CancellationToken,
-    /// The connections of those who asked for the end. They see it when these close, which is when the process is gone.
+    /// The connections of stop commands. They close when the daemon has ended, which is how the commands detect it.
     pub(super) awaiting_end: Mutex<Vec<UnixStream>>,
 }
 
-/// Lets connections in until it is dropped, which ends those that are left.
+/// Accepts connections. Dropping it ends the connections that are left.
 pub(super) struct Listener {
     connections: RefCell<JoinSet<()>>,
-    /// For the connections that are about to say what they want.
-    greetings: Arc<Semaphore>,
+    /// Permits for connections in their handshake.
+    handshake_permits: Arc<Semaphore>,
 }
 
 impl Listener {
     pub(super) fn new() -> Self {
-        Self { connections: RefCell::default(), greetings: Arc::new(Semaphore::new(GREETINGS_MAX)) }
+        Self { connections: RefCell::default(), handshake_permits: Arc::new(Semaphore::new(HANDSHAKES_MAX)) }
     }
 
-    /// Lets connections in, for ever. Those that are in stay when this is dropped and called anew.
-    pub(super) async fn run(&self, socket: &UnixListener, shared: &Arc<Shared>) {
+    /// Accepts connections without an end. Dropping the future keeps the accepted connections.
+    pub(super) async fn run(&self, socket: &UnixListener, shared: &Arc<DaemonContext>) {
         loop {
             let stream = match socket.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(%error, "failed to accept a connection");
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -97,105 +98,113 @@ impl Listener {
             if !is_own_user(&stream) {
                 continue;
             }
-            let Ok(greeting) = Arc::clone(&self.greetings).try_acquire_owned() else {
-                tracing::warn!(GREETINGS_MAX, "too many connections say nothing: one more is closed");
+            let Ok(permit) = Arc::clone(&self.handshake_permits).try_acquire_owned() else {
+                tracing::warn!(HANDSHAKES_MAX, "connection closed: too many connections are in their handshake");
                 continue;
             };
             let shared = Arc::clone(shared);
             connections.spawn(async move {
-                let result = greet(stream, &shared, greeting).await;
+                let result = handle_connection(stream, &shared, permit).await;
                 if let Err(error) = result {
-                    tracing::info!("a connection ended: {error:#}");
+                    tracing::info!("connection failed: {error:#}");
                 }
             });
         }
     }
 
-    /// Waits for the sessions to end, which they were told to.
+    /// Waits for the sessions to end, after `ending` was cancelled.
     pub(super) async fn end(self) {
         let mut connections = self.connections.into_inner();
         let all = async { while connections.join_next().await.is_some() {} };
-        // A session bounds its own end; a client that does not read may use that up.
+        // A session limits the time of its own end; a client that does not read may use all of it.
         if timeout(END_WAIT_MAX * 2, all).await.is_err() {
-            tracing::warn!("sessions were cut off");
+            tracing::warn!("sessions were aborted at shutdown");
         }
     }
 }
 
-/// Whether whoever is at the other end runs as the same user. The directory lets no other in; this is the second lock.
+/// Returns whether the peer process runs as the same user. The mode of the directory already excludes others; this is a
+/// second check.
 pub(super) fn is_own_user(stream: &UnixStream) -> bool {
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == own_user() => true,
         Ok(peer) => {
-            tracing::warn!(user = peer.uid(), "the other end of the socket is another user's: refused");
+            tracing::warn!(user = peer.uid(), "connection refused: the peer runs as another user");
             false
         }
         Err(error) => {
-            tracing::warn!(%error, "the system does not say whose the other end of the socket is: refused");
+            tracing::warn!(%error, "connection refused: the user of the peer is unknown");
             false
         }
     }
 }
 
-/// Hears what a connection wants, and gives it that.
-async fn greet(
+/// Reads the request of a connection and handles it.
+async fn handle_connection(
     mut stream: UnixStream,
-    shared: &Shared,
-    greeting: tokio::sync::OwnedSemaphorePermit,
+    shared: &DaemonContext,
+    permit: tokio::sync::OwnedSemaphorePermit,
 ) -> anyhow::Result<()> {
-    let mut lines = hello::buffer();
-    let said = tokio::select! {
-        said = hello::read::<Hello>(&mut stream, &mut lines) => said.context("its first line is no hello")?,
+    let mut lines = handshake::buffer();
+    let request = tokio::select! {
+        request = handshake::read::<HandshakeRequest>(&mut stream, &mut lines) => {
+            request.context("the first line is not a handshake request")?
+        }
         () = shared.ending.cancelled() => return Ok(()),
     };
-    drop(greeting);
+    drop(permit);
     if lines.unread_bytes() > 0 {
-        return Err(anyhow!("it did not wait for the answer to its hello"));
+        return Err(anyhow!("data was sent before the handshake response"));
     }
-    let mut answer = shared.answer();
-    if said.state != shared.state {
-        let [meant, own] = [&said.state, &shared.state].map(|state| subject(state.as_deref()));
-        tracing::info!("a connection means {meant}: nothing is done for it");
-        answer.other_state = true;
-        answer.refused = Some(format!("this is the daemon on {own}, and not on {meant}"));
-        return Ok(hello::write(&mut stream, &answer).await?);
+    let mut response = shared.response();
+    if request.state != shared.state {
+        let [meant, own] = [&request.state, &shared.state].map(|state| state_label(state.as_deref()));
+        tracing::info!("connection refused: it requests the daemon for {meant}");
+        response.other_state = true;
+        response.refused = Some(format!("this is the daemon for {own}, not for {meant}"));
+        return Ok(handshake::write(&mut stream, &response).await?);
     }
-    match said.ask {
-        Ask::Stop => {
-            tracing::info!("told to end through the socket");
-            hello::write(&mut stream, &answer).await?;
+    match request.ask {
+        Purpose::Stop => {
+            tracing::info!("stop requested through the socket");
+            handshake::write(&mut stream, &response).await?;
             let mut awaiting = shared.awaiting_end.lock().unwrap_or_else(PoisonError::into_inner);
             awaiting.push(stream);
             shared.stop.cancel();
             Ok(())
         }
-        Ask::Status => {
-            answer.status = serde_json::to_value(shared.status().await)?;
-            Ok(hello::write(&mut stream, &answer).await?)
+        Purpose::Status => {
+            response.status = serde_json::to_value(shared.status().await)?;
+            Ok(handshake::write(&mut stream, &response).await?)
         }
-        Ask::Session => serve(stream, said, shared, answer).await,
+        Purpose::Session => serve(stream, request, shared, response).await,
     }
 }
 
-/// Serves a session, or says why not.
-async fn serve(mut stream: UnixStream, said: Hello, shared: &Shared, mut answer: Answer) -> anyhow::Result<()> {
-    let accepted = match accept(&said, shared, &mut answer) {
+/// Serves a session, or sends the reason why it is refused.
+async fn serve(
+    mut stream: UnixStream,
+    request: HandshakeRequest,
+    shared: &DaemonContext,
+    mut response: HandshakeResponse,
+) -> anyhow::Result<()> {
+    let accepted = match accept(&request, shared, &mut response) {
         Ok(accepted) => accepted,
-        Err(refused) => {
-            tracing::info!("a session is refused: {refused}");
-            answer.refused = Some(refused);
-            return Ok(hello::write(&mut stream, &answer).await?);
+        Err(reason) => {
+            tracing::info!("session refused: {reason}");
+            response.refused = Some(reason);
+            return Ok(handshake::write(&mut stream, &response).await?);
         }
     };
     let (session, settings, limits) = accepted;
-    // All that can fail comes before the answer: a session that was accepted is served.
+    // Everything that can fail comes before the response, so that an accepted session is served.
     let options = server_options(&settings)?;
     let end = stream.as_fd().try_clone_to_owned().map(std::os::unix::net::UnixStream::from)?;
-    hello::write(&mut stream, &answer).await?;
-    tracing::info!(sessions = session.count(), version = said.version, "a session began");
+    handshake::write(&mut stream, &response).await?;
+    tracing::info!(sessions = session.count(), version = request.version, "session started");
 
     let (reader, writer) = stream.into_split();
-    let (transport, connection) = LineTransport::new(reader, Writer(Some(writer)), limits);
+    let (transport, connection) = LineTransport::new(reader, SessionWriter(Some(writer)), limits);
     let server = shared.manager.server(&options, connection.closing());
     let stopping = async {
         shared.ending.cancelled().await;
@@ -207,51 +216,52 @@ async fn serve(mut stream: UnixStream, said: Hello, shared: &Shared, mut answer:
         never = stopping => never,
     };
     if shared.stop.is_cancelled() && matches!(written, Ok(true)) {
-        // All else is written, so that there is room; if there is not, the relay takes the end for a crash and goes on.
-        let _ = (&end).write_all(&[GOODBYE, b"\n"].concat());
+        // All output is flushed, so that the socket has capacity. If the write fails, the relay treats the end as a
+        // crash and connects to another daemon.
+        let _ = (&end).write_all(&[SHUTDOWN_NOTICE, b"\n"].concat());
     }
-    // A writer that is stuck lets go of the connection too.
+    // Closes the connection even if a blocked writer still holds it.
     let _ = end.shutdown(Shutdown::Both);
     drop(session);
     written?;
-    tracing::info!("a session ended");
+    tracing::info!("session ended");
     Ok(())
 }
 
-/// Whether a session can be served, and with which settings and limits.
+/// Checks whether a session can be served, and returns its slot, settings and limits.
 fn accept<'a>(
-    said: &Hello,
-    shared: &'a Shared,
-    answer: &mut Answer,
-) -> Result<(Counted<'a>, cortex_config::Settings, cortex_mcp::transport::WireLimits), String> {
-    let in_force = shared.manager.settings();
-    let (stop, subject) = (stop_command(in_force.state.as_deref()), subject(in_force.state.as_deref()));
-    if said.protocol != PROTOCOL {
-        return Err(super::other_protocol(said.protocol, &said.version, PROTOCOL, program::VERSION, &stop));
+    request: &HandshakeRequest,
+    shared: &'a DaemonContext,
+    response: &mut HandshakeResponse,
+) -> Result<(SessionSlot<'a>, cortex_config::Settings, cortex_mcp::transport::WireLimits), String> {
+    let settings = shared.manager.settings();
+    let (stop, state) = (stop_command(settings.state.as_deref()), state_label(settings.state.as_deref()));
+    if request.protocol != PROTOCOL {
+        return Err(super::protocol_mismatch(request.protocol, &request.version, PROTOCOL, program::VERSION, &stop));
     }
-    let session = SessionSettings::deserialize(&said.session)
-        .map_err(|error| format!("the hello has no settings of a session: {error}"))?;
-    let differences = compare(&said.given, in_force, &subject, &stop);
-    if let Some(refused) = differences.refused {
-        return Err(refused);
+    let session = SessionSettings::deserialize(&request.session)
+        .map_err(|error| format!("the handshake has no valid session settings: {error}"))?;
+    let differences = compare(&request.given, settings, &state, &stop);
+    if let Some(refusal) = differences.refusal {
+        return Err(refusal);
     }
-    answer.warnings = differences.warnings;
-    let (settings, limits) = session.over(in_force)?;
-    let counted = Counted::new(&shared.sessions)
-        .ok_or_else(|| format!("{SESSIONS_MAX} sessions are served on {subject}, the most: end one first"))?;
-    Ok((counted, settings, limits))
+    response.warnings = differences.warnings;
+    let (session_settings, limits) = session.apply_to(settings)?;
+    let slot = SessionSlot::new(&shared.sessions)
+        .ok_or_else(|| format!("{state} already has {SESSIONS_MAX} sessions, the maximum: end one first"))?;
+    Ok((slot, session_settings, limits))
 }
 
-/// The writing half of a connection, which does not end what the other side reads when it is dropped: a last line comes.
-struct Writer(Option<OwnedWriteHalf>);
+/// The write half of a connection. Dropping it does not shut down the stream, so that a shutdown notice can follow.
+struct SessionWriter(Option<OwnedWriteHalf>);
 
-impl Writer {
+impl SessionWriter {
     fn half(self: Pin<&mut Self>) -> io::Result<Pin<&mut OwnedWriteHalf>> {
         self.get_mut().0.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 }
 
-impl AsyncWrite for Writer {
+impl AsyncWrite for SessionWriter {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.half()?.poll_write(context, bytes)
     }
@@ -265,7 +275,7 @@ impl AsyncWrite for Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for SessionWriter {
     fn drop(&mut self) {
         if let Some(half) = self.0.take() {
             half.forget();
@@ -273,9 +283,9 @@ impl Drop for Writer {
     }
 }
 
-impl Shared {
-    fn answer(&self) -> Answer {
-        Answer {
+impl DaemonContext {
+    fn response(&self) -> HandshakeResponse {
+        HandshakeResponse {
             protocol: PROTOCOL,
             version: program::VERSION.to_owned(),
             pid: std::process::id(),
@@ -287,15 +297,15 @@ impl Shared {
         }
     }
 
-    /// How it stands, even while the engine waits for the disk or has a commit that failed.
+    /// Returns the status, also while the engine waits for the disk or a commit has failed.
     async fn status(&self) -> Status {
         let engine = self.manager.engine();
-        // Both are sent before either is answered, so that they are of one batch, unless that is full.
-        let books = async { tokio::try_join!(engine.capacity(), engine.fleet_summary()) };
+        // Both requests are sent before either is answered, so that they belong to one batch, unless it is full.
+        let state = async { tokio::try_join!(engine.capacity(), engine.fleet_summary()) };
         let managed = self.manager.managed();
-        let running = async { Running::told_by(managed.as_ref()?).await };
-        let (books, running) = tokio::join!(timeout(BOOKS_WAIT_MAX, books), timeout(BOOKS_WAIT_MAX, running));
-        let books = books.ok().and_then(Result::ok);
+        let running = async { ManagedProcesses::read(managed.as_ref()?).await };
+        let (state, running) = tokio::join!(timeout(STATUS_WAIT_MAX, state), timeout(STATUS_WAIT_MAX, running));
+        let state = state.ok().and_then(Result::ok);
         Status {
             instance: self.instance.clone(),
             pid: std::process::id(),
@@ -303,7 +313,7 @@ impl Shared {
             state: self.manager.settings().state.clone(),
             uptime_seconds: self.started.elapsed().as_secs(),
             sessions: *self.sessions.borrow() as u64,
-            books: books.map(|(capacity, fleet)| Books::of(&capacity.value, fleet)),
+            books: state.map(|(capacity, fleet)| StateSummary::of(&capacity.value, fleet)),
             running: running.ok().flatten(),
             log: self.log.clone(),
             loops: self.manager.loops().map(cortex_loops::LoopStatus::report).into(),
@@ -311,18 +321,18 @@ impl Shared {
     }
 }
 
-/// A session that counts until it is dropped.
-struct Counted<'a>(&'a watch::Sender<usize>);
+/// A slot among the maximum number of sessions, released when dropped.
+struct SessionSlot<'a>(&'a watch::Sender<usize>);
 
-impl<'a> Counted<'a> {
-    /// Nothing if there are too many.
+impl<'a> SessionSlot<'a> {
+    /// Acquires a slot; `None` if all are in use.
     fn new(sessions: &'a watch::Sender<usize>) -> Option<Self> {
-        let counted = sessions.send_if_modified(|count| {
-            let room = *count < SESSIONS_MAX;
-            *count += usize::from(room);
-            room
+        let is_acquired = sessions.send_if_modified(|count| {
+            let is_free = *count < SESSIONS_MAX;
+            *count += usize::from(is_free);
+            is_free
         });
-        counted.then_some(Self(sessions))
+        is_acquired.then_some(Self(sessions))
     }
 
     fn count(&self) -> usize {
@@ -330,7 +340,7 @@ impl<'a> Counted<'a> {
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for SessionSlot<'_> {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count -= 1);
     }

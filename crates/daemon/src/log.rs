@@ -1,4 +1,4 @@
-//! The daemon's log: a file that never grows beyond its bound, with one older beside it.
+//! The daemon's log: a file of bounded size, with one older file next to it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,19 +9,19 @@ use std::{
 
 use cortex_util::file_id::FileId;
 
-/// From how many bytes on the file is put aside and another begun.
+/// The size at which the log is rotated, in bytes.
 const LOG_BYTES_MAX: u64 = 4 * 1_048_576;
 
-/// The ending of the older file.
-const OLDER_ENDING: &str = "log.1";
+/// The extension of the older file.
+const OLDER_EXTENSION: &str = "log.1";
 
-/// Opens the file for appending; it is made if it is not there, for its user alone.
+/// Opens the file for appending. It is created if missing, and only its user can read it.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
-/// Whether standard error is this file: so it is in a daemon that a session started. One started by hand logs to whatever
-/// its standard error is, as a service manager expects.
+/// Returns whether standard error is this file, as in a daemon that a session started. A daemon that was started by
+/// hand logs to its own standard error, as a service manager expects.
 pub(super) fn is_standard_error(path: &Path) -> bool {
     let standard_error = io::stderr().as_fd().try_clone_to_owned().and_then(|stream| File::from(stream).metadata());
     match (standard_error, fs::metadata(path)) {
@@ -30,16 +30,16 @@ pub(super) fn is_standard_error(path: &Path) -> bool {
     }
 }
 
-/// Writes to the file, and begins another when it is full. Each write is whole lines.
+/// A writer that rotates the file when it is full. Each write consists of whole lines.
 #[derive(Debug)]
-pub(super) struct Rotating {
+pub(super) struct RotatingLog {
     path: PathBuf,
     file: File,
     written: u64,
     bytes_max: u64,
 }
 
-impl Rotating {
+impl RotatingLog {
     pub(super) fn new(path: PathBuf) -> io::Result<Self> {
         Self::with_bound(path, LOG_BYTES_MAX)
     }
@@ -51,14 +51,14 @@ impl Rotating {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        fs::rename(&self.path, self.path.with_extension(OLDER_ENDING))?;
+        fs::rename(&self.path, self.path.with_extension(OLDER_EXTENSION))?;
         self.file = open(&self.path)?;
         self.written = 0;
         Ok(())
     }
 
-    /// Begins the file anew if it was removed or put aside by another: nobody would find what is written to the old one.
-    fn follow(&mut self) -> io::Result<()> {
+    /// Reopens the file if it was removed or renamed, since lines in the old file would not be found.
+    fn reopen_if_replaced(&mut self) -> io::Result<()> {
         let (ours, there) = (self.file.metadata()?, fs::metadata(&self.path));
         if there.is_ok_and(|there| FileId::of(&there) == FileId::of(&ours)) {
             return Ok(());
@@ -69,10 +69,10 @@ impl Rotating {
     }
 }
 
-impl Write for Rotating {
+impl Write for RotatingLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Where that fails, the old one is better than none.
-        let _ = self.follow();
+        // If this fails, the old file is better than none.
+        let _ = self.reopen_if_replaced();
         if self.written > 0 && self.written + bytes.len() as u64 > self.bytes_max {
             self.rotate()?;
         }
@@ -95,7 +95,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("memory.log");
         fs::write(&path, "an earlier run\n").expect("a file");
-        let mut log = Rotating::with_bound(path.clone(), 100).expect("a file");
+        let mut log = RotatingLog::with_bound(path.clone(), 100).expect("a file");
         for number in 0..50 {
             writeln!(log, "line {number}").expect("a line");
         }
@@ -107,6 +107,6 @@ mod tests {
         assert!(!is_standard_error(&path));
         fs::remove_file(&path).expect("a file");
         writeln!(log, "line 50").expect("a line");
-        assert_eq!(read(&path), "line 50\n", "a file that was removed is made anew");
+        assert_eq!(read(&path), "line 50\n", "a file that was removed is created again");
     }
 }

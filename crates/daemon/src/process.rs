@@ -1,6 +1,6 @@
-//! The daemon's own life, from taking the lock to letting go of it.
+//! The daemon process, from acquiring the lock to releasing it.
 //!
-//! Whoever started it hears on standard output, in one line of JSON, that it is ready or why it is not.
+//! It reports to its parent on standard output, in one line of JSON, that it is ready or why it failed.
 
 use std::{
     io::{self, Write},
@@ -15,112 +15,115 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    hello::PROTOCOL,
+    discovery_files::{DiscoveryFiles, not_owned},
+    handshake::PROTOCOL,
     idle::wait_until_idle,
-    listener::{Listener, Shared},
+    listener::{DaemonContext, Listener},
     log,
-    presence::{Presence, not_owned},
-    runtime_directory::Place,
+    runtime_directory::DaemonFiles,
 };
 use cortex_config::{Configuration, Settings};
 use cortex_runtime::SERVER_GRACE;
 use cortex_serving::{Manager, STARTUP_ERROR_EXIT_CODE, Signals, StartupError};
 use cortex_util::lock::{OwnerLock, OwnerRecord};
 
-/// How long it waits for an owner before it. Short, since whoever started it tries again for as long as it wants; and not
-/// none, since those who only look hold the lock for a moment.
+/// How long the daemon waits for the lock. It is short, since the session that started the daemon retries by itself,
+/// and not zero, since a check of the lock holds it for a moment.
 const LOCK_WAIT_MAX: Duration = Duration::from_millis(200);
 
-/// How long the books may take to be written down at the end: a second or two for a million leases.
+/// How long the state may take to be written at the end: a second or two for a million leases.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// How long what is run may take to end: its grace, and a moment.
+/// Returns how long managed processes may take to end: their grace period and one second.
 fn host_wait_max(settings: &Settings) -> Duration {
     SERVER_GRACE.max(Duration::from_secs(settings.worker_grace_seconds)) + Duration::from_secs(1)
 }
 
-/// The line for whoever started the daemon.
+/// The line for the process that started the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub(super) enum Started {
+pub(super) enum StartupReport {
     Ready { ready: bool, pid: u32 },
     Failed { error: String, code: u8, held: bool },
 }
 
-/// Serves sessions until nobody needs it or it is told to end.
+/// Serves sessions until the daemon is idle or stopped.
 ///
 /// # Errors
-/// [`StartupError`] if the state or the runtime directory cannot be used or another owns it, other errors if the settings cannot
-/// be served or the engine fails.
+/// [`StartupError`] if the state or the runtime directory cannot be used or another process owns the state; another
+/// error if the settings cannot be used or the engine fails.
 pub async fn run(configuration: &Configuration) -> anyhow::Result<()> {
-    // A leader of a process group cannot leave it: so it is where a shell or a service manager started it, and fine.
+    // This fails for the leader of a process group, as started by a shell or a service manager, and is not needed
+    // there.
     let _ = rustix::process::setsid();
     let opened = open(configuration).await;
-    tell(&match &opened {
-        Ok(_) => Started::Ready { ready: true, pid: std::process::id() },
+    report(&match &opened {
+        Ok(_) => StartupReport::Ready { ready: true, pid: std::process::id() },
         Err(error) => {
-            let unusable = error.downcast_ref::<StartupError>();
-            Started::Failed {
+            let startup_error = error.downcast_ref::<StartupError>();
+            StartupReport::Failed {
                 error: format!("{error:#}"),
-                code: if unusable.is_some() { STARTUP_ERROR_EXIT_CODE } else { 1 },
-                held: unusable.is_some_and(|unusable| unusable.held),
+                code: if startup_error.is_some() { STARTUP_ERROR_EXIT_CODE } else { 1 },
+                held: startup_error.is_some_and(|error| error.held),
             }
         }
     });
     serve(opened?).await
 }
 
-/// What a daemon has once it can serve.
-struct Opened<E> {
-    shared: Arc<Shared>,
+/// A daemon that is ready to serve.
+struct OpenDaemon<E> {
+    shared: Arc<DaemonContext>,
     socket: UnixListener,
-    /// Lets go of the shared memory when the daemon has ended.
-    presence: Presence,
+    /// Holds the lock of the in-memory state until the daemon has ended.
+    discovery: DiscoveryFiles,
     failed: E,
     idle_wait: Duration,
-    told: CancellationToken,
+    stop_signal: CancellationToken,
     _log: cortex_telemetry::LogGuard,
 }
 
-async fn open(configuration: &Configuration) -> anyhow::Result<Opened<impl Future<Output = anyhow::Error> + use<>>> {
+async fn open(
+    configuration: &Configuration,
+) -> anyhow::Result<OpenDaemon<impl Future<Output = anyhow::Error> + use<>>> {
     let settings = &configuration.settings;
-    let place = Place::of(settings.state.as_deref())?;
-    let log_path = log::is_standard_error(&place.log).then(|| place.log.clone());
+    let files = DaemonFiles::of(settings.state.as_deref())?;
+    let log_path = log::is_standard_error(&files.log).then(|| files.log.clone());
     let log = if log_path.is_some() {
-        let file = log::Rotating::new(place.log.clone()).context("the log cannot be written")?;
+        let file = log::RotatingLog::new(files.log.clone()).context("failed to open the log")?;
         cortex_telemetry::init_to(file, settings.log_level, settings.log_format)?
     } else {
         cortex_telemetry::init(settings.log_level, settings.log_format)?
     };
-    // Relative to where it was started, as the rest of its settings.
+    // Resolves paths in the settings before the working directory changes.
     let mut configuration = configuration.clone();
-    configuration.settings.state = place.state.clone();
+    configuration.settings.state = files.state.clone();
     if let Some(catalog) = &mut configuration.settings.catalog {
-        *catalog = std::path::absolute(&catalog).context("the path of the catalog cannot be made out")?;
+        *catalog = std::path::absolute(&catalog).context("failed to resolve the path of the catalog")?;
     }
-    // No folder is kept from being removed or unmounted.
-    std::env::set_current_dir("/").context("the root folder cannot be entered")?;
-    let told = Signals::stop().context("signals cannot be handled")?;
+    // The daemon must not keep a folder from being removed or unmounted.
+    std::env::set_current_dir("/").context("failed to change to the root folder")?;
+    let stop_signal = Signals::stop().context("failed to install signal handlers")?;
 
     let record = OwnerRecord {
         protocol: Some(PROTOCOL),
-        socket: Some(place.socket.clone()),
-        state: place.state.clone(),
+        socket: Some(files.socket.clone()),
+        state: files.state.clone(),
         ..OwnerRecord::of_this_process()
     };
-    let lock = if place.state.is_none() {
-        Some(OwnerLock::acquire(&place.lock, &record, LOCK_WAIT_MAX).map_err(not_owned)?)
+    let lock = if files.state.is_none() {
+        Some(OwnerLock::acquire(&files.lock, &record, LOCK_WAIT_MAX).map_err(not_owned)?)
     } else {
         None
     };
     let (manager, failed) = Manager::open(&configuration, &record, LOCK_WAIT_MAX, CLOSE_WAIT_MAX).await?;
     // From here on this process is the owner.
-    let state = place.state.clone();
+    let state = files.state.clone();
     let instance = Uuid::new_v4().to_string();
-    let (pid, path) = (record.pid, place.socket.clone());
-    let (presence, socket) = Presence::make(place, record, lock)?;
-    tracing::info!(instance, pid, socket = %path.display(), "the daemon is ready");
-    let shared = Arc::new(Shared {
+    let (pid, path) = (record.pid, files.socket.clone());
+    let (discovery, socket) = DiscoveryFiles::create(files, record, lock)?;
+    tracing::info!(instance, pid, socket = %path.display(), "daemon ready");
+    let shared = Arc::new(DaemonContext {
         manager,
         state,
         log: log_path,
@@ -132,60 +135,60 @@ async fn open(configuration: &Configuration) -> anyhow::Result<Opened<impl Futur
         awaiting_end: Mutex::default(),
     });
     let idle_wait = Duration::from_secs(configuration.settings.daemon_idle_seconds);
-    Ok(Opened { shared, socket, presence, failed, idle_wait, told, _log: log })
+    Ok(OpenDaemon { shared, socket, discovery, failed, idle_wait, stop_signal, _log: log })
 }
 
-async fn serve(opened: Opened<impl Future<Output = anyhow::Error>>) -> anyhow::Result<()> {
-    let Opened { shared, mut socket, mut presence, failed, idle_wait, told, _log } = opened;
+async fn serve(opened: OpenDaemon<impl Future<Output = anyhow::Error>>) -> anyhow::Result<()> {
+    let OpenDaemon { shared, mut socket, mut discovery, failed, idle_wait, stop_signal, _log } = opened;
     let listener = Listener::new();
     let (sessions, engine) = (shared.sessions.subscribe(), shared.manager.engine().clone());
     let processes = shared.manager.processes();
     let idle = wait_until_idle(sessions, (engine, processes), idle_wait, shared.state.is_some());
-    let (place, door, inside) = (&mut presence, &listener, &shared);
-    // The socket goes with this, so that nobody waits at it while the rest ends.
+    let (files, listening, context) = (&mut discovery, &listener, &shared);
+    // The future owns the socket, which is therefore closed before the rest ends.
     let serving = async move {
         loop {
             let replaced = tokio::select! {
-                replaced = place.keep() => replaced,
-                () = door.run(&socket, inside) => return Ok(()),
+                replaced = files.maintain() => replaced,
+                () = listening.run(&socket, context) => return Ok(()),
             };
-            socket = replaced.inspect_err(|error| tracing::error!("this daemon ends: {error}"))?;
+            socket = replaced.inspect_err(|error| tracing::error!("daemon stopping: {error}"))?;
         }
     };
     let ended = tokio::select! {
         served = serving => served,
         () = shared.stop.cancelled() => Ok(()),
-        () = told.cancelled() => {
-            // The sessions' relays are told that this was wanted, as by the command.
+        () = stop_signal.cancelled() => {
+            // As for the stop command, the relays of sessions receive a shutdown notice.
             shared.stop.cancel();
             Ok(())
         }
         () = idle => {
-            tracing::info!(idle_seconds = idle_wait.as_secs(), "nobody needs the daemon any more");
+            tracing::info!(idle_seconds = idle_wait.as_secs(), "daemon was idle");
             Ok(())
         }
         error = failed => Err(error),
     };
-    presence.remove();
+    discovery.remove();
     shared.ending.cancel();
     listener.end().await;
     match Arc::try_unwrap(shared) {
-        Ok(Shared { manager, awaiting_end, .. }) => {
+        Ok(DaemonContext { manager, awaiting_end, .. }) => {
             let host_wait = host_wait_max(manager.settings());
             manager.close(CLOSE_WAIT_MAX, host_wait).await;
-            drop(presence);
-            // Last of all, those who asked for the end hear of it.
+            drop(discovery);
+            // Closes the connections of stop commands last of all.
             drop(awaiting_end);
         }
-        Err(_) => tracing::error!("a session did not end: the books are left as they are"),
+        Err(_) => tracing::error!("a session did not end: the state was not closed"),
     }
-    tracing::info!("the daemon has ended");
+    tracing::info!("daemon stopped");
     ended
 }
 
-/// Writes the line for whoever started this. If nobody listens, it serves all the same.
-fn tell(started: &Started) {
-    if let Ok(mut line) = serde_json::to_vec(started) {
+/// Writes the line for the parent process. A write error is ignored, since the parent may be gone.
+fn report(report: &StartupReport) {
+    if let Ok(mut line) = serde_json::to_vec(report) {
         line.push(b'\n');
         let mut output = io::stdout().lock();
         let _ = output.write_all(&line).and_then(|()| output.flush());

@@ -1,13 +1,14 @@
-//! The stdio side of a shared session: carries lines between its client and the daemon, and outlives the daemon.
+//! The relay: the stdio side of a session, which forwards lines between its client and the daemon, and outlives the
+//! daemon.
 //!
-//! When the daemon is lost, the calls in flight are answered with an error that asks to try again, another daemon is found or
-//! started, and what the client had agreed on with the old one is agreed on with the new one, so that the client's session
-//! goes on. Invariants: a request is answered once, by the daemon or from here; the end of the input or a signal ends the
+//! When the daemon is lost, the relay answers the calls in flight with a retryable error, connects to another daemon or
+//! starts one, and replays the client's handshake and subscriptions, so that the client's session continues.
+//! Invariants: every request is answered once, by the daemon or by the relay; the end of the input or a signal ends the
 //! process within a second, whatever the daemon does.
 
-mod carry;
-mod memory;
+mod forward;
 mod replay;
+mod session_state;
 
 use std::{cell::RefCell, collections::VecDeque, future::poll_fn, pin::pin, task::Poll, time::Duration};
 
@@ -15,54 +16,55 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    carry::{Client, Link, Parting, Waiting},
-    memory::Memory,
+    forward::{Client, DaemonLink, Disconnected, WriteBuffer},
     replay::replay,
+    session_state::SessionState,
 };
 use super::{
-    hello::Hello,
-    launch::{attach, excluded},
-    runtime_directory::Place,
-    subject,
+    connection::{attach, exclusive_owner},
+    handshake::HandshakeRequest,
+    runtime_directory::DaemonFiles,
+    state_label,
 };
 use cortex_config::Settings;
 use cortex_lines::LineBuffer;
 use cortex_mcp::transport::{LISTENS_MAX, stdio};
 use cortex_serving::{END_WAIT_MAX, StartupError};
 
-/// How many daemons that said nothing to the client and ended at once may be lost within [`LOSSES_WINDOW`] before this gives up.
+/// The maximum number of daemons that may be lost within [`LOSSES_WINDOW`] without serving the client, each within
+/// [`LIFE_MIN`].
 const LOSSES_MAX: usize = 5;
 
-/// A daemon that was there for so long did not end for what this session said: it does not count, whether or not the client
-/// asked for anything meanwhile.
+/// A daemon that was connected for this long did not fail because of this session, and does not count as a loss,
+/// whether or not it served the client.
 const LIFE_MIN: Duration = Duration::from_secs(1);
 
-/// The time in which losses are counted.
+/// The time window in which losses are counted.
 const LOSSES_WINDOW: Duration = Duration::from_secs(30);
 
-/// How long this waits after the second loss in a row; after each further one twice as long.
+/// The pause after the second loss in a row; it doubles after each further one.
 const LOSS_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many more requests than the daemon takes at a time may be on their way to it.
+/// The number of requests in flight that the relay allows beyond the limits of the daemon.
 const IN_FLIGHT_SPARE: usize = 1_024;
 
 type StdioClient = Client<stdio::StdioReader, stdio::StdioWriter>;
 
-/// Why there is nothing more to do.
-enum End {
-    /// The client is gone, or all that it said is answered, or the time for that is over.
+/// The reason why the relay ends.
+enum RelayEnd {
+    /// The client has disconnected, or all its requests are answered, or the time for the end is over.
     Done,
-    /// There is no daemon.
+    /// No daemon can be reached.
     NoDaemon(StartupError),
 }
 
-/// Carries lines until the client goes away or `stop` is cancelled.
+/// Forwards lines until the client disconnects or `stop` is cancelled.
 ///
 /// # Errors
-/// The daemon cannot be found or started, or refuses the session; or too many were lost in a row.
+/// The daemon cannot be found or started, or refuses the session; or too many daemons were lost in a row.
 pub(super) async fn run(
-    place: Place,
-    hello: Hello,
+    files: DaemonFiles,
+    request: HandshakeRequest,
     settings: &Settings,
     stop: CancellationToken,
 ) -> Result<(), StartupError> {
@@ -71,43 +73,43 @@ pub(super) async fn run(
         reader,
         writer,
         input: LineBuffer::new(settings.max_line_bytes),
-        waiting: Waiting::default(),
-        memory: Memory::default(),
-        held: None,
-        is_over: false,
+        output: WriteBuffer::default(),
+        session: SessionState::default(),
+        held_line: None,
+        is_input_done: false,
         line_bytes_max: settings.max_line_bytes,
-        // Those that the daemon has and those that wait before it: with fewer, both sides would wait for each other.
+        // The requests in the daemon and those before it. With a lower limit, both sides could wait for each other.
         in_flight_max: 2 * settings.max_calls_in_flight + LISTENS_MAX + IN_FLIGHT_SPARE,
     };
-    let mut relay = Relay { place, hello, client, stop, deadline: None, losses: VecDeque::new() };
+    let mut relay = Relay { files, request, client, stop, deadline: None, losses: VecDeque::new() };
     let end = match relay.attach().await? {
         Ok(link) => relay.serve(link).await,
         Err(end) => end,
     };
-    relay.part(end).await
+    relay.finish(end).await
 }
 
-/// Does something without a daemon that carries lines, while the client is heard as far as to see its end. Nothing if the
-/// client or the time for the end is gone first.
-async fn tend<T>(
+/// Awaits a future while no daemon is connected, and watches the client's input for its end. Returns `None` if the
+/// client disconnects, `stop` is cancelled, or the time for the end is over first.
+async fn run_until_end<T>(
     client: &RefCell<&mut StdioClient>,
     stop: &CancellationToken,
     deadline: &mut Option<Instant>,
-    doing: impl Future<Output = T>,
+    task: impl Future<Output = T>,
 ) -> Option<T> {
-    let mut doing = pin!(doing);
+    let mut task = pin!(task);
     loop {
         let (is_ending, until) = (deadline.is_some(), deadline.unwrap_or_else(Instant::now));
-        let tended = poll_fn(|context| {
+        let watched = poll_fn(|context| {
             let mut client = client.borrow_mut();
-            match client.poll_alone(false, context) {
+            match client.poll_without_daemon(false, context) {
                 Poll::Pending if client.is_ending() && !is_ending => Poll::Ready(None),
                 polled => polled,
             }
         });
         tokio::select! {
-            done = &mut doing => return Some(done),
-            parting = tended, if !is_ending => match parting {
+            output = &mut task => return Some(output),
+            disconnected = watched, if !is_ending => match disconnected {
                 Some(_) => return None,
                 None => *deadline = Some(Instant::now() + END_WAIT_MAX),
             },
@@ -118,99 +120,99 @@ async fn tend<T>(
 }
 
 struct Relay {
-    place: Place,
-    hello: Hello,
+    files: DaemonFiles,
+    request: HandshakeRequest,
     client: StdioClient,
     stop: CancellationToken,
-    /// By when the process is to end, once the end has begun.
+    /// The deadline of the end, once it has begun.
     deadline: Option<Instant>,
-    /// When daemons were lost lately, since one served the client.
+    /// The times of recent losses since a daemon served the client.
     losses: VecDeque<Instant>,
 }
 
 impl Relay {
-    /// Finds or starts the first daemon. Nothing of the client's is passed on before, so that who cannot be served sees the
-    /// process end, without an answer.
-    async fn attach(&mut self) -> Result<Result<Link, End>, StartupError> {
-        let Self { place, hello, client, stop, deadline, .. } = self;
-        let attaching = attach(place, hello);
-        let Some(attached) = tend(&RefCell::new(client), stop, deadline, attaching).await else {
-            return Ok(Err(self.unattached()));
+    /// Connects to the first daemon. No input is forwarded before, so that a client that cannot be served sees the
+    /// process end, without a reply.
+    async fn attach(&mut self) -> Result<Result<DaemonLink, RelayEnd>, StartupError> {
+        let Self { files, request, client, stop, deadline, .. } = self;
+        let attaching = attach(files, request);
+        let Some(connection) = run_until_end(&RefCell::new(client), stop, deadline, attaching).await else {
+            return Ok(Err(self.end_without_daemon()));
         };
-        let attached = attached?;
-        tracing::info!(pid = attached.answer.pid, version = attached.answer.version, "attached to the daemon");
-        Ok(Ok(Link::new(attached.stream, attached.lines)))
+        let connection = connection?;
+        tracing::info!(pid = connection.response.pid, version = connection.response.version, "connected to the daemon");
+        Ok(Ok(DaemonLink::new(connection.stream, connection.lines)))
     }
 
-    /// What it comes to when the time is over before there was a daemon.
-    fn unattached(&self) -> End {
+    /// Returns the end for a relay that stopped before a daemon was connected.
+    fn end_without_daemon(&self) -> RelayEnd {
         if self.stop.is_cancelled() {
-            return End::Done;
+            return RelayEnd::Done;
         }
-        if let Some(unusable) = excluded(&self.place) {
-            return End::NoDaemon(unusable);
+        if let Some(error) = exclusive_owner(&self.files) {
+            return RelayEnd::NoDaemon(error);
         }
-        if !self.client.has_more() {
-            return End::Done;
+        if !self.client.has_unsent_input() {
+            return RelayEnd::Done;
         }
-        End::NoDaemon(StartupError::new(format!(
-            "the input ended, and no daemon answered on {} within {} ms: see its log {}",
-            subject(self.place.state.as_deref()),
+        RelayEnd::NoDaemon(StartupError::new(format!(
+            "the input ended, and no daemon for {} responded within {} ms: see its log {}",
+            state_label(self.files.state.as_deref()),
             END_WAIT_MAX.as_millis(),
-            self.place.log.display()
+            self.files.log.display()
         )))
     }
 
-    /// Carries lines over one daemon after another.
-    async fn serve(&mut self, mut link: Link) -> End {
+    /// Forwards lines to one daemon after another.
+    async fn serve(&mut self, mut link: DaemonLink) -> RelayEnd {
         loop {
-            match self.carry(&mut link).await {
-                None | Some(Parting::Client) => return End::Done,
-                Some(Parting::Daemon) => {}
+            match self.forward(&mut link).await {
+                None | Some(Disconnected::Client) => return RelayEnd::Done,
+                Some(Disconnected::Daemon) => {}
             }
             if link.is_half_closed {
-                // It has answered what it wanted to answer: the rest was waiting, and ends with the session.
-                return End::Done;
+                // The daemon has answered what it could; pending calls such as waiting claims end with the session.
+                return RelayEnd::Done;
             }
             if link.has_served || link.since.elapsed() >= LIFE_MIN {
-                // However often daemons are killed that do their work, the next one is worth a try.
+                // A daemon that served the client may be killed any number of times; the next one is tried.
                 self.losses.clear();
             }
-            // One that was told to end has ended in order; without a state its books are gone all the same.
-            let answers = self.client.memory.lose(self.place.state.is_some());
-            self.client.waiting.push(&answers);
-            if self.client.is_ending() && !self.client.has_more() {
-                return End::Done;
+            // Without a state on disk, the leases are lost even if the daemon was stopped in an orderly way.
+            let replies = self.client.session.fail_calls(self.files.state.is_some());
+            self.client.output.push(&replies);
+            if self.client.is_ending() && !self.client.has_unsent_input() {
+                return RelayEnd::Done;
             }
-            if link.said_goodbye {
-                tracing::info!("the daemon was told to end; another is started when the client asks for something");
-                if let Some(end) = self.wait_for_a_line().await {
+            if link.sent_shutdown_notice {
+                tracing::info!("daemon was stopped; another is started with the next request of the client");
+                if let Some(end) = self.wait_for_line().await {
                     return end;
                 }
             } else {
-                tracing::warn!("the daemon is gone: another is found or started");
+                tracing::warn!("daemon was lost; connecting to another");
             }
-            link = match self.reattach(!link.said_goodbye).await {
+            link = match self.reattach(!link.sent_shutdown_notice).await {
                 Ok(link) => link,
                 Err(end) => return end,
             };
         }
     }
 
-    /// Carries lines over this daemon. Nothing if the time for the end is over.
-    async fn carry(&mut self, link: &mut Link) -> Option<Parting> {
+    /// Forwards lines to this daemon. Returns `None` if the time for the end is over.
+    async fn forward(&mut self, link: &mut DaemonLink) -> Option<Disconnected> {
         loop {
             let Self { client, stop, deadline, .. } = self;
             let (is_ending, until) = (deadline.is_some(), deadline.unwrap_or_else(Instant::now));
-            let carried = poll_fn(|context| match client.poll_carry(link, context) {
-                Poll::Ready(parting) => Poll::Ready(Some(parting)),
-                // The time for the end begins when the end of the input is seen.
+            let forwarded = poll_fn(|context| match client.poll_forward(link, context) {
+                Poll::Ready(disconnected) => Poll::Ready(Some(disconnected)),
+                // The time for the end begins when the input ends.
                 Poll::Pending if client.is_ending() && !is_ending => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             });
             tokio::select! {
-                parting = carried => match parting {
-                    Some(parting) => return Some(parting),
+                disconnected = forwarded => match disconnected {
+                    Some(disconnected) => return Some(disconnected),
                     None => *deadline = Some(Instant::now() + END_WAIT_MAX),
                 },
                 () = stop.cancelled(), if !is_ending => self.begin_end(),
@@ -219,55 +221,62 @@ impl Relay {
         }
     }
 
-    /// Told to end: what the client says from now on is not looked at.
+    /// Begins the end after `stop` was cancelled: further input is ignored.
     fn begin_end(&mut self) {
-        self.client.is_over = true;
+        self.client.is_input_done = true;
         self.deadline = Some(Instant::now() + END_WAIT_MAX);
     }
 
-    /// Waits until the client says something.
-    async fn wait_for_a_line(&mut self) -> Option<End> {
+    /// Waits until the client sends a line. Returns the end if there is none.
+    async fn wait_for_line(&mut self) -> Option<RelayEnd> {
         let Self { client, stop, .. } = self;
         tokio::select! {
-            parting = poll_fn(|context| client.poll_alone(true, context)) => {
-                (parting.is_some() || client.held.is_none()).then_some(End::Done)
+            disconnected = poll_fn(|context| client.poll_without_daemon(true, context)) => {
+                (disconnected.is_some() || client.held_line.is_none()).then_some(RelayEnd::Done)
             }
-            () = stop.cancelled() => Some(End::Done),
+            () = stop.cancelled() => Some(RelayEnd::Done),
         }
     }
 
-    /// Finds or starts another daemon and agrees with it on what the client had agreed on. Meanwhile the client is heard as
-    /// far as to see its end. `is_lost` says whether the old one was lost, rather than told to end.
-    async fn reattach(&mut self, mut is_lost: bool) -> Result<Link, End> {
+    /// Connects to another daemon and replays the client's session to it, while watching for the end of the input.
+    /// `is_lost` is false if the last daemon was stopped on purpose.
+    async fn reattach(&mut self, mut is_lost: bool) -> Result<DaemonLink, RelayEnd> {
         loop {
-            let pause = if is_lost { self.note_loss().map_err(End::NoDaemon)? } else { Duration::ZERO };
+            let pause = if is_lost { self.note_loss().map_err(RelayEnd::NoDaemon)? } else { Duration::ZERO };
             is_lost = true;
-            let Self { place, hello, client, stop, deadline, .. } = self;
+            let Self { files, request, client, stop, deadline, .. } = self;
             let attaching = async {
                 sleep(pause).await;
-                attach(place, hello).await
+                attach(files, request).await
             };
             let client = RefCell::new(client);
-            let attached = tend(&client, stop, deadline, attaching).await.ok_or(End::Done)?.map_err(End::NoDaemon)?;
-            tracing::info!(pid = attached.answer.pid, "attached to another daemon");
-            let mut link = Link::new(attached.stream, attached.lines);
-            let replayed = tend(&client, stop, deadline, replay(&client, &mut link)).await.ok_or(End::Done)?;
+            let connection = run_until_end(&client, stop, deadline, attaching)
+                .await
+                .ok_or(RelayEnd::Done)?
+                .map_err(RelayEnd::NoDaemon)?;
+            tracing::info!(pid = connection.response.pid, "connected to another daemon");
+            let mut link = DaemonLink::new(connection.stream, connection.lines);
+            let replayed =
+                run_until_end(&client, stop, deadline, replay(&client, &mut link)).await.ok_or(RelayEnd::Done)?;
             match replayed {
                 Ok(()) => return Ok(link),
-                Err(error) => tracing::warn!("the new daemon does not go on where the old one was: {error}"),
+                Err(error) => tracing::warn!("replay to the new daemon failed: {error}"),
             }
         }
     }
 
-    /// How long to wait before the next attempt, or that there is none.
+    /// Records a loss and returns the pause before the next attempt.
+    ///
+    /// # Errors
+    /// Too many daemons were lost.
     fn note_loss(&mut self) -> Result<Duration, StartupError> {
         let now = Instant::now();
         self.losses.retain(|at| now.duration_since(*at) < LOSSES_WINDOW);
         if self.losses.len() >= LOSSES_MAX {
             return Err(StartupError::new(format!(
-                "{LOSSES_MAX} daemons were lost within {} s, and none answered: see the log {}",
+                "{LOSSES_MAX} daemons were lost within {} s without answering: see the log {}",
                 LOSSES_WINDOW.as_secs(),
-                self.place.log.display()
+                self.files.log.display()
             )));
         }
         let pause = match self.losses.len() {
@@ -278,22 +287,22 @@ impl Relay {
         Ok(pause)
     }
 
-    /// Answers what nobody else will, and lets the client have it.
-    async fn part(mut self, end: End) -> Result<(), StartupError> {
-        if matches!(end, End::NoDaemon(_)) {
-            self.client.note_rest();
-            let answers = self.client.memory.give_up();
-            self.client.waiting.push(&answers);
+    /// Answers the requests that no daemon will answer, and flushes the output.
+    async fn finish(mut self, end: RelayEnd) -> Result<(), StartupError> {
+        if matches!(end, RelayEnd::NoDaemon(_)) {
+            self.client.note_unsent_requests();
+            let replies = self.client.session.fail_all();
+            self.client.output.push(&replies);
         }
         let until = self.deadline.unwrap_or_else(|| Instant::now() + END_WAIT_MAX);
-        // A client that does not read is left with what it took.
+        // A client that does not read loses the rest of the output.
         let _ = timeout_at(until, poll_fn(|context| self.client.poll_flush(context))).await;
         match end {
-            End::Done => {
-                tracing::info!("ended");
+            RelayEnd::Done => {
+                tracing::info!("session ended");
                 Ok(())
             }
-            End::NoDaemon(unusable) => Err(unusable),
+            RelayEnd::NoDaemon(error) => Err(error),
         }
     }
 }

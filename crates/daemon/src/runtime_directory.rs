@@ -1,6 +1,6 @@
-//! Where daemons leave what others need to find them: a directory that only its user can enter.
+//! The runtime directory, which contains the files of daemons, and which only its user can access.
 //!
-//! Invariant: nothing is read from or written to a directory that another user owns or could enter.
+//! Invariant: no file is read from or written to a directory that another user owns or can access.
 
 use cortex_util::program;
 use std::{
@@ -15,38 +15,37 @@ use std::{
 use cortex_journal::lock_path;
 use cortex_serving::{StartupError, state_path};
 
-/// The longest path of a socket, in bytes. Systems allow 103 to 107.
+/// The maximum length of a socket's path, in bytes. Systems allow 103 to 107.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
 
-/// How much of a state's file name its key shows, in characters.
+/// The maximum length of the part of a key that comes from the state's file name, in characters.
 const NAME_CHARACTERS_MAX: usize = 24;
 
-/// The key of the memory that is shared without a state.
+/// The key of the in-memory state.
 const MEMORY_KEY: &str = "memory";
 
-/// The name of the directory.
 const DIRECTORY_NAME: &str = program::NAME;
 
-/// Who may do what with the directory: its user everything, others nothing.
+/// The mode of the directory: only its user has access.
 const DIRECTORY_MODE: u32 = 0o700;
 
 /// The files of one daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    /// What is shared: the state's path as it really is, or nothing for memory.
+pub(super) struct DaemonFiles {
+    /// The canonical path of the state; `None` for the in-memory state.
     pub(super) state: Option<PathBuf>,
-    /// Where sessions connect.
+    /// The socket for sessions.
     pub(super) socket: PathBuf,
-    /// Who the daemon is, for people and programs to read.
+    /// The record of the daemon process.
     pub(super) record: PathBuf,
-    /// What the owner of the state or memory holds locked.
+    /// The lock that the owner of the state holds.
     pub(super) lock: PathBuf,
-    /// The daemon's log.
     pub(super) log: PathBuf,
 }
 
-impl Place {
-    /// The files of the daemon of this state, or of the shared memory. The directory is made if it is not there.
+impl DaemonFiles {
+    /// Returns the files of the daemon for this state, or for the in-memory state. Creates the directory if it is
+    /// missing.
     pub(super) fn of(state: Option<&Path>) -> Result<Self, StartupError> {
         let variable = |name: &str| env::var_os(name).map(PathBuf::from);
         let directory = locate(variable("XDG_RUNTIME_DIR"), Path::new("/run/user"), &env::temp_dir());
@@ -62,8 +61,8 @@ impl Place {
         let bytes = socket.as_os_str().len();
         if bytes > SOCKET_PATH_BYTES_MAX {
             return Err(StartupError::new(format!(
-                "the path of the daemon's socket, {}, is {bytes} bytes long, and a system takes {SOCKET_PATH_BYTES_MAX}: set \
-                 XDG_RUNTIME_DIR to a directory with a shorter path",
+                "the path of the daemon's socket, {}, is {bytes} bytes long, and the maximum is {SOCKET_PATH_BYTES_MAX}: \
+                 set XDG_RUNTIME_DIR to a directory with a shorter path",
                 socket.display()
             )));
         }
@@ -72,12 +71,12 @@ impl Place {
     }
 }
 
-/// The user that this process runs as.
+/// Returns the user id of this process.
 pub(super) fn own_user() -> u32 {
     rustix::process::getuid().as_raw()
 }
 
-/// Which directory it is. A relative `XDG_RUNTIME_DIR` does not count, as its specification says.
+/// Returns the path of the directory. A relative `XDG_RUNTIME_DIR` is ignored, as its specification demands.
 fn locate(runtime: Option<PathBuf>, users: &Path, temporary: &Path) -> PathBuf {
     if let Some(runtime) = runtime.filter(|path| path.is_absolute()) {
         return runtime.join(DIRECTORY_NAME);
@@ -90,7 +89,7 @@ fn locate(runtime: Option<PathBuf>, users: &Path, temporary: &Path) -> PathBuf {
     temporary.join(format!("{DIRECTORY_NAME}-{user}"))
 }
 
-/// Makes the directory, or looks whether the one that is there is private.
+/// Creates the directory, or checks that the existing one is private.
 pub(super) fn prepare(directory: &Path) -> Result<(), StartupError> {
     let shown = directory.display();
     match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
@@ -98,32 +97,35 @@ pub(super) fn prepare(directory: &Path) -> Result<(), StartupError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => {
             return Err(StartupError::new(format!(
-                "the runtime directory {shown} cannot be made ({error}): set XDG_RUNTIME_DIR to a directory of your own"
+                "failed to create the runtime directory {shown} ({error}): set XDG_RUNTIME_DIR to a directory \
+                 of your own"
             )));
         }
     }
     let metadata = fs::symlink_metadata(directory)
-        .map_err(|error| StartupError::new(format!("the runtime directory {shown} cannot be looked at ({error})")))?;
+        .map_err(|error| StartupError::new(format!("failed to inspect the runtime directory {shown} ({error})")))?;
     if !metadata.is_dir() {
-        return Err(StartupError::new(format!("{shown} is no directory: move it away, so that one can be made")));
+        return Err(StartupError::new(format!(
+            "{shown} is not a directory: move it, so that the directory can be created"
+        )));
     }
     let (owner, user) = (metadata.uid(), own_user());
     if owner != user {
         return Err(StartupError::new(format!(
-            "the runtime directory {shown} belongs to user {owner} and not to you, user {user}: set XDG_RUNTIME_DIR to a \
+            "the runtime directory {shown} belongs to user {owner}, not to you, user {user}: set XDG_RUNTIME_DIR to a \
              directory of your own"
         )));
     }
     let mode = metadata.mode() & 0o777;
     if mode & !DIRECTORY_MODE != 0 {
         return Err(StartupError::new(format!(
-            "the runtime directory {shown} is open to others (mode {mode:04o}): run chmod 700 on it, or remove it"
+            "the runtime directory {shown} is accessible to others (mode {mode:04o}): run chmod 700 on it, or remove it"
         )));
     }
     Ok(())
 }
 
-/// A name for a state that no other has: the beginning of its file's name, for people, and a hash of its path.
+/// Returns a unique name for a state: the start of its file name, for readability, and a hash of its path.
 fn key(state: &Path) -> String {
     let name = state.file_name().unwrap_or(OsStr::new("state")).to_string_lossy();
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' };
@@ -131,7 +133,7 @@ fn key(state: &Path) -> String {
     format!("{name}-{:016x}", hash(state.as_os_str().as_encoded_bytes()))
 }
 
-/// FNV-1a with 64 bits: it has to be the same in each version of this program, and is no defence against anyone.
+/// Computes the 64-bit FNV-1a hash. It has to be the same in each version of this program, and is not cryptographic.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3))
 }
@@ -160,7 +162,7 @@ mod tests {
     fn only_a_private_directory_is_used() {
         let folder = tempfile::tempdir().expect("a folder");
         let directory = folder.path().join("private");
-        prepare(&directory).expect("a directory that is made");
+        prepare(&directory).expect("a directory that is created");
         assert_eq!(fs::metadata(&directory).expect("a directory").mode() & 0o777, DIRECTORY_MODE);
         prepare(&directory).expect("a directory that is there");
         let refused = |directory: &Path, expected: &str| {
@@ -174,33 +176,33 @@ mod tests {
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).expect("a change of mode");
         let link = folder.path().join("link");
         symlink(&directory, &link).expect("a link");
-        refused(&link, "is no directory");
-        refused(&folder.path().join("missing").join("x"), "cannot be made");
+        refused(&link, "is not a directory");
+        refused(&folder.path().join("missing").join("x"), "failed to create");
     }
 
     #[test]
-    fn each_state_has_files_of_its_own_however_it_is_named() {
+    fn each_state_has_its_own_files_whatever_path_names_it() {
         let folder = tempfile::tempdir().expect("a folder");
-        let real = folder.path().canonicalize().expect("a folder");
+        let base = folder.path().canonicalize().expect("a folder");
         let directory = Path::new("/run/x");
-        let memory = Place::within(directory, None).expect("a place");
+        let memory = DaemonFiles::within(directory, None).expect("the files");
         assert_eq!((memory.socket, memory.lock), ("/run/x/memory.sock".into(), "/run/x/memory.lock".into()));
 
-        let place = |path: &Path| Place::within(directory, Some(path)).expect("a place");
-        let one = place(&real.join("one ö.db"));
-        assert_eq!(one.lock, real.join("one ö.db.lock"));
-        assert_eq!(one.state, Some(real.join("one ö.db")));
+        let files_of = |path: &Path| DaemonFiles::within(directory, Some(path)).expect("the files");
+        let one = files_of(&base.join("one ö.db"));
+        assert_eq!(one.lock, base.join("one ö.db.lock"));
+        assert_eq!(one.state, Some(base.join("one ö.db")));
         let name = one.record.file_name().and_then(OsStr::to_str).expect("a name").to_owned();
         assert!(name.starts_with("one__.db-") && name.ends_with(".json"), "{name}");
-        assert_ne!(one.socket, place(&real.join("two.db")).socket);
-        fs::create_dir(real.join("folder")).expect("a folder");
-        symlink(&real, real.join("folder").join("back")).expect("a link");
-        assert_eq!(one, place(&real.join("folder/../folder/back/one ö.db")));
+        assert_ne!(one.socket, files_of(&base.join("two.db")).socket);
+        fs::create_dir(base.join("folder")).expect("a folder");
+        symlink(&base, base.join("folder").join("back")).expect("a link");
+        assert_eq!(one, files_of(&base.join("folder/../folder/back/one ö.db")));
 
-        let text = Place::within(directory, Some(&real.join("missing/x.db"))).expect_err("no folder").to_string();
-        assert!(text.contains("make it first"), "{text}");
+        let text = DaemonFiles::within(directory, Some(&base.join("missing/x.db"))).expect_err("no folder").to_string();
+        assert!(text.contains("create it first"), "{text}");
         let deep = Path::new("/run").join("x".repeat(SOCKET_PATH_BYTES_MAX));
-        let text = Place::within(&deep, None).expect_err("too long").to_string();
+        let text = DaemonFiles::within(&deep, None).expect_err("too long").to_string();
         assert!(text.contains("117 bytes long") && text.contains("XDG_RUNTIME_DIR"), "{text}");
     }
 }

@@ -1,7 +1,7 @@
-//! Which settings are a session's own, and which are the daemon's.
+//! The settings of a session, and those of the daemon.
 //!
-//! A session brings its own along. The daemon's are those of the process that started it; a session that was given others
-//! is told so, and refused where going on would mean books of another size than it was promised.
+//! A session sends its own settings. The daemon's settings are those of the process that started it. A session that was
+//! given other values for them gets a warning, or is refused if the difference concerns totals or managed processes.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -14,11 +14,10 @@ use cortex_mcp::transport::WireLimits;
 /// The settings of one session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SessionSettings {
-    /// The names of the toolsets.
     pub(super) toolsets: Vec<String>,
     pub(super) default_ttl_seconds: u64,
     pub(super) max_ttl_seconds: u64,
-    /// Absent in the hello of a version that knew of no tasks, and asks for none.
+    /// Absent in the handshake of a version without tasks.
     #[serde(default = "task_lease_seconds_default")]
     pub(super) task_lease_seconds: u64,
     pub(super) max_calls_in_flight: usize,
@@ -29,39 +28,39 @@ fn task_lease_seconds_default() -> u64 {
     Settings::default().task_lease_seconds
 }
 
-/// The most calls in flight that a session may have, as in the table of the settings.
+/// The maximum of a session's calls in flight; equal to the bound in the table of settings.
 const CALLS_IN_FLIGHT_MAX: usize = 65_536;
 
-/// The longest line that a session may take, in bytes, as in the table of the settings.
+/// The maximum line length of a session, in bytes; equal to the bound in the table of settings.
 const LINE_BYTES_MAX: usize = 16_777_216;
 
-/// How a setting of the daemon is shown, to be compared.
-type Show = fn(&Settings) -> String;
+/// Formats a setting of the daemon for the comparison.
+type FormatSetting = fn(&Settings) -> String;
 
-/// The size of the books. A session that was given another is refused.
-const TOTALS: [(&str, Show); 3] = [
+/// The totals of the state. A session that was given others is refused.
+const TOTALS: [(&str, FormatSetting); 3] = [
     ("total_cpu", |settings| settings.total_cpu.as_cores().to_string()),
     ("total_memory", |settings| settings.total_memory.0.to_string()),
     ("total_workers", |settings| settings.total_workers.to_string()),
 ];
 
-/// What is really run. A session that was given something else is refused: its grants would promise what nobody runs.
-const REAL: [(&str, Show); 2] = [
-    ("catalog", |settings| settings.catalog.as_deref().map_or_else(|| "none".to_owned(), shown_path)),
+/// The managed servers and workers. A session that was given others is refused, since the daemon would not run them.
+const PROVISIONING: [(&str, FormatSetting); 2] = [
+    ("catalog", |settings| settings.catalog.as_deref().map_or_else(|| "none".to_owned(), absolute_path)),
     ("worker_command", |settings| match settings.worker_command.as_slice() {
         [] => "none".to_owned(),
         words => words.join(" "),
     }),
 ];
 
-/// The token budget at the start of the daemon, which the books remember. A session that was given another is warned.
-const TOKENS: [(&str, Show); 2] = [
+/// The token budget at the start of the daemon, which is part of the state. A session that was given another is warned.
+const TOKENS: [(&str, FormatSetting); 2] = [
     ("token_budget", |settings| settings.token_budget.to_string()),
     ("token_window_seconds", |settings| settings.token_window_seconds.to_string()),
 ];
 
 /// The other settings of the daemon. A session that was given others is warned.
-const OTHERS: [(&str, Show); 22] = [
+const OTHERS: [(&str, FormatSetting); 22] = [
     ("worker_cpu", |settings| settings.worker_cpu.as_cores().to_string()),
     ("worker_memory", |settings| settings.worker_memory.0.to_string()),
     ("min_workers", |settings| settings.min_workers.to_string()),
@@ -81,16 +80,16 @@ const OTHERS: [(&str, Show); 22] = [
     ("recovery_grace_seconds", |settings| settings.recovery_grace_seconds.to_string()),
     ("daemon_idle_seconds", |settings| settings.daemon_idle_seconds.to_string()),
     ("endpoint_auth", |settings| settings.endpoint_auth.name().to_owned()),
-    // Their values may be secrets.
+    // Without the values, which may be secrets.
     ("worker_env", |settings| settings.worker_env.keys().cloned().collect::<Vec<_>>().join(", ")),
     ("worker_ready", |settings| settings.worker_ready.to_string()),
     ("worker_grace_seconds", |settings| settings.worker_grace_seconds.to_string()),
 ];
 
-/// A path as it is wherever the process was started that it was given to.
-fn shown_path(path: &Path) -> String {
-    let whole = path.canonicalize().or_else(|_| std::path::absolute(path));
-    whole.as_deref().unwrap_or(path).to_string_lossy().into_owned()
+/// Formats a path independently of the working directory of the process that it was given to.
+fn absolute_path(path: &Path) -> String {
+    let absolute = path.canonicalize().or_else(|_| std::path::absolute(path));
+    absolute.as_deref().unwrap_or(path).to_string_lossy().into_owned()
 }
 
 impl SessionSettings {
@@ -105,14 +104,16 @@ impl SessionSettings {
         }
     }
 
-    /// The settings of the daemon with those of the session in their place, and what its connection may take up.
+    /// Returns the daemon's settings with the session's applied to them, and the limits of the session's connection.
     ///
     /// # Errors
-    /// A text that says which toolset the daemon does not know, or what is out of bounds.
-    pub(super) fn over(&self, settings: &Settings) -> Result<(Settings, WireLimits), String> {
+    /// A text that names a toolset that the daemon does not support, or a value that is out of bounds.
+    pub(super) fn apply_to(&self, settings: &Settings) -> Result<(Settings, WireLimits), String> {
         let toolset = |name: &String| {
             let known = Toolset::ALL.iter().find(|(known, _)| known == name);
-            known.map(|(_, toolset)| *toolset).ok_or_else(|| format!("the daemon knows no toolset {name:?}"))
+            known
+                .map(|(_, toolset)| *toolset)
+                .ok_or_else(|| format!("the daemon does not support the toolset {name:?}"))
         };
         let toolsets = self.toolsets.iter().map(toolset).collect::<Result<BTreeSet<_>, _>>()?;
         let seconds_min = self.default_ttl_seconds.min(self.task_lease_seconds);
@@ -123,8 +124,8 @@ impl SessionSettings {
             ("max_calls_in_flight", self.max_calls_in_flight, CALLS_IN_FLIGHT_MAX),
             ("max_line_bytes", self.max_line_bytes, LINE_BYTES_MAX),
         ];
-        if let Some((key, value, most)) = bounds.into_iter().find(|(_, value, most)| value > most) {
-            return Err(format!("the session's {key} is {value}: give {most} or less"));
+        if let Some((key, value, max)) = bounds.into_iter().find(|(_, value, max)| value > max) {
+            return Err(format!("the session's {key} is {value}: give {max} or less"));
         }
         let settings = Settings {
             toolsets,
@@ -142,53 +143,56 @@ impl SessionSettings {
     }
 }
 
-/// The daemon's settings that were given to this process, by key.
-pub(super) fn given(configuration: &Configuration) -> Map<String, Value> {
+/// Returns the daemon's settings that were given to this process, by key.
+pub(super) fn given_daemon_settings(configuration: &Configuration) -> Map<String, Value> {
     TOTALS
         .iter()
-        .chain(&REAL)
+        .chain(&PROVISIONING)
         .chain(&TOKENS)
         .chain(&OTHERS)
         .filter(|(key, _)| *configuration.source(key) != Source::Default)
-        .map(|(key, show)| ((*key).to_owned(), show(&configuration.settings).into()))
+        .map(|(key, format)| ((*key).to_owned(), format(&configuration.settings).into()))
         .collect()
 }
 
-/// What differs between the settings in force and those given to a session.
+/// The differences between the daemon's settings and those given to a session.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Differences {
-    /// Why the session is refused, if it is.
-    pub(super) refused: Option<String>,
-    /// What the session is told.
+    /// The reason why the session is refused, if it is.
+    pub(super) refusal: Option<String>,
+    /// The warnings for the session's log.
     pub(super) warnings: Vec<String>,
 }
 
-/// Compares what was given to a session with the settings in force on `subject`. `stop` is the command that ends the
-/// daemon.
-pub(super) fn compare(given: &Map<String, Value>, in_force: &Settings, subject: &str, stop: &str) -> Differences {
-    let differing = |table: &'static [(&'static str, Show)]| {
-        table.iter().filter_map(|(key, show)| {
-            let (asked, has) = (given.get(*key)?.as_str()?, show(in_force));
-            (asked != has).then(|| format!("{key} is {asked}, and {has} in the daemon on {subject}"))
+/// Compares the settings given to a session with those of the daemon for the state named `state`. `stop` is the command
+/// that stops the daemon.
+pub(super) fn compare(given: &Map<String, Value>, daemon_settings: &Settings, state: &str, stop: &str) -> Differences {
+    let differing = |table: &'static [(&'static str, FormatSetting)]| {
+        table.iter().filter_map(|(key, format)| {
+            let (given, actual) = (given.get(*key)?.as_str()?, format(daemon_settings));
+            (given != actual).then(|| format!("{key} is {given}, but {actual} in the daemon for {state}"))
         })
     };
-    let refused = differing(&TOTALS).next().map(|difference| {
-        let resize = if in_force.state.is_some() { " with --resize yes" } else { "" };
-        format!("{difference}: leave {} out, or end it with `{stop}` and start again{resize}", key_of(&difference))
+    let refusal = differing(&TOTALS).next().map(|difference| {
+        let resize = if daemon_settings.state.is_some() { " with --resize yes" } else { "" };
+        let key = key_of(&difference);
+        format!("{difference}: omit {key}, or stop the daemon with `{stop}` and start again{resize}")
     });
-    let refused = refused.or_else(|| {
-        let difference = differing(&REAL).next()?;
+    let refusal = refusal.or_else(|| {
+        let difference = differing(&PROVISIONING).next()?;
         let key = key_of(&difference);
         Some(format!(
-            "{difference}: leave {key} out, or end the sessions that have it otherwise, then the daemon with `{stop}`, and start again"
+            "{difference}: omit {key}, or end the other sessions, stop the daemon with `{stop}`, and start again"
         ))
     });
-    let of_tokens = differing(&TOKENS)
-        .map(|difference| format!("{difference} at its start, which stands: to change it, call set_token_budget"));
-    let of_others = differing(&OTHERS)
-        .map(|difference| format!("{difference}, which stands: to change it, end it with `{stop}` and start again"));
+    let of_tokens = differing(&TOKENS).map(|difference| {
+        format!("{difference} at its start; the daemon's value applies: to change it, call set_token_budget")
+    });
+    let of_others = differing(&OTHERS).map(|difference| {
+        format!("{difference}; the daemon's value applies: to change it, stop the daemon with `{stop}` and start again")
+    });
     let warnings = of_tokens.chain(of_others).collect();
-    Differences { refused, warnings }
+    Differences { refusal, warnings }
 }
 
 fn key_of(difference: &str) -> &str {
@@ -200,7 +204,7 @@ mod tests {
     use super::*;
     use cortex_config::SETTINGS;
 
-    /// Neither the daemon's nor sent along: they say where the books are and how this process itself runs.
+    /// Settings of neither the daemon nor the session: the path of the state, and options of the process itself.
     const OF_THE_PROCESS: [&str; 5] = ["state", "resize", "daemon", "log_level", "log_format"];
 
     #[test]
@@ -208,7 +212,7 @@ mod tests {
         let session = serde_json::to_value(SessionSettings::of(&Settings::default())).expect("JSON");
         for setting in SETTINGS {
             let places = [
-                TOTALS.iter().chain(&REAL).chain(&TOKENS).chain(&OTHERS).any(|(key, _)| *key == setting.key),
+                TOTALS.iter().chain(&PROVISIONING).chain(&TOKENS).chain(&OTHERS).any(|(key, _)| *key == setting.key),
                 session.get(setting.key).is_some(),
                 OF_THE_PROCESS.contains(&setting.key),
             ];
@@ -217,12 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn other_totals_are_refused_and_the_rest_is_told() {
-        let in_force = Settings::default();
-        let check = |given: &[(&str, &str)], refused: Option<&str>, warnings: &[&str]| {
+    fn other_totals_are_refused_and_other_settings_warned_about() {
+        let daemon_settings = Settings::default();
+        let check = |given: &[(&str, &str)], refusal: Option<&str>, warnings: &[&str]| {
             let given = given.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value))).collect();
-            let differences = compare(&given, &in_force, "the shared memory", "x stop");
-            match (&differences.refused, refused) {
+            let differences = compare(&given, &daemon_settings, "the in-memory state", "x stop");
+            match (&differences.refusal, refusal) {
                 (Some(text), Some(expected)) => assert!(text.contains(expected), "{text}"),
                 (text, expected) => assert_eq!(text.is_some(), expected.is_some(), "{text:?}"),
             }
@@ -235,47 +239,52 @@ mod tests {
         check(&[("total_workers", "10"), ("total_cpu", "16")], None, &[]);
         check(
             &[("total_workers", "12")],
-            Some("total_workers is 12, and 10 in the daemon on the shared memory: leave"),
+            Some("total_workers is 12, but 10 in the daemon for the in-memory state: omit"),
             &[],
         );
-        check(&[("sweep_seconds", "1"), ("from_the_future", "1")], None, &["sweep_seconds is 1, and 300"]);
+        check(&[("sweep_seconds", "1"), ("from_the_future", "1")], None, &["sweep_seconds is 1, but 300"]);
         check(&[("total_memory", "1"), ("durability", "normal")], Some("total_memory is 1"), &["durability is normal"]);
         check(
             &[("heartbeat_seconds", "1"), ("token_budget", "5"), ("token_window_seconds", "0")],
             None,
             &[
-                "token_budget is 5, and 200000 in the daemon on the shared memory at its start",
+                "token_budget is 5, but 200000 in the daemon for the in-memory state at its start",
                 "heartbeat_seconds is 1",
             ],
         );
     }
 
     #[test]
-    fn another_catalog_is_refused_and_another_way_of_access_told() {
+    fn another_catalog_is_refused_and_another_endpoint_auth_warned_about() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("servers.json");
         std::fs::write(&path, "{}").expect("a file");
         let same = folder.path().join("..").join(folder.path().file_name().expect("a name")).join("servers.json");
         let given_as = |path: &Path| {
-            let catalog = shown_path(path);
+            let catalog = absolute_path(path);
             Map::from_iter([("catalog".to_owned(), catalog.into()), ("endpoint_auth".to_owned(), "none".into())])
         };
         let compared =
-            |given: Map<String, Value>, in_force: &Settings| compare(&given, in_force, "the state", "x stop");
-        let in_force = Settings { catalog: Some(path.clone()), ..Settings::default() };
-        let Differences { refused, warnings } = compared(given_as(&same), &in_force);
-        assert_eq!((refused, warnings.len()), (None, 1), "{warnings:?}");
-        assert!(warnings[0].starts_with("endpoint_auth is none, and token in the daemon"), "{warnings:?}");
-        let refused = compared(given_as(&path), &Settings::default()).refused.expect("another catalog");
+            |given: Map<String, Value>, settings: &Settings| compare(&given, settings, "the state", "x stop");
+        let daemon_settings = Settings { catalog: Some(path.clone()), ..Settings::default() };
+        let Differences { refusal, warnings } = compared(given_as(&same), &daemon_settings);
+        assert_eq!((refusal, warnings.len()), (None, 1), "{warnings:?}");
+        assert!(warnings[0].starts_with("endpoint_auth is none, but token in the daemon"), "{warnings:?}");
+        let refusal = compared(given_as(&path), &Settings::default()).refusal.expect("another catalog");
         assert!(
-            refused
-                .contains("servers.json, and none in the daemon on the state: leave catalog out, or end the sessions"),
-            "{refused}"
+            refusal.contains(
+                "servers.json, but none in the daemon for the state: omit catalog, or end the other sessions"
+            ),
+            "{refusal}"
         );
         let workers = Map::from_iter([("worker_command".to_owned(), "node x.js".into())]);
-        let refused = compared(workers, &Settings::default()).refused.expect("other workers");
-        assert!(refused.contains("worker_command is node x.js, and none in the daemon"), "{refused}");
-        assert_eq!(compared(Map::new(), &in_force), Differences::default(), "whoever names none takes what there is");
+        let refusal = compared(workers, &Settings::default()).refusal.expect("other workers");
+        assert!(refusal.contains("worker_command is node x.js, but none in the daemon"), "{refusal}");
+        assert_eq!(
+            compared(Map::new(), &daemon_settings),
+            Differences::default(),
+            "a session without these settings is accepted"
+        );
     }
 
     #[test]
@@ -288,7 +297,7 @@ mod tests {
             max_line_bytes: 2_000,
             ..Settings::default()
         };
-        let (settings, limits) = SessionSettings::of(&own).over(&daemon).expect("settings that fit");
+        let (settings, limits) = SessionSettings::of(&own).apply_to(&daemon).expect("settings that fit");
         assert_eq!((settings.total_workers, settings.default_ttl_seconds, &settings.toolsets), (3, 7, &own.toolsets));
         assert_eq!((settings.task_lease_seconds, limits.line_bytes_max), (8, 2_000));
         for wrong in [
@@ -299,7 +308,7 @@ mod tests {
             SessionSettings { max_calls_in_flight: CALLS_IN_FLIGHT_MAX + 1, ..SessionSettings::of(&own) },
             SessionSettings { max_line_bytes: LINE_BYTES_MAX + 1, ..SessionSettings::of(&own) },
         ] {
-            assert!(wrong.over(&daemon).is_err(), "{wrong:?}");
+            assert!(wrong.apply_to(&daemon).is_err(), "{wrong:?}");
         }
         for (key, most) in [("max_calls_in_flight", CALLS_IN_FLIGHT_MAX), ("max_line_bytes", LINE_BYTES_MAX)] {
             let setting = SETTINGS.iter().find(|setting| setting.key == key).expect("a setting");

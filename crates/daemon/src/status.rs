@@ -1,53 +1,56 @@
-//! How the daemon stands, as it tells on the socket and as people read it.
+//! The status of a daemon, as sent on the socket and as printed.
 //!
-//! Daemons are asked by programs of other versions: what is added within a version of the protocol may be absent, and is
-//! passed over by those that do not know it.
+//! Programs of other versions read it: a field that was added within a version of the protocol may be absent, and
+//! readers ignore fields that they do not know.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{running::Running, subject};
+use super::{
+    managed_processes::{ManagedProcesses, counted},
+    state_label,
+};
 use cortex_core::fleet::view::FleetSummary;
 use cortex_core::units::CpuMillis;
 use cortex_core::view::CapacityView;
 use cortex_loops::LoopReport;
 
-/// How the daemon stands at a moment.
+/// The status of the daemon at a moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Status {
-    /// The run of the daemon.
+    /// A unique id of the daemon process.
     pub(super) instance: String,
     pub(super) pid: u32,
     pub(super) version: String,
     pub(super) state: Option<PathBuf>,
     pub(super) uptime_seconds: u64,
     pub(super) sessions: u64,
-    /// Nothing while the engine waits for the disk.
-    pub(super) books: Option<Books>,
-    /// What is really run; nothing where nothing is to be, or from a daemon that does not tell of it.
+    /// `None` while the engine waits for the disk.
+    pub(super) books: Option<StateSummary>,
+    /// The managed processes; `None` if none are configured, or the daemon does not report them.
     #[serde(default)]
-    pub(super) running: Option<Running>,
-    /// The file of the daemon's log; nothing if it goes to a standard error of somebody else's choice.
+    pub(super) running: Option<ManagedProcesses>,
+    /// The file of the daemon's log; `None` if the daemon logs to its own standard error.
     pub(super) log: Option<PathBuf>,
     pub(super) loops: Vec<LoopReport>,
 }
 
-/// What there is and what of it is free, each as total and free; what is leased; and the fleet.
+/// The capacity, each as total and free; the leases; and the fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Books {
+pub(super) struct StateSummary {
     workers: (u64, u64),
     cpu_millis: (u64, u64),
     memory_mb: (u64, u64),
     leases: u64,
-    /// How many of them are past their deadline.
+    /// The number of leases past their deadline.
     leases_expired: u64,
-    /// Nothing from a daemon that does not tell of it.
+    /// `None` from a daemon that does not report it.
     #[serde(default)]
     fleet: Option<FleetSummary>,
 }
 
-impl Books {
+impl StateSummary {
     pub(super) fn of(view: &CapacityView, fleet: FleetSummary) -> Self {
         let (total, leased) = (&view.total, &view.leased);
         let of = |total: u64, leased: u64| (total, total.saturating_sub(leased));
@@ -67,21 +70,22 @@ impl fmt::Display for Status {
         writeln!(formatter, "instance: {}", self.instance)?;
         writeln!(formatter, "pid: {}", self.pid)?;
         writeln!(formatter, "version: {}", self.version)?;
-        writeln!(formatter, "state: {}", subject(self.state.as_deref()))?;
-        writeln!(formatter, "uptime: {}", span(Duration::from_secs(self.uptime_seconds)))?;
+        writeln!(formatter, "state: {}", state_label(self.state.as_deref()))?;
+        writeln!(formatter, "uptime: {}", format_duration(Duration::from_secs(self.uptime_seconds)))?;
         writeln!(formatter, "sessions: {}", self.sessions)?;
         match &self.books {
-            Some(books) => books.fmt(formatter)?,
-            None => writeln!(formatter, "books: not to be had now: the state cannot be written, see the log")?,
+            Some(summary) => summary.fmt(formatter)?,
+            None => writeln!(formatter, "books: unavailable: the state cannot be written, see the log")?,
         }
         self.running.iter().try_for_each(|running| running.fmt(formatter))?;
         for LoopReport { name, period_seconds, runs, last } in &self.loops {
-            let times = if *runs == 1 { "once".to_owned() } else { format!("{runs} times") };
             match last {
                 Some(last) => writeln!(
                     formatter,
-                    "{name}: every {period_seconds} s, run {times}, at {}: {}",
-                    last.at, last.outcome
+                    "{name}: every {period_seconds} s, {}, last at {}: {}",
+                    counted(*runs, "run"),
+                    last.at,
+                    last.outcome
                 )?,
                 None => writeln!(formatter, "{name}: every {period_seconds} s, not run yet")?,
             }
@@ -93,7 +97,7 @@ impl fmt::Display for Status {
     }
 }
 
-impl fmt::Display for Books {
+impl fmt::Display for StateSummary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { workers, cpu_millis, memory_mb, leases, leases_expired, fleet } = self;
         let cores = |millis| CpuMillis::from_millis(millis).as_cores();
@@ -106,9 +110,9 @@ impl fmt::Display for Books {
     }
 }
 
-/// A span of time in the units that matter.
-fn span(span: Duration) -> String {
-    let seconds = span.as_secs();
+/// Formats a duration in its two largest units.
+fn format_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
@@ -148,7 +152,7 @@ mod tests {
             state: None,
             uptime_seconds: 3_720,
             sessions: 2,
-            books: Some(Books {
+            books: Some(StateSummary {
                 workers: (10, 4),
                 cpu_millis: (16_000, 15_500),
                 memory_mb: (100, 1),
@@ -156,13 +160,13 @@ mod tests {
                 leases_expired: 1,
                 fleet: Some(fleet),
             }),
-            running: Some(Running::default()),
+            running: Some(ManagedProcesses::default()),
             log: Some("/run/x.log".into()),
             loops: vec![loop_seen(None)],
         };
         let text = status.to_string();
         for line in [
-            "state: the shared memory",
+            "state: the in-memory state",
             "uptime: 1 h 2 min",
             "workers: 4 free of 10",
             "cpu_cores: 15.5 free of 16",
@@ -178,29 +182,29 @@ mod tests {
         }
         assert!(text.lines().all(|line| line.contains(": ")), "{text}");
         let waiting = Status { books: None, ..status.clone() }.to_string();
-        assert!(waiting.contains("\nbooks: not to be had now") && waiting.contains("\npid: 7\n"), "{waiting}");
+        assert!(waiting.contains("\nbooks: unavailable") && waiting.contains("\npid: 7\n"), "{waiting}");
         let read: Status = serde_json::from_str(&serde_json::to_string(&status).expect("JSON")).expect("a status");
         assert_eq!(read, status);
         let unheard = FleetSummary { unresponsive: None, refills_at: None, ..fleet }.to_string();
         assert!(unheard.starts_with("agents: 4 registered, 3 taking a worker each\n"), "{unheard}");
         assert!(unheard.ends_with("\ntokens: 410 used and 500 reserved of 20000\n"), "{unheard}");
-        assert_eq!(span(Duration::from_secs(90_000)), "1 d 1 h");
+        assert_eq!(format_duration(Duration::from_secs(90_000)), "1 d 1 h");
     }
 
     #[test]
     fn what_another_version_adds_or_leaves_out_of_a_status_does_not_matter() {
-        let books = json!({
+        let summary = json!({
             "workers": [10, 4], "cpu_millis": [16_000, 15_500], "memory_mb": [100, 1], "leases": 2, "leases_expired": 1
         });
-        let mut told = json!({
+        let mut sent = json!({
             "instance": "abc", "pid": 7, "version": "1.2.3", "state": null, "uptime_seconds": 1, "sessions": 2,
-            "books": books, "log": null, "loops": []
+            "books": summary, "log": null, "loops": []
         });
-        let before = Status::deserialize(&told).expect("the status of a daemon that does not tell of the fleet");
+        let before = Status::deserialize(&sent).expect("the status of a daemon without the fleet");
         let text = before.to_string();
         assert!(text.contains("\nleases_expired: 1\nlog: "), "{text}");
-        told["more"] = json!(1);
-        told["books"]["more"] = json!(1);
-        assert_eq!(Status::deserialize(&told).expect("a status with more"), before);
+        sent["more"] = json!(1);
+        sent["books"]["more"] = json!(1);
+        assert_eq!(Status::deserialize(&sent).expect("a status with more"), before);
     }
 }

@@ -92,18 +92,22 @@ fn where_there_is_no_state_there_is_nothing_to_stop() {
 #[test]
 fn a_daemon_that_is_told_to_end_does_and_its_sessions_go_on_when_they_ask() {
     let home = Home::new();
-    assert_eq!(home.printed(&["stop"]), "no daemon runs on the shared memory\n");
+    assert_eq!(home.printed(&["stop"]), "no daemon is running for the in-memory state\n");
     for name in [None, Some("TERM")] {
         let mut session = home.session(&[]);
         session.grant(&json!({"job_id": "a", "mcp_servers": [], "workers": 1}));
         let pid = home.pid();
         match name {
-            None => assert!(home.printed(&["stop"]).contains(&format!("has ended (process {pid})"))),
+            None => assert!(home.printed(&["stop"]).contains(&format!("has stopped (process {pid})"))),
             Some(name) => signal(name, pid),
         }
         wait_until_gone(pid);
-        wait_for("the session to have heard", || session.log().contains("was told to end").then_some(()));
-        assert_eq!(home.printed(&["status"]), "no daemon runs on the shared memory\n", "nobody starts one yet");
+        wait_for("the session to have noticed", || session.log().contains("daemon was stopped").then_some(()));
+        assert_eq!(
+            home.printed(&["status"]),
+            "no daemon is running for the in-memory state\n",
+            "nobody starts one yet"
+        );
         assert_eq!(session.capacity()["allocated_workers"], 0, "another memory");
         assert_ne!(home.pid(), pid);
         session.close_input();
@@ -129,7 +133,7 @@ fn a_daemon_runs_in_the_foreground_too() {
     signal("TERM", daemon.id().into());
     let output = daemon.wait_with_output().expect("it ends");
     assert!(output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("the daemon is ready"), "its log is on standard error");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("daemon ready"), "its log is on standard error");
 }
 
 #[test]
@@ -138,9 +142,9 @@ fn a_daemon_that_was_told_to_end_is_no_loss() {
     let mut session = home.session(&[]);
     // More often than daemons may be lost. A notification wakes the session and is not answered.
     for ended in 1..=7 {
-        assert!(home.printed(&["stop"]).contains("has ended"));
+        assert!(home.printed(&["stop"]).contains("has stopped"));
         wait_for("the session to have heard", || {
-            (session.log().matches("was told to end").count() == ended).then_some(())
+            (session.log().matches("daemon was stopped").count() == ended).then_some(())
         });
         session.write_line(json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}).to_string());
         wait_for("another daemon", || (home.status("sessions")? == "1").then_some(()));
@@ -162,7 +166,8 @@ fn the_end_is_seen_before_there_is_an_answer_from_a_daemon() {
     asking.close_input();
     assert_eq!(asking.reply(id)["error"]["data"], json!({"retryable": true}));
     assert_eq!(asking.end().code(), Some(3), "{}", asking.log());
-    assert!(asking.log().contains("error: the input ended, and no daemon answered"), "{}", asking.log());
+    let expected = "error: the input ended, and no daemon for the in-memory state responded";
+    assert!(asking.log().contains(expected), "{}", asking.log());
     signal("CONT", pid);
     drop(first);
 }

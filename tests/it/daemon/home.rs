@@ -27,12 +27,12 @@ impl Home {
         Self { folder }
     }
 
-    /// A file beside the runtime directory's content.
+    /// A path in the folder of the runtime directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// A file of the shared memory's daemon.
+    /// A file of the in-memory state's daemon.
     pub(crate) fn file(&self, ending: &str) -> PathBuf {
         self.path("cortex-resource-manager").join(format!("memory.{ending}"))
     }
@@ -55,7 +55,7 @@ impl Home {
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// What a command that cannot use the daemon says, in one line.
+    /// The line of error of a command that cannot use the daemon.
     pub(crate) fn refusal(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let text = String::from_utf8(output.stderr).expect("text");
@@ -65,7 +65,7 @@ impl Home {
         (*line).to_owned()
     }
 
-    /// A session that nothing was said to, without its log.
+    /// A session before its handshake, without its log.
     pub(crate) fn start(&self, arguments: &[&str]) -> Server {
         self.start_on(Transport::Pipes, arguments)
     }

@@ -22,7 +22,8 @@ fn call_into_silence(home: &Home, session: &mut Server, params: &Value) -> u64 {
 fn check_lost(reply: &Value) {
     assert_eq!(reply["error"]["code"], -32000, "{reply}");
     assert_eq!(reply["error"]["data"], json!({"retryable": true}), "{reply}");
-    assert!(reply["error"]["message"].as_str().expect("a text").contains("all leases are gone"), "{reply}");
+    let message = reply["error"]["message"].as_str().expect("a text");
+    assert!(message.contains("all leases, agents and tasks are lost"), "{reply}");
 }
 
 #[test]
@@ -78,7 +79,7 @@ fn subscriptions_go_on() {
     let mut other = home.session(&[]);
     for round in 0..2 {
         home.kill();
-        // The first notice to the older client says that something may have been missed.
+        // The first notice to the older client reports that updates may have been missed.
         told(&mut older);
         // A call that is answered shows that the session is on the new daemon, behind its listens.
         let capacity = modern(json!({"name": "get_capacity", "arguments": {}}));
@@ -148,12 +149,12 @@ fn the_end_comes_within_a_second_while_a_new_daemon_does_not_agree() {
         let (aside, socket) = (home.path("aside.sock"), home.file("sock"));
         let version = env!("CARGO_PKG_VERSION");
         let answered = pretend_at(&aside, &json!({"protocol": 1, "version": version, "pid": 1}).to_string());
-        // Halted, so that it does not make its socket anew.
+        // Halted, so that it does not recreate its socket.
         signal("STOP", pid);
         std::fs::rename(&aside, &socket).expect("the socket's place");
         signal("KILL", pid);
         answered.recv_timeout(HANG).expect("the session at the next daemon");
-        wait_for("the session to go on", || session.log().contains("attached to another daemon").then_some(()));
+        wait_for("the session to go on", || session.log().contains("connected to another daemon").then_some(()));
         if end == "input" {
             session.close_input();
         } else {
@@ -196,7 +197,7 @@ fn a_daemon_that_cannot_read_its_settings_is_started_a_few_times_and_no_more() {
     home.kill();
     wait_for("the session to give up", || session.log().contains("error: ").then_some(()));
     assert_eq!(session.end().code(), Some(3), "{}", session.log());
-    let expected = "5 daemons were started and ended without a word, the last with exit status: 2: see the log ";
+    let expected = "5 daemons exited at startup without reporting an error, the last with exit status: 2: see the log ";
     assert!(session.log().contains(expected), "{}", session.log());
     let log = std::fs::read_to_string(home.file("log")).expect("the daemon's log");
     assert_eq!(log.matches("error: ").count(), 5, "{log}");

@@ -26,7 +26,7 @@ fn on_state(home: &Home, state: &Path) -> Server {
     server
 }
 
-/// What the lock of a state says of its owner.
+/// The owner record in the lock of a state.
 fn owner(state: &Path) -> Value {
     let lock = PathBuf::from(format!("{}.lock", text(state)));
     wait_for("the owner's record", || serde_json::from_str(&fs::read_to_string(&lock).ok()?).ok())
@@ -52,7 +52,7 @@ fn a_copy_of_a_state_is_a_state_of_its_own() {
 
     for command in ["status", "stop"] {
         let said = home.printed(&[command, "--state", text(&copy)]);
-        assert!(said.starts_with(&format!("no daemon runs on {}\n", copy.display())), "{command}: {said}");
+        assert!(said.starts_with(&format!("no daemon is running for {}\n", copy.display())), "{command}: {said}");
     }
     for ask in ["session", "status", "stop"] {
         let socket = record["socket"].as_str().expect("a path");
@@ -69,10 +69,10 @@ fn a_copy_of_a_state_is_a_state_of_its_own() {
     two.grant(&json!({"job_id": "b", "mcp_servers": [], "workers": 3}));
     assert_eq!(two.capacity()["allocated_workers"], 7);
     assert_eq!(one.capacity()["allocated_workers"], 4);
-    assert!(home.printed(&["stop", "--state", text(&copy)]).contains("has ended"));
+    assert!(home.printed(&["stop", "--state", text(&copy)]).contains("has stopped"));
     let status = home.printed(&["status", "--state", text(&original)]);
     assert!(status.contains(&format!("pid: {pid}\n")), "{status}");
-    assert!(home.printed(&["stop", "--state", text(&original)]).contains("has ended"));
+    assert!(home.printed(&["stop", "--state", text(&original)]).contains("has stopped"));
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_session_waits_for_the_socket_of_a_state_that_is_owned() {
     fs::remove_file(before["socket"].as_str().expect("a path")).expect("the socket");
     assert_eq!(on_state(&home, &state).capacity()["allocated_workers"], 3);
     assert_eq!(owner(&state), before);
-    assert!(home.printed(&["stop", "--state", text(&state)]).contains("has ended"));
+    assert!(home.printed(&["stop", "--state", text(&state)]).contains("has stopped"));
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_daemon_whose_memory_another_has_taken_over_ends() {
     let home = Home::new();
     let mut first = home.session(&[]);
     let pid = home.pid();
-    // Halted, so that it does not make its files anew before the other is there.
+    // Halted, so that it does not recreate its files before the other daemon runs.
     signal("STOP", pid);
     fs::remove_dir_all(home.path("cortex-resource-manager")).expect("the daemon's directory");
     let mut second = home.session(&[]);
@@ -131,7 +131,7 @@ fn a_daemon_whose_memory_another_has_taken_over_ends() {
     wait_until_gone(pid);
     assert_eq!(home.status("pid"), Some(other.to_string()));
     let log = fs::read_to_string(home.file("log")).expect("the log");
-    assert!(log.contains("this daemon ends: there is a daemon already"), "{log}");
+    assert!(log.contains("daemon stopping: another daemon is running"), "{log}");
     wait_for("the first session", || (home.status("sessions")? == "2").then_some(()));
     assert_eq!(first.capacity()["allocated_workers"], 3);
 }
@@ -144,7 +144,8 @@ fn a_daemon_that_nobody_can_reach_is_named() {
     signal("STOP", pid);
     for command in ["status", "stop"] {
         let said = home.refusal(&[command]);
-        for part in ["does not answer as one (timed out)", &format!("process {pid} "), "end that process"] {
+        let process = format!("process {pid} ");
+        for part in ["invalid response from the daemon", "(timed out)", &process, "end that process"] {
             assert!(said.contains(part), "{command}: {said}");
         }
     }
@@ -152,7 +153,7 @@ fn a_daemon_that_nobody_can_reach_is_named() {
     for command in ["status", "stop"] {
         let said = home.refusal(&[command]);
         for part in
-            ["no daemon answers on the shared memory within 5 s", &format!("process {pid} "), "end that process"]
+            ["no daemon for the in-memory state responded within 5 s", &format!("process {pid} "), "end that process"]
         {
             assert!(said.contains(part), "{command}: {said}");
         }
@@ -171,5 +172,5 @@ fn connections_that_say_nothing_do_not_keep_a_daemon_from_being_ended() {
         mute.extend(UnixStream::connect(home.file("sock")).ok());
     }
     assert_eq!(session.capacity()["total_workers"], 10);
-    assert!(home.printed(&["stop"]).contains("has ended"));
+    assert!(home.printed(&["stop"]).contains("has stopped"));
 }

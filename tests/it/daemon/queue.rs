@@ -1,4 +1,4 @@
-//! One queue for several sessions: agents and those who give them work need not be clients of the same process.
+//! One task queue for several sessions: agents and submitters need not be clients of the same process.
 
 use serde_json::{Value, json};
 
@@ -115,7 +115,7 @@ fn a_claim_whose_daemon_is_lost_while_it_waits_may_be_repeated() {
     let waits = wait_for_task(&mut worker, "a");
     home.kill();
     check(&worker.reply(waits), &json!({"error": {"code": -32000, "data": {"retryable": true}}}));
-    // The agent went with the memory that it was in: it is told to register again.
+    // The agent was lost with the in-memory state: the error asks it to register again.
     let error = worker.error("claim_task", &json!({"agent_id": "a", "wait_seconds": 30}));
     assert!(error.contains("register_agent"), "{error}");
     register(&mut worker, "a");

@@ -1,4 +1,4 @@
-//! What is not served, and how that is told.
+//! Refused sessions and connections, and their errors.
 
 use std::{
     fs,
@@ -35,23 +35,23 @@ fn other_totals_are_refused_and_other_settings_are_told() {
     let home = Home::new();
     let mut first = home.session(&["--total-workers", "5"]);
     let text = home.refusal(&["--daemon", "always", "--total-workers", "6"]);
-    assert!(text.contains("total_workers is 6, and 5 in the daemon on the shared memory"), "{text}");
-    assert!(text.contains("leave total_workers out") && text.contains("cortex-resource-manager stop"), "{text}");
+    assert!(text.contains("total_workers is 6, but 5 in the daemon for the in-memory state"), "{text}");
+    assert!(text.contains("omit total_workers") && text.contains("cortex-resource-manager stop"), "{text}");
     let mut same = home.session(&["--total-workers", "5", "--sweep-seconds", "9"]);
-    wait_for("a warning", || same.log().contains("sweep_seconds is 9, and 300 in the daemon").then_some(()));
+    wait_for("a warning", || same.log().contains("sweep_seconds is 9, but 300 in the daemon").then_some(()));
     let mut silent = home.session(&[]);
     for session in [&mut first, &mut same, &mut silent] {
         assert_eq!(session.capacity()["total_workers"], 5);
     }
 }
 
-/// Answers each connection to the shared memory's socket with this line, and then reads until it closes.
+/// Answers each connection to the in-memory state's socket with this line, and then reads until it closes.
 fn pretend(home: &Home, answer: &str) {
     home.printed(&["status"]);
     pretend_at(&home.file("sock"), answer);
 }
 
-/// The same at a path. Each connection that is answered is told of.
+/// The same at a path. Each answered connection is reported.
 pub(crate) fn pretend_at(path: &Path, answer: &str) -> Receiver<()> {
     let listener = UnixListener::bind(path).expect("a socket");
     let (answered, receiver) = channel();
@@ -64,7 +64,7 @@ pub(crate) fn pretend_at(path: &Path, answer: &str) -> Receiver<()> {
             reader.read_line(&mut line).expect("a hello");
             assert!(line.contains("\"protocol\":1"), "{line}");
             stream.write_all(answer.as_bytes()).expect("a listener");
-            // Those who want to know may be gone.
+            // The receiver may be dropped.
             let _ = answered.send(());
             let _ = reader.read_to_end(&mut Vec::new());
         }
@@ -78,7 +78,7 @@ fn a_daemon_of_another_protocol_is_named_with_what_to_do() {
     pretend(&home, r#"{"protocol":9,"version":"9.8.7","pid":1,"refused":"whatever","status":{"new":1}}"#);
     for arguments in [&["--daemon", "always"][..], &["status"]] {
         let text = home.refusal(arguments);
-        for part in ["(version 9.8.7) speaks protocol 9", "protocol 1", "cortex-resource-manager stop"] {
+        for part in ["(version 9.8.7) uses protocol 9", "protocol 1", "cortex-resource-manager stop"] {
             assert!(text.contains(part), "{text}");
         }
     }
@@ -103,7 +103,7 @@ fn what_answers_as_no_daemon_is_named() {
     let home = Home::new();
     pretend(&home, "HTTP/1.1 200 OK");
     let text = home.refusal(&["--daemon", "always"]);
-    assert!(text.contains("does not answer as one") && text.contains("memory.sock"), "{text}");
+    assert!(text.contains("invalid response from the daemon") && text.contains("memory.sock"), "{text}");
     fs::remove_file(home.file("sock")).expect("the socket");
 }
 

@@ -1,4 +1,4 @@
-//! Real servers of a daemon: they are shared by its sessions, outlive each of them, and never the daemon.
+//! Managed servers of a daemon: its sessions share them, and they outlive the sessions, but not the daemon.
 
 use std::{
     fs,
@@ -197,13 +197,13 @@ fn leases_of_real_servers_are_not_gone_on_with_by_who_names_none() {
     let mut alone = home.command(&without).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary");
     let status = wait_for("it gives up", || alone.try_wait().expect("a child"));
     assert_eq!(status.code(), Some(3), "nobody else came either");
-    // Who names it goes on, and then the other may come too.
+    // A session with the catalog continues, and then one without it can join.
     let mut session = home.session(&with);
     let mut other = home.session(&without);
     let again = lease(&mut session, "one");
     assert_eq!(again["mcp_servers"][0]["endpoint"], port);
     wait_for("it answers", || pid(&again, "own"));
-    // After a crash, whoever of the two is first, the daemon runs them.
+    // After a crash, the next daemon runs them, whichever session starts it.
     for _ in 0..3 {
         let lines = home.printed(&["status", "--state", &state]);
         let daemon = lines.lines().find_map(|line| line.strip_prefix("pid: ")?.parse().ok()).expect("a daemon");

@@ -1,4 +1,4 @@
-//! Several sessions on one set of books.
+//! Several sessions on one state.
 
 use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, thread};
 
@@ -85,19 +85,19 @@ fn two_that_start_at_once_end_with_one_daemon() {
 #[test]
 fn the_status_tells_how_the_daemon_stands() {
     let home = Home::new();
-    assert_eq!(home.printed(&["status"]), "no daemon runs on the shared memory\n");
+    assert_eq!(home.printed(&["status"]), "no daemon is running for the in-memory state\n");
     let mut session = home.session(&["--total-workers", "7", "--sweep-seconds", "1"]);
     session.grant(&json!({"job_id": "a", "mcp_servers": [], "workers": 3}));
     let status = |name: &str| home.status(name).unwrap_or_else(|| panic!("no {name}"));
     assert_eq!(status("pid"), home.pid().to_string());
     assert_eq!(status("version"), env!("CARGO_PKG_VERSION"));
-    assert_eq!(status("state"), "the shared memory");
+    assert_eq!(status("state"), "the in-memory state");
     assert_eq!(status("sessions"), "1");
     assert_eq!(status("workers"), "4 free of 7");
     assert_eq!(status("cpu_cores"), "13 free of 16");
     assert_eq!((status("leases"), status("leases_expired")), ("1".to_owned(), "0".to_owned()));
     assert_eq!(status("instance").len(), 36);
-    assert!(status("planner").contains(" s, run "));
+    assert!(status("planner").contains(", last at "));
     assert_eq!(status("log"), home.file("log").display().to_string());
     wait_for("a sweep", || status("sweep").ends_with(": fine").then_some(()));
 }
@@ -145,7 +145,10 @@ fn a_state_has_a_daemon_of_its_own_and_an_owner_that_is_none_is_named() {
     assert!(text.contains(&format!("process {} ", alone.process_id())), "{text}");
     assert!(home.printed(&["status", "--state", state]).contains(&format!("process {} ", alone.process_id())));
     let text = home.refusal(&["stop", "--state", state]);
-    assert!(text.contains("no daemon runs on") && text.contains(&format!("process {} ", alone.process_id())), "{text}");
+    assert!(
+        text.contains("no daemon is running for") && text.contains(&format!("process {} ", alone.process_id())),
+        "{text}"
+    );
     alone.close_input();
     alone.check_end();
 }

@@ -293,7 +293,7 @@ fn a_session_that_names_another_budget_is_told_so() {
     let mut first = home.server(Mode::Auto, &["--token-budget", "500"]);
     let mut second = home.server(Mode::Auto, &["--token-budget", "600", "--heartbeat-seconds", "7"]);
     assert_eq!(budget_on(&mut second), (json!(500), json!(0)));
-    for told in ["token_budget is 600, and 500", "set_token_budget", "heartbeat_seconds is 7, and 10"] {
+    for told in ["token_budget is 600, but 500", "set_token_budget", "heartbeat_seconds is 7, but 10"] {
         wait_for(told, || second.log().contains(told).then_some(()));
     }
     assert_eq!(register(&mut second, "agent-1")["heartbeat_seconds"], 10, "that of the daemon");
