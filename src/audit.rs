@@ -1,4 +1,4 @@
-//! Looking at a state from outside, while whoever owns it goes on: its events as lines, and whether it is sound.
+//! Inspection of a state while its owner continues: description, events as JSON lines, and verification.
 
 mod description;
 mod events;

@@ -1,11 +1,11 @@
-//! The command line: made from the table of settings, and read into what the process shall do.
+//! The command line, generated from the table of settings.
 //!
-//! The parser only finds flags and their values. The values stay as they were typed, for the parser that all sources share,
-//! and its errors are told in our own words, in one line.
+//! The parser (clap) only finds flags and their values. The values stay unparsed for the parser that all sources share,
+//! and clap's errors are replaced by errors of one line.
 
 mod simulate;
 
-pub(crate) use simulate::Simulate;
+pub(crate) use simulate::SimulateOptions;
 
 use std::ffi::OsString;
 
@@ -18,21 +18,21 @@ use clap::{
 use crate::audit::EventFilter;
 #[cfg(unix)]
 use crate::demo;
-use cortex_config::{CONFIG, ConfigError, Configuration, Flags, PRINT_CONFIG, SETTINGS, Setting, Source, shortened};
+use cortex_config::{CONFIG, ConfigError, Configuration, Flags, PRINT_CONFIG, SETTINGS, Setting, Source, shorten};
 use cortex_core::ids::JobId;
 use cortex_util::program::{self, DAEMON};
 use cortex_util::suggest::suggest;
 use simulate::SIMULATE;
 
-/// The exit code of a start that was told something wrong.
-pub(crate) const WRONG_USE_EXIT_CODE: u8 = 2;
+/// The exit code for invalid arguments or settings.
+pub(crate) const USAGE_ERROR_EXIT_CODE: u8 = 2;
 
-/// What the process shall do.
+/// What the arguments request.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Start {
+pub(crate) enum Invocation {
     /// Serve one client on standard input and output.
     Serve(Box<Configuration>),
-    /// Serve sessions through the socket.
+    /// Serve sessions through the daemon's socket.
     Daemon(Box<Configuration>),
     /// Print the events of the state.
     Events(Box<Configuration>, EventFilter),
@@ -44,44 +44,44 @@ pub(crate) enum Start {
     DemoServer,
     /// Replay and check the state.
     Verify(Box<Configuration>),
-    /// Say what runs on the state.
+    /// Show the status of the daemon and the state.
     Status(Box<Configuration>),
-    /// End the daemon.
+    /// Stop the daemon.
     Stop(Box<Configuration>),
     /// Simulate a trace.
-    Simulate(Box<Configuration>, Box<Simulate>),
-    /// Write this text to standard output and end with code 0.
+    Simulate(Box<Configuration>, Box<SimulateOptions>),
+    /// Write this text to standard output and exit with code 0.
     Print(String),
 }
 
-/// A command beside serving: its name, and what it does. None takes more settings than it needs.
-struct Beside {
+/// A subcommand, with the keys of the settings that it accepts.
+struct Subcommand {
     name: &'static str,
     help: &'static str,
     settings: &'static [&'static str],
 }
 
-const BESIDE: &[Beside] = &[
-    Beside {
+const SUBCOMMANDS: &[Subcommand] = &[
+    Subcommand {
         name: DAEMON,
-        help: "Serve sessions in the background; the first process with a state starts it by itself.",
+        help: "Run the daemon that serves all sessions of a state; sessions start it automatically.",
         settings: &[],
     },
-    Beside { name: "status", help: "Say what runs on the state, and how it stands.", settings: &["state"] },
-    Beside {
+    Subcommand { name: "status", help: "Show daemon and state status.", settings: &["state"] },
+    Subcommand {
         name: "stop",
-        help: "End the daemon of the state in order; leases stay in the state.",
+        help: "Stop the daemon of the state in an orderly way; leases stay in the state.",
         settings: &["state"],
     },
-    Beside { name: "events", help: "Print the events of the state as JSON lines.", settings: &["state"] },
-    Beside {
+    Subcommand { name: "events", help: "Print the events of the state as JSON lines.", settings: &["state"] },
+    Subcommand {
         name: "verify",
-        help: "Replay the whole state, check every invariant and say what was seen.",
+        help: "Replay the whole state, check every invariant and report the result.",
         settings: &["state"],
     },
-    Beside { name: SIMULATE, help: simulate::HELP, settings: simulate::SETTINGS },
+    Subcommand { name: SIMULATE, help: simulate::HELP, settings: simulate::SETTINGS },
     #[cfg(unix)]
-    Beside {
+    Subcommand {
         name: DEMO,
         help: "Show two jobs that share an MCP server, a refusal and an expiry; takes seconds.",
         settings: &[],
@@ -92,81 +92,83 @@ const BESIDE: &[Beside] = &[
 #[cfg(unix)]
 const DEMO: &str = "demo";
 
-/// The filters of the events to print: name, what it takes, what is allowed, and what it does.
+/// The filters of `events`: name, placeholder, allowed values, and help.
 const JOB: (&str, &str, &str, &str) =
-    ("job", "NAME", "1 to 256 characters, no control characters", "Only the events of this job.");
+    ("job", "NAME", "1 to 256 characters, no control characters", "Print only events of this job.");
 const SINCE: (&str, &str, &str, &str) =
-    ("since", "TIME", "a time as in 2026-01-31T12:00:00Z", "Only the events from this moment on.");
+    ("since", "TIME", "a time as in 2026-01-31T12:00:00Z", "Print only events from this time on.");
 const FOLLOW: &str = "follow";
 
-/// The first paragraph of the help page. The lines are broken here, since the page does not ask how wide the terminal is.
+/// The first paragraph of the help page. The lines are broken here, since the page ignores the terminal's width.
 const PURPOSE: &str = "\
-Hands out leases on workers, CPU, memory and shared MCP servers to the jobs of AI agents. An MCP client
-starts it and speaks with it over standard input and output; log lines go to standard error. Every grant
-is bounded in time, owned by a job, and given back even if nobody gives it back.";
+Grants leases on workers, CPU, memory and shared MCP servers to the jobs of AI agents. An MCP client
+starts this program and communicates with it over standard input and output; logs go to standard error.
+Each lease belongs to a job, has a deadline, and is reclaimed when it expires.";
 
 /// The last paragraph of the help page.
 const PRECEDENCE: &str = "\
-A flag wins over its variable, a variable over the file, and the file over the default.";
+A flag overrides its variable, a variable overrides the file, and the file overrides the default.";
 
-/// Reads the arguments (without the program's name), the variables and the file.
+/// Parses the arguments (without the program's name), the variables and the file.
 ///
-/// `variable` looks an environment variable up.
+/// `variable` looks up an environment variable.
 ///
 /// # Errors
-/// The first thing that is wrong; the process shall then print it and end with [`WRONG_USE_EXIT_CODE`].
-pub(crate) fn start(
+/// The first invalid argument or setting; the process prints it and exits with [`USAGE_ERROR_EXIT_CODE`].
+pub(crate) fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
-) -> Result<Start, ConfigError> {
+) -> Result<Invocation, ConfigError> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let matches = match command().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
         Err(error) => {
-            let command = BESIDE.iter().find(|beside| arguments.iter().any(|argument| *argument == *beside.name));
-            return answer_or_error(&error, command);
+            let is_given = |subcommand: &&Subcommand| arguments.iter().any(|argument| *argument == *subcommand.name);
+            let command = SUBCOMMANDS.iter().find(is_given);
+            return help_or_error(&error, command);
         }
     };
     let (name, matches) = matches.subcommand().map_or(("", &matches), |(name, matches)| (name, matches));
     let mut flags = flags(matches);
-    if let (SIMULATE, Some(most)) = (name, flags.get("max_workers").cloned()) {
-        // No pool of workers is simulated whose total would bound that number from below.
-        flags.insert("total_workers", most);
+    if let (SIMULATE, Some(workers_max)) = (name, flags.get("max_workers").cloned()) {
+        // The simulation has no worker pool, so that the default total must not bound `max_workers` from below.
+        flags.insert("total_workers", workers_max);
     }
     let configuration = Box::new(Configuration::load(&flags, variable)?);
     Ok(match name {
-        "status" => Start::Status(configuration),
-        "stop" => Start::Stop(configuration),
-        "verify" => Start::Verify(configuration),
+        "status" => Invocation::Status(configuration),
+        "stop" => Invocation::Stop(configuration),
+        "verify" => Invocation::Verify(configuration),
         #[cfg(unix)]
-        DEMO => Start::Demo,
+        DEMO => Invocation::Demo,
         #[cfg(unix)]
-        demo::SERVER => Start::DemoServer,
-        "events" => Start::Events(configuration, event_filter(matches)?),
-        SIMULATE => Start::Simulate(configuration, Box::new(simulate::read(matches)?)),
-        _ if matches.get_flag(PRINT_CONFIG.key) => Start::Print(configuration.to_toml()),
-        DAEMON => Start::Daemon(configuration),
-        _ => Start::Serve(configuration),
+        demo::SERVER => Invocation::DemoServer,
+        "events" => Invocation::Events(configuration, event_filter(matches)?),
+        SIMULATE => Invocation::Simulate(configuration, Box::new(simulate::parse_flags(matches)?)),
+        _ if matches.get_flag(PRINT_CONFIG.key) => Invocation::Print(configuration.to_toml()),
+        DAEMON => Invocation::Daemon(configuration),
+        _ => Invocation::Serve(configuration),
     })
 }
 
 fn event_filter(matches: &ArgMatches) -> Result<EventFilter, ConfigError> {
-    let wrong = |(key, _, allowed, _): (&'static str, &str, &str, &str), value: &str, flag| ConfigError::WrongValue {
-        key,
-        value: shortened(value),
-        origin: Source::Flag(flag),
-        hint: String::new(),
-        allowed: allowed.to_owned(),
-    };
+    let wrong_value =
+        |(key, _, allowed, _): (&'static str, &str, &str, &str), value: &str, flag| ConfigError::WrongValue {
+            key,
+            value: shorten(value),
+            origin: Source::Flag(flag),
+            hint: String::new(),
+            allowed: allowed.to_owned(),
+        };
     let given = |key: &str| matches.get_one::<OsString>(key).map(|value| value.to_string_lossy());
-    let job = given(JOB.0).map(|job| JobId::new(&job).map_err(|_| wrong(JOB, &job, "--job"))).transpose()?;
-    let since = given(SINCE.0).map(|at| at.parse().map_err(|_| wrong(SINCE, &at, "--since"))).transpose()?;
+    let job = given(JOB.0).map(|job| JobId::new(&job).map_err(|_| wrong_value(JOB, &job, "--job"))).transpose()?;
+    let since = given(SINCE.0).map(|at| at.parse().map_err(|_| wrong_value(SINCE, &at, "--since"))).transpose()?;
     Ok(EventFilter { job, since, follow: matches.get_flag(FOLLOW) })
 }
 
-/// The flags and commands, made from the table of settings.
+/// Builds the flags and subcommands from the table of settings.
 fn command() -> Command {
-    let whole = serving(Command::new(program::NAME))
+    let root = with_all_settings(Command::new(program::NAME))
         .version(program::VERSION)
         .about(PURPOSE)
         .after_help(PRECEDENCE)
@@ -182,51 +184,51 @@ fn command() -> Command {
                 .help("Print the version and exit."),
         );
     #[cfg(unix)]
-    let whole = whole.subcommand(Command::new(demo::SERVER).hide(true));
-    BESIDE.iter().fold(whole, |whole, beside| {
-        let name = format!("{} {}", program::NAME, beside.name);
-        let command = Command::new(beside.name).bin_name(name).about(beside.help);
-        let command = match beside.name {
-            DAEMON => serving(command),
-            "events" => filters(with_settings(command, beside.settings)),
+    let root = root.subcommand(Command::new(demo::SERVER).hide(true));
+    SUBCOMMANDS.iter().fold(root, |root, subcommand| {
+        let name = format!("{} {}", program::NAME, subcommand.name);
+        let command = Command::new(subcommand.name).bin_name(name).about(subcommand.help);
+        let command = match subcommand.name {
+            DAEMON => with_all_settings(command),
+            "events" => with_event_filters(with_settings(command, subcommand.settings)),
             SIMULATE => simulate::with_flags(command, with_settings),
-            _ => with_settings(command, beside.settings),
+            _ => with_settings(command, subcommand.settings),
         };
-        whole.subcommand(command)
+        root.subcommand(command)
     })
 }
 
-/// A command that serves: it takes every setting.
-fn serving(command: Command) -> Command {
+/// Adds the flags of every setting to a command that serves sessions.
+fn with_all_settings(command: Command) -> Command {
     let all: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
     with_settings(command, &all).arg(
         Arg::new(PRINT_CONFIG.key)
-            .long(long(PRINT_CONFIG.flag))
+            .long(long_name(PRINT_CONFIG.flag))
             .action(ArgAction::SetTrue)
             .help(format!("{}.", PRINT_CONFIG.help)),
     )
 }
 
-/// A command with the flags of these settings, of the file of settings, and of the help page.
+/// Adds the flags of these settings, of the settings file, and of the help page.
 fn with_settings(command: Command, keys: &[&str]) -> Command {
     command
         .next_line_help(true)
         .disable_help_flag(true)
         .arg(
-            valued(CONFIG.key, CONFIG.flag, CONFIG.placeholder)
+            valued_flag(CONFIG.key, CONFIG.flag, CONFIG.placeholder)
                 .help(format!("{}.\nVariable {}.", CONFIG.help, CONFIG.variable)),
         )
         .args(
             SETTINGS
                 .iter()
                 .filter(|setting| keys.contains(&setting.key))
-                .map(|setting| valued(setting.key, setting.flag, setting.placeholder).help(help(setting))),
+                .map(|setting| valued_flag(setting.key, setting.flag, setting.placeholder).help(help_text(setting))),
         )
-        .arg(Arg::new("help").short('h').long("help").action(ArgAction::Help).help("Print this page and exit."))
+        .arg(Arg::new("help").short('h').long("help").action(ArgAction::Help).help("Print this help and exit."))
 }
 
-/// The flags that choose among events.
-fn filters(command: Command) -> Command {
+/// Adds the flags that filter events.
+fn with_event_filters(command: Command) -> Command {
     command
         .args([JOB, SINCE].map(|(name, placeholder, allowed, help)| {
             Arg::new(name)
@@ -235,26 +237,31 @@ fn filters(command: Command) -> Command {
                 .value_parser(ValueParser::os_string())
                 .help(format!("{help}\nGive {allowed}."))
         }))
-        .arg(Arg::new(FOLLOW).long(FOLLOW).action(ArgAction::SetTrue).help("Go on with the events to come."))
+        .arg(
+            Arg::new(FOLLOW)
+                .long(FOLLOW)
+                .action(ArgAction::SetTrue)
+                .help("Keep printing new events as they are written."),
+        )
 }
 
-/// A flag with a value.
-fn valued(key: &'static str, flag: &'static str, placeholder: &'static str) -> Arg {
+/// Creates a flag with a value.
+fn valued_flag(key: &'static str, flag: &'static str, placeholder: &'static str) -> Arg {
     Arg::new(key)
-        .long(long(flag))
+        .long(long_name(flag))
         .value_name(placeholder)
         .value_parser(ValueParser::os_string())
-        // A value below zero gets the answer that says what is allowed, and not one about an unknown flag.
+        // A negative value is reported as a value that is not allowed, not as an unknown flag.
         .allow_negative_numbers(true)
 }
 
-/// The name of a flag without its dashes.
-fn long(flag: &'static str) -> &'static str {
+/// Returns the name of a flag without its dashes.
+fn long_name(flag: &'static str) -> &'static str {
     flag.trim_start_matches('-')
 }
 
-/// What the help page says about a setting.
-fn help(setting: &Setting) -> String {
+/// Returns the text of a setting in the help page.
+fn help_text(setting: &Setting) -> String {
     format!(
         "{}.\nGive {}.\nDefault {}, variable {}.",
         setting.help,
@@ -264,77 +271,77 @@ fn help(setting: &Setting) -> String {
     )
 }
 
-/// The values that were given, by key.
+/// Returns the values of the given flags, by key.
 fn flags(matches: &ArgMatches) -> Flags {
     SETTINGS
         .iter()
         .map(|setting| setting.key)
         .chain([CONFIG.key])
-        // Not every command takes every flag.
+        // A flag that the subcommand does not accept yields an error here, and is skipped.
         .filter_map(|key| Some((key, matches.try_get_one::<OsString>(key).ok()??.clone())))
         .collect()
 }
 
-/// The help page and the version come as errors too; the rest are errors, told in our own words.
-fn answer_or_error(error: &clap::Error, command: Option<&Beside>) -> Result<Start, ConfigError> {
+/// Converts an error of the parser. The help page and the version are reported as errors too.
+fn help_or_error(error: &clap::Error, command: Option<&Subcommand>) -> Result<Invocation, ConfigError> {
     let subject = match error.get(ContextKind::InvalidArg) {
         Some(context) => context.to_string(),
         None => String::new(),
     };
-    // The parser shows a flag together with the placeholder of its value.
+    // The parser returns a flag together with the placeholder of its value.
     let flag = || subject.split([' ', '=']).next().unwrap_or_default().to_owned();
     Err(match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            return Ok(Start::Print(error.render().to_string()));
+            return Ok(Invocation::Print(error.render().to_string()));
         }
         ErrorKind::UnknownArgument if subject.starts_with('-') => unknown_flag(&flag(), command),
-        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => stray(error, &subject),
+        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => unexpected_argument(error, &subject),
         ErrorKind::InvalidValue => {
             let flag = flag();
-            ConfigError::MissingValue { allowed: allowed(&flag), flag }
+            ConfigError::MissingValue { allowed: allowed_values(&flag), flag }
         }
         ErrorKind::TooManyValues => ConfigError::UnwantedValue { flag: flag() },
         ErrorKind::ArgumentConflict => match command {
-            Some(Beside { name, .. }) if subject.is_empty() => ConfigError::LateCommand { command: name },
+            Some(Subcommand { name, .. }) if subject.is_empty() => ConfigError::MisplacedCommand { command: name },
             None if subject.is_empty() => {
-                ConfigError::Arguments { reason: "a word stands behind flags that belongs to none".to_owned() }
+                ConfigError::InvalidArguments { reason: "unexpected positional argument after flags".to_owned() }
             }
             _ => ConfigError::RepeatedFlag { flag: flag() },
         },
-        kind => ConfigError::Arguments { reason: kind.as_str().unwrap_or("for a reason unknown").to_owned() },
+        kind => ConfigError::InvalidArguments { reason: kind.as_str().unwrap_or("unknown reason").to_owned() },
     })
 }
 
-/// The error for an argument that is neither a flag nor a command.
-fn stray(error: &clap::Error, subject: &str) -> ConfigError {
+/// Returns the error for an argument that is neither a flag nor a command.
+fn unexpected_argument(error: &clap::Error, subject: &str) -> ConfigError {
     let subcommand = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string);
-    ConfigError::StrayArgument {
-        argument: shortened(subcommand.as_deref().unwrap_or(subject)),
-        commands: BESIDE.iter().map(|beside| beside.name).collect::<Vec<_>>().join(", "),
+    ConfigError::UnexpectedArgument {
+        argument: shorten(subcommand.as_deref().unwrap_or(subject)),
+        commands: SUBCOMMANDS.iter().map(|subcommand| subcommand.name).collect::<Vec<_>>().join(", "),
     }
 }
 
-/// The error for a flag that does not exist, or that the command does not take.
-fn unknown_flag(flag: &str, beside: Option<&Beside>) -> ConfigError {
-    let whole = command();
-    let named = beside.and_then(|beside| whole.find_subcommand(beside.name));
-    let known = named.unwrap_or(&whole).get_arguments().filter_map(Arg::get_long).map(|long| format!("--{long}"));
+/// Returns the error for a flag that does not exist, or that the subcommand does not accept.
+fn unknown_flag(flag: &str, subcommand: Option<&Subcommand>) -> ConfigError {
+    let root = command();
+    let named = subcommand.and_then(|subcommand| root.find_subcommand(subcommand.name));
+    let known = named.unwrap_or(&root).get_arguments().filter_map(Arg::get_long).map(|long| format!("--{long}"));
     let known: Vec<String> = known.collect();
     let hint = match (suggest(flag, known.iter().map(String::as_str)), named) {
         (Some(name), _) => format!("did you mean {name}?"),
-        (None, Some(named)) => format!("{0} --help lists what {0} takes", named.get_name()),
+        (None, Some(named)) => format!("`{} --help` lists the known ones", named.get_name()),
         (None, None) => "--help lists the known ones".to_owned(),
     };
-    ConfigError::UnknownFlag { flag: shortened(flag), hint }
+    ConfigError::UnknownFlag { flag: shorten(flag), hint }
 }
 
-/// What the value of a flag may be.
-fn allowed(flag: &str) -> String {
+/// Describes the allowed values of a flag.
+fn allowed_values(flag: &str) -> String {
     match SETTINGS.iter().find(|setting| setting.flag == flag) {
         Some(setting) => setting.allowed(),
         None if flag == "--job" => JOB.2.to_owned(),
         None if flag == "--since" => SINCE.2.to_owned(),
-        None if let Some(allowed) = simulate::allowed(flag) => allowed.to_owned(),
+        None if let Some(allowed) = simulate::allowed_values(flag) => allowed.to_owned(),
         None => "the path of a TOML file".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! The process: reads its settings, starts the log and runs the application.
+//! The entry point: parses the arguments, starts the log and runs the command.
 
 mod app;
 mod audit;
@@ -16,41 +16,41 @@ use std::{
     time::Duration,
 };
 
-use cli::Start;
+use cli::Invocation;
 use cortex_config::Settings;
 #[cfg(unix)]
 use cortex_runtime as runtime;
 use cortex_serving::{STARTUP_ERROR_EXIT_CODE, StartupError};
 use cortex_telemetry as telemetry;
 
-/// How long the end of the process waits for its last word to be read: nobody may be reading standard error.
-const LAST_WORD_WAIT_MAX: Duration = Duration::from_millis(250);
+/// How long the process waits at its end to write an error: standard error may be a full pipe that is not read.
+const ERROR_WRITE_WAIT_MAX: Duration = Duration::from_millis(250);
 
 fn main() -> ExitCode {
     #[cfg(unix)]
     if let Some(code) = runtime::subcommand::run(env::args_os().skip(1)) {
         return code;
     }
-    match cli::start(env::args_os().skip(1), |name| env::var_os(name)) {
-        Ok(Start::Print(text)) => print(&text),
-        Ok(Start::Serve(configuration)) => logged(&configuration.settings, || app::run(&configuration)),
-        // The daemon chooses by itself where its log goes.
-        Ok(Start::Daemon(configuration)) => ended(app::daemon(&configuration)),
-        Ok(Start::Status(configuration)) => printed(app::status(&configuration)),
-        Ok(Start::Stop(configuration)) => printed(app::stop(&configuration)),
-        Ok(Start::Events(configuration, filter)) => ended(app::events(&configuration, &filter)),
+    match cli::parse(env::args_os().skip(1), |name| env::var_os(name)) {
+        Ok(Invocation::Print(text)) => print(&text),
+        Ok(Invocation::Serve(configuration)) => run_with_log(&configuration.settings, || app::run(&configuration)),
+        // The daemon opens its own log.
+        Ok(Invocation::Daemon(configuration)) => exit_code(app::daemon(&configuration)),
+        Ok(Invocation::Status(configuration)) => print_result(app::status(&configuration)),
+        Ok(Invocation::Stop(configuration)) => print_result(app::stop(&configuration)),
+        Ok(Invocation::Events(configuration, filter)) => exit_code(app::events(&configuration, &filter)),
         #[cfg(unix)]
-        Ok(Start::Demo) => ended(demo::run()),
+        Ok(Invocation::Demo) => exit_code(demo::run()),
         #[cfg(unix)]
-        Ok(Start::DemoServer) => ended(demo::serve()),
-        Ok(Start::Verify(configuration)) => ended(app::verify(&configuration)),
-        Ok(Start::Simulate(configuration, asked)) => ended(app::simulate(&configuration, &asked)),
-        Err(error) => fail(&error, cli::WRONG_USE_EXIT_CODE),
+        Ok(Invocation::DemoServer) => exit_code(demo::serve()),
+        Ok(Invocation::Verify(configuration)) => exit_code(app::verify(&configuration)),
+        Ok(Invocation::Simulate(configuration, options)) => exit_code(app::simulate(&configuration, &options)),
+        Err(error) => fail(&error, cli::USAGE_ERROR_EXIT_CODE),
     }
 }
 
 /// Runs with the log on standard error.
-fn logged(settings: &Settings, run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
+fn run_with_log(settings: &Settings, run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
     let guard = match telemetry::init(settings.log_level, settings.log_format) {
         Ok(guard) => guard,
         Err(error) => return fail(&error, 1),
@@ -59,51 +59,51 @@ fn logged(settings: &Settings, run: impl FnOnce() -> anyhow::Result<ExitCode>) -
         if error.is::<StartupError>() {
             return Err(error);
         }
-        // Not straight to standard error, which nobody may be reading.
+        // Through the log, since standard error may be a full pipe that is not read.
         tracing::error!("{error:#}");
         Ok(ExitCode::FAILURE)
     });
-    // The last word stands behind the log.
+    // Flushes the log, so that the error is the last line.
     drop(guard);
-    ended(result)
+    exit_code(result)
 }
 
-/// The exit code of what was done, and its error as one line.
-fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
+/// Converts the result to an exit code, and writes an error as one line.
+fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
         let code = if error.is::<StartupError>() { STARTUP_ERROR_EXIT_CODE } else { 1 };
         fail(&format_args!("{error:#}"), code)
     })
 }
 
-/// Prints what a command found.
-fn printed(result: anyhow::Result<String>) -> ExitCode {
+/// Prints the output of a command, or its error.
+fn print_result(result: anyhow::Result<String>) -> ExitCode {
     match result {
         Ok(text) => print(&text),
-        Err(error) => ended(Err(error)),
+        Err(error) => exit_code(Err(error)),
     }
 }
 
-/// Writes a text to standard output. A reader that went away has read what it wanted.
+/// Writes a text to standard output. A closed pipe is not an error: the reader has read what it wanted.
 fn print(text: &str) -> ExitCode {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            fail(&format_args!("standard output cannot be written: {error}"), 1)
+            fail(&format_args!("failed to write to standard output: {error}"), 1)
         }
         _ => ExitCode::SUCCESS,
     }
 }
 
-/// Writes an error to standard error, as one line. If that fails as well, the exit code has to do.
+/// Writes an error to standard error, as one line. If that fails, the exit code alone reports it.
 fn fail(error: &dyn Display, code: u8) -> ExitCode {
     let line = format!("error: {error}\n");
     let (done, written) = mpsc::channel();
-    // A full pipe that nobody reads must not keep the process from ending.
+    // A full pipe that is not read must not block the end of the process.
     thread::spawn(move || {
         let _ = io::stderr().write_all(line.as_bytes());
         let _ = done.send(());
     });
-    let _ = written.recv_timeout(LAST_WORD_WAIT_MAX);
+    let _ = written.recv_timeout(ERROR_WRITE_WAIT_MAX);
     ExitCode::from(code)
 }

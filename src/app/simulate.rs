@@ -1,6 +1,6 @@
-//! Simulating a trace: from what was asked for to what is shown.
+//! The subcommand `simulate`: runs the simulation and writes the report.
 
-use crate::cli::Simulate;
+use crate::cli::SimulateOptions;
 use cortex_config::{Configuration, Source as SettingSource};
 use cortex_core::fleet::settings::FleetSettings;
 use cortex_core::time::Millis;
@@ -18,57 +18,61 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What arrivals and durations are drawn from: always the same, so that figures can be told to others.
+/// The seed of generated arrivals and durations. It is fixed, so that results can be reproduced.
 const SEED: u64 = 20_261_126;
 
-/// Simulates a trace and shows what came of it.
+/// Simulates a trace and prints the report.
 ///
 /// # Errors
 /// [`StartupError`] if the trace cannot be read, or the page cannot be written.
-pub(crate) fn simulate(configuration: &Configuration, asked: &Simulate) -> anyhow::Result<ExitCode> {
-    let bad_trace = |error: TraceError| StartupError::new(format!("the trace {}: {error}", asked.trace.display()));
-    let trace = TraceFile::open(&asked.trace, SEED).map_err(bad_trace)?;
-    if let Some(page) = &asked.html {
-        check_page(page, &asked.trace)?;
+pub(crate) fn simulate(configuration: &Configuration, options: &SimulateOptions) -> anyhow::Result<ExitCode> {
+    let bad_trace = |error: TraceError| StartupError::new(format!("the trace {}: {error}", options.trace.display()));
+    let trace = TraceFile::open(&options.trace, SEED).map_err(bad_trace)?;
+    if let Some(page) = &options.html {
+        check_page(page, &options.trace)?;
     }
-    let comparison = Comparison { options: options(configuration, asked), policy: asked.policy, agents: asked.agents };
+    let comparison = Comparison {
+        options: simulation_options(configuration, options),
+        policy: options.policy,
+        agents: options.agents,
+    };
     let outcomes = compare(&comparison, &trace, &mut show_progress).map_err(bad_trace)?;
     let rows = outcomes.iter().map(|(fleet, outcome)| ReportRow::of(*fleet, outcome)).collect();
     let report = ComparisonReport {
-        trace: asked.trace.display().to_string(),
+        trace: options.trace.display().to_string(),
         duration_mean_seconds: seconds(comparison.options.duration_mean),
         plan_seconds: seconds(comparison.options.plan_every),
         token_budget: comparison.options.tokens.map(|budget| budget.tokens),
         rows,
     };
-    if let Some(file) = &asked.html {
-        let unwritten =
-            |why: &dyn Display| StartupError::new(format!("the page {} cannot be written: {why}", file.display()));
+    if let Some(file) = &options.html {
+        let not_written =
+            |why: &dyn Display| StartupError::new(format!("failed to write the page {}: {why}", file.display()));
         let progress = Arc::default();
         let prediction_interval = trace.arrivals(&progress).and_then(PredictionInterval::of).map_err(bad_trace)?;
         let page = cortex_simulation::render_page(&report, &outcomes, &prediction_interval)
-            .map_err(|error| unwritten(&error))?;
-        fs::write(file, page).map_err(|error| unwritten(&error))?;
+            .map_err(|error| not_written(&error))?;
+        fs::write(file, page).map_err(|error| not_written(&error))?;
     }
     clear_progress();
-    let text = if asked.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_string() };
+    let text = if options.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_string() };
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(ExitCode::SUCCESS),
     }
 }
 
-/// The simulator that is asked for. What would bound it is only looked at if somebody named it.
-fn options(configuration: &Configuration, asked: &Simulate) -> Options {
+/// Returns the options of the simulation. The token budget applies only if it was given.
+fn simulation_options(configuration: &Configuration, options: &SimulateOptions) -> Options {
     let settings = &configuration.settings;
-    let is_named = |key: &str| *configuration.source(key) != SettingSource::Default;
+    let is_given = |key: &str| *configuration.source(key) != SettingSource::Default;
     let budget =
         TokenBudget { tokens: settings.token_budget, window: Millis::from_seconds(settings.token_window_seconds) };
     Options {
         seed: SEED,
-        duration_mean: asked.duration_mean,
+        duration_mean: options.duration_mean,
         plan_every: Millis::from_seconds(settings.plan_seconds),
-        agents_at_start: asked.agents.unwrap_or(1),
+        agents_at_start: options.agents.unwrap_or(1),
         fleet: FleetSettings {
             tasks_max: settings.max_tasks,
             task_bytes_max: settings.max_task_bytes,
@@ -76,23 +80,23 @@ fn options(configuration: &Configuration, asked: &Simulate) -> Options {
             priority_aging_ms: Millis::from_seconds(settings.priority_aging_seconds),
             ..FleetSettings::default()
         },
-        tokens: is_named("token_budget").then_some(budget),
+        tokens: is_given("token_budget").then_some(budget),
         ..Options::default()
     }
 }
 
-/// Whether the page can be written, asked before anything takes long.
+/// Checks whether the page can be written, before the simulation takes its time.
 fn check_page(page: &Path, trace: &Path) -> Result<(), StartupError> {
     let refused = |why: &str| StartupError::new(format!("the page {} {why}", page.display()));
     let folder = page.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if page.is_dir() || page.file_name().is_none() {
-        return Err(refused("names no file: give the path of one"));
+        return Err(refused("is not a file: give the path of a file"));
     }
     if !folder.is_dir() {
-        return Err(refused("would lie in a folder that is not there: make it first"));
+        return Err(refused("is in a folder that does not exist: create it first"));
     }
     let file_of = |path: &Path| path.metadata().ok().map(|metadata| FileId::of(&metadata));
-    // Under whatever name. Where files have no ids, paths have to do.
+    // The ids find the same file under another name. On systems without file ids, only paths are compared.
     let is_same_file = file_of(page).is_some_and(|page| Some(page) == file_of(trace)) && cfg!(unix);
     let is_same_path = page.canonicalize().is_ok_and(|page| trace.canonicalize().is_ok_and(|trace| page == trace));
     if is_same_file || is_same_path {
@@ -101,7 +105,7 @@ fn check_page(page: &Path, trace: &Path) -> Result<(), StartupError> {
     Ok(())
 }
 
-/// A line on a terminal; what cannot be shown is no reason to stop.
+/// Shows a line of progress on a terminal. Write errors are ignored.
 fn show_progress(progress: &[(Fleet, Arc<ReadProgress>)]) {
     let mut terminal = io::stderr();
     if !terminal.is_terminal() {

@@ -1,19 +1,19 @@
-//! How a state stands, from its files alone.
+//! The status of a state, read from its files.
 
 use cortex_journal::{UnusableSnapshot, open_to_read, recover};
 use std::fmt::Write;
 use std::path::Path;
 
-/// The books of a state as its log has them, as lines of `name: value`.
+/// Returns the status of a state as its log records it, as lines of `name: value`.
 ///
 /// # Errors
-/// There is no such state, or it cannot be read.
+/// The state does not exist, or cannot be read.
 pub(crate) fn describe(state: &Path) -> anyhow::Result<String> {
     let connection = open_to_read(state)?;
     let mut recovery = recover(&connection, state, None)?;
     let mut lines = String::new();
     let last_at = recovery.last_at();
-    // Writing into a string cannot fail.
+    // Writing to a string cannot fail.
     let _ = writeln!(lines, "state: {}", state.display());
     let _ = writeln!(lines, "events: {}", recovery.anchor.sequence);
     if let Some(at) = last_at {

@@ -8,17 +8,17 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-/// How long it is waited before the log is looked at again for events to come.
-const FOLLOW_WAIT: Duration = Duration::from_millis(100);
+/// The interval at which the log is checked for new events.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Which events to print.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EventFilter {
-    /// Only those of this job.
+    /// Only events of this job.
     pub job: Option<JobId>,
-    /// Only those from this moment on.
+    /// Only events from this time on.
     pub since: Option<Timestamp>,
-    /// Whether to go on with those to come, for ever.
+    /// Whether to wait for new events, without an end.
     pub follow: bool,
 }
 
@@ -28,38 +28,39 @@ impl EventFilter {
     }
 }
 
-/// Prints the events of a state, oldest first, one JSON object a line: the event as it was written, with its place in the
-/// log (`sequence`) and the job it concerns (`job`). A reader that goes away ends it.
+/// Prints the events of a state, oldest first, one JSON object per line: the event as it was written, with its sequence
+/// number in the log (`sequence`) and the job it concerns (`job`). Stops without an error when the reader closes the
+/// pipe.
 ///
 /// # Errors
-/// The log cannot be read, or is not what was written; what is before that is printed.
+/// The log cannot be read, or is damaged; the events before that are printed.
 pub(crate) fn print_events(state: &Path, filter: &EventFilter, output: &mut dyn Write) -> anyhow::Result<()> {
     match print_all(state, filter, output) {
-        Err(Fault::Reader(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(Fault::Reader(error)) => Err(error.into()),
-        Err(Fault::Log(error)) => Err(error.into()),
+        Err(PrintError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(PrintError::Output(error)) => Err(error.into()),
+        Err(PrintError::Journal(error)) => Err(error.into()),
         Ok(()) => Ok(()),
     }
 }
 
-enum Fault {
-    Log(JournalError),
-    Reader(io::Error),
+enum PrintError {
+    Journal(JournalError),
+    Output(io::Error),
 }
 
-impl From<JournalError> for Fault {
+impl From<JournalError> for PrintError {
     fn from(error: JournalError) -> Self {
-        Self::Log(error)
+        Self::Journal(error)
     }
 }
 
-impl From<io::Error> for Fault {
+impl From<io::Error> for PrintError {
     fn from(error: io::Error) -> Self {
-        Self::Reader(error)
+        Self::Output(error)
     }
 }
 
-fn print_all(state: &Path, filter: &EventFilter, output: &mut dyn Write) -> Result<(), Fault> {
+fn print_all(state: &Path, filter: &EventFilter, output: &mut dyn Write) -> Result<(), PrintError> {
     let connection = open_to_read(state)?;
     let mut rows = EventRows::kept(&connection, state, filter.since)?;
     loop {
@@ -70,11 +71,7 @@ fn print_all(state: &Path, filter: &EventFilter, output: &mut dyn Write) -> Resu
                 Err(error) => {
                     let first = EventRows::ends(&connection, state)?.map(|(first, _)| first);
                     let Some(first) = first.filter(|first| *first > rows.last() + 1) else { return Err(error.into()) };
-                    tracing::warn!(
-                        from = rows.last() + 1,
-                        to = first - 1,
-                        "events were tidied away before they were read"
-                    );
+                    tracing::warn!(from = rows.last() + 1, to = first - 1, "events were deleted before they were read");
                     rows = EventRows::kept(&connection, state, None)?;
                     continue;
                 }
@@ -87,11 +84,11 @@ fn print_all(state: &Path, filter: &EventFilter, output: &mut dyn Write) -> Resu
         if !filter.follow {
             return Ok(());
         }
-        thread::sleep(FOLLOW_WAIT);
+        thread::sleep(FOLLOW_INTERVAL);
     }
 }
 
-/// The event with its place and its job ahead of its own keys.
+/// Formats an event with its sequence number and job before its own keys.
 fn line(row: &EventRow) -> String {
     let job = match &row.job {
         Some(job) => format!("\"job\":{},", serde_json::Value::from(job.as_str())),

@@ -1,4 +1,4 @@
-//! The proof of a state: everything is replayed, every invariant checked, every snapshot held against the events.
+//! Verification of a state: replays all events, checks every invariant, and compares every snapshot with the events.
 
 use cortex_core::allocation::State;
 use cortex_core::time::Timestamp;
@@ -13,73 +13,73 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often the invariants are checked on the way, in all: a check costs as much as the books are large.
+/// How many times the invariants are checked during a replay: the cost of a check grows with the size of the state.
 const CHECKS: u64 = 100;
 
-/// How much time there is between two reports of progress.
-const PROGRESS_WAIT: Duration = Duration::from_secs(1);
+/// The interval between two reports of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many complaints are told; more of them say nothing new.
-const COMPLAINTS_MAX: usize = 20;
+/// The maximum number of problems in a report; further ones rarely add information.
+const PROBLEMS_MAX: usize = 20;
 
-/// What was seen of a state.
+/// The report of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    /// What was looked at, a line each.
-    pub seen: Vec<String>,
-    /// What is wrong, a line each; a sound state has none.
-    pub wrong: Vec<String>,
+pub(crate) struct VerifyReport {
+    /// The facts that were checked, one line each.
+    pub facts: Vec<String>,
+    /// The problems that were found, one line each; a sound state has none.
+    pub problems: Vec<String>,
 }
 
-impl Verdict {
-    /// Whether nothing is wrong.
+impl VerifyReport {
+    /// Returns whether no problem was found.
     #[must_use]
     pub(crate) const fn is_sound(&self) -> bool {
-        self.wrong.is_empty()
+        self.problems.is_empty()
     }
 
-    fn complain(&mut self, complaint: String) {
-        if self.wrong.len() < COMPLAINTS_MAX {
-            self.wrong.push(complaint);
+    fn add_problem(&mut self, problem: String) {
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(problem);
         }
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.seen.iter().try_for_each(|line| writeln!(f, "{line}"))?;
-        self.wrong.iter().try_for_each(|line| writeln!(f, "WRONG: {line}"))?;
+        self.facts.iter().try_for_each(|line| writeln!(f, "{line}"))?;
+        self.problems.iter().try_for_each(|line| writeln!(f, "WRONG: {line}"))?;
         writeln!(f, "{}", if self.is_sound() { "sound" } else { "not sound" })
     }
 }
 
-/// Replays a state and checks it. `progress` is told now and then how many of how many events are behind.
+/// Replays a state and checks it. `progress` regularly receives the number of replayed events and the total.
 ///
 /// # Errors
-/// There is no such state, or it is not one that this program can read.
-pub(crate) fn verify(state: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verdict, JournalError> {
+/// The state does not exist, or this program cannot read it.
+pub(crate) fn verify(state: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, JournalError> {
     let connection = open_to_read(state)?;
-    let mut verdict = Verdict::default();
-    verdict.seen.push(format!("state: {}, schema version {SCHEMA_VERSION}", state.display()));
+    let mut report = VerifyReport::default();
+    report.facts.push(format!("state: {}, schema version {SCHEMA_VERSION}", state.display()));
     if let Err(error) = check_end(&connection, state) {
-        verdict.complain(error.to_string());
+        report.add_problem(error.to_string());
     }
-    // One view of the log for all that follows: meanwhile its owner may go on, and tidy old events away.
+    // One read transaction for all of the following, since the owner may add events and delete old ones.
     connection.execute_batch("BEGIN").map_err(|source| JournalError::Database {
         path: state.to_owned(),
         action: "read",
         source,
     })?;
-    for complaint in check_pages(&connection, state)? {
-        verdict.complain(format!("the database says: {complaint}"));
+    for problem in check_pages(&connection, state)? {
+        report.add_problem(format!("the database reports: {problem}"));
     }
     let Some((first, last)) = EventRows::ends(&connection, state)? else {
-        verdict.seen.push("events: none".to_owned());
-        return Ok(verdict);
+        report.facts.push("events: none".to_owned());
+        return Ok(report);
     };
-    let mut snapshots = read_snapshots(state, last, &mut verdict)?;
-    // Where older events were tidied away, the books begin with the oldest snapshot.
-    let mut books = (first == 1).then(Cluster::default);
+    let mut snapshots = read_snapshots(state, last, &mut report)?;
+    // If older events were deleted, the replay begins with the oldest snapshot.
+    let mut cluster = (first == 1).then(Cluster::default);
     let mut rows = EventRows::kept(&connection, state, None)?;
     let mut span: Option<(Timestamp, Timestamp)> = None;
     let (mut checks, mut reported) = (0_u64, Instant::now());
@@ -89,84 +89,87 @@ pub(crate) fn verify(state: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result
             Ok(Some(row)) => row,
             Ok(None) => break,
             Err(error @ JournalError::Damaged { .. }) => {
-                verdict.complain(error.to_string());
+                report.add_problem(error.to_string());
                 break;
             }
             Err(error) => return Err(error),
         };
         span = Some((span.map_or(row.at, |(from, _)| from), row.at));
-        if let Err(complaint) = row.recorded().and_then(|recorded| match &mut books {
-            Some(books) => row.apply(&recorded, books),
+        if let Err(problem) = row.recorded().and_then(|recorded| match &mut cluster {
+            Some(cluster) => row.apply(&recorded, cluster),
             None => Ok(()),
         }) {
-            verdict.complain(complaint);
+            report.add_problem(problem);
             break;
         }
         if let Some(snapshot) = snapshots.remove(&row.sequence) {
-            match &books {
-                Some(books) if !books.has_image_of(&snapshot) => {
-                    verdict.complain(format!("the snapshot at event {} is not what the events make", row.sequence));
+            match &cluster {
+                Some(cluster) if !cluster.has_image_of(&snapshot) => {
+                    report.add_problem(format!(
+                        "the snapshot at event {} differs from the replayed events",
+                        row.sequence
+                    ));
                 }
                 Some(_) => {}
-                None => books = Some(snapshot),
+                None => cluster = Some(snapshot),
             }
         }
-        if let Some(books) = books.as_mut().filter(|_| row.sequence.is_multiple_of(step) || row.sequence == last) {
-            books.observe(row.at);
+        if let Some(cluster) = cluster.as_mut().filter(|_| row.sequence.is_multiple_of(step) || row.sequence == last) {
+            cluster.observe(row.at);
             checks += 1;
-            for violation in check::violations(books) {
-                verdict.complain(format!("at event {}: {violation}", row.sequence));
+            for violation in check::violations(cluster) {
+                report.add_problem(format!("at event {}: {violation}", row.sequence));
             }
         }
-        if reported.elapsed() >= PROGRESS_WAIT {
+        if reported.elapsed() >= PROGRESS_INTERVAL {
             progress(row.sequence - first, last - first);
             reported = Instant::now();
         }
     }
-    describe(&mut verdict, (first, rows.last()), span, books.as_ref(), checks);
-    Ok(verdict)
+    describe(&mut report, (first, rows.last()), span, cluster.as_ref(), checks);
+    Ok(report)
 }
 
-/// The snapshots up to the last event, by the last event in them; those that cannot be read are complained of.
-fn read_snapshots(state: &Path, last: u64, verdict: &mut Verdict) -> Result<BTreeMap<u64, Cluster>, JournalError> {
-    let mut good = BTreeMap::new();
+/// Reads the snapshots up to the last event, by the last event that each contains. Unreadable ones are problems.
+fn read_snapshots(state: &Path, last: u64, report: &mut VerifyReport) -> Result<BTreeMap<u64, Cluster>, JournalError> {
+    let mut snapshots = BTreeMap::new();
     for (sequence, path) in find_snapshots(state)?.into_iter().filter(|(sequence, _)| *sequence <= last) {
         match read_snapshot(&path) {
-            Ok((anchor, books)) => {
-                verdict.seen.push(format!("snapshot: at event {}, of {}", anchor.sequence, anchor.at()));
-                good.insert(sequence, books);
+            Ok((anchor, cluster)) => {
+                report.facts.push(format!("snapshot: at event {}, of {}", anchor.sequence, anchor.at()));
+                snapshots.insert(sequence, cluster);
             }
-            // The owner drops a snapshot when there are two newer ones.
+            // The owner deletes a snapshot once there are two newer ones.
             Err(_) if !path.exists() => {}
-            Err(fault) => verdict.complain(UnusableSnapshot(path, fault).to_string()),
+            Err(fault) => report.add_problem(UnusableSnapshot(path, fault).to_string()),
         }
     }
-    Ok(good)
+    Ok(snapshots)
 }
 
 fn describe(
-    verdict: &mut Verdict,
+    report: &mut VerifyReport,
     (first, last): (u64, u64),
     span: Option<(Timestamp, Timestamp)>,
-    books: Option<&Cluster>,
+    cluster: Option<&Cluster>,
     checks: u64,
 ) {
     if let Some((from, to)) = span {
-        verdict.seen.push(format!("events: {first} to {last}, from {from} to {to}, checksums looked at one by one"));
+        report.facts.push(format!("events: {first} to {last}, from {from} to {to}, every checksum verified"));
     }
-    let (Some(books), Some((_, at))) = (books, span) else {
-        verdict.complain(format!("the events before {first} are gone, and no snapshot leads on from there"));
+    let (Some(cluster), Some((_, at))) = (cluster, span) else {
+        report.add_problem(format!("the events before {first} are missing, and no snapshot contains them"));
         return;
     };
-    let capacity = books.capacity(at);
-    let records = books.count(&Filter::default());
-    let active = books.count(&Filter { state: Some(State::Active), job: None });
-    verdict.seen.push(format!(
+    let capacity = cluster.capacity(at);
+    let records = cluster.count(&Filter::default());
+    let active = cluster.count(&Filter { state: Some(State::Active), job: None });
+    report.facts.push(format!(
         "books: {records} allocations on record, {} of them live, {active} active; last fencing token {}",
         capacity.live_allocations,
-        books.last_token()
+        cluster.last_token()
     ));
-    verdict.seen.push(format!(
+    report.facts.push(format!(
         "leased: {} of {} workers, {} of {} CPU cores, {} of {} MB",
         capacity.leased.workers,
         capacity.total.workers,
@@ -175,6 +178,6 @@ fn describe(
         capacity.leased.memory_mb,
         capacity.total.memory_mb
     ));
-    verdict.seen.extend(books.fleet_summary(at).to_string().lines().map(str::to_owned));
-    verdict.seen.push(format!("invariants: checked {checks} times on the way"));
+    report.facts.extend(cluster.fleet_summary(at).to_string().lines().map(str::to_owned));
+    report.facts.push(format!("invariants: checked {checks} times during the replay"));
 }

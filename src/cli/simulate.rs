@@ -1,39 +1,39 @@
-//! The command that simulates a trace: its flags, and what they say.
+//! The flags of the subcommand `simulate`.
 
-use super::{long, valued};
+use super::{long_name, valued_flag};
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use cortex_config::{ConfigError, Source, shortened, thousandths, whole};
+use cortex_config::{ConfigError, Source, parse_thousandths, parse_whole, shorten};
 use cortex_core::policy::{Policy, PolicyName};
 use cortex_core::time::Millis;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// The command.
+/// The name of the subcommand.
 pub(super) const SIMULATE: &str = "simulate";
 
-/// What it does.
+/// The description in the help page.
 pub(super) const HELP: &str = "Replay a trace of arrivals under each scaling policy, in virtual time.";
 
-/// The settings that it takes.
+/// The keys of the settings that it accepts.
 pub(super) const SETTINGS: &[&str] = &["plan_seconds", "token_budget", "token_window_seconds", "max_tasks"];
 
-/// What those do here that otherwise have a default which would bound what is found out.
+/// The help of settings that have no default here, since the default would limit the simulation.
 const UNBOUNDED: [(&str, &str); 1] = [(
     "token_budget",
-    "How many tokens all tasks may take together, in each window if there are any.\nUnbounded unless named.",
+    "Tokens that all tasks may use together, per window if --token-window-seconds is given.\nUnlimited by default.",
 )];
 
-/// The most agents to begin with.
+/// The maximum number of agents at the start.
 const AGENTS_MAX: u64 = 100_000;
 
 /// The longest mean duration of a task, in thousandths of a second: a day.
 const DURATION_MILLIS_MAX: u64 = 86_400_000;
 
-/// How long a task takes in the mean unless that is said.
+/// The default mean duration of a task.
 const DURATION_MEAN: Millis = Millis::from_seconds(30);
 
-/// A flag of this command alone.
-struct Flag {
+/// A flag of this subcommand only.
+struct SimulateFlag {
     key: &'static str,
     flag: &'static str,
     placeholder: &'static str,
@@ -41,102 +41,102 @@ struct Flag {
     help: &'static str,
 }
 
-const TRACE: Flag = Flag {
+const TRACE: SimulateFlag = SimulateFlag {
     key: "trace",
     flag: "--trace",
     placeholder: "FILE",
     allowed: "the path of a CSV file",
-    help: "The arrivals, with a header: seconds, then requests if a row stands for several,\n\
-           and tokens, or context_tokens and generated_tokens, if these are known.",
+    help: "Arrivals as CSV with a header: seconds, optionally requests (if a row counts several), and\n\
+           optionally tokens, or context_tokens and generated_tokens.",
 };
 
-const POLICY: Flag = Flag {
+const POLICY: SimulateFlag = SimulateFlag {
     key: "policy",
     flag: "--policy",
     placeholder: "POLICY",
     allowed: "aggressive, balanced or conservative",
-    help: "Only this policy, and not all of them.",
+    help: "Simulate only this policy instead of all.",
 };
 
-const AGENTS: Flag = Flag {
+const AGENTS: SimulateFlag = SimulateFlag {
     key: "agents",
     flag: "--agents",
     placeholder: "COUNT",
     allowed: "1 to 100000",
-    help: "How many agents there are at the start, and in the fleet that stays as it is.\n\
-           Default: as many as the balanced policy, begun with one, has in the mean.",
+    help: "Agents at the start, and in the fleet of fixed size.\n\
+           Default: the mean number of agents under the balanced policy, started with one.",
 };
 
-const DURATION: Flag = Flag {
+const DURATION: SimulateFlag = SimulateFlag {
     key: "duration_mean",
     flag: "--duration-mean",
     placeholder: "SECONDS",
     allowed: "0.001 to 86400 seconds, with at most 3 decimals",
-    help: "How long a task takes in the mean; each takes its own time, drawn from a seed.\nDefault 30.",
+    help: "Mean duration of a task; the duration of each task is generated from a fixed seed.\nDefault 30.",
 };
 
-const HTML: Flag = Flag {
+const HTML: SimulateFlag = SimulateFlag {
     key: "html",
     flag: "--html",
     placeholder: "FILE",
     allowed: "the path of a file to write",
-    help: "Write a page with plots that opens from disk.",
+    help: "Write a self-contained HTML page with plots.",
 };
 
-const VALUED: [&Flag; 5] = [&TRACE, &POLICY, &AGENTS, &DURATION, &HTML];
+const VALUED: [&SimulateFlag; 5] = [&TRACE, &POLICY, &AGENTS, &DURATION, &HTML];
 
 const JSON: &str = "json";
 
-/// What to simulate, and what to show of it.
+/// The parsed flags of the subcommand.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Simulate {
-    /// The file with the arrivals.
+pub(crate) struct SimulateOptions {
+    /// The CSV file with the arrivals.
     pub trace: PathBuf,
-    /// Only this policy; all of them if absent.
+    /// The only policy to simulate; all policies if absent.
     pub policy: Option<PolicyName>,
-    /// How many agents there are at the start, and in the fleet that stays as it is.
+    /// Agents at the start, and in the fleet of fixed size.
     pub agents: Option<u64>,
-    /// How long a task takes in the mean.
+    /// Mean duration of a task.
     pub duration_mean: Millis,
-    /// The page to write.
+    /// The HTML page to write.
     pub html: Option<PathBuf>,
     /// Whether to print JSON instead of a table.
     pub json: bool,
 }
 
-/// The command with its own flags, and those of the settings that it takes behind them.
+/// Adds the subcommand's own flags, followed by the flags of its settings.
 pub(super) fn with_flags(command: Command, with_settings: impl Fn(Command, &[&str]) -> Command) -> Command {
-    let own = VALUED.map(|flag| {
+    let own_flags = VALUED.map(|flag| {
         let help = if flag.help.contains("Default") || flag.allowed.starts_with("the path") {
             flag.help.to_owned()
         } else {
             format!("{}\nGive {}.", flag.help, flag.allowed)
         };
-        valued(flag.key, flag.flag, flag.placeholder).help(help)
+        valued_flag(flag.key, flag.flag, flag.placeholder).help(help)
     });
     let json = Arg::new(JSON).long(JSON).action(ArgAction::SetTrue).help("Print JSON instead of a table.");
-    let whole = with_settings(command.args(own).arg(json), SETTINGS);
-    UNBOUNDED.into_iter().fold(whole, |whole, (key, help)| whole.mut_arg(key, |arg| arg.help(help)))
+    let command = with_settings(command.args(own_flags).arg(json), SETTINGS);
+    UNBOUNDED.into_iter().fold(command, |command, (key, help)| command.mut_arg(key, |arg| arg.help(help)))
 }
 
-/// What the value of a flag of this command may be.
-pub(super) fn allowed(flag: &str) -> Option<&'static str> {
-    VALUED.iter().find(|own| own.flag == flag).map(|own| own.allowed)
+/// Describes the allowed values of a flag of this subcommand.
+pub(super) fn allowed_values(flag: &str) -> Option<&'static str> {
+    VALUED.iter().find(|known| known.flag == flag).map(|known| known.allowed)
 }
 
-/// What the flags say.
-pub(super) fn read(matches: &ArgMatches) -> Result<Simulate, ConfigError> {
-    let given = |flag: &Flag| matches.get_one::<OsString>(flag.key);
-    let text = |flag: &Flag| given(flag).map(|value| value.to_string_lossy().into_owned());
-    let wrong = |flag: &Flag, value: &str| ConfigError::WrongValue {
-        key: long(flag.flag),
-        value: shortened(value),
+/// Parses the values of the flags.
+pub(super) fn parse_flags(matches: &ArgMatches) -> Result<SimulateOptions, ConfigError> {
+    let given = |flag: &SimulateFlag| matches.get_one::<OsString>(flag.key);
+    let text = |flag: &SimulateFlag| given(flag).map(|value| value.to_string_lossy().into_owned());
+    let wrong_value = |flag: &SimulateFlag, value: &str| ConfigError::WrongValue {
+        key: long_name(flag.flag),
+        value: shorten(value),
         origin: Source::Flag(flag.flag),
         hint: String::new(),
         allowed: flag.allowed.to_owned(),
     };
-    let path = |flag: &Flag| match given(flag) {
-        Some(path) if path.is_empty() => Err(wrong(flag, "")),
+    let path = |flag: &SimulateFlag| match given(flag) {
+        Some(path) if path.is_empty() => Err(wrong_value(flag, "")),
         path => Ok(path.map(PathBuf::from)),
     };
     let trace = path(&TRACE)?;
@@ -144,12 +144,13 @@ pub(super) fn read(matches: &ArgMatches) -> Result<Simulate, ConfigError> {
         trace.ok_or(ConfigError::MissingFlag { command: SIMULATE, flag: TRACE.flag, allowed: TRACE.allowed })?;
     let policy_named = |name: &str| {
         let mut names = Policy::NAMED.iter().map(|policy| policy.name);
-        names.find(|known| known.as_str().eq_ignore_ascii_case(name)).ok_or_else(|| wrong(&POLICY, name))
+        names.find(|known| known.as_str().eq_ignore_ascii_case(name)).ok_or_else(|| wrong_value(&POLICY, name))
     };
-    let agents = |text: &str| whole(text, 1, AGENTS_MAX).map_err(|_| wrong(&AGENTS, text));
-    let duration =
-        |text: &str| thousandths(text, 1, DURATION_MILLIS_MAX).map(Millis).map_err(|_| wrong(&DURATION, text));
-    Ok(Simulate {
+    let agents = |text: &str| parse_whole(text, 1, AGENTS_MAX).map_err(|_| wrong_value(&AGENTS, text));
+    let duration = |text: &str| {
+        parse_thousandths(text, 1, DURATION_MILLIS_MAX).map(Millis).map_err(|_| wrong_value(&DURATION, text))
+    };
+    Ok(SimulateOptions {
         trace,
         policy: text(&POLICY).map(|name| policy_named(&name)).transpose()?,
         agents: text(&AGENTS).map(|text| agents(&text)).transpose()?,

@@ -1,4 +1,5 @@
-//! The commands that look at a state, while something runs on it and while nothing does: `events`, `verify`, `status` and `stop`.
+//! The commands that read or stop a state, with and without a running process: `events`, `verify`, `status`
+//! and `stop`.
 
 use crate::support::HANG;
 use crate::support::durable::{Ended, Ending, Home, MODES, Mode, allocation, kill, run, workers};
@@ -27,8 +28,8 @@ fn lease(server: &mut Server) {
     }
 }
 
-/// Registers an agent with a worker of its own and one that is a worker of an allocation, and lets tasks come to each end but a
-/// failure; one runs, one waits, and one waits for tokens.
+/// Registers an agent with a worker of its own and one that is a worker of an allocation, and lets tasks come to each
+/// end but a failure; one runs, one waits, and one waits for tokens.
 fn keep_busy(server: &mut Server) {
     let id = server.grant(&workers("hosting", 1));
     server.answer("set_token_budget", &json!({"budget_tokens": 20_000, "window_seconds": 86_400}));
@@ -50,10 +51,10 @@ fn keep_busy(server: &mut Server) {
     server.answer("claim_task", &json!({"agent_id": "own"}));
 }
 
-/// What is said of the tasks then.
+/// The expected line of tasks then.
 const TASKS: &str = "1 queued, 1 deferred, 1 running; 1 completed, 0 failed, 1 cancelled on record";
 
-/// What is said of the tokens then, before the time of the refill.
+/// The expected line of tokens then, up to the time of the refill.
 const TOKENS: &str = "410 used and 4000 reserved of 20000, refill at ";
 
 /// The types of events, in order.
@@ -83,7 +84,7 @@ fn check_events(events: &[Value]) {
         assert_eq!(event["version"], version, "{event}");
         assert!(crate::support::pattern::is_time(event["at"].as_str().expect("a time")), "{event}");
         let keys: BTreeSet<&str> = event.as_object().expect("an object").keys().map(String::as_str).collect();
-        // More may be told of an event, but never less.
+        // An event may have further keys, but never fewer.
         assert!(keys.is_superset(&BTreeSet::from(["sequence", "version", "at", "event"])), "{event}");
     }
     let found = types(events);
@@ -282,7 +283,7 @@ fn a_state_is_verified_while_it_runs_and_while_nothing_does() {
             let count = home.events(&[]).len();
             assert!(seen.contains(&count.to_string()), "{count} events are there: {seen}");
         }
-        // A look disturbs nobody.
+        // Reading the state does not disturb its owner.
         server.grant(&workers("afterwards", 1));
         home.end(server, Ending::InOrder);
         let before = fs::read(home.state()).expect("a file");
@@ -321,7 +322,7 @@ fn check_contiguous(events: &[Value]) {
     }
 }
 
-/// What `status` says under a name.
+/// The value of a name in `status`.
 fn value<'a>(status: &'a str, name: &str) -> &'a str {
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     line.unwrap_or_else(|| panic!("{name} is not in {status}"))
@@ -348,7 +349,7 @@ fn the_status_of_a_daemon_says_how_it_stands() {
     for name in ["uptime", "version", "sweep", "planner"] {
         assert!(!value(&status, name).is_empty(), "{name} is not in {status}");
     }
-    // A look is no session.
+    // A status request is not a session.
     assert!(value(&home.told("status", &[]), "sessions").starts_with('2'));
     drop(other);
     crate::support::wait_for("the end of a session", || {
@@ -386,7 +387,7 @@ fn the_fleet_is_in_what_is_said_of_a_state() {
             assert!(crate::support::pattern::is_time(refill), "{said}");
             said
         };
-        // Only a daemon that is asked knows whom it has heard of.
+        // Only the daemon knows the heartbeats of agents.
         let heard = if mode == Mode::Auto { ", 0 unresponsive" } else { "" };
         let status = check("status", &format!("2 registered, 1 taking a worker each{heard}"));
         assert_eq!(value(&status, "workers"), "8 free of 10", "{status}");
@@ -453,7 +454,7 @@ fn stopping_soon_after_a_crash_leaves_nothing_running() {
     let ids: Vec<u32> = sessions.iter().map(Server::process_id).collect();
     let mut daemon = home.daemon(None, &ids);
     for _ in 0..3 {
-        // Each session looks for another one, and each may start it.
+        // Each session connects to another daemon, and each may start it.
         kill(daemon);
         daemon = home.daemon(Some(daemon), &ids);
     }

@@ -1,4 +1,4 @@
-//! The settings as a person meets them: the real binary with flags, variables and files.
+//! The settings of the real binary, from flags, variables and files.
 
 use std::{
     ffi::OsStr,
@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-/// The binary, with none of our variables of the environment that the tests run in.
+/// The binary, without the `CORTEX_` variables of the environment of the tests.
 fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cortex-resource-manager"));
     for (name, _) in std::env::vars_os() {
@@ -19,7 +19,7 @@ fn binary() -> Command {
     command
 }
 
-/// Runs the binary to its end.
+/// Runs the binary until it ends.
 fn run(arguments: &[&str], variables: &[(&str, &str)], directory: &Path) -> Output {
     binary()
         .args(arguments)
@@ -29,28 +29,28 @@ fn run(arguments: &[&str], variables: &[(&str, &str)], directory: &Path) -> Outp
         .expect("a binary that can be started")
 }
 
-/// A directory with a file `cortex.toml` of this content.
+/// Creates a directory with a file `cortex.toml` of this content.
 fn directory_with(content: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a temporary directory");
     fs::write(directory.path().join("cortex.toml"), content).expect("a file that can be written");
     directory
 }
 
-/// Checks that a start ends with code 2, nothing on standard output, and this one line on standard error.
+/// Checks that a process exited with code 2, no standard output, and this one line on standard error.
 fn refused(output: &Output, line: &str) {
     assert_eq!(String::from_utf8_lossy(&output.stderr), format!("error: {line}\n"));
     assert_eq!(output.status.code(), Some(2), "{line}");
     assert!(output.stdout.is_empty(), "{line}");
 }
 
-/// The standard output of a run that ends with code 0 and says nothing on standard error.
+/// Returns the standard output of a process that exited with code 0 and wrote nothing to standard error.
 fn printed(output: &Output) -> String {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(output.status.code(), Some(0));
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
 }
 
-/// What an error says about the counts of workers.
+/// The end of an error about the counts of workers.
 const WORKERS: &str = "give 0 to 57436, the number of worker ports (8000-65535 without 9000-9099)";
 
 #[test]
@@ -66,28 +66,28 @@ fn wrong_arguments_are_refused_in_one_line() {
         (&["--total-wokers", "3"], "unknown flag --total-wokers: did you mean --total-workers?"),
         (&["--total-wokers=3"], "unknown flag --total-wokers: did you mean --total-workers?"),
         (&["--total_workers", "3"], "unknown flag --total_workers: did you mean --total-workers?"),
-        (&["status", "--total-workers", "3"], "unknown flag --total-workers: status --help lists what status takes"),
+        (&["status", "--total-workers", "3"], "unknown flag --total-workers: `status --help` lists the known ones"),
         (&["stop", "--staet", "a.db"], "unknown flag --staet: did you mean --state?"),
         (&["events", "--folow"], "unknown flag --folow: did you mean --follow?"),
-        (&["--state", "a.db", "status"], "status stands behind flags: give it first, and its flags behind it"),
-        (
-            &["--state", "a.db", "stpo"],
-            "the arguments cannot be read, a word stands behind flags that belongs to none: --help lists what can be given",
-        ),
+        (&["--state", "a.db", "status"], "put `status` before its flags"),
+        (&["--state", "a.db", "stpo"], "invalid arguments: unexpected positional argument after flags; see --help"),
         (&["--print-confg"], "unknown flag --print-confg: did you mean --print-config?"),
         (&["--frobnicate"], "unknown flag --frobnicate: --help lists the known ones"),
         (&["-x"], "unknown flag -x: --help lists the known ones"),
         (
             &["serve"],
-            "unexpected argument serve: give flags, or one of the commands daemon, status, stop, events, verify, simulate, demo first; --help lists them",
+            "unexpected argument serve: give flags, or one of the commands daemon, status, stop, events, verify, \
+             simulate, demo; see --help",
         ),
         (
             &["--", "a b"],
-            "unexpected argument \"a b\": give flags, or one of the commands daemon, status, stop, events, verify, simulate, demo first; --help lists them",
+            "unexpected argument \"a b\": give flags, or one of the commands daemon, status, stop, events, verify, \
+             simulate, demo; see --help",
         ),
         (
             &[""],
-            "unexpected argument empty: give flags, or one of the commands daemon, status, stop, events, verify, simulate, demo first; --help lists them",
+            "unexpected argument empty: give flags, or one of the commands daemon, status, stop, events, verify, \
+             simulate, demo; see --help",
         ),
         (&["--print-config=yes"], "--print-config takes no value: give it alone"),
         (&["--print-config", "--print-config"], "--print-config is given more than once: give it once"),
@@ -100,7 +100,7 @@ fn wrong_arguments_are_refused_in_one_line() {
         (
             &["--toolsets", "allocation,leses"],
             "toolsets is allocation,leses (from --toolsets): leses is unknown, did you mean leases? \
-             give allocation, leases, agents, tasks, usage, planning or servers, several with commas, or all",
+             give allocation, leases, agents, tasks, usage, planning or servers, separated by commas, or all",
         ),
         (&["--catalog="], "catalog is empty (from --catalog): give the path of a file"),
         (
@@ -280,7 +280,8 @@ fn what_is_not_text_is_refused_without_a_panic() {
     );
     refused(
         &with_argument(&[raw]),
-        "unexpected argument 1\u{fffd}: give flags, or one of the commands daemon, status, stop, events, verify, simulate, demo first; --help lists them",
+        "unexpected argument 1\u{fffd}: give flags, or one of the commands daemon, status, stop, events, verify, \
+         simulate, demo; see --help",
     );
     refused(
         &with_argument(&[OsStr::from_bytes(b"--\xff\xff\xff")]),

@@ -1,4 +1,5 @@
-//! The command that simulates a trace, as the binary does it: table, JSON, page, and what is wrong with a trace or a flag.
+//! The command that simulates a trace, as the binary does it: table, JSON, page, and what is wrong with a trace or a
+//! flag.
 
 use cortex_simulation::AGENTS_MAX;
 use serde_json::Value;
@@ -193,11 +194,10 @@ fn bad_traces_end_it_with_code_3_and_the_line() {
 fn a_page_that_cannot_be_written_is_told_before_anything_else() {
     // The trace is bad, too, which would show as soon as it is read.
     let place = Place::with("seconds\n0\nlate\n");
-    let folder =
-        (3, "error: the page none/page.html would lie in a folder that is not there: make it first".to_owned());
+    let folder = (3, "error: the page none/page.html is in a folder that does not exist: create it first".to_owned());
     assert_eq!(place.refused(&["--trace", "trace.csv", "--html", "none/page.html"]), folder);
     let (code, error) = place.refused(&["--trace", "trace.csv", "--html", "."]);
-    assert!(code == 3 && error.contains("names no file"), "{error}");
+    assert!(code == 3 && error.contains("is not a file"), "{error}");
     fs::hard_link(place.path("trace.csv"), place.path("other-name.csv")).expect("a second name");
     for same in ["./trace.csv", "other-name.csv"] {
         let (code, error) = place.refused(&["--trace", "trace.csv", "--html", same]);
@@ -242,7 +242,7 @@ fn the_help_page_is_no_wider_than_a_terminal() {
     }
 }
 
-/// What it takes, where the system tells.
+/// Its memory, where the system reports it.
 #[cfg(target_os = "linux")]
 mod memory {
     use super::Place;
@@ -274,7 +274,7 @@ mod memory {
         assert!((1..BYTES_MAX).contains(&peak), "{peak} bytes");
     }
 
-    /// A row every second, of which one in fifty tells of requests.
+    /// A row every second, of which one in fifty has requests.
     fn million_rows(path: &Path) {
         let mut file = BufWriter::new(fs::File::create(path).expect("a file"));
         writeln!(file, "seconds,requests,note").expect("room");

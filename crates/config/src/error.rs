@@ -1,15 +1,15 @@
-//! What can be wrong with the settings, each in one line: what, the value, where it came from, and the way out.
+//! Errors of settings, each in one line: what is wrong, the value, its source, and what to do.
 
 use std::{ffi::OsStr, fmt, path::PathBuf};
 
-use super::{parse::Refusal, setting::Setting};
+use super::{parse::ParseError, setting::Setting};
 
-/// Where the value of a setting came from.
+/// The source of a setting's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// Nobody gave one.
+    /// No value was given.
     Default,
-    /// The file at this path, as it was named.
+    /// The file at this path, as it was given.
     File(PathBuf),
     /// This environment variable.
     Variable(&'static str),
@@ -18,8 +18,8 @@ pub enum Source {
 }
 
 impl Source {
-    /// The source as it stands in brackets behind a value.
-    fn behind_value(&self) -> String {
+    /// Formats the source for the parentheses after a value.
+    fn in_parentheses(&self) -> String {
         match self {
             Self::Default => "the default".to_owned(),
             given => format!("from {given}"),
@@ -31,7 +31,7 @@ impl fmt::Display for Source {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => formatter.write_str("default"),
-            // A path may hold a line break, which would end a comment or an error's one line.
+            // A path may contain a line break, which would end a comment or the line of an error.
             Self::File(path) => {
                 write!(formatter, "{}", without_controls(&path.to_string_lossy()))
             }
@@ -40,48 +40,49 @@ impl fmt::Display for Source {
     }
 }
 
-/// A start that cannot go on, because of what it was told. Its text is one line.
+/// Settings or arguments that prevent a start. The text is one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// A value that its setting does not allow.
-    #[error("{key} is {value} ({}): {hint}give {allowed}", origin.behind_value())]
+    #[error("{key} is {value} ({}): {hint}give {allowed}", origin.in_parentheses())]
     WrongValue {
         /// The key of the setting.
         key: &'static str,
         /// The value, shortened.
         value: String,
-        /// Where it came from.
+        /// The source of the value.
         origin: Source,
-        /// What may have been meant, ending with a comma and a space, or nothing.
+        /// A suggestion that ends with a space, or empty.
         hint: String,
-        /// What is allowed.
+        /// The allowed values.
         allowed: String,
     },
-    /// A catalog on a system on which no servers are run.
-    #[error("catalog is {value} ({}): MCP servers are really run on Unix systems only, leave it out here", origin.behind_value())]
-    NoCatalogHere {
+    /// A catalog on a system that does not support managed servers.
+    #[error("catalog is {value} ({}): managed MCP servers need a Unix system: leave it out", origin.in_parentheses())]
+    UnsupportedCatalog {
         /// The path, shortened.
         value: String,
-        /// Where it came from.
+        /// The source of the value.
         origin: Source,
     },
-    /// Two values that are each allowed, but not together.
+    /// Two values that are allowed on their own, but not together.
     #[error(
-        "{smaller} is {smaller_value} ({}), above {larger}, which is {larger_value} ({}): lower {smaller} or raise {larger}",
-        smaller_source.behind_value(), larger_source.behind_value()
+        "{smaller} is {smaller_value} ({}), above {larger}, which is {larger_value} ({}): \
+         lower {smaller} or raise {larger}",
+        smaller_source.in_parentheses(), larger_source.in_parentheses()
     )]
     Contradiction {
         /// The key of the setting that must not be the larger one.
         smaller: &'static str,
         /// Its value.
         smaller_value: u64,
-        /// Where it came from.
+        /// The source of that value.
         smaller_source: Source,
         /// The key of the setting that bounds it.
         larger: &'static str,
         /// Its value.
         larger_value: u64,
-        /// Where it came from.
+        /// The source of that value.
         larger_source: Source,
     },
     /// A key of the file that no setting has.
@@ -91,7 +92,7 @@ pub enum ConfigError {
         key: String,
         /// The file.
         file: Source,
-        /// The nearest known key, or where the known ones are listed.
+        /// The nearest known key, or the flag that lists the known ones.
         hint: String,
     },
     /// A flag that does not exist.
@@ -99,7 +100,7 @@ pub enum ConfigError {
     UnknownFlag {
         /// The flag, shortened.
         flag: String,
-        /// The nearest known flag, or where the known ones are listed.
+        /// The nearest known flag, or the flag that lists the known ones.
         hint: String,
     },
     /// A file that cannot be read.
@@ -107,7 +108,7 @@ pub enum ConfigError {
     UnreadableFile {
         /// The file.
         file: Source,
-        /// What the system said.
+        /// The reason that the system returned.
         reason: String,
     },
     /// A file that is not TOML.
@@ -122,28 +123,28 @@ pub enum ConfigError {
         /// What is wrong there.
         reason: String,
     },
-    /// An empty path of the settings' file.
-    #[error("{CONFIG_KEY} is empty ({}): give the path of a TOML file", origin.behind_value())]
+    /// An empty path of the file with settings.
+    #[error("{CONFIG_KEY} is empty ({}): give the path of a TOML file", origin.in_parentheses())]
     EmptyPath {
-        /// Where the empty path came from.
+        /// The source of the empty path.
         origin: Source,
     },
-    /// A flag that needs a value and stands without one.
+    /// A flag without the value that it needs.
     #[error("{flag} has no value: give {allowed}")]
     MissingValue {
         /// The flag.
         flag: String,
-        /// What is allowed.
+        /// The allowed values.
         allowed: String,
     },
-    /// A flag that a command cannot do without.
+    /// A required flag of a command.
     #[error("{command} needs {flag}: give {allowed}")]
     MissingFlag {
         /// The command.
         command: &'static str,
         /// The flag.
         flag: &'static str,
-        /// What is allowed as its value.
+        /// The allowed values.
         allowed: &'static str,
     },
     /// A flag with a value that takes none.
@@ -152,9 +153,9 @@ pub enum ConfigError {
         /// The flag.
         flag: String,
     },
-    /// A command behind flags.
-    #[error("{command} stands behind flags: give it first, and its flags behind it")]
-    LateCommand {
+    /// A command after flags.
+    #[error("put `{command}` before its flags")]
+    MisplacedCommand {
         /// The command.
         command: &'static str,
     },
@@ -165,22 +166,22 @@ pub enum ConfigError {
         flag: String,
     },
     /// An argument that is neither a flag nor a command.
-    #[error("unexpected argument {argument}: give flags, or one of the commands {commands} first; --help lists them")]
-    StrayArgument {
+    #[error("unexpected argument {argument}: give flags, or one of the commands {commands}; see --help")]
+    UnexpectedArgument {
         /// The argument, shortened.
         argument: String,
-        /// The commands there are.
+        /// The names of all commands.
         commands: String,
     },
-    /// Any other fault that the parser of the command line finds.
-    #[error("the arguments cannot be read, {reason}: --help lists what can be given")]
-    Arguments {
-        /// What the parser said.
+    /// Any other error of the command line's parser.
+    #[error("invalid arguments: {reason}; see --help")]
+    InvalidArguments {
+        /// The reason that the parser returned.
         reason: String,
     },
 }
 
-/// The name that errors give to the setting for the file itself.
+/// The name of the file's own setting in errors.
 const CONFIG_KEY: &str = super::table::CONFIG.key;
 
 /// Values and names are shown up to this many characters.
@@ -190,24 +191,24 @@ const SHOWN_CHARACTERS_MAX: usize = 60;
 const REASON_CHARACTERS_MAX: usize = 300;
 
 impl ConfigError {
-    /// A text that the parser of its setting refused.
-    pub(super) fn wrong_value(setting: &Setting, text: &str, origin: Source, refusal: Refusal) -> Self {
-        let hint = match refusal {
-            Refusal::NotAllowed => String::new(),
-            Refusal::UnknownWord { word, nearest } => {
-                // A list names the word that is wrong in it; a single word stands in the line already.
-                let which = if word == text { String::new() } else { format!("{} is unknown, ", shortened(&word)) };
-                match nearest {
+    /// Returns the error for a text that the parser of its setting refused.
+    pub(super) fn wrong_value(setting: &Setting, text: &str, origin: Source, error: ParseError) -> Self {
+        let hint = match error {
+            ParseError::NotAllowed => String::new(),
+            ParseError::UnknownWord { word, suggestion } => {
+                // For a list, the hint names the wrong word; a single word is in the line already.
+                let which = if word == text { String::new() } else { format!("{} is unknown, ", shorten(&word)) };
+                match suggestion {
                     Some(name) => format!("{which}did you mean {name}? "),
                     None => which,
                 }
             }
         };
-        Self::WrongValue { key: setting.key, value: shortened(text), origin, hint, allowed: setting.allowed() }
+        Self::WrongValue { key: setting.key, value: shorten(text), origin, hint, allowed: setting.allowed() }
     }
 
-    /// A value of the file whose kind no text can stand for.
-    pub(super) fn unfit(setting: &Setting, kind: &'static str, origin: Source) -> Self {
+    /// Returns the error for a value of the file whose TOML type the setting does not accept.
+    pub(super) fn wrong_type(setting: &Setting, kind: &'static str, origin: Source) -> Self {
         Self::WrongValue {
             key: setting.key,
             value: kind.to_owned(),
@@ -217,18 +218,18 @@ impl ConfigError {
         }
     }
 
-    /// A value that is not UTF-8, shown with a mark in place of what cannot be shown.
+    /// Returns the error for a value that is not UTF-8; replacement characters stand for invalid bytes.
     pub(super) fn not_utf8(setting: &Setting, value: &OsStr, origin: Source) -> Self {
         Self::WrongValue {
             key: setting.key,
-            value: format!("{}, not UTF-8", shortened(&value.to_string_lossy())),
+            value: format!("{}, not UTF-8", shorten(&value.to_string_lossy())),
             origin,
             hint: String::new(),
             allowed: setting.allowed(),
         }
     }
 
-    /// A file that is not TOML, with the byte at which that showed turned into a line and a column.
+    /// Returns the error for a file that is not TOML; converts the position `at` in bytes to a line and a column.
     pub(super) fn invalid_file(file: Source, bytes: &[u8], at: usize, reason: &str) -> Self {
         let before = bytes.get(..at).unwrap_or(bytes);
         let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |position| position + 1);
@@ -241,9 +242,8 @@ impl ConfigError {
     }
 }
 
-/// A text from elsewhere as it may stand in an error: no longer than 60 characters, and in quotes where it would be unclear
-/// where it ends.
-pub fn shortened(text: &str) -> String {
+/// Shortens a text for an error to 60 characters, and quotes it if its end would be unclear.
+pub fn shorten(text: &str) -> String {
     if text.is_empty() {
         return "empty".to_owned();
     }
@@ -255,13 +255,13 @@ pub fn shortened(text: &str) -> String {
     if short.chars().all(plain) { short } else { format!("\"{}\"", short.escape_debug()) }
 }
 
-/// A reason in one line, whatever the number of lines it had.
+/// Joins the lines of a reason into one.
 pub(super) fn one_line(reason: &str) -> String {
     let joined = reason.split_whitespace().collect::<Vec<_>>().join(" ");
     without_controls(&joined).chars().take(REASON_CHARACTERS_MAX).collect()
 }
 
-/// The text with its control characters written out.
+/// Escapes the control characters of a text.
 fn without_controls(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut shown, letter| {
         if letter.is_control() {

@@ -1,4 +1,4 @@
-//! Reading the TOML file: from its bytes to the text of each value, in the order of the table.
+//! Reads the TOML file: from its bytes to the text of each value, in the order of the table.
 
 use std::{borrow::Cow, collections::BTreeMap, fs::File, io::Read, path::Path};
 
@@ -7,26 +7,26 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     ConfigError, SETTINGS, Setting, Source,
-    error::{one_line, shortened},
+    error::{one_line, shorten},
 };
 
-/// A file of settings is a page or two; one beyond this size, or a device that never ends, is a mistake.
+/// The largest file that is read, in bytes. A larger file, or an endless device, is a mistake.
 const FILE_BYTES_MAX: u64 = 1_048_576;
 
-/// The table whose keys may also be written with its name before them.
+/// The table whose keys may also be written at the top level with this prefix: `[worker] cpu` is `worker_cpu`.
 const WORKER: &str = "worker";
 
-/// The value of a key.
+/// The value of a key in the file.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Given {
-    /// A value that has a text for the parser of its setting.
+pub(super) enum FileValue {
+    /// The text for the parser of its setting.
     Text(String),
-    /// A value that has none, and what it is.
-    Unfit(&'static str),
+    /// A value of a type that the setting does not accept, with a description of the type.
+    WrongType(&'static str),
 }
 
-/// Reads the file at `path` and gives its values with their settings.
-pub(super) fn read(path: &Path) -> Result<Vec<(&'static Setting, Given)>, ConfigError> {
+/// Reads the file at `path` and returns its values with their settings.
+pub(super) fn read(path: &Path) -> Result<Vec<(&'static Setting, FileValue)>, ConfigError> {
     let source = || Source::File(path.to_path_buf());
     let bytes =
         read_bytes(path).map_err(|reason| ConfigError::UnreadableFile { file: source(), reason: one_line(&reason) })?;
@@ -54,7 +54,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<(&'static Setting, Given)>, Config
                 return Err(unknown_key(&shown, source()));
             }
             if values.insert(key.clone(), value).is_some() {
-                let reason = format!("{key} stands in it twice, by itself and in [{WORKER}]");
+                let reason = format!("{key} is set twice, at the top level and in [{WORKER}]");
                 return Err(ConfigError::UnreadableFile { file: source(), reason });
             }
         }
@@ -63,7 +63,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<(&'static Setting, Given)>, Config
     Ok(SETTINGS.iter().filter_map(given).collect())
 }
 
-/// The bytes of the file, or why there are none.
+/// Returns the bytes of the file, or the reason why it cannot be read.
 fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     File::open(path)
@@ -75,23 +75,23 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The error for a key that is not in the table.
+/// Returns the error for a key that is not in the table.
 fn unknown_key(key: &str, file: Source) -> ConfigError {
     let hint = match suggest(key, SETTINGS.iter().map(|setting| setting.key)) {
         Some(known) => format!("did you mean {known}?"),
         None => "--print-config lists the known keys".to_owned(),
     };
-    ConfigError::UnknownKey { key: shortened(key), file, hint }
+    ConfigError::UnknownKey { key: shorten(key), file, hint }
 }
 
-/// The text that stands for a value: numbers as they were written, so that an error shows what the file shows.
-fn text_of(value: &DeValue<'_>, setting: &Setting) -> Given {
+/// Returns the text of a value. Numbers stay as they are written, so that an error shows what the file shows.
+fn text_of(value: &DeValue<'_>, setting: &Setting) -> FileValue {
     match value {
-        DeValue::String(text) => Given::Text(text.to_string()),
-        DeValue::Integer(number) => Given::Text(decimal(number.as_str(), number.radix())),
-        DeValue::Float(number) => Given::Text(decimal(number.as_str(), 10)),
-        DeValue::Boolean(value) => Given::Text(value.to_string()),
-        DeValue::Datetime(_) => Given::Unfit("a date or time"),
+        DeValue::String(text) => FileValue::Text(text.to_string()),
+        DeValue::Integer(number) => FileValue::Text(decimal(number.as_str(), number.radix())),
+        DeValue::Float(number) => FileValue::Text(decimal(number.as_str(), 10)),
+        DeValue::Boolean(value) => FileValue::Text(value.to_string()),
+        DeValue::Datetime(_) => FileValue::WrongType("a date or time"),
         DeValue::Table(table) if setting.takes_table() => {
             let texts: Option<BTreeMap<&str, &str>> = table
                 .iter()
@@ -101,13 +101,13 @@ fn text_of(value: &DeValue<'_>, setting: &Setting) -> Given {
                 })
                 .collect();
             match texts.and_then(|texts| serde_json::to_string(&texts).ok()) {
-                Some(json) => Given::Text(json),
-                None => Given::Unfit("a table of something other than texts"),
+                Some(json) => FileValue::Text(json),
+                None => FileValue::WrongType("a table with values other than strings"),
             }
         }
-        DeValue::Table(_) => Given::Unfit("a table"),
-        DeValue::Array(_) if !setting.takes_list() => Given::Unfit("an array"),
-        DeValue::Array(items) if items.is_empty() => Given::Unfit("an empty array"),
+        DeValue::Table(_) => FileValue::WrongType("a table"),
+        DeValue::Array(_) if !setting.takes_list() => FileValue::WrongType("an array"),
+        DeValue::Array(items) if items.is_empty() => FileValue::WrongType("an empty array"),
         DeValue::Array(items) => {
             let words: Option<Vec<&Cow<'_, str>>> = items
                 .iter()
@@ -118,19 +118,19 @@ fn text_of(value: &DeValue<'_>, setting: &Setting) -> Given {
                 .collect();
             match words {
                 Some(words) if setting.wants_json() => match serde_json::to_string(&words) {
-                    Ok(json) => Given::Text(json),
-                    Err(_) => Given::Unfit("an array that has no text"),
+                    Ok(json) => FileValue::Text(json),
+                    Err(_) => FileValue::WrongType("an array that cannot be read"),
                 },
-                Some(words) => Given::Text(words.iter().map(|word| word.as_ref()).collect::<Vec<_>>().join(",")),
-                None => Given::Unfit("an array of something other than names"),
+                Some(words) => FileValue::Text(words.iter().map(|word| word.as_ref()).collect::<Vec<_>>().join(",")),
+                None => FileValue::WrongType("an array with values other than strings"),
             }
         }
     }
 }
 
-/// A number in decimal digits. One that is too large to turn keeps its digits: it is beyond every bound anyway.
+/// Converts a number to decimal digits. A number above 128 bits keeps its digits: it exceeds every bound anyway.
 fn decimal(digits: &str, radix: u32) -> String {
-    // A plus sign is part of TOML and not of the other sources.
+    // TOML allows a plus sign; the other sources do not.
     let digits = digits.strip_prefix('+').unwrap_or(digits);
     if radix == 10 {
         return digits.to_owned();

@@ -1,12 +1,12 @@
-//! The settings of the server: what they are, where a value may come from, and what it may be.
+//! The settings of the server, with their sources and bounds.
 //!
-//! A value comes from a flag, else from an environment variable, else from a TOML file, else it is the default. The table
-//! [`SETTINGS`] is the only place that names a setting: the command line, the variables, the keys of the file, the
-//! help page and `--print-config` are all made from it. Every value travels as text to the parser of its setting, whichever
-//! source it had, so that a mistake reads the same from each.
+//! The precedence is: flag, environment variable, TOML file, default. The table [`SETTINGS`] is the only place that
+//! names a setting: the command line, the variables, the keys of the file, the help page and `--print-config` are all
+//! generated from it. Every value is passed as text to the parser of its setting, whatever its source, so that an error
+//! reads the same from each.
 //!
-//! Every value of every source is checked, even one that a stronger source replaces: a mistake in a file should show on the
-//! day it is made, and not on the day the flag that hid it is dropped.
+//! Every value of every source is checked, even one that a source of higher precedence replaces: a mistake in a file is
+//! reported when it is made, not when the flag that hides it is removed.
 
 mod error;
 mod file;
@@ -24,108 +24,107 @@ use std::{
     path::PathBuf,
 };
 
-pub use error::shortened;
+pub use error::shorten;
 pub use error::{ConfigError, Source};
-pub use parse::{thousandths, whole};
-pub use setting::{Extra, Setting};
+pub use parse::{parse_thousandths, parse_whole};
+pub use setting::{MetaSetting, Setting};
 pub use table::{CONFIG, PRINT_CONFIG, SETTINGS};
 pub use values::{DaemonMode, Durability, EndpointAuth, LogFormat, LogLevel, Toolset, WorkerReady};
 
 use cortex_core::units::{CpuMillis, MemoryMb};
 
-/// The values given as flags, by the key of the setting (`total_workers`), not yet looked at.
+/// The unparsed values of flags, by the key of the setting (`total_workers`).
 pub type Flags = BTreeMap<&'static str, OsString>;
 
 /// Every setting of the server, typed and within its bounds.
 ///
-/// The bounds of each field are those of its row in [`SETTINGS`]. `Settings::default()` is what a start without a flag, a
-/// variable or a file gives, and the only place where defaults are written down.
+/// The bounds of each field are in its row of [`SETTINGS`]. `Settings::default()` is the only place that defines
+/// defaults.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// CPU that may be leased.
+    /// CPU available for leases.
     pub total_cpu: CpuMillis,
-    /// Memory that may be leased.
+    /// Memory available for leases.
     pub total_memory: MemoryMb,
-    /// Workers that may be leased at the start, at most [`cortex_core::ports::WORKER_PORT_COUNT`].
+    /// Workers available for leases at startup, at most [`cortex_core::ports::WORKER_PORT_COUNT`].
     pub total_workers: u32,
-    /// CPU that each leased worker takes.
+    /// CPU of each leased worker.
     pub worker_cpu: CpuMillis,
-    /// Memory that each leased worker takes.
+    /// Memory of each leased worker.
     pub worker_memory: MemoryMb,
-    /// The planner never goes below this many workers; at most `total_workers`, and equal to it unless set.
+    /// The fewest workers that the planner may scale down to; at most `total_workers`, which is the default.
     pub min_workers: u32,
-    /// The planner never goes above this many workers; at least `total_workers`, and equal to it unless set.
+    /// The most workers that the planner may scale up to; at least `total_workers`, which is the default.
     pub max_workers: u32,
-    /// How long a lease lasts when a request does not say, in seconds; at most `max_ttl_seconds`.
+    /// Duration of a lease whose request gives none, in seconds; at most `max_ttl_seconds`.
     pub default_ttl_seconds: u64,
-    /// The longest lease that a request may ask for, in seconds.
+    /// Longest duration that a request for a lease may give, in seconds.
     pub max_ttl_seconds: u64,
-    /// Time between two sweeps of expired leases, in seconds.
+    /// Interval between sweeps of expired leases, in seconds.
     pub sweep_seconds: u64,
-    /// Time between two plans of the planner, in seconds.
+    /// Interval between runs of the planner, in seconds.
     pub plan_seconds: u64,
-    /// How many allocations may be live at once.
+    /// Maximum number of live allocations.
     pub max_live_allocations: usize,
-    /// How many released allocations are remembered.
+    /// Maximum number of released allocations that are kept.
     pub history_count: usize,
-    /// How long a released allocation is remembered, in seconds.
+    /// How long released allocations are kept, in seconds.
     pub history_seconds: u64,
-    /// How many tokens the tasks may take together, in all or in each window.
+    /// Tokens that all tasks may use together, in total or per window.
     pub token_budget: u64,
-    /// After how long what was taken of the token budget is cleared, each time, in seconds; 0 for never.
+    /// Length of the token budget's window, at whose end usage is reset, in seconds; 0 for never.
     pub token_window_seconds: u64,
-    /// How often an agent sends a heartbeat, in seconds.
+    /// Interval between heartbeats of an agent, in seconds.
     pub heartbeat_seconds: u64,
-    /// How long a task waits before it counts as one level more urgent, in seconds; 0 for never.
+    /// Waiting time after which a task's priority rises by one level, in seconds; 0 for never.
     pub priority_aging_seconds: u64,
-    /// How long a task should take, in milliseconds; the health of agents is measured against it.
+    /// Target duration of a task, in milliseconds; the health of agents is measured against it.
     pub response_target_ms: u64,
-    /// How long an attempt at a task may take when its submission does not say, in seconds; at most `max_ttl_seconds`.
+    /// Time limit of a task attempt whose submission gives none, in seconds; at most `max_ttl_seconds`.
     pub task_lease_seconds: u64,
-    /// How many tasks may be queued or running at once.
+    /// Maximum number of queued and running tasks.
     pub max_tasks: u64,
-    /// How many bytes the texts of queued and running tasks may take.
+    /// Maximum total size of the texts of queued and running tasks, in bytes.
     pub max_task_bytes: u64,
-    /// The file in which the state lasts; without one, nothing outlives the process.
+    /// The state file; without one, the state is lost when the process ends.
     pub state: Option<PathBuf>,
-    /// What an answer survives.
+    /// The failures that a confirmed change survives.
     pub durability: Durability,
     /// How long events are kept for audits, in days.
     pub keep_events_days: u64,
-    /// How long leases that ran out while nothing ran are spared at least, in seconds.
+    /// Minimum time to renew leases that expired while no process was running, in seconds.
     pub recovery_grace_seconds: u64,
-    /// Whether a state with other totals is changed to those given, rather than refused.
+    /// Whether to change a state with other totals to those given, instead of refusing it.
     pub resize: bool,
-    /// When sessions share a daemon.
+    /// Whether sessions use a shared daemon.
     pub daemon: DaemonMode,
-    /// How long the daemon stays without a session and a live lease, in seconds.
+    /// Idle time before the daemon exits, in seconds.
     pub daemon_idle_seconds: u64,
-    /// The file with the MCP servers that are really run; without one, endpoints are names alone.
+    /// The file with the MCP servers to run; without one, endpoints are only names.
     pub catalog: Option<PathBuf>,
-    /// What a client has to show at their endpoints.
+    /// The authentication at the endpoints of managed servers.
     pub endpoint_auth: EndpointAuth,
-    /// What each leased worker runs, a program and its arguments; workers are only in the books if it is empty.
+    /// The command of each leased worker, a program and its arguments; if empty, no worker processes are started.
     pub worker_command: Vec<String>,
-    /// The variables of workers that are run.
+    /// The environment variables of managed workers.
     pub worker_env: BTreeMap<String, String>,
-    /// When a worker that is run counts as ready.
+    /// The readiness check of managed workers.
     pub worker_ready: WorkerReady,
-    /// How long a worker that is run has to end, in seconds.
+    /// Time between asking a managed worker to exit and killing it, in seconds.
     pub worker_grace_seconds: u64,
-    /// How many calls of one connection may be in flight before reading stops.
+    /// Calls of one connection that may be in flight before the server stops reading.
     pub max_calls_in_flight: usize,
-    /// The longest line that a client may send, in bytes.
+    /// Longest line that a client may send, in bytes.
     pub max_line_bytes: usize,
-    /// The toolsets that are offered to clients; never empty.
+    /// The enabled toolsets; never empty.
     pub toolsets: BTreeSet<Toolset>,
-    /// The least severe log lines that are written.
+    /// The least severe level of log lines that are written.
     pub log_level: LogLevel,
-    /// How log lines are written.
     pub log_format: LogFormat,
 }
 
 impl Settings {
-    /// Whether servers or workers are really run.
+    /// Returns whether servers or workers are managed, that is, run as processes.
     #[must_use]
     pub fn is_managed(&self) -> bool {
         self.catalog.is_some() || !self.worker_command.is_empty()
@@ -179,26 +178,26 @@ impl Default for Settings {
     }
 }
 
-/// The settings in force, each with where its value came from.
+/// The effective settings, each with its source.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Configuration {
-    /// The settings in force.
+    /// The effective settings.
     pub settings: Settings,
-    /// The sources of the settings that do not have their default, by key.
+    /// The sources of the settings that were given, by key.
     sources: BTreeMap<&'static str, Source>,
 }
 
 impl Configuration {
-    /// Reads the file, the variables and the flags, and puts them in force in this order.
+    /// Loads the file, the variables and the flags, in this order.
     ///
-    /// `variable` looks an environment variable up; it is an argument so that a test need not change the real environment.
+    /// `variable` looks up an environment variable; it is an argument so that tests need not change the environment.
     ///
     /// # Errors
-    /// The first value, key or file that is wrong, or the first two settings that contradict each other.
+    /// The first invalid value, key or file, or the first two settings that contradict each other.
     pub fn load(flags: &Flags, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
         let mut configuration = Self::default();
         if let Some(path) = config_path(flags, &variable)? {
-            configuration.read_file(&path)?;
+            configuration.load_file(&path)?;
         }
         for setting in SETTINGS {
             if let Some(value) = variable(setting.variable) {
@@ -210,38 +209,38 @@ impl Configuration {
                 configuration.set_raw(setting, value, Source::Flag(setting.flag))?;
             }
         }
-        configuration.fill_worker_bounds();
-        configuration.fill_task_lease();
-        configuration.check_agreement()?;
-        configuration.check_system(cfg!(unix))?;
+        configuration.default_worker_bounds();
+        configuration.default_task_lease();
+        configuration.check_consistency()?;
+        configuration.check_platform(cfg!(unix))?;
         Ok(configuration)
     }
 
-    /// Where the value of the setting with this key came from; [`Source::Default`] for a key that is not in the table, too.
+    /// Returns the source of a setting's value; [`Source::Default`] also for a key that is not in the table.
     pub fn source(&self, key: &str) -> &Source {
         self.sources.get(key).unwrap_or(&Source::Default)
     }
 
-    /// The settings as TOML that `--config` takes again, each line ending with where its value came from.
+    /// Returns the settings as TOML that `--config` accepts; each line ends with the source of its value.
     pub fn to_toml(&self) -> String {
         print::to_toml(self)
     }
 
-    /// Reads the file at `path` and puts its values in force.
-    fn read_file(&mut self, path: &std::path::Path) -> Result<(), ConfigError> {
+    /// Loads the values of the file at `path`.
+    fn load_file(&mut self, path: &std::path::Path) -> Result<(), ConfigError> {
         for (setting, value) in file::read(path)? {
             let source = Source::File(path.to_path_buf());
             match value {
-                file::Given::Text(text) => self.set(setting, &text, source)?,
-                file::Given::Unfit(kind) => {
-                    return Err(ConfigError::unfit(setting, kind, source));
+                file::FileValue::Text(text) => self.set(setting, &text, source)?,
+                file::FileValue::WrongType(kind) => {
+                    return Err(ConfigError::wrong_type(setting, kind, source));
                 }
             }
         }
         Ok(())
     }
 
-    /// Puts a value in force that may not be text at all.
+    /// Sets a value that may not be UTF-8.
     fn set_raw(&mut self, setting: &'static Setting, value: &OsStr, source: Source) -> Result<(), ConfigError> {
         match value.to_str() {
             Some(text) => self.set(setting, text, source),
@@ -249,19 +248,19 @@ impl Configuration {
         }
     }
 
-    /// Puts a value in force and remembers its source.
+    /// Sets a value and records its source.
     fn set(&mut self, setting: &'static Setting, text: &str, source: Source) -> Result<(), ConfigError> {
-        match setting.read(&mut self.settings, text) {
+        match setting.parse(&mut self.settings, text) {
             Ok(()) => {
                 self.sources.insert(setting.key, source);
                 Ok(())
             }
-            Err(refusal) => Err(ConfigError::wrong_value(setting, text, source, refusal)),
+            Err(error) => Err(ConfigError::wrong_value(setting, text, source, error)),
         }
     }
 
-    /// A bound of the planner that nobody gave is the total, so that capacity stays as it is unless somebody asks for more.
-    fn fill_worker_bounds(&mut self) {
+    /// Sets planner bounds that were not given to the total, so that the capacity is fixed by default.
+    fn default_worker_bounds(&mut self) {
         let total = self.settings.total_workers;
         let given = |key| self.sources.contains_key(key);
         let (min_given, max_given) = (given("min_workers"), given("max_workers"));
@@ -273,16 +272,16 @@ impl Configuration {
         }
     }
 
-    /// A lease on a task that nobody gave is no longer than a lease may be: whoever lowers the maximum need not know of it.
-    fn fill_task_lease(&mut self) {
+    /// Limits a task lease that was not given to the longest lease, so that lowering `max_ttl_seconds` alone is valid.
+    fn default_task_lease(&mut self) {
         if !self.sources.contains_key("task_lease_seconds") {
             let settings = &mut self.settings;
             settings.task_lease_seconds = settings.task_lease_seconds.min(settings.max_ttl_seconds);
         }
     }
 
-    /// Checks the settings that bound each other, in force as they are now.
-    fn check_agreement(&self) -> Result<(), ConfigError> {
+    /// Checks the settings that bound each other.
+    fn check_consistency(&self) -> Result<(), ConfigError> {
         let settings = &self.settings;
         let workers = [
             ("min_workers", u64::from(settings.min_workers)),
@@ -311,11 +310,11 @@ impl Configuration {
         Ok(())
     }
 
-    /// Checks that this system can do what is asked for: who runs servers ends their processes as only Unix can.
-    fn check_system(&self, is_unix: bool) -> Result<(), ConfigError> {
+    /// Checks that the platform supports the settings: managed servers need the process control of Unix.
+    fn check_platform(&self, is_unix: bool) -> Result<(), ConfigError> {
         match &self.settings.catalog {
-            Some(path) if !is_unix => Err(ConfigError::NoCatalogHere {
-                value: shortened(&path.to_string_lossy()),
+            Some(path) if !is_unix => Err(ConfigError::UnsupportedCatalog {
+                value: shorten(&path.to_string_lossy()),
                 origin: self.source("catalog").clone(),
             }),
             _ => Ok(()),
@@ -323,7 +322,7 @@ impl Configuration {
     }
 }
 
-/// The file that the flag, else the variable, names.
+/// Returns the path of the file from the flag, or else from the variable.
 fn config_path(flags: &Flags, variable: &impl Fn(&str) -> Option<OsString>) -> Result<Option<PathBuf>, ConfigError> {
     let given = match flags.get(CONFIG.key) {
         Some(path) => Some((path.clone(), Source::Flag(CONFIG.flag))),

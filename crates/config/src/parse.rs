@@ -1,47 +1,50 @@
-//! From the text of a value to the value.
+//! Parses the text of a value.
 //!
-//! Nothing here trims or guesses: what a person typed is either a value or a mistake that is worth a line.
+//! Nothing is trimmed or guessed: a text is either a valid value or an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Toolset;
 use cortex_util::suggest::suggest;
 
-/// Why a parser did not take a text. What is allowed stands in the table of settings.
+/// Why a text is not a valid value. The table of settings describes the allowed values.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// Not one of the values that are allowed.
+pub enum ParseError {
+    /// The value is not one of the allowed ones.
     NotAllowed,
-    /// A word that is not known, and the nearest one that is.
+    /// The text contains an unknown word.
     UnknownWord {
         /// The word as given.
         word: String,
-        /// The known word that resembles it.
-        nearest: Option<&'static str>,
+        /// The nearest known word, if one is near enough.
+        suggestion: Option<&'static str>,
     },
 }
 
-/// A whole number in decimal digits, from `least` to `most`.
-pub fn whole(text: &str, least: u64, most: u64) -> Result<u64, Refusal> {
-    digits(text).filter(|value| (least..=most).contains(value)).ok_or(Refusal::NotAllowed)
+/// Parses a whole number in decimal digits, from `min` to `max`.
+pub fn parse_whole(text: &str, min: u64, max: u64) -> Result<u64, ParseError> {
+    parse_digits(text).filter(|value| (min..=max).contains(value)).ok_or(ParseError::NotAllowed)
 }
 
-/// A decimal number with at most three decimals, from `least` to `most`, in thousandths.
+/// Parses a decimal number with at most three decimals and returns it in thousandths, from `min` to `max`.
 ///
-/// It never passes through a floating-point number, so that the books get exactly what was typed.
-pub fn thousandths(text: &str, least: u64, most: u64) -> Result<u64, Refusal> {
-    exact_thousandths(text).filter(|value| (least..=most).contains(value)).ok_or(Refusal::NotAllowed)
+/// It does not use floating-point numbers, so that the result is exactly the number in the text.
+pub fn parse_thousandths(text: &str, min: u64, max: u64) -> Result<u64, ParseError> {
+    exact_thousandths(text).filter(|value| (min..=max).contains(value)).ok_or(ParseError::NotAllowed)
 }
 
-/// The word of a table that equals `text` in any case.
-pub(super) fn choice<T: Copy>(text: &str, table: &[(&'static str, T)]) -> Result<T, Refusal> {
+/// Returns the value of the name in a table that equals `text`, ignoring case.
+pub(super) fn parse_choice<T: Copy>(text: &str, table: &[(&'static str, T)]) -> Result<T, ParseError> {
     table.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, value)| *value).ok_or_else(|| {
-        Refusal::UnknownWord { word: text.to_owned(), nearest: suggest(text, table.iter().map(|(name, _)| *name)) }
+        ParseError::UnknownWord {
+            word: text.to_owned(),
+            suggestion: suggest(text, table.iter().map(|(name, _)| *name)),
+        }
     })
 }
 
-/// A list of toolsets with commas between them, or the word for all of them.
-pub(super) fn toolsets(text: &str) -> Result<BTreeSet<Toolset>, Refusal> {
+/// Parses a list of toolsets separated by commas, or the word for all of them.
+pub(super) fn parse_toolsets(text: &str) -> Result<BTreeSet<Toolset>, ParseError> {
     let mut chosen = BTreeSet::new();
     for word in text.split(',').map(str::trim) {
         if word == Toolset::ALL_NAME {
@@ -50,12 +53,12 @@ pub(super) fn toolsets(text: &str) -> Result<BTreeSet<Toolset>, Refusal> {
         }
         match Toolset::ALL.iter().find(|(name, _)| *name == word) {
             Some((_, toolset)) => chosen.insert(*toolset),
-            None if word.is_empty() => return Err(Refusal::NotAllowed),
+            None if word.is_empty() => return Err(ParseError::NotAllowed),
             None => {
                 let names = Toolset::ALL.iter().map(|(name, _)| *name);
-                return Err(Refusal::UnknownWord {
+                return Err(ParseError::UnknownWord {
                     word: word.to_owned(),
-                    nearest: suggest(word, names.chain([Toolset::ALL_NAME])),
+                    suggestion: suggest(word, names.chain([Toolset::ALL_NAME])),
                 });
             }
         };
@@ -63,45 +66,45 @@ pub(super) fn toolsets(text: &str) -> Result<BTreeSet<Toolset>, Refusal> {
     Ok(chosen)
 }
 
-/// The most words of a command, and the most names of a map.
+/// The maximum number of words of a command, and of names of a map.
 const WORDS_MAX: usize = 1_000;
 
-/// A command: a JSON array of texts, or words with blanks between them. Its first word is a program.
-pub(super) fn command(text: &str) -> Result<Vec<String>, Refusal> {
+/// Parses a command: a JSON array of strings, or words separated by spaces. The first word is the program.
+pub(super) fn parse_command(text: &str) -> Result<Vec<String>, ParseError> {
     let words: Vec<String> = if text.trim_start().starts_with('[') {
-        serde_json::from_str(text).map_err(|_| Refusal::NotAllowed)?
+        serde_json::from_str(text).map_err(|_| ParseError::NotAllowed)?
     } else {
         text.split_whitespace().map(str::to_owned).collect()
     };
-    let is_sound = words.len() <= WORDS_MAX && words.iter().all(|word| !word.contains('\0'));
-    if is_sound && words.first().is_some_and(|program| !program.is_empty()) {
+    let is_valid = words.len() <= WORDS_MAX && words.iter().all(|word| !word.contains('\0'));
+    if is_valid && words.first().is_some_and(|program| !program.is_empty()) {
         Ok(words)
     } else {
-        Err(Refusal::NotAllowed)
+        Err(ParseError::NotAllowed)
     }
 }
 
-/// A JSON object of texts, whose names can be those of variables.
-pub(super) fn pairs(text: &str) -> Result<BTreeMap<String, String>, Refusal> {
-    let pairs: BTreeMap<String, String> = serde_json::from_str(text).map_err(|_| Refusal::NotAllowed)?;
+/// Parses a JSON object of strings, whose names are valid names of environment variables.
+pub(super) fn parse_pairs(text: &str) -> Result<BTreeMap<String, String>, ParseError> {
+    let pairs: BTreeMap<String, String> = serde_json::from_str(text).map_err(|_| ParseError::NotAllowed)?;
     let is_name = |name: &String| !name.is_empty() && !name.contains(['=', '\0']);
-    let is_sound = pairs.iter().all(|(name, text)| is_name(name) && !text.contains('\0'));
-    if is_sound && pairs.len() <= WORDS_MAX { Ok(pairs) } else { Err(Refusal::NotAllowed) }
+    let is_valid = pairs.iter().all(|(name, text)| is_name(name) && !text.contains('\0'));
+    if is_valid && pairs.len() <= WORDS_MAX { Ok(pairs) } else { Err(ParseError::NotAllowed) }
 }
 
-/// The number that a text of nothing but decimal digits stands for.
-fn digits(text: &str) -> Option<u64> {
+/// Parses a text that consists of decimal digits only.
+fn parse_digits(text: &str) -> Option<u64> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if plain { text.parse().ok() } else { None }
 }
 
-/// A thousandfold of a number like `16`, `16.5` or `0.125`. Zeros behind the third decimal change nothing and are taken.
+/// Returns a number like `16`, `16.5` or `0.125` in thousandths. Zeros after the third decimal are accepted.
 fn exact_thousandths(text: &str) -> Option<u64> {
     let (units, decimals) = match text.split_once('.') {
         Some((units, decimals)) => (units, Some(decimals)),
         None => (text, None),
     };
-    let units = digits(units)?.checked_mul(1000)?;
+    let units = parse_digits(units)?.checked_mul(1000)?;
     let Some(decimals) = decimals else {
         return Some(units);
     };
@@ -112,5 +115,5 @@ fn exact_thousandths(text: &str) -> Option<u64> {
     if decimals.len() > 3 {
         return None;
     }
-    units.checked_add(digits(&format!("{decimals:0<3}"))?)
+    units.checked_add(parse_digits(&format!("{decimals:0<3}"))?)
 }

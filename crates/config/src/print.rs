@@ -1,10 +1,10 @@
-//! The settings in force, written so that a person can read where each came from and a start can read them again.
+//! Prints the effective settings with their sources, as a file that `--config` accepts.
 
 use std::fmt::Write as _;
 
 use super::{Configuration, SETTINGS, Source};
 
-/// The settings as TOML: above each what it is and what it may be, behind each where its value came from.
+/// Returns the settings as TOML, each with its help and allowed values above it and its source after it.
 pub(super) fn to_toml(configuration: &Configuration) -> String {
     let mut page = String::new();
     for setting in SETTINGS {
@@ -15,10 +15,10 @@ pub(super) fn to_toml(configuration: &Configuration) -> String {
             let _ = writeln!(page, "# {} = \"\" # {source}", setting.key);
             continue;
         };
-        // What follows another setting is not pinned to what that one is now.
+        // A setting that follows another one stays a comment, so that it is not fixed to that one's current value.
         let follows = matches!(source, Source::Default) && setting.follows.is_some();
-        let mark = if follows { "# " } else { "" };
-        let _ = writeln!(page, "{mark}{} = {value} # {source}", setting.key);
+        let comment = if follows { "# " } else { "" };
+        let _ = writeln!(page, "{comment}{} = {value} # {source}", setting.key);
     }
     page
 }

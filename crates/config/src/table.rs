@@ -1,18 +1,18 @@
-//! The one table of settings: key, flag, variable, help, and the kind with its bounds.
+//! The table of settings: key, flag, variable, help, and the type of the value with its bounds.
 //!
-//! Adding a setting means a field with its default in [`Settings`](super::Settings) and a row here. Nothing else names it, save
-//! the rules that hold between two settings.
+//! To add a setting, add a field with its default to [`Settings`](super::Settings) and a row here. Only the rules
+//! between two settings name settings elsewhere.
 
-use super::parse::choice;
-use super::setting::{Extra, Kind, Setting, names_of};
+use super::parse::parse_choice;
+use super::setting::{MetaSetting, Setting, ValueKind, names_of};
 use super::values::{DaemonMode, Durability, EndpointAuth, LogFormat, LogLevel, YES_NO};
 use cortex_core::ports::WORKER_PORT_COUNT;
 use cortex_core::units::MemoryMb;
 
-/// The most CPU that can be counted, in thousandths of a core: a million cores.
+/// Upper bound of the CPU settings, in thousandths of a core: a million cores.
 const CPU_MILLIS_MAX: u64 = 1_000_000_000;
 
-/// The most memory that can be counted, in MB: 2^60 bytes.
+/// Upper bound of the memory settings, in MB: 2^60 bytes.
 const MEMORY_MB_MAX: u64 = 1_099_511_627_776;
 
 /// The longest period of a loop, in seconds: a day.
@@ -21,26 +21,26 @@ const PERIOD_SECONDS_MAX: u64 = 86_400;
 /// The longest lease that a setting can allow, in seconds: ten years.
 const TTL_SECONDS_MAX: u64 = 315_360_000;
 
-/// The longest memory of released allocations, in seconds: a year.
+/// The longest time for which released allocations are kept, in seconds: a year.
 const HISTORY_SECONDS_MAX: u64 = 31_536_000;
 
-/// The largest token budget: far more than is spent in a life, and far below where a figure of JSON loses its last digit.
+/// The largest token budget. It is far below 2^53, from which on JSON readers lose the last digit of a number.
 const TOKENS_MAX: u64 = 1_000_000_000_000_000;
 
 /// The longest window of a token budget, in seconds: a year.
 const WINDOW_SECONDS_MAX: u64 = 31_536_000;
 
-/// The longest that events can be kept, in days: a hundred years.
+/// The longest time for which events can be kept, in days: a hundred years.
 const KEEP_EVENTS_DAYS_MAX: u64 = 36_500;
 
-/// The longest that a worker may take to end, in seconds: ten minutes.
+/// The longest grace period of a worker, in seconds: ten minutes.
 const WORKER_GRACE_SECONDS_MAX: u64 = 600;
 
-/// Behind the bounds of the counts of workers, to say where they come from.
+/// Follows the bounds of worker counts and explains where they come from.
 const PORTS_NOTE: &str = ", the number of worker ports (8000-65535 without 9000-9099)";
 
-/// The file of settings.
-pub const CONFIG: Extra = Extra {
+/// The file with settings.
+pub const CONFIG: MetaSetting = MetaSetting {
     key: "config",
     flag: "--config",
     variable: "CORTEX_CONFIG",
@@ -48,27 +48,27 @@ pub const CONFIG: Extra = Extra {
     help: "TOML file with any of the settings below as keys (total_workers = 12)",
 };
 
-/// The request to print the settings.
-pub const PRINT_CONFIG: Extra = Extra {
+/// The flag that prints the settings.
+pub const PRINT_CONFIG: MetaSetting = MetaSetting {
     key: "print_config",
     flag: "--print-config",
     variable: "",
     placeholder: "",
-    help: "Print the settings in force as TOML, each with where it came from, and exit",
+    help: "Print the effective settings as TOML, each with its source, and exit",
 };
 
-/// Every setting, in the order in which it is shown.
+/// Every setting, in the order of the help page.
 pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "total_cpu",
         flag: "--total-cpu",
         variable: "CORTEX_TOTAL_CPU",
         placeholder: "CORES",
-        help: "CPU that may be leased, in cores",
+        help: "CPU available for leases, in cores",
         follows: None,
-        kind: Kind::Cores {
-            least: 0,
-            most: CPU_MILLIS_MAX,
+        kind: ValueKind::Cores {
+            min: 0,
+            max: CPU_MILLIS_MAX,
             get: |settings| settings.total_cpu,
             set: |settings, value| settings.total_cpu = value,
         },
@@ -78,11 +78,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--total-memory",
         variable: "CORTEX_TOTAL_MEMORY",
         placeholder: "MB",
-        help: "Memory that may be leased, in MB",
+        help: "Memory available for leases, in MB",
         follows: None,
-        kind: Kind::Whole {
-            least: 0,
-            most: MEMORY_MB_MAX,
+        kind: ValueKind::Whole {
+            min: 0,
+            max: MEMORY_MB_MAX,
             note: "",
             get: |settings| settings.total_memory.0,
             set: |settings, value| settings.total_memory = MemoryMb(value),
@@ -93,11 +93,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--total-workers",
         variable: "CORTEX_TOTAL_WORKERS",
         placeholder: "COUNT",
-        help: "Workers that may be leased at the start",
+        help: "Workers available for leases at startup",
         follows: None,
-        kind: Kind::Whole {
-            least: 0,
-            most: WORKER_PORT_COUNT,
+        kind: ValueKind::Whole {
+            min: 0,
+            max: WORKER_PORT_COUNT,
             note: PORTS_NOTE,
             get: |settings| settings.total_workers.into(),
             set: |settings, value| settings.total_workers = workers(value),
@@ -108,11 +108,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--worker-cpu",
         variable: "CORTEX_WORKER_CPU",
         placeholder: "CORES",
-        help: "CPU that each leased worker takes, in cores",
+        help: "CPU of each leased worker, in cores",
         follows: None,
-        kind: Kind::Cores {
-            least: 1,
-            most: CPU_MILLIS_MAX,
+        kind: ValueKind::Cores {
+            min: 1,
+            max: CPU_MILLIS_MAX,
             get: |settings| settings.worker_cpu,
             set: |settings, value| settings.worker_cpu = value,
         },
@@ -122,11 +122,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--worker-memory",
         variable: "CORTEX_WORKER_MEMORY",
         placeholder: "MB",
-        help: "Memory that each leased worker takes, in MB",
+        help: "Memory of each leased worker, in MB",
         follows: None,
-        kind: Kind::Whole {
-            least: 1,
-            most: MEMORY_MB_MAX,
+        kind: ValueKind::Whole {
+            min: 1,
+            max: MEMORY_MB_MAX,
             note: "",
             get: |settings| settings.worker_memory.0,
             set: |settings, value| settings.worker_memory = MemoryMb(value),
@@ -137,11 +137,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--min-workers",
         variable: "CORTEX_MIN_WORKERS",
         placeholder: "COUNT",
-        help: "The planner never goes below this many workers; at most total_workers",
+        help: "Fewest workers that the planner may scale down to; at most total_workers",
         follows: Some("total_workers"),
-        kind: Kind::Whole {
-            least: 0,
-            most: WORKER_PORT_COUNT,
+        kind: ValueKind::Whole {
+            min: 0,
+            max: WORKER_PORT_COUNT,
             note: PORTS_NOTE,
             get: |settings| settings.min_workers.into(),
             set: |settings, value| settings.min_workers = workers(value),
@@ -152,11 +152,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--max-workers",
         variable: "CORTEX_MAX_WORKERS",
         placeholder: "COUNT",
-        help: "The planner never goes above this many workers; at least total_workers",
+        help: "Most workers that the planner may scale up to; at least total_workers",
         follows: Some("total_workers"),
-        kind: Kind::Whole {
-            least: 0,
-            most: WORKER_PORT_COUNT,
+        kind: ValueKind::Whole {
+            min: 0,
+            max: WORKER_PORT_COUNT,
             note: PORTS_NOTE,
             get: |settings| settings.max_workers.into(),
             set: |settings, value| settings.max_workers = workers(value),
@@ -167,11 +167,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--default-ttl-seconds",
         variable: "CORTEX_DEFAULT_TTL_SECONDS",
         placeholder: "SECONDS",
-        help: "How long a lease lasts when a request does not say; at most max_ttl_seconds",
+        help: "Duration of a lease whose request gives none; at most max_ttl_seconds",
         follows: None,
-        kind: Kind::Whole {
-            least: 1,
-            most: TTL_SECONDS_MAX,
+        kind: ValueKind::Whole {
+            min: 1,
+            max: TTL_SECONDS_MAX,
             note: "",
             get: |settings| settings.default_ttl_seconds,
             set: |settings, value| settings.default_ttl_seconds = value,
@@ -182,11 +182,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--max-ttl-seconds",
         variable: "CORTEX_MAX_TTL_SECONDS",
         placeholder: "SECONDS",
-        help: "The longest lease that a request may ask for",
+        help: "Longest duration that a request for a lease may give",
         follows: None,
-        kind: Kind::Whole {
-            least: 1,
-            most: TTL_SECONDS_MAX,
+        kind: ValueKind::Whole {
+            min: 1,
+            max: TTL_SECONDS_MAX,
             note: "",
             get: |settings| settings.max_ttl_seconds,
             set: |settings, value| settings.max_ttl_seconds = value,
@@ -197,11 +197,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--sweep-seconds",
         variable: "CORTEX_SWEEP_SECONDS",
         placeholder: "SECONDS",
-        help: "Time between two sweeps of expired leases",
+        help: "Interval between sweeps of expired leases",
         follows: None,
-        kind: Kind::Whole {
-            least: 1,
-            most: PERIOD_SECONDS_MAX,
+        kind: ValueKind::Whole {
+            min: 1,
+            max: PERIOD_SECONDS_MAX,
             note: "",
             get: |settings| settings.sweep_seconds,
             set: |settings, value| settings.sweep_seconds = value,
@@ -212,11 +212,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--plan-seconds",
         variable: "CORTEX_PLAN_SECONDS",
         placeholder: "SECONDS",
-        help: "Time between two plans of the planner",
+        help: "Interval between runs of the planner",
         follows: None,
-        kind: Kind::Whole {
-            least: 1,
-            most: PERIOD_SECONDS_MAX,
+        kind: ValueKind::Whole {
+            min: 1,
+            max: PERIOD_SECONDS_MAX,
             note: "",
             get: |settings| settings.plan_seconds,
             set: |settings, value| settings.plan_seconds = value,
@@ -227,11 +227,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--max-live-allocations",
         variable: "CORTEX_MAX_LIVE_ALLOCATIONS",
         placeholder: "COUNT",
-        help: "How many allocations may be live at once",
+        help: "Maximum number of live allocations",
         follows: None,
-        kind: Kind::Whole {
-            least: 1,
-            most: 10_000_000,
+        kind: ValueKind::Whole {
+            min: 1,
+            max: 10_000_000,
             note: "",
             get: |settings| settings.max_live_allocations as u64,
             set: |settings, value| settings.max_live_allocations = size(value),
@@ -242,11 +242,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--history-count",
         variable: "CORTEX_HISTORY_COUNT",
         placeholder: "COUNT",
-        help: "How many released allocations are remembered",
+        help: "Maximum number of released allocations that are kept",
         follows: None,
-        kind: Kind::Whole {
-            least: 0,
-            most: 1_000_000,
+        kind: ValueKind::Whole {
+            min: 0,
+            max: 1_000_000,
             note: "",
             get: |settings| settings.history_count as u64,
             set: |settings, value| settings.history_count = size(value),
@@ -257,11 +257,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--history-seconds",
         variable: "CORTEX_HISTORY_SECONDS",
         placeholder: "SECONDS",
-        help: "How long a released allocation is remembered",
+        help: "How long released allocations are kept",
         follows: None,
-        kind: Kind::Whole {
-            least: 1,
-            most: HISTORY_SECONDS_MAX,
+        kind: ValueKind::Whole {
+            min: 1,
+            max: HISTORY_SECONDS_MAX,
             note: "",
             get: |settings| settings.history_seconds,
             set: |settings, value| settings.history_seconds = value,
@@ -272,11 +272,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--token-budget",
         variable: "CORTEX_TOKEN_BUDGET",
         placeholder: "TOKENS",
-        help: "How many tokens all tasks may take together, in each window if there are any",
+        help: "Tokens that all tasks may use together, per window if token_window_seconds is set",
         follows: None,
-        kind: Kind::Whole {
-            least: 0,
-            most: TOKENS_MAX,
+        kind: ValueKind::Whole {
+            min: 0,
+            max: TOKENS_MAX,
             note: "",
             get: |settings| settings.token_budget,
             set: |settings, value| settings.token_budget = value,
@@ -287,11 +287,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--token-window-seconds",
         variable: "CORTEX_TOKEN_WINDOW_SECONDS",
         placeholder: "SECONDS",
-        help: "After how long what was taken of the token budget is cleared, each time; 0 for never",
+        help: "Window of the token budget: usage is reset each time it ends; 0 for never",
         follows: None,
-        kind: Kind::Whole {
-            least: 0,
-            most: WINDOW_SECONDS_MAX,
+        kind: ValueKind::Whole {
+            min: 0,
+            max: WINDOW_SECONDS_MAX,
             note: "",
             get: |settings| settings.token_window_seconds,
             set: |settings, value| settings.token_window_seconds = value,
@@ -302,11 +302,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--heartbeat-seconds",
         variable: "CORTEX_HEARTBEAT_SECONDS",
         placeholder: "SECONDS",
-        help: "How often an agent sends a heartbeat; one that misses three in a row is lost",
+        help: "Interval between heartbeats of an agent; one that misses three in a row is lost",
         follows: None,
-        kind: Kind::Whole {
-            least: 1,
-            most: 3_600,
+        kind: ValueKind::Whole {
+            min: 1,
+            max: 3_600,
             note: "",
             get: |settings| settings.heartbeat_seconds,
             set: |settings, value| settings.heartbeat_seconds = value,
@@ -317,11 +317,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--priority-aging-seconds",
         variable: "CORTEX_PRIORITY_AGING_SECONDS",
         placeholder: "SECONDS",
-        help: "How long a task waits before it counts as one level more urgent; 0 for never",
+        help: "Waiting time after which a task's priority rises by one level; 0 for never",
         follows: None,
-        kind: Kind::Whole {
-            least: 0,
-            most: 604_800,
+        kind: ValueKind::Whole {
+            min: 0,
+            max: 604_800,
             note: "",
             get: |settings| settings.priority_aging_seconds,
             set: |settings, value| settings.priority_aging_seconds = value,
@@ -332,11 +332,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--response-target-ms",
         variable: "CORTEX_RESPONSE_TARGET_MS",
         placeholder: "MILLISECONDS",
-        help: "How long a task should take; the health of agents is measured against it",
+        help: "Target duration of a task, against which the health of agents is measured",
         follows: None,
-        kind: Kind::Whole {
-            least: 1,
-            most: 86_400_000,
+        kind: ValueKind::Whole {
+            min: 1,
+            max: 86_400_000,
             note: "",
             get: |settings| settings.response_target_ms,
             set: |settings, value| settings.response_target_ms = value,
@@ -347,11 +347,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--task-lease-seconds",
         variable: "CORTEX_TASK_LEASE_SECONDS",
         placeholder: "SECONDS",
-        help: "How long an attempt at a task may take that does not say; at most max_ttl_seconds",
+        help: "Time limit of a task attempt whose submission gives none; at most max_ttl_seconds",
         follows: None,
-        kind: Kind::Whole {
-            least: 1,
-            most: 604_800,
+        kind: ValueKind::Whole {
+            min: 1,
+            max: 604_800,
             note: "",
             get: |settings| settings.task_lease_seconds,
             set: |settings, value| settings.task_lease_seconds = value,
@@ -362,11 +362,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--max-tasks",
         variable: "CORTEX_MAX_TASKS",
         placeholder: "COUNT",
-        help: "How many tasks may be queued or running at once",
+        help: "Maximum number of queued and running tasks",
         follows: None,
-        kind: Kind::Whole {
-            least: 1,
-            most: 10_000_000,
+        kind: ValueKind::Whole {
+            min: 1,
+            max: 10_000_000,
             note: "",
             get: |settings| settings.max_tasks,
             set: |settings, value| settings.max_tasks = value,
@@ -377,11 +377,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--max-task-bytes",
         variable: "CORTEX_MAX_TASK_BYTES",
         placeholder: "BYTES",
-        help: "How many bytes the texts of queued and running tasks may take together",
+        help: "Maximum total size of the texts of queued and running tasks",
         follows: None,
-        kind: Kind::Whole {
-            least: 65_536,
-            most: 1_099_511_627_776,
+        kind: ValueKind::Whole {
+            min: 65_536,
+            max: 1_099_511_627_776,
             note: "",
             get: |settings| settings.max_task_bytes,
             set: |settings, value| settings.max_task_bytes = value,
@@ -392,9 +392,9 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--state",
         variable: "CORTEX_STATE",
         placeholder: "FILE",
-        help: "Where the state lasts; made if there is none, and without one nothing outlives the process",
+        help: "State file, created if missing; without one, the state is lost when the process ends",
         follows: None,
-        kind: Kind::Path {
+        kind: ValueKind::Path {
             get: |settings| settings.state.as_ref(),
             set: |settings, value| settings.state = Some(value),
         },
@@ -404,12 +404,12 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--durability",
         variable: "CORTEX_DURABILITY",
         placeholder: "LEVEL",
-        help: "What an answer survives: full is a power cut too, normal is a crash of the process only and faster",
+        help: "What a confirmed change survives: full also a power cut, normal only a process crash (faster)",
         follows: None,
-        kind: Kind::Choice {
+        kind: ValueKind::Choice {
             names: || names_of(Durability::ALL),
             get: |settings| settings.durability.name(),
-            set: |settings, text| choice(text, Durability::ALL).map(|value| settings.durability = value),
+            set: |settings, text| parse_choice(text, Durability::ALL).map(|value| settings.durability = value),
         },
     },
     Setting {
@@ -417,11 +417,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--keep-events",
         variable: "CORTEX_KEEP_EVENTS",
         placeholder: "DAYS",
-        help: "How many days the events of the state are kept for audits; what is needed to recover stays longer",
+        help: "Days to keep events for audits; events that recovery needs are kept longer",
         follows: None,
-        kind: Kind::Whole {
-            least: 0,
-            most: KEEP_EVENTS_DAYS_MAX,
+        kind: ValueKind::Whole {
+            min: 0,
+            max: KEEP_EVENTS_DAYS_MAX,
             note: "",
             get: |settings| settings.keep_events_days,
             set: |settings, value| settings.keep_events_days = value,
@@ -432,11 +432,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--recovery-grace-seconds",
         variable: "CORTEX_RECOVERY_GRACE_SECONDS",
         placeholder: "SECONDS",
-        help: "How long leases that ran out while nothing ran are spared at least, so that holders can renew",
+        help: "Minimum time to renew leases that expired while no process was running",
         follows: None,
-        kind: Kind::Whole {
-            least: 0,
-            most: PERIOD_SECONDS_MAX,
+        kind: ValueKind::Whole {
+            min: 0,
+            max: PERIOD_SECONDS_MAX,
             note: "",
             get: |settings| settings.recovery_grace_seconds,
             set: |settings, value| settings.recovery_grace_seconds = value,
@@ -447,12 +447,12 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--resize",
         variable: "CORTEX_RESIZE",
         placeholder: "ANSWER",
-        help: "Whether a state with other totals is changed to those given here, rather than refused",
+        help: "Whether to change a state with other totals to those given here, instead of refusing it",
         follows: None,
-        kind: Kind::Choice {
+        kind: ValueKind::Choice {
             names: || names_of(YES_NO),
             get: |settings| if settings.resize { "yes" } else { "no" },
-            set: |settings, text| choice(text, YES_NO).map(|value| settings.resize = value),
+            set: |settings, text| parse_choice(text, YES_NO).map(|value| settings.resize = value),
         },
     },
     Setting {
@@ -460,12 +460,13 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--daemon",
         variable: "CORTEX_DAEMON",
         placeholder: "WHEN",
-        help: "Whether sessions share a daemon: auto is with a state or what is run, never serves in the process",
+        help: "auto uses a daemon if a state or managed servers or workers are configured; \
+               never serves in-process",
         follows: None,
-        kind: Kind::Choice {
+        kind: ValueKind::Choice {
             names: || names_of(DaemonMode::ALL),
             get: |settings| settings.daemon.name(),
-            set: |settings, text| choice(text, DaemonMode::ALL).map(|value| settings.daemon = value),
+            set: |settings, text| parse_choice(text, DaemonMode::ALL).map(|value| settings.daemon = value),
         },
     },
     Setting {
@@ -473,11 +474,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--daemon-idle-seconds",
         variable: "CORTEX_DAEMON_IDLE_SECONDS",
         placeholder: "SECONDS",
-        help: "How long the daemon stays without a session and a live lease before it ends by itself",
+        help: "Idle time before the daemon exits: no session, no live lease, no managed process",
         follows: None,
-        kind: Kind::Whole {
-            least: 1,
-            most: HISTORY_SECONDS_MAX,
+        kind: ValueKind::Whole {
+            min: 1,
+            max: HISTORY_SECONDS_MAX,
             note: "",
             get: |settings| settings.daemon_idle_seconds,
             set: |settings, value| settings.daemon_idle_seconds = value,
@@ -488,9 +489,9 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--catalog",
         variable: "CORTEX_CATALOG",
         placeholder: "FILE",
-        help: "MCP servers that are really run, as an mcpServers file",
+        help: "MCP servers to run, as an mcpServers file",
         follows: None,
-        kind: Kind::Path {
+        kind: ValueKind::Path {
             get: |settings| settings.catalog.as_ref(),
             set: |settings, value| settings.catalog = Some(value),
         },
@@ -500,12 +501,12 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--endpoint-auth",
         variable: "CORTEX_ENDPOINT_AUTH",
         placeholder: "WAY",
-        help: "What endpoints of servers that are run ask for: token is that of the lease, none is nothing",
+        help: "Authentication on managed-server endpoints: token requires the lease's token; none disables it",
         follows: None,
-        kind: Kind::Choice {
+        kind: ValueKind::Choice {
             names: || names_of(EndpointAuth::ALL),
             get: |settings| settings.endpoint_auth.name(),
-            set: |settings, text| choice(text, EndpointAuth::ALL).map(|value| settings.endpoint_auth = value),
+            set: |settings, text| parse_choice(text, EndpointAuth::ALL).map(|value| settings.endpoint_auth = value),
         },
     },
     Setting {
@@ -513,9 +514,9 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--worker-command",
         variable: "CORTEX_WORKER_COMMAND",
         placeholder: "WORDS",
-        help: "What each leased worker runs; without it workers are only kept in the books",
+        help: "Command that each leased worker runs; without one, no worker processes are started",
         follows: None,
-        kind: Kind::Command {
+        kind: ValueKind::Command {
             get: |settings| &settings.worker_command,
             set: |settings, value| settings.worker_command = value,
         },
@@ -525,18 +526,21 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--worker-env",
         variable: "CORTEX_WORKER_ENV",
         placeholder: "JSON",
-        help: "Variables for workers that are run, besides those that say which worker it is",
+        help: "Environment variables of managed workers, in addition to those that identify the worker",
         follows: None,
-        kind: Kind::Pairs { get: |settings| &settings.worker_env, set: |settings, value| settings.worker_env = value },
+        kind: ValueKind::Pairs {
+            get: |settings| &settings.worker_env,
+            set: |settings, value| settings.worker_env = value,
+        },
     },
     Setting {
         key: "worker_ready",
         flag: "--worker-ready",
         variable: "CORTEX_WORKER_READY",
         placeholder: "WHEN",
-        help: "When a worker that is run is ready: with its port open, with an answer at a path, or at once",
+        help: "When a managed worker is ready: its port is open, a path answers with 2xx, or immediately (none)",
         follows: None,
-        kind: Kind::Ready {
+        kind: ValueKind::Ready {
             get: |settings| &settings.worker_ready,
             set: |settings, value| settings.worker_ready = value,
         },
@@ -546,11 +550,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--worker-grace-seconds",
         variable: "CORTEX_WORKER_GRACE_SECONDS",
         placeholder: "SECONDS",
-        help: "How long a worker that is run has to end after it was asked to",
+        help: "Time between asking a managed worker to exit and killing it",
         follows: None,
-        kind: Kind::Whole {
-            least: 0,
-            most: WORKER_GRACE_SECONDS_MAX,
+        kind: ValueKind::Whole {
+            min: 0,
+            max: WORKER_GRACE_SECONDS_MAX,
             note: "",
             get: |settings| settings.worker_grace_seconds,
             set: |settings, value| settings.worker_grace_seconds = value,
@@ -561,11 +565,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--max-calls-in-flight",
         variable: "CORTEX_MAX_CALLS_IN_FLIGHT",
         placeholder: "COUNT",
-        help: "How many calls of a client may be in flight before the server stops reading",
+        help: "Calls of one client that may be in flight before the server stops reading",
         follows: None,
-        kind: Kind::Whole {
-            least: 1,
-            most: 65_536,
+        kind: ValueKind::Whole {
+            min: 1,
+            max: 65_536,
             note: "",
             get: |settings| settings.max_calls_in_flight as u64,
             set: |settings, value| settings.max_calls_in_flight = size(value),
@@ -576,11 +580,11 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--max-line-bytes",
         variable: "CORTEX_MAX_LINE_BYTES",
         placeholder: "BYTES",
-        help: "The longest line that a client may send, in bytes",
+        help: "Longest line that a client may send, in bytes",
         follows: None,
-        kind: Kind::Whole {
-            least: 1_024,
-            most: 16_777_216,
+        kind: ValueKind::Whole {
+            min: 1_024,
+            max: 16_777_216,
             note: "",
             get: |settings| settings.max_line_bytes as u64,
             set: |settings, value| settings.max_line_bytes = size(value),
@@ -591,21 +595,21 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--toolsets",
         variable: "CORTEX_TOOLSETS",
         placeholder: "LIST",
-        help: "The tools on offer: allocation, leases and planning, servers that are run, the others: the fleet",
+        help: "Toolsets to enable: the groups of tools that clients see",
         follows: None,
-        kind: Kind::Toolsets,
+        kind: ValueKind::Toolsets,
     },
     Setting {
         key: "log_level",
         flag: "--log-level",
         variable: "CORTEX_LOG_LEVEL",
         placeholder: "LEVEL",
-        help: "The least severe log lines that are written to standard error",
+        help: "Least severe level of log lines that are written to standard error",
         follows: None,
-        kind: Kind::Choice {
+        kind: ValueKind::Choice {
             names: || names_of(LogLevel::ALL),
             get: |settings| settings.log_level.name(),
-            set: |settings, text| choice(text, LogLevel::ALL).map(|value| settings.log_level = value),
+            set: |settings, text| parse_choice(text, LogLevel::ALL).map(|value| settings.log_level = value),
         },
     },
     Setting {
@@ -613,22 +617,22 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--log-format",
         variable: "CORTEX_LOG_FORMAT",
         placeholder: "FORMAT",
-        help: "How log lines are written",
+        help: "Format of log lines",
         follows: None,
-        kind: Kind::Choice {
+        kind: ValueKind::Choice {
             names: || names_of(LogFormat::ALL),
             get: |settings| settings.log_format.name(),
-            set: |settings, text| choice(text, LogFormat::ALL).map(|value| settings.log_format = value),
+            set: |settings, text| parse_choice(text, LogFormat::ALL).map(|value| settings.log_format = value),
         },
     },
 ];
 
-/// A count of workers; their bound is far below where this would cut off.
+/// Converts a count of workers; the bounds of these settings are far below `u32::MAX`.
 fn workers(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
-/// A size in memory; the bounds of those that are one are below 2^32, so that it holds on every machine.
+/// Converts a size in memory; the bounds of these settings are below 2^32, so that it fits on every machine.
 fn size(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }

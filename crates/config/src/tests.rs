@@ -1,4 +1,4 @@
-//! Tests of the settings, all through the three sources that one test gives itself.
+//! Tests of the settings. Each test defines its own flags, variables and file.
 
 mod bounds;
 mod sources;
@@ -12,7 +12,7 @@ use std::{
 
 use super::{Configuration, Flags};
 
-/// A directory for the file of one test, and what the three sources hold.
+/// The three sources of one test, with a directory for the file.
 struct Sources {
     directory: tempfile::TempDir,
     flags: Flags,
@@ -48,7 +48,7 @@ impl Sources {
         self
     }
 
-    /// The configuration, or the error with the path of the file shortened to its name.
+    /// Returns the configuration, or the error with the path of the file shortened to its name.
     fn load(&self) -> Result<Configuration, String> {
         Configuration::load(&self.flags, |name| self.variables.get(name).cloned()).map_err(|error| {
             let directory = format!("{}{}", self.directory.path().display(), MAIN_SEPARATOR);

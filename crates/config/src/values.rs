@@ -1,28 +1,28 @@
-//! The settings that are words.
+//! Settings whose value is one of a few words.
 
 use std::fmt;
 
-/// A named group of tools that a client is offered together.
+/// A named group of tools that is enabled as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Toolset {
     /// The six tools that request, release, read and clean up allocations.
     Allocation,
-    /// The renewal of leases.
+    /// The tool that renews leases.
     Leases,
-    /// The tools by which agents register and beat.
+    /// The tools with which agents register and send heartbeats.
     Agents,
-    /// The queue of tasks.
+    /// The tools of the task queue.
     Tasks,
-    /// Quotas, token budgets and bottlenecks.
+    /// The tools for quotas, token budgets and bottlenecks.
     Usage,
-    /// What the planner would do.
+    /// The tools that show what the planner would do.
     Planning,
-    /// The MCP servers and workers that are really run.
+    /// The tools for managed MCP servers and workers.
     Servers,
 }
 
 impl Toolset {
-    /// Every toolset by its name, in the order in which they are shown.
+    /// Every toolset with its name, in the order in which they are shown.
     pub const ALL: &[(&str, Self)] = &[
         ("allocation", Self::Allocation),
         ("leases", Self::Leases),
@@ -33,10 +33,10 @@ impl Toolset {
         ("servers", Self::Servers),
     ];
 
-    /// The word that stands for every toolset.
+    /// The word that enables every toolset.
     pub const ALL_NAME: &str = "all";
 
-    /// The name by which it is asked for.
+    /// Returns the name in settings.
     pub fn name(self) -> &'static str {
         name_of(Self::ALL, self)
     }
@@ -45,22 +45,20 @@ impl Toolset {
 /// The least severe log lines that are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogLevel {
-    /// Nothing is written.
     Off,
-    /// What failed and needs somebody's attention.
+    /// Failures that need attention.
     Error,
-    /// Also what was odd and got mended.
+    /// Also unexpected conditions that were handled.
     Warn,
-    /// Also each grant, refusal, release and expiry.
+    /// Also each grant, denial, release and expiry.
     Info,
-    /// Also what helps to follow the server's decisions, its packages included.
+    /// Also details of the server's decisions, including those of its dependencies.
     Debug,
-    /// Everything.
     Trace,
 }
 
 impl LogLevel {
-    /// Every level by its name, from the quietest to the most talkative.
+    /// Every level with its name, in the order of increasing verbosity.
     pub const ALL: &[(&str, Self)] = &[
         ("off", Self::Off),
         ("error", Self::Error),
@@ -70,13 +68,13 @@ impl LogLevel {
         ("trace", Self::Trace),
     ];
 
-    /// The name by which it is asked for.
+    /// Returns the name in settings.
     pub fn name(self) -> &'static str {
         name_of(Self::ALL, self)
     }
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogFormat {
     /// Lines for people.
@@ -86,89 +84,89 @@ pub enum LogFormat {
 }
 
 impl LogFormat {
-    /// Every format by its name.
+    /// Every format with its name.
     pub const ALL: &[(&str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
 
-    /// The name by which it is asked for.
+    /// Returns the name in settings.
     pub fn name(self) -> &'static str {
         name_of(Self::ALL, self)
     }
 }
 
-/// What an answer survives.
+/// The failures that a confirmed change survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Durability {
-    /// A crash of the process, and a power cut.
+    /// A process crash and a power cut.
     Full,
-    /// A crash of the process. A power cut may undo the last moments, whole batches at a time.
+    /// A process crash. A power cut may undo the most recent batches.
     Normal,
 }
 
 impl Durability {
-    /// Every level by its name.
+    /// Every level with its name.
     pub const ALL: &[(&str, Self)] = &[("full", Self::Full), ("normal", Self::Normal)];
 
-    /// The name by which it is asked for.
+    /// Returns the name in settings.
     pub fn name(self) -> &'static str {
         name_of(Self::ALL, self)
     }
 }
 
-/// When sessions share a daemon.
+/// Whether sessions use a shared daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DaemonMode {
-    /// When there is a state that they could share.
+    /// A daemon if a state, a catalog or a worker command is configured.
     Auto,
-    /// Never: the process serves by itself, and owns its state alone.
+    /// No daemon: the process serves its client itself, and is the only owner of its state.
     Never,
-    /// Always: without a state, the daemon's memory is shared.
+    /// A daemon; without a state, sessions share the daemon's memory.
     Always,
 }
 
 impl DaemonMode {
-    /// Every mode by its name.
+    /// Every mode with its name.
     pub const ALL: &[(&str, Self)] = &[("auto", Self::Auto), ("never", Self::Never), ("always", Self::Always)];
 
-    /// The name by which it is asked for.
+    /// Returns the name in settings.
     pub fn name(self) -> &'static str {
         name_of(Self::ALL, self)
     }
 }
 
-/// What a client has to show at the endpoint of an MCP server that is really run.
+/// The authentication at the endpoint of a managed MCP server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointAuth {
-    /// The access token of its lease.
+    /// The access token of the client's lease is required.
     Token,
-    /// Nothing: whoever reaches the endpoint may use it.
+    /// No authentication: every process that can connect to the endpoint can use it.
     None,
 }
 
 impl EndpointAuth {
-    /// Every way by its name.
+    /// Every mode with its name.
     pub const ALL: &[(&str, Self)] = &[("token", Self::Token), ("none", Self::None)];
 
-    /// The name by which it is asked for.
+    /// Returns the name in settings.
     pub fn name(self) -> &'static str {
         name_of(Self::ALL, self)
     }
 }
 
-/// When a worker that is run counts as ready.
+/// The readiness check of a managed worker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum WorkerReady {
-    /// When it takes connections at its port.
+    /// Ready when its port accepts connections.
     #[default]
     Tcp,
-    /// As soon as it runs.
+    /// Ready as soon as it runs.
     None,
-    /// When it answers a GET of this path at its port with a status of 2xx.
+    /// Ready when a GET request of this path at its port returns a 2xx status.
     Http(String),
 }
 
 impl WorkerReady {
-    /// Reads `tcp`, `none` or a path.
-    pub(super) fn read(text: &str) -> Option<Self> {
+    /// Parses `tcp`, `none` or a path.
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let is_path = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
         match text.to_ascii_lowercase().as_str() {
             "tcp" => Some(Self::Tcp),
@@ -188,10 +186,10 @@ impl fmt::Display for WorkerReady {
     }
 }
 
-/// The answers to a question.
+/// The choices of a yes-or-no setting.
 pub(super) const YES_NO: &[(&str, bool)] = &[("yes", true), ("no", false)];
 
-/// The name that a table gives to a value.
+/// Returns the name of a value in a table.
 fn name_of<T: PartialEq>(table: &'static [(&'static str, T)], value: T) -> &'static str {
     table.iter().find(|(_, candidate)| *candidate == value).map_or("", |(name, _)| name)
 }

@@ -1,7 +1,7 @@
 //! A wrong clock: leases neither end early nor live for ever, and the log's times do not go back.
 //!
-//! The clock is changed for the process under test alone, by the library faketime; without it these tests are skipped. The variable
-//! `CORTEX_FAKETIME` names another place for the library.
+//! The clock is changed for the process under test alone, by the library faketime; without it these tests are skipped.
+//! The variable `CORTEX_FAKETIME` names another place for the library.
 
 use std::path::Path;
 use std::process::Command;
@@ -36,7 +36,8 @@ fn server(home: &Home, library: &str, offset: &str) -> Server {
     server
 }
 
-/// Checks that a lease goes on when the process starts again with its clock wrong by this much, and that the log is sound.
+/// Checks that a lease goes on when the process starts again with its clock wrong by this much, and that the log is
+/// sound.
 fn check_restart(offset: &str) {
     let Some(library) = library() else { return skip("faketime is not installed") };
     let home = Home::new();

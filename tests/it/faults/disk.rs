@@ -1,4 +1,5 @@
-//! A full disk: grants are refused with errors that may be repeated, reads go on, and with room again so does everything else.
+//! A full disk: grants are refused with errors that may be repeated, reads go on, and with room again so does
+//! everything else.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -71,8 +72,8 @@ impl Drop for Disk {
     }
 }
 
-/// Leases and gives back until the disk has had no room for it so often; looks at the books after each time. What is held in the end is
-/// what the caller holds and what could not be given back.
+/// Leases and gives back until the disk has had no room for it so often; looks at the books after each time. What is
+/// held in the end is what the caller holds and what could not be given back.
 fn lease_until_refused(session: &mut Session, held: &Value, refusals: usize) -> Vec<String> {
     let (start, mut left, mut refused) = (Instant::now(), Vec::<String>::new(), 0);
     let mut request = workers("filling", 1);

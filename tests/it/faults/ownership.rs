@@ -12,7 +12,8 @@ use crate::support::{
 /// So that a start which fails says nothing but why.
 const ERRORS_ONLY: [&str; 2] = ["--log-level", "error"];
 
-/// Checks that none of these sessions begins, and that each names the owner. They wait for it to go first, so they do it together.
+/// Checks that none of these sessions begins, and that each names the owner. They wait for it to go first, so they do
+/// it together.
 fn check_all_unusable<const COUNT: usize>(commands: [Command; COUNT], owner: &str) {
     thread::scope(|scope| {
         commands.map(|command| scope.spawn(|| check_unusable(command, &[owner]))).map(thread::ScopedJoinHandle::join)
@@ -95,7 +96,8 @@ fn the_lock_of_a_process_that_was_killed_holds_up_nobody() {
     home.end(last, Ending::InOrder);
 }
 
-/// So many sessions start on a state that is not there yet, all at once; gives those that begin. The others have to say why not.
+/// So many sessions start on a state that is not there yet, all at once; gives those that begin. The others have to say
+/// why not.
 fn start_at_once(home: &Home, mode: Mode, count: usize) -> Vec<Session> {
     let started: Vec<Session> = (0..count).map(|_| Session::start(home.serving(mode, &[]))).collect();
     let begun = started.into_iter().filter_map(|mut session| {

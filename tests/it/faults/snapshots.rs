@@ -17,7 +17,8 @@ use crate::support::{
 /// How long leases may be granted and released before a snapshot is due.
 const LONG_LIFE_LIMIT: Duration = Duration::from_secs(120);
 
-/// A state with two snapshots, between which leases were granted and released. Gives the books of the older one's moment too.
+/// A state with two snapshots, between which leases were granted and released. Gives the books of the older one's
+/// moment too.
 fn with_two_snapshots(home: &Home) -> (Books, Files) {
     let mut books = filled(home);
     let older = Files::of(home);

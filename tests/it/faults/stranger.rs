@@ -1,4 +1,5 @@
-//! Somebody else's program that holds the database: calls say that they may be repeated, and work again when it lets go.
+//! Somebody else's program that holds the database: calls say that they may be repeated, and work again when it lets
+//! go.
 
 use std::time::{Duration, Instant};
 

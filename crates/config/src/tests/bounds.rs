@@ -2,20 +2,20 @@
 
 use toml::Value;
 
-use super::super::setting::Kind;
+use super::super::setting::ValueKind;
 use super::{
-    super::{SETTINGS, Setting, Settings, Source, shortened},
+    super::{SETTINGS, Setting, Settings, Source, shorten},
     Sources,
 };
 
-/// Values of one setting: those that are taken, each with how it is shown again, and those that are refused.
+/// Values of one setting: accepted ones, each with the form in which it is shown again, and refused ones.
 struct Case {
     key: &'static str,
-    taken: &'static [(&'static str, &'static str)],
+    accepted: &'static [(&'static str, &'static str)],
     refused: &'static [&'static str],
 }
 
-/// Texts that no number is.
+/// Texts that are not numbers.
 const NO_NUMBERS: &[&str] = &[
     "",
     " ",
@@ -36,13 +36,13 @@ const NO_NUMBERS: &[&str] = &[
     "1\n",
 ];
 
-/// Texts that no whole number is.
+/// Texts that are not whole numbers.
 const NO_WHOLE_NUMBERS: &[&str] = &["1.0", "1.5", "1.", ".5"];
 
 const CASES: &[Case] = &[
     Case {
         key: "total_cpu",
-        taken: &[
+        accepted: &[
             ("0", "0.0"),
             ("0.001", "0.001"),
             ("16", "16.0"),
@@ -57,80 +57,84 @@ const CASES: &[Case] = &[
     },
     Case {
         key: "total_memory",
-        taken: &[("0", "0"), ("1099511627776", "1099511627776")],
+        accepted: &[("0", "0"), ("1099511627776", "1099511627776")],
         refused: &["1099511627777", "18446744073709551615", "18446744073709551616"],
     },
     Case {
         key: "total_workers",
-        taken: &[("0", "0"), ("57436", "57436")],
+        accepted: &[("0", "0"), ("57436", "57436")],
         refused: &["57437", "60000", "4294967296", "4294967297"],
     },
     Case {
         key: "worker_cpu",
-        taken: &[("0.001", "0.001"), ("1000000", "1000000.0")],
+        accepted: &[("0.001", "0.001"), ("1000000", "1000000.0")],
         refused: &["0", "0.000", "0.0009", "1000000.001"],
     },
     Case {
         key: "worker_memory",
-        taken: &[("1", "1"), ("1099511627776", "1099511627776")],
+        accepted: &[("1", "1"), ("1099511627776", "1099511627776")],
         refused: &["0", "1099511627777"],
     },
-    Case { key: "min_workers", taken: &[("0", "0"), ("10", "10")], refused: &["57437"] },
-    Case { key: "max_workers", taken: &[("10", "10"), ("57436", "57436")], refused: &["57437"] },
-    Case { key: "default_ttl_seconds", taken: &[("1", "1"), ("604800", "604800")], refused: &["0", "315360001"] },
+    Case { key: "min_workers", accepted: &[("0", "0"), ("10", "10")], refused: &["57437"] },
+    Case { key: "max_workers", accepted: &[("10", "10"), ("57436", "57436")], refused: &["57437"] },
+    Case { key: "default_ttl_seconds", accepted: &[("1", "1"), ("604800", "604800")], refused: &["0", "315360001"] },
     Case {
         key: "max_ttl_seconds",
-        taken: &[("3600", "3600"), ("315360000", "315360000")],
+        accepted: &[("3600", "3600"), ("315360000", "315360000")],
         refused: &["0", "315360001"],
     },
-    Case { key: "sweep_seconds", taken: &[("1", "1"), ("86400", "86400")], refused: &["0", "86401"] },
-    Case { key: "plan_seconds", taken: &[("1", "1"), ("86400", "86400")], refused: &["0", "86401"] },
-    Case { key: "max_live_allocations", taken: &[("1", "1"), ("10000000", "10000000")], refused: &["0", "10000001"] },
-    Case { key: "history_count", taken: &[("0", "0"), ("1000000", "1000000")], refused: &["1000001"] },
-    Case { key: "history_seconds", taken: &[("1", "1"), ("31536000", "31536000")], refused: &["0", "31536001"] },
+    Case { key: "sweep_seconds", accepted: &[("1", "1"), ("86400", "86400")], refused: &["0", "86401"] },
+    Case { key: "plan_seconds", accepted: &[("1", "1"), ("86400", "86400")], refused: &["0", "86401"] },
+    Case {
+        key: "max_live_allocations",
+        accepted: &[("1", "1"), ("10000000", "10000000")],
+        refused: &["0", "10000001"],
+    },
+    Case { key: "history_count", accepted: &[("0", "0"), ("1000000", "1000000")], refused: &["1000001"] },
+    Case { key: "history_seconds", accepted: &[("1", "1"), ("31536000", "31536000")], refused: &["0", "31536001"] },
     Case {
         key: "token_budget",
-        taken: &[("0", "0"), ("1000000000000000", "1000000000000000")],
+        accepted: &[("0", "0"), ("1000000000000000", "1000000000000000")],
         refused: &["1000000000000001"],
     },
-    Case { key: "token_window_seconds", taken: &[("0", "0"), ("31536000", "31536000")], refused: &["31536001"] },
-    Case { key: "heartbeat_seconds", taken: &[("1", "1"), ("3600", "3600")], refused: &["0", "3601"] },
-    Case { key: "priority_aging_seconds", taken: &[("0", "0"), ("604800", "604800")], refused: &["604801"] },
-    Case { key: "response_target_ms", taken: &[("1", "1"), ("86400000", "86400000")], refused: &["0", "86400001"] },
-    Case { key: "task_lease_seconds", taken: &[("1", "1"), ("604800", "604800")], refused: &["0", "604801"] },
-    Case { key: "max_tasks", taken: &[("1", "1"), ("10000000", "10000000")], refused: &["0", "10000001"] },
+    Case { key: "token_window_seconds", accepted: &[("0", "0"), ("31536000", "31536000")], refused: &["31536001"] },
+    Case { key: "heartbeat_seconds", accepted: &[("1", "1"), ("3600", "3600")], refused: &["0", "3601"] },
+    Case { key: "priority_aging_seconds", accepted: &[("0", "0"), ("604800", "604800")], refused: &["604801"] },
+    Case { key: "response_target_ms", accepted: &[("1", "1"), ("86400000", "86400000")], refused: &["0", "86400001"] },
+    Case { key: "task_lease_seconds", accepted: &[("1", "1"), ("604800", "604800")], refused: &["0", "604801"] },
+    Case { key: "max_tasks", accepted: &[("1", "1"), ("10000000", "10000000")], refused: &["0", "10000001"] },
     Case {
         key: "max_task_bytes",
-        taken: &[("65536", "65536"), ("1099511627776", "1099511627776")],
+        accepted: &[("65536", "65536"), ("1099511627776", "1099511627776")],
         refused: &["0", "65535", "1099511627777"],
     },
-    Case { key: "state", taken: &[("a b.db", "\"a b.db\""), ("/x/ü", "\"/x/ü\"")], refused: &[""] },
+    Case { key: "state", accepted: &[("a b.db", "\"a b.db\""), ("/x/ü", "\"/x/ü\"")], refused: &[""] },
     Case {
         key: "durability",
-        taken: &[("full", "\"full\""), ("Normal", "\"normal\"")],
+        accepted: &[("full", "\"full\""), ("Normal", "\"normal\"")],
         refused: &["", "off", "extra"],
     },
-    Case { key: "keep_events", taken: &[("0", "0"), ("36500", "36500")], refused: &["36501"] },
-    Case { key: "recovery_grace_seconds", taken: &[("0", "0"), ("86400", "86400")], refused: &["86401"] },
-    Case { key: "resize", taken: &[("yes", "\"yes\""), ("No", "\"no\"")], refused: &["", "true", "1"] },
+    Case { key: "keep_events", accepted: &[("0", "0"), ("36500", "36500")], refused: &["36501"] },
+    Case { key: "recovery_grace_seconds", accepted: &[("0", "0"), ("86400", "86400")], refused: &["86401"] },
+    Case { key: "resize", accepted: &[("yes", "\"yes\""), ("No", "\"no\"")], refused: &["", "true", "1"] },
     Case {
         key: "daemon",
-        taken: &[("auto", "\"auto\""), ("never", "\"never\""), ("ALWAYS", "\"always\"")],
+        accepted: &[("auto", "\"auto\""), ("never", "\"never\""), ("ALWAYS", "\"always\"")],
         refused: &["", "yes", "sometimes"],
     },
-    Case { key: "daemon_idle_seconds", taken: &[("1", "1"), ("31536000", "31536000")], refused: &["0", "31536001"] },
+    Case { key: "daemon_idle_seconds", accepted: &[("1", "1"), ("31536000", "31536000")], refused: &["0", "31536001"] },
     #[cfg(unix)]
-    Case { key: "catalog", taken: &[("a b.json", "\"a b.json\""), ("/x/ü", "\"/x/ü\"")], refused: &[""] },
+    Case { key: "catalog", accepted: &[("a b.json", "\"a b.json\""), ("/x/ü", "\"/x/ü\"")], refused: &[""] },
     #[cfg(not(unix))]
-    Case { key: "catalog", taken: &[], refused: &[""] },
+    Case { key: "catalog", accepted: &[], refused: &[""] },
     Case {
         key: "endpoint_auth",
-        taken: &[("token", "\"token\""), ("None", "\"none\"")],
+        accepted: &[("token", "\"token\""), ("None", "\"none\"")],
         refused: &["", "no", "bearer"],
     },
     Case {
         key: "worker_command",
-        taken: &[
+        accepted: &[
             ("agent", r#"["agent"]"#),
             (" node  worker.js ", r#"["node", "worker.js"]"#),
             (r#"["my agent", "a,b", ""]"#, r#"["my agent", "a,b", ""]"#),
@@ -139,24 +143,24 @@ const CASES: &[Case] = &[
     },
     Case {
         key: "worker_env",
-        taken: &[(r#"{"A": "b", "C": ""}"#, "{ A = \"b\", C = \"\" }")],
+        accepted: &[(r#"{"A": "b", "C": ""}"#, "{ A = \"b\", C = \"\" }")],
         refused: &["", "A=b", "[]", r#"{"A": 1}"#, r#"{"": "b"}"#, r#"{"A=": "b"}"#],
     },
     Case {
         key: "worker_ready",
-        taken: &[("tcp", "\"tcp\""), ("TCP", "\"tcp\""), ("none", "\"none\""), ("/health?x=1", "\"/health?x=1\"")],
+        accepted: &[("tcp", "\"tcp\""), ("TCP", "\"tcp\""), ("none", "\"none\""), ("/health?x=1", "\"/health?x=1\"")],
         refused: &["", "http", "health", "/a b", "/a\nb", "/é"],
     },
-    Case { key: "worker_grace_seconds", taken: &[("0", "0"), ("600", "600")], refused: &["601"] },
-    Case { key: "max_calls_in_flight", taken: &[("1", "1"), ("65536", "65536")], refused: &["0", "65537"] },
+    Case { key: "worker_grace_seconds", accepted: &[("0", "0"), ("600", "600")], refused: &["601"] },
+    Case { key: "max_calls_in_flight", accepted: &[("1", "1"), ("65536", "65536")], refused: &["0", "65537"] },
     Case {
         key: "max_line_bytes",
-        taken: &[("1024", "1024"), ("16777216", "16777216")],
+        accepted: &[("1024", "1024"), ("16777216", "16777216")],
         refused: &["1023", "16777217"],
     },
     Case {
         key: "toolsets",
-        taken: &[
+        accepted: &[
             ("allocation", r#"["allocation"]"#),
             ("leases", r#"["leases"]"#),
             ("leases,allocation,leases", r#"["allocation", "leases"]"#),
@@ -169,7 +173,7 @@ const CASES: &[Case] = &[
     },
     Case {
         key: "log_level",
-        taken: &[
+        accepted: &[
             ("off", "\"off\""),
             ("error", "\"error\""),
             ("warn", "\"warn\""),
@@ -179,20 +183,23 @@ const CASES: &[Case] = &[
         ],
         refused: &["", "warning", "5", "true", " info"],
     },
-    Case { key: "log_format", taken: &[("text", "\"text\""), ("JSON", "\"json\"")], refused: &["", "yaml", "json "] },
+    Case {
+        key: "log_format",
+        accepted: &[("text", "\"text\""), ("JSON", "\"json\"")],
+        refused: &["", "yaml", "json "],
+    },
 ];
 
-/// The value of a setting as the page shows it.
+/// Returns the value of a setting as `--print-config` shows it.
 fn shown_of(setting: &Setting, settings: &Settings) -> String {
     setting.show(settings).map_or_else(|| "nothing".to_owned(), |value| value.to_string())
 }
 
-/// The setting with this key.
 fn setting(key: &str) -> &'static Setting {
     SETTINGS.iter().find(|setting| setting.key == key).expect("a known key")
 }
 
-/// The same value from each of the three sources, each with what an error says about the source.
+/// Returns the same value from each of the three sources, each with the name of the source in errors.
 fn from_each_source(setting: &'static Setting, text: &str) -> Vec<(&'static str, Sources)> {
     let quoted = Value::from(text).to_string();
     let mut sources = vec![
@@ -200,7 +207,7 @@ fn from_each_source(setting: &'static Setting, text: &str) -> Vec<(&'static str,
         (setting.variable, Sources::new().variable(setting.variable, text)),
         ("cortex.toml", Sources::new().file(format!("{} = {quoted}\n", setting.key))),
     ];
-    // Numbers are written without quotes as a rule. TOML knows no number like 007, so that not every text can be one.
+    // Numbers are usually written without quotes. TOML has no number like 007, so that not every text can be one.
     let bare = format!("{} = {text}\n", setting.key);
     let number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     if number && bare.parse::<toml::Table>().is_ok() {
@@ -210,9 +217,9 @@ fn from_each_source(setting: &'static Setting, text: &str) -> Vec<(&'static str,
 }
 
 #[test]
-fn every_value_within_bounds_is_taken_from_each_source() {
+fn every_value_within_bounds_is_accepted_from_each_source() {
     for case in CASES {
-        for (text, shown) in case.taken {
+        for (text, shown) in case.accepted {
             let setting = setting(case.key);
             for (source, sources) in from_each_source(setting, text) {
                 let configuration =
@@ -227,7 +234,7 @@ fn every_value_within_bounds_is_taken_from_each_source() {
 #[test]
 fn every_value_beyond_bounds_reads_the_same_from_each_source() {
     for case in CASES {
-        let words = !matches!(setting(case.key).kind, Kind::Whole { .. } | Kind::Cores { .. });
+        let words = !matches!(setting(case.key).kind, ValueKind::Whole { .. } | ValueKind::Cores { .. });
         let cores = case.key.ends_with("cpu");
         let general = if words { &[] } else { NO_NUMBERS };
         let whole = if words || cores { &[] } else { NO_WHOLE_NUMBERS };
@@ -237,14 +244,14 @@ fn every_value_beyond_bounds_reads_the_same_from_each_source() {
     }
 }
 
-/// Checks that a value is refused wherever it comes from, in one line that names the key, the source and what is allowed.
+/// Checks that each source refuses a value, in one line that names the key, the source and the allowed values.
 fn refused_from_each_source(setting: &'static Setting, text: &str) {
     for (source, sources) in from_each_source(setting, text) {
         let error = match sources.load() {
             Ok(_) => panic!("{} took {text:?} from {source}", setting.key),
             Err(error) => error,
         };
-        let start = format!("{} is {} (from {source}): ", setting.key, shortened(text));
+        let start = format!("{} is {} (from {source}): ", setting.key, shorten(text));
         assert!(error.starts_with(&start), "{error:?} does not start with {start:?}");
         assert!(error.ends_with(&format!("give {}", setting.allowed())), "{error:?}");
         assert!(!error.contains('\n'), "{error:?}");
@@ -276,7 +283,7 @@ fn defaults_are_within_their_own_bounds() {
         let Some(shown) = setting.show(&settings) else { continue };
         let text = shown.to_string();
         let text = if setting.key == "toolsets" { "allocation" } else { text.trim_matches('"') };
-        assert_eq!(setting.read(&mut settings, text), Ok(()), "{}", setting.key);
+        assert_eq!(setting.parse(&mut settings, text), Ok(()), "{}", setting.key);
         assert_eq!(settings, Settings::default());
     }
 }
@@ -284,13 +291,13 @@ fn defaults_are_within_their_own_bounds() {
 #[test]
 fn what_is_printed_reads_back_to_the_same() {
     for case in CASES {
-        for (text, _) in case.taken {
+        for (text, _) in case.accepted {
             let first = Sources::new().flag(case.key, text).load().expect("a good value");
             let page = first.to_toml();
             let second = Sources::new().file(&page).load().expect("a page that reads back");
             assert_eq!(first.settings, second.settings, "{page}");
             for setting in SETTINGS {
-                // What follows another setting, or has no value, is only shown.
+                // A setting that follows another one, or has no value, is printed as a comment.
                 let optional = setting.follows.is_some() || setting.show(&Settings::default()).is_none();
                 let only_shown = optional && *first.source(setting.key) == Source::Default;
                 assert_eq!(matches!(second.source(setting.key), Source::File(_)), !only_shown, "{}", setting.key);

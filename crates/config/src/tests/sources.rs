@@ -1,4 +1,4 @@
-//! Which source wins, what a file may hold, the rules between settings, and how mistakes read.
+//! Precedence of sources, contents of a file, rules between settings, and error texts.
 
 use std::{ffi::OsString, fs};
 
@@ -54,13 +54,13 @@ fn a_catalog_is_for_unix_alone() {
     let mut configuration = Configuration::default();
     let setting = SETTINGS.iter().find(|setting| setting.key == "catalog").expect("a setting");
     configuration.set(setting, "servers.json", Source::Flag(setting.flag)).expect("a path");
-    assert_eq!(configuration.check_system(true), Ok(()));
-    let refused = configuration.check_system(false).expect_err("no Unix");
+    assert_eq!(configuration.check_platform(true), Ok(()));
+    let refused = configuration.check_platform(false).expect_err("no Unix");
     assert_eq!(
         refused.to_string(),
-        "catalog is servers.json (from --catalog): MCP servers are really run on Unix systems only, leave it out here"
+        "catalog is servers.json (from --catalog): managed MCP servers need a Unix system: leave it out"
     );
-    assert_eq!(Configuration::default().check_system(false), Ok(()));
+    assert_eq!(Configuration::default().check_platform(false), Ok(()));
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_wrong_file_is_told_in_one_line() {
         (b"a = 1\nb = \"\xff\"", "cortex.toml is not valid TOML at line 2, column 6: this is not UTF-8"),
         ("total_cpu = \"ä\" ?".as_bytes(), "cortex.toml is not valid TOML at line 1, column 17: "),
         (b"toolsets = []", "toolsets is an empty array (from cortex.toml): give allocation, leases, agents, "),
-        (b"toolsets = [1]", "toolsets is an array of something other than names (from cortex.toml): give "),
+        (b"toolsets = [1]", "toolsets is an array with values other than strings (from cortex.toml): give "),
         (
             b"toolsets = ['allocation', 'leses']",
             "toolsets is allocation,leses (from cortex.toml): leses is unknown, did you mean leases? give allocation, ",
@@ -194,7 +194,8 @@ fn a_value_that_is_not_text_is_refused() {
 
 #[test]
 fn the_settings_of_workers_may_stand_in_a_table_of_their_own() {
-    let apart = "worker_command = [\"node\", \"a b.js\"]\nworker_env = { A = \"x\" }\nworker_cpu = 2.0\nworker_ready = \"/up\"\n";
+    let apart = "worker_command = [\"node\", \"a b.js\"]\nworker_env = { A = \"x\" }\n\
+                 worker_cpu = 2.0\nworker_ready = \"/up\"\n";
     let together = "[worker]\ncommand = [\"node\", \"a b.js\"]\ncpu = 2.0\nready = \"/up\"\n[worker.env]\nA = \"x\"\n";
     let load = |page: &str| Sources::new().file(page).load();
     let settings = load(apart).expect("a good file").settings;
@@ -203,9 +204,9 @@ fn the_settings_of_workers_may_stand_in_a_table_of_their_own() {
     let error = load("[worker]\ncomand = \"x\"\n").expect_err("an unknown key");
     assert!(error.contains("worker.comand"), "{error}");
     let error = load("worker_cpu = 1.0\n[worker]\ncpu = 2.0\n").expect_err("it is named twice");
-    assert!(error.contains("worker_cpu stands in it twice"), "{error}");
+    assert!(error.contains("worker_cpu is set twice"), "{error}");
     let error = load("worker_env = { A = 1 }\n").expect_err("no texts");
-    assert!(error.contains("a table of something other than texts"), "{error}");
+    assert!(error.contains("a table with values other than strings"), "{error}");
     let error = load("worker = 1\n").expect_err("no table");
     assert!(error.contains("unknown"), "{error}");
 }
