@@ -24,7 +24,7 @@ const TTL_SECONDS_MAX: u64 = 315_360_000;
 /// The longest time for which released allocations are kept, in seconds: a year.
 const HISTORY_SECONDS_MAX: u64 = 31_536_000;
 
-/// The largest token budget. It is far below 2^53, from which on JSON readers lose the last digit of a number.
+/// The largest token budget. It is below 2^53, from which on JSON readers lose the last digit of a number.
 const TOKENS_MAX: u64 = 1_000_000_000_000_000;
 
 /// The longest window of a token budget, in seconds: a year.
