@@ -135,7 +135,7 @@ fn a_state_has_a_daemon_of_its_own_and_an_owner_that_is_none_is_named() {
     let pid = serde_json::from_str::<serde_json::Value>(&record).expect("JSON")["pid"].to_string();
     assert!(text.contains(&format!("process {pid} ")), "{text}");
     for state in [state, other] {
-        assert!(home.printed(&["stop", "--state", state]).contains("has ended"));
+        assert!(home.printed(&["stop", "--state", state]).contains("has stopped"));
     }
 
     let mut alone =
