@@ -87,7 +87,7 @@ impl<J: Journal> Engine<J> {
         self.batch.revocable.clear();
         self.undelivered.clear();
         self.outage = None;
-        self.refusals.settle();
+        self.refusals.commit();
         self.demand.settle();
         for answer in self.batch.answers.drain(..) {
             answer();
@@ -116,7 +116,7 @@ impl<J: Journal> Engine<J> {
         self.batch.entries.clear();
         self.batch.is_appended = false;
         // Their positions refer to grants that may be gone, and their callers never received them.
-        self.refusals.roll_back();
+        self.refusals.rollback();
         let mut tries = 1;
         let recovered = loop {
             match self.journal.load().await {

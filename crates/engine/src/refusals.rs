@@ -45,7 +45,7 @@ pub(super) struct Refusals {
     ids: HashSet<AllocationId>,
     count: u64,
     /// The number of the last refusal whose reply was sent.
-    settled: u64,
+    committed: u64,
 }
 
 impl Refusals {
@@ -89,13 +89,13 @@ impl Refusals {
     }
 
     /// Keeps the refusals so far: their replies are sent now.
-    pub(super) const fn settle(&mut self) {
-        self.settled = self.count;
+    pub(super) const fn commit(&mut self) {
+        self.committed = self.count;
     }
 
     /// Removes the refusals whose replies were not sent.
-    pub(super) fn roll_back(&mut self) {
-        while let Some(refusal) = self.kept.pop_back_if(|refusal| refusal.position.refusal > self.settled) {
+    pub(super) fn rollback(&mut self) {
+        while let Some(refusal) = self.kept.pop_back_if(|refusal| refusal.position.refusal > self.committed) {
             self.ids.remove(&refusal.allocation);
         }
     }
