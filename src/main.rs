@@ -28,7 +28,7 @@ const ERROR_WRITE_WAIT_MAX: Duration = Duration::from_millis(250);
 
 fn main() -> ExitCode {
     #[cfg(unix)]
-    if let Some(code) = runtime::subcommand::run(env::args_os().skip(1)) {
+    if let Some(code) = runtime::process::subcommand::run(env::args_os().skip(1)) {
         return code;
     }
     match cli::parse(env::args_os().skip(1), |name| env::var_os(name)) {

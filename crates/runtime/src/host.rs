@@ -16,14 +16,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use super::catalog::{CatalogError, CatalogFile};
-use super::child::Spawner;
 use super::leases::Leases;
-use super::memory_limit::MemoryLimiter;
-use super::orphans::Record;
 use super::ports::Ports;
+use super::process::child::Spawner;
+use super::process::memory_limit::MemoryLimiter;
+use super::process::orphans::Record;
+use super::process::tree::MARKER_VARIABLE;
 use super::service::{SERVER_GRACE, Timing};
 use super::supervisor::{Pool, Supervisor, provisioning};
-use super::tree::MARKER_VARIABLE;
 use super::worker::{PoolOptions, WorkerCommand};
 use cortex_engine::{EngineError, EngineHandle};
 use cortex_managed::{AccessKey, Ask, Managed};

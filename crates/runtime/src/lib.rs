@@ -7,21 +7,13 @@
 
 pub mod bridge;
 pub mod catalog;
-pub mod child;
-mod guardian;
 mod host;
-mod launch;
 mod leases;
-pub mod memory_limit;
-mod open_files;
-mod orders;
-pub mod orphans;
 mod ports;
+pub mod process;
 pub mod remote;
 mod service;
-pub mod subcommand;
 mod supervisor;
-pub mod tree;
 mod worker;
 
 pub use host::{Host, HostError, HostOptions, Prepared};

@@ -19,8 +19,8 @@ use tokio::time::sleep;
 
 use super::bridge::{ChildState, Endpoint};
 use super::catalog::Entry;
-use super::child::{LastLines, Spawner};
-use super::tree::Tree;
+use super::process::child::{LastLines, Spawner};
+use super::process::tree::Tree;
 use super::worker::Worker;
 use cortex_core::ids::AllocationId;
 use cortex_core::time::Timestamp;
@@ -404,8 +404,11 @@ fn now() -> Timestamp {
     Timestamp::since_1970(since_1970.unwrap_or_default())
 }
 
-fn memory_limit(memory: Option<MemoryMb>, enforced: Option<&super::memory_limit::Enforced>) -> Option<MemoryLimit> {
-    use super::memory_limit::Enforced;
+fn memory_limit(
+    memory: Option<MemoryMb>,
+    enforced: Option<&super::process::memory_limit::Enforced>,
+) -> Option<MemoryLimit> {
+    use super::process::memory_limit::Enforced;
     let held_by = match enforced? {
         Enforced::Cgroup => "cgroup",
         Enforced::Rlimit => "rlimit",

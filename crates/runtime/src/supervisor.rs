@@ -22,9 +22,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::Catalog;
-use super::child::Spawner;
 use super::leases::{Leases, Run};
 use super::ports::Ports;
+use super::process::child::Spawner;
 use super::service::{Kind, SERVER_GRACE, Service, Timing, wait_until_running, without_lines};
 use super::worker::{WORKER_START_TIMEOUT, WorkerCommand, servers_text};
 use cortex_core::allocation::{Reservation, ServerHold, State};

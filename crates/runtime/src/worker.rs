@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::child::{Input, Launch};
+use super::process::child::{Input, Launch};
 use cortex_core::allocation::Reservation;
 use cortex_core::ids::WorkerNumber;
 use cortex_core::ports::Port;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cortex_runtime::child::{Ended, Launch};
+use cortex_runtime::process::child::{Ended, Launch};
 use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
@@ -110,7 +110,7 @@ async fn dropping_it_ends_it() {
     drop(child);
     // The one that ignores TERM has the whole grace.
     until("the end", || pids.iter().any(|pid| !crate::children::processes::is_running(*pid)).then_some(())).await;
-    let tree = cortex_runtime::tree::Tree::of_instance(instance);
+    let tree = cortex_runtime::process::tree::Tree::of_instance(instance);
     tokio::task::spawn_blocking(move || tree.end(Duration::ZERO)).await.expect("a thread").expect("a table");
     until("the guardian", || pids.iter().all(|pid| !crate::children::processes::is_running(*pid)).then_some(())).await;
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cortex_runtime::child::{Ended, Launch};
+use cortex_runtime::process::child::{Ended, Launch};
 use rustix::process::Signal;
 use uuid::Uuid;
 

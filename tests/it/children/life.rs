@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use cortex_runtime::child::{Child, Ended, Input, LINES_MAX, Launch};
+use cortex_runtime::process::child::{Child, Ended, Input, LINES_MAX, Launch};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::children::processes::{end_of, is_running, lines, program, shell, spawner, start};

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use cortex_core::units::MemoryMb;
-use cortex_runtime::{
+use cortex_runtime::process::{
     child::{Ended, Launch},
     memory_limit::{Enforced, MemoryLimiter},
 };

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use cortex_runtime::{
+use cortex_runtime::process::{
     orphans::{Orphans, Record},
     tree::{MARKER_VARIABLE, Marker},
 };

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use cortex_runtime::{
+use cortex_runtime::process::{
     child::{Child, Ended, Input, Launch, Spawner},
     tree::Tree,
 };

@@ -1,6 +1,6 @@
 //! Why something does not run, in words that go on after its name: what failed, why, and what can be done about it.
 
-use super::super::child::Ended;
+use crate::process::child::Ended;
 
 /// What stands before the last lines in an error. They may hold secrets of the process, so that they are for whoever asked
 /// for it, and neither for the log nor for the books.

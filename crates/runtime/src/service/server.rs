@@ -9,9 +9,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::super::bridge::{Endpoint, Link};
 use super::super::catalog::{ALLOCATION_VARIABLE, Entry, Program};
-use super::super::child::{Child, Input, Launch};
 use super::reasons::{ended_early, with_lines};
 use super::{Life, Misses, SERVER_GRACE, Timing, memory_limit};
+use crate::process::child::{Child, Input, Launch};
 use cortex_core::ids::AllocationId;
 
 /// Why one does not start that the catalog has no more.

@@ -7,10 +7,10 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::super::child::Child;
 use super::super::worker::{Ready, WORKER_START_TIMEOUT, Worker};
 use super::Life;
 use super::reasons::{ended_early, with_lines};
+use crate::process::child::Child;
 use cortex_core::ports::Port;
 
 /// The time between two looks whether a worker is ready.

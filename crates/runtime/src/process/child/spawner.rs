@@ -9,7 +9,7 @@ use std::{
 use uuid::Uuid;
 
 use super::{Child, Launch};
-use crate::{memory_limit::MemoryLimiter, open_files, tree::Marker};
+use crate::process::{memory_limit::MemoryLimiter, open_files, tree::Marker};
 use cortex_util::program;
 
 /// Where children are started. Invariant: no two have the same marker.

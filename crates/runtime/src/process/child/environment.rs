@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, io};
 
-use crate::tree::{MARKER_VARIABLE, Marker};
+use crate::process::tree::{MARKER_VARIABLE, Marker};
 
 /// What a child has of the manager's own environment, as far as it is set there.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];

@@ -4,7 +4,7 @@ use std::{fmt, os::unix::process::ExitStatusExt, process::ExitStatus};
 
 use rustix::process::Signal as Known;
 
-use crate::{
+use crate::process::{
     guardian::SIGNAL_EXIT_CODE,
     subcommand::{LIMIT_REFUSED_EXIT_CODE, NOT_STARTED_EXIT_CODE},
 };
