@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use cortex_managed::{Ask, Managed, ProcessState, ServerReport, WorkerReport};
+use cortex_managed::{ProcessState, RuntimeHandle, RuntimeRequest, ServerReport, WorkerReport};
 
 /// The maximum size of the listed processes as JSON, in bytes: about half of the handshake's limit.
 const SHOWN_BYTES_MAX: usize = 32_768;
@@ -36,8 +36,9 @@ struct ProcessSummary {
 
 impl ManagedProcesses {
     /// Reads the processes from their host; `None` if the host is ending.
-    pub(super) async fn read(managed: &Managed) -> Option<Self> {
-        let reports = tokio::try_join!(managed.ask(Ask::Servers), managed.ask(Ask::Workers));
+    pub(super) async fn read(managed: &RuntimeHandle) -> Option<Self> {
+        let reports =
+            tokio::try_join!(managed.request(RuntimeRequest::Servers), managed.request(RuntimeRequest::Workers));
         reports.ok().map(|(servers, workers)| Self::of(&servers, &workers))
     }
 

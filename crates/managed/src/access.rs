@@ -1,7 +1,7 @@
-//! Access tokens: what a client shows at the endpoint of an MCP server, and how it is told from a made-up one.
+//! Access tokens: the bearer tokens that the endpoints of MCP servers require.
 //!
-//! A token is the id of its allocation and a keyed hash of that id and the fencing token. It is worked out whenever it is
-//! needed, and kept nowhere; only the key is, beside the state, so that tokens outlive a restart as their leases do.
+//! A token is the id of its allocation and a keyed hash of that id and the fencing token. It is computed when it is needed
+//! and never stored. Only the key is stored, next to the state file, so that tokens outlive a restart as their leases do.
 
 use cortex_core::ids::{AllocationId, FencingToken};
 use cortex_util::atomic_file;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 const KEY_BYTES: usize = 32;
 
-/// The key of which access tokens are made.
+/// The secret key of access tokens. `Debug` does not show it.
 #[derive(Clone)]
 pub struct AccessKey([u8; KEY_BYTES]);
 
@@ -26,7 +26,7 @@ impl fmt::Debug for AccessKey {
 }
 
 impl AccessKey {
-    /// A key that nobody knows, for as long as this process lives.
+    /// Generates a key.
     #[must_use]
     pub fn random() -> Self {
         let mut key = [0; KEY_BYTES];
@@ -36,22 +36,25 @@ impl AccessKey {
         Self(key)
     }
 
-    /// The key in a file, which is made with a random one if it is not there. Nobody else than its owner can read it.
+    /// Reads the key from a file, or creates the file with a generated key. Only its owner may read the file.
     ///
     /// # Errors
-    /// The system's, or [`io::ErrorKind::InvalidData`] if the file holds no key.
-    pub fn kept_in(path: &Path) -> io::Result<Self> {
+    /// [`io::ErrorKind::PermissionDenied`] if other users may read or write the file, [`io::ErrorKind::InvalidData`] if it does
+    /// not hold a key, and errors of the file system.
+    pub fn load_or_create(path: &Path) -> io::Result<Self> {
         match File::open(path) {
             Ok(file) => {
                 #[cfg(unix)]
                 if std::os::unix::fs::MetadataExt::mode(&file.metadata()?) & 0o077 != 0 {
-                    let why = "others may read or write it: take that from them (chmod 600)";
+                    let why = "other users may read or write it: restrict it with chmod 600";
                     return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
                 }
                 let mut bytes = Vec::with_capacity(KEY_BYTES);
                 file.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-                let key =
-                    bytes.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it holds no key"))?;
+                let key = bytes.try_into().map_err(|_| {
+                    let why = "it does not hold a key of 32 bytes: delete it, and a new key is created";
+                    io::Error::new(io::ErrorKind::InvalidData, why)
+                })?;
                 Ok(Self(key))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -63,7 +66,7 @@ impl AccessKey {
         }
     }
 
-    /// The token of a lease.
+    /// Returns the token of a lease.
     #[must_use]
     pub fn token(&self, allocation: AllocationId, fencing_token: FencingToken) -> String {
         let mut token = format!("{allocation}.");
@@ -74,7 +77,7 @@ impl AccessKey {
         token
     }
 
-    /// Whether a token is that of this lease. How long it takes does not tell how much of it is right.
+    /// Returns whether a token is that of this lease. The hash is compared in constant time.
     #[must_use]
     pub fn is_token_of(&self, token: &str, allocation: AllocationId, fencing_token: FencingToken) -> bool {
         let Some((_, hash)) = token.split_once('.') else { return false };
@@ -82,7 +85,7 @@ impl AccessKey {
         if !hash.bytes().all(is_digit) {
             return false;
         }
-        let digits = |place: usize| hash.get(place..place + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        let digits = |start: usize| hash.get(start..start + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
         let bytes: Option<Vec<u8>> = (0..hash.len()).step_by(2).map(digits).collect();
         bytes.is_some_and(|bytes| self.hash(allocation, fencing_token).verify_slice(&bytes).is_ok())
     }
@@ -98,7 +101,7 @@ impl AccessKey {
     }
 }
 
-/// The allocation that a token says it is of. That it is right has to be looked at.
+/// Returns the allocation that a token names, without verifying the token.
 #[must_use]
 pub fn allocation_of(token: &str) -> Option<AllocationId> {
     token.split_once('.')?.0.parse().ok()
@@ -121,11 +124,11 @@ mod tests {
         assert!(!key.is_token_of(&token, lease(8), FencingToken::new(1)), "another lease");
         assert!(!key.is_token_of(&token, lease(7), FencingToken::new(2)), "a later lease of the same id");
         assert!(!other.is_token_of(&token, lease(7), FencingToken::new(1)), "another key");
-        assert_eq!(token, key.token(lease(7), FencingToken::new(1)), "it is worked out anew each time");
+        assert_eq!(token, key.token(lease(7), FencingToken::new(1)), "tokens are deterministic");
     }
 
     #[test]
-    fn what_is_no_token_is_refused() {
+    fn an_invalid_token_is_refused() {
         let key = AccessKey::random();
         let token = key.token(lease(7), FencingToken::new(1));
         let (id, hash) = token.split_once('.').expect("two parts");
@@ -142,12 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_kept_is_found_again() {
+    fn a_stored_key_is_read_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("state.key");
-        let key = AccessKey::kept_in(&path).expect("a new key");
+        let key = AccessKey::load_or_create(&path).expect("a new key");
         let token = key.token(lease(7), FencingToken::new(1));
-        let again = AccessKey::kept_in(&path).expect("the same key");
+        let again = AccessKey::load_or_create(&path).expect("the same key");
         assert!(again.is_token_of(&token, lease(7), FencingToken::new(1)));
         #[cfg(unix)]
         {
@@ -158,12 +161,12 @@ mod tests {
         {
             use std::os::unix::fs::PermissionsExt;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("a file");
-            let error = AccessKey::kept_in(&path).expect_err("others may read it");
+            let error = AccessKey::load_or_create(&path).expect_err("others may read it");
             assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a file");
         }
         std::fs::write(&path, "short").expect("a file");
-        assert_eq!(AccessKey::kept_in(&path).expect_err("no key").kind(), io::ErrorKind::InvalidData);
+        assert_eq!(AccessKey::load_or_create(&path).expect_err("no key").kind(), io::ErrorKind::InvalidData);
         assert_eq!(format!("{key:?}"), "AccessKey(..)");
     }
 }

@@ -1,119 +1,102 @@
-//! What lies between the books and real processes: how clients get at MCP servers, and what can be asked of whoever runs
-//! servers and workers.
+//! The interface between the tools and the runtime: reports on running servers and workers, requests about them, and the
+//! access tokens of their endpoints.
 //!
-//! Whoever runs them answers; whoever asks knows nothing of processes.
+//! Invariant: nothing here knows of processes. The runtime answers the requests; the tools only send them.
 
 mod access;
 mod report;
 
 pub use access::{AccessKey, allocation_of};
-pub use report::{CallFigures, MemoryLimit, ProcessState, ServerReport, WorkerReport};
+pub use report::{CallStats, MemoryLimit, ProcessState, ServerReport, WorkerReport};
 
 use cortex_core::ids::{AllocationId, FencingToken, ServerName};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-/// How many questions may wait for an answer; whoever asks one more waits.
-const ASKS_WAITING_MAX: usize = 256;
+/// The most requests that wait for the runtime; sending another one waits.
+const REQUESTS_WAITING_MAX: usize = 256;
 
-/// A question, with where its answer goes.
+/// A request to the runtime, with the channel for its reply.
 #[derive(Debug)]
-pub enum Ask {
-    /// How do all servers stand? Those that nobody runs are told of too. The last lines are left out.
+pub enum RuntimeRequest {
+    /// Reports all servers, including those that no allocation holds, without their last lines.
     Servers(oneshot::Sender<Vec<ServerReport>>),
-    /// How does each run of this server stand, or only that which an allocation holds? None, if there is no such run.
+    /// Reports each instance of a server, or only the instance that an allocation holds. The reply is empty if there is none.
     Server(ServerName, Option<AllocationId>, oneshot::Sender<Vec<ServerReport>>),
-    /// How do the servers and workers of this allocation stand?
+    /// Reports the servers and workers of an allocation.
     Allocation(AllocationId, oneshot::Sender<(Vec<ServerReport>, Vec<WorkerReport>)>),
-    /// Start this server again, each run of it, or only that of an allocation. It is answered when they run again, or not.
-    RestartServer(ServerName, Option<AllocationId>, oneshot::Sender<Result<(), AskError>>),
-    /// How do all workers stand? The last lines are left out.
+    /// Restarts each instance of a server, or only the instance that an allocation holds. The reply comes when they run
+    /// again or have failed.
+    RestartServer(ServerName, Option<AllocationId>, oneshot::Sender<Result<(), RuntimeError>>),
+    /// Reports all workers, without their last lines.
     Workers(oneshot::Sender<Vec<WorkerReport>>),
-    /// How does this worker stand?
+    /// Reports one worker.
     Worker(String, oneshot::Sender<Option<WorkerReport>>),
-    /// Let this worker come to its end: an agent is given no more tasks, and ended when it has none.
-    DrainWorker(String, oneshot::Sender<Result<WorkerReport, AskError>>),
+    /// Drains an agent of the pool: it is given no more tasks, and ended when it has none.
+    DrainWorker(String, oneshot::Sender<Result<WorkerReport, RuntimeError>>),
 }
 
-/// Why something was not done.
+/// Why the runtime refused a request.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum AskError {
-    /// The catalog has no such server, and none runs.
-    #[error("there is no MCP server {name:?}: list_mcp_servers names those that there are")]
-    NoServer {
-        /// The name.
-        name: String,
-    },
-    /// Nobody holds the server, so that it does not run.
-    #[error("MCP server {name:?} does not run: it is started for whoever leases it")]
-    NotRunning {
-        /// The name.
-        name: String,
-    },
-    /// The server was ended, and does not run again.
+pub enum RuntimeError {
+    /// The server is not in the catalog and does not run.
+    #[error("MCP server {name:?} not found: list_mcp_servers lists the known servers")]
+    UnknownServer { name: String },
+    /// The server is in the catalog, but no allocation holds it.
+    #[error("MCP server {name:?} is not running: lease it with request_resources to start it")]
+    NotRunning { name: String },
+    /// The server was ended and did not start again.
     #[error("MCP server {server} was restarted and cannot be used: {why}")]
     NotRestarted {
-        /// Which run of it.
+        /// The name, followed by the owner if the instance has one.
         server: String,
-        /// Why.
         why: String,
     },
-    /// An allocation holds no run of the server.
-    #[error("{allocation} does not hold MCP server {name:?}: get_mcp_server without allocation_id tells who does")]
-    NotHeld {
-        /// The name.
-        name: String,
-        /// The allocation.
-        allocation: AllocationId,
-    },
-    /// There is no such worker.
-    #[error("there is no worker {worker:?}: list_workers names those that there are")]
-    NoWorker {
-        /// Its id.
-        worker: String,
-    },
-    /// The worker belongs to a lease.
+    /// The allocation holds no instance of the server.
+    #[error("{allocation} does not hold MCP server {name:?}: get_mcp_server without allocation_id lists its holders")]
+    NotHeld { name: String, allocation: AllocationId },
+    #[error("worker {worker:?} not found: list_workers lists the known workers")]
+    UnknownWorker { worker: String },
+    /// The worker belongs to an allocation, so that it cannot be drained by itself.
     #[error("worker {worker} is leased by {allocation}: release_resources ends it with its lease")]
-    Leased {
-        /// Its id.
-        worker: String,
-        /// The lease.
-        allocation: AllocationId,
-    },
-    /// Whoever runs them has ended.
+    Leased { worker: String, allocation: AllocationId },
+    /// The runtime has ended.
     #[error("the server is shutting down")]
     Stopped,
 }
 
-/// A way to whoever runs servers and workers.
+/// Sends requests to the runtime. Clones send to the same runtime.
 #[derive(Clone, Debug)]
-pub struct Managed {
-    asks: mpsc::Sender<Ask>,
-    /// Absent where endpoints ask for no token.
+pub struct RuntimeHandle {
+    requests: mpsc::Sender<RuntimeRequest>,
+    /// Absent where endpoints require no token.
     key: Option<AccessKey>,
 }
 
-impl Managed {
-    /// A way, and its other end. Without a key endpoints ask for no token.
+impl RuntimeHandle {
+    /// Returns a handle and the receiver of its requests. Without a key, endpoints require no token.
     #[must_use]
-    pub fn new(key: Option<AccessKey>) -> (Self, mpsc::Receiver<Ask>) {
-        let (asks, asked) = mpsc::channel(ASKS_WAITING_MAX);
-        (Self { asks, key }, asked)
+    pub fn new(key: Option<AccessKey>) -> (Self, mpsc::Receiver<RuntimeRequest>) {
+        let (requests, received) = mpsc::channel(REQUESTS_WAITING_MAX);
+        (Self { requests, key }, received)
     }
 
-    /// What a client shows at the endpoints of a lease; nothing where none is asked for.
+    /// Returns the token that the endpoints of a lease require; none where they require none.
     #[must_use]
     pub fn access_token(&self, allocation: AllocationId, fencing_token: FencingToken) -> Option<String> {
         self.key.as_ref().map(|key| key.token(allocation, fencing_token))
     }
 
-    /// Asks a question.
+    /// Sends a request and waits for its reply. `request` builds it from the channel for the reply.
     ///
     /// # Errors
-    /// [`AskError::Stopped`] if nobody is there to answer.
-    pub async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, AskError> {
-        let (reply, answer) = oneshot::channel();
-        self.asks.send(ask(reply)).await.map_err(|_| AskError::Stopped)?;
-        answer.await.map_err(|_| AskError::Stopped)
+    /// [`RuntimeError::Stopped`] if the runtime has ended.
+    pub async fn request<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> RuntimeRequest,
+    ) -> Result<T, RuntimeError> {
+        let (reply, replied) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| RuntimeError::Stopped)?;
+        replied.await.map_err(|_| RuntimeError::Stopped)
     }
 }

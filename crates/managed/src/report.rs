@@ -1,4 +1,4 @@
-//! How a real server or worker stands.
+//! The reported status of a server or worker process.
 
 use cortex_core::ids::{AllocationId, JobId, ServerName};
 use cortex_core::ports::Port;
@@ -6,25 +6,24 @@ use cortex_core::provisioning::Sharing;
 use cortex_core::time::Timestamp;
 use cortex_core::units::MemoryMb;
 
-/// Where in its life a process is.
+/// The state of a supervised process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessState {
-    /// Nobody needs it.
+    /// It is not needed.
     Stopped,
-    /// It was started, and has not answered yet.
+    /// It was started and is not ready yet.
     Starting,
-    /// It answers.
     Running,
     /// It ended or did not answer, and is started again.
     Restarting,
-    /// It cannot be kept running; it is tried again when it is asked for.
+    /// It failed too often in a row; a new lease or a restart request starts it again.
     Failed,
     /// It is being ended.
     Stopping,
 }
 
 impl ProcessState {
-    /// Its name on the wire.
+    /// Returns its name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -38,91 +37,83 @@ impl ProcessState {
     }
 }
 
-/// What was called through an endpoint.
+/// Counts of the requests through an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CallFigures {
-    /// Requests.
+pub struct CallStats {
     pub calls: u64,
-    /// Those of them that were answered with an error, or not at all.
+    /// The calls that were answered with an error, or not at all.
     pub errors: u64,
     /// Bytes from clients.
     pub bytes_in: u64,
     /// Bytes to clients.
     pub bytes_out: u64,
-    /// How long requests took together, in milliseconds.
+    /// The sum of the durations of all calls, in milliseconds.
     pub busy_ms: u64,
 }
 
-/// A bound on the memory of a process, and what holds it.
+/// A memory limit and the mechanism that enforces it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryLimit {
-    /// The bound.
     pub memory: MemoryMb,
-    /// `cgroup`, `rlimit`, or `none`, where the system cannot hold it.
+    /// `cgroup`, `rlimit`, or `none` where the system cannot enforce it.
     pub held_by: &'static str,
 }
 
-/// How a run of an MCP server stands, or one that nobody runs.
+/// The status of an instance of an MCP server, or of a server of the catalog that no allocation holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerReport {
     /// Its name in the catalog.
     pub name: ServerName,
-    /// Who has a run of it.
+    /// Whether allocations share an instance or each has its own.
     pub sharing: Sharing,
-    /// Whose own it is; absent if it is shared or nobody runs it.
+    /// The allocation and job that the instance belongs to; absent if it is shared or does not run.
     pub owner: Option<(AllocationId, JobId)>,
-    /// Whether it runs elsewhere and is only handed out.
+    /// Whether it is reached by a URL and not run here.
     pub is_remote: bool,
-    /// Where clients reach it, if anybody can.
+    /// The URL for clients, if it can be reached.
     pub endpoint: Option<String>,
     /// Its port on this machine, if it is run here.
     pub port: Option<Port>,
-    /// What clients are to send along to a server that runs elsewhere.
+    /// The headers that clients send to a remote server.
     pub headers: Vec<(String, String)>,
-    /// Where in its life it is.
     pub state: ProcessState,
     /// Why it is restarting or failed.
     pub reason: Option<String>,
-    /// Who holds it.
+    /// The allocations that hold it.
     pub holders: Vec<AllocationId>,
-    /// Since when it runs.
     pub running_since: Option<Timestamp>,
-    /// How often it was started again by itself.
+    /// The number of automatic restarts; requested ones do not count.
     pub restarts: u64,
-    /// What its processes take.
+    /// The memory that its processes use together.
     pub memory: Option<MemoryMb>,
-    /// How many processes it has.
+    /// The number of its processes.
     pub processes: Option<u64>,
-    /// The bound on its memory, if it has one.
     pub memory_limit: Option<MemoryLimit>,
-    /// What was called in all.
-    pub calls: CallFigures,
-    /// What each of its holders called.
-    pub calls_by_holder: Vec<(AllocationId, CallFigures)>,
+    /// The calls of all clients since the instance was created.
+    pub calls: CallStats,
+    /// The calls of each current holder.
+    pub calls_by_holder: Vec<(AllocationId, CallStats)>,
     /// The last lines of its standard error, oldest first.
     pub last_lines: Vec<String>,
 }
 
-/// How a worker stands.
+/// The status of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerReport {
     /// Its id.
     pub worker: String,
-    /// The lease that it belongs to; absent for one of the pool.
+    /// The allocation that it belongs to; absent for an agent of the pool.
     pub allocation: Option<AllocationId>,
-    /// Whose lease that is.
+    /// The job of that allocation.
     pub job: Option<JobId>,
-    /// Its port.
     pub port: Port,
-    /// Where in its life it is.
     pub state: ProcessState,
     /// Why it is restarting or failed.
     pub reason: Option<String>,
-    /// Since when it runs.
     pub running_since: Option<Timestamp>,
-    /// How often it was started again by itself.
+    /// The number of automatic restarts.
     pub restarts: u64,
-    /// What its processes take.
+    /// The memory that its processes use together.
     pub memory: Option<MemoryMb>,
     /// The last lines of its output and its standard error, oldest first.
     pub last_lines: Vec<String>,

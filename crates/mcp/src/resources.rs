@@ -5,7 +5,7 @@ use super::tools::dry_run;
 use cortex_core::ids::AllocationId;
 use cortex_core::time::Timestamp;
 use cortex_engine::{EngineHandle, Record};
-use cortex_managed::Managed;
+use cortex_managed::RuntimeHandle;
 use cortex_planning::{Bottlenecks, Plan, Planner, WhatIf};
 use rmcp::ErrorData;
 use rmcp::model::{ReadResourceResult, Resource, ResourceContents, ResourceTemplate};
@@ -138,7 +138,7 @@ pub(super) fn templates(is_managed: bool) -> Vec<ResourceTemplate> {
 pub(super) async fn read(
     engine: &EngineHandle,
     shown: &Shown,
-    managed: Option<&Managed>,
+    managed: Option<&RuntimeHandle>,
     uri: &str,
 ) -> Result<ReadResourceResult, ErrorData> {
     let text = match uri.parse() {

@@ -8,7 +8,7 @@ use super::transport::{Call, LISTENS_MAX};
 use cortex_config::Toolset;
 use cortex_core::time::TtlSeconds;
 use cortex_engine::EngineHandle;
-use cortex_managed::Managed;
+use cortex_managed::RuntimeHandle;
 use cortex_util::program;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CustomRequest, CustomResult,
@@ -45,7 +45,7 @@ pub struct Server {
     engine: EngineHandle,
     shown: Shown,
     /// Present where MCP servers and workers are really run.
-    managed: Option<Managed>,
+    managed: Option<RuntimeHandle>,
     tools: Tools,
     /// Is cancelled when the connection comes to its end.
     closing: CancellationToken,
@@ -62,7 +62,7 @@ impl Server {
     pub fn new(
         engine: EngineHandle,
         shown: Shown,
-        managed: Option<Managed>,
+        managed: Option<RuntimeHandle>,
         options: &ServerOptions,
         closing: CancellationToken,
     ) -> Self {

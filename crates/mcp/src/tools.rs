@@ -45,7 +45,7 @@ use cortex_core::command::Denied;
 use cortex_core::fleet::command::FleetDenied;
 use cortex_core::ids::TaskId;
 use cortex_engine::{EngineError, EngineHandle};
-use cortex_managed::{AskError, Managed};
+use cortex_managed::{RuntimeError, RuntimeHandle};
 use cortex_planning::Planner;
 use cortex_util::suggest::suggest;
 use futures_util::FutureExt;
@@ -69,7 +69,7 @@ pub(super) enum ToolError {
     #[error("Allocation {0} not found")]
     NotFound(String),
     #[error(transparent)]
-    Ask(#[from] AskError),
+    Ask(#[from] RuntimeError),
     #[error(
         "there is no catalog: no MCP server or worker is run here, and endpoints are names alone. To have them run, start the \
          server with --catalog FILE, an mcpServers file, or set CORTEX_CATALOG"
@@ -103,7 +103,7 @@ pub(super) struct Invocation {
     pub(super) engine: EngineHandle,
     pub(super) planner: Arc<Mutex<Planner>>,
     /// Present where MCP servers and workers are really run.
-    pub(super) managed: Option<Managed>,
+    pub(super) managed: Option<RuntimeHandle>,
     pub(super) arguments: Option<JsonObject>,
     /// The call as the transport knows it; absent where no transport of ours carries it.
     pub(super) call: Option<Call>,
@@ -267,7 +267,7 @@ async fn contained(name: &str, run: BoxFuture<'_, Result<Answer, ToolError>>) ->
     let is_retryable = matches!(
         error,
         ToolError::Engine(EngineError::NotCommitted | EngineError::Stopped)
-            | ToolError::Ask(AskError::Stopped)
+            | ToolError::Ask(RuntimeError::Stopped)
             | ToolError::Closing(_)
     );
     if is_retryable {

@@ -20,13 +20,13 @@ use super::leases::Leases;
 use super::ports::Ports;
 use super::process::child::Spawner;
 use super::process::memory_limit::MemoryLimiter;
-use super::process::orphans::Record;
+use super::process::orphans::ProcessRecord;
 use super::process::tree::MARKER_VARIABLE;
 use super::service::{SERVER_GRACE, Timing};
 use super::supervisor::{Pool, Supervisor, provisioning};
 use super::worker::{PoolOptions, WorkerCommand};
 use cortex_engine::{EngineError, EngineHandle};
-use cortex_managed::{AccessKey, Ask, Managed};
+use cortex_managed::{AccessKey, RuntimeHandle, RuntimeRequest};
 
 /// What is to be run, and how.
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ pub struct Prepared {
     catalog: Option<CatalogFile>,
     key: Option<AccessKey>,
     instance: Uuid,
-    record: Option<Record>,
+    record: Option<ProcessRecord>,
 }
 
 impl Prepared {
@@ -117,7 +117,7 @@ impl Prepared {
             None => Some(AccessKey::random()),
             Some(path) => {
                 let failed = |source| HostError::File { path: path.clone(), source };
-                Some(AccessKey::kept_in(path).map_err(failed)?)
+                Some(AccessKey::load_or_create(path).map_err(failed)?)
             }
         };
         Ok(Self { options, catalog, key, instance, record })
@@ -136,7 +136,7 @@ impl Prepared {
         if let Some(program) = options.program {
             spawner = spawner.with_program(program);
         }
-        let (managed, asked) = Managed::new(key.clone());
+        let (managed, asked) = RuntimeHandle::new(key.clone());
         let (count, running) = watch::channel(0);
         let (stop, over) = (CancellationToken::new(), CancellationToken::new());
         let leases = Leases::new(engine.clone(), key);
@@ -163,10 +163,10 @@ impl Prepared {
     }
 }
 
-fn begin_record(path: Option<&Path>, instance: Uuid) -> Result<Option<Record>, HostError> {
+fn begin_record(path: Option<&Path>, instance: Uuid) -> Result<Option<ProcessRecord>, HostError> {
     let Some(path) = path else { return Ok(None) };
     let failed = |source| HostError::File { path: path.to_owned(), source };
-    let (record, _) = Record::begin(path, instance, SERVER_GRACE).map_err(failed)?;
+    let (record, _) = ProcessRecord::begin(path, instance, SERVER_GRACE).map_err(failed)?;
     Ok(Some(record))
 }
 
@@ -180,7 +180,7 @@ struct Start {
     pool: Option<Pool>,
     leases: Arc<Leases>,
     ports: Ports,
-    asked: mpsc::Receiver<Ask>,
+    asked: mpsc::Receiver<RuntimeRequest>,
     count: watch::Sender<usize>,
     stop: CancellationToken,
     /// Tells that the thread is over, however it ended.
@@ -207,18 +207,18 @@ impl Start {
 /// Runs what the books hold.
 #[derive(Debug)]
 pub struct Host {
-    managed: Managed,
+    managed: RuntimeHandle,
     running: watch::Receiver<usize>,
     stop: CancellationToken,
     over: CancellationToken,
     thread: JoinHandle<()>,
-    record: Option<Record>,
+    record: Option<ProcessRecord>,
 }
 
 impl Host {
     /// A way to ask how servers and workers stand.
     #[must_use]
-    pub const fn managed(&self) -> &Managed {
+    pub const fn managed(&self) -> &RuntimeHandle {
         &self.managed
     }
 
@@ -245,7 +245,7 @@ impl Host {
         if thread.join().is_err() {
             tracing::error!("the thread that runs servers and workers met a fault of this program");
         }
-        if let Some(Err(error)) = record.map(Record::end) {
+        if let Some(Err(error)) = record.map(ProcessRecord::end) {
             tracing::warn!(%error, "the record of what was run cannot be removed: the next start looks for it");
         }
     }

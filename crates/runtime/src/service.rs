@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use super::bridge::{ChildState, Endpoint};
 use super::catalog::Entry;
 use super::process::child::{LastLines, Spawner};
-use super::process::tree::Tree;
+use super::process::tree::ProcessTree;
 use super::worker::Worker;
 use cortex_core::ids::AllocationId;
 use cortex_core::time::Timestamp;
@@ -96,7 +96,7 @@ pub(super) struct Status {
     /// What the last process of it wrote.
     pub(super) lines: LastLines,
     /// Its processes, while there are some.
-    pub(super) tree: Option<Tree>,
+    pub(super) tree: Option<ProcessTree>,
     pub(super) memory_limit: Option<MemoryLimit>,
 }
 
@@ -406,13 +406,13 @@ fn now() -> Timestamp {
 
 fn memory_limit(
     memory: Option<MemoryMb>,
-    enforced: Option<&super::process::memory_limit::Enforced>,
+    enforced: Option<&super::process::memory_limit::Enforcement>,
 ) -> Option<MemoryLimit> {
-    use super::process::memory_limit::Enforced;
+    use super::process::memory_limit::Enforcement;
     let held_by = match enforced? {
-        Enforced::Cgroup => "cgroup",
-        Enforced::Rlimit => "rlimit",
-        Enforced::Not(_) => "none",
+        Enforcement::Cgroup => "cgroup",
+        Enforcement::Rlimit => "rlimit",
+        Enforcement::Unenforced(_) => "none",
     };
     Some(MemoryLimit { memory: memory?, held_by })
 }

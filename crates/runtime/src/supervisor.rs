@@ -34,7 +34,7 @@ use cortex_core::provisioning::Provisioning;
 use cortex_core::time::Millis;
 use cortex_core::view::{AllocationView, Filter};
 use cortex_engine::{EngineError, EngineHandle, Listing, Record, RecordPosition};
-use cortex_managed::Ask;
+use cortex_managed::RuntimeRequest;
 use holds::Held;
 pub(super) use pool::Pool;
 
@@ -57,7 +57,7 @@ pub(super) struct Supervisor {
     pub(super) timing: Timing,
     pub(super) leases: Arc<Leases>,
     pub(super) ports: Ports,
-    pub(super) asked: mpsc::Receiver<Ask>,
+    pub(super) asked: mpsc::Receiver<RuntimeRequest>,
     /// How many processes there are, for whoever asks whether they are needed.
     pub(super) running: watch::Sender<usize>,
     runs: BTreeMap<Run, Held>,
@@ -116,7 +116,7 @@ impl Supervisor {
         catalog: Option<watch::Receiver<Arc<Catalog>>>,
         (spawner, timing): (Arc<Spawner>, Timing),
         (leases, ports): (Arc<Leases>, Ports),
-        (asked, running): (mpsc::Receiver<Ask>, watch::Sender<usize>),
+        (asked, running): (mpsc::Receiver<RuntimeRequest>, watch::Sender<usize>),
         (worker, pool): (Option<Arc<WorkerCommand>>, Option<Pool>),
     ) -> Self {
         Self {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::process::child::{Input, Launch};
+use super::process::child::{ChildSpec, Input};
 use cortex_core::allocation::Reservation;
 use cortex_core::ids::WorkerNumber;
 use cortex_core::ports::Port;
@@ -66,7 +66,7 @@ pub struct PoolOptions {
 /// A worker that is to be run.
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) launch: Launch,
+    pub(super) launch: ChildSpec,
     pub(super) port: Port,
     pub(super) ready: Ready,
 }
@@ -99,7 +99,7 @@ impl WorkerCommand {
 
     fn process(&self, id: String, port: Port, own: impl IntoIterator<Item = (String, String)>) -> Worker {
         let given = self.environment.iter().map(|(name, value)| (name.clone(), value.clone()));
-        let launch = Launch {
+        let launch = ChildSpec {
             name: id,
             command: self.command.clone(),
             arguments: self.arguments.clone(),

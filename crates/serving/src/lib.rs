@@ -26,7 +26,7 @@ use cortex_journal::{
     Journal, JournalError, NullJournal, SNAPSHOT_EVENTS_MIN, SqliteJournal, SqliteOptions, Synchronous,
 };
 use cortex_loops::{LoopStatus, PlannerOutputs, plan_capacity, sweep_expired};
-use cortex_managed::Managed;
+use cortex_managed::RuntimeHandle;
 use cortex_mcp::transport::{ConnectionHandle, LineTransport};
 use cortex_mcp::{Server, ServerOptions, Shown};
 use cortex_planning::{Bounds, Planner};
@@ -229,7 +229,7 @@ impl Manager {
 
     /// Returns a handle of the host of managed servers and workers, if any are configured.
     #[must_use]
-    pub fn managed(&self) -> Option<Managed> {
+    pub fn managed(&self) -> Option<RuntimeHandle> {
         #[cfg(unix)]
         return self.host.as_ref().map(|host| host.managed().clone());
         #[cfg(not(unix))]

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use cortex_runtime::process::child::{Ended, Launch};
+use cortex_runtime::process::child::{ChildSpec, ExitReason};
 use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
 use crate::children::processes::{
-    LONG_GRACE, SHORT_GRACE, STUBBORN, check_gone, check_nothing_of, end_of, nursery_of, pids, shell, start, until,
+    LONG_GRACE, SHORT_GRACE, STUBBORN, check_gone, check_nothing_of, end_of, pids, shell, spawner_of, start, until,
 };
 
 /// A family: a grandchild, one in a session of its own, one that has lost the marker too, and a daemon that was forked twice
@@ -35,7 +35,7 @@ pub(crate) const FAMILY_MEMBERS: usize = 4;
 #[tokio::test]
 async fn one_that_sees_the_end_of_its_input_ends_by_itself() {
     let mut child = start(shell("cat; echo saved >&2; exit 7"));
-    assert_eq!(child.stop().await, Ended::Exited(7));
+    assert_eq!(child.stop().await, ExitReason::Exited(7));
     assert_eq!(child.lines(), ["saved"]);
 }
 
@@ -43,17 +43,17 @@ async fn one_that_sees_the_end_of_its_input_ends_by_itself() {
 async fn one_that_ignores_its_input_is_asked() {
     let mut child = start(shell("trap 'echo asked >&2; exit 0' TERM; echo ready >&2; while :; do sleep 0.05; done"));
     crate::children::processes::lines(&child, 1).await;
-    assert_eq!(child.stop().await, Ended::Exited(0));
+    assert_eq!(child.stop().await, ExitReason::Exited(0));
     // The shell may say that what it waited for was ended too.
     assert_eq!(child.lines().last().map(String::as_str), Some("asked"));
 }
 
 #[tokio::test]
 async fn one_that_ignores_being_asked_is_killed_when_the_grace_is_over() {
-    let mut child = start(Launch { grace: SHORT_GRACE, ..shell(&format!("echo $$ >&2; {STUBBORN}")) });
+    let mut child = start(ChildSpec { grace: SHORT_GRACE, ..shell(&format!("echo $$ >&2; {STUBBORN}")) });
     let pids = pids(&child, 1).await;
     let begun = Instant::now();
-    assert_eq!(child.stop().await, Ended::Signalled(9));
+    assert_eq!(child.stop().await, ExitReason::Signalled(9));
     assert!(begun.elapsed() >= SHORT_GRACE, "{:?}", begun.elapsed());
     check_gone(&pids);
 }
@@ -61,10 +61,10 @@ async fn one_that_ignores_being_asked_is_killed_when_the_grace_is_over() {
 #[tokio::test]
 async fn the_whole_family_goes() {
     let instance = Uuid::new_v4();
-    let launch = Launch { grace: SHORT_GRACE, ..shell(&format!("{FAMILY} cat")) };
-    let mut child = nursery_of(instance).start(launch).expect("a child");
+    let launch = ChildSpec { grace: SHORT_GRACE, ..shell(&format!("{FAMILY} cat")) };
+    let mut child = spawner_of(instance).start(launch).expect("a child");
     let pids = pids(&child, FAMILY_MEMBERS).await;
-    assert_eq!(child.stop().await, Ended::Exited(0));
+    assert_eq!(child.stop().await, ExitReason::Exited(0));
     check_gone(&pids);
     check_nothing_of(instance);
 }
@@ -76,7 +76,7 @@ async fn what_a_child_leaves_behind_goes_too() {
     let mut input = child.take_input().expect("an input");
     input.write_all(b"go\n").await.expect("a reader");
     let begun = Instant::now();
-    assert_eq!(end_of(&mut child).await, Ended::Exited(5));
+    assert_eq!(end_of(&mut child).await, ExitReason::Exited(5));
     check_gone(&pids);
     assert!(begun.elapsed() < LONG_GRACE / 2, "{:?}", begun.elapsed());
 }
@@ -85,9 +85,9 @@ async fn what_a_child_leaves_behind_goes_too() {
 async fn one_that_forks_all_the_time_goes() {
     let script = "trap '' TERM; echo $$ >&2; while :; do (trap '' TERM; sleep 0.2) & sleep 0.01; done";
     let instance = Uuid::new_v4();
-    let mut child = nursery_of(instance).start(Launch { grace: SHORT_GRACE, ..shell(script) }).expect("a child");
+    let mut child = spawner_of(instance).start(ChildSpec { grace: SHORT_GRACE, ..shell(script) }).expect("a child");
     pids(&child, 1).await;
-    assert_eq!(child.stop().await, Ended::Signalled(9));
+    assert_eq!(child.stop().await, ExitReason::Signalled(9));
     check_nothing_of(instance);
 }
 
@@ -96,7 +96,7 @@ async fn an_input_that_another_holds_does_not_keep_it() {
     let mut child = start(shell("echo $$ >&2; cat"));
     let pids = pids(&child, 1).await;
     let input = child.take_input();
-    assert_eq!(child.stop().await, Ended::Signalled(15));
+    assert_eq!(child.stop().await, ExitReason::Signalled(15));
     check_gone(&pids);
     drop(input);
 }
@@ -104,13 +104,13 @@ async fn an_input_that_another_holds_does_not_keep_it() {
 #[tokio::test]
 async fn dropping_it_ends_it() {
     let instance = Uuid::new_v4();
-    let child = nursery_of(instance).start(shell(&format!("{FAMILY} cat"))).expect("a child");
+    let child = spawner_of(instance).start(shell(&format!("{FAMILY} cat"))).expect("a child");
     let mut pids = pids(&child, FAMILY_MEMBERS - 1).await;
     pids.push(child.pid());
     drop(child);
     // The one that ignores TERM has the whole grace.
     until("the end", || pids.iter().any(|pid| !crate::children::processes::is_running(*pid)).then_some(())).await;
-    let tree = cortex_runtime::process::tree::Tree::of_instance(instance);
+    let tree = cortex_runtime::process::tree::ProcessTree::of_instance(instance);
     tokio::task::spawn_blocking(move || tree.end(Duration::ZERO)).await.expect("a thread").expect("a table");
     until("the guardian", || pids.iter().all(|pid| !crate::children::processes::is_running(*pid)).then_some(())).await;
 }
@@ -119,8 +119,8 @@ async fn dropping_it_ends_it() {
 async fn many_end_side_by_side() {
     const CHILDREN: u32 = 20;
     let (instance, grace) = (Uuid::new_v4(), Duration::from_secs(1));
-    let spawner = nursery_of(instance);
-    let launch = Launch { grace, ..shell(&format!("echo $$ >&2; {STUBBORN}")) };
+    let spawner = spawner_of(instance);
+    let launch = ChildSpec { grace, ..shell(&format!("echo $$ >&2; {STUBBORN}")) };
     let mut children: Vec<_> = (0..CHILDREN).map(|_| spawner.start(launch.clone()).expect("a child")).collect();
     for child in &children {
         pids(child, 1).await;
@@ -128,7 +128,7 @@ async fn many_end_side_by_side() {
     let begun = Instant::now();
     let ends = join_all(children.iter_mut().map(|child| child.stop())).await;
     let took = begun.elapsed();
-    assert!(ends.iter().all(|end| *end == Ended::Signalled(9)), "{ends:?}");
+    assert!(ends.iter().all(|end| *end == ExitReason::Signalled(9)), "{ends:?}");
     // One after the other they would take twenty.
     assert!(took < grace * CHILDREN / 2, "{took:?}");
     check_nothing_of(instance);

@@ -7,14 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cortex_runtime::process::child::{Ended, Launch};
+use cortex_runtime::process::child::{ChildSpec, ExitReason};
 use rustix::process::Signal;
 use uuid::Uuid;
 
 use crate::children::endings::{FAMILY, FAMILY_MEMBERS};
 use crate::children::processes::{
-    SHORT_GRACE, STUBBORN, check_gone, check_nothing_of, end_of, is_running, lines, nursery_of, pids, program, shell,
-    signal, start,
+    SHORT_GRACE, STUBBORN, check_gone, check_nothing_of, end_of, is_running, lines, pids, program, shell, signal,
+    spawner_of, start,
 };
 use crate::support::{wait_for, wait_within};
 
@@ -26,9 +26,9 @@ const MANAGER_VARIABLE: &str = "CORTEX_TEST_MANAGER";
 #[ignore = "it is started by a test"]
 async fn manager() {
     let Ok(instance) = env::var(MANAGER_VARIABLE) else { return };
-    let spawner = nursery_of(instance.parse().expect("an instance"));
+    let spawner = spawner_of(instance.parse().expect("an instance"));
     let script = format!("{FAMILY} echo $$ >&2; {STUBBORN}");
-    let child = spawner.start(Launch { grace: SHORT_GRACE, ..shell(&script) }).expect("a child");
+    let child = spawner.start(ChildSpec { grace: SHORT_GRACE, ..shell(&script) }).expect("a child");
     let mut members = pids(&child, FAMILY_MEMBERS + 1).await;
     members.push(child.pid());
     let said: String = members.iter().map(|pid| format!("{pid}\n")).collect();
@@ -64,24 +64,24 @@ async fn the_tree_of_a_guardian_that_is_killed_is_ended() {
     let instance = Uuid::new_v4();
     // The one without a marker cannot be found without its guardian.
     let script = FAMILY.replace("env -i PATH=\"$PATH\"", "env");
-    let mut child = nursery_of(instance).start(shell(&format!("{script} {STUBBORN}"))).expect("a child");
+    let mut child = spawner_of(instance).start(shell(&format!("{script} {STUBBORN}"))).expect("a child");
     let pids = pids(&child, FAMILY_MEMBERS).await;
     signal(child.pid(), Signal::KILL);
     let ended = end_of(&mut child).await;
-    assert_eq!(ended.to_string(), "was killed since its guardian was ended by signal 9 (KILL)");
+    assert_eq!(ended.to_string(), "was killed because its guardian was ended by signal 9 (KILL)");
     check_gone(&pids);
     check_nothing_of(instance);
 }
 
 #[tokio::test]
 async fn a_guardian_that_hangs_is_killed_with_its_tree() {
-    let launch = Launch { grace: SHORT_GRACE, ..shell(&format!("{FAMILY} {STUBBORN}")) };
+    let launch = ChildSpec { grace: SHORT_GRACE, ..shell(&format!("{FAMILY} {STUBBORN}")) };
     let mut child = start(launch);
     let mut pids = pids(&child, FAMILY_MEMBERS).await;
     pids.push(child.pid());
     signal(child.pid(), Signal::STOP);
     let begun = Instant::now();
-    assert!(matches!(child.stop().await, Ended::GuardianLost(_)));
+    assert!(matches!(child.stop().await, ExitReason::GuardianLost(_)));
     check_gone(&pids);
     assert!(begun.elapsed() >= SHORT_GRACE);
 }
@@ -92,7 +92,7 @@ async fn signals_tell_a_guardian_to_end() {
         let mut child = start(shell("trap '' INT HUP; echo ready >&2; cat"));
         lines(&child, 1).await;
         signal(child.pid(), told);
-        assert_eq!(end_of(&mut child).await, Ended::Signalled(15), "{told:?}");
+        assert_eq!(end_of(&mut child).await, ExitReason::Signalled(15), "{told:?}");
     }
 }
 

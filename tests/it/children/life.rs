@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use cortex_runtime::process::child::{Child, Ended, Input, LINES_MAX, Launch};
+use cortex_runtime::process::child::{Child, ChildSpec, ExitReason, Input, LINES_MAX};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::children::processes::{end_of, is_running, lines, program, shell, spawner, start};
@@ -30,12 +30,12 @@ async fn it_speaks_through_its_pipes() {
     output.read_exact(&mut bytes).await.expect("two lines");
     assert_eq!(&bytes, b"got one\ngot two\n");
     drop(input);
-    assert_eq!(end_of(&mut child).await, Ended::Exited(3));
+    assert_eq!(end_of(&mut child).await, ExitReason::Exited(3));
     assert_eq!(child.lines(), ["saw the end"]);
     child.note_line("no JSON: \u{1b}[2J");
     child.last_lines().note("more");
     assert_eq!(child.lines(), ["saw the end", "no JSON: \u{fffd}[2J", "more"]);
-    assert_eq!(child.stop().await, Ended::Exited(3));
+    assert_eq!(child.stop().await, ExitReason::Exited(3));
 }
 
 #[tokio::test]
@@ -44,17 +44,17 @@ async fn the_end_of_its_output_is_seen_while_it_runs() {
     assert_eq!(output_of(&mut child).await, "");
     assert_eq!(lines(&child, 1).await, ["closed"]);
     assert!(is_running(child.pid()));
-    assert_eq!(child.stop().await, Ended::Exited(1));
+    assert_eq!(child.stop().await, ExitReason::Exited(1));
 }
 
 #[tokio::test]
 async fn one_that_reads_nothing_writes_to_the_log() {
-    let worker = Launch { input: Input::Nothing, ..shell("cat; echo to output; echo $$ >&2; sleep 1000") };
+    let worker = ChildSpec { input: Input::Nothing, ..shell("cat; echo to output; echo $$ >&2; sleep 1000") };
     let mut child = start(worker);
     assert!(child.take_output().is_none());
     let lines = lines(&child, 2).await;
     assert!(lines.contains(&"to output".to_owned()), "{lines:?}");
-    assert_eq!(child.stop().await, Ended::Signalled(15));
+    assert_eq!(child.stop().await, ExitReason::Signalled(15));
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn its_environment_is_what_is_documented() {
     }
     expected.sort_unstable();
     assert_eq!(seen, expected);
-    assert_eq!(end_of(&mut child).await, Ended::Exited(0));
+    assert_eq!(end_of(&mut child).await, ExitReason::Exited(0));
     assert!(!format!("{launch:?}").contains("a=b c"));
 }
 
@@ -83,7 +83,7 @@ async fn it_has_no_descriptors_but_its_own() {
     let mut child = start(shell("ls /proc/self/fd | grep -v '^3$'"));
     // The third is that of the folder.
     assert_eq!(output_of(&mut child).await, "0\n1\n2\n");
-    assert_eq!(end_of(&mut child).await, Ended::Exited(0));
+    assert_eq!(end_of(&mut child).await, ExitReason::Exited(0));
 }
 
 #[test]
@@ -107,28 +107,28 @@ async fn it_runs_in_its_folder() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().canonicalize().expect("a path");
     File::create(path.join("here")).expect("a file");
-    let mut child = start(Launch { folder: Some(path.clone()), ..shell("ls; pwd -P") });
+    let mut child = start(ChildSpec { folder: Some(path.clone()), ..shell("ls; pwd -P") });
     assert_eq!(output_of(&mut child).await, format!("here\n{}\n", path.display()));
-    assert_eq!(end_of(&mut child).await, Ended::Exited(0));
+    assert_eq!(end_of(&mut child).await, ExitReason::Exited(0));
 }
 
 #[tokio::test]
 async fn what_cannot_be_started_says_why() {
-    let unknown = Launch { command: "/no/such/command".to_owned(), ..shell("") };
-    let no_folder = Launch { folder: Some("/no/such/folder".into()), ..shell("") };
+    let unknown = ChildSpec { command: "/no/such/command".to_owned(), ..shell("") };
+    let no_folder = ChildSpec { folder: Some("/no/such/folder".into()), ..shell("") };
     for (launch, said) in [
         (
             unknown,
-            "/no/such/command cannot be started (No such file or directory (os error 2)): look at its path, and at what its first line \
-             names if it is a script",
+            "/no/such/command cannot be started (No such file or directory (os error 2)): check its path, and the \
+             interpreter in its first line if it is a script",
         ),
-        (no_folder, "the folder /no/such/folder cannot be used (No such file or directory (os error 2)): make it"),
+        (no_folder, "the folder /no/such/folder cannot be used (No such file or directory (os error 2)): create it"),
     ] {
         let mut child = start(launch);
         let ended = end_of(&mut child).await;
         assert_eq!((ended.to_string().as_str(), child.lines()), ("could not be started", vec![said.to_owned()]));
     }
-    let refused = Launch { environment: vec![("A=B".to_owned(), "secret".to_owned())], ..shell("") };
+    let refused = ChildSpec { environment: vec![("A=B".to_owned(), "secret".to_owned())], ..shell("") };
     let error = spawner().start(refused).expect_err("no variable").to_string();
     assert!(error.contains("A=B") && !error.contains("secret"), "{error}");
 }
@@ -151,7 +151,7 @@ async fn a_flood_on_standard_error_is_bounded() {
     let flood =
         "yes 'a line that nobody reads' | head -n 1000000 >&2; head -c 20000000 /dev/zero >&2; echo >&2; echo last >&2";
     let mut child = start(shell(flood));
-    assert_eq!(end_of(&mut child).await, Ended::Exited(0));
+    assert_eq!(end_of(&mut child).await, ExitReason::Exited(0));
     let lines = child.lines();
     assert_eq!(lines.len(), LINES_MAX);
     assert_eq!(lines[0], "a line that nobody reads");
@@ -184,6 +184,6 @@ async fn what_it_takes_is_counted() {
     let usage = tokio::time::timeout(HANG, counting).await.expect("four processes");
     assert_eq!(usage.processes, 4);
     assert!((1..100).contains(&usage.memory.0), "{usage:?}");
-    assert_eq!(child.stop().await, Ended::Exited(0));
+    assert_eq!(child.stop().await, ExitReason::Exited(0));
     assert_eq!(child.usage().await.expect("nothing").processes, 0);
 }

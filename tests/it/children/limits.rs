@@ -4,8 +4,8 @@ use std::process::Command;
 
 use cortex_core::units::MemoryMb;
 use cortex_runtime::process::{
-    child::{Ended, Launch},
-    memory_limit::{Enforced, MemoryLimiter},
+    child::{ChildSpec, ExitReason},
+    memory_limit::{Enforcement, MemoryLimiter},
 };
 
 use rustix::process::{Resource, getrlimit};
@@ -14,15 +14,15 @@ use crate::children::processes::{end_of, program, shell, spawner, start};
 
 #[tokio::test]
 async fn one_that_takes_too_much_is_stopped_by_the_limit() {
-    let hog = |mb: u32| Launch {
+    let hog = |mb: u32| ChildSpec {
         memory: Some(MemoryMb(150)),
         ..shell(&format!("python3 -c 'x = bytearray({mb} << 20); print(len(x))'"))
     };
     let mut child = start(hog(400));
-    assert_eq!(child.enforced(), Some(&Enforced::Rlimit));
-    assert_eq!(end_of(&mut child).await, Ended::Exited(1));
+    assert_eq!(child.enforcement(), Some(&Enforcement::Rlimit));
+    assert_eq!(end_of(&mut child).await, ExitReason::Exited(1));
     assert_eq!(child.lines().last().map(String::as_str), Some("MemoryError"));
-    assert_eq!(end_of(&mut start(hog(20))).await, Ended::Exited(0));
+    assert_eq!(end_of(&mut start(hog(20))).await, ExitReason::Exited(0));
 }
 
 #[tokio::test]
@@ -31,10 +31,10 @@ async fn one_with_a_cgroup_is_in_it_before_it_runs() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("cgroup.controllers"), "memory").expect("a file");
     let spawner = spawner().with_limiter(MemoryLimiter::in_cgroup(folder.path()));
-    let launch = Launch { memory: Some(MemoryMb(64)), ..shell("echo $$ >&2; cat */cgroup.procs >&2") };
-    let mut child = spawner.start(Launch { folder: Some(folder.path().to_owned()), ..launch }).expect("a child");
-    assert_eq!(child.enforced(), Some(&Enforced::Cgroup));
-    assert_eq!(end_of(&mut child).await, Ended::Exited(0));
+    let launch = ChildSpec { memory: Some(MemoryMb(64)), ..shell("echo $$ >&2; cat */cgroup.procs >&2") };
+    let mut child = spawner.start(ChildSpec { folder: Some(folder.path().to_owned()), ..launch }).expect("a child");
+    assert_eq!(child.enforcement(), Some(&Enforcement::Cgroup));
+    assert_eq!(end_of(&mut child).await, ExitReason::Exited(0));
     // The manager's own and the child's, which stand one behind the other without an end of the line.
     let (lines, own) = (child.lines(), std::process::id().to_string());
     assert_eq!(lines[1], format!("{own}{}", lines[0]), "{lines:?}");
@@ -48,7 +48,7 @@ async fn manager_of_few_files() {
     let limit = getrlimit(Resource::Nofile);
     let few = limit.current.expect("a limit");
     let mut child = start(shell("ulimit -Sn >&2; ulimit -Hn >&2"));
-    assert_eq!(end_of(&mut child).await, Ended::Exited(0));
+    assert_eq!(end_of(&mut child).await, ExitReason::Exited(0));
     let now = getrlimit(Resource::Nofile);
     assert_eq!((now.current, now.maximum), (Some(limit.maximum.unwrap_or(u64::MAX).min(65_536)), limit.maximum));
     let most = limit.maximum.map_or_else(|| "unlimited".to_owned(), |most| most.to_string());

@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 
 use cortex_runtime::process::{
-    orphans::{Orphans, Record},
+    orphans::{Orphans, ProcessRecord},
     tree::{MARKER_VARIABLE, Marker},
 };
 use uuid::Uuid;
@@ -44,8 +44,8 @@ fn what_is_left_of_an_earlier_life_is_ended_and_all_else_is_spared() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("children");
     let (old, new) = (Uuid::new_v4(), Uuid::new_v4());
-    let (record, leftovers) = Record::begin(&path, old, SHORT_GRACE).expect("a record");
-    assert_eq!(leftovers, Orphans::default());
+    let (record, orphans) = ProcessRecord::begin(&path, old, SHORT_GRACE).expect("a record");
+    assert_eq!(orphans, Orphans::default());
     let marked = |instance, number| Some(Marker { instance, number }.to_string());
     let gentle = Process::start("echo ready; exec sleep 1000", marked(old, 1));
     let stubborn =
@@ -60,8 +60,8 @@ fn what_is_left_of_an_earlier_life_is_ended_and_all_else_is_spared() {
     // That manager is killed: it takes itself off no record, and another process may have its number by now.
     drop(record);
     std::fs::write(&path, format!("{old} {} 1\n", std::process::id())).expect("a file");
-    let (record, leftovers) = Record::begin(&path, new, SHORT_GRACE).expect("a record");
-    assert_eq!(leftovers, Orphans { found: 2, left: 0 });
+    let (record, orphans) = ProcessRecord::begin(&path, new, SHORT_GRACE).expect("a record");
+    assert_eq!(orphans, Orphans { found: 2, left: 0 });
     assert!(!gentle.is_running() && !stubborn.is_running());
     assert!(others.iter().all(Process::is_running));
     record.end().expect("a record");

@@ -3,8 +3,8 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use cortex_runtime::process::{
-    child::{Child, Ended, Input, Launch, Spawner},
-    tree::Tree,
+    child::{Child, ChildSpec, ExitReason, Input, Spawner},
+    tree::ProcessTree,
 };
 use uuid::Uuid;
 
@@ -25,16 +25,16 @@ pub(crate) fn program() -> PathBuf {
 }
 
 pub(crate) fn spawner() -> Spawner {
-    nursery_of(Uuid::new_v4())
+    spawner_of(Uuid::new_v4())
 }
 
-pub(crate) fn nursery_of(instance: Uuid) -> Spawner {
+pub(crate) fn spawner_of(instance: Uuid) -> Spawner {
     Spawner::new(instance).with_program(program())
 }
 
 /// A command of the shell as a child that reads a pipe.
-pub(crate) fn shell(script: &str) -> Launch {
-    Launch {
+pub(crate) fn shell(script: &str) -> ChildSpec {
+    ChildSpec {
         name: "test".to_owned(),
         command: "sh".to_owned(),
         arguments: vec!["-c".to_owned(), script.to_owned()],
@@ -46,12 +46,12 @@ pub(crate) fn shell(script: &str) -> Launch {
     }
 }
 
-pub(crate) fn start(launch: Launch) -> Child {
+pub(crate) fn start(launch: ChildSpec) -> Child {
     spawner().start(launch).expect("a child")
 }
 
 /// How the child ended, which it has to within a time in which anything ends.
-pub(crate) async fn end_of(child: &mut Child) -> Ended {
+pub(crate) async fn end_of(child: &mut Child) -> ExitReason {
     tokio::time::timeout(HANG, child.ended()).await.expect("an end")
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn check_gone(pids: &[u32]) {
 /// Checks that nothing of the instance runs.
 #[track_caller]
 pub(crate) fn check_nothing_of(instance: Uuid) {
-    let usage = Tree::of_instance(instance).usage().expect("a table of processes");
+    let usage = ProcessTree::of_instance(instance).usage().expect("a table of processes");
     assert_eq!(usage.processes, 0);
 }
 

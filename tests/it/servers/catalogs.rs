@@ -3,7 +3,7 @@
 use super::rig::{Lease, Rig, entry, pid, try_call, until, within, write_catalog};
 use cortex_core::ids::ServerName;
 use cortex_core::provisioning::Sharing;
-use cortex_managed::{Ask, AskError, ProcessState};
+use cortex_managed::{ProcessState, RuntimeError, RuntimeRequest};
 use serde_json::{Value, json};
 use std::io::ErrorKind;
 use tokio::net::TcpStream;
@@ -20,7 +20,7 @@ async fn new_entries_can_be_had_and_old_ones_go_on_while_they_are_held() {
     );
     until("the new entry can be had", || async { rig.request("two", &["c"], 60, None).await.is_ok() }).await;
     within(rig.request("three", &["b"], 60, None)).await.expect_err("it is not there any more");
-    let known = within(rig.managed.ask(Ask::Servers)).await.expect("a host");
+    let known = within(rig.managed.request(RuntimeRequest::Servers)).await.expect("a host");
     let names: Vec<&str> = known.iter().map(|report| report.name.as_str()).collect();
     assert_eq!(names, ["a", "c"]);
     let second = rig.lease("four", &["a"]).await;
@@ -50,7 +50,10 @@ async fn a_restart_and_the_next_who_holds_it_get_the_new_entry() {
     let new = pid(&after.client("b").await).await;
     assert_ne!(new, old);
     let name = ServerName::new("a").expect("a name");
-    within(rig.managed.ask(|reply| Ask::RestartServer(name, None, reply))).await.expect("a host").expect("it runs");
+    within(rig.managed.request(|reply| RuntimeRequest::RestartServer(name, None, reply)))
+        .await
+        .expect("a host")
+        .expect("it runs");
     let restarted = pid(&held.client("a").await).await;
     for pid in [new, restarted] {
         let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("a process");
@@ -72,7 +75,10 @@ async fn an_entry_that_is_mended_is_used_when_it_is_asked_for() {
     write_catalog(rig.folder.path(), &json!({"a": entry(&[], json!({})), "new": entry(&[], json!({}))}));
     until("the catalog is read", || async { rig.request("two", &["new"], 60, None).await.is_ok() }).await;
     let name = ServerName::new("a").expect("a name");
-    within(rig.managed.ask(|reply| Ask::RestartServer(name, None, reply))).await.expect("a host").expect("a server");
+    within(rig.managed.request(|reply| RuntimeRequest::RestartServer(name, None, reply)))
+        .await
+        .expect("a host")
+        .expect("a server");
     rig.until_state("a", ProcessState::Running).await;
     let client = lease.client("a").await;
     for _ in 0..3 {
@@ -114,9 +120,10 @@ async fn mend(rig: &Rig, lease: &Lease, mended: Value) {
     rig.until_state("x", ProcessState::Running).await;
 }
 
-async fn restart(rig: &Rig, lease: &Lease) -> Result<(), AskError> {
-    let restart = |reply| Ask::RestartServer(ServerName::new("x").expect("a name"), Some(lease.allocation), reply);
-    within(rig.managed.ask(restart)).await.expect("a host")
+async fn restart(rig: &Rig, lease: &Lease) -> Result<(), RuntimeError> {
+    let restart =
+        |reply| RuntimeRequest::RestartServer(ServerName::new("x").expect("a name"), Some(lease.allocation), reply);
+    within(rig.managed.request(restart)).await.expect("a host")
 }
 
 async fn until_nothing_listens(port: u16) {

@@ -3,7 +3,7 @@
 use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
 use crate::support::misbehaving::misbehaving_server;
 use cortex_core::ids::ServerName;
-use cortex_managed::{Ask, AskError, ProcessState};
+use cortex_managed::{ProcessState, RuntimeError, RuntimeRequest};
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -98,15 +98,15 @@ async fn a_restart_that_is_asked_for_takes_place_at_once() {
     let first = pid(&client).await;
     let restart = async |name: &str, of| {
         let name = ServerName::new(name).expect("a name");
-        within(rig.managed.ask(|reply| Ask::RestartServer(name, of, reply))).await.expect("a host")
+        within(rig.managed.request(|reply| RuntimeRequest::RestartServer(name, of, reply))).await.expect("a host")
     };
     assert_eq!(restart("a", Some(lease.allocation)).await, Ok(()));
     assert_eq!(rig.report("a").await.state, ProcessState::Running, "it is answered when it runs again");
     assert_ne!(pid(&client).await, first);
     assert!(!lives(first));
     assert_eq!(rig.report("a").await.restarts, 0, "those that were asked for do not count");
-    assert_eq!(restart("b", None).await, Err(AskError::NotRunning { name: "b".to_owned() }));
-    assert_eq!(restart("c", None).await, Err(AskError::NoServer { name: "c".to_owned() }));
+    assert_eq!(restart("b", None).await, Err(RuntimeError::NotRunning { name: "b".to_owned() }));
+    assert_eq!(restart("c", None).await, Err(RuntimeError::UnknownServer { name: "c".to_owned() }));
     rig.end().await;
 }
 
@@ -121,7 +121,9 @@ async fn a_restart_that_comes_to_nothing_says_why() {
     let lease = rig.lease("one", &["a"]).await;
     let restart = || async {
         let name = ServerName::new("a").expect("a name");
-        within(rig.managed.ask(|reply| Ask::RestartServer(name, Some(lease.allocation), reply))).await.expect("a host")
+        within(rig.managed.request(|reply| RuntimeRequest::RestartServer(name, Some(lease.allocation), reply)))
+            .await
+            .expect("a host")
     };
     std::fs::remove_file(&file).expect("a file");
     let error = restart().await.expect_err("it does not start").to_string();
@@ -153,7 +155,7 @@ async fn a_restart_serves_all_who_asked_before_it_began_and_goes_on_without_them
         let managed = rig.managed.clone();
         async move {
             let name = ServerName::new("a").expect("a name");
-            within(managed.ask(|reply| Ask::RestartServer(name, None, reply))).await.expect("a host")
+            within(managed.request(|reply| RuntimeRequest::RestartServer(name, None, reply))).await.expect("a host")
         }
     };
     let restarted = join_all((0..8).map(|_| restart())).await;

@@ -12,7 +12,7 @@ use cortex_core::priority::Priority;
 use cortex_core::scaling_state::Scaling;
 use cortex_core::time::TtlSeconds;
 use cortex_engine::{CancelHandle, Claim, EngineError};
-use cortex_managed::{Ask, ProcessState, WorkerReport};
+use cortex_managed::{ProcessState, RuntimeRequest, WorkerReport};
 use cortex_runtime::{PoolOptions, Ready};
 use serde_json::json;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ async fn scale(rig: &Rig, from: u64, to: u64) {
 }
 
 async fn workers(rig: &Rig) -> Vec<WorkerReport> {
-    within(rig.managed.ask(Ask::Workers)).await.expect("a host")
+    within(rig.managed.request(RuntimeRequest::Workers)).await.expect("a host")
 }
 
 async fn until_running(rig: &Rig, count: usize) -> Vec<AgentId> {
@@ -107,7 +107,9 @@ async fn the_plan_is_carried_out() {
     scale(&rig, 2, 0).await;
     assert_eq!(until_running(&rig, 1).await.first(), Some(&busy));
     assert!(within(rig.engine.heartbeat(agents[0].clone())).await.is_err(), "it is not registered any more");
-    let drained = within(rig.managed.ask(|reply| Ask::DrainWorker(busy.to_string(), reply))).await.expect("a host");
+    let drained = within(rig.managed.request(|reply| RuntimeRequest::DrainWorker(busy.to_string(), reply)))
+        .await
+        .expect("a host");
     assert_eq!(drained.expect("a worker").worker, busy.to_string());
     let claim = async |wait| within(rig.engine.claim_task(busy.clone(), wait, CancelHandle::default())).await;
     let nothing = Ok(Claim::Nothing(NothingClaimed::Draining));

@@ -9,7 +9,7 @@ use cortex_core::units::{CpuMillis, MemoryMb, Resources};
 use cortex_engine::clock::EngineClock;
 use cortex_engine::{CancelHandle, Engine, EngineError, EngineHandle, EngineOptions, Grant};
 use cortex_journal::NullJournal;
-use cortex_managed::{Ask, Managed, ProcessState, ServerReport};
+use cortex_managed::{ProcessState, RuntimeHandle, RuntimeRequest, ServerReport};
 use cortex_runtime::{Host, HostOptions, Prepared, Timing};
 use rmcp::ServiceExt;
 use rmcp::model::{CallToolRequestParams, JsonObject};
@@ -63,7 +63,7 @@ pub(crate) fn entry(arguments: &[&str], cortex: Value) -> Value {
 pub(crate) struct Rig {
     pub(crate) engine: EngineHandle,
     pub(crate) host: Host,
-    pub(crate) managed: Managed,
+    pub(crate) managed: RuntimeHandle,
     pub(crate) folder: TempDir,
 }
 
@@ -149,7 +149,7 @@ impl Rig {
     /// How the runs of a server stand.
     pub(crate) async fn reports(&self, name: &str) -> Vec<ServerReport> {
         let name = ServerName::new(name).expect("a name");
-        within(self.managed.ask(|reply| Ask::Server(name, None, reply))).await.expect("a host")
+        within(self.managed.request(|reply| RuntimeRequest::Server(name, None, reply))).await.expect("a host")
     }
 
     pub(crate) async fn report(&self, name: &str) -> ServerReport {

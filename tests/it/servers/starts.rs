@@ -102,8 +102,8 @@ async fn each_error_says_what_failed_why_and_what_to_do() {
     for (name, why) in [
         (
             "absent",
-            "it could not be started: no-such-program cannot be started (No such file or directory (os error 2)): it is in no \
-             folder of PATH: install it, or give its whole path"
+            "it could not be started: no-such-program cannot be started (No such file or directory (os error 2)): it is not in \
+             a folder of PATH: install it, or give its full path"
                 .to_owned(),
         ),
         (
@@ -114,7 +114,7 @@ async fn each_error_says_what_failed_why_and_what_to_do() {
         ),
         (
             "no folder",
-            "it could not be started: the folder /no/such/folder cannot be used (No such file or directory (os error 2)): make \
+            "it could not be started: the folder /no/such/folder cannot be used (No such file or directory (os error 2)): create \
              it"
             .to_owned(),
         ),
@@ -150,7 +150,7 @@ async fn each_error_says_what_failed_why_and_what_to_do() {
     let refused = within(rig.request("job", &["no own folder"], 60, None)).await;
     let Err(EngineError::NotStarted { allocation, error }) = refused else { panic!("{refused:?}") };
     let why = format!(
-        "its folder /no/such/{allocation} cannot be made (No such file or directory (os error 2)): make the one above it"
+        "its folder /no/such/{allocation} cannot be created (No such file or directory (os error 2)): create its parent folder"
     );
     assert_eq!(*error, format!("MCP server \"no own folder\" cannot be used: {why}"));
     rig.end().await;

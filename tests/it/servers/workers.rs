@@ -8,7 +8,7 @@ use cortex_core::ids::{JobId, ServerName};
 use cortex_core::priority::Priority;
 use cortex_core::time::TtlSeconds;
 use cortex_engine::{CancelHandle, EngineError, Grant};
-use cortex_managed::{Ask, AskError, ProcessState, WorkerReport};
+use cortex_managed::{ProcessState, RuntimeError, RuntimeRequest, WorkerReport};
 use cortex_runtime::{Ready, WorkerCommand};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -56,7 +56,7 @@ pub(crate) async fn get(port: u16, path: &str) -> Option<Value> {
 
 async fn report(rig: &Rig, id: &str) -> WorkerReport {
     let id = id.to_owned();
-    within(rig.managed.ask(|reply| Ask::Worker(id, reply))).await.expect("a host").expect("a worker")
+    within(rig.managed.request(|reply| RuntimeRequest::Worker(id, reply))).await.expect("a host").expect("a worker")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,7 +84,7 @@ async fn a_worker_knows_who_it_is_and_is_there_when_the_grant_is_answered() {
         }
         rig.release(&lease).await;
         assert!(pids.iter().all(|pid| !lives(*pid)), "a release is answered when they are gone");
-        assert_eq!(within(rig.managed.ask(Ask::Workers)).await.expect("a host"), []);
+        assert_eq!(within(rig.managed.request(RuntimeRequest::Workers)).await.expect("a host"), []);
         rig.end().await;
     }
 }
@@ -102,8 +102,9 @@ async fn a_worker_that_dies_is_started_again_while_its_lease_lives() {
         (report.state, report.restarts) == (ProcessState::Running, 1)
     })
     .await;
-    let drain = within(rig.managed.ask(|reply| Ask::DrainWorker("worker-job-000".to_owned(), reply))).await;
-    assert!(matches!(drain, Ok(Err(AskError::Leased { .. }))), "{drain:?}");
+    let drain =
+        within(rig.managed.request(|reply| RuntimeRequest::DrainWorker("worker-job-000".to_owned(), reply))).await;
+    assert!(matches!(drain, Ok(Err(RuntimeError::Leased { .. }))), "{drain:?}");
     rig.release(&rig.lease_of(&grant)).await;
     assert_eq!(get(port, "/health").await, None);
     rig.end().await;
@@ -119,7 +120,7 @@ async fn workers_that_do_not_get_ready_fail_their_grant_whole() {
     assert!(error.contains(text), "{error}");
     let capacity = rig.engine.capacity().await.expect("an engine").value;
     assert_eq!((capacity.leased.workers, capacity.live_allocations), (0, 0));
-    assert_eq!(within(rig.managed.ask(Ask::Workers)).await.expect("a host"), []);
+    assert_eq!(within(rig.managed.request(RuntimeRequest::Workers)).await.expect("a host"), []);
     rig.end().await;
 }
 

@@ -4,7 +4,7 @@ use super::access::public_url;
 use super::{LIST_BYTES_MAX, fitting, last_lines, reason};
 use cortex_core::ids::{AllocationId, ServerName};
 use cortex_core::provisioning::Sharing;
-use cortex_managed::{CallFigures, MemoryLimit, ServerReport};
+use cortex_managed::{CallStats, MemoryLimit, ServerReport};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -130,8 +130,8 @@ pub(crate) struct CallsResult {
     busy_ms: u64,
 }
 
-impl From<CallFigures> for CallsResult {
-    fn from(CallFigures { calls, errors, bytes_in, bytes_out, busy_ms }: CallFigures) -> Self {
+impl From<CallStats> for CallsResult {
+    fn from(CallStats { calls, errors, bytes_in, bytes_out, busy_ms }: CallStats) -> Self {
         Self { count: calls, errors, bytes_in, bytes_out, busy_ms }
     }
 }
@@ -197,7 +197,7 @@ pub(crate) struct ServerRun {
 
 impl ServerRun {
     fn new(report: &ServerReport, holders_max: usize, lines: (usize, usize)) -> Self {
-        let figures: BTreeMap<AllocationId, CallFigures> = report.calls_by_holder.iter().copied().collect();
+        let figures: BTreeMap<AllocationId, CallStats> = report.calls_by_holder.iter().copied().collect();
         let holder = |allocation: &AllocationId| HolderResult {
             allocation_id: allocation.to_string(),
             calls: figures.get(allocation).copied().unwrap_or_default().into(),

@@ -5,7 +5,7 @@ use super::{reason, server_status};
 use cortex_core::allocation::{ServerHold, State};
 use cortex_core::ids::ServerName;
 use cortex_core::view::AllocationView;
-use cortex_managed::{Ask, AskError, Managed, ServerReport, WorkerReport};
+use cortex_managed::{RuntimeError, RuntimeHandle, RuntimeRequest, ServerReport, WorkerReport};
 use std::collections::BTreeMap;
 
 /// How the servers and workers of an allocation stand, and how its holder gets at them.
@@ -22,7 +22,10 @@ impl Standing {
     ///
     /// # Errors
     /// Whoever runs servers and workers has ended.
-    pub(crate) async fn for_holder(managed: &Managed, view: &AllocationView) -> Result<Option<Self>, AskError> {
+    pub(crate) async fn for_holder(
+        managed: &RuntimeHandle,
+        view: &AllocationView,
+    ) -> Result<Option<Self>, RuntimeError> {
         let reservation = &view.allocation.reservation;
         let Some(mut standing) = Self::for_anybody(managed, view).await? else { return Ok(None) };
         if view.allocation.state() == State::Active && !view.is_expired() {
@@ -36,12 +39,15 @@ impl Standing {
     ///
     /// # Errors
     /// Whoever runs servers and workers has ended.
-    pub(crate) async fn for_anybody(managed: &Managed, view: &AllocationView) -> Result<Option<Self>, AskError> {
+    pub(crate) async fn for_anybody(
+        managed: &RuntimeHandle,
+        view: &AllocationView,
+    ) -> Result<Option<Self>, RuntimeError> {
         if !view.allocation.state().is_live() {
             return Ok(None);
         }
         let allocation = view.allocation.reservation.allocation;
-        let (servers, workers) = managed.ask(|reply| Ask::Allocation(allocation, reply)).await?;
+        let (servers, workers) = managed.request(|reply| RuntimeRequest::Allocation(allocation, reply)).await?;
         Ok(Some(Self {
             servers: servers.into_iter().map(|report| (report.name.clone(), report)).collect(),
             workers: workers.into_iter().map(|report| (report.worker.clone(), report)).collect(),

@@ -3,7 +3,7 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Parameter};
 use crate::results::DrainResult;
-use cortex_managed::Ask;
+use cortex_managed::RuntimeRequest;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -40,7 +40,7 @@ impl Run for DrainWorker {
             let arguments = Arguments::new(invocation.arguments, &[&self.worker_id])?;
             let worker = arguments.required(&self.worker_id)?;
             let managed = invocation.managed.ok_or(ToolError::NoCatalog)?;
-            let report = managed.ask(|reply| Ask::DrainWorker(worker, reply)).await??;
+            let report = managed.request(|reply| RuntimeRequest::DrainWorker(worker, reply)).await??;
             Answer::new(&DrainResult::from(&report))
         }
         .boxed()

@@ -4,7 +4,7 @@ use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Described, Parameter};
 use crate::results::McpServerResult;
 use cortex_core::ids::{AllocationId, ServerName};
-use cortex_managed::{Ask, AskError};
+use cortex_managed::{RuntimeError, RuntimeRequest};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -57,10 +57,10 @@ impl Run for GetMcpServer {
             let lines_max = usize::try_from(arguments.or_default(&self.last_lines)?).unwrap_or(usize::MAX);
             let managed = invocation.managed.ok_or(ToolError::NoCatalog)?;
             let allocation = allocation.transpose().map_err(ToolError::NotFound)?;
-            let reports = managed.ask(|reply| Ask::Server(name.clone(), allocation, reply)).await?;
+            let reports = managed.request(|reply| RuntimeRequest::Server(name.clone(), allocation, reply)).await?;
             let none = || match (name.to_string(), allocation) {
-                (name, Some(allocation)) => AskError::NotHeld { name, allocation },
-                (name, None) => AskError::NoServer { name },
+                (name, Some(allocation)) => RuntimeError::NotHeld { name, allocation },
+                (name, None) => RuntimeError::UnknownServer { name },
             };
             Answer::new(&McpServerResult::new(&reports, lines_max).ok_or_else(none)?)
         }

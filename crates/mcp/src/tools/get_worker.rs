@@ -3,7 +3,7 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Described, Parameter};
 use crate::results::WorkerResult;
-use cortex_managed::{Ask, AskError};
+use cortex_managed::{RuntimeError, RuntimeRequest};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -46,8 +46,8 @@ impl Run for GetWorker {
             let worker = arguments.required(&self.worker_id)?;
             let lines_max = usize::try_from(arguments.or_default(&self.last_lines)?).unwrap_or(usize::MAX);
             let managed = invocation.managed.ok_or(ToolError::NoCatalog)?;
-            let report = managed.ask(|reply| Ask::Worker(worker.clone(), reply)).await?;
-            let report = report.ok_or(AskError::NoWorker { worker })?;
+            let report = managed.request(|reply| RuntimeRequest::Worker(worker.clone(), reply)).await?;
+            let report = report.ok_or(RuntimeError::UnknownWorker { worker })?;
             Answer::new(&WorkerResult::with_lines(&report, lines_max))
         }
         .boxed()

@@ -3,7 +3,7 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::Arguments;
 use crate::results::McpServersResult;
-use cortex_managed::Ask;
+use cortex_managed::RuntimeRequest;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -32,7 +32,7 @@ impl Run for ListMcpServers {
         async move {
             Arguments::new(invocation.arguments, &[])?;
             let managed = invocation.managed.ok_or(ToolError::NoCatalog)?;
-            Answer::new(&McpServersResult::new(managed.ask(Ask::Servers).await?))
+            Answer::new(&McpServersResult::new(managed.request(RuntimeRequest::Servers).await?))
         }
         .boxed()
     }

@@ -3,7 +3,7 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Described, Parameter};
 use crate::results::WorkersResult;
-use cortex_managed::Ask;
+use cortex_managed::RuntimeRequest;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -68,7 +68,7 @@ impl Run for ListWorkers {
             let limit = usize::try_from(arguments.or_default(&self.limit)?).unwrap_or(usize::MAX);
             let after = arguments.optional(&self.cursor)?;
             let managed = invocation.managed.ok_or(ToolError::NoCatalog)?;
-            let reports = managed.ask(Ask::Workers).await?;
+            let reports = managed.request(RuntimeRequest::Workers).await?;
             Answer::new(&WorkersResult::new(reports, after.as_deref(), limit, cursor))
         }
         .boxed()

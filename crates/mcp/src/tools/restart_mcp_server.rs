@@ -4,7 +4,7 @@ use super::{Answer, Hints, Invocation, Patience, Run, ToolError, definition};
 use crate::arguments::{self, Arguments, Described, Parameter};
 use crate::results::RestartResult;
 use cortex_core::ids::{AllocationId, ServerName};
-use cortex_managed::Ask;
+use cortex_managed::RuntimeRequest;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -55,7 +55,9 @@ impl Run for RestartMcpServer {
             let patience = Patience { engine, progress, closing };
             let mut restart = {
                 let (managed, name) = (managed.clone(), name.clone());
-                Box::pin(async move { managed.ask(|reply| Ask::RestartServer(name, allocation, reply)).await })
+                Box::pin(async move {
+                    managed.request(|reply| RuntimeRequest::RestartServer(name, allocation, reply)).await
+                })
             };
             match patience.await_answer(&format!("restarting {name}"), restart.as_mut()).await {
                 Some(restarted) => restarted??,
@@ -65,7 +67,7 @@ impl Run for RestartMcpServer {
                     return Err(ToolError::Closing("nobody waits for the restart any longer"));
                 }
             }
-            let reports = managed.ask(|reply| Ask::Server(name.clone(), allocation, reply)).await?;
+            let reports = managed.request(|reply| RuntimeRequest::Server(name.clone(), allocation, reply)).await?;
             Answer::new(&RestartResult::new(&name, &reports))
         }
         .boxed()

@@ -1,11 +1,11 @@
-//! A child of the manager, seen through its guardian.
+//! A child process of the manager, started through its guardian.
 //!
-//! Invariants: a child's pipe has its other end here alone, so that the child ends when this process does, however that
-//! comes about; what a child writes is bounded in memory; and a child sees of the manager's environment only what is
-//! documented here.
+//! Invariants: only this process holds the other end of a child's input pipe, so that the child ends when this process does,
+//! even if it is killed; the output that is kept of a child is bounded; and a child inherits no more of the manager's
+//! environment than [`ChildSpec::environment`] says.
 
-mod ended;
 mod environment;
+mod exit_reason;
 mod last_lines;
 mod spawner;
 
@@ -24,51 +24,50 @@ use tokio::{
 };
 
 pub use self::{
-    ended::Ended,
+    exit_reason::ExitReason,
     last_lines::{LINE_BYTES_MAX, LINES_MAX, LastLines},
     spawner::Spawner,
 };
-pub use super::orders::Input;
+pub use super::spawn_spec::Input;
 use super::{
-    memory_limit::{Enforced, Limit},
-    orders::Orders,
+    memory_limit::{Enforcement, Limit},
+    spawn_spec::SpawnSpec,
     subcommand::GUARDIAN,
-    tree::{Marker, Tree, TreeEnd, Usage},
+    tree::{Marker, ProcessTree, TreeEnd, Usage},
 };
 use cortex_core::units::MemoryMb;
 
-/// How much longer than the grace a guardian may take before it is ended itself.
+/// How much longer than the grace a guardian may take before it is killed itself.
 const GUARDIAN_WAIT: Duration = Duration::from_secs(3);
 
-/// How long the last lines of a child that has ended are waited for.
+/// How long to wait for the last lines of a child that has ended.
 const LAST_LINES_WAIT: Duration = Duration::from_millis(250);
 
-/// What shall be started.
+/// A child to start.
 #[derive(Clone)]
-pub struct Launch {
-    /// What it is called in the log.
+pub struct ChildSpec {
+    /// Its name in the log.
     pub name: String,
-    /// The program: a path, or a name that is looked for in `PATH`.
+    /// The program: a path, or a name to search in `PATH`.
     pub command: String,
-    /// Its arguments.
     pub arguments: Vec<String>,
-    /// What it finds in its environment beside `PATH`, `HOME`, `LANG` and `TMPDIR`. These win.
+    /// Its variables, in addition to the manager's `PATH`, `HOME`, `LANG` and `TMPDIR`, which they override.
     pub environment: Vec<(String, String)>,
-    /// Where it runs, if not where the manager does.
+    /// Its working directory; that of the manager if absent.
     pub folder: Option<PathBuf>,
-    /// The most memory that it may take.
+    /// The limit on its memory.
     pub memory: Option<MemoryMb>,
-    /// How long its tree has between being asked to end and being made to.
+    /// The time between asking its process tree to end and killing it.
     pub grace: Duration,
-    /// What it reads from its standard input.
+    /// Its standard input.
     pub input: Input,
 }
 
-impl fmt::Debug for Launch {
-    /// Without the values of the environment and the arguments, which may be secrets.
+impl fmt::Debug for ChildSpec {
+    /// Leaves out arguments and values of variables, which may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.environment.iter().map(|(name, _)| name.as_str()).collect();
-        f.debug_struct("Launch")
+        f.debug_struct("ChildSpec")
             .field("name", &self.name)
             .field("command", &self.command)
             .field("arguments", &self.arguments.len())
@@ -81,7 +80,7 @@ impl fmt::Debug for Launch {
     }
 }
 
-/// A running child. Dropping it ends the child's tree as [`Child::stop`] does, without waiting for it.
+/// A running child. Dropping it ends the child's process tree as [`Child::stop`] does, without waiting for the end.
 #[derive(Debug)]
 pub struct Child {
     name: String,
@@ -92,34 +91,34 @@ pub struct Child {
     input: Option<ChildStdin>,
     output: Option<ChildStdout>,
     lines: LastLines,
-    /// What reads them.
+    /// The tasks that read the lines.
     readers: Vec<JoinHandle<()>>,
-    enforced: Option<Enforced>,
+    enforcement: Option<Enforcement>,
     limit: Limit,
-    ended: Option<Ended>,
+    exit_reason: Option<ExitReason>,
 }
 
 impl Child {
-    /// Starts a guardian, and the child through it. That its command cannot be started is only seen from how the child ends.
-    fn start(launch: Launch, marker: Marker, spawner: &Spawner) -> io::Result<Self> {
-        let environment = environment::of(&launch.environment, marker, |name| std::env::var_os(name))?;
-        let (limit, enforced) = match launch.memory.map(|memory| spawner.limiter().limit(marker, memory)) {
-            Some((limit, enforced)) => (limit, Some(enforced)),
+    /// Starts a guardian, which starts the child. A command that cannot be started shows as [`ExitReason::NotStarted`].
+    fn start(child: ChildSpec, marker: Marker, spawner: &Spawner) -> io::Result<Self> {
+        let environment = environment::of(&child.environment, marker, |name| std::env::var_os(name))?;
+        let (limit, enforcement) = match child.memory.map(|memory| spawner.limiter().limit(marker, memory)) {
+            Some((limit, enforcement)) => (limit, Some(enforcement)),
             None => (Limit::None, None),
         };
-        let orders = Orders {
-            grace: launch.grace,
-            input: launch.input,
+        let spawn = SpawnSpec {
+            grace: child.grace,
+            input: child.input,
             limit,
             open_files: spawner.open_files(),
-            folder: launch.folder,
+            folder: child.folder,
             guardian: None,
-            command: launch.command.into(),
-            arguments: launch.arguments.into_iter().map(Into::into).collect(),
+            command: child.command.into(),
+            arguments: child.arguments.into_iter().map(Into::into).collect(),
         };
         let started = Command::new(spawner.program())
             .arg(GUARDIAN)
-            .args(orders.arguments())
+            .args(spawn.to_arguments())
             .env_clear()
             .envs(environment)
             .stdin(Stdio::piped())
@@ -130,7 +129,7 @@ impl Child {
         let mut guardian = match started {
             Ok(guardian) => guardian,
             Err(error) => {
-                orders.limit.remove();
+                spawn.limit.remove();
                 return Err(error);
             }
         };
@@ -138,148 +137,148 @@ impl Child {
         let errors = guardian.stderr.take().map(|errors| tokio::spawn(lines.clone().read(errors)));
         let mut output = guardian.stdout.take();
         let mut readers: Vec<_> = errors.into_iter().collect();
-        if launch.input == Input::Nothing {
-            // Nobody speaks with it: what it writes is for the log.
+        if child.input == Input::Nothing {
+            // Without an input it speaks no protocol, so that its output is for people to read.
             readers.extend(output.take().map(|output| tokio::spawn(lines.clone().read(output))));
         }
         Ok(Self {
-            name: launch.name,
+            name: child.name,
             marker,
-            grace: launch.grace,
+            grace: child.grace,
             guardian_pid: guardian.id().unwrap_or_default(),
-            // The handle would close it as soon as the end is waited for.
+            // Taken, since waiting on the handle would close it.
             input: guardian.stdin.take(),
             guardian,
             output,
             lines,
             readers,
-            enforced,
-            limit: orders.limit,
-            ended: None,
+            enforcement,
+            limit: spawn.limit,
+            exit_reason: None,
         })
     }
 
-    /// What the child reads, for the one who writes it. Dropping it asks the child to end.
+    /// Takes the pipe to the child's standard input. Dropping the pipe asks the child to end.
     pub fn take_input(&mut self) -> Option<ChildStdin> {
         self.input.take()
     }
 
-    /// What the child writes, for the one who reads it. A child with [`Input::Nothing`] writes to its last lines.
+    /// Takes the pipe from the child's standard output. With [`Input::Nothing`] there is none: the output goes to the last lines.
     pub fn take_output(&mut self) -> Option<ChildStdout> {
         self.output.take()
     }
 
-    /// The last lines of its standard error, and those that were noted; the oldest first.
+    /// Returns the last lines of its standard error and those added by [`Self::note_line`], oldest first.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         self.lines.last()
     }
 
-    /// Adds a line to the last ones.
+    /// Adds a line to the last lines.
     pub fn note_line(&self, line: &str) {
         self.lines.note(line);
     }
 
-    /// The last lines, for one who reads or adds some without the child at hand.
+    /// Returns the shared last lines, which can be read and added to without the child.
     #[must_use]
     pub fn last_lines(&self) -> LastLines {
         self.lines.clone()
     }
 
-    /// The process id of the guardian; it stays the same when the guardian has ended.
+    /// Returns the process id of the guardian, even after the guardian has ended.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.guardian_pid
     }
 
-    /// What the processes of the child's tree carry.
+    /// Returns the marker that the processes of the child's tree have in their environment.
     #[must_use]
     pub fn marker(&self) -> Marker {
         self.marker
     }
 
-    /// How the limit on its memory is enforced, if it has one.
+    /// Returns how its memory limit is enforced, if it has one.
     #[must_use]
-    pub fn enforced(&self) -> Option<&Enforced> {
-        self.enforced.as_ref()
+    pub fn enforcement(&self) -> Option<&Enforcement> {
+        self.enforcement.as_ref()
     }
 
-    /// The processes of the child, its guardian not counted.
+    /// Returns the child's process tree, without the guardian.
     #[must_use]
-    pub fn tree(&self) -> Tree {
-        Tree::below(self.guardian_pid)
+    pub fn tree(&self) -> ProcessTree {
+        ProcessTree::below(self.guardian_pid)
     }
 
-    /// What the child's tree takes.
+    /// Measures the child's process tree.
     ///
     /// # Errors
-    /// The system does not show its processes.
+    /// The system's process table cannot be read.
     pub async fn usage(&self) -> io::Result<Usage> {
-        if self.ended.is_some() {
+        if self.exit_reason.is_some() {
             return Ok(Usage::default());
         }
         let tree = self.tree();
         tokio::task::spawn_blocking(move || tree.usage()).await.map_err(io::Error::other)?
     }
 
-    /// Waits until the child's whole tree is gone. It may be called again, also if it was not waited for to the end.
-    pub async fn ended(&mut self) -> Ended {
-        if let Some(ended) = &self.ended {
-            return ended.clone();
+    /// Waits until the child's whole process tree has ended. Cancel safe, and may be called again.
+    pub async fn ended(&mut self) -> ExitReason {
+        if let Some(reason) = &self.exit_reason {
+            return reason.clone();
         }
-        let ended = match self.guardian.wait().await {
-            Ok(status) => self.after(status).await,
+        let reason = match self.guardian.wait().await {
+            Ok(status) => self.exit_reason_of(status).await,
             Err(error) => {
-                self.kill_tree(Tree::marked(self.marker)).await;
-                Ended::GuardianLost(format!("cannot be waited for ({error})"))
+                self.kill_tree(ProcessTree::marked(self.marker)).await;
+                ExitReason::GuardianLost(format!("cannot be waited for ({error})"))
             }
         };
-        // What was written last is read by now, unless somebody outside of the tree holds the pipe.
+        // The last output has been read by now, unless a process outside of the tree keeps the pipe open.
         for reader in &mut self.readers {
             let _ = timeout(LAST_LINES_WAIT, &mut *reader).await;
             reader.abort();
         }
         self.readers.clear();
-        self.ended = Some(ended.clone());
-        ended
+        self.exit_reason = Some(reason.clone());
+        reason
     }
 
-    /// Asks the child to end, makes it when its grace is over, and waits until its whole tree is gone.
-    pub async fn stop(&mut self) -> Ended {
+    /// Asks the child to end, kills it when its grace is over, and waits until its whole process tree has ended.
+    pub async fn stop(&mut self) -> ExitReason {
         self.ask_to_end();
-        if let Ok(ended) = timeout(self.grace.saturating_add(GUARDIAN_WAIT), self.ended()).await {
-            return ended;
+        if let Ok(reason) = timeout(self.grace.saturating_add(GUARDIAN_WAIT), self.ended()).await {
+            return reason;
         }
-        tracing::warn!(name = %self.name, pid = self.guardian_pid, "a guardian does not end: its tree is killed, then it");
-        // While it lives, what descends from it can be found even if it carries no marker any more.
-        self.kill_tree(Tree::marked(self.marker).or_below(self.guardian_pid)).await;
-        // It fails only if the guardian is gone already.
+        tracing::warn!(name = %self.name, pid = self.guardian_pid, "guardian did not end: killing its process tree, then it");
+        // While the guardian lives, its descendants are found even if they no longer have the marker.
+        self.kill_tree(ProcessTree::marked(self.marker).or_below(self.guardian_pid)).await;
+        // Fails only if the guardian has ended already.
         let _ = self.guardian.start_kill();
         self.ended().await
     }
 
-    /// Closes the pipe, or tells the guardian by a signal, since whoever took the pipe may hold it still.
+    /// Closes the input pipe. If it was taken, and so may still be open, sends a signal to the guardian instead.
     fn ask_to_end(&mut self) {
-        if self.input.take().is_some() || self.ended.is_some() {
+        if self.input.take().is_some() || self.exit_reason.is_some() {
             return;
         }
-        // The pid is the guardian's own: it was not waited for.
+        // The guardian was not reaped, so that no other process can have its pid.
         let pid = self.guardian.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
             let _ = kill_process(pid, Signal::TERM);
         }
     }
 
-    /// How the child ended, by how its guardian did. The tree of one that was killed is ended here.
-    async fn after(&mut self, status: ExitStatus) -> Ended {
-        let ended = Ended::by_guardian(status);
-        if matches!(ended, Ended::GuardianLost(_)) {
-            self.kill_tree(Tree::marked(self.marker)).await;
+    /// Returns how the child ended, from the guardian's status. Kills the process tree of a guardian that was killed.
+    async fn exit_reason_of(&mut self, status: ExitStatus) -> ExitReason {
+        let reason = ExitReason::from_guardian(status);
+        if matches!(reason, ExitReason::GuardianLost(_)) {
+            self.kill_tree(ProcessTree::marked(self.marker)).await;
         }
-        ended
+        reason
     }
 
-    async fn kill_tree(&self, tree: Tree) {
+    async fn kill_tree(&self, tree: ProcessTree) {
         let limit = self.limit.clone();
         let end = move || {
             limit.kill();
@@ -290,9 +289,13 @@ impl Child {
         let name = &self.name;
         match tokio::task::spawn_blocking(end).await.map_err(io::Error::other).flatten() {
             Ok(TreeEnd { found: 0, .. }) => {}
-            Ok(TreeEnd { found, left: 0 }) => tracing::warn!(%name, found, "a tree was killed without its guardian"),
-            Ok(TreeEnd { left, .. }) => tracing::error!(%name, left, "a tree without its guardian cannot be killed"),
-            Err(error) => tracing::error!(%name, %error, "a tree without its guardian cannot be found"),
+            Ok(TreeEnd { found, left: 0 }) => {
+                tracing::warn!(%name, found, "process tree without a guardian was killed");
+            }
+            Ok(TreeEnd { left, .. }) => {
+                tracing::error!(%name, left, "process tree without a guardian could not be killed");
+            }
+            Err(error) => tracing::error!(%name, %error, "process tree without a guardian could not be found"),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! How the memory of a tree is bounded: by a cgroup where one is delegated to the manager, else by a limit on each process,
-//! else not at all, which is said.
+//! Memory limits of process trees: by a cgroup where one is delegated to the manager, else by a limit on each process, else
+//! not enforced, which is reported.
 //!
-//! Invariants: where a cgroup is said to enforce a limit, the command runs in it from its first instruction; and a cgroup
-//! that turns out not to be ours to divide is left as it was found.
+//! Invariants: where a cgroup enforces a limit, the command runs in it from its first instruction; and a cgroup that cannot
+//! be divided is left as it was found.
 
 use std::{
     fmt, fs, io,
@@ -14,16 +14,16 @@ use std::{
 use super::tree::Marker;
 use cortex_core::units::MemoryMb;
 
-/// Where the second version of cgroups is, if it is the one in use.
+/// The mount point of cgroups v2.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// The cgroup that the manager itself goes to: one that has cgroups below must have no processes.
+/// The cgroup that the manager moves itself into: a cgroup with controlled cgroups below must not have processes of its own.
 const OWN_LEAF: &str = "cortex-manager";
 
-/// What the names of the cgroups of trees begin with.
+/// The prefix of the names of the cgroups of process trees.
 const TREE_PREFIX: &str = "cortex-tree-";
 
-/// How often removing a cgroup is tried: for a moment the system still counts processes that ended.
+/// The most tries to remove a cgroup: for a moment the system still counts processes that have ended.
 const REMOVALS_MAX: u32 = 50;
 
 /// The time between two tries to remove a cgroup.
@@ -31,34 +31,34 @@ const REMOVAL_INTERVAL: Duration = Duration::from_millis(10);
 
 const BYTES_OF_A_MB: u64 = 1 << 20;
 
-/// How a limit on memory is enforced.
+/// How a memory limit is enforced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Enforced {
-    /// On the tree as a whole, by a cgroup of its own.
+pub enum Enforcement {
+    /// On all processes of the tree together, by a cgroup.
     Cgroup,
-    /// On each process of the tree, on what it could write to (`RLIMIT_DATA`), stacks that it only reserved included.
+    /// On each process of the tree, by `RLIMIT_DATA`: writable memory, including stacks that are only reserved.
     Rlimit,
-    /// Not at all, and why.
-    Not(String),
+    /// Not enforced, for this reason.
+    Unenforced(String),
 }
 
-impl fmt::Display for Enforced {
+impl fmt::Display for Enforcement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cgroup => f.write_str("enforced on all its processes together, by a cgroup"),
             Self::Rlimit => f.write_str("enforced on each of its processes, by RLIMIT_DATA"),
-            Self::Not(why) => write!(f, "not enforced: {why}"),
+            Self::Unenforced(why) => write!(f, "not enforced: {why}"),
         }
     }
 }
 
-/// The limit of one tree, as what becomes its command sets it.
+/// The limit of one process tree, which the child sets before it becomes its command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Limit {
     None,
-    /// The process goes into this cgroup.
+    /// The process moves itself into this cgroup.
     Cgroup(PathBuf),
-    /// The process bounds its own data, and that of all it starts, each by itself.
+    /// The process limits its own data. All that it starts inherits the limit, each process for itself.
     Data(MemoryMb),
 }
 
@@ -74,9 +74,6 @@ impl fmt::Display for Limit {
 
 impl Limit {
     /// Puts this process under the limit.
-    ///
-    /// # Errors
-    /// The system refuses it.
     pub(super) fn apply(&self) -> io::Result<()> {
         match self {
             Self::None => Ok(()),
@@ -85,21 +82,21 @@ impl Limit {
         }
     }
 
-    /// Kills what is in the cgroup, if there is one and the system can do that.
+    /// Kills all processes in the cgroup, if there is one and the system supports it.
     pub(super) fn kill(&self) {
         if let Self::Cgroup(folder) = self {
-            // Older systems cannot: each process is killed by itself as well.
+            // Older systems do not support it: the caller kills each process as well.
             let _ = fs::write(folder.join("cgroup.kill"), "1");
         }
     }
 
-    /// Removes the cgroup, if there is one, when its processes are gone. This blocks the thread, for half a second at most.
+    /// Removes the cgroup, if there is one, after its processes have ended. Blocks the thread for up to half a second.
     pub(super) fn remove(&self) {
         let Self::Cgroup(folder) = self else { return };
         for _ in 0..REMOVALS_MAX {
             match fs::remove_dir(folder) {
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy => thread::sleep(REMOVAL_INTERVAL),
-                // One that stays behind is removed at the next start.
+                // A cgroup that is left behind is removed at the next start.
                 _ => return,
             }
         }
@@ -110,7 +107,7 @@ impl Limit {
 fn limit_data(memory: MemoryMb) -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let bytes = memory.0.saturating_mul(BYTES_OF_A_MB);
-    // A limit that this process is under already may be lowered only.
+    // A limit that applies already can only be lowered.
     let bytes = getrlimit(Resource::Data).maximum.map_or(bytes, |most| bytes.min(most));
     Ok(setrlimit(Resource::Data, Rlimit { current: Some(bytes), maximum: Some(bytes) })?)
 }
@@ -120,22 +117,23 @@ fn limit_data(_memory: MemoryMb) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Makes the limits of trees.
+/// Creates the memory limits of process trees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryLimiter {
-    way: Way,
+    method: Method,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Way {
-    /// A cgroup for each tree in this one.
+enum Method {
+    /// A cgroup for each process tree, below this one.
     Cgroup(PathBuf),
     Rlimit,
-    Not(String),
+    /// No limit, for this reason.
+    None(String),
 }
 
 impl MemoryLimiter {
-    /// The best way that this system has. Where a cgroup is delegated to this process, it moves itself into one below.
+    /// Selects the best method of this system. If a cgroup is delegated to this process, moves this process into one below it.
     #[must_use]
     pub fn detect() -> Self {
         match fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| own_cgroup(Path::new(CGROUPS), &text)) {
@@ -144,62 +142,63 @@ impl MemoryLimiter {
         }
     }
 
-    /// By cgroups in this one, which has to be that of this process, if it can be divided.
+    /// Uses cgroups below `folder`, which must be the cgroup of this process, or limits of processes if it cannot be divided.
     #[must_use]
     pub fn in_cgroup(folder: &Path) -> Self {
         match divide(folder) {
             Ok(()) => {
-                remove_left_behind(folder);
-                Self { way: Way::Cgroup(folder.to_owned()) }
+                remove_unused(folder);
+                Self { method: Method::Cgroup(folder.to_owned()) }
             }
             Err(error) => {
-                tracing::debug!(%error, folder = %folder.display(), "no cgroup to divide");
+                tracing::debug!(%error, folder = %folder.display(), "cgroup could not be divided");
                 Self::without_cgroup()
             }
         }
     }
 
-    /// By limits of processes, or not at all.
+    /// Uses limits of processes, or none on systems without them.
     #[must_use]
     pub fn without_cgroup() -> Self {
-        let way = if cfg!(target_os = "linux") {
-            Way::Rlimit
+        let method = if cfg!(target_os = "linux") {
+            Method::Rlimit
         } else {
-            Way::Not("this system bounds the memory of no process".to_owned())
+            Method::None("this system cannot limit the memory of processes".to_owned())
         };
-        Self { way }
+        Self { method }
     }
 
-    /// The limit of one tree, and how it is enforced. A cgroup is there when this returns.
-    pub(super) fn limit(&self, marker: Marker, memory: MemoryMb) -> (Limit, Enforced) {
-        match &self.way {
-            Way::Cgroup(folder) => match make_cgroup(folder, marker, memory) {
-                Ok(folder) => (Limit::Cgroup(folder), Enforced::Cgroup),
+    /// Returns the limit of one process tree, and how it is enforced. Creates its cgroup, if that is the method.
+    pub(super) fn limit(&self, marker: Marker, memory: MemoryMb) -> (Limit, Enforcement) {
+        match &self.method {
+            Method::Cgroup(folder) => match make_cgroup(folder, marker, memory) {
+                Ok(folder) => (Limit::Cgroup(folder), Enforcement::Cgroup),
                 Err(error) => {
-                    tracing::warn!(%error, folder = %folder.display(), "no cgroup can be made: each process is limited");
-                    (Limit::Data(memory), Enforced::Rlimit)
+                    let folder = folder.display();
+                    tracing::warn!(%error, %folder, "cgroup could not be created: limiting each process instead");
+                    (Limit::Data(memory), Enforcement::Rlimit)
                 }
             },
-            Way::Rlimit => (Limit::Data(memory), Enforced::Rlimit),
-            Way::Not(why) => (Limit::None, Enforced::Not(why.clone())),
+            Method::Rlimit => (Limit::Data(memory), Enforcement::Rlimit),
+            Method::None(why) => (Limit::None, Enforcement::Unenforced(why.clone())),
         }
     }
 }
 
-/// The cgroup that is this process's to divide, by what the system says of where it is.
+/// Returns the cgroup that this process may divide. `text` is that of `/proc/self/cgroup`.
 fn own_cgroup(cgroups: &Path, text: &str) -> Option<PathBuf> {
-    // Where both versions are in use, memory belongs to the first, and the second lies elsewhere.
+    // Where both versions are in use, v1 controls memory, and v2 is mounted at another path.
     cgroups.join("cgroup.controllers").is_file().then_some(())?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    // One outside of what this process can see is not its to divide.
+    // A cgroup outside of this process's namespace is not its own to divide.
     (!path.split('/').any(|part| part == "..")).then_some(())?;
     let own = cgroups.join(path);
-    // A manager that was started by another that had moved down is the other's successor, or beside it.
+    // A manager that another manager started begins in that one's leaf, and divides the same parent.
     let is_leaf = own.file_name().is_some_and(|name| name == OWN_LEAF);
     if is_leaf { own.parent().map(Path::to_owned) } else { Some(own) }
 }
 
-/// Makes a cgroup into one that has cgroups below: this process moves down into one.
+/// Enables the memory controller for cgroups below `folder`, after moving this process into one of them.
 fn divide(folder: &Path) -> io::Result<()> {
     let controllers = fs::read_to_string(folder.join("cgroup.controllers"))?;
     if !controllers.split_whitespace().any(|controller| controller == "memory") {
@@ -213,7 +212,7 @@ fn divide(folder: &Path) -> io::Result<()> {
     };
     let pid = process::id().to_string();
     let moved = fs::write(leaf.join("cgroup.procs"), &pid);
-    // It fails if others are in the cgroup too, such as the shell of a session.
+    // Fails if the cgroup has other processes too, such as the shell of a session.
     let divided = moved.and_then(|()| fs::write(folder.join("cgroup.subtree_control"), "+memory"));
     if divided.is_err() {
         let _ = fs::write(folder.join("cgroup.procs"), &pid);
@@ -224,8 +223,8 @@ fn divide(folder: &Path) -> io::Result<()> {
     divided
 }
 
-/// Removes the cgroups of trees that are gone; those of trees that are not stay, since the system lets none go that is in use.
-fn remove_left_behind(folder: &Path) {
+/// Removes the cgroups of process trees that have ended. The system refuses to remove those that still have processes.
+fn remove_unused(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(TREE_PREFIX) {
             let _ = fs::remove_dir(entry.path());
@@ -241,8 +240,8 @@ fn make_cgroup(parent: &Path, marker: Marker, memory: MemoryMb) -> io::Result<Pa
         let _ = fs::remove_dir(&folder);
         return Err(error);
     }
-    // Neither is everywhere. Without the first, what is over the limit goes to the swap, where there is any; without the
-    // second, the largest process ends alone, and the others may wait for it in vain.
+    // Not every system has these files. Without the first, memory over the limit is swapped out where there is swap. Without
+    // the second, only the largest process is killed, and the others may wait for it forever.
     let _ = fs::write(folder.join("memory.swap.max"), "0");
     let _ = fs::write(folder.join("memory.oom.group"), "1");
     Ok(folder)
@@ -255,7 +254,7 @@ mod tests {
 
     const MARKER: Marker = Marker { instance: Uuid::nil(), number: 7 };
 
-    /// A folder that looks like a delegated cgroup.
+    /// Returns a folder that looks like a delegated cgroup.
     fn cgroup(controllers: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("cgroup.controllers"), controllers).expect("a file");
@@ -278,15 +277,15 @@ mod tests {
         assert_eq!(content(folder.path().join(OWN_LEAF).join("cgroup.procs")), own);
 
         let (limit, enforced) = limiter.limit(MARKER, MemoryMb(3));
-        assert_eq!(enforced, Enforced::Cgroup);
+        assert_eq!(enforced, Enforcement::Cgroup);
         let Limit::Cgroup(tree) = &limit else { panic!("{limit}") };
         assert_eq!(tree.parent(), Some(folder.path()));
         assert_eq!(content(tree.join("memory.max")), "3145728");
         assert_eq!(content(tree.join("memory.swap.max")), "0");
         limit.apply().expect("a folder that can be written");
         assert_eq!(content(tree.join("cgroup.procs")), own);
-        // The number is taken: each process is limited instead.
-        assert_eq!(limiter.limit(MARKER, MemoryMb(3)), (Limit::Data(MemoryMb(3)), Enforced::Rlimit));
+        // The cgroup of that number exists already: each process is limited instead.
+        assert_eq!(limiter.limit(MARKER, MemoryMb(3)), (Limit::Data(MemoryMb(3)), Enforcement::Rlimit));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How many files this process may have open: each server takes about eight, and each of its clients one.
+//! The limit on open files of this process: each server takes about eight, and each of its clients one.
 
 use std::sync::OnceLock;
 
@@ -7,11 +7,12 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
-/// The most that this process asks for: 100 endpoints of 256 connections, and as much again. Some systems refuse more.
+/// The highest limit that this process sets: 100 endpoints with 256 connections each, doubled, with some to spare. Some
+/// systems refuse higher ones.
 const OPEN_FILES_MAX: u64 = 65_536;
 
-/// Lets this process have as many files open as the system lets it, up to [`OPEN_FILES_MAX`], and gives how many it might before, if
-/// that was fewer. Children get that: programs that use `select` break with more than 1,024.
+/// Raises the limit of this process to what the system allows, up to [`OPEN_FILES_MAX`], and returns the earlier limit if it was
+/// lower. Children get the earlier limit: programs that use `select` break with more than 1,024 open files.
 pub(super) fn raise() -> Option<u64> {
     static BEFORE: OnceLock<Option<u64>> = OnceLock::new();
     *BEFORE.get_or_init(|| {
@@ -21,17 +22,14 @@ pub(super) fn raise() -> Option<u64> {
         match setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limit }) {
             Ok(()) => Some(before),
             Err(error) => {
-                tracing::warn!(%error, before, "no more files can be had: there may be too few for many servers");
+                tracing::warn!(%error, before, "limit on open files could not be raised: it may be too low for many servers");
                 None
             }
         }
     })
 }
 
-/// Gives this process, which is about to be a child's, the limit that the manager had before.
-///
-/// # Errors
-/// The system's.
+/// Sets the limit that the manager had before [`raise`], in the process that becomes a child's command.
 pub(super) fn restore(before: u64) -> io::Result<()> {
     setrlimit(Resource::Nofile, Rlimit { current: Some(before), ..getrlimit(Resource::Nofile) })
 }

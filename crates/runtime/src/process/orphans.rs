@@ -1,8 +1,8 @@
-//! What a manager that was killed left behind, found and ended by the next.
+//! Orphans: processes that a killed manager left behind. The next manager finds and ends them.
 //!
-//! Invariants: what is ended carries the mark of a manager that was on the record, so that no other process is ever
-//! mistaken for one; what a manager runs that lives is left alone, since its record may have come with a copy of its state;
-//! and an instance stays on the record until nothing of it is left.
+//! A file records the managers that may have children. Invariants: only processes with the marker of a recorded manager are
+//! ended, so that no other process is mistaken for an orphan; the children of a manager that still runs are left alone, since
+//! its file may have been copied along with its state; and a manager stays on record until none of its processes is left.
 
 use std::{
     fs::{self, File},
@@ -13,37 +13,38 @@ use std::{
 
 use uuid::Uuid;
 
-use super::tree::{Tree, started_at};
+use super::tree::{ProcessTree, started_at};
 use cortex_util::atomic_file;
 
-/// How many instances are kept on the record.
-const INSTANCES_MAX: usize = 16;
+/// The most managers on record.
+const MANAGERS_MAX: usize = 16;
 
-/// How much longer than the grace is waited before anything is killed. Guardians that outlived their manager are among what
-/// is found, and know more of their trees than can be seen from here: they go first.
+/// How much longer than the grace to wait before processes are killed. Guardians that outlived their manager are among the
+/// orphans, and find more of their trees than this process can: they get the time to end them.
 const GUARDIAN_LEAD: Duration = Duration::from_secs(1);
 
-/// The longest record that is read, in bytes.
+/// The most bytes of a record that are read.
 const RECORD_BYTES_MAX: u64 = 4_096;
 
-/// The record of a manager that may have children. The caller owns the file's state, so that one manager writes it at a time.
+/// The record of managers that may have children. The caller owns the state that the file belongs to, so that only one
+/// manager writes it at a time.
 #[derive(Debug)]
-pub struct Record {
+pub struct ProcessRecord {
     path: PathBuf,
-    /// Those before of which something is left.
-    before: Vec<Uuid>,
+    /// Earlier managers of which processes are left.
+    earlier: Vec<Uuid>,
 }
 
-/// A manager on the record.
+/// A manager on record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Manager {
+struct RecordedManager {
     instance: Uuid,
-    /// Its process and when that began, so that another of the same number is not taken for it.
+    /// Its process id and start time in seconds since 1970. The time tells it from a later process with the same id.
     process: Option<(u32, u64)>,
 }
 
-impl Manager {
-    fn lives(&self) -> bool {
+impl RecordedManager {
+    fn is_running(&self) -> bool {
         self.process.is_some_and(|(pid, began)| started_at(pid) == Some(began))
     }
 
@@ -63,69 +64,67 @@ impl Manager {
     }
 }
 
-/// What was left behind.
+/// The number of orphans.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Orphans {
-    /// How many processes were found.
     pub found: usize,
-    /// How many of them could not be ended.
+    /// Those that could not be ended.
     pub left: usize,
 }
 
-impl Record {
-    /// Ends what the managers on the record at `path` left behind, and puts this one on it. It has to be called before the
-    /// first child is started. This blocks the thread, for the grace and some seconds at most.
+impl ProcessRecord {
+    /// Ends the orphans of the managers on record at `path`, and records this manager. Must be called before the first child is
+    /// started. Blocks the thread for up to the grace and some seconds.
     ///
     /// # Errors
-    /// The record cannot be read or written, or the system does not show its processes.
+    /// The record cannot be read or written, or the system's process table cannot be read.
     pub fn begin(path: &Path, instance: Uuid, grace: Duration) -> io::Result<(Self, Orphans)> {
-        let (mut leftovers, mut before) = (Orphans::default(), Vec::new());
+        let (mut orphans, mut earlier) = (Orphans::default(), Vec::new());
         for manager in read(path)? {
-            if manager.lives() {
-                tracing::warn!(path = %path.display(), "the record is that of a manager that runs: what it runs is left alone");
+            if manager.is_running() {
+                tracing::warn!(path = %path.display(), "record of a running manager was found: leaving its children alone");
                 continue;
             }
-            let earlier = manager.instance;
-            let end = Tree::of_instance(earlier).end(grace.saturating_add(GUARDIAN_LEAD))?;
-            leftovers.found += end.found;
-            leftovers.left += end.left;
+            let end = ProcessTree::of_instance(manager.instance).end(grace.saturating_add(GUARDIAN_LEAD))?;
+            orphans.found += end.found;
+            orphans.left += end.left;
             if end.left > 0 {
-                before.push(earlier);
+                earlier.push(manager.instance);
             }
         }
-        match leftovers {
+        match orphans {
             Orphans { found: 0, .. } => {}
-            Orphans { found, left: 0 } => tracing::info!(found, "ended what the manager before left behind"),
+            Orphans { found, left: 0 } => tracing::info!(found, "orphans of an earlier manager were ended"),
             Orphans { found, left } => {
-                tracing::warn!(found, left, "what the manager before left behind does not end")
+                tracing::warn!(found, left, "orphans of an earlier manager could not be ended");
             }
         }
-        let record = Self { path: path.to_owned(), before };
+        let record = Self { path: path.to_owned(), earlier };
         let pid = std::process::id();
-        let own = Manager { instance, process: started_at(pid).map(|began| (pid, began)) };
+        let own = RecordedManager { instance, process: started_at(pid).map(|began| (pid, began)) };
         record.write(Some(own))?;
-        Ok((record, leftovers))
+        Ok((record, orphans))
     }
 
-    /// Takes this manager off the record. It has to be called when the last child has ended.
+    /// Removes this manager from the record. Must be called after the last child has ended.
     ///
     /// # Errors
     /// The record cannot be written.
     pub fn end(self) -> io::Result<()> {
-        if self.before.is_empty() { fs::remove_file(&self.path) } else { self.write(None) }
+        if self.earlier.is_empty() { fs::remove_file(&self.path) } else { self.write(None) }
     }
 
-    fn write(&self, own: Option<Manager>) -> io::Result<()> {
-        let before = self.before.iter().map(|instance| Manager { instance: *instance, process: None });
-        let all: Vec<Manager> = before.chain(own).collect();
-        let newest = &all[all.len().saturating_sub(INSTANCES_MAX)..];
-        let text: String = newest.iter().map(Manager::line).collect();
+    fn write(&self, own: Option<RecordedManager>) -> io::Result<()> {
+        let earlier = self.earlier.iter().map(|instance| RecordedManager { instance: *instance, process: None });
+        let all: Vec<RecordedManager> = earlier.chain(own).collect();
+        let newest = &all[all.len().saturating_sub(MANAGERS_MAX)..];
+        let text: String = newest.iter().map(RecordedManager::line).collect();
         atomic_file::replace(&self.path, text.as_bytes())
     }
 }
 
-/// The instances on the record. What is no instance is passed over: a file that was damaged must not stop a manager.
-fn read(path: &Path) -> io::Result<Vec<Manager>> {
+/// Reads the managers on record. Skips lines that cannot be read: a damaged file must not keep a manager from starting.
+fn read(path: &Path) -> io::Result<Vec<RecordedManager>> {
     let mut text = Vec::new();
     match File::open(path) {
         Ok(file) => file.take(RECORD_BYTES_MAX).read_to_end(&mut text)?,
@@ -133,11 +132,11 @@ fn read(path: &Path) -> io::Result<Vec<Manager>> {
         Err(error) => return Err(error),
     };
     let text = String::from_utf8_lossy(&text);
-    let instances: Vec<Manager> = text.lines().filter_map(Manager::read).take(INSTANCES_MAX).collect();
-    if instances.len() < text.lines().count() {
-        tracing::warn!(path = %path.display(), "the record of children is damaged: something may be left of an earlier life");
+    let managers: Vec<RecordedManager> = text.lines().filter_map(RecordedManager::read).take(MANAGERS_MAX).collect();
+    if managers.len() < text.lines().count() {
+        tracing::warn!(path = %path.display(), "record of children is damaged: orphans of an earlier manager may be left");
     }
-    Ok(instances)
+    Ok(managers)
 }
 
 #[cfg(test)]
@@ -148,20 +147,20 @@ mod tests {
         read(path).expect("a record").iter().map(|manager| manager.instance).collect()
     }
 
-    fn begin(path: &Path, instance: Uuid) -> Record {
-        let (record, leftovers) = Record::begin(path, instance, Duration::ZERO).expect("a record");
-        assert_eq!(leftovers, Orphans::default());
+    fn begin(path: &Path, instance: Uuid) -> ProcessRecord {
+        let (record, orphans) = ProcessRecord::begin(path, instance, Duration::ZERO).expect("a record");
+        assert_eq!(orphans, Orphans::default());
         record
     }
 
     #[test]
-    fn the_record_names_who_has_children() {
+    fn the_record_names_managers_with_children() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("children");
         let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
         let record = begin(&path, first);
         assert_eq!(instances(&path), [first]);
-        // That one was killed, and left nothing.
+        // The first manager was killed and left no orphans. Its pid belongs to this process now.
         drop(record);
         fs::write(&path, format!("{first} {} 1\n", std::process::id())).expect("a file");
         let record = begin(&path, second);
@@ -172,17 +171,17 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_end_stays_on_the_record() {
+    fn a_manager_with_orphans_that_do_not_end_stays_on_record() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, left) = (folder.path().join("children"), Uuid::new_v4());
-        let record = Record { path: path.clone(), before: vec![left] };
-        record.write(Some(Manager { instance: Uuid::new_v4(), process: None })).expect("a record");
+        let record = ProcessRecord { path: path.clone(), earlier: vec![left] };
+        record.write(Some(RecordedManager { instance: Uuid::new_v4(), process: None })).expect("a record");
         record.end().expect("a record");
         assert_eq!(instances(&path), [left]);
     }
 
     #[test]
-    fn what_a_manager_runs_that_lives_is_left_alone() {
+    fn the_children_of_a_running_manager_are_left_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, copy) = (folder.path().join("children"), folder.path().join("copy"));
         let (living, other) = (Uuid::new_v4(), Uuid::new_v4());
@@ -192,7 +191,7 @@ mod tests {
             .env(super::super::tree::MARKER_VARIABLE, format!("{living}/1"))
             .spawn()
             .expect("a process");
-        // This process is the manager, and lives.
+        // This process is the recorded manager, and runs.
         fs::copy(&path, &copy).expect("a copy");
         begin(&copy, other).end().expect("a file that can be removed");
         assert!(child.try_wait().expect("a child").is_none(), "it was ended");
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_record_stops_nobody() {
+    fn a_damaged_record_does_not_prevent_a_start() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, good) = (folder.path().join("children"), Uuid::new_v4());
         fs::write(&path, format!("{good}\nnonsense\n\u{0}")).expect("a file");

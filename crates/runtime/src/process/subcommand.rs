@@ -1,5 +1,5 @@
-//! The two lives that this program has on the way to a child: as its guardian, and as the child itself until it becomes the
-//! command. They are started by this program alone, and are no part of its help.
+//! The hidden subcommands of this program that stand between the manager and a child's command: `guardian`, and `launch`,
+//! which becomes the command. Only this program starts them, and its help does not show them.
 
 use std::{
     ffi::OsString,
@@ -8,42 +8,42 @@ use std::{
     process::ExitCode,
 };
 
-use super::{guardian, launch, orders::Orders};
+use super::{guardian, launch, spawn_spec::SpawnSpec};
 
-/// The first argument of a guardian.
+/// The first argument of a guardian. It is visible in process lists.
 pub(super) const GUARDIAN: &str = "guardian";
 
-/// The first argument of what becomes the command.
+/// The first argument of a process that is about to become a child's command.
 pub(super) const LAUNCH: &str = "launch";
 
-/// The exit code of orders that cannot be read.
-const WRONG_ORDERS_EXIT_CODE: u8 = 2;
+/// The exit code for arguments that are not a spawn spec.
+const INVALID_SPAWN_SPEC_EXIT_CODE: u8 = 2;
 
-/// The exit code of a child whose command cannot be started.
+/// The exit code of a child whose command cannot be started, the same as in shells.
 pub(super) const NOT_STARTED_EXIT_CODE: u8 = 127;
 
 /// The exit code of a child whose limits cannot be set.
 pub(super) const LIMIT_REFUSED_EXIT_CODE: u8 = 126;
 
-/// Lives such a life, if the arguments (without the program's name) are those of one.
+/// Runs the hidden subcommand that the arguments name. Returns none if they name none. `arguments` are without the program's name.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut arguments = arguments.into_iter();
     let subcommand = arguments.next()?;
-    let live = match subcommand.to_str() {
+    let run = match subcommand.to_str() {
         Some(GUARDIAN) => guardian::run,
         Some(LAUNCH) => launch::run,
         _ => return None,
     };
-    Some(match Orders::read(arguments) {
-        Ok(orders) => live(&orders),
-        Err(error) => fail(&error, WRONG_ORDERS_EXIT_CODE),
+    Some(match SpawnSpec::read(arguments) {
+        Ok(spec) => run(&spec),
+        Err(error) => fail(&error, INVALID_SPAWN_SPEC_EXIT_CODE),
     })
 }
 
-/// Says in one line on standard error what went wrong: it stands among the last lines of the child.
+/// Writes an error as one line to standard error, where it becomes one of the child's last lines.
 pub(super) fn fail(error: &dyn Display, code: u8) -> ExitCode {
-    // If nobody can be told, the exit code has to do.
+    // If it cannot be written, the exit code remains.
     let _ = io::stderr().write_all(format!("{error}\n").as_bytes());
     ExitCode::from(code)
 }

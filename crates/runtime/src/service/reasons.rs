@@ -1,6 +1,6 @@
 //! Why something does not run, in words that go on after its name: what failed, why, and what can be done about it.
 
-use crate::process::child::Ended;
+use crate::process::child::ExitReason;
 
 /// What stands before the last lines in an error. They may hold secrets of the process, so that they are for whoever asked
 /// for it, and neither for the log nor for the books.
@@ -31,10 +31,10 @@ pub(super) fn with_lines(why: &str, lines: &[String]) -> String {
 
 /// Why a process that ended before it was of use did, `before` what: with its last lines, or with what to do where there are
 /// none.
-pub(super) fn ended_early(ended: &Ended, before: &str, lines: &[String]) -> String {
+pub(super) fn ended_early(ended: &ExitReason, before: &str, lines: &[String]) -> String {
     match (ended, lines.last()) {
-        (Ended::NotStarted, Some(line)) => format!("{BEFORE_REASON}{}", end_of(line)),
-        (Ended::NotStarted | Ended::LimitRefused, _) => with_lines(&format!("it {ended}"), lines),
+        (ExitReason::NotStarted, Some(line)) => format!("{BEFORE_REASON}{}", end_of(line)),
+        (ExitReason::NotStarted | ExitReason::LimitRefused, _) => with_lines(&format!("it {ended}"), lines),
         (_, None) => {
             format!("it {ended} before {before}, and wrote nothing: run its command in a terminal to see what it wants")
         }
@@ -65,25 +65,25 @@ mod tests {
 
     #[test]
     fn an_early_end_says_what_to_do() {
-        let check = |ended: Ended, lines: &[&str], told: &str, in_log: &str| {
+        let check = |ended: ExitReason, lines: &[&str], told: &str, in_log: &str| {
             let lines: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
             let why = ended_early(&ended, "it answered", &lines);
             assert_eq!((why.as_str(), without_lines(&why)), (told, in_log));
         };
         let lines = "it exited with code 3 before it answered; the last lines of its standard error: no data";
-        check(Ended::Exited(3), &["no data"], lines, "it exited with code 3 before it answered");
+        check(ExitReason::Exited(3), &["no data"], lines, "it exited with code 3 before it answered");
         let nothing = "it exited with code 0 before it answered, and wrote nothing: run its command in a terminal to see what it \
                        wants";
-        check(Ended::Exited(0), &[], nothing, nothing);
+        check(ExitReason::Exited(0), &[], nothing, nothing);
         check(
-            Ended::NotStarted,
+            ExitReason::NotStarted,
             &["x", "sh: secret"],
             "it could not be started: sh: secret",
             "it could not be started",
         );
-        check(Ended::NotStarted, &[], "it could not be started", "it could not be started");
+        check(ExitReason::NotStarted, &[], "it could not be started", "it could not be started");
         let refused = "it could not be started: its limits were refused";
         let lines = format!("{refused}; the last lines of its standard error: why");
-        check(Ended::LimitRefused, &["why"], &lines, "it could not be started");
+        check(ExitReason::LimitRefused, &["why"], &lines, "it could not be started");
     }
 }

@@ -11,7 +11,7 @@ use super::super::bridge::{Endpoint, Link};
 use super::super::catalog::{ALLOCATION_VARIABLE, Entry, Program};
 use super::reasons::{ended_early, with_lines};
 use super::{Life, Misses, SERVER_GRACE, Timing, memory_limit};
-use crate::process::child::{Child, Input, Launch};
+use crate::process::child::{Child, ChildSpec, Input};
 use cortex_core::ids::AllocationId;
 
 /// Why one does not start that the catalog has no more.
@@ -45,9 +45,9 @@ impl ServerProcess {
         let lines = child.last_lines();
         life.change(|status| {
             (status.lines, status.tree) = (child.last_lines(), Some(child.tree()));
-            status.memory_limit = memory_limit(entry.memory, child.enforced());
+            status.memory_limit = memory_limit(entry.memory, child.enforcement());
         });
-        if let Some(enforced) = child.enforced() {
+        if let Some(enforced) = child.enforcement() {
             tracing::info!(name = %life.name, "the limit on its memory is {enforced}");
         }
         let (Some(input), Some(output)) = (child.take_input(), child.take_output()) else {
@@ -156,7 +156,7 @@ fn make_own_folder(entry: &Entry, owner: Option<AllocationId>) -> Result<(), Str
 }
 
 /// What is started for the allocation whose own it is, or for all; or why nothing is.
-fn launch_of(name: &str, entry: &Entry, owner: Option<AllocationId>) -> Result<Launch, &'static str> {
+fn launch_of(name: &str, entry: &Entry, owner: Option<AllocationId>) -> Result<ChildSpec, &'static str> {
     let (command, arguments, environment, folder) = match &entry.program {
         Program::Command { command, arguments, environment, folder } => (command, arguments, environment, folder),
         Program::Remote { .. } => return Err("it is not run here"),
@@ -165,7 +165,7 @@ fn launch_of(name: &str, entry: &Entry, owner: Option<AllocationId>) -> Result<L
     let given = environment.iter().map(|(name, value)| (name.clone(), value.for_allocation(owner)));
     // What says whose it is cannot be overridden.
     let own = owner.map(|owner| (ALLOCATION_VARIABLE.to_owned(), owner.to_string()));
-    Ok(Launch {
+    Ok(ChildSpec {
         name: name.to_owned(),
         command: command.clone(),
         arguments: arguments.iter().map(|argument| argument.for_allocation(owner)).collect(),

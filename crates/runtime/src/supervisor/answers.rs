@@ -5,7 +5,7 @@ use super::super::service::{SERVER_GRACE, wait_until_restarted};
 use super::Supervisor;
 use super::reports::{Detail, Report};
 use cortex_core::ids::{AgentId, AllocationId, ServerName};
-use cortex_managed::{Ask, AskError, ServerReport, WorkerReport};
+use cortex_managed::{RuntimeError, RuntimeRequest, ServerReport, WorkerReport};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -14,17 +14,17 @@ use tokio::sync::oneshot;
 
 impl Supervisor {
     /// Answers a question. Whoever asked and has gone does not want the answer.
-    pub(super) fn answer(&mut self, ask: Ask) {
+    pub(super) fn answer(&mut self, ask: RuntimeRequest) {
         match ask {
-            Ask::Servers(reply) => drop(reply.send(plain(self.all_servers()))),
-            Ask::Server(name, holder, reply) => {
+            RuntimeRequest::Servers(reply) => drop(reply.send(plain(self.all_servers()))),
+            RuntimeRequest::Server(name, holder, reply) => {
                 let reports = self.server(&name, holder, Detail::Full);
                 self.look(reply, move || reports.into_iter().map(measured).collect());
             }
-            Ask::Allocation(allocation, reply) => {
+            RuntimeRequest::Allocation(allocation, reply) => {
                 drop(reply.send((plain(self.servers_of(allocation)), self.workers_of(allocation))));
             }
-            Ask::RestartServer(name, allocation, reply) => {
+            RuntimeRequest::RestartServer(name, allocation, reply) => {
                 let restarts = self.restart(&name, allocation);
                 // It goes on whether or not somebody waits for it.
                 tokio::spawn(async move {
@@ -35,8 +35,8 @@ impl Supervisor {
                     drop(reply.send(restarted));
                 });
             }
-            Ask::Workers(reply) => drop(reply.send(self.all_workers())),
-            Ask::Worker(id, reply) => {
+            RuntimeRequest::Workers(reply) => drop(reply.send(self.all_workers())),
+            RuntimeRequest::Worker(id, reply) => {
                 let found = self.worker(&id);
                 self.look(reply, move || {
                     found.map(|(report, tree)| {
@@ -45,7 +45,7 @@ impl Supervisor {
                     })
                 });
             }
-            Ask::DrainWorker(worker, reply) => {
+            RuntimeRequest::DrainWorker(worker, reply) => {
                 drop(reply.send(self.drain_worker(worker)));
             }
         }
@@ -66,19 +66,19 @@ impl Supervisor {
         });
     }
 
-    fn drain_worker(&mut self, worker: String) -> Result<WorkerReport, AskError> {
+    fn drain_worker(&mut self, worker: String) -> Result<WorkerReport, RuntimeError> {
         if let Some(held) = self.workers.get(&worker) {
-            return Err(AskError::Leased { worker, allocation: held.allocation });
+            return Err(RuntimeError::Leased { worker, allocation: held.allocation });
         }
         let agents = self.pool.as_mut().map(|pool| &mut pool.agents);
         let id = AgentId::new(&worker).ok();
         let agent = agents.zip(id).and_then(|(agents, id)| agents.get_mut(&id));
         match agent {
             Some(agent) => (agent.is_draining, agent.is_asked_to_go) = (true, true),
-            None => return Err(AskError::NoWorker { worker }),
+            None => return Err(RuntimeError::UnknownWorker { worker }),
         }
         let report = self.worker(&worker).map(|(report, _)| report);
-        report.ok_or(AskError::NoWorker { worker })
+        report.ok_or(RuntimeError::UnknownWorker { worker })
     }
 
     /// Begins to restart a server, each run of it or only that of an allocation. What is given back waits until they run.
@@ -86,15 +86,15 @@ impl Supervisor {
         &mut self,
         name: &ServerName,
         allocation: Option<AllocationId>,
-    ) -> Result<impl Future<Output = Result<(), AskError>> + use<>, AskError> {
+    ) -> Result<impl Future<Output = Result<(), RuntimeError>> + use<>, RuntimeError> {
         let meant: Vec<Run> = self.named(name, allocation).map(|(run, _)| run.clone()).collect();
         if meant.is_empty() {
             let is_known = self.known().is_some_and(|catalog| catalog.entries.contains_key(name));
             let name = name.to_string();
             return Err(match allocation {
-                Some(allocation) => AskError::NotHeld { name, allocation },
-                None if is_known => AskError::NotRunning { name },
-                None => AskError::NoServer { name },
+                Some(allocation) => RuntimeError::NotHeld { name, allocation },
+                None if is_known => RuntimeError::NotRunning { name },
+                None => RuntimeError::UnknownServer { name },
             });
         }
         meant.iter().for_each(|run| self.renew_entry(run, true));
@@ -113,7 +113,7 @@ impl Supervisor {
                     (Ok(()), None) => return Ok(()),
                     (Ok(()), Some(why)) | (Err(why), _) => why,
                 };
-                Err(AskError::NotRestarted { server, why })
+                Err(RuntimeError::NotRestarted { server, why })
             }
         });
         let restarts: Vec<_> = restarts.collect();

@@ -8,10 +8,10 @@ use super::super::leases::Run;
 use super::super::service::Status;
 use super::holds::Held;
 use super::{HeldWorker, Supervisor};
-use crate::process::tree::Tree;
+use crate::process::tree::ProcessTree;
 use cortex_core::ids::{AgentId, AllocationId, JobId, ServerName};
 use cortex_core::ports::Port;
-use cortex_managed::{CallFigures, ProcessState, ServerReport, WorkerReport};
+use cortex_managed::{CallStats, ProcessState, ServerReport, WorkerReport};
 
 /// How much is told of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) enum Detail {
 }
 
 /// A report, and the processes that are still to be looked at for it.
-pub(super) type Report = (ServerReport, Option<Tree>);
+pub(super) type Report = (ServerReport, Option<ProcessTree>);
 
 impl Supervisor {
     /// How every server of the catalog stands, and those that run though the catalog has them no more.
@@ -70,7 +70,7 @@ impl Supervisor {
     }
 
     /// How a worker stands, with its processes.
-    pub(super) fn worker(&self, id: &str) -> Option<(WorkerReport, Option<Tree>)> {
+    pub(super) fn worker(&self, id: &str) -> Option<(WorkerReport, Option<ProcessTree>)> {
         let (report, status) = match self.workers.get(id) {
             Some(held) => (held.report(id), held.service.status()),
             None => {
@@ -168,7 +168,7 @@ fn unheld(name: &ServerName, entry: &Entry) -> ServerReport {
         memory: None,
         processes: None,
         memory_limit: None,
-        calls: CallFigures::default(),
+        calls: CallStats::default(),
         calls_by_holder: Vec::new(),
         last_lines: Vec::new(),
     }
@@ -182,8 +182,8 @@ pub(super) fn url(entry: &Entry) -> Option<String> {
     }
 }
 
-fn figures(usage: &Usage) -> CallFigures {
-    CallFigures {
+fn figures(usage: &Usage) -> CallStats {
+    CallStats {
         calls: usage.calls,
         errors: usage.errors,
         bytes_in: usage.bytes_in,

@@ -14,7 +14,7 @@ use cortex_core::view::Filter;
 use cortex_engine::clock::EngineClock;
 use cortex_engine::{Engine, EngineHandle, EngineOptions, Listing, Record, RecordPosition};
 use cortex_journal::NullJournal;
-use cortex_managed::{AccessKey, Managed};
+use cortex_managed::{AccessKey, RuntimeHandle};
 use cortex_mcp::transport::{LineTransport, WireLimits};
 use cortex_mcp::{Server, ServerOptions, Shown};
 use cortex_planning::{Bounds, Planner};
@@ -32,7 +32,7 @@ const PIPE_BYTES: usize = 1_048_576;
 
 pub(crate) struct Rig {
     pub(crate) engine: EngineHandle,
-    pub(crate) managed: Managed,
+    pub(crate) managed: RuntimeHandle,
     pub(crate) reports: Arc<Mutex<Reports>>,
     shown: Shown,
     _show: Box<dyn Send>,
@@ -49,7 +49,7 @@ impl Rig {
             Engine::start(engine_options(), NullJournal, EngineClock::system()).await.expect("an engine");
         tokio::spawn(engine.run());
         handle.set_provisioning(provisioning(), Some(Box::new(|_, _| true))).await.expect("an engine");
-        let (managed, asked) = Managed::new(key);
+        let (managed, asked) = RuntimeHandle::new(key);
         let reports = Arc::new(Mutex::new(Reports::default()));
         tokio::spawn(stub::answer(asked, Arc::clone(&reports)));
         let (show_plan, plan) = watch::channel(None);
@@ -66,7 +66,7 @@ impl Rig {
         self.connect(Some(self.managed.clone()), Toolset::ALL.iter().map(|(_, toolset)| *toolset).collect()).await
     }
 
-    pub(crate) async fn connect(&self, managed: Option<Managed>, toolsets: BTreeSet<Toolset>) -> Client {
+    pub(crate) async fn connect(&self, managed: Option<RuntimeHandle>, toolsets: BTreeSet<Toolset>) -> Client {
         let (writer, input) = tokio::io::duplex(PIPE_BYTES);
         let (output, reader) = tokio::io::duplex(PIPE_BYTES);
         let (transport, connection) = LineTransport::new(input, output, WireLimits::default());

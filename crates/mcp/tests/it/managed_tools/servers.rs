@@ -80,7 +80,7 @@ async fn one_server_is_told_of_whole() {
         assert_eq!(told["runs"][0]["last_lines"].as_array().map(Vec::len), Some(lines));
     }
     let unknown = client.error("get_mcp_server", json!({"name": "filesytem"})).await;
-    assert_eq!(unknown, "there is no MCP server \"filesytem\": list_mcp_servers names those that there are");
+    assert_eq!(unknown, "MCP server \"filesytem\" not found: list_mcp_servers lists the known servers");
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn a_run_of_ones_own_is_named_by_its_allocation() {
     let error = client.error("get_mcp_server", of("filesystem", lease(1))).await;
     let holder = lease(1);
     let expected = format!(
-        "{holder} does not hold MCP server \"filesystem\": get_mcp_server without allocation_id tells who does"
+        "{holder} does not hold MCP server \"filesystem\": get_mcp_server without allocation_id lists its holders"
     );
     assert_eq!(error, expected);
     let unknown = json!({"name": "memory", "allocation_id": "no id"});

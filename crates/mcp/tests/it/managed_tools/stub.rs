@@ -7,7 +7,7 @@ use cortex_core::ports::Port;
 use cortex_core::provisioning::Sharing;
 use cortex_core::time::Timestamp;
 use cortex_core::units::MemoryMb;
-use cortex_managed::{Ask, AskError, CallFigures, MemoryLimit, ProcessState, ServerReport, WorkerReport};
+use cortex_managed::{CallStats, MemoryLimit, ProcessState, RuntimeError, RuntimeRequest, ServerReport, WorkerReport};
 use tokio::sync::{mpsc, oneshot};
 
 /// What is told of.
@@ -18,11 +18,11 @@ pub(crate) struct Reports {
     /// What was asked to be restarted.
     pub(crate) restarted: Vec<(String, Option<AllocationId>)>,
     /// Whoever waits for a restart that takes its time, if they do.
-    pub(crate) restarts_waiting: Option<Vec<oneshot::Sender<Result<(), AskError>>>>,
+    pub(crate) restarts_waiting: Option<Vec<oneshot::Sender<Result<(), RuntimeError>>>>,
 }
 
 /// Answers until nobody can ask any more.
-pub(crate) async fn answer(mut asked: mpsc::Receiver<Ask>, reports: Arc<Mutex<Reports>>) {
+pub(crate) async fn answer(mut asked: mpsc::Receiver<RuntimeRequest>, reports: Arc<Mutex<Reports>>) {
     while let Some(ask) = asked.recv().await {
         let mut reports = reports.lock().expect("no panic");
         let named = |name: &ServerName, of: Option<AllocationId>| {
@@ -32,14 +32,14 @@ pub(crate) async fn answer(mut asked: mpsc::Receiver<Ask>, reports: Arc<Mutex<Re
         };
         // Whoever asked may be gone.
         match ask {
-            Ask::Servers(reply) => drop(reply.send(reports.servers.clone())),
-            Ask::Server(name, holder, reply) => drop(reply.send(named(&name, holder))),
-            Ask::Allocation(allocation, reply) => {
+            RuntimeRequest::Servers(reply) => drop(reply.send(reports.servers.clone())),
+            RuntimeRequest::Server(name, holder, reply) => drop(reply.send(named(&name, holder))),
+            RuntimeRequest::Allocation(allocation, reply) => {
                 let servers = reports.servers.iter().filter(|server| server.holders.contains(&allocation));
                 let workers = reports.workers.iter().filter(|worker| worker.allocation == Some(allocation));
                 drop(reply.send((servers.cloned().collect(), workers.cloned().collect())));
             }
-            Ask::RestartServer(name, allocation, reply) => {
+            RuntimeRequest::RestartServer(name, allocation, reply) => {
                 let runs = named(&name, allocation);
                 reports.restarted.push((name.to_string(), allocation));
                 let name = name.to_string();
@@ -49,20 +49,20 @@ pub(crate) async fn answer(mut asked: mpsc::Receiver<Ask>, reports: Arc<Mutex<Re
                 }
                 drop(reply.send(match allocation {
                     _ if !runs.is_empty() => Ok(()),
-                    Some(allocation) => Err(AskError::NotHeld { name, allocation }),
-                    None => Err(AskError::NotRunning { name }),
+                    Some(allocation) => Err(RuntimeError::NotHeld { name, allocation }),
+                    None => Err(RuntimeError::NotRunning { name }),
                 }));
             }
-            Ask::Workers(reply) => drop(reply.send(reports.workers.clone())),
-            Ask::Worker(worker, reply) => {
+            RuntimeRequest::Workers(reply) => drop(reply.send(reports.workers.clone())),
+            RuntimeRequest::Worker(worker, reply) => {
                 drop(reply.send(reports.workers.iter().find(|report| report.worker == worker).cloned()));
             }
-            Ask::DrainWorker(worker, reply) => {
+            RuntimeRequest::DrainWorker(worker, reply) => {
                 let report = reports.workers.iter().find(|report| report.worker == worker);
                 drop(reply.send(match report {
-                    None => Err(AskError::NoWorker { worker }),
+                    None => Err(RuntimeError::UnknownWorker { worker }),
                     Some(WorkerReport { allocation: Some(allocation), .. }) => {
-                        Err(AskError::Leased { worker, allocation: *allocation })
+                        Err(RuntimeError::Leased { worker, allocation: *allocation })
                     }
                     Some(report) => Ok(WorkerReport { state: ProcessState::Stopping, ..report.clone() }),
                 }));
@@ -89,7 +89,7 @@ pub(crate) fn stopped(name: &str) -> ServerReport {
         memory: None,
         processes: None,
         memory_limit: None,
-        calls: CallFigures::default(),
+        calls: CallStats::default(),
         calls_by_holder: Vec::new(),
         last_lines: Vec::new(),
     }
@@ -106,7 +106,7 @@ pub(crate) fn running(name: &str, holders: &[AllocationId]) -> ServerReport {
         memory: Some(MemoryMb(48)),
         processes: Some(3),
         memory_limit: Some(MemoryLimit { memory: MemoryMb(512), held_by: "cgroup" }),
-        calls: CallFigures { calls: 9, errors: 1, bytes_in: 900, bytes_out: 9_000, busy_ms: 18 },
+        calls: CallStats { calls: 9, errors: 1, bytes_in: 900, bytes_out: 9_000, busy_ms: 18 },
         calls_by_holder: holders.iter().take(1).map(|holder| (*holder, figures(4))).collect(),
         last_lines: (0..30).map(|number| format!("line {number}")).collect(),
         ..stopped(name)
@@ -125,8 +125,8 @@ pub(crate) fn remote(name: &str, holders: &[AllocationId]) -> ServerReport {
     }
 }
 
-pub(crate) fn figures(calls: u64) -> CallFigures {
-    CallFigures { calls, ..CallFigures::default() }
+pub(crate) fn figures(calls: u64) -> CallStats {
+    CallStats { calls, ..CallStats::default() }
 }
 
 /// A worker that runs.

@@ -1,7 +1,7 @@
 //! Calls that wait: progress, and what becomes of them if their caller is gone.
 
 use cortex_core::allocation::State;
-use cortex_managed::AskError;
+use cortex_managed::RuntimeError;
 use serde_json::{Value, json};
 
 use super::rig::Rig;
@@ -53,7 +53,7 @@ async fn whoever_waits_for_a_restart_hears_of_it() {
     let id = client.begin("restart_mcp_server", json!({"name": "memory"})).await;
     client.next().await.expect("a notice");
     let asked = rig.reports().restarts_waiting.replace(Vec::new()).into_iter().flatten().next();
-    let why = AskError::NotRestarted { server: "\"memory\"".to_owned(), why: "it exited with code 3".to_owned() };
+    let why = RuntimeError::NotRestarted { server: "\"memory\"".to_owned(), why: "it exited with code 3".to_owned() };
     asked.expect("it was asked for").send(Err(why)).expect("somebody waits");
     let error = client.error_of(id).await;
     assert_eq!(error["error"], "MCP server \"memory\" was restarted and cannot be used: it exited with code 3");

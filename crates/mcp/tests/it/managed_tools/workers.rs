@@ -56,7 +56,7 @@ async fn a_worker_with_the_longest_id_is_found() {
         assert!(error.starts_with("worker_id is ") && error.contains("give a text of 1 to 288"), "{error}");
     }
     let unknown = client.error("get_worker", json!({"worker_id": "nobody"})).await;
-    assert_eq!(unknown, "there is no worker \"nobody\": list_workers names those that there are");
+    assert_eq!(unknown, "worker \"nobody\" not found: list_workers lists the known workers");
 }
 
 #[tokio::test]

@@ -1,16 +1,17 @@
-//! The environment of a child: made from nothing, so that it has none of the manager's secrets.
+//! The environment of a child: built from an empty one, so that it has none of the manager's secrets.
 
 use std::{collections::BTreeMap, ffi::OsString, io};
 
 use crate::process::tree::{MARKER_VARIABLE, Marker};
 
-/// What a child has of the manager's own environment, as far as it is set there.
+/// The variables that a child inherits from the manager, if they are set there.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 
-/// The whole environment: the little that is inherited, what is named, which wins, and the marker, which nothing can change.
+/// Returns the whole environment: the inherited variables, overridden by the `named` ones, and the marker, which nothing
+/// overrides.
 ///
 /// # Errors
-/// Something that is named cannot be a variable.
+/// A name or a value that no variable can have. The error does not show the value.
 pub(super) fn of(
     named: &[(String, String)],
     marker: Marker,
@@ -24,10 +25,10 @@ pub(super) fn of(
     }
     for (name, value) in named {
         if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(refused(format!("{name:?} cannot be the name of a variable: leave out \"=\" and NUL")));
+            return Err(refused(format!("{name:?} cannot be the name of a variable: remove \"=\" and NUL from it")));
         }
         if value.contains('\0') {
-            return Err(refused(format!("the value of the variable {name} has a NUL in it: leave it out")));
+            return Err(refused(format!("the value of variable {name} contains a NUL character: remove it")));
         }
         environment.insert(name.into(), value.into());
     }
@@ -54,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn little_is_inherited_and_what_is_named_wins() {
+    fn few_variables_are_inherited_and_named_ones_override_them() {
         let marker = "CORTEX_PROCESS_TREE=00000000-0000-0000-0000-000000000000/3";
         assert_eq!(made(&[]).expect("an environment"), [marker, "LANG=own", "PATH=own"]);
         let named = [("PATH", "x"), ("A", "b=c"), (MARKER_VARIABLE, "other"), ("A", "")];
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_variable_is_refused_without_its_value() {
+    fn an_invalid_variable_is_refused_without_showing_its_value() {
         let error = |name, value| made(&[(name, value)]).expect_err("no variable").to_string();
         assert!(error("", "secret").contains("\"\" cannot be"));
         assert!(error("a=b", "secret").contains("\"a=b\" cannot be"));

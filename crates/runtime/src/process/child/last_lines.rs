@@ -1,7 +1,7 @@
-//! The last lines that a child wrote, for whoever asks why it does not work.
+//! The last lines that a child wrote, which help to find out why it does not work.
 //!
-//! Invariants: what is kept is bounded, whatever the child writes; and a line that was kept can be shown anywhere, since it
-//! has no control characters.
+//! Invariants: the kept text is bounded, whatever the child writes; and a kept line has no control characters, so that it is
+//! safe to show anywhere.
 
 use std::{
     collections::VecDeque,
@@ -10,17 +10,17 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// How many lines are kept.
+/// The number of lines that are kept.
 pub const LINES_MAX: usize = 200;
 
-/// How many bytes of a line are kept.
+/// The bytes that are kept of each line.
 pub const LINE_BYTES_MAX: usize = 4_096;
 
-/// The most that one read takes.
+/// The size of the read buffer.
 const READ_BYTES: usize = 8_192;
 
-/// What stands in place of a character that could change how others are shown.
-const HARMLESS: char = '\u{fffd}';
+/// Replaces a character that could change how others are shown.
+const REPLACEMENT: char = '\u{fffd}';
 
 /// The last lines of one child. Clones share them.
 #[derive(Debug, Clone, Default)]
@@ -29,22 +29,22 @@ pub struct LastLines {
 }
 
 impl LastLines {
-    /// Adds a line, which is cut and made harmless as those that the child writes.
+    /// Adds a line, truncated and sanitized like those of the child.
     pub fn note(&self, line: &str) {
         self.add(line.as_bytes(), line.len());
     }
 
-    /// The lines, the oldest first.
+    /// Returns the lines, oldest first.
     #[must_use]
     pub fn last(&self) -> Vec<String> {
         self.kept().iter().cloned().collect()
     }
 
-    /// Reads lines to the end.
+    /// Reads lines until the end of the stream.
     pub(super) async fn read(self, mut from: impl AsyncRead + Unpin) {
         let mut bytes = vec![0; READ_BYTES];
         let mut line = Line::default();
-        // What cannot be read has ended.
+        // A read error is treated as the end.
         while let Ok(count @ 1..) = from.read(&mut bytes).await {
             let mut rest = &bytes[..count];
             while let Some(end) = memchr::memchr(b'\n', rest) {
@@ -64,12 +64,12 @@ impl LastLines {
         self.add(&line.kept, line.bytes_seen);
     }
 
-    /// Adds a line of so many bytes, of which these are the first.
+    /// Adds a line of `bytes` bytes, of which `kept` are the first.
     fn add(&self, kept: &[u8], bytes: usize) {
         let kept = &kept[..kept.len().min(LINE_BYTES_MAX)];
         let dropped = bytes - kept.len();
         let kept = if dropped == 0 { kept.strip_suffix(b"\r").unwrap_or(kept) } else { kept };
-        let mut line = harmless(kept);
+        let mut line = sanitized(kept);
         if dropped > 0 {
             line.push_str(&format!(" … ({dropped} more bytes)"));
         }
@@ -81,12 +81,12 @@ impl LastLines {
     }
 
     fn kept(&self) -> MutexGuard<'_, VecDeque<String>> {
-        // Whole lines are added, so that a panic elsewhere leaves nothing by halves.
+        // Each change adds a whole line, so that a panic while the lock is held leaves no partial state.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The line that is being read.
+/// The line that is being read. It keeps the first [`LINE_BYTES_MAX`] bytes and counts the others.
 #[derive(Default)]
 struct Line {
     kept: Vec<u8>,
@@ -95,8 +95,8 @@ struct Line {
 
 impl Line {
     fn push(&mut self, bytes: &[u8]) {
-        let room = LINE_BYTES_MAX - self.kept.len();
-        self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let bytes_left = LINE_BYTES_MAX - self.kept.len();
+        self.kept.extend_from_slice(&bytes[..bytes.len().min(bytes_left)]);
         self.bytes_seen = self.bytes_seen.saturating_add(bytes.len());
     }
 
@@ -106,12 +106,12 @@ impl Line {
     }
 }
 
-/// The text without what could move the cursor, change colours or turn the direction of writing around.
-fn harmless(bytes: &[u8]) -> String {
-    let turns_text = |c| matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+/// Replaces characters that could move the cursor, change colors or reverse the direction of the text.
+fn sanitized(bytes: &[u8]) -> String {
+    let reverses_text = |c| matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let shown = |c: char| match c {
         '\t' => ' ',
-        c if c.is_control() || turns_text(c) => HARMLESS,
+        c if c.is_control() || reverses_text(c) => REPLACEMENT,
         c => c,
     };
     String::from_utf8_lossy(bytes).chars().map(shown).collect()

@@ -1,4 +1,4 @@
-//! What all children of one manager have in common.
+//! The spawner: starts the children of one manager with the settings that they share.
 
 use std::{
     io,
@@ -8,25 +8,24 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{Child, Launch};
+use super::{Child, ChildSpec};
 use crate::process::{memory_limit::MemoryLimiter, open_files, tree::Marker};
 use cortex_util::program;
 
-/// Where children are started. Invariant: no two have the same marker.
+/// Starts children. Invariant: no two have the same marker.
 #[derive(Debug)]
 pub struct Spawner {
     instance: Uuid,
     started: AtomicU64,
-    /// The program of the guardians, if it is not this one.
+    /// The program that runs as guardian; this one if absent.
     program: Option<PathBuf>,
     limiter: MemoryLimiter,
-    /// How many files children may have open, if not as many as this process.
+    /// The limit on open files of a child; that of this process if absent.
     open_files: Option<u64>,
 }
 
 impl Spawner {
-    /// For the children of this instance, without cgroups. From here on this process may have as many files open as the system
-    /// lets it.
+    /// Returns a spawner for the children of this instance, without cgroups. Raises the limit on open files of this process.
     #[must_use]
     pub fn new(instance: Uuid) -> Self {
         Self {
@@ -38,29 +37,29 @@ impl Spawner {
         }
     }
 
-    /// The same with another way to bound memory.
+    /// Replaces the limiter of memory.
     #[must_use]
     pub fn with_limiter(self, limiter: MemoryLimiter) -> Self {
         Self { limiter, ..self }
     }
 
-    /// The same with the guardian of another program than the running one, such as a test.
+    /// Replaces the program that runs as guardian. A test needs this, since its own program is not one.
     #[must_use]
     pub fn with_program(self, program: PathBuf) -> Self {
         Self { program: Some(program), ..self }
     }
 
-    /// Starts a child. It must be called on a tokio runtime with I/O and time. That the command cannot be started is only seen
-    /// from how the child ends.
+    /// Starts a child. Must be called on a tokio runtime with I/O and time. A command that cannot be started is no error here:
+    /// the child ends with [`NotStarted`](super::ExitReason::NotStarted).
     ///
     /// # Errors
-    /// What is named cannot be passed on, or no process can be started.
-    pub fn start(&self, launch: Launch) -> io::Result<Child> {
+    /// A variable is invalid, or the guardian cannot be started.
+    pub fn start(&self, spec: ChildSpec) -> io::Result<Child> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
-        Child::start(launch, Marker { instance: self.instance, number }, self)
+        Child::start(spec, Marker { instance: self.instance, number }, self)
     }
 
-    /// Asked for anew each time, since the file may be replaced at any time.
+    /// Returns the program of the guardian. Its path is looked up each time, since an upgrade may replace the file.
     pub(super) fn program(&self) -> PathBuf {
         self.program.clone().unwrap_or_else(program::path)
     }

@@ -1,4 +1,4 @@
-//! How a child ended, in words.
+//! How a child ended.
 
 use std::{fmt, os::unix::process::ExitStatusExt, process::ExitStatus};
 
@@ -12,25 +12,25 @@ use crate::process::{
 /// The largest number of a signal.
 const SIGNAL_MAX: i32 = 64;
 
-/// How a child ended.
+/// How a child ended. `Display` continues a sentence that begins with its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended {
+pub enum ExitReason {
     /// It exited with this code.
     Exited(i32),
-    /// This signal ended it.
+    /// It was ended by this signal.
     Signalled(i32),
-    /// Its command could not be started; the last line says which and why. Shells end with the same code where what they were
-    /// given cannot be found.
+    /// Its command could not be started; its last line has the reason. A shell that does not find its command exits with the
+    /// same code.
     NotStarted,
-    /// Its limits could not be set; the last line says which and why.
+    /// Its limits could not be set; its last line has the reason.
     LimitRefused,
-    /// Its guardian ended before it, and how; it was killed.
+    /// It was killed because its guardian ended first, in this way.
     GuardianLost(String),
 }
 
-impl Ended {
-    /// The guardian's exit code is the child's own, or that of a signal as shells have it.
-    pub(super) fn by_guardian(status: ExitStatus) -> Self {
+impl ExitReason {
+    /// Reads the guardian's exit code: the child's own, or 128 and the number of the signal that ended it, as in shells.
+    pub(super) fn from_guardian(status: ExitStatus) -> Self {
         let (signals, not_started) = (i32::from(SIGNAL_EXIT_CODE), i32::from(NOT_STARTED_EXIT_CODE));
         let limit_refused = i32::from(LIMIT_REFUSED_EXIT_CODE);
         match status.code() {
@@ -40,7 +40,7 @@ impl Ended {
             Some(code) => Self::Exited(code),
             None => match status.signal() {
                 // These end a guardian only before it has started anything.
-                Some(signal) if [Known::TERM, Known::INT, Known::HUP].iter().any(|told| told.as_raw() == signal) => {
+                Some(signal) if [Known::TERM, Known::INT, Known::HUP].iter().any(|stop| stop.as_raw() == signal) => {
                     Self::Signalled(signal)
                 }
                 Some(signal) => Self::GuardianLost(format!("was ended by {}", Signal(signal))),
@@ -50,19 +50,19 @@ impl Ended {
     }
 }
 
-impl fmt::Display for Ended {
+impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(code) => write!(f, "exited with code {code}"),
             Self::Signalled(signal) => write!(f, "was ended by {}", Signal(*signal)),
             Self::NotStarted => f.write_str("could not be started"),
             Self::LimitRefused => f.write_str("could not be started: its limits were refused"),
-            Self::GuardianLost(how) => write!(f, "was killed since its guardian {how}"),
+            Self::GuardianLost(how) => write!(f, "was killed because its guardian {how}"),
         }
     }
 }
 
-/// A signal, with its name if it is one that processes usually end by.
+/// Displays a signal by its number, and its name if it commonly ends processes.
 struct Signal(i32);
 
 impl fmt::Display for Signal {
@@ -96,11 +96,11 @@ mod tests {
 
     #[track_caller]
     fn check(raw: i32, expected: &str) {
-        assert_eq!(Ended::by_guardian(ExitStatus::from_raw(raw)).to_string(), expected);
+        assert_eq!(ExitReason::from_guardian(ExitStatus::from_raw(raw)).to_string(), expected);
     }
 
     #[test]
-    fn ends_are_told_in_words() {
+    fn exit_reasons_are_readable() {
         check(0, "exited with code 0");
         check(1 << 8, "exited with code 1");
         check(255 << 8, "exited with code 255");
@@ -112,6 +112,6 @@ mod tests {
         check((128 + 64) << 8, "was ended by signal 64");
         check((128 + 65) << 8, "exited with code 193");
         check(15, "was ended by signal 15 (TERM)");
-        check(9, "was killed since its guardian was ended by signal 9 (KILL)");
+        check(9, "was killed because its guardian was ended by signal 9 (KILL)");
     }
 }
