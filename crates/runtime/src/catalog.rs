@@ -1,10 +1,10 @@
-//! The catalog: which MCP servers may be asked for, and how each is run or reached.
+//! The catalog: the MCP servers that can be leased, and how each is run or reached.
 //!
-//! It is the `mcpServers` file that MCP clients have, with a block `"cortex"` of our own in an entry that wants one.
-//! Invariants: an entry that was read is good, so that nobody after it checks again; equal entries compare equal, which
+//! Its file is the `mcpServers` file of MCP clients, with an optional block `"cortex"` in an entry for the settings of this
+//! program. Invariants: an entry that was read is valid, and need not be checked again; equal entries compare equal, which
 //! tells a reload what changed; and no error, warning or `Debug` text has the value of a variable, a header or an argument.
 
-mod cortex;
+mod cortex_block;
 mod entry;
 mod error;
 mod expand;
@@ -26,106 +26,105 @@ use serde_json::{Map, Value};
 use cortex_core::ids::{AllocationId, ServerName};
 use cortex_core::provisioning::Sharing;
 use cortex_core::units::MemoryMb;
-use entry::Reader;
-use error::{Place, Problem, shown};
+use entry::EntryReader;
+use error::{KeyPath, Problem, excerpt};
 
-pub use error::{CatalogError, Warning};
-pub use expand::ALLOCATION_VARIABLE;
-pub use file::{CatalogFile, Variables};
-pub use template::Template;
+pub use error::CatalogError;
+pub(crate) use error::Warning;
+pub(crate) use expand::ALLOCATION_VARIABLE;
+pub(crate) use file::CatalogFile;
+pub(crate) use template::Template;
 
-/// The largest file that is read, in bytes.
-pub const FILE_BYTES_MAX: u64 = 1_048_576;
+/// The size of the largest accepted file, in bytes.
+pub(crate) const FILE_BYTES_MAX: u64 = 1_048_576;
 
 /// The most entries of a file.
-pub const ENTRIES_MAX: usize = 1_000;
+pub(crate) const ENTRIES_MAX: usize = 1_000;
 
-/// The keys under which clients keep their servers: the one of nearly all, and that of VS Code.
+/// The keys of the object of servers: that of most clients, and that of VS Code.
 const TOP_KEYS: [&str; 2] = ["mcpServers", "servers"];
 
-/// What the order of bytes is marked with by some editors.
+/// Some editors write it at the beginning of a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// The servers that may be asked for.
+/// The MCP servers that can be leased.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Catalog {
-    /// Each server by its name.
-    pub entries: BTreeMap<ServerName, Arc<Entry>>,
+pub(crate) struct Catalog {
+    pub(crate) entries: BTreeMap<ServerName, Arc<CatalogEntry>>,
 }
 
-/// A server that may be asked for.
+/// An MCP server that can be leased.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// How it is run, or where it is.
-    pub program: Program,
-    /// Who shares one.
-    pub sharing: Sharing,
-    /// How long one that nobody holds is kept.
-    pub idle: Duration,
-    /// How long it may take to answer its first request.
-    pub start_timeout: Duration,
-    /// How many calls it works on at a time.
-    pub calls_in_flight_max: usize,
-    /// The most memory of its processes together, if that is bounded.
-    pub memory: Option<MemoryMb>,
-    /// What it is told when it asks for roots: `file://` URIs. If there are none, it cannot ask.
-    pub roots: Vec<String>,
+pub(crate) struct CatalogEntry {
+    pub(crate) program: Program,
+    /// Whether allocations share an instance or each has its own.
+    pub(crate) sharing: Sharing,
+    /// How long an instance without holders is kept running.
+    pub(crate) idle: Duration,
+    /// The time limit for an instance to answer its first request.
+    pub(crate) start_timeout: Duration,
+    /// The most concurrent calls to an instance.
+    pub(crate) calls_in_flight_max: usize,
+    /// The limit on the memory of its processes.
+    pub(crate) memory: Option<MemoryMb>,
+    /// The `file://` URIs that answer its `roots/list` requests. Without any, it is not offered roots.
+    pub(crate) roots: Vec<String>,
 }
 
-/// How a server is run, or where it is.
+/// How a server is run or reached.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Program {
-    /// A process of ours that speaks over its standard input and output.
+pub(crate) enum Program {
+    /// A process with the stdio transport.
     Command {
-        /// The program, as a path or as a name that is looked for in `PATH`.
+        /// The program: a path, or a name to search in `PATH`.
         command: String,
-        /// Its arguments.
         arguments: Vec<Template>,
-        /// The variables that it gets besides the few that each process gets.
+        /// Variables in addition to those that every child inherits.
         environment: BTreeMap<String, Template>,
-        /// The folder that it starts in.
+        /// The working directory.
         folder: Option<Folder>,
     },
-    /// A server that runs elsewhere and speaks Streamable HTTP.
+    /// A remote server with the Streamable HTTP transport.
     Remote {
-        /// Where: `http` or `https`.
+        /// With the scheme `http` or `https`.
         url: String,
-        /// What goes with each request.
+        /// The headers of each request.
         headers: BTreeMap<String, String>,
     },
-    /// Nothing: the catalog has it no more, though it is held.
-    Missing,
+    /// The entry was removed from the catalog while allocations hold the server.
+    Removed,
 }
 
-/// A folder in which a server starts.
+/// The working directory of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Folder {
-    /// What it begins at unless it is absolute: where the file of the catalog is.
-    pub base: PathBuf,
-    /// The folder.
-    pub path: Template,
+pub(crate) struct Folder {
+    /// The folder of the catalog file, to which a relative path is relative.
+    pub(crate) base: PathBuf,
+    pub(crate) path: Template,
 }
 
 impl Folder {
-    /// Where it is for an allocation.
+    /// Returns its path for an allocation.
     #[must_use]
-    pub fn for_allocation(&self, allocation: Option<AllocationId>) -> PathBuf {
+    pub(crate) fn for_allocation(&self, allocation: Option<AllocationId>) -> PathBuf {
         self.base.join(self.path.for_allocation(allocation))
     }
 }
 
 impl Catalog {
-    /// Whether a server runs elsewhere.
     #[must_use]
-    pub fn is_remote(&self, name: &ServerName) -> bool {
+    pub(crate) fn is_remote(&self, name: &ServerName) -> bool {
         self.entries.get(name).is_some_and(|entry| entry.is_remote())
     }
 
-    /// Reads the file at `path`, with references to variables replaced by what `variable` says.
+    /// Reads the file at `path`, and expands references to variables by `variable`.
     ///
     /// # Errors
-    /// It cannot be read, is too large, is no JSON, or has an entry that cannot be used: which, and why.
-    pub fn read(path: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<(Self, Vec<Warning>), CatalogError> {
+    /// The file cannot be read, is too large, is not JSON, or has an invalid entry.
+    pub(crate) fn read(
+        path: &Path,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(Self, Vec<Warning>), CatalogError> {
         Self::of_text(path, &read_bounded(path)?, variable)
     }
 
@@ -139,8 +138,8 @@ impl Catalog {
             serde_json::from_slice(text).map_err(|error| CatalogError::NotJson { path: path.to_owned(), error })?;
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let folder = absolute.parent().unwrap_or(Path::new("/"));
-        let mut reader = Reader::new(folder, variable);
-        let entries = entries(&whole, &mut reader).map_err(|Problem { field, reason }| CatalogError::Wrong {
+        let mut reader = EntryReader::new(folder, variable);
+        let entries = entries(&whole, &mut reader).map_err(|Problem { field, reason }| CatalogError::Invalid {
             path: path.to_owned(),
             field,
             reason,
@@ -149,12 +148,12 @@ impl Catalog {
     }
 }
 
-/// The bytes of a file that is no larger than [`FILE_BYTES_MAX`].
+/// Reads a file that is no larger than [`FILE_BYTES_MAX`].
 fn read_bounded(path: &Path) -> Result<Vec<u8>, CatalogError> {
     let unreadable = |error| CatalogError::Unreadable { path: path.to_owned(), error };
-    // A pipe would be waited for, and could be read once only.
+    // Reading a pipe would block, and would work only once.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
@@ -165,42 +164,44 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, CatalogError> {
     Ok(bytes)
 }
 
-fn entries(whole: &Value, reader: &mut Reader<'_>) -> Result<BTreeMap<ServerName, Arc<Entry>>, Problem> {
-    let (place, servers) = servers(whole, reader)?;
+fn entries(whole: &Value, reader: &mut EntryReader<'_>) -> Result<BTreeMap<ServerName, Arc<CatalogEntry>>, Problem> {
+    let (key_path, servers) = servers(whole, reader)?;
     if servers.len() > ENTRIES_MAX {
-        return Err(place.problem(format!("has {} entries: give at most {ENTRIES_MAX}", servers.len())));
+        return Err(key_path.problem(format!("has {} entries: give at most {ENTRIES_MAX}", servers.len())));
     }
     let mut entries = BTreeMap::new();
     for (name, value) in servers {
         let name = ServerName::new(name)
-            .map_err(|error| place.problem(format!("has an entry named \"{}\": {error}", shown(name))))?;
-        if let Some(entry) = reader.entry(&place.key(name.as_str()), value)? {
+            .map_err(|error| key_path.problem(format!("has an entry named \"{}\": {error}", excerpt(name))))?;
+        if let Some(entry) = reader.entry(&key_path.key(name.as_str()), value)? {
             entries.insert(name, Arc::new(entry));
         }
     }
     Ok(entries)
 }
 
-/// The block of all servers, and where it is.
-fn servers<'a>(whole: &'a Value, reader: &mut Reader<'_>) -> Result<(Place, &'a Map<String, Value>), Problem> {
-    let mut given = TOP_KEYS.into_iter().filter_map(|key| Some((Place::top(key), whole.get(key)?)));
-    let Some((place, value)) = given.next() else {
-        return Err(Place::top(TOP_KEYS[0]).problem(r#"is missing: give {"mcpServers": {"a name": {"command": "…"}}}"#));
+/// Returns the object of all servers, and its path.
+fn servers<'a>(whole: &'a Value, reader: &mut EntryReader<'_>) -> Result<(KeyPath, &'a Map<String, Value>), Problem> {
+    let mut given = TOP_KEYS.into_iter().filter_map(|key| Some((KeyPath::top(key), whole.get(key)?)));
+    let Some((key_path, value)) = given.next() else {
+        return Err(
+            KeyPath::top(TOP_KEYS[0]).problem(r#"is missing: give {"mcpServers": {"a name": {"command": "…"}}}"#)
+        );
     };
     if let Some((other, _)) = given.next() {
-        reader.warnings.add(&other, format!("is ignored, since there is {place}"));
+        reader.warnings.add(&other, format!("is ignored because {key_path} is present"));
     }
     let servers =
-        value.as_object().ok_or_else(|| place.wrong_type(value, "an object with an entry for each server"))?;
-    Ok((place, servers))
+        value.as_object().ok_or_else(|| key_path.wrong_type(value, "an object with an entry for each server"))?;
+    Ok((key_path, servers))
 }
 
-impl Entry {
-    /// For a server that the catalog has no more though it is held, by these: it cannot be started, and says so.
+impl CatalogEntry {
+    /// Returns the entry for a server that was removed from the catalog while allocations hold it. It cannot be started.
     #[must_use]
-    pub const fn missing(sharing: Sharing) -> Self {
+    pub(crate) const fn removed(sharing: Sharing) -> Self {
         Self {
-            program: Program::Missing,
+            program: Program::Removed,
             sharing,
             idle: Duration::ZERO,
             start_timeout: Duration::from_secs(1),
@@ -210,15 +211,14 @@ impl Entry {
         }
     }
 
-    /// Whether the server runs elsewhere.
     #[must_use]
-    pub fn is_remote(&self) -> bool {
+    pub(crate) fn is_remote(&self) -> bool {
         matches!(self.program, Program::Remote { .. })
     }
 }
 
 impl fmt::Debug for Program {
-    /// Without what may be secret: arguments, values of variables, headers, and all of a URL but its host.
+    /// Leaves out what may be secret: arguments, values of variables, headers, and all of a URL but its host.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Command { command, arguments, environment, folder } => formatter
@@ -233,7 +233,7 @@ impl fmt::Debug for Program {
                 .field("host", &url.parse::<ureq::http::Uri>().ok().as_ref().and_then(ureq::http::Uri::host))
                 .field("headers", &headers.len())
                 .finish(),
-            Self::Missing => formatter.write_str("Missing"),
+            Self::Removed => formatter.write_str("Removed"),
         }
     }
 }

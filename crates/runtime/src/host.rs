@@ -1,7 +1,7 @@
-//! The thread on which real things are run, apart from the one that decides.
+//! The host: runs the supervisor on a thread of its own, apart from the one that decides.
 //!
-//! What a crash of the manager before left behind is ended first, before the books are gone on with; then the catalog is
-//! read, and the supervisor follows the books until the host is told to end.
+//! Orphans of an earlier manager are ended before the engine serves its state. After that the supervisor reconciles with the
+//! engine until the host ends.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,60 +28,51 @@ use super::worker::{PoolOptions, WorkerCommand};
 use cortex_engine::{EngineError, EngineHandle};
 use cortex_managed::{AccessKey, RuntimeHandle, RuntimeRequest};
 
-/// What is to be run, and how.
+/// What the host runs, and how.
 #[derive(Clone, Debug)]
 pub struct HostOptions {
-    /// The file of the catalog; MCP servers are only in the books if absent.
+    /// The catalog file; no MCP servers are run if absent.
     pub catalog: Option<PathBuf>,
-    /// What workers run; they are only in the books if absent.
+    /// The command of workers; none are run if absent.
     pub worker: Option<WorkerCommand>,
-    /// How agents of the pool reach the manager; none are run if absent.
+    /// The pool of agents; none are run if absent.
     pub pool: Option<PoolOptions>,
-    /// Where it is recorded that this manager may have children; nowhere if absent.
+    /// The file that records managers with children; none is written if absent.
     pub record: Option<PathBuf>,
-    /// Where the key of access tokens is kept; in memory if absent.
+    /// The file with the key of access tokens; the key is kept in memory if absent.
     pub key: Option<PathBuf>,
-    /// Whether endpoints ask for an access token.
-    pub asks_for_token: bool,
-    /// The program of the guardians, if it is not this one.
+    /// Whether endpoints require an access token.
+    pub requires_token: bool,
+    /// The program that runs as guardian; this one if absent.
     pub program: Option<PathBuf>,
-    /// The periods by which servers are looked after.
     pub timing: Timing,
 }
 
 impl HostOptions {
-    /// For a catalog, with all else as it is by default.
+    /// Returns the default options with a catalog.
     #[must_use]
     pub fn new(catalog: Option<PathBuf>) -> Self {
         let timing = Timing::default();
-        Self { catalog, worker: None, pool: None, record: None, key: None, asks_for_token: true, program: None, timing }
+        Self { catalog, worker: None, pool: None, record: None, key: None, requires_token: true, program: None, timing }
     }
 }
 
-/// Why nothing can be run.
+/// Why the host cannot start.
 #[derive(Debug, Error)]
 pub enum HostError {
-    /// The catalog cannot be read.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    /// A file of the manager's own cannot be used.
-    #[error("{} cannot be used: make its folder and file writable, and yours alone", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// No thread can be started.
-    #[error("no thread can be started")]
+    /// The record of children or the key file cannot be used.
+    #[error("{} cannot be used: make the file and its folder writable for this user only", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("the thread for servers and workers cannot be started")]
     Thread(#[source] io::Error),
-    /// The engine has ended.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
 
-/// What a host has before it runs anything.
-pub struct Prepared {
+/// A host that is ready to start: the catalog is read, and no orphans are left.
+pub struct PreparedHost {
     options: HostOptions,
     catalog: Option<CatalogFile>,
     key: Option<AccessKey>,
@@ -89,12 +80,12 @@ pub struct Prepared {
     record: Option<ProcessRecord>,
 }
 
-impl Prepared {
-    /// Ends what a manager before left behind, and reads the catalog. It blocks for as long as the first takes: some seconds
-    /// at most, and mostly nothing. The caller owns the state that the record and the key lie beside.
+impl PreparedHost {
+    /// Reads the catalog and ends the orphans of an earlier manager. Blocks the thread for some seconds if there are orphans. The
+    /// caller must own the state that the record and the key belong to.
     ///
     /// # Errors
-    /// [`HostError`], if nothing can be run.
+    /// The catalog, the record or the key cannot be used.
     pub fn prepare(options: HostOptions) -> Result<Self, HostError> {
         let catalog = match options.catalog.clone() {
             Some(path) => {
@@ -105,15 +96,16 @@ impl Prepared {
             None => None,
         };
         if std::env::var_os(MARKER_VARIABLE).is_some() {
-            // Its guardian ends all that descends from it.
+            // The guardian of that worker or server ends all its descendants.
             tracing::warn!(
-                "this manager was started by a worker or server of another, and ends with that one's lease: start it elsewhere to have it stay"
+                "this manager was started by a worker or server of another manager, and ends with its lease: start it from \
+                 outside to keep it running"
             );
         }
         let instance = Uuid::new_v4();
         let record = begin_record(options.record.as_deref(), instance)?;
         let key = match &options.key {
-            _ if !options.asks_for_token => None,
+            _ if !options.requires_token => None,
             None => Some(AccessKey::random()),
             Some(path) => {
                 let failed = |source| HostError::File { path: path.clone(), source };
@@ -123,10 +115,10 @@ impl Prepared {
         Ok(Self { options, catalog, key, instance, record })
     }
 
-    /// Runs what the books of this engine hold from now on.
+    /// Starts to run the servers and workers of the engine's allocations.
     ///
     /// # Errors
-    /// [`HostError`], if no thread can be started or the engine has ended.
+    /// The thread cannot be started, or the engine has ended.
     pub async fn start(self, engine: EngineHandle) -> Result<Host, HostError> {
         let Self { options, catalog, key, instance, record } = self;
         let (ports, known) = (Ports::default(), catalog.as_ref().map(|file| file.catalog().clone()));
@@ -136,14 +128,14 @@ impl Prepared {
         if let Some(program) = options.program {
             spawner = spawner.with_program(program);
         }
-        let (managed, asked) = RuntimeHandle::new(key.clone());
-        let (count, running) = watch::channel(0);
-        let (stop, over) = (CancellationToken::new(), CancellationToken::new());
+        let (handle, requests) = RuntimeHandle::new(key.clone());
+        let (running_publisher, running) = watch::channel(0);
+        let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let leases = Leases::new(engine.clone(), key);
         let worker = options.worker.map(Arc::new);
         let pool = options.pool;
         let prefix = format!("agent-{}", &instance.simple().to_string()[..8]);
-        let start = Start {
+        let thread = HostThread {
             engine,
             catalog,
             spawner: Arc::new(spawner),
@@ -152,14 +144,14 @@ impl Prepared {
             worker,
             leases,
             ports,
-            asked,
-            count,
+            requests,
+            running: running_publisher,
             stop: stop.clone(),
-            over: over.clone().drop_guard(),
+            ended: ended.clone().drop_guard(),
         };
         let thread =
-            thread::Builder::new().name("runtime".to_owned()).spawn(|| start.run()).map_err(HostError::Thread)?;
-        Ok(Host { managed, running, stop, over, thread, record })
+            thread::Builder::new().name("runtime".to_owned()).spawn(|| thread.run()).map_err(HostError::Thread)?;
+        Ok(Host { handle, running, stop, ended, thread, record })
     }
 }
 
@@ -170,8 +162,8 @@ fn begin_record(path: Option<&Path>, instance: Uuid) -> Result<Option<ProcessRec
     Ok(Some(record))
 }
 
-/// What the thread begins with.
-struct Start {
+/// The thread that runs the supervisor.
+struct HostThread {
     engine: EngineHandle,
     catalog: Option<CatalogFile>,
     spawner: Arc<Spawner>,
@@ -180,73 +172,81 @@ struct Start {
     pool: Option<Pool>,
     leases: Arc<Leases>,
     ports: Ports,
-    asked: mpsc::Receiver<RuntimeRequest>,
-    count: watch::Sender<usize>,
+    requests: mpsc::Receiver<RuntimeRequest>,
+    running: watch::Sender<usize>,
     stop: CancellationToken,
-    /// Tells that the thread is over, however it ended.
-    over: DropGuard,
+    /// Cancels the token when the thread ends, even by a panic.
+    ended: DropGuard,
 }
 
-impl Start {
+impl HostThread {
     fn run(self) {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
-            Err(error) => return tracing::error!(%error, "nothing can be run"),
+            Err(error) => return tracing::error!(%error, "supervisor could not be started"),
         };
-        let Self { engine, catalog, spawner, timing, worker, pool, leases, ports, asked, count, stop, over } = self;
+        let Self { engine, catalog, spawner, timing, worker, pool, leases, ports, requests, running, stop, ended } =
+            self;
         runtime.block_on(async {
             let catalog = catalog.map(CatalogFile::watch);
-            let with = (leases, ports);
-            Supervisor::new(engine, catalog, (spawner, timing), with, (asked, count), (worker, pool)).run(stop).await;
+            let supervisor = Supervisor::new(
+                engine,
+                catalog,
+                (spawner, timing),
+                (leases, ports),
+                (requests, running),
+                (worker, pool),
+            );
+            supervisor.run(stop).await;
         });
         runtime.shutdown_background();
-        drop(over);
+        drop(ended);
     }
 }
 
-/// Runs what the books hold.
+/// A running host.
 #[derive(Debug)]
 pub struct Host {
-    managed: RuntimeHandle,
+    handle: RuntimeHandle,
     running: watch::Receiver<usize>,
     stop: CancellationToken,
-    over: CancellationToken,
+    ended: CancellationToken,
     thread: JoinHandle<()>,
     record: Option<ProcessRecord>,
 }
 
 impl Host {
-    /// A way to ask how servers and workers stand.
+    /// Returns the handle for requests about servers and workers.
     #[must_use]
-    pub const fn managed(&self) -> &RuntimeHandle {
-        &self.managed
+    pub const fn handle(&self) -> &RuntimeHandle {
+        &self.handle
     }
 
-    /// How many processes there are.
+    /// Returns the number of running servers and workers.
     #[must_use]
     pub fn running(&self) -> watch::Receiver<usize> {
         self.running.clone()
     }
 
-    /// Is cancelled when nothing is run any more, because of the end or of a fault.
+    /// Returns a token that is cancelled when the host has ended, by [`Self::end`] or by a fault.
     #[must_use]
-    pub fn over(&self) -> CancellationToken {
-        self.over.clone()
+    pub fn ended(&self) -> CancellationToken {
+        self.ended.clone()
     }
 
-    /// Ends all that runs, for as long as `within`. What has not ended by then is ended by its guardians.
+    /// Ends all servers and workers, and waits up to `within`. Their guardians end those that are left.
     pub async fn end(self, within: Duration) {
-        let Self { stop, over, thread, record, .. } = self;
+        let Self { stop, ended, thread, record, .. } = self;
         stop.cancel();
-        if timeout(within, over.cancelled()).await.is_err() {
-            tracing::debug!("what still runs is ended by its guardians");
+        if timeout(within, ended.cancelled()).await.is_err() {
+            tracing::debug!("not all servers and workers ended in time: their guardians end them");
             return;
         }
         if thread.join().is_err() {
-            tracing::error!("the thread that runs servers and workers met a fault of this program");
+            tracing::error!("thread of servers and workers panicked");
         }
         if let Some(Err(error)) = record.map(ProcessRecord::end) {
-            tracing::warn!(%error, "the record of what was run cannot be removed: the next start looks for it");
+            tracing::warn!(%error, "record of children could not be removed: the next start will look for orphans");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Who may use which server: the leases that live, and the gates in front of the servers.
+//! Leases at the endpoints: which lease may use which server instance, checked for each request.
 //!
-//! A lease is let in from before its grant is answered until it is taken back or runs out, whichever is first.
+//! A lease is admitted from before its grant is answered until it is released, reclaimed or expired.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -17,18 +17,17 @@ use cortex_core::view::AllocationView;
 use cortex_engine::{EngineHandle, Record};
 use cortex_managed::{AccessKey, allocation_of};
 
-/// How many leases that ended are remembered, so that their holders hear that they did.
+/// The most ended leases that are remembered, so that their tokens get a precise error.
 const ENDED_MAX: usize = 1_000;
 
-/// A run of a server: one for all who hold the name, or the own one of an allocation.
+/// Identifies an instance of a server: the shared one, or the one that an allocation owns.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Run {
+pub(super) struct InstanceKey {
     pub(super) name: ServerName,
     pub(super) owner: Option<AllocationId>,
 }
 
-impl Run {
-    /// Who shares it.
+impl InstanceKey {
     pub(super) const fn sharing(&self) -> Sharing {
         match self.owner {
             None => Sharing::Shared,
@@ -37,7 +36,7 @@ impl Run {
     }
 }
 
-impl fmt::Display for Run {
+impl fmt::Display for InstanceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.owner {
             None => write!(f, "{}", self.name),
@@ -46,83 +45,84 @@ impl fmt::Display for Run {
     }
 }
 
-/// The leases that are let in.
+/// The leases that are admitted at the endpoints.
 pub(super) struct Leases {
-    /// Let go of at the end, so that the engine can come to its own.
+    /// Dropped by [`Self::close`], so that the engine can end.
     engine: Mutex<Option<EngineHandle>>,
-    /// Absent where no token is asked for.
+    /// Absent where endpoints require no token.
     key: Option<AccessKey>,
-    held: Mutex<Held>,
+    table: Mutex<LeaseTable>,
 }
 
 #[derive(Default)]
-struct Held {
+struct LeaseTable {
     live: BTreeMap<AllocationId, Lease>,
     ended: VecDeque<(AllocationId, FencingToken)>,
 }
 
 struct Lease {
     fencing_token: FencingToken,
-    runs: BTreeSet<Run>,
-    /// When it runs out; nothing while that is not known.
-    ends_at: Option<Instant>,
+    instances: BTreeSet<InstanceKey>,
+    /// When it expires; absent while that is not known.
+    expires_at: Option<Instant>,
 }
 
 impl Leases {
     pub(super) fn new(engine: EngineHandle, key: Option<AccessKey>) -> Arc<Self> {
-        Arc::new(Self { engine: Mutex::new(Some(engine)), key, held: Mutex::default() })
+        Arc::new(Self { engine: Mutex::new(Some(engine)), key, table: Mutex::default() })
     }
 
-    /// Goes by what is known, and asks the books no more.
+    /// Drops the engine. From now on only the known expiry of a lease counts.
     pub(super) fn close(&self) {
         *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// The access token of a lease; nothing where none is asked for.
+    /// Returns the access token of a lease; none where endpoints require none.
     pub(super) fn token(&self, allocation: AllocationId, fencing_token: FencingToken) -> Option<String> {
         self.key.as_ref().map(|key| key.token(allocation, fencing_token))
     }
 
-    /// Lets a lease in to these servers.
-    pub(super) fn admit(&self, view: &AllocationView, runs: BTreeSet<Run>) {
+    /// Admits a lease to these instances.
+    pub(super) fn admit(&self, view: &AllocationView, instances: BTreeSet<InstanceKey>) {
         let reservation = &view.allocation.reservation;
-        let lease = Lease { fencing_token: reservation.fencing_token, runs, ends_at: ends_at(view) };
+        let lease = Lease { fencing_token: reservation.fencing_token, instances, expires_at: expires_at(view) };
         self.lock().live.insert(reservation.allocation, lease);
     }
 
-    /// Goes by what a lease is now, if it is let in.
+    /// Updates the expiry of a lease, if it is admitted.
     pub(super) fn update(&self, view: &AllocationView) {
         if let Some(lease) = self.lock().live.get_mut(&view.allocation.reservation.allocation) {
-            lease.ends_at = ends_at(view);
+            lease.expires_at = expires_at(view);
         }
     }
 
-    /// Lets a lease in no more.
+    /// Ends the admission of a lease.
     pub(super) fn end(&self, allocation: AllocationId) {
-        let mut held = self.lock();
-        if let Some(lease) = held.live.remove(&allocation) {
-            if held.ended.len() == ENDED_MAX {
-                held.ended.pop_front();
+        let mut table = self.lock();
+        if let Some(lease) = table.live.remove(&allocation) {
+            if table.ended.len() == ENDED_MAX {
+                table.ended.pop_front();
             }
-            held.ended.push_back((allocation, lease.fencing_token));
+            table.ended.push_back((allocation, lease.fencing_token));
         }
     }
 
-    /// The leases that have run out and are not taken back yet, with what they may not use any more.
-    pub(super) fn run_out(&self) -> Vec<(AllocationId, BTreeSet<Run>)> {
+    /// Returns the leases that have expired but were not reclaimed yet, with the instances that they may no longer use.
+    pub(super) fn expired(&self) -> Vec<(AllocationId, BTreeSet<InstanceKey>)> {
         let now = Instant::now();
-        let held = self.lock();
-        let is_out = |lease: &&Lease| lease.ends_at.is_some_and(|at| at <= now);
-        let out = held.live.iter().filter(|(_, lease)| is_out(lease));
-        out.map(|(allocation, lease)| (*allocation, lease.runs.clone())).collect()
+        let table = self.lock();
+        let is_expired = |lease: &&Lease| lease.expires_at.is_some_and(|at| at <= now);
+        let expired = table.live.iter().filter(|(_, lease)| is_expired(lease));
+        expired.map(|(allocation, lease)| (*allocation, lease.instances.clone())).collect()
     }
 
-    /// The gate of a run.
-    pub(super) fn gate(self: &Arc<Self>, run: Run) -> Arc<dyn Authenticator> {
-        Arc::new(RunGate { leases: Arc::clone(self), run })
+    /// Returns the check of an instance's endpoint.
+    pub(super) fn gate(self: &Arc<Self>, instance: InstanceKey) -> Arc<dyn Authenticator> {
+        Arc::new(InstanceGate { leases: Arc::clone(self), instance })
     }
 
-    async fn look(&self, bearer: Option<&str>, run: &Run) -> Result<Option<AllocationId>, AuthError> {
+    /// Returns the allocation of a bearer token, or why the token is refused.
+    async fn check(&self, bearer: Option<&str>, instance: &InstanceKey) -> Result<Option<AllocationId>, AuthError> {
         let Some(key) = &self.key else { return Ok(None) };
         let refused = |why: String| Err(AuthError(why));
         let Some(bearer) = bearer else {
@@ -130,63 +130,64 @@ impl Leases {
                 "an access token is needed: send the access_token of your allocation as a bearer token".into(),
             );
         };
-        let made_up = || refused("the bearer token is not the access_token of a live allocation".into());
-        let Some(allocation) = allocation_of(bearer) else { return made_up() };
-        let (ends_at, is_of_run) = {
-            let held = self.lock();
-            let ended = || held.ended.iter().rev().find(|(id, _)| *id == allocation);
-            let lease = held.live.get(&allocation);
+        let unknown = || refused("the bearer token is not the access_token of a live allocation".into());
+        let Some(allocation) = allocation_of(bearer) else { return unknown() };
+        let (expires_at, is_held) = {
+            let table = self.lock();
+            let ended = || table.ended.iter().rev().find(|(id, _)| *id == allocation);
+            let lease = table.live.get(&allocation);
             let Some(fencing_token) = lease.map(|lease| lease.fencing_token).or_else(|| ended().map(|ended| ended.1))
             else {
-                return made_up();
+                return unknown();
             };
             if !key.is_token_of(bearer, allocation, fencing_token) {
-                return made_up();
+                return unknown();
             }
             let Some(lease) = lease else {
-                return refused(format!("the lease of {allocation} has ended: request resources anew"));
+                return refused(format!("the lease of {allocation} has ended: call request_resources again"));
             };
-            (lease.ends_at, lease.runs.contains(run))
+            (lease.expires_at, lease.instances.contains(instance))
         };
-        if !is_of_run {
+        if !is_held {
             return refused(format!("{allocation} does not hold this MCP server: request it with request_resources"));
         }
-        // It may have been renewed just now, or spared after an outage: the books know.
-        if ends_at.is_some_and(|at| at <= Instant::now()) && self.has_run_out(allocation).await {
+        // It may have been renewed just now, or its deadline extended after an outage: only the engine knows.
+        if expires_at.is_some_and(|at| at <= Instant::now()) && self.has_expired(allocation).await {
             return refused(format!(
-                "the lease of {allocation} has expired: request resources anew, and renew in time"
+                "the lease of {allocation} has expired: call request_resources again, and renew_allocation in time"
             ));
         }
         Ok(Some(allocation))
     }
 
-    async fn has_run_out(&self, allocation: AllocationId) -> bool {
+    /// Returns whether a lease has expired according to the engine, and updates its expiry.
+    async fn has_expired(&self, allocation: AllocationId) -> bool {
         let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(engine) = engine else { return true };
         let Ok(Some(reading)) = engine.allocation(allocation).await else { return true };
         let Record::Allocation(view) = reading.value else { return true };
         self.update(&view);
-        ends_at(&view).is_none_or(|at| at <= Instant::now())
+        expires_at(&view).is_none_or(|at| at <= Instant::now())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LeaseTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// When a lease runs out by the monotonic clock, by which the engine's time goes too.
-fn ends_at(view: &AllocationView) -> Option<Instant> {
+/// Returns when a lease expires, on the monotonic clock, which the engine's time follows as well.
+fn expires_at(view: &AllocationView) -> Option<Instant> {
     let left = Duration::from_millis(view.expires_at?.since(view.at).0);
     Instant::now().checked_add(left)
 }
 
-struct RunGate {
+struct InstanceGate {
     leases: Arc<Leases>,
-    run: Run,
+    instance: InstanceKey,
 }
 
-impl Authenticator for RunGate {
+impl Authenticator for InstanceGate {
     fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Option<AllocationId>, AuthError>> {
-        self.leases.look(bearer, &self.run).boxed()
+        self.leases.check(bearer, &self.instance).boxed()
     }
 }

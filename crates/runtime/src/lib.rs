@@ -1,21 +1,22 @@
-//! Real processes behind the endpoints, run by one manager for all its sessions.
+//! Runs MCP servers and workers as processes behind leases, with one manager for all its sessions.
 //!
-//! Invariant: a child never outlives the manager. Each is started through a guardian, a process of this same program that
-//! ends the child's whole tree when its pipe from the manager closes, however that came about.
+//! Invariant: a child never outlives the manager. Each child is started through a guardian, a shim process of this program
+//! that ends the child's whole process tree when its pipe from the manager closes, even if the manager was killed.
 
 #![cfg(unix)]
 
 pub mod bridge;
-pub mod catalog;
+mod catalog;
 mod host;
 mod leases;
 mod ports;
 pub mod process;
-pub mod remote;
+mod remote;
 mod service;
 mod supervisor;
 mod worker;
 
-pub use host::{Host, HostError, HostOptions, Prepared};
+pub use catalog::CatalogError;
+pub use host::{Host, HostError, HostOptions, PreparedHost};
 pub use service::{SERVER_GRACE, Timing};
 pub use worker::{PoolOptions, Ready, WorkerCommand};

@@ -1,11 +1,11 @@
-//! The health of a server that runs elsewhere: it is spoken to as a client would.
+//! Health checks of remote servers, in the role of an MCP client.
 //!
-//! The first check opens a session, later ones ask within it, and its end is told. Invariants: a check takes no longer than
-//! it may, and reads a bounded part of each answer; checks have no more than a few threads together; and no reason has the
-//! text of a header, a URL or a body.
+//! The first check opens a session, later ones send a request in it, and it is deleted at the end. Invariants: a check keeps
+//! its time limit and reads a bounded part of each response; all checks together use a bounded number of threads; and no
+//! reason has text of a header, a URL or a body.
 
-mod answer;
-mod exchange;
+mod http;
+mod reply;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -20,78 +20,76 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
-use exchange::Target;
-use session::{Checked, END_TIMEOUT, Session};
+use http::Target;
+use session::{END_TIMEOUT, ProbeResult, ProbeSession};
 
-/// How many threads check at once. A server that hangs keeps its thread for all of a check, which is 10 s while it runs and as
-/// often as it is checked: so many may hang before others are checked later than they should be. Those that answer do so in a
-/// fraction of a second, so that a whole catalog of them takes turns.
+/// The most concurrent checks, each on a thread. A server that hangs occupies its thread for a whole check, by default 10 s of
+/// every 10 s: this many can hang before other checks are delayed. Servers that answer need a fraction of a second, so that a
+/// whole catalog of them can share the threads.
 const THREADS_MAX: usize = 32;
 
-/// The threads of all checks of this process.
+/// The permits for threads of all checks of this process.
 static THREADS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(THREADS_MAX)));
 
-/// A server that runs elsewhere, and the session with it.
-pub struct Remote {
+/// Checks the health of one remote server.
+pub(crate) struct HealthProbe {
     target: Arc<Target>,
-    session: Option<Session>,
-    /// Who may have a thread.
+    session: Option<ProbeSession>,
     threads: Arc<Semaphore>,
 }
 
-impl Remote {
-    /// The server at `url`, to which these headers are sent. Nothing is sent yet.
+impl HealthProbe {
+    /// Returns a probe of the server at `url`, which sends these headers. Sends nothing yet.
     #[must_use]
-    pub fn new(url: &str, headers: &BTreeMap<String, String>) -> Self {
+    pub(crate) fn new(url: &str, headers: &BTreeMap<String, String>) -> Self {
         Self { target: Arc::new(Target::new(url, headers)), session: None, threads: Arc::clone(&THREADS) }
     }
 
-    /// Whether the server answers within `within`, from when there is a thread to ask it. Answering that it refuses is
-    /// answering, too.
+    /// Checks that the server answers within `within`, counted from when a thread is free. An MCP error is an answer too.
     ///
     /// # Errors
-    /// It does not answer, or not as a server of MCP: why, in words that go on after its name.
-    pub async fn check(&mut self, within: Duration) -> Result<(), String> {
-        // Waiting for others is no fault of this one.
+    /// It does not answer, or not with MCP. The reason continues a sentence that begins with its name.
+    pub(crate) async fn check(&mut self, within: Duration) -> Result<(), String> {
+        // Fails only if the semaphore is closed, which it never is.
         let Ok(permit) = Arc::clone(&self.threads).acquire_owned().await else { return Ok(()) };
         let (target, session) = (Arc::clone(&self.target), self.session.take());
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         spawn(permit, move || {
-            let checked = Checked::now(&target, session, Instant::now() + within);
-            if let Err(Checked { session: Some(session), .. }) = tell.send(checked) {
-                // Nobody waits any more, and so nobody would end it later.
+            let checked = ProbeResult::of(&target, session, Instant::now() + within);
+            if let Err(ProbeResult { session: Some(session), .. }) = sender.send(checked) {
+                // The check was abandoned, so that nothing else would end the session later.
                 session.end(&target);
             }
         })
-        .map_err(|error| format!("cannot be checked, since no thread can be had ({error})"))?;
-        let checked = told.await.map_err(|_| "cannot be checked, since the check panicked".to_owned())?;
+        .map_err(|error| format!("cannot be checked because no thread can be started ({error})"))?;
+        let checked = receiver.await.map_err(|_| "cannot be checked because the check panicked".to_owned())?;
         self.session = checked.session;
-        checked.health.map_err(|failure| failure.in_words(within))
+        checked.health.map_err(|failure| failure.reason(within))
     }
 
-    /// Tells the server that nobody will ask any more, and waits until it knows, but not for long.
-    pub async fn close(mut self) {
+    /// Deletes the session at the server, and waits for that up to [`END_TIMEOUT`].
+    pub(crate) async fn close(mut self) {
         let Some(session) = self.session.take() else { return };
         let target = Arc::clone(&self.target);
         let permit = timeout(END_TIMEOUT, Arc::clone(&self.threads).acquire_owned()).await;
-        // A server that is not told forgets the session in time.
+        // If no thread is free, the server drops the session when it expires.
         let Ok(Ok(permit)) = permit else { return };
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let spawned = spawn(permit, move || {
             session.end(&target);
-            let _ = tell.send(());
+            let _ = sender.send(());
         });
         if spawned.is_ok() {
-            let _ = told.await;
+            let _ = receiver.await;
         }
     }
 }
 
-impl Drop for Remote {
+impl Drop for HealthProbe {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             let target = Arc::clone(&self.target);
-            // A server that is not told forgets the session in time.
+            // If no thread is free, the server drops the session when it expires.
             if let Ok(permit) = Arc::clone(&self.threads).try_acquire_owned() {
                 let _ = spawn(permit, move || session.end(&target));
             }
@@ -99,14 +97,14 @@ impl Drop for Remote {
     }
 }
 
-impl fmt::Debug for Remote {
+impl fmt::Debug for HealthProbe {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Remote").field("has_session", &self.session.is_some()).finish_non_exhaustive()
+        formatter.debug_struct("HealthProbe").field("has_session", &self.session.is_some()).finish_non_exhaustive()
     }
 }
 
-/// Runs what blocks on a thread of its own: those of the runtime would be waited for when that ends. The permit is given back
-/// when the thread has ended, also if nobody waits for it any more.
+/// Runs blocking work on a thread of its own. The end of the runtime would wait for its own threads. The permit is released when
+/// the work is done, even if the check was abandoned.
 fn spawn(permit: OwnedSemaphorePermit, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let work = move || {
         work();

@@ -1,13 +1,13 @@
-//! The life of something real, an MCP server or a worker: it is started, looked after, started again, and ended.
+//! A service: an MCP server or a worker that is kept running, from its start over health checks and restarts to its end.
 //!
-//! A task of its own lives it and shows where it stands. The first start either answers or has failed; one that ran and was
-//! lost is started again, the later the more often that happens, until that looks hopeless. Nothing is started again
-//! before the whole tree of the one before is gone.
+//! Each service has a task of its own that publishes its status. A service whose first start fails has failed. One that ran
+//! and failed later is restarted with exponential backoff, until it counts as crash looping and has failed as well.
+//! Invariant: a service is restarted only after the whole process tree of its last run has ended.
 
 mod reasons;
 mod remote;
+mod restart;
 mod server;
-mod wanted;
 mod worker;
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::bridge::{ChildState, Endpoint};
-use super::catalog::Entry;
+use super::catalog::CatalogEntry;
 use super::process::child::{LastLines, Spawner};
 use super::process::tree::ProcessTree;
 use super::worker::Worker;
@@ -26,34 +26,34 @@ use cortex_core::ids::AllocationId;
 use cortex_core::time::Timestamp;
 use cortex_core::units::MemoryMb;
 use cortex_managed::{MemoryLimit, ProcessState};
-use remote::Elsewhere;
+use remote::RemoteServer;
 use server::ServerProcess;
 use worker::WorkerProcess;
 
 pub(super) use reasons::without_lines;
-pub(super) use wanted::{wait_until_restarted, wait_until_running};
+pub(super) use restart::{wait_until_restarted, wait_until_running};
 
-/// How long a server has to end after it was asked to, before it is made to.
+/// The time between asking a server to end and killing it.
 pub const SERVER_GRACE: Duration = Duration::from_secs(5);
 
-/// Why one is restarting that was asked to.
-const ASKED_FOR: &str = "it is started again since somebody asked for it";
+/// The reason of a requested restart.
+const RESTART_REQUESTED: &str = "a restart was requested";
 
-/// The periods by which servers and workers are looked after.
+/// The periods and limits of the supervision of servers and workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// How often a server is asked whether it still answers.
+    /// The time between two health checks of a server, and the time limit of each.
     pub health: Duration,
-    /// How many times in a row it may fail to.
+    /// The number of failed health checks in a row after which a server counts as failed.
     pub misses_max: u32,
-    /// How long it is waited before the first new start; before each further one twice as long.
+    /// The wait before the first restart. It doubles before each further one.
     pub backoff: Duration,
-    /// The longest such wait.
+    /// The longest wait before a restart.
     pub backoff_max: Duration,
-    /// After how long a server that runs counts as sound, so that the next loss is its first.
-    pub sound_after: Duration,
-    /// How many times in a row it may be lost before it is not started again.
-    pub losses_max: u32,
+    /// The running time after which the count of failures in a row begins anew.
+    pub stable_after: Duration,
+    /// The most failures in a row after which a service is restarted. One more, and it is crash looping.
+    pub failures_max: u32,
 }
 
 impl Default for Timing {
@@ -63,44 +63,44 @@ impl Default for Timing {
             misses_max: 3,
             backoff: Duration::from_secs(1),
             backoff_max: Duration::from_secs(60),
-            sound_after: Duration::from_secs(30),
-            losses_max: 5,
+            stable_after: Duration::from_secs(30),
+            failures_max: 5,
         }
     }
 }
 
 impl Timing {
-    /// How long it is waited after so many losses in a row.
-    fn wait_after(&self, losses: u32) -> Duration {
-        let doublings = losses.saturating_sub(1).min(16);
+    /// Returns the wait before a restart after this number of failures in a row.
+    fn backoff_after(&self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(16);
         (self.backoff * (1 << doublings)).min(self.backoff_max)
     }
 }
 
-/// Where it stands.
+/// The published status of a service.
 #[derive(Clone, Debug)]
-pub(super) struct Status {
+pub(super) struct ServiceStatus {
     pub(super) state: ProcessState,
     /// Why it is restarting or failed.
     pub(super) reason: Option<String>,
     pub(super) running_since: Option<Timestamp>,
-    /// How often it was started again by itself.
+    /// The number of automatic restarts.
     pub(super) restarts: u64,
-    /// How many starts have come to something, good or bad.
+    /// The number of starts that have succeeded or failed.
     pub(super) starts: u64,
-    /// Which of the restarts that were asked for the last start served that came to something, good or bad, and with it all
-    /// before.
+    /// The number of the latest requested restart that has been completed, whether it succeeded or failed. A restart completes
+    /// all earlier requests as well.
     ///
-    /// Nothing while another that was asked for is under way, which has ended what this came to.
+    /// Absent while a requested restart is in progress, since that ends what the completed ones started.
     restarts_served: Option<u64>,
-    /// What the last process of it wrote.
+    /// The last lines that its last process wrote.
     pub(super) lines: LastLines,
-    /// Its processes, while there are some.
+    /// Its process tree, while it has one.
     pub(super) tree: Option<ProcessTree>,
     pub(super) memory_limit: Option<MemoryLimit>,
 }
 
-impl Default for Status {
+impl Default for ServiceStatus {
     fn default() -> Self {
         Self {
             state: ProcessState::Starting,
@@ -116,108 +116,107 @@ impl Default for Status {
     }
 }
 
-/// What is kept running.
+/// What a service runs.
 #[derive(Debug)]
-pub(super) enum Kind {
-    /// A server that is run here, where its clients come in, and whose own it is if it is not shared.
-    Server(Arc<Entry>, Arc<Endpoint>, Option<AllocationId>),
-    /// A server that runs elsewhere.
-    Remote(Arc<Entry>),
-    /// A worker.
+pub(super) enum ServiceKind {
+    /// A server of this machine with its endpoint, and the allocation that owns it if it is not shared.
+    Server(Arc<CatalogEntry>, Arc<Endpoint>, Option<AllocationId>),
+    /// A server that is reached by a URL. Only its health is checked.
+    Remote(Arc<CatalogEntry>),
     Worker(Worker),
 }
 
-/// Something real with its life.
+/// A handle on a service.
 #[derive(Debug)]
 pub(super) struct Service {
-    status: watch::Receiver<Status>,
-    /// How many restarts were asked for. It is told anew, and stays the same, when it is only to run.
+    status: watch::Receiver<ServiceStatus>,
+    /// The number of requested restarts. Sending the same number again requests only a start, if the service does not run.
     restarts: watch::Sender<u64>,
-    /// Dropped to end it.
-    stay: oneshot::Sender<()>,
-    life: JoinHandle<()>,
+    /// Dropped to end the service.
+    keep_alive: oneshot::Sender<()>,
+    task: JoinHandle<()>,
 }
 
 impl Service {
-    /// Starts it, once what `after` waits for is over.
+    /// Starts a service after the task `after` has ended.
     pub(super) fn start(
         name: String,
-        kind: Kind,
+        kind: ServiceKind,
         (spawner, timing): (Arc<Spawner>, Timing),
         after: Option<JoinHandle<()>>,
     ) -> Self {
-        let (show, status) = watch::channel(Status::default());
-        let (restarts, asked) = watch::channel(0);
-        let (stay, leave) = oneshot::channel();
-        let life = Life { name, kind, spawner, timing, show, asked, serves: 0, losses: 0 };
-        let life = tokio::spawn(async move {
+        let (publisher, status) = watch::channel(ServiceStatus::default());
+        let (restarts, requested) = watch::channel(0);
+        let (keep_alive, stop) = oneshot::channel();
+        let process =
+            SupervisedProcess { name, kind, spawner, timing, status: publisher, requested, serves: 0, failures: 0 };
+        let task = tokio::spawn(async move {
             if let Some(after) = after {
-                // However it ended, it is over.
+                // A task that panicked has ended as well.
                 let _ = after.await;
             }
-            life.live(leave).await;
+            process.supervise(stop).await;
         });
-        Self { status, restarts, stay, life }
+        Self { status, restarts, keep_alive, task }
     }
 
-    /// Where it stands.
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn status(&self) -> ServiceStatus {
         self.status.borrow().clone()
     }
 
-    /// To hear where it stands.
-    pub(super) fn watch(&self) -> watch::Receiver<Status> {
+    pub(super) fn watch(&self) -> watch::Receiver<ServiceStatus> {
         self.status.clone()
     }
 
-    /// Ends it. What is returned is over when nothing is left of it.
+    /// Ends the service. The returned task ends when none of its processes is left.
     pub(super) fn end(self) -> JoinHandle<()> {
-        drop(self.stay);
-        self.life
+        drop(self.keep_alive);
+        self.task
     }
 }
 
-/// What a run that answered came to.
-enum Lost {
-    /// It was told to start anew.
+/// Why a run ended that was ready before.
+enum RunEnd {
+    /// A restart was requested.
     Restart,
-    /// It ended or answers no more: why.
-    Crash(String),
+    /// It ended or no longer answers, for this reason.
+    Failed(String),
 }
 
-struct Life {
+/// The task of a service.
+struct SupervisedProcess {
     name: String,
-    kind: Kind,
+    kind: ServiceKind,
     spawner: Arc<Spawner>,
     timing: Timing,
-    show: watch::Sender<Status>,
-    /// How many restarts were asked for.
-    asked: watch::Receiver<u64>,
-    /// How many had been when the last start began, which serves them all.
+    status: watch::Sender<ServiceStatus>,
+    /// The number of requested restarts.
+    requested: watch::Receiver<u64>,
+    /// That number when the last start began, which serves all of them.
     serves: u64,
-    /// How many times in a row it was lost.
-    losses: u32,
+    /// The number of failures in a row.
+    failures: u32,
 }
 
-enum Running {
+enum RunningService {
     Server(ServerProcess),
-    Elsewhere(Elsewhere),
+    Remote(RemoteServer),
     Worker(WorkerProcess),
 }
 
-impl Life {
-    /// Lives until `leave` is over.
-    async fn live(mut self, mut leave: oneshot::Receiver<()>) {
+impl SupervisedProcess {
+    /// Starts, watches and restarts the service until `stop` is closed.
+    async fn supervise(mut self, mut stop: oneshot::Receiver<()>) {
         let mut has_run = false;
         loop {
-            self.serves = *self.asked.borrow_and_update();
-            let mut running = match self.start(&mut leave).await {
+            self.serves = *self.requested.borrow_and_update();
+            let mut running = match self.start(&mut stop).await {
                 None => break,
                 Some(Ok(running)) => running,
                 Some(Err(why)) => {
-                    // One that never answered is for whoever asked for it to mend, and no use to start again.
-                    let losses = if has_run { self.losses + 1 } else { u32::MAX };
-                    if !self.wait(losses, why, &mut leave).await {
+                    // A service that was never ready is probably misconfigured: a restart would fail as well.
+                    let failures = if has_run { self.failures + 1 } else { u32::MAX };
+                    if !self.wait_for_restart(failures, why, &mut stop).await {
                         break;
                     }
                     continue;
@@ -231,161 +230,164 @@ impl Life {
                 status.restarts_served = Some(self.serves);
                 status.running_since = Some(now());
             });
-            tracing::info!(name = %self.name, "running");
-            let lost = tokio::select! {
-                lost = running.watch(&self.timing, &mut self.asked, self.serves) => Some(lost),
-                _ = &mut leave => None,
+            tracing::info!(name = %self.name, "service is running");
+            let run_end = tokio::select! {
+                run_end = running.watch(&self.timing, &mut self.requested, self.serves) => Some(run_end),
+                _ = &mut stop => None,
             };
-            match lost {
+            match run_end {
                 None => self.change(|status| status.state = ProcessState::Stopping),
-                // Nobody who asks from now on is told that it runs.
-                Some(Lost::Restart) => self.change(|status| {
-                    (status.state, status.reason) = (ProcessState::Restarting, Some(ASKED_FOR.to_owned()));
+                // Set before the run is ended, so that from now on no reader sees the service as running.
+                Some(RunEnd::Restart) => self.change(|status| {
+                    (status.state, status.reason) = (ProcessState::Restarting, Some(RESTART_REQUESTED.to_owned()));
                     status.restarts_served = None;
                 }),
-                Some(Lost::Crash(_)) => {}
+                Some(RunEnd::Failed(_)) => {}
             }
-            let why = running.end(lost.as_ref()).await;
+            let why = running.end(run_end.as_ref()).await;
             self.change(|status| (status.tree, status.running_since) = (None, None));
-            match lost {
+            match run_end {
                 None => break,
-                Some(Lost::Restart) => {
-                    self.losses = 0;
-                    self.tell(ChildState::Restarting { why: ASKED_FOR.to_owned(), since: Instant::now() });
+                Some(RunEnd::Restart) => {
+                    self.failures = 0;
+                    let why = RESTART_REQUESTED.to_owned();
+                    self.set_endpoint_state(ChildState::Restarting { why, since: Instant::now() });
                 }
-                Some(Lost::Crash(_)) => {
-                    let losses = if since.elapsed() >= self.timing.sound_after { 1 } else { self.losses + 1 };
-                    if !self.wait(losses, why, &mut leave).await {
+                Some(RunEnd::Failed(_)) => {
+                    let failures = if since.elapsed() >= self.timing.stable_after { 1 } else { self.failures + 1 };
+                    if !self.wait_for_restart(failures, why, &mut stop).await {
                         break;
                     }
                 }
             }
         }
         self.change(|status| (status.state, status.running_since) = (ProcessState::Stopped, None));
-        tracing::info!(name = %self.name, "stopped");
+        tracing::info!(name = %self.name, "service stopped");
     }
 
-    /// Starts it; nothing if it is to end meanwhile, and then nothing of it is left.
-    async fn start(&mut self, leave: &mut oneshot::Receiver<()>) -> Option<Result<Running, String>> {
+    /// Starts a run and waits until it is ready. Returns none if it is to stop before that, after ending the run.
+    async fn start(&mut self, stop: &mut oneshot::Receiver<()>) -> Option<Result<RunningService, String>> {
         match &self.kind {
-            Kind::Server(entry, endpoint, owner) => {
-                let started = ServerProcess::start(self, (entry, endpoint), *owner, leave).await?;
-                Some(started.map(Running::Server))
+            ServiceKind::Server(entry, endpoint, owner) => {
+                let started = ServerProcess::start(self, (entry, endpoint), *owner, stop).await?;
+                Some(started.map(RunningService::Server))
             }
-            Kind::Remote(entry) => {
-                let started = Elsewhere::start(entry);
+            ServiceKind::Remote(entry) => {
+                let started = RemoteServer::start(entry);
                 tokio::select! {
-                    started = started => Some(started.map(Running::Elsewhere)),
-                    _ = leave => None,
+                    started = started => Some(started.map(RunningService::Remote)),
+                    _ = stop => None,
                 }
             }
-            Kind::Worker(worker) => {
-                let started = WorkerProcess::start(self, worker, leave).await?;
-                Some(started.map(Running::Worker))
+            ServiceKind::Worker(worker) => {
+                let started = WorkerProcess::start(self, worker, stop).await?;
+                Some(started.map(RunningService::Worker))
             }
         }
     }
 
-    /// Waits until it is to be started again, and says whether it is, rather than to end. After too many losses it waits until
-    /// somebody asks for it.
-    async fn wait(&mut self, losses: u32, why: String, leave: &mut oneshot::Receiver<()>) -> bool {
-        let is_hopeless = losses > self.timing.losses_max;
-        self.losses = if is_hopeless { 0 } else { losses };
-        tracing::warn!(name = %self.name, is_hopeless, why = ?without_lines(&why), "lost, or not started");
-        if is_hopeless {
-            let why =
-                if losses == u32::MAX { why } else { format!("it was lost {losses} times in a row; at last: {why}") };
-            self.tell(ChildState::Failed { why: why.clone() });
+    /// Waits for the backoff to pass. After too many failures, waits for a request to start it instead. Returns whether to start
+    /// it again; otherwise it is to end.
+    async fn wait_for_restart(&mut self, failures: u32, why: String, stop: &mut oneshot::Receiver<()>) -> bool {
+        let is_crash_looping = failures > self.timing.failures_max;
+        self.failures = if is_crash_looping { 0 } else { failures };
+        tracing::warn!(name = %self.name, is_crash_looping, why = ?without_lines(&why), "service failed");
+        if is_crash_looping {
+            let why = match failures {
+                u32::MAX => why,
+                failures => format!("it failed {failures} times in a row; the last reason: {why}"),
+            };
+            self.set_endpoint_state(ChildState::Failed { why: why.clone() });
             self.change(|status| {
                 (status.state, status.reason) = (ProcessState::Failed, Some(why));
                 (status.starts, status.restarts_served) = (status.starts + 1, Some(self.serves));
             });
         } else {
-            self.tell(ChildState::Restarting { why: why.clone(), since: Instant::now() });
+            self.set_endpoint_state(ChildState::Restarting { why: why.clone(), since: Instant::now() });
             self.change(|status| {
                 (status.state, status.reason) = (ProcessState::Restarting, Some(why));
                 status.restarts_served = Some(self.serves);
             });
         }
         let pause = async {
-            if is_hopeless {
+            if is_crash_looping {
                 std::future::pending::<()>().await;
             }
-            sleep(self.timing.wait_after(losses)).await;
+            sleep(self.timing.backoff_after(failures)).await;
         };
-        let goes_on = tokio::select! {
+        let is_restarted = tokio::select! {
             () = pause => true,
-            // Whatever is asked, it is to run now; without somebody who asks it is to end.
-            asked = self.asked.changed() => asked.is_ok(),
-            _ = leave => false,
+            // Each request means that it is needed now. A closed channel means that its handle was dropped.
+            requested = self.requested.changed() => requested.is_ok(),
+            _ = stop => false,
         };
-        if goes_on && is_hopeless {
-            self.tell(ChildState::Starting);
+        if is_restarted && is_crash_looping {
+            self.set_endpoint_state(ChildState::Starting);
             self.change(|status| status.state = ProcessState::Starting);
-        } else if goes_on {
+        } else if is_restarted {
             self.change(|status| status.restarts += 1);
         }
-        goes_on
+        is_restarted
     }
 
-    fn tell(&self, state: ChildState) {
-        if let Kind::Server(_, endpoint, _) = &self.kind {
+    fn set_endpoint_state(&self, state: ChildState) {
+        if let ServiceKind::Server(_, endpoint, _) = &self.kind {
             endpoint.set_state(state);
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Status)) {
-        self.show.send_modify(change);
+    fn change(&self, change: impl FnOnce(&mut ServiceStatus)) {
+        self.status.send_modify(change);
     }
 }
 
-impl Running {
-    /// Waits until it is lost, or to be started again: until more restarts were asked for than its start serves.
-    async fn watch(&mut self, timing: &Timing, asked: &mut watch::Receiver<u64>, serves: u64) -> Lost {
+impl RunningService {
+    /// Waits until the run fails, or until more restarts are requested than its start serves.
+    async fn watch(&mut self, timing: &Timing, requested: &mut watch::Receiver<u64>, serves: u64) -> RunEnd {
         let restart = async {
-            if asked.wait_for(|asked| *asked > serves).await.is_err() {
-                // Then it is about to be ended.
+            if requested.wait_for(|requested| *requested > serves).await.is_err() {
+                // The handle was dropped: the service is about to be ended.
                 std::future::pending::<()>().await;
             }
         };
         tokio::select! {
             why = async {
                 match self {
-                    Self::Server(server) => server.lost(timing).await,
-                    Self::Elsewhere(elsewhere) => elsewhere.lost(timing).await,
-                    Self::Worker(worker) => worker.lost().await,
+                    Self::Server(server) => server.failed(timing).await,
+                    Self::Remote(remote) => remote.failed(timing).await,
+                    Self::Worker(worker) => worker.failed().await,
                 }
-            } => Lost::Crash(why),
-            () = restart => Lost::Restart,
+            } => RunEnd::Failed(why),
+            () = restart => RunEnd::Restart,
         }
     }
 
-    /// Ends it, and says in full how, and why if it was lost.
-    async fn end(self, lost: Option<&Lost>) -> String {
-        let why = match lost {
-            Some(Lost::Crash(why)) => Some(why.as_str()),
-            Some(Lost::Restart) | None => None,
+    /// Ends the run, and returns how it ended and why it failed, if it did.
+    async fn end(self, run_end: Option<&RunEnd>) -> String {
+        let why = match run_end {
+            Some(RunEnd::Failed(why)) => Some(why.as_str()),
+            Some(RunEnd::Restart) | None => None,
         };
         match self {
             Self::Server(server) => server.end(why).await,
             Self::Worker(worker) => worker.end(why).await,
-            Self::Elsewhere(elsewhere) => {
-                elsewhere.end().await;
-                why.unwrap_or("it is not asked any more").to_owned()
+            Self::Remote(remote) => {
+                remote.end().await;
+                why.unwrap_or("its health is no longer checked").to_owned()
             }
         }
     }
 }
 
-/// Counts the checks in a row that failed, and says when there were too many.
-struct Misses {
+/// Counts the health checks in a row that failed.
+struct MissedChecks {
     count: u32,
     max: u32,
 }
 
-impl Misses {
-    /// Why it counts as lost, if it does.
-    fn note(&mut self, checked: Result<(), String>) -> Option<String> {
+impl MissedChecks {
+    /// Counts the result of a check. After too many failures in a row, returns the reason.
+    fn add(&mut self, checked: Result<(), String>) -> Option<String> {
         match checked {
             Ok(()) => self.count = 0,
             Err(why) => {
@@ -422,9 +424,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_minute() {
-        let waits: Vec<u64> = (1..=9).map(|losses| Timing::default().wait_after(losses).as_secs()).collect();
+    fn backoff_doubles_up_to_a_minute() {
+        let waits: Vec<u64> = (1..=9).map(|failures| Timing::default().backoff_after(failures).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        assert_eq!(Timing::default().wait_after(u32::MAX).as_secs(), 60);
+        assert_eq!(Timing::default().backoff_after(u32::MAX).as_secs(), 60);
     }
 }

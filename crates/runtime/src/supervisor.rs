@@ -1,13 +1,13 @@
-//! The supervisor: it has what really runs follow the books.
+//! The supervisor: reconciles the running servers and workers with the state of the engine.
 //!
-//! It hears which allocations changed, looks at how they stand, and starts and ends what they hold; that it looks, rather
-//! than being told what to do, makes it the same work after a restart, after it missed something, and at any other time.
-//! When all of an allocation is there it says so, and again when nothing is left of it.
+//! It receives the ids of changed allocations, reads their state, and starts or ends what they hold. Because it reads the
+//! whole state of an allocation rather than the change, the same code works after a restart and after missed changes. It
+//! reports to the engine when everything that an allocation holds is ready, and when nothing of it is left.
 
-mod answers;
-mod holds;
+mod instances;
 mod pool;
 mod reports;
+mod requests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::Catalog;
-use super::leases::{Leases, Run};
+use super::leases::{InstanceKey, Leases};
 use super::ports::Ports;
 use super::process::child::Spawner;
-use super::service::{Kind, SERVER_GRACE, Service, Timing, wait_until_running, without_lines};
-use super::worker::{WORKER_START_TIMEOUT, WorkerCommand, servers_text};
+use super::service::{SERVER_GRACE, Service, ServiceKind, Timing, wait_until_running, without_lines};
+use super::worker::{WORKER_START_TIMEOUT, WorkerCommand, servers_json};
 use cortex_core::allocation::{Reservation, ServerHold, State};
 use cortex_core::ids::{AllocationId, JobId};
 use cortex_core::ports::Port;
@@ -35,77 +35,82 @@ use cortex_core::time::Millis;
 use cortex_core::view::{AllocationView, Filter};
 use cortex_engine::{EngineError, EngineHandle, Listing, Record, RecordPosition};
 use cortex_managed::RuntimeRequest;
-use holds::Held;
+use instances::ServerInstance;
 pub(super) use pool::Pool;
 
-/// How often what nobody holds is looked over.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The time between two reconciliations of instances and of the pool.
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many allocations one page of the books has.
+/// The allocations of one page of a listing.
 const PAGE: usize = 1_000;
 
-/// How many looks at processes there are at once. Each goes through all processes of the machine and keeps a core busy
-/// meanwhile, so that more would only take the cores from what is run.
-const LOOKS_MAX: usize = 2;
+/// The most concurrent measurements of processes. Each reads the whole process table of the machine and keeps a core busy, so
+/// that more would only take cores from the servers and workers.
+const MEASUREMENTS_MAX: usize = 2;
 
-/// What really runs, and for whom.
+/// The running servers and workers, and the allocations that hold them.
 pub(super) struct Supervisor {
     pub(super) engine: EngineHandle,
-    /// Absent where servers are only in the books.
+    /// Absent if no servers are run.
     pub(super) catalog: Option<watch::Receiver<Arc<Catalog>>>,
     pub(super) spawner: Arc<Spawner>,
     pub(super) timing: Timing,
     pub(super) leases: Arc<Leases>,
     pub(super) ports: Ports,
-    pub(super) asked: mpsc::Receiver<RuntimeRequest>,
-    /// How many processes there are, for whoever asks whether they are needed.
+    pub(super) requests: mpsc::Receiver<RuntimeRequest>,
+    /// The published number of processes.
     pub(super) running: watch::Sender<usize>,
-    runs: BTreeMap<Run, Held>,
-    /// What workers run; nothing where they are only in the books.
+    instances: BTreeMap<InstanceKey, ServerInstance>,
+    /// The command of workers; absent if no workers are run.
     worker: Option<Arc<WorkerCommand>>,
     /// Workers by their ids.
-    workers: BTreeMap<String, HeldWorker>,
-    /// Agents that are run; nothing where they could not reach the manager.
+    workers: BTreeMap<String, LeasedWorker>,
+    /// The agents of the pool; absent if agents could not reach the manager.
     pool: Option<Pool>,
-    allocations: BTreeMap<AllocationId, Part>,
-    /// Starts that are waited for, and what they came to.
+    allocations: BTreeMap<AllocationId, AllocationState>,
+    /// Waits for all that an allocation holds to be ready, and their results.
     starting: JoinSet<(AllocationId, Result<(), String>)>,
-    /// Ends that are waited for, each of all that was an allocation's own, and what is said then.
-    ending: JoinSet<(AllocationId, Over)>,
-    /// Ends of servers that nobody holds any more.
-    leaving: BTreeMap<Run, JoinHandle<()>>,
-    /// Who may look at processes.
-    looks: Arc<Semaphore>,
+    /// Waits for the end of all that belongs to an allocation, and what to report then.
+    ending: JoinSet<(AllocationId, Ended)>,
+    /// Tasks of instances that are ending because no allocation holds them.
+    ending_instances: BTreeMap<InstanceKey, JoinHandle<()>>,
+    /// The permits for measurements of processes.
+    measurements: Arc<Semaphore>,
 }
 
 /// A worker of an allocation.
-struct HeldWorker {
+struct LeasedWorker {
     service: Service,
     allocation: AllocationId,
     job: JobId,
     port: Port,
 }
 
-/// Something that a grant waits for: what it is, and that it is there, or why not.
-type Wait = (String, BoxFuture<'static, Result<(), String>>);
+/// A server or worker that a grant waits for: its name, and the wait until it is ready, or the reason why it is not.
+type ReadyWait = (String, BoxFuture<'static, Result<(), String>>);
 
-/// What is done for an allocation.
+/// The phase of an allocation in the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum Phase {
+    /// Its servers and workers are being started, and the engine waits for them.
     Starting,
-    Held,
+    /// The engine has activated it.
+    Active,
+    /// Its workers and the instances that it owns are being ended.
     Ending,
 }
 
-struct Part {
+/// The server instances and workers of an allocation.
+struct AllocationState {
     job: JobId,
-    step: Step,
-    runs: BTreeSet<Run>,
+    phase: Phase,
+    instances: BTreeSet<InstanceKey>,
     workers: Vec<String>,
 }
 
-/// What is said of an allocation of which nothing is left.
-enum Over {
+/// What to report to the engine when nothing of an allocation is left.
+enum Ended {
+    /// A server or worker did not start, for this reason.
     Failed(String),
     Released,
 }
@@ -116,7 +121,7 @@ impl Supervisor {
         catalog: Option<watch::Receiver<Arc<Catalog>>>,
         (spawner, timing): (Arc<Spawner>, Timing),
         (leases, ports): (Arc<Leases>, Ports),
-        (asked, running): (mpsc::Receiver<RuntimeRequest>, watch::Sender<usize>),
+        (requests, running): (mpsc::Receiver<RuntimeRequest>, watch::Sender<usize>),
         (worker, pool): (Option<Arc<WorkerCommand>>, Option<Pool>),
     ) -> Self {
         Self {
@@ -126,80 +131,81 @@ impl Supervisor {
             timing,
             leases,
             ports,
-            asked,
+            requests,
             running,
-            runs: BTreeMap::new(),
+            instances: BTreeMap::new(),
             worker,
             workers: BTreeMap::new(),
             pool,
             allocations: BTreeMap::new(),
             starting: JoinSet::new(),
             ending: JoinSet::new(),
-            leaving: BTreeMap::new(),
-            looks: Arc::new(Semaphore::new(LOOKS_MAX)),
+            ending_instances: BTreeMap::new(),
+            measurements: Arc::new(Semaphore::new(MEASUREMENTS_MAX)),
         }
     }
 
-    /// Follows the books until it is told to stop, and ends all that runs then.
+    /// Reconciles until `stop` is cancelled or the engine ends, and then ends everything that runs.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut changes = self.engine.changes();
-        self.look_at_all().await;
-        let mut looks = interval(LOOK_INTERVAL);
+        self.reconcile_all().await;
+        let mut ticks = interval(RECONCILE_INTERVAL);
         let mut is_catalog_watched = self.catalog.is_some();
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 change = changes.recv() => match change {
                     Ok(change) => {
                         for allocation in &change.allocations {
-                            self.look_at(*allocation).await;
+                            self.reconcile(*allocation).await;
                         }
                     }
-                    Err(RecvError::Lagged(_)) => self.look_at_all().await,
+                    Err(RecvError::Lagged(_)) => self.reconcile_all().await,
                     Err(RecvError::Closed) => break,
                 },
                 Some(started) = self.starting.join_next() => {
                     if let Ok((allocation, started)) = started {
-                        self.started(allocation, started).await;
+                        self.handle_started(allocation, started).await;
                     }
                 }
                 Some(ended) = self.ending.join_next() => {
-                    if let Ok((allocation, over)) = ended {
-                        self.ended(allocation, over).await;
+                    if let Ok((allocation, ended)) = ended {
+                        self.handle_ended(allocation, ended).await;
                     }
                 }
-                Some(ask) = self.asked.recv() => self.answer(ask),
-                _ = looks.tick() => {
-                    self.look_over();
-                    self.tend_pool().await;
+                Some(request) = self.requests.recv() => self.handle_request(request),
+                _ = ticks.tick() => {
+                    self.reconcile_instances();
+                    self.reconcile_pool().await;
                 }
                 changed = changed(&mut self.catalog), if is_catalog_watched => {
                     is_catalog_watched = changed.is_ok();
-                    self.take_catalog().await;
+                    self.apply_catalog().await;
                 }
             }
             let pool = self.pool.as_ref().map_or(0, Pool::processes);
-            let leaving = self.leaving.len() + self.ending.len();
-            self.running.send_replace(self.runs.len() + self.workers.len() + pool + leaving);
+            let ending = self.ending_instances.len() + self.ending.len();
+            self.running.send_replace(self.instances.len() + self.workers.len() + pool + ending);
         }
         self.end().await;
     }
 
-    /// Ends everything, side by side.
+    /// Ends everything that runs, concurrently.
     async fn end(mut self) {
-        // The engine ends when nobody can ask it any more, and that need not wait for processes.
+        // The engine ends when its last handle is dropped, and need not wait for the processes.
         drop(self.engine);
         self.leases.close();
         self.starting.abort_all();
-        for held in self.runs.values_mut() {
-            held.serving = None;
+        for instance in self.instances.values_mut() {
+            instance.serving = None;
         }
         let mut ends: JoinSet<()> = JoinSet::new();
-        let runs = std::mem::take(&mut self.runs).into_values().map(|held| held.server.end());
-        let workers = std::mem::take(&mut self.workers).into_values().map(|held| held.service.end());
+        let instances = std::mem::take(&mut self.instances).into_values().map(|instance| instance.server.end());
+        let workers = std::mem::take(&mut self.workers).into_values().map(|worker| worker.service.end());
         let agents = self.pool.take().into_iter().flat_map(Pool::end);
-        for end in runs.chain(workers).chain(agents).chain(std::mem::take(&mut self.leaving).into_values()) {
+        let ending = std::mem::take(&mut self.ending_instances).into_values();
+        for end in instances.chain(workers).chain(agents).chain(ending) {
             ends.spawn(async move { drop(end.await) });
         }
         while ends.join_next().await.is_some() {}
@@ -207,8 +213,8 @@ impl Supervisor {
         self.running.send_replace(0);
     }
 
-    /// Looks at every allocation that lives, and at those that were known to.
-    async fn look_at_all(&mut self) {
+    /// Reconciles all live allocations, and those that were live before.
+    async fn reconcile_all(&mut self) {
         let mut live: BTreeSet<AllocationId> = self.allocations.keys().copied().collect();
         for state in [State::Pending, State::Active, State::Releasing] {
             let filter = Filter { state: Some(state), job: None };
@@ -227,26 +233,26 @@ impl Supervisor {
             }
         }
         for allocation in live {
-            self.look_at(allocation).await;
+            self.reconcile(allocation).await;
         }
     }
 
-    /// Has what runs for an allocation follow how it stands.
-    async fn look_at(&mut self, allocation: AllocationId) {
+    /// Reconciles the servers and workers of an allocation with its state in the engine.
+    async fn reconcile(&mut self, allocation: AllocationId) {
         let view = match self.engine.allocation(allocation).await {
             Ok(Some(reading)) => match reading.value {
                 Record::Allocation(view) => Some(view),
                 Record::Refusal(_) => None,
             },
             Ok(None) => None,
-            // Its batch failed, and another look will be called for.
+            // Its batch was not committed: the next change causes another reconciliation.
             Err(_) => return,
         };
-        let step = self.allocations.get(&allocation).map(|part| part.step);
-        match (view.as_ref().map(|view| view.allocation.state()), step) {
+        let phase = self.allocations.get(&allocation).map(|allocation| allocation.phase);
+        match (view.as_ref().map(|view| view.allocation.state()), phase) {
             (Some(State::Pending | State::Active), None) => {
                 if let Some(view) = view {
-                    self.begin(&view);
+                    self.start_allocation(&view);
                 }
             }
             (Some(State::Active), Some(_)) => {
@@ -254,19 +260,19 @@ impl Supervisor {
                     self.leases.update(&view);
                 }
             }
-            (Some(State::Releasing), None | Some(Step::Starting | Step::Held)) => {
-                self.let_go(allocation, Over::Released);
+            (Some(State::Releasing), None | Some(Phase::Starting | Phase::Active)) => {
+                self.stop_allocation(allocation, Ended::Released);
             }
-            // It ended without a second half: it was never ours, or its books are others now.
-            (None | Some(State::Released | State::Failed), Some(Step::Starting | Step::Held)) => {
-                self.let_go(allocation, Over::Released);
+            // It ended without waiting for the runtime: it was granted without provisioning, or the state was replaced.
+            (None | Some(State::Released | State::Failed), Some(Phase::Starting | Phase::Active)) => {
+                self.stop_allocation(allocation, Ended::Released);
             }
             _ => {}
         }
     }
 
-    /// Starts what an allocation holds, and waits for it if nobody was told yet that it is there.
-    fn begin(&mut self, view: &AllocationView) {
+    /// Starts the servers and workers of an allocation, and waits for them unless the allocation is active already.
+    fn start_allocation(&mut self, view: &AllocationView) {
         let reservation = &view.allocation.reservation;
         let allocation = reservation.allocation;
         let is_new = view.allocation.state() == State::Pending;
@@ -275,32 +281,33 @@ impl Supervisor {
         if !is_new && !has_workers && holds.is_empty() {
             return;
         }
-        let mut runs = BTreeSet::new();
+        let mut instances = BTreeSet::new();
         let mut waits = Vec::new();
         for hold in holds {
-            let run = Run { name: hold.name.clone(), owner: hold.is_private.then_some(allocation) };
-            let held = self.hold(&run, hold, allocation);
-            // One that does not answer in time has to be ended before it has failed.
-            let within = held.entry.start_timeout + 2 * SERVER_GRACE;
-            let starts = held.server.status().starts;
-            let what = format!("MCP server {:?}", hold.name.as_str());
-            let wait = match held.unserved() {
-                // Its clients would reach a stranger, and show it their tokens.
+            let key = InstanceKey { name: hold.name.clone(), owner: hold.is_private.then_some(allocation) };
+            let instance = self.hold(&key, hold, allocation);
+            // A server that does not answer in time counts as failed only after it was ended.
+            let within = instance.entry.start_timeout + 2 * SERVER_GRACE;
+            let starts = instance.server.status().starts;
+            let name = format!("MCP server {:?}", hold.name.as_str());
+            let wait = match instance.unserved() {
+                // Its clients would connect to a foreign process, and send it their tokens.
                 Some(why) => std::future::ready(Err(why)).boxed(),
-                None => wait_until_running(held.server.watch(), starts, within).boxed(),
+                None => wait_until_running(instance.server.watch(), starts, within).boxed(),
             };
-            waits.push((what, wait));
-            runs.insert(run);
+            waits.push((name, wait));
+            instances.insert(key);
         }
-        // From here on, since a worker may ask its servers before the grant is answered.
-        self.leases.admit(view, runs.clone());
-        let workers = self.begin_workers(reservation, &mut waits);
-        let step = if is_new { Step::Starting } else { Step::Held };
-        self.allocations.insert(allocation, Part { job: reservation.job.clone(), step, runs, workers });
+        // Before the grant is answered, since a worker may call its servers as soon as it starts.
+        self.leases.admit(view, instances.clone());
+        let workers = self.start_workers(reservation, &mut waits);
+        let phase = if is_new { Phase::Starting } else { Phase::Active };
+        let job = reservation.job.clone();
+        self.allocations.insert(allocation, AllocationState { job, phase, instances, workers });
         if is_new {
             self.starting.spawn(async move {
-                let waits = waits.into_iter().map(|(what, wait)| async move {
-                    wait.await.map_err(|why| format!("{what} cannot be used: {why}"))
+                let waits = waits.into_iter().map(|(name, wait)| async move {
+                    wait.await.map_err(|why| format!("{name} cannot be used: {why}"))
                 });
                 let started = futures_util::future::try_join_all(waits).await;
                 (allocation, started.map(drop))
@@ -308,117 +315,118 @@ impl Supervisor {
         }
     }
 
-    /// Starts the workers of an allocation, if they are real, and names them.
-    fn begin_workers(&mut self, reservation: &Reservation, waits: &mut Vec<Wait>) -> Vec<String> {
+    /// Starts the workers of an allocation, if a command for them is set, and returns their ids.
+    fn start_workers(&mut self, reservation: &Reservation, waits: &mut Vec<ReadyWait>) -> Vec<String> {
         let Some(command) = self.worker.clone() else { return Vec::new() };
         let endpoint = |hold: &ServerHold| {
-            let run = Run { name: hold.name.clone(), owner: hold.is_private.then_some(reservation.allocation) };
-            let remote = self.runs.get(&run).and_then(|held| reports::url(&held.entry));
+            let key = InstanceKey { name: hold.name.clone(), owner: hold.is_private.then_some(reservation.allocation) };
+            let remote = self.instances.get(&key).and_then(|instance| reports::url(&instance.entry));
             (hold.name.to_string(), remote.unwrap_or_else(|| hold.port.endpoint()))
         };
         let servers: Vec<_> = reservation.servers.iter().map(endpoint).collect();
         let token = self.leases.token(reservation.allocation, reservation.fencing_token);
-        let servers = servers_text(&servers, token.as_deref());
+        let servers = servers_json(&servers, token.as_deref());
         let mut ids = Vec::new();
         for (number, port) in reservation.workers.iter() {
             let id = number.worker_id(&reservation.job);
             let worker = command.worker(reservation, number, port, servers.clone());
             let with = (Arc::clone(&self.spawner), self.timing);
-            let service = Service::start(id.clone(), Kind::Worker(worker), with, None);
+            let service = Service::start(id.clone(), ServiceKind::Worker(worker), with, None);
             let within = WORKER_START_TIMEOUT + command.grace + SERVER_GRACE;
             waits.push((format!("worker {id}"), wait_until_running(service.watch(), 0, within).boxed()));
             let (allocation, job) = (reservation.allocation, reservation.job.clone());
-            self.workers.insert(id.clone(), HeldWorker { service, allocation, job, port });
+            self.workers.insert(id.clone(), LeasedWorker { service, allocation, job, port });
             ids.push(id);
         }
         ids
     }
 
-    /// Takes what an allocation holds from it, and ends what is its own. `over` is said when nothing of that is left.
-    fn let_go(&mut self, allocation: AllocationId, over: Over) {
+    /// Releases the instances of an allocation, and ends its workers and the instances that it owns. Reports `ended` to the
+    /// engine when none of them is left.
+    fn stop_allocation(&mut self, allocation: AllocationId, ended: Ended) {
         self.leases.end(allocation);
-        let (runs, workers) = match self.allocations.get_mut(&allocation) {
-            Some(part) => {
-                part.step = Step::Ending;
-                (std::mem::take(&mut part.runs), std::mem::take(&mut part.workers))
+        let (keys, workers) = match self.allocations.get_mut(&allocation) {
+            Some(state) => {
+                state.phase = Phase::Ending;
+                (std::mem::take(&mut state.instances), std::mem::take(&mut state.workers))
             }
             None => (BTreeSet::new(), Vec::new()),
         };
         let workers = workers.iter().filter_map(|id| self.workers.remove(id));
-        let mut ends: Vec<JoinHandle<()>> = workers.map(|held| held.service.end()).collect();
-        for run in runs {
-            let Some(held) = self.runs.get_mut(&run) else { continue };
-            held.holders.remove(&allocation);
-            if let Some(endpoint) = &held.endpoint {
+        let mut ends: Vec<JoinHandle<()>> = workers.map(|worker| worker.service.end()).collect();
+        for key in keys {
+            let Some(instance) = self.instances.get_mut(&key) else { continue };
+            instance.holders.remove(&allocation);
+            if let Some(endpoint) = &instance.endpoint {
                 endpoint.end_allocation(allocation);
             }
-            if run.owner.is_some() {
-                ends.extend(self.remove(&run));
-            } else if held.holders.is_empty() {
-                held.idle_since = Some(Instant::now());
+            if key.owner.is_some() {
+                ends.extend(self.remove(&key));
+            } else if instance.holders.is_empty() {
+                instance.idle_since = Some(Instant::now());
             }
         }
         self.end_idle();
         self.ending.spawn(async move {
             for end in ends {
-                // However it ended, nothing is left of it.
+                // A task that panicked has ended as well.
                 let _ = end.await;
             }
-            (allocation, over)
+            (allocation, ended)
         });
     }
 
-    async fn started(&mut self, allocation: AllocationId, started: Result<(), String>) {
-        let Some(part) = self.allocations.get_mut(&allocation).filter(|part| part.step == Step::Starting) else {
-            return;
-        };
+    /// Reports to the engine that all of an allocation is ready, or stops the allocation if something did not start.
+    async fn handle_started(&mut self, allocation: AllocationId, started: Result<(), String>) {
+        let state = self.allocations.get_mut(&allocation).filter(|state| state.phase == Phase::Starting);
+        let Some(state) = state else { return };
         match started {
             Ok(()) => match self.engine.activate(allocation).await {
-                Ok(()) => part.step = Step::Held,
-                // It is being taken back, or its batch failed: another look follows.
+                Ok(()) => state.phase = Phase::Active,
+                // It is being released, or its batch was not committed: another reconciliation follows.
                 Err(error) => {
-                    tracing::debug!(%allocation, %error, "not activated");
+                    tracing::debug!(%allocation, %error, "allocation was not activated");
                     if matches!(error, EngineError::NotCommitted) {
                         self.allocations.remove(&allocation);
-                        self.look_at(allocation).await;
+                        self.reconcile(allocation).await;
                     }
                 }
             },
-            Err(why) => self.let_go(allocation, Over::Failed(why)),
+            Err(why) => self.stop_allocation(allocation, Ended::Failed(why)),
         }
     }
 
-    async fn ended(&mut self, allocation: AllocationId, over: Over) {
-        let said = match over {
-            Over::Failed(why) => match self
+    /// Reports to the engine that nothing of an allocation is left.
+    async fn handle_ended(&mut self, allocation: AllocationId, ended: Ended) {
+        let reported = match ended {
+            Ended::Failed(why) => match self
                 .engine
                 .fail_activation(allocation, Arc::from(without_lines(&why)), Arc::from(why.as_str()))
                 .await
             {
-                // It was taken back while it failed.
+                // It was released while it failed.
                 Err(EngineError::Denied(_)) => self.engine.finish_release(allocation).await,
-                said => said,
+                reported => reported,
             },
-            Over::Released => self.engine.finish_release(allocation).await,
+            Ended::Released => self.engine.finish_release(allocation).await,
         };
         self.allocations.remove(&allocation);
-        if let Err(EngineError::NotCommitted) = said {
-            self.look_at(allocation).await;
+        if let Err(EngineError::NotCommitted) = reported {
+            self.reconcile(allocation).await;
         }
     }
 
-    /// Has new grants go by the catalog as it is now. What runs goes on as it is until nobody holds it.
-    async fn take_catalog(&mut self) {
+    /// Applies the current catalog to new grants. Instances that run keep their entry until no allocation holds them.
+    async fn apply_catalog(&mut self) {
         let Some(watched) = &mut self.catalog else { return };
         let catalog = watched.borrow_and_update().clone();
-        tracing::info!(servers = catalog.entries.len(), "the catalog changed");
+        tracing::info!(servers = catalog.entries.len(), "catalog applied");
         let provisioning = provisioning(Some(&catalog), self.worker.as_deref());
         // An engine that has ended needs no provisioning.
         let _ = self.engine.set_provisioning(provisioning, Some(self.ports.claimer(Some(catalog)))).await;
     }
 
-    /// The catalog as it is now.
-    fn known(&self) -> Option<Arc<Catalog>> {
+    fn current_catalog(&self) -> Option<Arc<Catalog>> {
         self.catalog.as_ref().map(|catalog| catalog.borrow().clone())
     }
 }
@@ -431,7 +439,7 @@ async fn changed(catalog: &mut Option<watch::Receiver<Arc<Catalog>>>) -> Result<
     }
 }
 
-/// What stands behind leases with this catalog and this command of workers.
+/// Returns the provisioning that the engine uses with this catalog and command of workers.
 pub(super) fn provisioning(catalog: Option<&Catalog>, worker: Option<&WorkerCommand>) -> Provisioning {
     let entries = || catalog.iter().flat_map(|catalog| &catalog.entries);
     let servers = entries().map(|(_, entry)| entry.start_timeout + 2 * SERVER_GRACE);

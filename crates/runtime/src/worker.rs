@@ -1,4 +1,4 @@
-//! What a worker is: the command that all workers run, and what each finds in its environment.
+//! Workers: the command that all of them run, and the environment of each.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,37 +11,35 @@ use cortex_core::allocation::Reservation;
 use cortex_core::ids::WorkerNumber;
 use cortex_core::ports::Port;
 
-/// How long a worker may take until it is ready.
+/// The time limit for a worker to become ready.
 pub(super) const WORKER_START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// When a worker counts as ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ready {
-    /// When it takes connections at its port.
+    /// When it accepts connections on its port.
     Tcp,
-    /// When it answers a GET of this path at its port with a status of 2xx.
+    /// When it answers a GET of this path on its port with a status of 2xx.
     Http(String),
-    /// As soon as it runs.
-    AtOnce,
+    /// As soon as it is started.
+    Immediately,
 }
 
 /// The command that all workers run.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WorkerCommand {
-    /// The program, as a path or as a name that is looked for in `PATH`.
+    /// The program: a path, or a name to search in `PATH`.
     pub command: String,
-    /// Its arguments.
     pub arguments: Vec<String>,
-    /// The variables that it gets besides those that each worker gets.
+    /// Variables in addition to those that each worker gets.
     pub environment: BTreeMap<String, String>,
-    /// When it is ready.
     pub ready: Ready,
-    /// How long it has to end after it was asked to.
+    /// The time between asking a worker to end and killing it.
     pub grace: Duration,
 }
 
 impl fmt::Debug for WorkerCommand {
-    /// Without arguments and values of variables, which may be secrets.
+    /// Leaves out arguments and values of variables, which may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerCommand")
             .field("command", &self.command)
@@ -53,26 +51,24 @@ impl fmt::Debug for WorkerCommand {
     }
 }
 
-/// How agents of the pool reach the manager: variables by which this same program, started by an agent as its MCP server,
-/// finds the daemon.
+/// The pool of agents. An agent starts this program as its MCP server, which finds the daemon by the variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolOptions {
-    /// The variables.
     pub environment: Vec<(String, String)>,
-    /// The most agents that are run.
+    /// The most agents in the pool.
     pub agents_max: usize,
 }
 
-/// A worker that is to be run.
+/// A worker to run.
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) launch: ChildSpec,
+    pub(super) spec: ChildSpec,
     pub(super) port: Port,
     pub(super) ready: Ready,
 }
 
 impl WorkerCommand {
-    /// A worker of a lease. The memory that a worker takes in the books is no bound on what its process takes.
+    /// Returns a worker of an allocation. The memory that the state counts for a worker does not limit its process.
     pub(super) fn worker(
         &self,
         reservation: &Reservation,
@@ -91,31 +87,31 @@ impl WorkerCommand {
         self.process(id, port, own.map(|(name, value)| (name.to_owned(), value)))
     }
 
-    /// An agent of the pool: it belongs to no lease, and registers itself by its id.
+    /// Returns an agent of the pool: it belongs to no allocation, and registers itself with its id.
     pub(super) fn agent(&self, id: String, port: Port, pool: &PoolOptions) -> Worker {
         let own = [("CORTEX_WORKER_ID".to_owned(), id.clone()), ("CORTEX_PORT".to_owned(), port.to_string())];
         self.process(id, port, pool.environment.iter().cloned().chain(own))
     }
 
     fn process(&self, id: String, port: Port, own: impl IntoIterator<Item = (String, String)>) -> Worker {
-        let given = self.environment.iter().map(|(name, value)| (name.clone(), value.clone()));
-        let launch = ChildSpec {
+        let configured = self.environment.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let spec = ChildSpec {
             name: id,
             command: self.command.clone(),
             arguments: self.arguments.clone(),
-            // What says which worker it is cannot be overridden.
-            environment: given.chain(own).collect(),
+            // Its own variables come last, so that the configured ones cannot override them.
+            environment: configured.chain(own).collect(),
             folder: None,
             memory: None,
             grace: self.grace,
             input: Input::Nothing,
         };
-        Worker { launch, port, ready: self.ready.clone() }
+        Worker { spec, port, ready: self.ready.clone() }
     }
 }
 
-/// The servers of a lease as a worker finds them: names, endpoints, and the token to show there.
-pub(super) fn servers_text(servers: &[(String, String)], access_token: Option<&str>) -> String {
+/// Returns the value of `CORTEX_SERVERS`: names and endpoints of the servers of a lease, and the token for them, as JSON.
+pub(super) fn servers_json(servers: &[(String, String)], access_token: Option<&str>) -> String {
     let servers: Vec<_> = servers.iter().map(|(name, endpoint)| json!({"name": name, "endpoint": endpoint})).collect();
     json!({"mcp_servers": servers, "access_token": access_token}).to_string()
 }

@@ -166,7 +166,7 @@ impl Manager {
         let outputs = PlannerOutputs { plan: show_plan, bottlenecks: show_bottlenecks, forecast: show_forecast };
         let plan_ahead = plan_capacity(engine.clone(), Arc::clone(&planner), Arc::clone(&planner_status), outputs);
         #[cfg(unix)]
-        let host_failed = host.as_ref().map(Host::over);
+        let host_failed = host.as_ref().map(Host::ended);
         let host_failed = async move {
             #[cfg(unix)]
             if let Some(failed) = host_failed {
@@ -231,7 +231,7 @@ impl Manager {
     #[must_use]
     pub fn managed(&self) -> Option<RuntimeHandle> {
         #[cfg(unix)]
-        return self.host.as_ref().map(|host| host.managed().clone());
+        return self.host.as_ref().map(|host| host.handle().clone());
         #[cfg(not(unix))]
         None
     }

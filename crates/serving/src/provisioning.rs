@@ -3,14 +3,14 @@
 use super::{StartupError, state_path, with_suffix};
 use cortex_config::{EndpointAuth, Settings, WorkerReady};
 use cortex_engine::EngineHandle;
-use cortex_runtime::{Host, HostError, HostOptions, PoolOptions, Prepared, Ready, WorkerCommand};
+use cortex_runtime::{Host, HostError, HostOptions, PoolOptions, PreparedHost, Ready, WorkerCommand};
 use cortex_util::lock::OwnerRecord;
 use cortex_util::program;
 use std::path::Path;
 use std::time::Duration;
 
 /// Prepares the host of managed servers and workers; `None` if none are configured. The caller already owns the state.
-pub(super) fn prepare(settings: &Settings, owner: &OwnerRecord) -> Result<Option<Prepared>, StartupError> {
+pub(super) fn prepare(settings: &Settings, owner: &OwnerRecord) -> Result<Option<PreparedHost>, StartupError> {
     let worker = worker_of(settings);
     if settings.catalog.is_none() && worker.is_none() {
         return Ok(None);
@@ -22,17 +22,17 @@ pub(super) fn prepare(settings: &Settings, owner: &OwnerRecord) -> Result<Option
         record: base.map(|path| with_suffix(path, "children")),
         // Without a state, leases end with the process, and so can the key.
         key: state.as_deref().map(|path| with_suffix(path, "key")),
-        asks_for_token: settings.endpoint_auth == EndpointAuth::Token,
+        requires_token: settings.endpoint_auth == EndpointAuth::Token,
         worker,
         // A process without a daemon has a single client, so that no agent could connect to it.
         pool: owner.socket.is_some().then(|| pool_of(settings, state.as_deref())),
         ..HostOptions::new(settings.catalog.clone())
     };
-    Prepared::prepare(options).map(Some).map_err(startup_error)
+    PreparedHost::prepare(options).map(Some).map_err(startup_error)
 }
 
 /// Starts the host, which runs the processes of the current leases.
-pub(super) async fn start(prepared: Option<Prepared>, engine: &EngineHandle) -> Result<Option<Host>, StartupError> {
+pub(super) async fn start(prepared: Option<PreparedHost>, engine: &EngineHandle) -> Result<Option<Host>, StartupError> {
     match prepared {
         Some(prepared) => prepared.start(engine.clone()).await.map(Some).map_err(startup_error),
         None => Ok(None),
@@ -48,7 +48,7 @@ fn worker_of(settings: &Settings) -> Option<WorkerCommand> {
         environment: settings.worker_env.clone(),
         ready: match &settings.worker_ready {
             WorkerReady::Tcp => Ready::Tcp,
-            WorkerReady::None => Ready::AtOnce,
+            WorkerReady::None => Ready::Immediately,
             WorkerReady::Http(path) => Ready::Http(path.clone()),
         },
         grace: Duration::from_secs(settings.worker_grace_seconds),

@@ -89,7 +89,7 @@ async fn an_entry_that_is_mended_is_used_when_it_is_asked_for() {
 
 /// Somewhere else where a server is, and its URL.
 async fn elsewhere() -> (Rig, String) {
-    let rig = Rig::with(json!({"there": entry(&[], json!({}))}), |options| options.asks_for_token = false).await;
+    let rig = Rig::with(json!({"there": entry(&[], json!({}))}), |options| options.requires_token = false).await;
     let port = rig.lease("job", &["there"]).await.port("there");
     (rig, format!("http://localhost:{port}/mcp"))
 }
@@ -177,7 +177,7 @@ async fn what_is_held_and_in_the_catalog_no_more_says_so_until_it_is_put_back() 
     let servers = json!({"x": own(), "y-of-all": entry(&[], json!({})), "z-turned": own()});
     let (rig, lease) = lease_of_all(catalog_behind(&url, 81, servers)).await;
     let rig = rig.succeeded(&catalog_behind(&url, 81, json!({"z-turned": entry(&[], json!({}))}))).await;
-    let why = "the catalog has it no more: put its entry back and restart it, or release it";
+    let why = "it was removed from the catalog: restore its entry and restart it, or release it";
     for (name, sharing) in [("x", Sharing::PerAllocation), ("y-of-all", Sharing::Shared)] {
         let report = rig.until_state(name, ProcessState::Failed).await;
         assert_eq!((report.sharing, report.reason.as_deref()), (sharing, Some(why)));

@@ -58,7 +58,7 @@ async fn a_lease_that_runs_out_is_not_let_in_and_one_that_is_renewed_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_tokens_anybody_is_let_in() {
-    let rig = Rig::with(json!({"a": entry(&[], json!({}))}), |options| options.asks_for_token = false).await;
+    let rig = Rig::with(json!({"a": entry(&[], json!({}))}), |options| options.requires_token = false).await;
     let lease = rig.lease("one", &["a"]).await;
     assert_eq!(lease.token, None);
     assert_eq!(lease.knock("a", None).await.0, LET_IN);

@@ -10,7 +10,7 @@ use cortex_engine::clock::EngineClock;
 use cortex_engine::{CancelHandle, Engine, EngineError, EngineHandle, EngineOptions, Grant};
 use cortex_journal::NullJournal;
 use cortex_managed::{ProcessState, RuntimeHandle, RuntimeRequest, ServerReport};
-use cortex_runtime::{Host, HostOptions, Prepared, Timing};
+use cortex_runtime::{Host, HostOptions, PreparedHost, Timing};
 use rmcp::ServiceExt;
 use rmcp::model::{CallToolRequestParams, JsonObject};
 use rmcp::service::{RoleClient, RunningService};
@@ -49,8 +49,8 @@ pub(crate) fn hasty() -> Timing {
         misses_max: 2,
         backoff: Duration::from_millis(20),
         backoff_max: Duration::from_millis(100),
-        sound_after: Duration::from_secs(60),
-        losses_max: 2,
+        stable_after: Duration::from_secs(60),
+        failures_max: 2,
     }
 }
 
@@ -97,18 +97,18 @@ impl Rig {
         let started = Engine::start(EngineOptions::fixed(capacity), NullJournal, EngineClock::system()).await;
         let (running, engine) = started.expect("books in memory");
         tokio::spawn(running.run());
-        let prepared = Prepared::prepare(options).expect("a good catalog");
+        let prepared = PreparedHost::prepare(options).expect("a good catalog");
         let host = prepared.start(engine.clone()).await.expect("a host");
-        Self { managed: host.managed().clone(), engine, host, folder }
+        Self { managed: host.handle().clone(), engine, host, folder }
     }
 
     /// The next host of the same books, with another catalog.
     pub(crate) async fn succeeded(self, servers: &Value) -> Self {
         let Self { engine, host, folder, .. } = self;
         host.end(LOCK_WAIT_MAX).await;
-        let prepared = Prepared::prepare(options(&folder, servers)).expect("a good catalog");
+        let prepared = PreparedHost::prepare(options(&folder, servers)).expect("a good catalog");
         let host = prepared.start(engine.clone()).await.expect("a host");
-        Self { managed: host.managed().clone(), engine, host, folder }
+        Self { managed: host.handle().clone(), engine, host, folder }
     }
 
     pub(crate) async fn lease(&self, job: &str, servers: &[&str]) -> Lease {

@@ -98,7 +98,7 @@ async fn each_error_says_what_failed_why_and_what_to_do() {
         "elsewhere": {"url": "http://127.0.0.1:1/mcp"},
     }))
     .await;
-    let nothing = "and wrote nothing: run its command in a terminal to see what it wants";
+    let nothing = "and wrote nothing: run its command in a terminal to see why";
     for (name, why) in [
         (
             "absent",
@@ -132,16 +132,17 @@ async fn each_error_says_what_failed_why_and_what_to_do() {
         ),
         (
             "mute",
-            "it did not answer within 1 s: if it needs longer, as for a download, give its entry a larger start_timeout_seconds"
+            "it did not answer within 1 s: if it needs more time, such as for a download, set a larger \
+             start_timeout_seconds in its entry"
                 .to_owned(),
         ),
         (
             "chatty",
-            "it did not answer within 1 s: it writes to its standard output what is no message of MCP: start it as a server \
-             that speaks over standard input and output; the last lines of its standard error: (on its standard output) hello"
+            "it did not answer within 1 s: its standard output is not MCP: start it as a server with the stdio \
+             transport; the last lines of its standard error: (on its standard output) hello"
                 .to_owned(),
         ),
-        ("elsewhere", "it is not there, since the connection was refused: start it, or mend its url".to_owned()),
+        ("elsewhere", "it is not reachable, since the connection was refused: start it, or correct its url".to_owned()),
     ] {
         let refused = within(rig.request("job", &[name], 60, None)).await;
         let Err(EngineError::NotStarted { error, .. }) = refused else { panic!("{refused:?}") };

@@ -1,4 +1,4 @@
-//! What is wrong with a catalog, and where.
+//! The errors and warnings of a catalog, each with the path of its key.
 
 use std::fmt;
 use std::io;
@@ -8,58 +8,52 @@ use serde_json::Value;
 
 use super::FILE_BYTES_MAX;
 
-/// The most characters that are shown of something that was given.
-const SHOWN_CHARACTERS_MAX: usize = 60;
+/// The most characters of the catalog's text that an error shows.
+const EXCERPT_CHARACTERS_MAX: usize = 60;
 
-/// The most warnings of one file. More are counted.
+/// The most warnings of one file. The others are counted.
 const WARNINGS_MAX: usize = 100;
 
 /// Why a catalog was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// The file is not there, may not be read, or is no file.
+    /// The file does not exist, may not be read, or is not a regular file.
     #[error("the catalog {} cannot be read: it must be a file that this user may read", path.display())]
     Unreadable {
-        /// The file.
         path: PathBuf,
-        /// What the system says.
         #[source]
         error: io::Error,
     },
-    /// The file is too large.
-    #[error("the catalog {} is larger than {FILE_BYTES_MAX} bytes: leave out what is no server", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file is no JSON.
-    #[error("the catalog {} is no JSON: mend it there; comments, and commas before a }} or ], are not allowed, though some clients take them", path.display())]
+    #[error("the catalog {} is larger than {FILE_BYTES_MAX} bytes: remove what is not a server entry", path.display())]
+    TooLarge { path: PathBuf },
+    #[error(
+        "the catalog {} is not valid JSON: correct it there; comments and trailing commas are not allowed, although some \
+         clients accept them",
+        path.display()
+    )]
     NotJson {
-        /// The file.
         path: PathBuf,
-        /// Where and why.
         #[source]
         error: serde_json::Error,
     },
-    /// A value cannot be used.
+    /// A value is invalid.
     #[error("the catalog {}: {field} {reason}", path.display())]
-    Wrong {
-        /// The file.
+    Invalid {
         path: PathBuf,
-        /// Where the value is, such as `mcpServers.github.args[1]`.
+        /// The path of its key, such as `mcpServers.github.args[1]`.
         field: String,
-        /// What is wrong about it, and what is allowed.
+        /// What is wrong, and what is allowed.
         reason: String,
     },
 }
 
-/// Something in a catalog that does no harm, but may not do what its writer wanted.
+/// A part of a catalog that is valid but probably not what its author wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning {
-    /// Where it is, such as `mcpServers.github.envFile`.
-    pub field: String,
-    /// What becomes of it.
-    pub reason: String,
+pub(crate) struct Warning {
+    /// The path of its key, such as `mcpServers.github.envFile`.
+    pub(crate) field: String,
+    /// What is done with it.
+    pub(crate) reason: String,
 }
 
 impl fmt::Display for Warning {
@@ -68,28 +62,28 @@ impl fmt::Display for Warning {
     }
 }
 
-/// A value that cannot be used.
+/// An invalid value.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) field: String,
     pub(super) reason: String,
 }
 
-/// Where a value is.
+/// The path of a key in the catalog.
 #[derive(Clone)]
-pub(super) struct Place(String);
+pub(super) struct KeyPath(String);
 
-impl Place {
+impl KeyPath {
     pub(super) fn top(key: &str) -> Self {
         Self(key.to_owned())
     }
 
-    /// The value of a key of the object here.
+    /// Returns the path of a key of the object at this path.
     pub(super) fn key(&self, key: &str) -> Self {
-        Self(format!("{}.{}", self.0, shown(key)))
+        Self(format!("{}.{}", self.0, excerpt(key)))
     }
 
-    /// An element of the array here.
+    /// Returns the path of an element of the array at this path.
     pub(super) fn index(&self, index: usize) -> Self {
         Self(format!("{}[{index}]", self.0))
     }
@@ -98,7 +92,7 @@ impl Place {
         Problem { field: self.0.clone(), reason: reason.into() }
     }
 
-    /// The problem of a value that is of the wrong type. The value is not shown.
+    /// Returns the problem of a value of the wrong type, without showing the value.
     pub(super) fn wrong_type(&self, value: &Value, wanted: &str) -> Problem {
         let kind = match value {
             Value::Null => "null",
@@ -112,13 +106,13 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for KeyPath {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
 }
 
-/// The warnings of one reading.
+/// The warnings about one file.
 #[derive(Default)]
 pub(super) struct Warnings {
     kept: Vec<Warning>,
@@ -126,9 +120,9 @@ pub(super) struct Warnings {
 }
 
 impl Warnings {
-    pub(super) fn add(&mut self, place: &Place, reason: impl Into<String>) {
+    pub(super) fn add(&mut self, key_path: &KeyPath, reason: impl Into<String>) {
         if self.kept.len() < WARNINGS_MAX {
-            self.kept.push(Warning { field: place.to_string(), reason: reason.into() });
+            self.kept.push(Warning { field: key_path.to_string(), reason: reason.into() });
         } else {
             self.more += 1;
         }
@@ -137,17 +131,17 @@ impl Warnings {
     pub(super) fn finish(&mut self) -> Vec<Warning> {
         let mut kept = std::mem::take(&mut self.kept);
         if self.more > 0 {
-            kept.push(Warning { field: "the catalog".to_owned(), reason: format!("has {} more of this", self.more) });
+            kept.push(Warning { field: "the catalog".to_owned(), reason: format!("has {} more warnings", self.more) });
         }
         kept
     }
 }
 
-/// A text that was given, short and on one line.
-pub(super) fn shown(text: &str) -> String {
+/// Shortens a text of the catalog to one line.
+pub(super) fn excerpt(text: &str) -> String {
     let mut short: String =
-        text.chars().take(SHOWN_CHARACTERS_MAX).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();
-    if text.chars().nth(SHOWN_CHARACTERS_MAX).is_some() {
+        text.chars().take(EXCERPT_CHARACTERS_MAX).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();
+    if text.chars().nth(EXCERPT_CHARACTERS_MAX).is_some() {
         short.push('…');
     }
     short

@@ -1,61 +1,60 @@
-//! References to variables: `${NAME}` and `${NAME:-default}`, also written `${env:NAME}`.
+//! Expands references to variables: `${NAME}` and `${NAME:-default}`, also written `${env:NAME}`.
 //!
-//! One name is the manager's own: `${CORTEX_ALLOCATION_ID}` stands for the allocation for which a server is started, whatever the
-//! variables say, and is put in then.
+//! One name is reserved: `${CORTEX_ALLOCATION_ID}` is replaced by the id of the allocation for which a server is started, even
+//! if a variable of that name is set.
 //!
 //! The rules are those of Claude Code: a variable that is set counts even if it is empty, `$NAME` and `$$` are plain text,
-//! and what was put in is not looked at again. What differs is that a reference to a variable that is not set is an error
-//! rather than text, so that no server is started with `${TOKEN}` for a token.
+//! and an inserted value is not expanded again. The difference is that a reference to a variable that is not set is an error
+//! and not plain text, so that no server is started with the text `${TOKEN}` as its token.
 
 use thiserror::Error;
 
 use super::template::Template;
 
-/// What stands for the allocation for which a server is started; each process of one finds it in its environment, too.
-pub const ALLOCATION_VARIABLE: &str = "CORTEX_ALLOCATION_ID";
+/// The name that is replaced by the id of the allocation. An instance that an allocation owns also gets it as a variable.
+pub(crate) const ALLOCATION_VARIABLE: &str = "CORTEX_ALLOCATION_ID";
 
-/// How many bytes the id of an allocation has: `alloc-` and 12 digits.
+/// The length of an allocation id in bytes: `alloc-` and 12 digits.
 const ALLOCATION_BYTES: usize = 18;
 
-/// How many bytes all texts of a catalog may have once they are expanded: a few references to a long variable make
-/// much of little.
+/// The most bytes of all texts of a catalog after expansion: a small file with references to a long variable can become large.
 const EXPANDED_BYTES_MAX: usize = 8 * 1_048_576;
 
 /// The longest text, in bytes: no system takes a longer argument or variable.
 const TEXT_BYTES_MAX: usize = 131_071;
 
-/// How a reference begins.
+/// Begins a reference.
 const BEGIN: &str = "${";
 
-/// How VS Code and Cursor write a reference to a variable.
+/// The prefix of variable names in VS Code and Cursor.
 const ENV_PREFIX: &str = "env:";
 
-/// Why a text cannot be expanded. None of it shows a value.
+/// Why a text cannot be expanded. `Display` does not show values.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(super) enum ExpandError {
     #[error(
         "names the variable {0}, which is not set: set it where the manager is started, or give ${{{0}:-a default}}"
     )]
     NotSet(String),
-    #[error("has a reference within the default of {0}, which is not read: give a default that is plain text")]
+    #[error("has a reference in the default of {0}, which is not supported: give plain text as the default")]
     Nested(String),
-    #[error("has ${{input:…}}, which only VS Code can ask for: give ${{NAME}}, and set that variable")]
+    #[error("has ${{input:…}}, which only VS Code supports: give ${{NAME}} instead, and set that variable")]
     Input,
-    #[error("has more than {TEXT_BYTES_MAX} bytes once its variables are put in")]
+    #[error("has more than {TEXT_BYTES_MAX} bytes after its variables are expanded: shorten it")]
     TextTooLong,
-    #[error("makes more than {EXPANDED_BYTES_MAX} bytes of the catalog once its variables are put in")]
+    #[error("makes the catalog larger than {EXPANDED_BYTES_MAX} bytes after its variables are expanded: shorten it")]
     CatalogTooLong,
 }
 
-/// A text with its variables put in.
+/// An expanded text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Expanded {
     pub(super) text: Template,
-    /// Whether something like `${this%/}` was left as it is.
+    /// Whether it has a `${` that does not begin a reference, such as `${this%/}`. That stays as it is.
     pub(super) has_other_braces: bool,
 }
 
-/// Puts variables into texts.
+/// Expands the texts of one catalog.
 pub(super) struct Expander<'a> {
     variable: &'a dyn Fn(&str) -> Option<String>,
     bytes_left: usize,
@@ -93,7 +92,7 @@ impl<'a> Expander<'a> {
                 }
                 rest = reference.rest;
             } else {
-                // The text of something else, such as a script of a shell. What is in its braces may be a reference.
+                // Probably a shell script. A reference may follow within its braces.
                 has_other_braces = true;
                 push(&mut parts, BEGIN, BEGIN.len())?;
             }
@@ -103,7 +102,7 @@ impl<'a> Expander<'a> {
         Ok(Expanded { text: Template::new(parts), has_other_braces })
     }
 
-    /// What a reference stands for; nothing yet if that is the allocation.
+    /// Returns the value of a reference; none for the allocation, which is not known yet.
     fn value(&self, &Reference { name, default, .. }: &Reference<'_>) -> Result<Option<String>, ExpandError> {
         if default.is_some_and(|default| default.contains(BEGIN)) {
             return Err(ExpandError::Nested(name.to_owned()));
@@ -120,12 +119,12 @@ impl<'a> Expander<'a> {
 struct Reference<'a> {
     name: &'a str,
     default: Option<&'a str>,
-    /// What comes after it.
+    /// The text after the reference.
     rest: &'a str,
 }
 
 impl<'a> Reference<'a> {
-    /// The reference that `text` begins with, without its `${`.
+    /// Returns the reference at the beginning of `text`, which is without its `${`.
     fn at(text: &'a str) -> Option<Self> {
         let text = text.strip_prefix(ENV_PREFIX).unwrap_or(text);
         let name_bytes = text.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_allocation_is_put_in_when_it_is_known() {
+    fn the_allocation_is_inserted_when_it_is_known() {
         let allocation = Some(cortex_core::ids::AllocationId::from_draw(0xab));
         let check = |text: &str, expected: &str| {
             let expanded = expand(text).expect("a text").text;
@@ -174,7 +173,7 @@ mod tests {
         check("${HOME}/${CORTEX_ALLOCATION_ID}.json", "/home/ada/alloc-0000000000ab.json");
         let variable = |name: &str| (name == "TRICK").then(|| "${CORTEX_ALLOCATION_ID}".to_owned());
         let plain = Expander::new(&variable).expand("${TRICK}").expect("a text").text.plain();
-        assert_eq!(plain.as_deref(), Some("${CORTEX_ALLOCATION_ID}"), "what was put in is not looked at again");
+        assert_eq!(plain.as_deref(), Some("${CORTEX_ALLOCATION_ID}"), "an inserted value is not expanded again");
         let many = "${CORTEX_ALLOCATION_ID}".repeat(TEXT_BYTES_MAX / ALLOCATION_BYTES + 1);
         assert_eq!(expand(&many), Err(ExpandError::TextTooLong));
         let id = cortex_core::ids::AllocationId::from_draw(u64::MAX).to_string();
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_replaced_and_all_else_is_text() {
+    fn references_are_replaced_and_other_text_stays() {
         check("", "", false);
         check("${HOME}/a:${HOME}", "/home/ada/a:/home/ada", false);
         check("${env:HOME}é${HOME}", "/home/adaé/home/ada", false);
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_replaced_is_an_error() {
+    fn a_reference_that_cannot_be_replaced_is_an_error() {
         assert_eq!(expand("a ${TOKEN} b"), Err(ExpandError::NotSet("TOKEN".to_owned())));
         assert_eq!(expand("${NONE:-${HOME}/x}"), Err(ExpandError::Nested("NONE".to_owned())));
         assert_eq!(expand("${input:key}"), Err(ExpandError::Input));
@@ -207,8 +206,8 @@ mod tests {
     }
 
     #[test]
-    fn many_beginnings_take_no_time() {
-        // Were each looked at to the end, this would take minutes.
+    fn many_unfinished_references_take_linear_time() {
+        // Scanning to the end of the text for each would take minutes.
         for text in ["${", "${a", "${a:-", "${env:"] {
             let text = text.repeat(131_000 / text.len());
             check(&text, &text, true);

@@ -1,7 +1,6 @@
-//! The file of a catalog, which may change while the manager runs.
+//! The catalog file, which may change while the manager runs.
 //!
-//! Invariants: what is handed out was read whole and is good; and of each state of the file at most one line is logged as
-//! an error, however long it stays as it is.
+//! Invariants: a published catalog was read completely and is valid; and an invalid file is logged once, not at each check.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -14,135 +13,138 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{Catalog, CatalogError, Warning};
 use cortex_util::file_id::FileId;
 
-/// How often the file is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The time between two checks of the file.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How old the last change of a file is when no other can have the same time: that of the coarsest file systems.
+/// The age after which another change of a file has another timestamp, even on file systems with coarse timestamps.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
-/// The variables that a catalog may refer to.
-pub type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+/// Looks up the variables that a catalog refers to.
+pub(crate) type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// The file of a catalog, as it was when it was looked at last.
-pub struct CatalogFile {
+/// The catalog file, and the catalog that was last read from it.
+pub(crate) struct CatalogFile {
     path: PathBuf,
     variables: Variables,
-    /// What the file looked like before it was read last; nothing if it could not be looked at.
-    seen: Option<Stamp>,
+    /// The stamp of the file before it was last read; absent if its metadata could not be read.
+    stamp: Option<FileStamp>,
     current: Arc<Catalog>,
-    /// Why the file was not taken last, if it was not.
-    refused: Option<String>,
+    /// Why the file was refused when it was last read, if it was.
+    error: Option<String>,
 }
 
-/// What tells one state of a file from another.
+/// Metadata that differ between two states of a file.
 #[derive(PartialEq)]
-struct Stamp {
+struct FileStamp {
     modified: Option<SystemTime>,
     length: u64,
     file: FileId,
-    /// Whether it was left alone for long enough that a change before would show in the time: clocks of files tick slowly.
-    /// As it comes to be so the state is another, and the file read once more.
+    /// Whether the last change is older than [`SETTLED_AFTER`]. Until then, another change may leave the timestamp the same, so
+    /// that the file is read once more when this becomes true.
     is_settled: bool,
 }
 
-/// What a look at the file found.
-enum Look {
-    /// Nothing that was not known.
-    Nothing,
-    /// A good catalog that differs from the one before.
+/// The result of reading the file again.
+enum Reload {
+    /// It has not changed, or was refused before for the same reason.
+    Unchanged,
+    /// It has a good catalog that differs from the current one.
     Changed,
-    /// Something that cannot be used, and why.
-    Refused(String),
+    /// It cannot be used, for this reason.
+    Invalid(String),
 }
 
 impl CatalogFile {
     /// Reads the file at `path` for the first time.
     ///
     /// # Errors
-    /// As [`Catalog::read`].
-    pub fn open(path: PathBuf, variables: Variables) -> Result<(Self, Vec<Warning>), CatalogError> {
-        // Looked at before it is read, so that what is written meanwhile is seen the next time.
-        let seen = Stamp::of(&path);
+    /// Those of [`Catalog::read`].
+    pub(crate) fn open(path: PathBuf, variables: Variables) -> Result<(Self, Vec<Warning>), CatalogError> {
+        // Taken before the file is read, so that a change during the reading is seen at the next check.
+        let stamp = FileStamp::of(&path);
         let (catalog, warnings) = Catalog::read(&path, &*variables)?;
-        Ok((Self { path, variables, seen, current: Arc::new(catalog), refused: None }, warnings))
+        Ok((Self { path, variables, stamp, current: Arc::new(catalog), error: None }, warnings))
     }
 
-    /// The catalog that was read last and is good.
+    /// Returns the last valid catalog.
     #[must_use]
-    pub fn catalog(&self) -> &Arc<Catalog> {
+    pub(crate) fn catalog(&self) -> &Arc<Catalog> {
         &self.current
     }
 
-    /// Looks at the file once a second from now on, and hands out each good catalog that differs from the one before. A
-    /// file that cannot be used is logged, and the catalog stays. It ends when nobody receives any more.
+    /// Checks the file every second, and publishes each valid catalog that differs from the last one. An invalid file is logged,
+    /// and the last catalog stays. Ends when all receivers are dropped.
     ///
-    /// Must be called on a tokio runtime with a clock.
+    /// Must be called on a tokio runtime with time.
     #[must_use]
-    pub fn watch(self) -> watch::Receiver<Arc<Catalog>> {
-        self.watch_every(LOOK_EVERY)
+    pub(crate) fn watch(self) -> watch::Receiver<Arc<Catalog>> {
+        self.watch_every(CHECK_INTERVAL)
     }
 
     fn watch_every(mut self, period: Duration) -> watch::Receiver<Arc<Catalog>> {
-        let (give, take) = watch::channel(Arc::clone(&self.current));
+        let (publisher, catalogs) = watch::channel(Arc::clone(&self.current));
         tokio::spawn(async move {
-            let mut looks = interval(period);
-            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut ticks = interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
-                    () = give.closed() => return,
-                    _ = looks.tick() => {}
+                    () = publisher.closed() => return,
+                    _ = ticks.tick() => {}
                 }
-                if Stamp::of(&self.path) == self.seen {
+                if FileStamp::of(&self.path) == self.stamp {
                     continue;
                 }
-                // A large file is not read between two messages of a server.
-                let looked = tokio::task::spawn_blocking(move || {
-                    let look = self.look();
-                    (self, look)
+                // On another thread, since reading a large file would delay the messages of servers.
+                let reloaded = tokio::task::spawn_blocking(move || {
+                    let reload = self.reload();
+                    (self, reload)
                 });
-                let Ok((file, look)) = looked.await else { return };
+                let Ok((file, reload)) = reloaded.await else { return };
                 self = file;
-                match look {
-                    Look::Nothing => {}
-                    Look::Changed => {
-                        tracing::info!(path = %self.path.display(), servers = self.current.entries.len(), "the catalog has changed");
-                        give.send_replace(Arc::clone(&self.current));
+                match reload {
+                    Reload::Unchanged => {}
+                    Reload::Changed => {
+                        let servers = self.current.entries.len();
+                        tracing::info!(path = %self.path.display(), servers, "catalog changed");
+                        publisher.send_replace(Arc::clone(&self.current));
                     }
-                    Look::Refused(error) => tracing::error!(%error, "the catalog stays as it was"),
+                    Reload::Invalid(error) => {
+                        tracing::error!(%error, "changed catalog was refused: the previous one stays in use");
+                    }
                 }
             }
         });
-        take
+        catalogs
     }
 
-    /// Reads the file anew.
-    fn look(&mut self) -> Look {
-        self.seen = Stamp::of(&self.path);
+    /// Reads the file again.
+    fn reload(&mut self) -> Reload {
+        self.stamp = FileStamp::of(&self.path);
         match Catalog::read(&self.path, &*self.variables) {
             Ok((catalog, warnings)) => {
-                self.refused = None;
+                self.error = None;
                 if catalog == *self.current {
-                    return Look::Nothing;
+                    return Reload::Unchanged;
                 }
                 for warning in warnings {
-                    tracing::warn!(%warning, "in the catalog");
+                    tracing::warn!(%warning, "catalog has a warning");
                 }
                 self.current = Arc::new(catalog);
-                Look::Changed
+                Reload::Changed
             }
             Err(error) => {
                 let error = with_sources(&error);
-                if self.refused.as_ref() == Some(&error) {
-                    return Look::Nothing;
+                if self.error.as_ref() == Some(&error) {
+                    return Reload::Unchanged;
                 }
-                self.refused = Some(error.clone());
-                Look::Refused(error)
+                self.error = Some(error.clone());
+                Reload::Invalid(error)
             }
         }
     }
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(path: &std::path::Path) -> Option<Self> {
         let metadata = std::fs::metadata(path).ok()?;
         let modified = metadata.modified().ok();
@@ -156,7 +158,7 @@ impl Stamp {
     }
 }
 
-/// An error and what led to it, on one line.
+/// Displays an error and its sources on one line.
 fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -175,7 +177,7 @@ mod tests {
     use std::path::Path;
     use tokio::time::timeout;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const WAIT_MAX: Duration = Duration::from_secs(20);
 
     fn names(catalog: &Catalog) -> Vec<&str> {
         catalog.entries.keys().map(|name| name.as_str()).collect()
@@ -190,32 +192,32 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_file_is_told_of_once_and_the_old_catalog_stays() {
+    fn an_invalid_file_is_reported_once_and_the_old_catalog_stays() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("servers.json");
         fs::write(&path, with_server("first")).expect("a file");
         let mut file = opened(&path);
-        assert!(matches!(file.look(), Look::Nothing), "nothing changed");
+        assert!(matches!(file.reload(), Reload::Unchanged), "nothing changed");
 
         fs::write(&path, "{").expect("a file");
-        let Look::Refused(error) = file.look() else { panic!("no JSON") };
-        assert!(error.contains("servers.json is no JSON") && error.contains("line 1"), "{error}");
-        assert!(matches!(file.look(), Look::Nothing), "told once");
+        let Reload::Invalid(error) = file.reload() else { panic!("no JSON") };
+        assert!(error.contains("servers.json is not valid JSON") && error.contains("line 1"), "{error}");
+        assert!(matches!(file.reload(), Reload::Unchanged), "reported once");
         assert_eq!(names(file.catalog()), ["first"]);
 
         fs::remove_file(&path).expect("the file");
-        assert!(matches!(file.look(), Look::Refused(_)), "told anew: the reason is another");
-        assert!(matches!(file.look(), Look::Nothing));
+        assert!(matches!(file.reload(), Reload::Invalid(_)), "reported again: the reason differs");
+        assert!(matches!(file.reload(), Reload::Unchanged));
 
         fs::write(&path, with_server("first")).expect("a file");
-        assert!(matches!(file.look(), Look::Nothing), "as it was");
+        assert!(matches!(file.reload(), Reload::Unchanged), "as it was");
         fs::write(&path, with_server("second")).expect("a file");
-        assert!(matches!(file.look(), Look::Changed));
+        assert!(matches!(file.reload(), Reload::Changed));
         assert_eq!(names(file.catalog()), ["second"]);
     }
 
     #[tokio::test]
-    async fn a_change_is_handed_out_however_the_file_is_written() {
+    async fn a_change_is_published_even_if_the_file_is_replaced() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("servers.json");
         fs::write(&path, with_server("aa")).expect("a file");
@@ -223,24 +225,24 @@ mod tests {
         assert_eq!(names(&catalogs.borrow_and_update()), ["aa"]);
 
         fs::write(&path, with_server("longer")).expect("a file");
-        timeout(PATIENCE, catalogs.changed()).await.expect("in time").expect("a catalog");
+        timeout(WAIT_MAX, catalogs.changed()).await.expect("in time").expect("a catalog");
         assert_eq!(names(&catalogs.borrow_and_update()), ["longer"]);
 
         // As an editor does: another file, with the same length and time, takes the name.
         let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).expect("a time");
-        let beside = folder.path().join("servers.json.new");
-        fs::write(&beside, with_server("latest")).expect("a file");
-        let file = fs::File::options().write(true).open(&beside).expect("the file");
+        let replacement = folder.path().join("servers.json.new");
+        fs::write(&replacement, with_server("latest")).expect("a file");
+        let file = fs::File::options().write(true).open(&replacement).expect("the file");
         file.set_modified(modified).expect("a time");
         drop(file);
-        fs::rename(&beside, &path).expect("the file");
-        timeout(PATIENCE, catalogs.changed()).await.expect("in time").expect("a catalog");
+        fs::rename(&replacement, &path).expect("the file");
+        timeout(WAIT_MAX, catalogs.changed()).await.expect("in time").expect("a catalog");
         assert_eq!(names(&catalogs.borrow_and_update()), ["latest"]);
 
-        // What is bad meanwhile is passed over.
+        // An invalid file in between is skipped.
         fs::write(&path, "{\"mcpServers\": []}").expect("a file");
         fs::write(&path, with_server("at the end")).expect("a file");
-        timeout(PATIENCE, catalogs.changed()).await.expect("in time").expect("a catalog");
+        timeout(WAIT_MAX, catalogs.changed()).await.expect("in time").expect("a catalog");
         assert_eq!(names(&catalogs.borrow_and_update()), ["at the end"]);
     }
 }

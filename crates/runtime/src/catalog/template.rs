@@ -1,13 +1,13 @@
-//! A text of an entry in which the id of an allocation may have places.
+//! A text of an entry into which the id of an allocation can be inserted.
 
 use std::fmt;
 
 use cortex_core::ids::AllocationId;
 
-/// A text that is whole once it is known for which allocation a process is started.
+/// A text that becomes complete when a process is started for an allocation.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Template {
-    /// What lies between the places of the id: a single text if it has none.
+pub(crate) struct Template {
+    /// The parts between the insertions of the id; a single one if there are none.
     parts: Vec<String>,
 }
 
@@ -16,9 +16,9 @@ impl Template {
         Self { parts }
     }
 
-    /// Whether the id of the allocation has a place in it.
+    /// Returns whether the id of the allocation is inserted into it.
     #[must_use]
-    pub fn names_allocation(&self) -> bool {
+    pub(crate) fn names_allocation(&self) -> bool {
         self.parts.len() > 1
     }
 
@@ -26,16 +26,16 @@ impl Template {
         self.parts.iter().any(|part| part.contains('\0'))
     }
 
-    /// The text for an allocation; where there is none, nothing is put in.
+    /// Returns the text for an allocation. Without an allocation, nothing is inserted.
     #[must_use]
-    pub fn for_allocation(&self, allocation: Option<AllocationId>) -> String {
+    pub(crate) fn for_allocation(&self, allocation: Option<AllocationId>) -> String {
         match allocation {
             Some(allocation) => self.parts.join(&allocation.to_string()),
             None => self.parts.concat(),
         }
     }
 
-    /// The text, if the id of the allocation has no place in it.
+    /// Returns the text, unless the id of the allocation is inserted into it.
     pub(super) fn plain(mut self) -> Option<String> {
         if self.names_allocation() { None } else { self.parts.pop() }
     }
@@ -48,7 +48,7 @@ impl From<String> for Template {
 }
 
 impl fmt::Debug for Template {
-    /// Without the text, which may be secret.
+    /// Leaves out the text, which may be secret.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Template").field("names_allocation", &self.names_allocation()).finish_non_exhaustive()
     }

@@ -22,10 +22,10 @@ fn read(text: &str) -> (Catalog, Vec<Warning>) {
 }
 
 /// The only entry of a catalog with this entry in it.
-fn entry(text: &str) -> Entry {
+fn entry(text: &str) -> CatalogEntry {
     let (catalog, warnings) = read(&format!(r#"{{"mcpServers": {{"a": {text}}}}}"#));
     assert_eq!(warnings, [], "{text}");
-    Entry::clone(catalog.entries.values().next().expect("an entry"))
+    CatalogEntry::clone(catalog.entries.values().next().expect("an entry"))
 }
 
 /// What is said of a catalog that is refused, without its path.
@@ -33,7 +33,7 @@ fn entry(text: &str) -> Entry {
 fn check_whole_refused(text: &str, expected: &str) {
     let error = read_file(text).expect_err(text);
     let message = match &error {
-        CatalogError::Wrong { field, reason, .. } => format!("{field} {reason}"),
+        CatalogError::Invalid { field, reason, .. } => format!("{field} {reason}"),
         other => other.to_string(),
     };
     assert_eq!(message, expected, "{text}");
@@ -59,18 +59,19 @@ fn what_clients_have_is_read() {
         }"#,
     );
     assert_eq!(warnings, []);
-    let entries: Vec<(&str, &Entry)> = catalog.entries.iter().map(|(name, entry)| (name.as_str(), &**entry)).collect();
+    let entries: Vec<(&str, &CatalogEntry)> =
+        catalog.entries.iter().map(|(name, entry)| (name.as_str(), &**entry)).collect();
     let [("files", files), ("search", search)] = entries[..] else { panic!("{entries:?}") };
     let text = |text: &str| Template::from(text.to_owned());
     let variables = [("LEVEL", "3"), ("QUIET", "true"), ("TOKEN", "hunter2")];
-    let expected = Entry {
+    let expected = CatalogEntry {
         program: Program::Command {
             command: "npx".to_owned(),
             arguments: ["-y", "@modelcontextprotocol/server-filesystem", "/home/ada/work"].map(text).to_vec(),
             environment: variables.map(|(name, value)| (name.to_owned(), text(value))).into(),
             folder: match &files.program {
                 Program::Command { folder, .. } => folder.clone(),
-                Program::Remote { .. } | Program::Missing => None,
+                Program::Remote { .. } | Program::Removed => None,
             },
         },
         sharing: Sharing::Shared,
@@ -86,7 +87,7 @@ fn what_clients_have_is_read() {
         url: "https://example.com/mcp?key=hunter2".to_owned(),
         headers: [("Authorization".to_owned(), "Bearer hunter2".to_owned())].into(),
     };
-    assert_eq!(*search, Entry { program, ..expected });
+    assert_eq!(*search, CatalogEntry { program, ..expected });
     assert!(search.is_remote() && !files.is_remote());
 
     let debug = format!("{catalog:#?}");
@@ -133,7 +134,7 @@ fn a_folder_that_is_not_absolute_begins_at_the_file() {
 }
 
 /// Where a server starts.
-fn folder_of(entry: &Entry, allocation: Option<AllocationId>) -> PathBuf {
+fn folder_of(entry: &CatalogEntry, allocation: Option<AllocationId>) -> PathBuf {
     let Program::Command { folder: Some(folder), .. } = &entry.program else { panic!("{entry:?}") };
     folder.for_allocation(allocation)
 }
@@ -158,15 +159,15 @@ fn an_entry_of_each_allocation_may_name_it() {
     assert_ne!(again(own), again(&own.replace("${CORTEX_ALLOCATION_ID}.json", ".json${CORTEX_ALLOCATION_ID}")));
     assert!(!format!("{read:?}").contains("ada"), "{read:?}");
 
-    let shared = "names CORTEX_ALLOCATION_ID, and this server is shared by many allocations: leave it out, or give the entry \
-                  \"cortex\": {\"sharing\": \"per_allocation\"}";
+    let shared = "names CORTEX_ALLOCATION_ID, but allocations share this server: remove it, or add \
+                  \"cortex\": {\"sharing\": \"per_allocation\"} to the entry";
     let check = |fields: &str, place: &str| {
         check_refused(&format!(r#"{{"command": "x", {fields}}}"#), &format!("mcpServers.a.{place} {shared}"));
     };
     check(r#""args": ["y", "${CORTEX_ALLOCATION_ID}"]"#, "args[1]");
     check(r#""env": {"A": "${CORTEX_ALLOCATION_ID:-none}"}, "cortex": {"sharing": "shared"}"#, "env.A");
     check(r#""cwd": "/x/${CORTEX_ALLOCATION_ID}""#, "cwd");
-    let elsewhere = "names CORTEX_ALLOCATION_ID, which only args, env and cwd may: leave it out";
+    let elsewhere = "names CORTEX_ALLOCATION_ID, which is allowed only in args, env and cwd: remove it";
     let private = r#""cortex": {"sharing": "per_allocation"}"#;
     check_refused(
         &format!(r#"{{"command": "${{CORTEX_ALLOCATION_ID}}", {private}}}"#),
@@ -191,36 +192,39 @@ fn what_is_ignored_is_told() {
     );
     let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     let expected = [
-        "servers is ignored, since there is mcpServers",
-        "mcpServers.a.envFile is not known here and ignored",
-        "mcpServers.a.headers is ignored, since the entry has a command",
-        "mcpServers.a.args[1] has a ${ that begins no ${NAME} or ${NAME:-default}, and keeps it as it is",
-        "mcpServers.b.env is ignored, since the entry has a url",
+        "servers is ignored because mcpServers is present",
+        "mcpServers.a.envFile is not a known key and is ignored",
+        "mcpServers.a.headers is ignored because the entry has a command",
+        "mcpServers.a.args[1] has a ${ that does not begin ${NAME} or ${NAME:-default}: it stays as it is",
+        "mcpServers.b.env is ignored because the entry has a url",
     ];
     assert_eq!(told, expected);
 
     let many: Vec<String> = (0..150).map(|number| format!("\"key{number}\": 1")).collect();
     let (_, warnings) = read(&format!(r#"{{"mcpServers": {{"a": {{"command": "x", {}}}}}}}"#, many.join(", ")));
     assert_eq!(warnings.len(), 101);
-    assert_eq!(warnings.last().map(ToString::to_string).as_deref(), Some("the catalog has 50 more of this"));
+    assert_eq!(warnings.last().map(ToString::to_string).as_deref(), Some("the catalog has 50 more warnings"));
 }
 
 #[test]
 fn a_wrong_entry_is_named_with_its_field() {
     check_refused("1", "mcpServers.a is a number: give an object with command, or url");
     check_refused("{}", "mcpServers.a.command is missing: give command, or url");
-    check_refused(r#"{"type": "stdio"}"#, "mcpServers.a.command is missing: give it, or type http and a url");
+    check_refused(
+        r#"{"type": "stdio"}"#,
+        "mcpServers.a.command is missing: give a command, or set type to http and give a url",
+    );
     check_refused(
         r#"{"type": "http", "command": "x"}"#,
-        "mcpServers.a.url is missing: give it, or type stdio and a command",
+        "mcpServers.a.url is missing: give a url, or set type to stdio and give a command",
     );
     check_refused(
         r#"{"command": "x", "url": "http://x"}"#,
-        "mcpServers.a has both command and url: leave one of them out",
+        "mcpServers.a has both command and url: remove one of them",
     );
     check_refused(
         r#"{"type": "sse", "url": "http://x"}"#,
-        "mcpServers.a.type is sse, a transport that MCP gave up: give the server's url for Streamable HTTP, and type http",
+        "mcpServers.a.type is sse, a transport that MCP has removed: give the server's url for Streamable HTTP, and set type to http",
     );
     check_refused(
         r#"{"type": "ws", "url": "http://x"}"#,
@@ -233,11 +237,11 @@ fn a_wrong_entry_is_named_with_its_field() {
     check_refused(r#"{"command": "x", "env": {"A": ["hunter2"]}}"#, "mcpServers.a.env.A is an array: give a string");
     check_refused(
         r#"{"command": "x", "env": {"A=B": ""}}"#,
-        "mcpServers.a.env.A=B is no name of a variable: give one without = in it",
+        "mcpServers.a.env.A=B is not a valid variable name: give a name without =",
     );
     check_refused(
         r#"{"command": "x", "args": ["hunter2\u0000"]}"#,
-        "mcpServers.a.args[0] has a NUL character, which no process can be given: leave it out",
+        "mcpServers.a.args[0] contains a NUL character, which a process cannot receive: remove it",
     );
     check_refused(
         r#"{"command": "x", "env": {"A": "${SECRET}${API_KEY}"}}"#,
@@ -248,12 +252,12 @@ fn a_wrong_entry_is_named_with_its_field() {
     for url in ["ftp://x/hunter2", "hunter2", "http://", "http:///hunter2", "//x/hunter2", "http://a b"] {
         check_refused(
             &format!(r#"{{"url": "{url}"}}"#),
-            "mcpServers.a.url is no address of a server: give a url that begins with http:// or https://",
+            "mcpServers.a.url is not the URL of a server: give a url that begins with http:// or https://",
         );
     }
     check_refused(
         r#"{"url": "http://x", "headers": {"a b": "c"}}"#,
-        "mcpServers.a.headers.a b is no name of a header: give letters, digits and hyphens",
+        "mcpServers.a.headers.a b is not a valid header name: give letters, digits and hyphens",
     );
     check_refused(
         r#"{"url": "http://x", "headers": {"A": "hunter2\r\nB: c"}}"#,
@@ -267,10 +271,10 @@ fn a_wrong_block_of_our_own_is_named_with_its_field() {
         check_refused(&format!(r#"{{"command": "x", "cortex": {block}}}"#), &format!("mcpServers.a.cortex{expected}"));
     };
     check("[]", " is an array: give an object");
-    check(r#"{"idle-seconds": 1}"#, ".idle-seconds is not known: did you mean idle_seconds?");
+    check(r#"{"idle-seconds": 1}"#, ".idle-seconds is not a known key: did you mean idle_seconds?");
     check(
         r#"{"colour": 1}"#,
-        ".colour is not known: the known ones are sharing, idle_seconds, start_timeout_seconds, max_calls_in_flight, \
+        ".colour is not a known key: the known keys are sharing, idle_seconds, start_timeout_seconds, max_calls_in_flight, \
          memory_mb, roots",
     );
     check(r#"{"sharing": "none"}"#, ".sharing is \"none\": give shared or per_allocation");
@@ -285,7 +289,7 @@ fn a_wrong_block_of_our_own_is_named_with_its_field() {
     for root in ["work", "", "file://host/x", "/a/../b", "https://x/"] {
         check(
             &format!(r#"{{"roots": ["{root}"]}}"#),
-            ".roots[0] is no root: give an absolute path, or a URI that begins with file:///",
+            ".roots[0] is not a root: give an absolute path, or a URI that begins with file:///",
         );
     }
 }

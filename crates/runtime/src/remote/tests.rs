@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// How a server answers: a request with the JSON of its body, or `null` where there is none.
 type Answers = Box<dyn Fn(&str, &HeaderMap) -> Response + Send + Sync>;
@@ -33,9 +33,9 @@ impl Server {
         server
     }
 
-    fn remote(&self) -> Remote {
+    fn remote(&self) -> HealthProbe {
         let headers = BTreeMap::from([("Authorization".to_owned(), "Bearer hunter2".to_owned())]);
-        Remote::new(&format!("http://127.0.0.1:{}/mcp", self.port), &headers)
+        HealthProbe::new(&format!("http://127.0.0.1:{}/mcp", self.port), &headers)
     }
 
     /// What was asked since the last time, once it is as much as is expected.
@@ -47,7 +47,7 @@ impl Server {
                     server.news.notified().await;
                 }
             };
-            let in_time = tokio::time::timeout(PATIENCE, enough).await;
+            let in_time = tokio::time::timeout(WAIT_MAX, enough).await;
             let seen = std::mem::take(&mut *server.seen.lock().expect("no panic"));
             assert!(in_time.is_ok(), "{seen:?}");
             assert_eq!(seen, expected);
@@ -85,7 +85,7 @@ fn error(status: StatusCode, code: i64) -> Response {
 /// The answer of a server that keeps sessions.
 fn initialized(id: &'static str) -> Response {
     let mut answer = result(json!({"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {}}));
-    answer.headers_mut().insert("Mcp-Session-Id", HeaderValue::from_static(id));
+    answer.headers_mut().insert("Mcp-ProbeSession-Id", HeaderValue::from_static(id));
     answer
 }
 
@@ -106,17 +106,17 @@ async fn a_session_is_opened_asked_in_and_ended() {
     })
     .await;
     let mut remote = server.remote();
-    assert_eq!(remote.check(PATIENCE).await, Ok(()));
+    assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
     server.check_seen(&["initialize - -", "notifications/initialized s1 2025-06-18"]).await;
     for _ in 0..2 {
-        assert_eq!(remote.check(PATIENCE).await, Ok(()));
+        assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
         server.check_seen(&["ping s1 2025-06-18"]).await;
     }
     remote.close().await;
     server.check_seen(&["DELETE s1 2025-06-18"]).await;
 
     let mut dropped = server.remote();
-    assert_eq!(dropped.check(PATIENCE).await, Ok(()));
+    assert_eq!(dropped.check(WAIT_MAX).await, Ok(()));
     assert!(!format!("{dropped:?}").contains("hunter2"));
     drop(dropped);
     let seen = ["initialize - -", "notifications/initialized s1 2025-06-18", "DELETE s1 2025-06-18"];
@@ -134,9 +134,9 @@ async fn a_session_that_is_forgotten_is_opened_anew() {
         .await;
         let mut remote = server.remote();
         let opened = ["initialize - -", "notifications/initialized s1 2025-06-18"];
-        assert_eq!(remote.check(PATIENCE).await, Ok(()));
+        assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
         server.check_seen(&opened).await;
-        assert_eq!(remote.check(PATIENCE).await, Ok(()));
+        assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
         server.check_seen(&["ping s1 2025-06-18", opened[0], opened[1]]).await;
     }
 }
@@ -157,7 +157,7 @@ async fn where_ping_is_gone_the_tools_are_listed() {
         &["ping - 2025-11-25", "tools/list - 2025-11-25"],
         &["tools/list - 2025-11-25"],
     ] {
-        assert_eq!(remote.check(PATIENCE).await, Ok(()));
+        assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
         server.check_seen(expected).await;
     }
     remote.close().await;
@@ -175,8 +175,8 @@ async fn an_answer_in_a_stream_is_one_though_it_stays_open() {
     })
     .await;
     let mut remote = server.remote();
-    assert_eq!(remote.check(PATIENCE).await, Ok(()));
-    assert_eq!(remote.check(PATIENCE).await, Ok(()), "an error is an answer");
+    assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
+    assert_eq!(remote.check(WAIT_MAX).await, Ok(()), "an error is an answer");
 }
 
 #[tokio::test]
@@ -185,7 +185,7 @@ async fn a_server_that_refuses_the_session_with_a_message_lives() {
         let server = Server::start(move |_, _| error(status, -32022)).await;
         let mut remote = server.remote();
         for _ in 0..2 {
-            assert_eq!(remote.check(PATIENCE).await, Ok(()));
+            assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
             server.check_seen(&["initialize - -"]).await;
         }
     }
@@ -195,33 +195,33 @@ async fn a_server_that_refuses_the_session_with_a_message_lives() {
 async fn what_is_wrong_is_told_without_what_is_secret() {
     let check = async |answer: fn() -> Response, expected: &str| {
         let server = Server::start(move |_, _| answer()).await;
-        assert_eq!(server.remote().check(PATIENCE).await, Err(expected.to_owned()));
+        assert_eq!(server.remote().check(WAIT_MAX).await, Err(expected.to_owned()));
         // A server that lived is as unhealthy when it answers so to a question.
         let later =
             Server::start(move |asked, _| if asked == "initialize" { initialized("s1") } else { answer() }).await;
         let mut remote = later.remote();
-        assert_eq!(remote.check(PATIENCE).await, Ok(()));
+        assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
         let forgotten = ["answered with 404", "answered with 400"].iter().any(|known| expected.starts_with(known));
         let expected = if forgotten { Ok(()) } else { Err(expected.to_owned()) };
-        assert_eq!(remote.check(PATIENCE).await, expected);
+        assert_eq!(remote.check(WAIT_MAX).await, expected);
     };
     check(
         || (StatusCode::UNAUTHORIZED, "hunter2").into_response(),
-        "answered with 401 (Unauthorized): give the headers that it wants",
+        "answered with 401 (Unauthorized): set the headers that it requires",
     )
     .await;
-    check(|| error(StatusCode::FORBIDDEN, -32000), "answered with 403 (Forbidden): give the headers that it wants")
+    check(|| error(StatusCode::FORBIDDEN, -32000), "answered with 403 (Forbidden): set the headers that it requires")
         .await;
-    check(|| error(StatusCode::NOT_FOUND, -32601), "answered with 404 (Not Found): give the url of its MCP endpoint")
+    check(|| error(StatusCode::NOT_FOUND, -32601), "answered with 404 (Not Found): set the url of its MCP endpoint")
         .await;
     check(|| (StatusCode::BAD_REQUEST, "hunter2").into_response(), "answered with 400 (Bad Request)").await;
     check(|| StatusCode::SERVICE_UNAVAILABLE.into_response(), "answered with 503 (Service Unavailable)").await;
     check(
         || (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, "/hunter2")]).into_response(),
-        "answered with 307 (Temporary Redirect): give the url that it points to",
+        "answered with 307 (Temporary Redirect): set the url that it redirects to",
     )
     .await;
-    let no_message = "answered, but not with a message of MCP: give the url of its MCP endpoint";
+    let no_message = "answered, but not with an MCP message: set the url of its MCP endpoint";
     check(|| "<html>hunter2</html>".into_response(), no_message).await;
     check(|| StatusCode::ACCEPTED.into_response(), no_message).await;
     check(|| "x".repeat(2_000_000).into_response(), "answered with more than 1048576 bytes").await;
@@ -231,19 +231,19 @@ async fn what_is_wrong_is_told_without_what_is_secret() {
 async fn who_does_not_answer_is_not_waited_for() {
     let hanging = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = hanging.local_addr().expect("an address").port();
-    let mut remote = Remote::new(&format!("http://127.0.0.1:{port}/"), &BTreeMap::new());
+    let mut remote = HealthProbe::new(&format!("http://127.0.0.1:{port}/"), &BTreeMap::new());
     let short = Duration::from_millis(250);
     assert_eq!(remote.check(short).await, Err("did not answer within 0.25 s".to_owned()));
     assert_eq!(remote.check(Duration::ZERO).await, Err("did not answer within 0 s".to_owned()));
     drop(hanging);
-    let gone = "is not there, since the connection was refused: start it, or mend its url";
-    assert_eq!(remote.check(PATIENCE).await, Err(gone.to_owned()));
+    let gone = "is not reachable, since the connection was refused: start it, or correct its url";
+    assert_eq!(remote.check(WAIT_MAX).await, Err(gone.to_owned()));
 
     let silent = Server::start(|_, _| stream(": nothing\n\n")).await;
     assert_eq!(silent.remote().check(short).await, Err("did not answer within 0.25 s".to_owned()));
 
-    let mut nowhere = Remote::new("no url", &BTreeMap::new());
-    assert_eq!(nowhere.check(PATIENCE).await, Err("has a url or a header that cannot be sent".to_owned()));
+    let mut nowhere = HealthProbe::new("no url", &BTreeMap::new());
+    assert_eq!(nowhere.check(WAIT_MAX).await, Err("has a url or a header that cannot be sent".to_owned()));
 }
 
 #[tokio::test]
@@ -266,7 +266,7 @@ async fn a_session_that_was_opened_for_nobody_is_ended() {
     })
     .await;
     let mut remote = server.remote();
-    let checking = tokio::spawn(async move { remote.check(PATIENCE).await });
+    let checking = tokio::spawn(async move { remote.check(WAIT_MAX).await });
     server.check_seen(&["initialize - -", "notifications/initialized s1 2025-06-18"]).await;
     checking.abort();
     assert!(checking.await.is_err_and(|error| error.is_cancelled()));
@@ -280,11 +280,11 @@ async fn a_check_waits_for_a_thread_and_its_time_begins_then() {
     let mut remote = server.remote();
     remote.threads = Arc::new(Semaphore::new(1));
     let other = Arc::clone(&remote.threads).try_acquire_owned().expect("a thread");
-    let mut check = Box::pin(remote.check(PATIENCE));
+    let mut check = Box::pin(remote.check(WAIT_MAX));
     assert!(futures_util::poll!(check.as_mut()).is_pending());
     assert_eq!(server.seen.lock().expect("no panic").len(), 0, "nothing was asked");
     drop(other);
-    assert_eq!(tokio::time::timeout(PATIENCE, check).await.expect("in time"), Ok(()));
-    let given_back = tokio::time::timeout(PATIENCE, remote.threads.acquire()).await;
+    assert_eq!(tokio::time::timeout(WAIT_MAX, check).await.expect("in time"), Ok(()));
+    let given_back = tokio::time::timeout(WAIT_MAX, remote.threads.acquire()).await;
     assert!(given_back.is_ok_and(|permit| permit.is_ok()));
 }

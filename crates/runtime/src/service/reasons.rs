@@ -1,26 +1,27 @@
-//! Why something does not run, in words that go on after its name: what failed, why, and what can be done about it.
+//! The reasons why a service does not run. Each continues a sentence that begins with its name, and says what failed, why,
+//! and what to do.
 
 use crate::process::child::ExitReason;
 
-/// What stands before the last lines in an error. They may hold secrets of the process, so that they are for whoever asked
-/// for it, and neither for the log nor for the books.
+/// Separates a reason from the last lines. They may hold secrets of the process, so that they go to the client that requested
+/// it, and neither to the log nor to the state.
 const BEFORE_LINES: &str = "; the last lines of its standard error: ";
 
-/// What stands before the line that says why a command could not be started. It is of the process, too: a shell ends with
-/// the same code.
+/// Precedes the line that says why a command could not be started. That line may come from the process too, since a shell
+/// exits with the same code.
 const BEFORE_REASON: &str = "it could not be started: ";
 
-/// How many of the last lines an error carries, and how many characters of them.
+/// The most last lines in a reason, and the most characters of them together.
 const ERROR_LINES_MAX: usize = 10;
 const ERROR_CHARACTERS_MAX: usize = 2_000;
 
-/// An error without what the process wrote.
+/// Removes what the process wrote from a reason.
 pub(in super::super) fn without_lines(why: &str) -> &str {
     let why = why.split_once(BEFORE_LINES).map_or(why, |(why, _)| why);
     if why.starts_with(BEFORE_REASON) { BEFORE_REASON.trim_end_matches(": ") } else { why }
 }
 
-/// An error with the last lines that were written before it.
+/// Adds the last lines of a process to a reason.
 pub(super) fn with_lines(why: &str, lines: &[String]) -> String {
     let last = &lines[lines.len().saturating_sub(ERROR_LINES_MAX)..];
     if last.is_empty() {
@@ -29,14 +30,13 @@ pub(super) fn with_lines(why: &str, lines: &[String]) -> String {
     format!("{why}{BEFORE_LINES}{}", end_of(&last.join("\n")))
 }
 
-/// Why a process that ended before it was of use did, `before` what: with its last lines, or with what to do where there are
-/// none.
+/// Returns why a process ended early. `before` says what it did not reach. If it wrote no lines, the reason says what to do.
 pub(super) fn ended_early(ended: &ExitReason, before: &str, lines: &[String]) -> String {
     match (ended, lines.last()) {
         (ExitReason::NotStarted, Some(line)) => format!("{BEFORE_REASON}{}", end_of(line)),
         (ExitReason::NotStarted | ExitReason::LimitRefused, _) => with_lines(&format!("it {ended}"), lines),
         (_, None) => {
-            format!("it {ended} before {before}, and wrote nothing: run its command in a terminal to see what it wants")
+            format!("it {ended} before {before}, and wrote nothing: run its command in a terminal to see why")
         }
         (_, Some(_)) => with_lines(&format!("it {ended} before {before}"), lines),
     }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_carries_the_last_lines_and_no_more() {
+    fn a_reason_has_the_last_lines_and_no_more() {
         assert_eq!(with_lines("it ended", &[]), "it ended");
         let lines: Vec<String> = (1..=12).map(|line| format!("line {line}")).collect();
         let told = with_lines("it ended", &lines);
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn an_early_end_says_what_to_do() {
+    fn the_reason_of_an_early_end_says_what_to_do() {
         let check = |ended: ExitReason, lines: &[&str], told: &str, in_log: &str| {
             let lines: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
             let why = ended_early(&ended, "it answered", &lines);
@@ -72,8 +72,8 @@ mod tests {
         };
         let lines = "it exited with code 3 before it answered; the last lines of its standard error: no data";
         check(ExitReason::Exited(3), &["no data"], lines, "it exited with code 3 before it answered");
-        let nothing = "it exited with code 0 before it answered, and wrote nothing: run its command in a terminal to see what it \
-                       wants";
+        let nothing =
+            "it exited with code 0 before it answered, and wrote nothing: run its command in a terminal to see why";
         check(ExitReason::Exited(0), &[], nothing, nothing);
         check(
             ExitReason::NotStarted,

@@ -1,42 +1,42 @@
-//! A server that runs elsewhere: it is handed out as it is, and only its health is looked after.
+//! A remote server: clients get its URL, and the manager only checks its health.
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::super::catalog::{Entry, Program};
-use super::super::remote::Remote;
-use super::{Misses, Timing};
+use super::super::catalog::{CatalogEntry, Program};
+use super::super::remote::HealthProbe;
+use super::{MissedChecks, Timing};
 
-pub(super) struct Elsewhere {
-    remote: Remote,
+pub(super) struct RemoteServer {
+    probe: HealthProbe,
 }
 
-impl Elsewhere {
-    /// Looks whether it answers.
-    pub(super) async fn start(entry: &Entry) -> Result<Self, String> {
+impl RemoteServer {
+    /// Checks that it answers.
+    pub(super) async fn start(entry: &CatalogEntry) -> Result<Self, String> {
         let Program::Remote { url, headers } = &entry.program else {
-            return Err("it does not run elsewhere".to_owned());
+            return Err("it is not a remote server".to_owned());
         };
-        let mut remote = Remote::new(url, headers);
-        remote.check(entry.start_timeout).await.map_err(|why| format!("it {why}"))?;
-        Ok(Self { remote })
+        let mut probe = HealthProbe::new(url, headers);
+        probe.check(entry.start_timeout).await.map_err(|why| format!("it {why}"))?;
+        Ok(Self { probe })
     }
 
-    /// Waits until it does not answer any more, and says why.
-    pub(super) async fn lost(&mut self, timing: &Timing) -> String {
-        let mut misses = Misses { count: 0, max: timing.misses_max };
+    /// Waits until it no longer answers, and returns why.
+    pub(super) async fn failed(&mut self, timing: &Timing) -> String {
+        let mut misses = MissedChecks { count: 0, max: timing.misses_max };
         let mut ticks = interval_at(Instant::now() + timing.health, timing.health);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let checked = self.remote.check(timing.health).await.map_err(|why| format!("it {why}"));
-            if let Some(why) = misses.note(checked) {
+            let checked = self.probe.check(timing.health).await.map_err(|why| format!("it {why}"));
+            if let Some(why) = misses.add(checked) {
                 return why;
             }
         }
     }
 
-    /// Leaves it.
+    /// Ends the session of the health checks.
     pub(super) async fn end(self) {
-        self.remote.close().await;
+        self.probe.close().await;
     }
 }

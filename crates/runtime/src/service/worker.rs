@@ -8,18 +8,18 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::super::worker::{Ready, WORKER_START_TIMEOUT, Worker};
-use super::Life;
+use super::SupervisedProcess;
 use super::reasons::{ended_early, with_lines};
 use crate::process::child::Child;
 use cortex_core::ports::Port;
 
-/// The time between two looks whether a worker is ready.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// The time between two readiness checks.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long one look may take.
-const LOOK_MAX: Duration = Duration::from_secs(2);
+/// The time limit of one readiness check.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How much is read of the head of an answer.
+/// The most bytes that are read of a response.
 const HEAD_BYTES_MAX: u64 = 4_096;
 
 pub(super) struct WorkerProcess {
@@ -27,29 +27,29 @@ pub(super) struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Starts the process and waits until it is ready; nothing if it is to leave meanwhile. Unless it gets ready, nothing of
-    /// it is left.
+    /// Starts the process and waits until it is ready. Returns none if it is to stop before that. Unless it becomes ready, its
+    /// process tree has ended when this returns.
     pub(super) async fn start(
-        life: &Life,
+        process: &SupervisedProcess,
         worker: &Worker,
-        leave: &mut oneshot::Receiver<()>,
+        stop: &mut oneshot::Receiver<()>,
     ) -> Option<Result<Self, String>> {
-        let mut child = match life.spawner.start(worker.launch.clone()) {
+        let mut child = match process.spawner.start(worker.spec.clone()) {
             Ok(child) => child,
             Err(error) => return Some(Err(format!("it could not be started ({error})"))),
         };
-        life.change(|status| (status.lines, status.tree) = (child.last_lines(), Some(child.tree())));
+        process.change(|status| (status.lines, status.tree) = (child.last_lines(), Some(child.tree())));
         let ready = timeout(WORKER_START_TIMEOUT, until_ready(worker));
         let why = tokio::select! {
-            // One that has ended while something else answers at its port is not ready.
+            // First, since another process may answer at the port of a worker that has ended.
             biased;
             ended = child.ended() => {
-                life.change(|status| status.tree = None);
+                process.change(|status| status.tree = None);
                 return Some(Err(ended_early(&ended, "it was ready", &child.lines())));
             }
-            _ = leave => {
+            _ = stop => {
                 child.stop().await;
-                life.change(|status| status.tree = None);
+                process.change(|status| status.tree = None);
                 return None;
             }
             ready = ready => match ready {
@@ -58,31 +58,31 @@ impl WorkerProcess {
             },
         };
         child.stop().await;
-        life.change(|status| status.tree = None);
+        process.change(|status| status.tree = None);
         Some(Err(with_lines(&why, &child.lines())))
     }
 
-    /// Waits until it ends, and says how.
-    pub(super) async fn lost(&mut self) -> String {
+    /// Waits until it ends, and returns how.
+    pub(super) async fn failed(&mut self) -> String {
         format!("it {}", self.child.ended().await)
     }
 
-    /// Asks it to end, and makes it; says how that went, or why it was lost.
-    pub(super) async fn end(mut self, lost: Option<&str>) -> String {
+    /// Ends it, and returns why it failed, or how it ended.
+    pub(super) async fn end(mut self, failure: Option<&str>) -> String {
         let ended = self.child.stop().await;
-        let why = lost.map_or_else(|| format!("it {ended}"), str::to_owned);
+        let why = failure.map_or_else(|| format!("it {ended}"), str::to_owned);
         with_lines(&why, &self.child.lines())
     }
 }
 
-/// Why one counts as not ready that did not get so in its time.
+/// Returns why a worker did not become ready in time.
 fn not_ready(worker: &Worker) -> String {
     let (seconds, port) = (WORKER_START_TIMEOUT.as_secs(), worker.port);
     let missing = match &worker.ready {
-        Ready::AtOnce => "it was not started".to_owned(),
-        Ready::Tcp => format!("nothing listens at its port {port}, which it has in CORTEX_PORT"),
+        Ready::Immediately => "it was not started".to_owned(),
+        Ready::Tcp => format!("nothing listens on its port {port}, which it gets as CORTEX_PORT"),
         Ready::Http(path) => {
-            format!("nothing answers GET {path} with 2xx at its port {port}, which it has in CORTEX_PORT")
+            format!("nothing answers GET {path} with 2xx on its port {port}, which it gets as CORTEX_PORT")
         }
     };
     format!("it was not ready within {seconds} s: {missing}")
@@ -91,18 +91,18 @@ fn not_ready(worker: &Worker) -> String {
 async fn until_ready(worker: &Worker) {
     loop {
         let is_ready = match &worker.ready {
-            Ready::AtOnce => true,
-            Ready::Tcp => timeout(LOOK_MAX, connect(worker.port)).await.is_ok_and(|socket| socket.is_some()),
-            Ready::Http(path) => timeout(LOOK_MAX, answers(worker.port, path)).await.is_ok_and(|answers| answers),
+            Ready::Immediately => true,
+            Ready::Tcp => timeout(CHECK_TIMEOUT, connect(worker.port)).await.is_ok_and(|socket| socket.is_some()),
+            Ready::Http(path) => timeout(CHECK_TIMEOUT, is_healthy(worker.port, path)).await.is_ok_and(|ready| ready),
         };
         if is_ready {
             return;
         }
-        sleep(LOOK_INTERVAL).await;
+        sleep(CHECK_INTERVAL).await;
     }
 }
 
-/// A worker may listen at either family of addresses.
+/// Connects over IPv4 or IPv6, since a worker may listen on either.
 async fn connect(port: Port) -> Option<TcpStream> {
     match TcpStream::connect(("127.0.0.1", port.0)).await {
         Ok(socket) => Some(socket),
@@ -110,8 +110,9 @@ async fn connect(port: Port) -> Option<TcpStream> {
     }
 }
 
-async fn answers(port: Port, path: &str) -> bool {
-    let ask = async {
+/// Returns whether a GET of the path has a status of 2xx.
+async fn is_healthy(port: Port, path: &str) -> bool {
+    let status = async {
         let mut socket = connect(port).await?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n\r\n");
         socket.write_all(request.as_bytes()).await.ok()?;
@@ -120,5 +121,5 @@ async fn answers(port: Port, path: &str) -> bool {
         let status = head.strip_prefix(b"HTTP/1.")?.get(2..5)?;
         Some(status.starts_with(b"2"))
     };
-    ask.await.unwrap_or(false)
+    status.await.unwrap_or(false)
 }

@@ -1,7 +1,7 @@
-//! The pool: agents that are run because the planner wants them, and ended when it does not.
+//! The pool of agents: scales the running agents to the number that the planner decided on.
 //!
-//! How many there should be stands in the books, with the last scaling. Agents that others run count too. One that is to go
-//! is given no more tasks, and ended when it has none; then its id is free again.
+//! That number is the target of the last scaling in the state. Agents that registered from outside of the pool count as well.
+//! A surplus agent is drained: it is given no more tasks, and ended when it has none. Then its id can be used again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use super::super::service::{Kind, Service};
+use super::super::service::{Service, ServiceKind};
 use super::super::worker::{PoolOptions, WorkerCommand};
 use super::Supervisor;
 use cortex_core::fleet::view::AgentFilter;
@@ -17,44 +17,45 @@ use cortex_core::ids::AgentId;
 use cortex_core::ports::{Port, SERVER_PORTS};
 use cortex_engine::AgentListing;
 
-/// How many agents are started with one look, so that a large step does not start all at the same moment.
+/// The most agents that one reconciliation starts, so that a large step does not start all of them at the same moment.
 const STARTS_MAX: usize = 8;
 
-/// How many agents the books are asked for at once.
+/// The agents of one page of a listing.
 const PAGE: usize = 1_000;
 
-/// How often another port is looked for where one is for servers.
+/// The most tries to find a port that is not in the range of servers.
 const PORT_TRIES_MAX: usize = 200;
 
-/// The agents that are run.
+/// The agents of the pool.
 pub(in super::super) struct Pool {
     options: PoolOptions,
     command: Arc<WorkerCommand>,
-    /// What their ids begin with: those of another run of the manager may still be known.
+    /// The prefix of their ids, unique to this run of the manager: agents of an earlier run may still be registered.
     prefix: String,
+    /// The number of agents started so far.
     started: u64,
     pub(super) agents: BTreeMap<AgentId, PoolAgent>,
     /// Agents that are being ended.
     ending: BTreeMap<AgentId, JoinHandle<()>>,
 }
 
-/// An agent that is run.
+/// An agent of the pool.
 pub(super) struct PoolAgent {
     pub(super) service: Service,
     pub(super) port: Port,
-    /// Whether it is to go.
+    /// Whether it is given no more tasks, and ended when it has none.
     pub(super) is_draining: bool,
-    /// Whether that was asked for, whatever the planner wants.
-    pub(super) is_asked_to_go: bool,
+    /// Whether a request drained it, so that no scaling keeps it.
+    pub(super) is_drain_requested: bool,
 }
 
-/// What the books say of the fleet.
+/// The registered agents and the target of the last scaling, from the state.
 struct Fleet {
-    /// How many tasks each agent holds.
+    /// The number of tasks that each agent holds.
     tasks: BTreeMap<AgentId, usize>,
-    /// How many agents there should be.
-    wanted: u64,
-    /// How many more workers there is room for.
+    /// The target number of agents.
+    agents_wanted: u64,
+    /// The number of workers that are not leased.
     free_workers: u64,
 }
 
@@ -63,23 +64,23 @@ impl Pool {
         Self { options, command, prefix, started: 0, agents: BTreeMap::new(), ending: BTreeMap::new() }
     }
 
-    /// How many processes it has.
+    /// Returns the number of its agents, including those that are ending.
     pub(super) fn processes(&self) -> usize {
         self.agents.len() + self.ending.len()
     }
 
-    /// Ends all of it.
+    /// Ends all agents. The returned tasks end when their processes have.
     pub(super) fn end(self) -> impl Iterator<Item = JoinHandle<()>> {
         self.agents.into_values().map(|agent| agent.service.end()).chain(self.ending.into_values())
     }
 
-    /// How many of its own agents there should be.
+    /// Returns the number of agents that the pool should have.
     fn wanted(&self, fleet: &Fleet) -> usize {
         let others = fleet.tasks.keys().filter(|agent| !self.agents.contains_key(*agent)).count() as u64;
         let registered = self.agents.keys().filter(|agent| fleet.tasks.contains_key(*agent)).count() as u64;
-        // One that finds no worker when it registers would be started in vain.
-        let room = registered + fleet.free_workers;
-        let wanted = fleet.wanted.saturating_sub(others).min(room);
+        // An agent takes a worker when it registers, so that one without a free worker would be started for nothing.
+        let available = registered + fleet.free_workers;
+        let wanted = fleet.agents_wanted.saturating_sub(others).min(available);
         usize::try_from(wanted).unwrap_or(usize::MAX).min(self.options.agents_max)
     }
 
@@ -89,8 +90,8 @@ impl Pool {
 }
 
 impl Supervisor {
-    /// Has the agents that are run follow what the planner wants, and lets those go that are to.
-    pub(super) async fn tend_pool(&mut self) {
+    /// Scales the pool to the target of the planner, and ends drained agents.
+    pub(super) async fn reconcile_pool(&mut self) {
         let Some(mut pool) = self.pool.take() else { return };
         if let Some(fleet) = self.fleet().await {
             let wanted = pool.wanted(&fleet);
@@ -101,7 +102,7 @@ impl Supervisor {
             pool.ending.iter().filter(|(_, end)| end.is_finished()).map(|(agent, _)| agent.clone()).collect();
         for agent in ended {
             pool.ending.remove(&agent);
-            // It cannot register any more.
+            // Its process has ended and can no longer register, so that the id need not be drained.
             let _ = self.engine.drain_agent(agent, false).await;
         }
         self.pool = Some(pool);
@@ -109,8 +110,8 @@ impl Supervisor {
 
     fn scale(&self, pool: &mut Pool, fleet: &Fleet, wanted: usize) {
         let mut missing = wanted.saturating_sub(pool.serving());
-        // One that is not gone yet is the first to stay.
-        for agent in pool.agents.values_mut().filter(|agent| agent.is_draining && !agent.is_asked_to_go) {
+        // Keeping a surplus agent that has not ended yet is cheaper than starting another.
+        for agent in pool.agents.values_mut().filter(|agent| agent.is_draining && !agent.is_drain_requested) {
             if missing == 0 {
                 break;
             }
@@ -121,18 +122,18 @@ impl Supervisor {
             self.start_agent(pool);
         }
         let surplus = pool.serving().saturating_sub(wanted);
-        // Those that do nothing, the newest first: one that holds a task goes on.
-        let idle = |agent: &AgentId| fleet.tasks.get(agent).is_none_or(|tasks| *tasks == 0);
-        let going: BTreeSet<AgentId> = pool
+        // Only idle agents are drained, the newest first.
+        let is_idle = |agent: &AgentId| fleet.tasks.get(agent).is_none_or(|tasks| *tasks == 0);
+        let drained: BTreeSet<AgentId> = pool
             .agents
             .iter()
             .rev()
-            .filter(|(id, agent)| !agent.is_draining && idle(id))
+            .filter(|(id, agent)| !agent.is_draining && is_idle(id))
             .take(surplus)
             .map(|(id, _)| id.clone())
             .collect();
-        for id in going {
-            tracing::info!(agent = %id, "an agent is not needed any more");
+        for id in drained {
+            tracing::info!(agent = %id, "surplus agent started to drain");
             if let Some(agent) = pool.agents.get_mut(&id) {
                 agent.is_draining = true;
             }
@@ -141,30 +142,30 @@ impl Supervisor {
 
     fn start_agent(&self, pool: &mut Pool) {
         let Some(port) = unused_port() else {
-            return tracing::warn!("no agent is started: there is no port for it");
+            return tracing::warn!("agent was not started: no free port was found");
         };
         pool.started += 1;
         let name = format!("{}-{:04}", pool.prefix, pool.started);
         let Ok(id) = AgentId::new(&name) else { return };
         let worker = pool.command.agent(name.clone(), port, &pool.options);
-        tracing::info!(agent = %id, "an agent is started, as planned");
+        tracing::info!(agent = %id, "agent started");
         let with = (Arc::clone(&self.spawner), self.timing);
-        let service = Service::start(name, Kind::Worker(worker), with, None);
-        pool.agents.insert(id, PoolAgent { service, port, is_draining: false, is_asked_to_go: false });
+        let service = Service::start(name, ServiceKind::Worker(worker), with, None);
+        pool.agents.insert(id, PoolAgent { service, port, is_draining: false, is_drain_requested: false });
     }
 
-    /// Lets those that are to go have nothing more, and ends those that have nothing left.
+    /// Tells the engine which agents are draining, and ends those that have no tasks left.
     async fn drain(&self, pool: &mut Pool) {
         let draining: Vec<AgentId> =
             pool.agents.iter().filter(|(_, agent)| agent.is_draining).map(|(id, _)| id.clone()).collect();
         for id in draining {
-            // Said again each time, since a new start of the books forgets it.
-            let Ok(held) = self.engine.drain_agent(id.clone(), true).await else { continue };
-            if held.unwrap_or(0) > 0 {
+            // Repeated each time, since the engine forgets it when a batch is not committed.
+            let Ok(tasks) = self.engine.drain_agent(id.clone(), true).await else { continue };
+            if tasks.unwrap_or(0) > 0 {
                 continue;
             }
-            if held.is_some() {
-                // Whatever it says, it has no task.
+            if tasks.is_some() {
+                // An error does not matter: the agent has no tasks and is ended below.
                 let _ = self.engine.unregister_agent(id.clone()).await;
             }
             if let Some(agent) = pool.agents.remove(&id) {
@@ -173,19 +174,19 @@ impl Supervisor {
         }
     }
 
-    /// What the books say; nothing while the planner never said how many agents there should be, since none are run then.
+    /// Reads the fleet from the engine; none if there was no scaling yet, since the pool has no agents then.
     async fn fleet(&self) -> Option<Fleet> {
         let (scalings, _) = self.engine.scalings(1).await.ok()?;
-        let wanted = scalings.first()?.scaling.agents_to;
+        let agents_wanted = scalings.first()?.scaling.agents_to;
         let mut tasks = BTreeMap::new();
         let mut after = None;
         loop {
             let listing = AgentListing { filter: AgentFilter::default(), after, limit: PAGE };
             let page = self.engine.agents(listing).await.ok()?;
-            let held = |view: &cortex_core::fleet::view::AgentView| {
+            let tasks_of = |view: &cortex_core::fleet::view::AgentView| {
                 (view.registration.request.agent.clone(), view.tasks.len())
             };
-            tasks.extend(page.entries.iter().map(held));
+            tasks.extend(page.entries.iter().map(tasks_of));
             after = page.next;
             if after.is_none() {
                 break;
@@ -193,11 +194,11 @@ impl Supervisor {
         }
         let capacity = self.engine.capacity().await.ok()?.value;
         let free_workers = capacity.total.workers.saturating_sub(capacity.leased.workers);
-        Some(Fleet { tasks, wanted, free_workers })
+        Some(Fleet { tasks, agents_wanted, free_workers })
     }
 }
 
-/// A port that nobody listens at, and that is none of the servers'.
+/// Returns a port that is unused and not in the range of servers.
 fn unused_port() -> Option<Port> {
     for _ in 0..PORT_TRIES_MAX {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;

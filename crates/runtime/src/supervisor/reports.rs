@@ -1,78 +1,79 @@
-//! How servers stand, in words for whoever asks.
+//! Reports on servers and workers.
 
 use std::collections::BTreeSet;
 
 use super::super::bridge::Usage;
-use super::super::catalog::{Entry, Program};
-use super::super::leases::Run;
-use super::super::service::Status;
-use super::holds::Held;
-use super::{HeldWorker, Supervisor};
+use super::super::catalog::{CatalogEntry, Program};
+use super::super::leases::InstanceKey;
+use super::super::service::ServiceStatus;
+use super::instances::ServerInstance;
+use super::{LeasedWorker, Supervisor};
 use crate::process::tree::ProcessTree;
 use cortex_core::ids::{AgentId, AllocationId, JobId, ServerName};
 use cortex_core::ports::Port;
 use cortex_managed::{CallStats, ProcessState, ServerReport, WorkerReport};
 
-/// How much is told of a server.
+/// The detail of a report on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Detail {
-    /// What a list shows.
+    /// For a list.
     Brief,
-    /// All, its last lines and what it takes included.
+    /// Including its last lines, its process tree to measure, and the calls of each holder.
     Full,
 }
 
-/// A report, and the processes that are still to be looked at for it.
+/// A report, and the process tree that is still to be measured for it.
 pub(super) type Report = (ServerReport, Option<ProcessTree>);
 
 impl Supervisor {
-    /// How every server of the catalog stands, and those that run though the catalog has them no more.
+    /// Reports all servers of the catalog, and those that still run after they were removed from it.
     pub(super) fn all_servers(&self) -> Vec<Report> {
-        let catalog = self.known();
+        let catalog = self.current_catalog();
         let known = catalog.iter().flat_map(|catalog| catalog.entries.keys());
-        let names: BTreeSet<&ServerName> = known.chain(self.runs.keys().map(|run| &run.name)).collect();
+        let names: BTreeSet<&ServerName> = known.chain(self.instances.keys().map(|key| &key.name)).collect();
         names.iter().flat_map(|name| self.server(name, None, Detail::Brief)).collect()
     }
 
-    /// How each run of a server stands, or only that which an allocation holds; one that nobody runs is told of too. None, if
-    /// there is no such server or run.
+    /// Reports each instance of a server, or only the one that `holder` holds. Without `holder`, a server of the catalog that does
+    /// not run is reported as stopped.
     pub(super) fn server(&self, name: &ServerName, holder: Option<AllocationId>, detail: Detail) -> Vec<Report> {
-        let runs: Vec<Report> = self.named(name, holder).map(|(run, held)| self.report(run, held, detail)).collect();
-        if !runs.is_empty() || holder.is_some() {
-            return runs;
+        let instances = self.named(name, holder);
+        let reports: Vec<Report> = instances.map(|(key, instance)| self.report(key, instance, detail)).collect();
+        if !reports.is_empty() || holder.is_some() {
+            return reports;
         }
-        let catalog = self.known();
+        let catalog = self.current_catalog();
         let entry = catalog.as_ref().and_then(|catalog| catalog.entries.get(name));
-        entry.map(|entry| (unheld(name, entry), None)).into_iter().collect()
+        entry.map(|entry| (stopped(name, entry), None)).into_iter().collect()
     }
 
-    /// The runs of a server, or only that which an allocation holds.
+    /// Returns the instances of a server, or only the one that `holder` holds.
     pub(super) fn named<'a>(
         &'a self,
         name: &'a ServerName,
         holder: Option<AllocationId>,
-    ) -> impl Iterator<Item = (&'a Run, &'a Held)> {
-        let is_meant = move |held: &Held| holder.is_none_or(|allocation| held.holders.contains(&allocation));
-        self.runs.iter().filter(move |(run, held)| run.name == *name && is_meant(held))
+    ) -> impl Iterator<Item = (&'a InstanceKey, &'a ServerInstance)> {
+        let is_held = move |instance: &ServerInstance| holder.is_none_or(|holder| instance.holders.contains(&holder));
+        self.instances.iter().filter(move |(key, instance)| key.name == *name && is_held(instance))
     }
 
-    fn report(&self, run: &Run, held: &Held, detail: Detail) -> Report {
-        let (report, tree) = held.report(run, detail);
-        let owner = run.owner.and_then(|owner| Some((owner, self.allocations.get(&owner)?.job.clone())));
+    fn report(&self, key: &InstanceKey, instance: &ServerInstance, detail: Detail) -> Report {
+        let (report, tree) = instance.report(key, detail);
+        let owner = key.owner.and_then(|owner| Some((owner, self.allocations.get(&owner)?.job.clone())));
         (ServerReport { owner, ..report }, tree)
     }
 
-    /// How all workers stand.
+    /// Reports all workers and the agents of the pool.
     pub(super) fn all_workers(&self) -> Vec<WorkerReport> {
         let agents = self.pool.iter().flat_map(|pool| &pool.agents);
         let agents = agents.map(|(id, agent)| worker_report(id.as_str(), None, agent.port, &agent.service.status()));
-        self.workers.iter().map(|(id, held)| held.report(id)).chain(agents).collect()
+        self.workers.iter().map(|(id, worker)| worker.report(id)).chain(agents).collect()
     }
 
-    /// How a worker stands, with its processes.
+    /// Reports a worker or an agent of the pool, with its last lines and its process tree.
     pub(super) fn worker(&self, id: &str) -> Option<(WorkerReport, Option<ProcessTree>)> {
         let (report, status) = match self.workers.get(id) {
-            Some(held) => (held.report(id), held.service.status()),
+            Some(worker) => (worker.report(id), worker.service.status()),
             None => {
                 let agent = self.pool.as_ref()?.agents.get(&AgentId::new(id).ok()?)?;
                 let status = agent.service.status();
@@ -82,29 +83,30 @@ impl Supervisor {
         Some((WorkerReport { last_lines: status.lines.last(), ..report }, status.tree))
     }
 
-    /// How the workers stand that an allocation holds.
+    /// Reports the workers of an allocation.
     pub(super) fn workers_of(&self, allocation: AllocationId) -> Vec<WorkerReport> {
-        let ids = self.allocations.get(&allocation).map_or(&[][..], |part| &part.workers);
+        let ids = self.allocations.get(&allocation).map_or(&[][..], |state| &state.workers);
         ids.iter().filter_map(|id| Some(self.workers.get(id)?.report(id))).collect()
     }
 
-    /// How the servers stand that an allocation holds.
+    /// Reports the servers that an allocation holds.
     pub(super) fn servers_of(&self, allocation: AllocationId) -> Vec<Report> {
-        let Some(part) = self.allocations.get(&allocation) else { return Vec::new() };
-        let held = part.runs.iter().filter_map(|run| Some((run, self.runs.get(run)?)));
-        held.map(|(run, held)| self.report(run, held, Detail::Brief)).collect()
+        let Some(state) = self.allocations.get(&allocation) else { return Vec::new() };
+        let instances = state.instances.iter().filter_map(|key| Some((key, self.instances.get(key)?)));
+        instances.map(|(key, instance)| self.report(key, instance, Detail::Brief)).collect()
     }
 }
 
-impl Held {
-    fn report(&self, run: &Run, detail: Detail) -> Report {
-        let Status { state, reason, running_since, restarts, lines, tree, memory_limit, .. } = self.server.status();
+impl ServerInstance {
+    fn report(&self, key: &InstanceKey, detail: Detail) -> Report {
+        let ServiceStatus { state, reason, running_since, restarts, lines, tree, memory_limit, .. } =
+            self.server.status();
         let unserved = self.unserved().filter(|_| !self.holders.is_empty());
         let endpoint = self.endpoint.as_ref();
         let is_full = detail == Detail::Full;
         let report = ServerReport {
-            // The catalog may say something else by now.
-            sharing: run.sharing(),
+            // The current entry of the catalog may have another sharing than the instance.
+            sharing: key.sharing(),
             endpoint: endpoint.map_or_else(|| url(&self.entry), |_| Some(self.port.endpoint())),
             port: endpoint.map(|_| self.port),
             state: if unserved.is_some() { ProcessState::Failed } else { state },
@@ -113,25 +115,25 @@ impl Held {
             running_since,
             restarts,
             memory_limit,
-            calls: endpoint.map(|endpoint| figures(&endpoint.total_usage())).unwrap_or_default(),
+            calls: endpoint.map(|endpoint| call_stats(&endpoint.total_usage())).unwrap_or_default(),
             calls_by_holder: endpoint
                 .filter(|_| is_full)
-                .map(|endpoint| self.holders.iter().map(|id| (*id, figures(&endpoint.usage(*id)))).collect())
+                .map(|endpoint| self.holders.iter().map(|id| (*id, call_stats(&endpoint.usage(*id)))).collect())
                 .unwrap_or_default(),
             last_lines: if is_full { lines.last() } else { Vec::new() },
-            ..unheld(&run.name, &self.entry)
+            ..stopped(&key.name, &self.entry)
         };
         (report, tree.filter(|_| is_full))
     }
 }
 
-impl HeldWorker {
+impl LeasedWorker {
     fn report(&self, id: &str) -> WorkerReport {
         worker_report(id, Some((self.allocation, &self.job)), self.port, &self.service.status())
     }
 }
 
-fn worker_report(id: &str, lease: Option<(AllocationId, &JobId)>, port: Port, status: &Status) -> WorkerReport {
+fn worker_report(id: &str, lease: Option<(AllocationId, &JobId)>, port: Port, status: &ServiceStatus) -> WorkerReport {
     WorkerReport {
         worker: id.to_owned(),
         allocation: lease.map(|(allocation, _)| allocation),
@@ -146,10 +148,10 @@ fn worker_report(id: &str, lease: Option<(AllocationId, &JobId)>, port: Port, st
     }
 }
 
-/// A server that nobody runs.
-fn unheld(name: &ServerName, entry: &Entry) -> ServerReport {
+/// Returns the report of a server that does not run.
+fn stopped(name: &ServerName, entry: &CatalogEntry) -> ServerReport {
     let headers = match &entry.program {
-        Program::Command { .. } | Program::Missing => Vec::new(),
+        Program::Command { .. } | Program::Removed => Vec::new(),
         Program::Remote { headers, .. } => headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
     };
     ServerReport {
@@ -174,15 +176,15 @@ fn unheld(name: &ServerName, entry: &Entry) -> ServerReport {
     }
 }
 
-/// Where a server is that runs elsewhere.
-pub(super) fn url(entry: &Entry) -> Option<String> {
+/// Returns the URL of a remote server.
+pub(super) fn url(entry: &CatalogEntry) -> Option<String> {
     match &entry.program {
-        Program::Command { .. } | Program::Missing => None,
+        Program::Command { .. } | Program::Removed => None,
         Program::Remote { url, .. } => Some(url.clone()),
     }
 }
 
-fn figures(usage: &Usage) -> CallStats {
+fn call_stats(usage: &Usage) -> CallStats {
     CallStats {
         calls: usage.calls,
         errors: usage.errors,

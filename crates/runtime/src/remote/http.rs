@@ -1,4 +1,4 @@
-//! One request over HTTP, and what can go wrong about it.
+//! Sends the requests of a probe over HTTP.
 
 use cortex_util::program;
 use std::collections::BTreeMap;
@@ -10,35 +10,35 @@ use serde_json::Value;
 use ureq::http::{self, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use ureq::{Agent, AsSendBody, Body};
 
-use super::answer::{BODY_BYTES_MAX, Reply};
-use super::session::Session;
+use super::reply::{BODY_BYTES_MAX, ProbeReply};
+use super::session::ProbeSession;
 
-/// How long a connection is kept for the next request: within a check, and not until the next one, by when the server may
-/// have closed it.
+/// How long an idle connection is kept for the next request of a check. It is not kept until the next check, since the server
+/// may have closed it by then.
 const CONNECTION_KEPT: Duration = Duration::from_secs(2);
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
-/// Where requests go, and what goes with them.
+/// The URL and headers of a server.
 pub(super) struct Target {
     agent: Agent,
     url: String,
     headers: BTreeMap<String, String>,
 }
 
-/// Why there is no answer that says that the server lives.
+/// Why a probe failed.
 #[derive(Debug)]
-pub(super) enum Failure {
-    /// It took too long.
+pub(super) enum ProbeFailure {
+    /// The time limit was exceeded.
     Late,
-    /// The server refused with this status.
+    /// The server refused with this HTTP status.
     Status(u16),
-    /// What came is no message of MCP.
+    /// The response is not an MCP message.
     NoMessage,
-    /// More came than is read.
+    /// The response is larger than [`BODY_BYTES_MAX`].
     TooLong,
-    /// There was no request, no connection or no answer.
+    /// The request could not be sent or had no response, for this reason.
     Failed(String),
 }
 
@@ -46,26 +46,26 @@ impl Target {
     pub(super) fn new(url: &str, headers: &BTreeMap<String, String>) -> Self {
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
-            // The headers are for the server that was named, and not for whoever it points to.
+            // The headers may be secret, and are only for the configured server.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .max_idle_age(CONNECTION_KEPT)
             .max_idle_connections(1)
             .user_agent(format!("{}/{}", program::NAME, program::VERSION));
         if is_loopback(url) {
-            // What runs on this machine is not reached through another.
+            // A proxy on another machine cannot reach a server on this one.
             config = config.proxy(None);
         }
         Self { agent: config.build().new_agent(), url: url.to_owned(), headers: headers.clone() }
     }
 
-    /// Sends a message. What the server answers, and the id of the session if it gives one.
+    /// Sends a message. Returns the reply, and the session id if the server assigns one.
     pub(super) fn post(
         &self,
         message: &Value,
-        session: Option<&Session>,
+        session: Option<&ProbeSession>,
         until: Instant,
-    ) -> Result<(Reply, Option<String>), Failure> {
+    ) -> Result<(ProbeReply, Option<String>), ProbeFailure> {
         let mut request = self.request(Method::POST, session, message.to_string())?;
         let headers = request.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -77,27 +77,27 @@ impl Target {
         let is_stream = text_of(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/event-stream"));
         let read = |response: Response<Body>| {
             let body = response.into_body().into_with_config().limit(BODY_BYTES_MAX).reader();
-            if is_stream { Reply::from_events(body) } else { Reply::from_json(body) }
+            if is_stream { ProbeReply::from_events(body) } else { ProbeReply::from_json(body) }
         };
         match status.as_u16() {
             200..=299 => Ok((read(response)?, id)),
-            // Versions that are not spoken are refused so, in a message that says it.
+            // A server refuses an unsupported protocol version with an MCP error and this status.
             400 => match read(response) {
-                Ok(reply @ Reply::Error { .. }) if session.is_none() => Ok((reply, id)),
-                _ => Err(Failure::Status(400)),
+                Ok(reply @ ProbeReply::Error { .. }) if session.is_none() => Ok((reply, id)),
+                _ => Err(ProbeFailure::Status(400)),
             },
-            status => Err(Failure::Status(status)),
+            status => Err(ProbeFailure::Status(status)),
         }
     }
 
-    /// Ends a session.
-    pub(super) fn delete(&self, session: &Session, until: Instant) -> Result<(), Failure> {
+    /// Deletes a session.
+    pub(super) fn delete(&self, session: &ProbeSession, until: Instant) -> Result<(), ProbeFailure> {
         let request = self.request(Method::DELETE, Some(session), ())?;
-        // Many servers answer that they know no such method, and forget the session in time.
+        // Many servers do not support DELETE, and drop the session when it expires.
         self.run(request, until).map(drop)
     }
 
-    fn request<B>(&self, method: Method, session: Option<&Session>, body: B) -> Result<Request<B>, Failure> {
+    fn request<B>(&self, method: Method, session: Option<&ProbeSession>, body: B) -> Result<Request<B>, ProbeFailure> {
         let mut builder = Request::builder().method(method).uri(&self.url);
         for (name, value) in &self.headers {
             builder = builder.header(name, value);
@@ -110,68 +110,68 @@ impl Target {
         }
         builder
             .body(body)
-            .map_err(|_: http::Error| Failure::Failed("has a url or a header that cannot be sent".to_owned()))
+            .map_err(|_: http::Error| ProbeFailure::Failed("has a url or a header that cannot be sent".to_owned()))
     }
 
-    fn run(&self, request: Request<impl AsSendBody>, until: Instant) -> Result<Response<Body>, Failure> {
+    fn run(&self, request: Request<impl AsSendBody>, until: Instant) -> Result<Response<Body>, ProbeFailure> {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Failure::Late);
+            return Err(ProbeFailure::Late);
         }
         let request = self.agent.configure_request(request).timeout_global(Some(left)).build();
-        self.agent.run(request).map_err(Failure::from)
+        self.agent.run(request).map_err(ProbeFailure::from)
     }
 }
 
-impl Failure {
-    /// What goes on after the name of the server.
-    pub(super) fn in_words(self, timeout: Duration) -> String {
+impl ProbeFailure {
+    /// Returns the reason, which continues a sentence that begins with the name of the server.
+    pub(super) fn reason(self, timeout: Duration) -> String {
         match self {
             Self::Late => format!("did not answer within {} s", timeout.as_secs_f64()),
             Self::Status(status) => {
                 let name = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
                 let name = name.map_or_else(String::new, |name| format!(" ({name})"));
                 let advice = match status {
-                    300..=399 => ": give the url that it points to",
-                    401 | 403 => ": give the headers that it wants",
-                    404 => ": give the url of its MCP endpoint",
-                    405 => ": give the url of its endpoint for Streamable HTTP, which takes POST",
+                    300..=399 => ": set the url that it redirects to",
+                    401 | 403 => ": set the headers that it requires",
+                    404 => ": set the url of its MCP endpoint",
+                    405 => ": set the url of its Streamable HTTP endpoint, which accepts POST",
                     _ => "",
                 };
                 format!("answered with {status}{name}{advice}")
             }
-            Self::NoMessage => "answered, but not with a message of MCP: give the url of its MCP endpoint".to_owned(),
+            Self::NoMessage => "answered, but not with an MCP message: set the url of its MCP endpoint".to_owned(),
             Self::TooLong => format!("answered with more than {BODY_BYTES_MAX} bytes"),
             Self::Failed(reason) => reason,
         }
     }
 }
 
-impl From<ureq::Error> for Failure {
+impl From<ureq::Error> for ProbeFailure {
     fn from(error: ureq::Error) -> Self {
         let reason = match error {
             ureq::Error::Timeout(_) => return Self::Late,
             ureq::Error::BodyExceedsLimit(_) => return Self::TooLong,
             ureq::Error::Io(error) => return Self::from(error),
             ureq::Error::HostNotFound => "has a host name that cannot be found".to_owned(),
-            ureq::Error::Protocol(_) => "did not answer in HTTP".to_owned(),
-            ureq::Error::Rustls(error) => format!("cannot be spoken to over TLS ({error})"),
-            ureq::Error::Tls(error) => format!("cannot be spoken to over TLS ({error})"),
+            ureq::Error::Protocol(_) => "did not answer with HTTP".to_owned(),
+            ureq::Error::Rustls(error) => format!("cannot be reached over TLS ({error})"),
+            ureq::Error::Tls(error) => format!("cannot be reached over TLS ({error})"),
             ureq::Error::ConnectProxyFailed(_) | ureq::Error::InvalidProxyUrl => {
                 "cannot be reached through the proxy".to_owned()
             }
-            // What others say may have a URL in it.
+            // The texts of other errors may contain the URL.
             _ => "cannot be reached".to_owned(),
         };
         Self::Failed(reason)
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for ProbeFailure {
     fn from(error: io::Error) -> Self {
         if error.get_ref().is_some_and(|inner| inner.is::<ureq::Error>()) {
             return match error.into_inner().and_then(|inner| inner.downcast::<ureq::Error>().ok()) {
-                // One within the other, and so on, does not occur; if it does, it is not followed.
+                // Only one level is unwrapped, so that this always ends.
                 Some(inner) if !matches!(*inner, ureq::Error::Io(_)) => Self::from(*inner),
                 _ => Self::Failed("cannot be reached".to_owned()),
             };
@@ -179,14 +179,14 @@ impl From<io::Error> for Failure {
         Self::Failed(match error.kind() {
             io::ErrorKind::TimedOut => return Self::Late,
             io::ErrorKind::ConnectionRefused => {
-                "is not there, since the connection was refused: start it, or mend its url".to_owned()
+                "is not reachable, since the connection was refused: start it, or correct its url".to_owned()
             }
-            _ => format!("broke off the connection ({error})"),
+            _ => format!("closed the connection ({error})"),
         })
     }
 }
 
-/// Whether a URL is one of this machine.
+/// Returns whether the host of a URL is this machine.
 fn is_loopback(url: &str) -> bool {
     let uri: Option<Uri> = url.parse().ok();
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! What the supervisor answers to those who ask how servers and workers stand, or want something of one.
+//! Handles the requests for reports, restarts and drains.
 
-use super::super::leases::Run;
+use super::super::leases::InstanceKey;
 use super::super::service::{SERVER_GRACE, wait_until_restarted};
 use super::Supervisor;
 use super::reports::{Detail, Report};
@@ -13,20 +13,20 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 impl Supervisor {
-    /// Answers a question. Whoever asked and has gone does not want the answer.
-    pub(super) fn answer(&mut self, ask: RuntimeRequest) {
-        match ask {
+    /// Handles a request. A reply whose receiver was dropped is discarded.
+    pub(super) fn handle_request(&mut self, request: RuntimeRequest) {
+        match request {
             RuntimeRequest::Servers(reply) => drop(reply.send(plain(self.all_servers()))),
             RuntimeRequest::Server(name, holder, reply) => {
                 let reports = self.server(&name, holder, Detail::Full);
-                self.look(reply, move || reports.into_iter().map(measured).collect());
+                self.measure(reply, move || reports.into_iter().map(measured).collect());
             }
             RuntimeRequest::Allocation(allocation, reply) => {
                 drop(reply.send((plain(self.servers_of(allocation)), self.workers_of(allocation))));
             }
             RuntimeRequest::RestartServer(name, allocation, reply) => {
                 let restarts = self.restart(&name, allocation);
-                // It goes on whether or not somebody waits for it.
+                // In a task of its own, so that the restart continues even if the request is abandoned.
                 tokio::spawn(async move {
                     let restarted = match restarts {
                         Ok(restarts) => restarts.await,
@@ -38,7 +38,7 @@ impl Supervisor {
             RuntimeRequest::Workers(reply) => drop(reply.send(self.all_workers())),
             RuntimeRequest::Worker(id, reply) => {
                 let found = self.worker(&id);
-                self.look(reply, move || {
+                self.measure(reply, move || {
                     found.map(|(report, tree)| {
                         let usage = tree.and_then(|tree| tree.usage().ok());
                         WorkerReport { memory: usage.map(|usage| usage.memory), ..report }
@@ -51,17 +51,17 @@ impl Supervisor {
         }
     }
 
-    /// Answers with what `look` finds, which looks at processes: that is slow where a machine has many. It has a thread, once
-    /// one of the few is free, and is not done for one who has gone by then.
-    fn look<T: Send + 'static>(&self, reply: oneshot::Sender<T>, look: impl FnOnce() -> T + Send + 'static) {
-        let looks = Arc::clone(&self.looks);
+    /// Replies with the result of `measure`, which reads the process table and is slow on a machine with many processes. Runs it
+    /// on a thread when a permit is free, unless the receiver was dropped by then.
+    fn measure<T: Send + 'static>(&self, reply: oneshot::Sender<T>, measure: impl FnOnce() -> T + Send + 'static) {
+        let permits = Arc::clone(&self.measurements);
         tokio::spawn(async move {
-            let Ok(_permit) = looks.acquire().await else { return };
+            let Ok(_permit) = permits.acquire().await else { return };
             if reply.is_closed() {
                 return;
             }
-            if let Ok(found) = tokio::task::spawn_blocking(look).await {
-                drop(reply.send(found));
+            if let Ok(measured) = tokio::task::spawn_blocking(measure).await {
+                drop(reply.send(measured));
             }
         });
     }
@@ -74,22 +74,22 @@ impl Supervisor {
         let id = AgentId::new(&worker).ok();
         let agent = agents.zip(id).and_then(|(agents, id)| agents.get_mut(&id));
         match agent {
-            Some(agent) => (agent.is_draining, agent.is_asked_to_go) = (true, true),
+            Some(agent) => (agent.is_draining, agent.is_drain_requested) = (true, true),
             None => return Err(RuntimeError::UnknownWorker { worker }),
         }
         let report = self.worker(&worker).map(|(report, _)| report);
         report.ok_or(RuntimeError::UnknownWorker { worker })
     }
 
-    /// Begins to restart a server, each run of it or only that of an allocation. What is given back waits until they run.
+    /// Restarts each instance of a server, or only that of an allocation. The returned future waits until they run again.
     fn restart(
         &mut self,
         name: &ServerName,
         allocation: Option<AllocationId>,
     ) -> Result<impl Future<Output = Result<(), RuntimeError>> + use<>, RuntimeError> {
-        let meant: Vec<Run> = self.named(name, allocation).map(|(run, _)| run.clone()).collect();
-        if meant.is_empty() {
-            let is_known = self.known().is_some_and(|catalog| catalog.entries.contains_key(name));
+        let keys: Vec<InstanceKey> = self.named(name, allocation).map(|(key, _)| key.clone()).collect();
+        if keys.is_empty() {
+            let is_known = self.current_catalog().is_some_and(|catalog| catalog.entries.contains_key(name));
             let name = name.to_string();
             return Err(match allocation {
                 Some(allocation) => RuntimeError::NotHeld { name, allocation },
@@ -97,17 +97,17 @@ impl Supervisor {
                 None => RuntimeError::UnknownServer { name },
             });
         }
-        meant.iter().for_each(|run| self.renew_entry(run, true));
-        let restarts = self.named(name, allocation).map(|(run, held)| {
-            let number = held.server.restart();
-            // Whoever runs has its grace to end, and so has one that does not answer in time, before it has failed.
-            let within = held.entry.start_timeout + 3 * SERVER_GRACE;
-            let restarted = wait_until_restarted(held.server.watch(), number, within);
-            let server = match run.owner {
+        keys.iter().for_each(|key| self.renew_entry(key, true));
+        let restarts = self.named(name, allocation).map(|(key, instance)| {
+            let number = instance.server.restart();
+            // The running process has its grace to end, and so has the new one if it does not answer in time.
+            let within = instance.entry.start_timeout + 3 * SERVER_GRACE;
+            let restarted = wait_until_restarted(instance.server.watch(), number, within);
+            let server = match key.owner {
                 Some(owner) => format!("{:?} of {owner}", name.as_str()),
                 None => format!("{:?}", name.as_str()),
             };
-            let unserved = held.unserved();
+            let unserved = instance.unserved();
             async move {
                 let why = match (restarted.await, unserved) {
                     (Ok(()), None) => return Ok(()),
@@ -117,7 +117,7 @@ impl Supervisor {
             }
         });
         let restarts: Vec<_> = restarts.collect();
-        // All of them come to something before the first that failed is told.
+        // All restarts complete before the first error is returned.
         Ok(join_all(restarts).map(|restarted| restarted.into_iter().collect()))
     }
 }
@@ -126,7 +126,7 @@ fn plain(reports: Vec<Report>) -> Vec<ServerReport> {
     reports.into_iter().map(|(report, _)| report).collect()
 }
 
-/// A report with what the processes take.
+/// Adds the measured memory and number of processes to a report.
 fn measured((report, tree): Report) -> ServerReport {
     let usage = tree.and_then(|tree| tree.usage().ok());
     ServerReport {

@@ -1,36 +1,37 @@
-//! What is asked of a service while it lives, and waiting for what came of it.
+//! Restart requests to a service, and waits for its starts and restarts.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Service, Status};
+use super::{Service, ServiceStatus};
 use cortex_managed::ProcessState;
 
 impl Service {
-    /// Has it run again, if it has failed or is about to be started again.
-    pub(in super::super) fn run_again(&self) {
+    /// Starts the service immediately if it has failed or waits for a restart. Does nothing if it runs.
+    pub(in super::super) fn start_again(&self) {
         self.restarts.send_modify(|_| {});
     }
 
-    /// Has it end and start at once. The number is for [`wait_until_restarted`]: a start serves all who asked before it began.
+    /// Requests a restart without backoff, and returns its number for [`wait_until_restarted`]. One start serves all requests
+    /// that were made before it began.
     pub(in super::super) fn restart(&self) -> u64 {
         let mut number = 0;
-        self.restarts.send_modify(|asked| {
-            *asked += 1;
-            number = *asked;
+        self.restarts.send_modify(|requested| {
+            *requested += 1;
+            number = *requested;
         });
         number
     }
 }
 
-/// Waits until it runs.
+/// Waits until the service runs.
 ///
 /// # Errors
-/// A start after the first `starts` ones failed, or it does not run within its time.
+/// A start after the first `starts` ones failed, or the service does not run within the time. The error is the reason.
 pub(in super::super) async fn wait_until_running(
-    mut status: watch::Receiver<Status>,
+    mut status: watch::Receiver<ServiceStatus>,
     starts: u64,
     within: Duration,
 ) -> Result<(), String> {
@@ -41,32 +42,32 @@ pub(in super::super) async fn wait_until_running(
     });
     match timeout(within, ready).await.map(|ready| ready.map(|status| status.clone())) {
         Ok(Ok(status)) => outcome(&status, within),
-        Ok(Err(_)) => Err("it was ended before it answered".to_owned()),
+        Ok(Err(_)) => Err("it was ended before it was ready".to_owned()),
         Err(_) => outcome(&status.borrow(), within),
     }
 }
 
-/// Waits until the restart of this number, or one that was asked for after it, came to something.
+/// Waits until the restart with this number, or a later one, has completed.
 ///
 /// # Errors
-/// The start failed, whether or not it is tried again by itself; or it came to nothing within its time.
+/// The start failed, even if it is tried again; or the restart did not complete within the time. The error is the reason.
 pub(in super::super) async fn wait_until_restarted(
-    mut status: watch::Receiver<Status>,
+    mut status: watch::Receiver<ServiceStatus>,
     number: u64,
     within: Duration,
 ) -> Result<(), String> {
-    let over = status.wait_for(|status| status.restarts_served.is_some_and(|served| served >= number));
-    match timeout(within, over).await.map(|over| over.map(|status| status.clone())) {
+    let completed = status.wait_for(|status| status.restarts_served.is_some_and(|served| served >= number));
+    match timeout(within, completed).await.map(|completed| completed.map(|status| status.clone())) {
         Ok(Ok(status)) => outcome(&status, within),
-        Ok(Err(_)) => Err("it was ended before it answered".to_owned()),
-        Err(_) => Err(format!("it did not run again within {} s, and is still waited for", within.as_secs())),
+        Ok(Err(_)) => Err("it was ended before it was ready".to_owned()),
+        Err(_) => Err(format!("it did not run again within {} s; the restart continues", within.as_secs())),
     }
 }
 
-fn outcome(status: &Status, within: Duration) -> Result<(), String> {
+fn outcome(status: &ServiceStatus, within: Duration) -> Result<(), String> {
     match (&status.state, &status.reason) {
         (ProcessState::Running, _) => Ok(()),
-        (ProcessState::Stopping | ProcessState::Stopped, _) => Err("it was ended meanwhile".to_owned()),
+        (ProcessState::Stopping | ProcessState::Stopped, _) => Err("it was ended in the meantime".to_owned()),
         (_, Some(reason)) => Err(reason.clone()),
         (state, None) => Err(format!("it is still {} after {} s", state.as_str(), within.as_secs())),
     }
@@ -77,22 +78,22 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_restart_that_the_next_one_ended_is_waited_for_no_less() {
-        let (show, status) = watch::channel(Status::default());
+    async fn a_restart_that_a_later_one_ended_waits_for_the_later_one() {
+        let (publisher, status) = watch::channel(ServiceStatus::default());
         let within = Duration::from_secs(10);
         let mut restarted = Box::pin(wait_until_restarted(status.clone(), 1, within));
         assert!(futures_util::poll!(restarted.as_mut()).is_pending(), "the first start is no restart");
-        show.send_modify(|status| {
+        publisher.send_modify(|status| {
             (status.state, status.restarts_served) = (ProcessState::Restarting, None);
         });
-        assert!(futures_util::poll!(restarted.as_mut()).is_pending(), "another was asked for");
-        show.send_modify(|status| {
+        assert!(futures_util::poll!(restarted.as_mut()).is_pending(), "another was requested");
+        publisher.send_modify(|status| {
             (status.state, status.reason, status.restarts_served) = (ProcessState::Running, None, Some(2));
         });
         assert_eq!(restarted.await, Ok(()));
         let late = wait_until_restarted(status.clone(), 3, within).await;
-        assert_eq!(late, Err("it did not run again within 10 s, and is still waited for".to_owned()));
-        show.send_modify(|status| {
+        assert_eq!(late, Err("it did not run again within 10 s; the restart continues".to_owned()));
+        publisher.send_modify(|status| {
             (status.state, status.reason, status.restarts_served) =
                 (ProcessState::Restarting, Some("it exited with code 3".to_owned()), Some(3));
         });
