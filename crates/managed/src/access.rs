@@ -1,7 +1,8 @@
 //! Access tokens: the bearer tokens that the endpoints of MCP servers require.
 //!
-//! A token is the id of its allocation and a keyed hash of that id and the fencing token. It is computed when it is needed
-//! and never stored. Only the key is stored, next to the state file, so that tokens outlive a restart as their leases do.
+//! A token is the id of its allocation and a keyed hash of that id and the fencing token. It is computed when it is
+//! needed and never stored. Only the key is stored, next to the state file, so that tokens outlive a restart as their
+//! leases do.
 
 use cortex_core::ids::{AllocationId, FencingToken};
 use cortex_util::atomic_file;
@@ -39,8 +40,8 @@ impl AccessKey {
     /// Reads the key from a file, or creates the file with a generated key. Only its owner may read the file.
     ///
     /// # Errors
-    /// [`io::ErrorKind::PermissionDenied`] if other users may read or write the file, [`io::ErrorKind::InvalidData`] if it does
-    /// not hold a key, and errors of the file system.
+    /// [`io::ErrorKind::PermissionDenied`] if other users may read or write the file, [`io::ErrorKind::InvalidData`] if
+    /// it does not hold a key, and errors of the file system.
     pub fn load_or_create(path: &Path) -> io::Result<Self> {
         match File::open(path) {
             Ok(file) => {

@@ -1,5 +1,5 @@
-//! The interface between the tools and the runtime: reports on running servers and workers, requests about them, and the
-//! access tokens of their endpoints.
+//! The interface between the tools and the runtime: reports on running servers and workers, requests about them, and
+//! the access tokens of their endpoints.
 //!
 //! Invariant: nothing here knows of processes. The runtime answers the requests; the tools only send them.
 
@@ -21,7 +21,8 @@ const REQUESTS_WAITING_MAX: usize = 256;
 pub enum RuntimeRequest {
     /// Reports all servers, including those that no allocation holds, without their last lines.
     Servers(oneshot::Sender<Vec<ServerReport>>),
-    /// Reports each instance of a server, or only the instance that an allocation holds. The reply is empty if there is none.
+    /// Reports each instance of a server, or only the instance that an allocation holds. The reply is empty if there is
+    /// none.
     Server(ServerName, Option<AllocationId>, oneshot::Sender<Vec<ServerReport>>),
     /// Reports the servers and workers of an allocation.
     Allocation(AllocationId, oneshot::Sender<(Vec<ServerReport>, Vec<WorkerReport>)>),

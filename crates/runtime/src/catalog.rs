@@ -1,8 +1,9 @@
 //! The catalog: the MCP servers that can be leased, and how each is run or reached.
 //!
-//! Its file is the `mcpServers` file of MCP clients, with an optional block `"cortex"` in an entry for the settings of this
-//! program. Invariants: an entry that was read is valid, and need not be checked again; equal entries compare equal, which
-//! tells a reload what changed; and no error, warning or `Debug` text has the value of a variable, a header or an argument.
+//! Its file is the `mcpServers` file of MCP clients, with an optional block `"cortex"` in an entry for the settings of
+//! this program. Invariants: an entry that was read is valid, and need not be checked again; equal entries compare
+//! equal, which tells a reload what changed; and no error, warning or `Debug` text has the value of a variable, a
+//! header or an argument.
 
 mod cortex_block;
 mod entry;
@@ -197,7 +198,8 @@ fn servers<'a>(whole: &'a Value, reader: &mut EntryReader<'_>) -> Result<(KeyPat
 }
 
 impl CatalogEntry {
-    /// Returns the entry for a server that was removed from the catalog while allocations hold it. It cannot be started.
+    /// Returns the entry for a server that was removed from the catalog while allocations hold it. It cannot be
+    /// started.
     #[must_use]
     pub(crate) const fn removed(sharing: Sharing) -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! The host: runs the supervisor on a thread of its own, apart from the one that decides.
 //!
-//! Orphans of an earlier manager are ended before the engine serves its state. After that the supervisor reconciles with the
-//! engine until the host ends.
+//! Orphans of an earlier manager are ended before the engine serves its state. After that the supervisor reconciles
+//! with the engine until the host ends.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -81,8 +81,8 @@ pub struct PreparedHost {
 }
 
 impl PreparedHost {
-    /// Reads the catalog and ends the orphans of an earlier manager. Blocks the thread for some seconds if there are orphans. The
-    /// caller must own the state that the record and the key belong to.
+    /// Reads the catalog and ends the orphans of an earlier manager. Blocks the thread for some seconds if there are
+    /// orphans. The caller must own the state that the record and the key belong to.
     ///
     /// # Errors
     /// The catalog, the record or the key cannot be used.
@@ -98,8 +98,8 @@ impl PreparedHost {
         if std::env::var_os(MARKER_VARIABLE).is_some() {
             // The guardian of that worker or server ends all its descendants.
             tracing::warn!(
-                "this manager was started by a worker or server of another manager, and ends with its lease: start it from \
-                 outside to keep it running"
+                "this manager was started by a worker or server of another manager, and ends with its lease: start it \
+                 from outside to keep it running"
             );
         }
         let instance = Uuid::new_v4();

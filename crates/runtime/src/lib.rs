@@ -1,7 +1,8 @@
 //! Runs MCP servers and workers as processes behind leases, with one manager for all its sessions.
 //!
-//! Invariant: a child never outlives the manager. Each child is started through a guardian, a shim process of this program
-//! that ends the child's whole process tree when its pipe from the manager closes, even if the manager was killed.
+//! Invariant: a child never outlives the manager. Each child is started through a guardian, a shim process of this
+//! program that ends the child's whole process tree when its pipe from the manager closes, even if the manager was
+//! killed.
 
 #![cfg(unix)]
 

@@ -1,8 +1,8 @@
 //! The ports of servers on this machine: claimed before they are granted, and kept until no server uses them.
 //!
-//! The engine claims a port while it decides, so that no grant names one that another process uses. The supervisor serves on
-//! it after the grant is committed. A port that was claimed for a grant that was not made is released after a while. A served
-//! port belongs to its [`ServedPort`] and is released when that is dropped, so that none can leak.
+//! The engine claims a port while it decides, so that no grant names one that another process uses. The supervisor
+//! serves on it after the grant is committed. A port that was claimed for a grant that was not made is released after a
+//! while. A served port belongs to its [`ServedPort`] and is released when that is dropped, so that none can leak.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -56,8 +56,8 @@ impl Ports {
         }
     }
 
-    /// Returns the function by which the engine claims ports. Remote servers and servers without a catalog need none. The port of
-    /// a worker is only checked, since the worker binds it itself.
+    /// Returns the function by which the engine claims ports. Remote servers and servers without a catalog need none.
+    /// The port of a worker is only checked, since the worker binds it itself.
     pub(super) fn claimer(&self, catalog: Option<Arc<Catalog>>) -> ClaimPort {
         let ports = self.clone();
         Box::new(move |port, name| match name {
@@ -126,7 +126,8 @@ fn is_in_use(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
 }
 
-/// Listens on a port over IPv4 and IPv6. A client may resolve `localhost` to either, and must not reach a foreign process.
+/// Listens on a port over IPv4 and IPv6. A client may resolve `localhost` to either, and must not reach a foreign
+/// process.
 fn bind(port: Port) -> io::Result<Vec<TcpListener>> {
     let mut listeners = vec![TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port.0)))?];
     match TcpListener::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, port.0))) {

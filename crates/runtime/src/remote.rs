@@ -1,8 +1,8 @@
 //! Health checks of remote servers, in the role of an MCP client.
 //!
-//! The first check opens a session, later ones send a request in it, and it is deleted at the end. Invariants: a check keeps
-//! its time limit and reads a bounded part of each response; all checks together use a bounded number of threads; and no
-//! reason has text of a header, a URL or a body.
+//! The first check opens a session, later ones send a request in it, and it is deleted at the end. Invariants: a check
+//! keeps its time limit and reads a bounded part of each response; all checks together use a bounded number of threads;
+//! and no reason has text of a header, a URL or a body.
 
 mod http;
 mod reply;
@@ -23,9 +23,9 @@ use tokio::time::timeout;
 use http::Target;
 use session::{END_TIMEOUT, ProbeResult, ProbeSession};
 
-/// The most concurrent checks, each on a thread. A server that hangs occupies its thread for a whole check, by default 10 s of
-/// every 10 s: this many can hang before other checks are delayed. Servers that answer need a fraction of a second, so that a
-/// whole catalog of them can share the threads.
+/// The most concurrent checks, each on a thread. A server that hangs occupies its thread for a whole check, by default
+/// 10 s of every 10 s: this many can hang before other checks are delayed. Servers that answer need a fraction of a
+/// second, so that a whole catalog of them can share the threads.
 const THREADS_MAX: usize = 32;
 
 /// The permits for threads of all checks of this process.
@@ -45,7 +45,8 @@ impl HealthProbe {
         Self { target: Arc::new(Target::new(url, headers)), session: None, threads: Arc::clone(&THREADS) }
     }
 
-    /// Checks that the server answers within `within`, counted from when a thread is free. An MCP error is an answer too.
+    /// Checks that the server answers within `within`, counted from when a thread is free. An MCP error is an answer
+    /// too.
     ///
     /// # Errors
     /// It does not answer, or not with MCP. The reason continues a sentence that begins with its name.
@@ -103,8 +104,8 @@ impl fmt::Debug for HealthProbe {
     }
 }
 
-/// Runs blocking work on a thread of its own. The end of the runtime would wait for its own threads. The permit is released when
-/// the work is done, even if the check was abandoned.
+/// Runs blocking work on a thread of its own. The end of the runtime would wait for its own threads. The permit is
+/// released when the work is done, even if the check was abandoned.
 fn spawn(permit: OwnedSemaphorePermit, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let work = move || {
         work();

@@ -1,7 +1,8 @@
-//! A service: an MCP server or a worker that is kept running, from its start over health checks and restarts to its end.
+//! A service: an MCP server or a worker that is kept running, from its start over health checks and restarts to its
+//! end.
 //!
-//! Each service has a task of its own that publishes its status. A service whose first start fails has failed. One that ran
-//! and failed later is restarted with exponential backoff, until it counts as crash looping and has failed as well.
+//! Each service has a task of its own that publishes its status. A service whose first start fails has failed. One that
+//! ran and failed later is restarted with exponential backoff, until it counts as crash looping and has failed as well.
 //! Invariant: a service is restarted only after the whole process tree of its last run has ended.
 
 mod reasons;
@@ -88,8 +89,8 @@ pub(super) struct ServiceStatus {
     pub(super) restarts: u64,
     /// The number of starts that have succeeded or failed.
     pub(super) starts: u64,
-    /// The number of the latest requested restart that has been completed, whether it succeeded or failed. A restart completes
-    /// all earlier requests as well.
+    /// The number of the latest requested restart that has been completed, whether it succeeded or failed. A restart
+    /// completes all earlier requests as well.
     ///
     /// Absent while a requested restart is in progress, since that ends what the completed ones started.
     restarts_served: Option<u64>,
@@ -130,7 +131,8 @@ pub(super) enum ServiceKind {
 #[derive(Debug)]
 pub(super) struct Service {
     status: watch::Receiver<ServiceStatus>,
-    /// The number of requested restarts. Sending the same number again requests only a start, if the service does not run.
+    /// The number of requested restarts. Sending the same number again requests only a start, if the service does not
+    /// run.
     restarts: watch::Sender<u64>,
     /// Dropped to end the service.
     keep_alive: oneshot::Sender<()>,
@@ -286,8 +288,8 @@ impl SupervisedProcess {
         }
     }
 
-    /// Waits for the backoff to pass. After too many failures, waits for a request to start it instead. Returns whether to start
-    /// it again; otherwise it is to end.
+    /// Waits for the backoff to pass. After too many failures, waits for a request to start it instead. Returns whether
+    /// to start it again; otherwise it is to end.
     async fn wait_for_restart(&mut self, failures: u32, why: String, stop: &mut oneshot::Receiver<()>) -> bool {
         let is_crash_looping = failures > self.timing.failures_max;
         self.failures = if is_crash_looping { 0 } else { failures };

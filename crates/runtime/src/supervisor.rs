@@ -1,8 +1,8 @@
 //! The supervisor: reconciles the running servers and workers with the state of the engine.
 //!
-//! It receives the ids of changed allocations, reads their state, and starts or ends what they hold. Because it reads the
-//! whole state of an allocation rather than the change, the same code works after a restart and after missed changes. It
-//! reports to the engine when everything that an allocation holds is ready, and when nothing of it is left.
+//! It receives the ids of changed allocations, reads their state, and starts or ends what they hold. Because it reads
+//! the whole state of an allocation rather than the change, the same code works after a restart and after missed
+//! changes. It reports to the engine when everything that an allocation holds is ready, and when nothing of it is left.
 
 mod instances;
 mod pool;
@@ -44,8 +44,8 @@ const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 /// The allocations of one page of a listing.
 const PAGE: usize = 1_000;
 
-/// The most concurrent measurements of processes. Each reads the whole process table of the machine and keeps a core busy, so
-/// that more would only take cores from the servers and workers.
+/// The most concurrent measurements of processes. Each reads the whole process table of the machine and keeps a core
+/// busy, so that more would only take cores from the servers and workers.
 const MEASUREMENTS_MAX: usize = 2;
 
 /// The running servers and workers, and the allocations that hold them.
@@ -341,8 +341,8 @@ impl Supervisor {
         ids
     }
 
-    /// Releases the instances of an allocation, and ends its workers and the instances that it owns. Reports `ended` to the
-    /// engine when none of them is left.
+    /// Releases the instances of an allocation, and ends its workers and the instances that it owns. Reports `ended` to
+    /// the engine when none of them is left.
     fn stop_allocation(&mut self, allocation: AllocationId, ended: Ended) {
         self.leases.end(allocation);
         let (keys, workers) = match self.allocations.get_mut(&allocation) {

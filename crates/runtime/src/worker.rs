@@ -110,7 +110,8 @@ impl WorkerCommand {
     }
 }
 
-/// Returns the value of `CORTEX_SERVERS`: names and endpoints of the servers of a lease, and the token for them, as JSON.
+/// Returns the value of `CORTEX_SERVERS`: names and endpoints of the servers of a lease, and the token for them, as
+/// JSON.
 pub(super) fn servers_json(servers: &[(String, String)], access_token: Option<&str>) -> String {
     let servers: Vec<_> = servers.iter().map(|(name, endpoint)| json!({"name": name, "endpoint": endpoint})).collect();
     json!({"mcp_servers": servers, "access_token": access_token}).to_string()

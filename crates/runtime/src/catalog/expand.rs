@@ -1,23 +1,25 @@
 //! Expands references to variables: `${NAME}` and `${NAME:-default}`, also written `${env:NAME}`.
 //!
-//! One name is reserved: `${CORTEX_ALLOCATION_ID}` is replaced by the id of the allocation for which a server is started, even
-//! if a variable of that name is set.
+//! One name is reserved: `${CORTEX_ALLOCATION_ID}` is replaced by the id of the allocation for which a server is
+//! started, even if a variable of that name is set.
 //!
-//! The rules are those of Claude Code: a variable that is set counts even if it is empty, `$NAME` and `$$` are plain text,
-//! and an inserted value is not expanded again. The difference is that a reference to a variable that is not set is an error
-//! and not plain text, so that no server is started with the text `${TOKEN}` as its token.
+//! The rules are those of Claude Code: a variable that is set counts even if it is empty, `$NAME` and `$$` are plain
+//! text, and an inserted value is not expanded again. The difference is that a reference to a variable that is not set
+//! is an error and not plain text, so that no server is started with the text `${TOKEN}` as its token.
 
 use thiserror::Error;
 
 use super::template::Template;
 
-/// The name that is replaced by the id of the allocation. An instance that an allocation owns also gets it as a variable.
+/// The name that is replaced by the id of the allocation. An instance that an allocation owns also gets it as a
+/// variable.
 pub(crate) const ALLOCATION_VARIABLE: &str = "CORTEX_ALLOCATION_ID";
 
 /// The length of an allocation id in bytes: `alloc-` and 12 digits.
 const ALLOCATION_BYTES: usize = 18;
 
-/// The most bytes of all texts of a catalog after expansion: a small file with references to a long variable can become large.
+/// The most bytes of all texts of a catalog after expansion: a small file with references to a long variable can become
+/// large.
 const EXPANDED_BYTES_MAX: usize = 8 * 1_048_576;
 
 /// The longest text, in bytes: no system takes a longer argument or variable.

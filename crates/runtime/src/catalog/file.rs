@@ -1,6 +1,7 @@
 //! The catalog file, which may change while the manager runs.
 //!
-//! Invariants: a published catalog was read completely and is valid; and an invalid file is logged once, not at each check.
+//! Invariants: a published catalog was read completely and is valid; and an invalid file is logged once, not at each
+//! check.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -39,8 +40,8 @@ struct FileStamp {
     modified: Option<SystemTime>,
     length: u64,
     file: FileId,
-    /// Whether the last change is older than [`SETTLED_AFTER`]. Until then, another change may leave the timestamp the same, so
-    /// that the file is read once more when this becomes true.
+    /// Whether the last change is older than [`SETTLED_AFTER`]. Until then, another change may leave the timestamp the
+    /// same, so that the file is read once more when this becomes true.
     is_settled: bool,
 }
 
@@ -72,8 +73,8 @@ impl CatalogFile {
         &self.current
     }
 
-    /// Checks the file every second, and publishes each valid catalog that differs from the last one. An invalid file is logged,
-    /// and the last catalog stays. Ends when all receivers are dropped.
+    /// Checks the file every second, and publishes each valid catalog that differs from the last one. An invalid file
+    /// is logged, and the last catalog stays. Ends when all receivers are dropped.
     ///
     /// Must be called on a tokio runtime with time.
     #[must_use]

@@ -28,7 +28,7 @@ fn entry(text: &str) -> CatalogEntry {
     CatalogEntry::clone(catalog.entries.values().next().expect("an entry"))
 }
 
-/// What is said of a catalog that is refused, without its path.
+/// Checks the error of an invalid catalog, without its path.
 #[track_caller]
 fn check_whole_refused(text: &str, expected: &str) {
     let error = read_file(text).expect_err(text);
@@ -46,7 +46,7 @@ fn check_refused(entry: &str, expected: &str) {
 }
 
 #[test]
-fn what_clients_have_is_read() {
+fn the_file_of_a_client_is_read() {
     let (catalog, warnings) = read(
         r#"{
             "globalShortcut": "", "mcpServers": {
@@ -98,7 +98,7 @@ fn what_clients_have_is_read() {
 }
 
 #[test]
-fn the_block_of_our_own_is_read() {
+fn the_cortex_block_is_read() {
     let read = entry(
         r#"{"command": "x", "cortex": {"sharing": "per_allocation", "idle_seconds": 0, "start_timeout_seconds": 600,
             "max_calls_in_flight": 10000, "memory_mb": 16, "roots": ["${HOME}/a b/é", "file:///srv"]}}"#,
@@ -113,7 +113,7 @@ fn the_block_of_our_own_is_read() {
 }
 
 #[test]
-fn other_clients_write_it_otherwise() {
+fn variants_of_other_clients_are_read() {
     let (catalog, _) =
         read("\u{FEFF}{\"inputs\": [], \"servers\": {\"a\": {\"type\": \"stdio\", \"command\": \"x\"}}}");
     assert_eq!(catalog.entries.len(), 1);
@@ -124,7 +124,7 @@ fn other_clients_write_it_otherwise() {
 }
 
 #[test]
-fn a_folder_that_is_not_absolute_begins_at_the_file() {
+fn a_relative_folder_is_relative_to_the_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("servers.json");
     std::fs::write(&path, r#"{"mcpServers": {"a": {"command": "x", "cwd": "tools"}}}"#).expect("a file");
@@ -133,7 +133,7 @@ fn a_folder_that_is_not_absolute_begins_at_the_file() {
     assert_eq!(folder_of(entry, None), folder.path().join("tools"));
 }
 
-/// Where a server starts.
+/// Returns the working directory of a server.
 fn folder_of(entry: &CatalogEntry, allocation: Option<AllocationId>) -> PathBuf {
     let Program::Command { folder: Some(folder), .. } = &entry.program else { panic!("{entry:?}") };
     folder.for_allocation(allocation)
@@ -141,7 +141,8 @@ fn folder_of(entry: &CatalogEntry, allocation: Option<AllocationId>) -> PathBuf 
 
 #[test]
 fn an_entry_of_each_allocation_may_name_it() {
-    let own = r#"{"command": "x", "args": ["--for=${CORTEX_ALLOCATION_ID}"], "env": {"FILE": "${HOME}/${CORTEX_ALLOCATION_ID}.json"},
+    let own = r#"{"command": "x", "args": ["--for=${CORTEX_ALLOCATION_ID}"], 
+        "env": {"FILE": "${HOME}/${CORTEX_ALLOCATION_ID}.json"},
         "cwd": "/srv/${env:CORTEX_ALLOCATION_ID}", "cortex": {"sharing": "per_allocation"}}"#;
     let read = entry(own);
     let allocation = Some(AllocationId::from_draw(1));
@@ -149,7 +150,7 @@ fn an_entry_of_each_allocation_may_name_it() {
     assert_eq!(arguments[0].for_allocation(allocation), "--for=alloc-000000000001");
     assert_eq!(environment["FILE"].for_allocation(allocation), "/home/ada/alloc-000000000001.json");
     assert_eq!(folder_of(&read, allocation), Path::new("/srv/alloc-000000000001"));
-    // What a reload compares has no allocation in it.
+    // A reload compares entries without an allocation.
     let again = |text: &str| {
         let whole = format!(r#"{{"mcpServers": {{"a": {text}}}}}"#);
         Catalog::of_text(Path::new("/srv/servers.json"), whole.as_bytes(), &variable).expect("a catalog").0
@@ -167,30 +168,30 @@ fn an_entry_of_each_allocation_may_name_it() {
     check(r#""args": ["y", "${CORTEX_ALLOCATION_ID}"]"#, "args[1]");
     check(r#""env": {"A": "${CORTEX_ALLOCATION_ID:-none}"}, "cortex": {"sharing": "shared"}"#, "env.A");
     check(r#""cwd": "/x/${CORTEX_ALLOCATION_ID}""#, "cwd");
-    let elsewhere = "names CORTEX_ALLOCATION_ID, which is allowed only in args, env and cwd: remove it";
+    let not_allowed = "names CORTEX_ALLOCATION_ID, which is allowed only in args, env and cwd: remove it";
     let private = r#""cortex": {"sharing": "per_allocation"}"#;
     check_refused(
         &format!(r#"{{"command": "${{CORTEX_ALLOCATION_ID}}", {private}}}"#),
-        &format!("mcpServers.a.command {elsewhere}"),
+        &format!("mcpServers.a.command {not_allowed}"),
     );
     check_refused(
         &format!(r#"{{"url": "http://x/${{CORTEX_ALLOCATION_ID}}", {private}}}"#),
-        &format!("mcpServers.a.url {elsewhere}"),
+        &format!("mcpServers.a.url {not_allowed}"),
     );
     check_refused(
         r#"{"command": "x", "cortex": {"sharing": "per_allocation", "roots": ["/${CORTEX_ALLOCATION_ID}"]}}"#,
-        &format!("mcpServers.a.cortex.roots[0] {elsewhere}"),
+        &format!("mcpServers.a.cortex.roots[0] {not_allowed}"),
     );
 }
 
 #[test]
-fn what_is_ignored_is_told() {
+fn ignored_keys_have_warnings() {
     let (_, warnings) = read(
         r#"{"servers": {}, "mcpServers": {
             "a": {"command": "sh", "args": ["-c", "${x%/}"], "envFile": ".env", "headers": {}},
             "b": {"url": "http://localhost:1", "env": {}}}}"#,
     );
-    let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    let messages: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     let expected = [
         "servers is ignored because mcpServers is present",
         "mcpServers.a.envFile is not a known key and is ignored",
@@ -198,7 +199,7 @@ fn what_is_ignored_is_told() {
         "mcpServers.a.args[1] has a ${ that does not begin ${NAME} or ${NAME:-default}: it stays as it is",
         "mcpServers.b.env is ignored because the entry has a url",
     ];
-    assert_eq!(told, expected);
+    assert_eq!(messages, expected);
 
     let many: Vec<String> = (0..150).map(|number| format!("\"key{number}\": 1")).collect();
     let (_, warnings) = read(&format!(r#"{{"mcpServers": {{"a": {{"command": "x", {}}}}}}}"#, many.join(", ")));
@@ -207,7 +208,7 @@ fn what_is_ignored_is_told() {
 }
 
 #[test]
-fn a_wrong_entry_is_named_with_its_field() {
+fn an_invalid_entry_is_named_by_its_key_path() {
     check_refused("1", "mcpServers.a is a number: give an object with command, or url");
     check_refused("{}", "mcpServers.a.command is missing: give command, or url");
     check_refused(
@@ -224,7 +225,8 @@ fn a_wrong_entry_is_named_with_its_field() {
     );
     check_refused(
         r#"{"type": "sse", "url": "http://x"}"#,
-        "mcpServers.a.type is sse, a transport that MCP has removed: give the server's url for Streamable HTTP, and set type to http",
+        "mcpServers.a.type is sse, a transport that MCP has removed: give the server's url for Streamable HTTP, and \
+         set type to http",
     );
     check_refused(
         r#"{"type": "ws", "url": "http://x"}"#,
@@ -266,7 +268,7 @@ fn a_wrong_entry_is_named_with_its_field() {
 }
 
 #[test]
-fn a_wrong_block_of_our_own_is_named_with_its_field() {
+fn an_invalid_cortex_block_is_named_by_its_key_path() {
     let check = |block: &str, expected: &str| {
         check_refused(&format!(r#"{{"command": "x", "cortex": {block}}}"#), &format!("mcpServers.a.cortex{expected}"));
     };
@@ -274,8 +276,8 @@ fn a_wrong_block_of_our_own_is_named_with_its_field() {
     check(r#"{"idle-seconds": 1}"#, ".idle-seconds is not a known key: did you mean idle_seconds?");
     check(
         r#"{"colour": 1}"#,
-        ".colour is not a known key: the known keys are sharing, idle_seconds, start_timeout_seconds, max_calls_in_flight, \
-         memory_mb, roots",
+        ".colour is not a known key: the known keys are sharing, idle_seconds, start_timeout_seconds, \
+         max_calls_in_flight, memory_mb, roots",
     );
     check(r#"{"sharing": "none"}"#, ".sharing is \"none\": give shared or per_allocation");
     check(r#"{"sharing": 1}"#, ".sharing is a number: give shared or per_allocation");
@@ -295,7 +297,7 @@ fn a_wrong_block_of_our_own_is_named_with_its_field() {
 }
 
 #[test]
-fn a_wrong_file_is_told_as_a_whole() {
+fn an_invalid_file_is_refused() {
     let missing = r#"mcpServers is missing: give {"mcpServers": {"a name": {"command": "…"}}}"#;
     check_whole_refused("{}", missing);
     check_whole_refused("[]", missing);
@@ -327,17 +329,17 @@ fn a_wrong_file_is_told_as_a_whole() {
 fn a_file_that_is_damaged_is_read_or_refused() {
     let good = r#"{"mcpServers":{"a":{"command":"x","args":["${HOME}"],"env":{"A":"${SECRET}"},"cwd":"/","cortex":
         {"memory_mb":16,"roots":["/é"]}},"b":{"url":"http://x/${SECRET}","type":"http","headers":{"C":"${SECRET}"}}}}"#;
-    let look = |text: &str| {
+    let check = |text: &str| {
         if let Err(error) = Catalog::of_text(Path::new("servers.json"), text.as_bytes(), &variable) {
             assert!(!format!("{error:?} {error}").contains("hunter2"), "{text}: {error}");
         }
     };
     for (at, _) in good.char_indices() {
-        look(&good[..at]);
+        check(&good[..at]);
         let mut rest = good[at..].chars();
         rest.next();
         for other in ["", "\"", "{", "]", ",", "0", "$", "}", "\\u0000", "\u{85}"] {
-            look(&format!("{}{other}{}", &good[..at], rest.as_str()));
+            check(&format!("{}{other}{}", &good[..at], rest.as_str()));
         }
     }
 }

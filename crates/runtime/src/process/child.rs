@@ -1,8 +1,8 @@
 //! A child process of the manager, started through its guardian.
 //!
-//! Invariants: only this process holds the other end of a child's input pipe, so that the child ends when this process does,
-//! even if it is killed; the output that is kept of a child is bounded; and a child inherits no more of the manager's
-//! environment than [`ChildSpec::environment`] says.
+//! Invariants: only this process holds the other end of a child's input pipe, so that the child ends when this process
+//! does, even if it is killed; the output that is kept of a child is bounded; and a child inherits no more of the
+//! manager's environment than [`ChildSpec::environment`] says.
 
 mod environment;
 mod exit_reason;
@@ -163,7 +163,8 @@ impl Child {
         self.input.take()
     }
 
-    /// Takes the pipe from the child's standard output. With [`Input::Nothing`] there is none: the output goes to the last lines.
+    /// Takes the pipe from the child's standard output. With [`Input::Nothing`] there is none: the output goes to the
+    /// last lines.
     pub fn take_output(&mut self) -> Option<ChildStdout> {
         self.output.take()
     }
@@ -249,7 +250,8 @@ impl Child {
         if let Ok(reason) = timeout(self.grace.saturating_add(GUARDIAN_WAIT), self.ended()).await {
             return reason;
         }
-        tracing::warn!(name = %self.name, pid = self.guardian_pid, "guardian did not end: killing its process tree, then it");
+        let (name, pid) = (&self.name, self.guardian_pid);
+        tracing::warn!(%name, pid, "guardian did not end: killing its process tree, then it");
         // While the guardian lives, its descendants are found even if they no longer have the marker.
         self.kill_tree(ProcessTree::marked(self.marker).or_below(self.guardian_pid)).await;
         // Fails only if the guardian has ended already.

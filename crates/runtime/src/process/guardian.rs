@@ -1,10 +1,10 @@
-//! The guardian of a child: a shim process between the manager and the child, which ends the child's whole process tree when
-//! the manager asks for it or has ended.
+//! The guardian of a child: a shim process between the manager and the child, which ends the child's whole process tree
+//! when the manager asks for it or has ended.
 //!
-//! The guardian's standard input is a pipe whose other end only the manager holds. The guardian never reads from it and only
-//! waits for the hang-up, which asks it to end the tree. The pipe of a manager that is killed hangs up as well. Invariants:
-//! the guardian ends only when the whole tree has ended; and it closes its copies of the child's output pipes, so that the
-//! manager sees when the child closes them.
+//! The guardian's standard input is a pipe whose other end only the manager holds. The guardian never reads from it and
+//! only waits for the hang-up, which asks it to end the tree. The pipe of a manager that is killed hangs up as well.
+//! Invariants: the guardian ends only when the whole tree has ended; and it closes its copies of the child's output
+//! pipes, so that the manager sees when the child closes them.
 
 use std::{
     fs::{self, File},
@@ -33,8 +33,8 @@ use super::{
 };
 use cortex_util::program;
 
-/// The divisor of the grace that gives the time from the end of a child's input to SIGTERM. Many servers end by themselves
-/// when their input ends.
+/// The divisor of the grace that gives the time from the end of a child's input to SIGTERM. Many servers end by
+/// themselves when their input ends.
 const END_OF_INPUT_SHARE: u32 = 4;
 
 /// The longest time from the end of a child's input to SIGTERM.
@@ -77,7 +77,8 @@ fn not_started(error: &io::Error) -> ExitCode {
     fail(&format_args!("the guardian cannot be started ({error})"), NOT_STARTED_EXIT_CODE)
 }
 
-/// Closes the descriptors that were inherited through the manager, so that neither this process nor the child keeps them open.
+/// Closes the descriptors that were inherited through the manager, so that neither this process nor the child keeps
+/// them open.
 fn close_inherited() {
     let Ok(entries) = fs::read_dir("/dev/fd") else { return };
     let open: Vec<RawFd> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -169,7 +170,8 @@ impl StopSignals {
         })
     }
 
-    /// Watches standard input on a thread. The runtime would wake up for each line that the manager writes to the child.
+    /// Watches standard input on a thread. The runtime would wake up for each line that the manager writes to the
+    /// child.
     fn watch_input(&mut self) -> io::Result<()> {
         let (report_hang_up, hung_up) = oneshot::channel();
         self.hung_up = Some(hung_up);
@@ -281,8 +283,8 @@ impl GuardedTree {
         if self.is_gone {
             return;
         }
-        // If the processes cannot be listed now, they are killed below. If they cannot be listed then either, this waits until
-        // they end by themselves.
+        // If the processes cannot be listed now, they are killed below. If they cannot be listed then either, this
+        // waits until they end by themselves.
         let _ = self.tree().signal(Signal::TERM);
         let mut interval = KILL_INTERVAL;
         let mut has_ended = timeout(grace, self.ended()).await.is_ok();

@@ -1,8 +1,8 @@
 //! The `launch` subcommand: sets limits and the working directory of its own process, which `exec` preserves, and then
 //! becomes the command.
 //!
-//! Invariant: the command never runs without all that its [`SpawnSpec`] asks for. If something cannot be set, the process ends
-//! with a line on standard error and an exit code of its own.
+//! Invariant: the command never runs without all that its [`SpawnSpec`] asks for. If something cannot be set, the
+//! process ends with a line on standard error and an exit code of its own.
 
 use std::{
     env,

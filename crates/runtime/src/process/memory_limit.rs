@@ -1,8 +1,8 @@
-//! Memory limits of process trees: by a cgroup where one is delegated to the manager, else by a limit on each process, else
-//! not enforced, which is reported.
+//! Memory limits of process trees: by a cgroup where one is delegated to the manager, else by a limit on each process,
+//! else not enforced, which is reported.
 //!
-//! Invariants: where a cgroup enforces a limit, the command runs in it from its first instruction; and a cgroup that cannot
-//! be divided is left as it was found.
+//! Invariants: where a cgroup enforces a limit, the command runs in it from its first instruction; and a cgroup that
+//! cannot be divided is left as it was found.
 
 use std::{
     fmt, fs, io,
@@ -17,7 +17,8 @@ use cortex_core::units::MemoryMb;
 /// The mount point of cgroups v2.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// The cgroup that the manager moves itself into: a cgroup with controlled cgroups below must not have processes of its own.
+/// The cgroup that the manager moves itself into: a cgroup with controlled cgroups below must not have processes of its
+/// own.
 const OWN_LEAF: &str = "cortex-manager";
 
 /// The prefix of the names of the cgroups of process trees.
@@ -133,7 +134,8 @@ enum Method {
 }
 
 impl MemoryLimiter {
-    /// Selects the best method of this system. If a cgroup is delegated to this process, moves this process into one below it.
+    /// Selects the best method of this system. If a cgroup is delegated to this process, moves this process into one
+    /// below it.
     #[must_use]
     pub fn detect() -> Self {
         match fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| own_cgroup(Path::new(CGROUPS), &text)) {
@@ -142,7 +144,8 @@ impl MemoryLimiter {
         }
     }
 
-    /// Uses cgroups below `folder`, which must be the cgroup of this process, or limits of processes if it cannot be divided.
+    /// Uses cgroups below `folder`, which must be the cgroup of this process, or limits of processes if it cannot be
+    /// divided.
     #[must_use]
     pub fn in_cgroup(folder: &Path) -> Self {
         match divide(folder) {
@@ -240,8 +243,8 @@ fn make_cgroup(parent: &Path, marker: Marker, memory: MemoryMb) -> io::Result<Pa
         let _ = fs::remove_dir(&folder);
         return Err(error);
     }
-    // Not every system has these files. Without the first, memory over the limit is swapped out where there is swap. Without
-    // the second, only the largest process is killed, and the others may wait for it forever.
+    // Not every system has these files. Without the first, memory over the limit is swapped out where there is swap.
+    // Without the second, only the largest process is killed, and the others may wait for it forever.
     let _ = fs::write(folder.join("memory.swap.max"), "0");
     let _ = fs::write(folder.join("memory.oom.group"), "1");
     Ok(folder)

@@ -11,8 +11,8 @@ use rustix::{
 /// systems refuse higher ones.
 const OPEN_FILES_MAX: u64 = 65_536;
 
-/// Raises the limit of this process to what the system allows, up to [`OPEN_FILES_MAX`], and returns the earlier limit if it was
-/// lower. Children get the earlier limit: programs that use `select` break with more than 1,024 open files.
+/// Raises the limit of this process to what the system allows, up to [`OPEN_FILES_MAX`], and returns the earlier limit
+/// if it was lower. Children get the earlier limit: programs that use `select` break with more than 1,024 open files.
 pub(super) fn raise() -> Option<u64> {
     static BEFORE: OnceLock<Option<u64>> = OnceLock::new();
     *BEFORE.get_or_init(|| {
@@ -22,7 +22,7 @@ pub(super) fn raise() -> Option<u64> {
         match setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limit }) {
             Ok(()) => Some(before),
             Err(error) => {
-                tracing::warn!(%error, before, "limit on open files could not be raised: it may be too low for many servers");
+                tracing::warn!(%error, before, "limit on open files could not be raised: it may be too low");
                 None
             }
         }

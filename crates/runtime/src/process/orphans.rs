@@ -1,8 +1,9 @@
 //! Orphans: processes that a killed manager left behind. The next manager finds and ends them.
 //!
-//! A file records the managers that may have children. Invariants: only processes with the marker of a recorded manager are
-//! ended, so that no other process is mistaken for an orphan; the children of a manager that still runs are left alone, since
-//! its file may have been copied along with its state; and a manager stays on record until none of its processes is left.
+//! A file records the managers that may have children. Invariants: only processes with the marker of a recorded manager
+//! are ended, so that no other process is mistaken for an orphan; the children of a manager that still runs are left
+//! alone, since its file may have been copied along with its state; and a manager stays on record until none of its
+//! processes is left.
 
 use std::{
     fs::{self, File},
@@ -19,8 +20,8 @@ use cortex_util::atomic_file;
 /// The most managers on record.
 const MANAGERS_MAX: usize = 16;
 
-/// How much longer than the grace to wait before processes are killed. Guardians that outlived their manager are among the
-/// orphans, and find more of their trees than this process can: they get the time to end them.
+/// How much longer than the grace to wait before processes are killed. Guardians that outlived their manager are among
+/// the orphans, and find more of their trees than this process can: they get the time to end them.
 const GUARDIAN_LEAD: Duration = Duration::from_secs(1);
 
 /// The most bytes of a record that are read.
@@ -73,8 +74,8 @@ pub struct Orphans {
 }
 
 impl ProcessRecord {
-    /// Ends the orphans of the managers on record at `path`, and records this manager. Must be called before the first child is
-    /// started. Blocks the thread for up to the grace and some seconds.
+    /// Ends the orphans of the managers on record at `path`, and records this manager. Must be called before the first
+    /// child is started. Blocks the thread for up to the grace and some seconds.
     ///
     /// # Errors
     /// The record cannot be read or written, or the system's process table cannot be read.
@@ -82,7 +83,8 @@ impl ProcessRecord {
         let (mut orphans, mut earlier) = (Orphans::default(), Vec::new());
         for manager in read(path)? {
             if manager.is_running() {
-                tracing::warn!(path = %path.display(), "record of a running manager was found: leaving its children alone");
+                let path = path.display();
+                tracing::warn!(%path, "record of a running manager was found: leaving its children alone");
                 continue;
             }
             let end = ProcessTree::of_instance(manager.instance).end(grace.saturating_add(GUARDIAN_LEAD))?;
@@ -134,7 +136,8 @@ fn read(path: &Path) -> io::Result<Vec<RecordedManager>> {
     let text = String::from_utf8_lossy(&text);
     let managers: Vec<RecordedManager> = text.lines().filter_map(RecordedManager::read).take(MANAGERS_MAX).collect();
     if managers.len() < text.lines().count() {
-        tracing::warn!(path = %path.display(), "record of children is damaged: orphans of an earlier manager may be left");
+        let path = path.display();
+        tracing::warn!(%path, "record of children is damaged: orphans of an earlier manager may be left");
     }
     Ok(managers)
 }

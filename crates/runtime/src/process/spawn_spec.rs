@@ -1,7 +1,7 @@
 //! The spawn spec: what the subcommands `guardian` and `launch` receive as arguments.
 //!
-//! Invariant: reading the written arguments gives an equal spec. The same program writes and reads them, so that the format
-//! needs no version.
+//! Invariant: reading the written arguments gives an equal spec. The same program writes and reads them, so that the
+//! format needs no version.
 
 use std::{
     ffi::{OsStr, OsString},

@@ -1,5 +1,5 @@
-//! The hidden subcommands of this program that stand between the manager and a child's command: `guardian`, and `launch`,
-//! which becomes the command. Only this program starts them, and its help does not show them.
+//! The hidden subcommands of this program that stand between the manager and a child's command: `guardian`, and
+//! `launch`, which becomes the command. Only this program starts them, and its help does not show them.
 
 use std::{
     ffi::OsString,
@@ -25,7 +25,8 @@ pub(super) const NOT_STARTED_EXIT_CODE: u8 = 127;
 /// The exit code of a child whose limits cannot be set.
 pub(super) const LIMIT_REFUSED_EXIT_CODE: u8 = 126;
 
-/// Runs the hidden subcommand that the arguments name. Returns none if they name none. `arguments` are without the program's name.
+/// Runs the hidden subcommand that the arguments name. Returns none if they name none. `arguments` are without the
+/// program's name.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut arguments = arguments.into_iter();

@@ -1,8 +1,8 @@
 //! Process trees: finds, ends and measures all processes of a child.
 //!
-//! A tree consists of the descendants of its guardian and of the processes that have its marker in their environment, which
-//! also finds those that detached from their parents. Invariants: a signal is sent to a process only right after checking that
-//! it is the one that was found, and not another with the same pid; and never to this process itself.
+//! A tree consists of the descendants of its guardian and of the processes that have its marker in their environment,
+//! which also finds those that detached from their parents. Invariants: a signal is sent to a process only right after
+//! checking that it is the one that was found, and not another with the same pid; and never to this process itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +22,8 @@ pub const MARKER_VARIABLE: &str = "CORTEX_PROCESS_TREE";
 /// The time between two checks whether a tree has ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long to wait for a tree after killing it. Some processes cannot be killed, such as those in an uninterruptible read.
+/// How long to wait for a tree after killing it. Some processes cannot be killed, such as those in an uninterruptible
+/// read.
 const KILLED_WAIT_MAX: Duration = Duration::from_secs(3);
 
 const BYTES_OF_A_MB: u64 = 1 << 20;
@@ -153,8 +154,8 @@ impl ProcessTree {
         Ok(members.len())
     }
 
-    /// Sends SIGTERM to the tree, SIGKILL when the grace is over, and waits until it has ended. Blocks the thread for up to the
-    /// grace and some seconds.
+    /// Sends SIGTERM to the tree, SIGKILL when the grace is over, and waits until it has ended. Blocks the thread for
+    /// up to the grace and some seconds.
     ///
     /// # Errors
     /// The system's process table cannot be read.

@@ -13,8 +13,8 @@ use ureq::{Agent, AsSendBody, Body};
 use super::reply::{BODY_BYTES_MAX, ProbeReply};
 use super::session::ProbeSession;
 
-/// How long an idle connection is kept for the next request of a check. It is not kept until the next check, since the server
-/// may have closed it by then.
+/// How long an idle connection is kept for the next request of a check. It is not kept until the next check, since the
+/// server may have closed it by then.
 const CONNECTION_KEPT: Duration = Duration::from_secs(2);
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");

@@ -55,7 +55,8 @@ impl ProbeResult {
 }
 
 impl ProbeSession {
-    /// Opens a session. Returns none if the server refuses with an MCP error, as one does that supports only later versions.
+    /// Opens a session. Returns none if the server refuses with an MCP error, as one does that supports only later
+    /// versions.
     fn open(target: &Target, until: Instant) -> Result<Option<Self>, ProbeFailure> {
         let params = json!({
             "protocolVersion": VERSION,

@@ -11,10 +11,10 @@ use tokio::sync::Notify;
 
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
-/// How a server answers: a request with the JSON of its body, or `null` where there is none.
+/// Answers a request by its method and headers.
 type Answers = Box<dyn Fn(&str, &HeaderMap) -> Response + Send + Sync>;
 
-/// A server on loopback that remembers what it was asked.
+/// A server on loopback that records its requests.
 struct Server {
     answers: Answers,
     seen: Mutex<Vec<String>>,
@@ -23,7 +23,7 @@ struct Server {
 }
 
 impl Server {
-    /// `answers` is given the method of each message; that of HTTP where there is none.
+    /// Starts a server. `answers` gets the method of each message, or that of HTTP if there is no message.
     async fn start(answers: impl Fn(&str, &HeaderMap) -> Response + Send + Sync + 'static) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -38,7 +38,7 @@ impl Server {
         HealthProbe::new(&format!("http://127.0.0.1:{}/mcp", self.port), &headers)
     }
 
-    /// What was asked since the last time, once it is as much as is expected.
+    /// Waits for as many requests as expected since the last call, and compares them.
     fn check_seen(self: &Arc<Self>, expected: &[&str]) -> impl Future<Output = ()> {
         let (server, expected) = (Arc::clone(self), expected.iter().map(|&line| line.to_owned()).collect::<Vec<_>>());
         async move {
@@ -57,15 +57,15 @@ impl Server {
 
 async fn take(State(server): State<Arc<Server>>, method: Method, headers: HeaderMap, body: Bytes) -> Response {
     let message: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let asked = message["method"].as_str().unwrap_or(method.as_str()).to_owned();
+    let rpc_method = message["method"].as_str().unwrap_or(method.as_str()).to_owned();
     let text = |name: &str| headers.get(name).map_or("-", |value| value.to_str().expect("plain text"));
     assert_eq!(text("authorization"), "Bearer hunter2");
     if method == Method::POST {
         assert_eq!(text("accept"), "application/json, text/event-stream");
         assert_eq!(text("content-type"), "application/json");
     }
-    let line = format!("{asked} {} {}", text("mcp-session-id"), text("mcp-protocol-version"));
-    let mut answer = (server.answers)(&asked, &headers);
+    let line = format!("{rpc_method} {} {}", text("mcp-session-id"), text("mcp-protocol-version"));
+    let mut answer = (server.answers)(&rpc_method, &headers);
     answer.headers_mut().insert("x-secret", HeaderValue::from_static("hunter2"));
     server.seen.lock().expect("no panic").push(line);
     server.news.notify_one();
@@ -82,14 +82,14 @@ fn error(status: StatusCode, code: i64) -> Response {
     (status, message.to_string()).into_response()
 }
 
-/// The answer of a server that keeps sessions.
+/// Returns the answer of a server with sessions.
 fn initialized(id: &'static str) -> Response {
     let mut answer = result(json!({"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {}}));
-    answer.headers_mut().insert("Mcp-ProbeSession-Id", HeaderValue::from_static(id));
+    answer.headers_mut().insert("Mcp-Session-Id", HeaderValue::from_static(id));
     answer
 }
 
-/// Events of a stream that stays open.
+/// Returns an event stream that stays open.
 fn stream(text: &'static str) -> Response {
     use futures_util::StreamExt;
     let open =
@@ -98,8 +98,8 @@ fn stream(text: &'static str) -> Response {
 }
 
 #[tokio::test]
-async fn a_session_is_opened_asked_in_and_ended() {
-    let server = Server::start(|asked, _| match asked {
+async fn a_session_is_opened_used_and_deleted() {
+    let server = Server::start(|method, _| match method {
         "initialize" => initialized("s1"),
         "ping" => result(json!({})),
         _ => StatusCode::ACCEPTED.into_response(),
@@ -124,9 +124,9 @@ async fn a_session_is_opened_asked_in_and_ended() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_forgotten_is_opened_anew() {
+async fn a_dropped_session_is_opened_again() {
     for status in [StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST] {
-        let server = Server::start(move |asked, headers| match asked {
+        let server = Server::start(move |method, headers| match method {
             "initialize" => initialized("s1"),
             "ping" if headers.contains_key("mcp-session-id") => error(status, -32001),
             _ => StatusCode::ACCEPTED.into_response(),
@@ -142,12 +142,12 @@ async fn a_session_that_is_forgotten_is_opened_anew() {
 }
 
 #[tokio::test]
-async fn where_ping_is_gone_the_tools_are_listed() {
-    let server = Server::start(|asked, _| match asked {
+async fn without_ping_the_tools_are_listed() {
+    let server = Server::start(|method, _| match method {
         "initialize" => result(json!({"protocolVersion": "2025-11-25"})),
         "ping" => error(StatusCode::OK, -32601),
         "tools/list" => result(json!({"tools": []})),
-        // Some do not even take the notice.
+        // Some servers refuse even the notification.
         _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     })
     .await;
@@ -165,8 +165,8 @@ async fn where_ping_is_gone_the_tools_are_listed() {
 }
 
 #[tokio::test]
-async fn an_answer_in_a_stream_is_one_though_it_stays_open() {
-    let server = Server::start(|asked, _| match asked {
+async fn an_answer_in_an_open_stream_counts() {
+    let server = Server::start(|method, _| match method {
         "initialize" => {
             stream("data: {\"method\":\"notifications/message\"}\n\nevent: message\ndata: {\"id\":1,\"result\":{}}\n\n")
         }
@@ -180,7 +180,7 @@ async fn an_answer_in_a_stream_is_one_though_it_stays_open() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_the_session_with_a_message_lives() {
+async fn a_server_that_refuses_the_session_with_an_error_is_healthy() {
     for status in [StatusCode::OK, StatusCode::BAD_REQUEST] {
         let server = Server::start(move |_, _| error(status, -32022)).await;
         let mut remote = server.remote();
@@ -192,13 +192,13 @@ async fn a_server_that_refuses_the_session_with_a_message_lives() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_told_without_what_is_secret() {
+async fn reasons_have_no_secrets() {
     let check = async |answer: fn() -> Response, expected: &str| {
         let server = Server::start(move |_, _| answer()).await;
         assert_eq!(server.remote().check(WAIT_MAX).await, Err(expected.to_owned()));
-        // A server that lived is as unhealthy when it answers so to a question.
+        // A server that was healthy before fails in the same way when it answers a later probe so.
         let later =
-            Server::start(move |asked, _| if asked == "initialize" { initialized("s1") } else { answer() }).await;
+            Server::start(move |method, _| if method == "initialize" { initialized("s1") } else { answer() }).await;
         let mut remote = later.remote();
         assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
         let forgotten = ["answered with 404", "answered with 400"].iter().any(|known| expected.starts_with(known));
@@ -228,7 +228,7 @@ async fn what_is_wrong_is_told_without_what_is_secret() {
 }
 
 #[tokio::test]
-async fn who_does_not_answer_is_not_waited_for() {
+async fn a_check_keeps_its_time_limit() {
     let hanging = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = hanging.local_addr().expect("an address").port();
     let mut remote = HealthProbe::new(&format!("http://127.0.0.1:{port}/"), &BTreeMap::new());
@@ -247,11 +247,11 @@ async fn who_does_not_answer_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_session_that_was_opened_for_nobody_is_ended() {
+async fn the_session_of_an_abandoned_check_is_deleted() {
     let gate = Arc::new(Notify::new());
     let server = Server::start({
         let gate = Arc::clone(&gate);
-        move |asked, _| match asked {
+        move |method, _| match method {
             "initialize" => initialized("s1"),
             "notifications/initialized" => {
                 let gate = Arc::clone(&gate);
@@ -275,16 +275,16 @@ async fn a_session_that_was_opened_for_nobody_is_ended() {
 }
 
 #[tokio::test]
-async fn a_check_waits_for_a_thread_and_its_time_begins_then() {
+async fn a_check_waits_for_a_thread_before_its_time_begins() {
     let server = Server::start(|_, _| result(json!({"protocolVersion": "2025-11-25"}))).await;
     let mut remote = server.remote();
     remote.threads = Arc::new(Semaphore::new(1));
     let other = Arc::clone(&remote.threads).try_acquire_owned().expect("a thread");
     let mut check = Box::pin(remote.check(WAIT_MAX));
     assert!(futures_util::poll!(check.as_mut()).is_pending());
-    assert_eq!(server.seen.lock().expect("no panic").len(), 0, "nothing was asked");
+    assert_eq!(server.seen.lock().expect("no panic").len(), 0, "nothing was sent");
     drop(other);
     assert_eq!(tokio::time::timeout(WAIT_MAX, check).await.expect("in time"), Ok(()));
-    let given_back = tokio::time::timeout(WAIT_MAX, remote.threads.acquire()).await;
-    assert!(given_back.is_ok_and(|permit| permit.is_ok()));
+    let released = tokio::time::timeout(WAIT_MAX, remote.threads.acquire()).await;
+    assert!(released.is_ok_and(|permit| permit.is_ok()));
 }

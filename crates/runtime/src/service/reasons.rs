@@ -1,14 +1,14 @@
-//! The reasons why a service does not run. Each continues a sentence that begins with its name, and says what failed, why,
-//! and what to do.
+//! The reasons why a service does not run. Each continues a sentence that begins with its name, and says what failed,
+//! why, and what to do.
 
 use crate::process::child::ExitReason;
 
-/// Separates a reason from the last lines. They may hold secrets of the process, so that they go to the client that requested
-/// it, and neither to the log nor to the state.
+/// Separates a reason from the last lines. They may hold secrets of the process, so that they go to the client that
+/// requested it, and neither to the log nor to the state.
 const BEFORE_LINES: &str = "; the last lines of its standard error: ";
 
-/// Precedes the line that says why a command could not be started. That line may come from the process too, since a shell
-/// exits with the same code.
+/// Precedes the line that says why a command could not be started. That line may come from the process too, since a
+/// shell exits with the same code.
 const BEFORE_REASON: &str = "it could not be started: ";
 
 /// The most last lines in a reason, and the most characters of them together.
@@ -30,7 +30,8 @@ pub(super) fn with_lines(why: &str, lines: &[String]) -> String {
     format!("{why}{BEFORE_LINES}{}", end_of(&last.join("\n")))
 }
 
-/// Returns why a process ended early. `before` says what it did not reach. If it wrote no lines, the reason says what to do.
+/// Returns why a process ended early. `before` says what it did not reach. If it wrote no lines, the reason says what
+/// to do.
 pub(super) fn ended_early(ended: &ExitReason, before: &str, lines: &[String]) -> String {
     match (ended, lines.last()) {
         (ExitReason::NotStarted, Some(line)) => format!("{BEFORE_REASON}{}", end_of(line)),
@@ -55,20 +56,20 @@ mod tests {
     fn a_reason_has_the_last_lines_and_no_more() {
         assert_eq!(with_lines("it ended", &[]), "it ended");
         let lines: Vec<String> = (1..=12).map(|line| format!("line {line}")).collect();
-        let told = with_lines("it ended", &lines);
-        assert!(told.starts_with("it ended; the last lines of its standard error: line 3\nline 4\n"), "{told}");
-        assert!(told.ends_with("line 12"), "{told}");
-        assert_eq!(without_lines(&told), "it ended");
-        let told = with_lines("x", &["é".repeat(5_000)]);
-        assert!(told.chars().count() < 2_100 && told.ends_with('é'), "{} characters", told.chars().count());
+        let reason = with_lines("it ended", &lines);
+        assert!(reason.starts_with("it ended; the last lines of its standard error: line 3\nline 4\n"), "{reason}");
+        assert!(reason.ends_with("line 12"), "{reason}");
+        assert_eq!(without_lines(&reason), "it ended");
+        let reason = with_lines("x", &["é".repeat(5_000)]);
+        assert!(reason.chars().count() < 2_100 && reason.ends_with('é'), "{} characters", reason.chars().count());
     }
 
     #[test]
     fn the_reason_of_an_early_end_says_what_to_do() {
-        let check = |ended: ExitReason, lines: &[&str], told: &str, in_log: &str| {
+        let check = |ended: ExitReason, lines: &[&str], reason: &str, in_log: &str| {
             let lines: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
             let why = ended_early(&ended, "it answered", &lines);
-            assert_eq!((why.as_str(), without_lines(&why)), (told, in_log));
+            assert_eq!((why.as_str(), without_lines(&why)), (reason, in_log));
         };
         let lines = "it exited with code 3 before it answered; the last lines of its standard error: no data";
         check(ExitReason::Exited(3), &["no data"], lines, "it exited with code 3 before it answered");

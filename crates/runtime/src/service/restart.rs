@@ -14,8 +14,8 @@ impl Service {
         self.restarts.send_modify(|_| {});
     }
 
-    /// Requests a restart without backoff, and returns its number for [`wait_until_restarted`]. One start serves all requests
-    /// that were made before it began.
+    /// Requests a restart without backoff, and returns its number for [`wait_until_restarted`]. One start serves all
+    /// requests that were made before it began.
     pub(in super::super) fn restart(&self) -> u64 {
         let mut number = 0;
         self.restarts.send_modify(|requested| {
@@ -50,7 +50,8 @@ pub(in super::super) async fn wait_until_running(
 /// Waits until the restart with this number, or a later one, has completed.
 ///
 /// # Errors
-/// The start failed, even if it is tried again; or the restart did not complete within the time. The error is the reason.
+/// The start failed, even if it is tried again; or the restart did not complete within the time. The error is the
+/// reason.
 pub(in super::super) async fn wait_until_restarted(
     mut status: watch::Receiver<ServiceStatus>,
     number: u64,

@@ -23,8 +23,8 @@ pub(super) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts the process and waits until it answers. Returns none if it is to stop before that. Unless it answers, its process
-    /// tree has ended when this returns.
+    /// Starts the process and waits until it answers. Returns none if it is to stop before that. Unless it answers, its
+    /// process tree has ended when this returns.
     pub(super) async fn start(
         process: &SupervisedProcess,
         (entry, endpoint): (&CatalogEntry, &Arc<Endpoint>),
@@ -73,7 +73,8 @@ impl ServerProcess {
         let why = match connected {
             Ok(Ok(link)) => return Some(Ok(Self { child, link })),
             Ok(Err(why)) => {
-                // A server that closed its pipes is about to end by itself, and how it ends says more than that it was killed.
+                // A server that closed its pipes is about to end by itself, and how it ends says more than that it was
+                // killed.
                 let ended = timeout(SERVER_GRACE / 10, child.ended()).await;
                 match ended {
                     Ok(ended) => ended_early(&ended, "it answered", &lines.last()),

@@ -27,8 +27,8 @@ pub(super) struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Starts the process and waits until it is ready. Returns none if it is to stop before that. Unless it becomes ready, its
-    /// process tree has ended when this returns.
+    /// Starts the process and waits until it is ready. Returns none if it is to stop before that. Unless it becomes
+    /// ready, its process tree has ended when this returns.
     pub(super) async fn start(
         process: &SupervisedProcess,
         worker: &Worker,

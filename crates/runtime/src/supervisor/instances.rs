@@ -1,5 +1,5 @@
-//! The instances of servers and the allocations that hold them. An instance is started for its first holder, and kept for a
-//! while after its last.
+//! The instances of servers and the allocations that hold them. An instance is started for its first holder, and kept
+//! for a while after its last.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -54,7 +54,10 @@ impl ServerInstance {
         let is_unserved = self.serving.is_none() && self.endpoint.is_some();
         is_unserved.then(|| {
             let port = self.port;
-            format!("another process on this machine uses its port {port}: end that process, or release it and request it again")
+            format!(
+                "another process on this machine uses its port {port}: end that process, or release it and request it \
+                 again"
+            )
         })
     }
 }
@@ -82,8 +85,8 @@ impl Supervisor {
         instance
     }
 
-    /// Replaces an instance by one with the current entry of the catalog, if the entries differ and the instance has failed, has
-    /// no holders, or is to be restarted.
+    /// Replaces an instance by one with the current entry of the catalog, if the entries differ and the instance has
+    /// failed, has no holders, or is to be restarted.
     pub(super) fn renew_entry(&mut self, key: &InstanceKey, is_restart: bool) {
         let entry = self.current_catalog().and_then(|catalog| catalog.entries.get(&key.name).cloned());
         let Some(instance) = self.instances.get(key) else { return };
@@ -125,8 +128,8 @@ impl Supervisor {
         ServerInstance { server, entry, endpoint, holders: BTreeSet::new(), idle_since: None, port, serving: None }
     }
 
-    /// Serves an instance on a port instead of any other instance there. `served_port` is the port, if the caller has it already.
-    /// A remote server needs none, and the port is released.
+    /// Serves an instance on a port instead of any other instance there. `served_port` is the port, if the caller has
+    /// it already. A remote server needs none, and the port is released.
     fn serve(&mut self, key: &InstanceKey, port: Port, mut served_port: Option<ServedPort>) {
         // An instance without holders may still be served on a port that the engine has granted to this one.
         for (other, instance) in &mut self.instances {
@@ -148,7 +151,7 @@ impl Supervisor {
                 instance.serving = Some(Serving { _end: end.drop_guard(), port });
             }
             Err(error) => {
-                tracing::warn!(server = %key, %port, %error, "server could not be served: another process uses its port");
+                tracing::warn!(server = %key, %port, %error, "server is not served: another process uses its port");
             }
         }
     }
@@ -158,8 +161,8 @@ impl Supervisor {
         self.instances.remove(key).map(|instance| instance.server.end())
     }
 
-    /// Ends the instances without holders that a next holder would not use: the idle time of their entry has passed, the catalog
-    /// has another entry, or they have failed.
+    /// Ends the instances without holders that a next holder would not use: the idle time of their entry has passed,
+    /// the catalog has another entry, or they have failed.
     pub(super) fn end_idle(&mut self) {
         let catalog = self.current_catalog();
         let is_unused = |(key, instance): &(&InstanceKey, &ServerInstance)| {

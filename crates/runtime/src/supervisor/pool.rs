@@ -1,7 +1,8 @@
 //! The pool of agents: scales the running agents to the number that the planner decided on.
 //!
-//! That number is the target of the last scaling in the state. Agents that registered from outside of the pool count as well.
-//! A surplus agent is drained: it is given no more tasks, and ended when it has none. Then its id can be used again.
+//! That number is the target of the last scaling in the state. Agents that registered from outside of the pool count as
+//! well. A surplus agent is drained: it is given no more tasks, and ended when it has none. Then its id can be used
+//! again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpListener};

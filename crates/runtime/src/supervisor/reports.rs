@@ -34,8 +34,8 @@ impl Supervisor {
         names.iter().flat_map(|name| self.server(name, None, Detail::Brief)).collect()
     }
 
-    /// Reports each instance of a server, or only the one that `holder` holds. Without `holder`, a server of the catalog that does
-    /// not run is reported as stopped.
+    /// Reports each instance of a server, or only the one that `holder` holds. Without `holder`, a server of the
+    /// catalog that does not run is reported as stopped.
     pub(super) fn server(&self, name: &ServerName, holder: Option<AllocationId>, detail: Detail) -> Vec<Report> {
         let instances = self.named(name, holder);
         let reports: Vec<Report> = instances.map(|(key, instance)| self.report(key, instance, detail)).collect();

@@ -51,8 +51,8 @@ impl Supervisor {
         }
     }
 
-    /// Replies with the result of `measure`, which reads the process table and is slow on a machine with many processes. Runs it
-    /// on a thread when a permit is free, unless the receiver was dropped by then.
+    /// Replies with the result of `measure`, which reads the process table and is slow on a machine with many
+    /// processes. Runs it on a thread when a permit is free, unless the receiver was dropped by then.
     fn measure<T: Send + 'static>(&self, reply: oneshot::Sender<T>, measure: impl FnOnce() -> T + Send + 'static) {
         let permits = Arc::clone(&self.measurements);
         tokio::spawn(async move {
@@ -81,7 +81,8 @@ impl Supervisor {
         report.ok_or(RuntimeError::UnknownWorker { worker })
     }
 
-    /// Restarts each instance of a server, or only that of an allocation. The returned future waits until they run again.
+    /// Restarts each instance of a server, or only that of an allocation. The returned future waits until they run
+    /// again.
     fn restart(
         &mut self,
         name: &ServerName,

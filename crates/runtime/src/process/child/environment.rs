@@ -7,8 +7,8 @@ use crate::process::tree::{MARKER_VARIABLE, Marker};
 /// The variables that a child inherits from the manager, if they are set there.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 
-/// Returns the whole environment: the inherited variables, overridden by the `named` ones, and the marker, which nothing
-/// overrides.
+/// Returns the whole environment: the inherited variables, overridden by the `named` ones, and the marker, which
+/// nothing overrides.
 ///
 /// # Errors
 /// A name or a value that no variable can have. The error does not show the value.

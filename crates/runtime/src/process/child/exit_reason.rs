@@ -19,8 +19,8 @@ pub enum ExitReason {
     Exited(i32),
     /// It was ended by this signal.
     Signalled(i32),
-    /// Its command could not be started; its last line has the reason. A shell that does not find its command exits with the
-    /// same code.
+    /// Its command could not be started; its last line has the reason. A shell that does not find its command exits
+    /// with the same code.
     NotStarted,
     /// Its limits could not be set; its last line has the reason.
     LimitRefused,
@@ -29,7 +29,8 @@ pub enum ExitReason {
 }
 
 impl ExitReason {
-    /// Reads the guardian's exit code: the child's own, or 128 and the number of the signal that ended it, as in shells.
+    /// Reads the guardian's exit code: the child's own, or 128 and the number of the signal that ended it, as in
+    /// shells.
     pub(super) fn from_guardian(status: ExitStatus) -> Self {
         let (signals, not_started) = (i32::from(SIGNAL_EXIT_CODE), i32::from(NOT_STARTED_EXIT_CODE));
         let limit_refused = i32::from(LIMIT_REFUSED_EXIT_CODE);

@@ -1,7 +1,7 @@
 //! The last lines that a child wrote, which help to find out why it does not work.
 //!
-//! Invariants: the kept text is bounded, whatever the child writes; and a kept line has no control characters, so that it is
-//! safe to show anywhere.
+//! Invariants: the kept text is bounded, whatever the child writes; and a kept line has no control characters, so that
+//! it is safe to show anywhere.
 
 use std::{
     collections::VecDeque,

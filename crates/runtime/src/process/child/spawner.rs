@@ -25,7 +25,8 @@ pub struct Spawner {
 }
 
 impl Spawner {
-    /// Returns a spawner for the children of this instance, without cgroups. Raises the limit on open files of this process.
+    /// Returns a spawner for the children of this instance, without cgroups. Raises the limit on open files of this
+    /// process.
     #[must_use]
     pub fn new(instance: Uuid) -> Self {
         Self {
@@ -49,8 +50,8 @@ impl Spawner {
         Self { program: Some(program), ..self }
     }
 
-    /// Starts a child. Must be called on a tokio runtime with I/O and time. A command that cannot be started is no error here:
-    /// the child ends with [`NotStarted`](super::ExitReason::NotStarted).
+    /// Starts a child. Must be called on a tokio runtime with I/O and time. A command that cannot be started is no
+    /// error here: the child ends with [`NotStarted`](super::ExitReason::NotStarted).
     ///
     /// # Errors
     /// A variable is invalid, or the guardian cannot be started.
