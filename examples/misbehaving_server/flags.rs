@@ -1,50 +1,51 @@
-//! What the server is told to do wrong.
+//! The flags that select what the server does wrong.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The misbehaviours; by default there are none.
+/// The selected faults; none by default.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flags {
-    /// `--worker`: is a worker and no MCP server. Of the others it knows those of the start and the end.
+    /// `--worker`: acts as a worker instead of an MCP server. Only the flags for the start and the end apply to it.
     pub(crate) worker: bool,
-    /// `--only-2026`: refuses `initialize` as an unknown method, and speaks 2026-07-28.
+    /// `--only-2026`: refuses `initialize` as an unknown method, and supports only 2026-07-28.
     pub(crate) only_2026: bool,
-    /// `--start-delay-ms N`: reads nothing, or listens on no port, for so long.
+    /// `--start-delay-ms N`: waits for N ms before it reads, or before a worker listens.
     pub(crate) start_delay: Duration,
     /// `--never-ready`: reads and answers nothing; a worker never listens.
     pub(crate) never_ready: bool,
-    /// `--crash-at-start`: three lines on standard error and the code 3.
+    /// `--crash-at-start`: writes three lines to standard error and exits with code 3.
     pub(crate) crash_at_start: bool,
-    /// `--crash-after N`: N calls of tools are answered, the next ends the process with the code 7.
+    /// `--crash-after N`: answers N tool calls, and exits with code 7 at the next.
     pub(crate) crash_after_calls: Option<u64>,
-    /// `--ignore-term`: goes on after SIGTERM, and after the end of the input too. So do its grandchildren.
+    /// `--ignore-term`: continues after SIGTERM and after the end of its input. So do its grandchildren.
     pub(crate) ignore_term: bool,
-    /// `--grandchild`: starts a process that lives 1,000 s; its pid is told as `grandchild PID` on standard error.
+    /// `--grandchild`: starts a process that runs for 1,000 s, and writes `grandchild PID` to standard error.
     pub(crate) grandchild: bool,
     /// `--grandchild-setsid`: the same, in a session of its own.
     pub(crate) grandchild_setsid: bool,
-    /// `--flood-stderr N`: N lines on standard error before anything is read.
+    /// `--flood-stderr N`: writes N lines to standard error before it reads anything.
     pub(crate) flood_stderr_lines: u64,
-    /// `--garbage-stdout`: a line that is no JSON before each answer.
+    /// `--garbage-stdout`: writes a line that is not JSON before each answer.
     pub(crate) garbage_stdout: bool,
-    /// `--hang-on-ping`: never answers a ping; with `--only-2026`, where there is none, never lists its tools.
+    /// `--hang-on-ping`: never answers a ping. With `--only-2026`, which has no ping, never lists its tools.
     pub(crate) hang_on_ping: bool,
-    /// `--slow-ping-ms N`: answers a ping after so long, and everything else meanwhile.
+    /// `--slow-ping-ms N`: answers a ping after N ms, and other requests without a delay.
     pub(crate) slow_ping: Duration,
     /// `--answer-twice`: sends each answer twice.
     pub(crate) answer_twice: bool,
-    /// `--foreign-id`: sends two answers with ids that nobody asked for before each one.
+    /// `--foreign-id`: sends two answers with ids of no request before each answer.
     pub(crate) foreign_id: bool,
-    /// `--huge-line N`: the tool `big` answers with so many bytes in one line, whatever it is asked for.
+    /// `--huge-line N`: the tool `big` answers with N bytes in one line, regardless of its argument.
     pub(crate) huge_line_bytes: Option<usize>,
-    /// What a process that was started by the two above is told: only to live, in a session of its own or not.
+    /// `--as-grandchild` and `--as-grandchild-setsid`, which a grandchild is started with: only runs. The value is
+    /// whether it has a session of its own.
     pub(crate) as_grandchild: Option<bool>,
 }
 
 impl Flags {
     /// # Errors
-    /// A flag is unknown, or its number is missing or none.
+    /// A flag is unknown, or its number is missing or invalid.
     pub(crate) fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut flags = Self::default();
         while let Some(argument) = arguments.next() {
@@ -67,13 +68,13 @@ impl Flags {
                 "--huge-line" => flags.huge_line_bytes = Some(number(&argument, arguments.next())?),
                 "--as-grandchild" => flags.as_grandchild = Some(false),
                 "--as-grandchild-setsid" => flags.as_grandchild = Some(true),
-                _ => return Err(format!("{argument} is no flag of this server")),
+                _ => return Err(format!("{argument} is not a flag of this server")),
             }
         }
         Ok(flags)
     }
 
-    /// Whether each grandchild that is wanted has a session of its own.
+    /// Returns, for each grandchild to start, whether it has a session of its own.
     pub(crate) fn grandchildren(&self) -> impl Iterator<Item = bool> {
         let plain = self.grandchild.then_some(false);
         plain.into_iter().chain(self.grandchild_setsid.then_some(true))
@@ -81,6 +82,6 @@ impl Flags {
 }
 
 fn number<N: FromStr>(flag: &str, given: Option<String>) -> Result<N, String> {
-    let given = given.ok_or_else(|| format!("{flag} wants a number"))?;
+    let given = given.ok_or_else(|| format!("{flag} requires a number"))?;
     given.parse().map_err(|_| format!("{flag} is {given}: give a number"))
 }

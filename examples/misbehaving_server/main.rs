@@ -1,9 +1,9 @@
-//! A small MCP server that misbehaves on command, for the tests.
+//! A small MCP server for the tests that misbehaves on command.
 //!
-//! Without arguments it is a well-behaved server over standard input and output. It speaks 2024-11-05, 2025-03-26, 2025-06-18
-//! and 2025-11-25, whichever the client asks for. What the flags do is told where they are read, in `flags.rs`; those of
-//! a server can be combined. With `--worker` it is a small HTTP worker instead.
-#![expect(clippy::print_stderr, reason = "a server of tests tells what it does on standard error")]
+//! Without arguments it is a well-behaved server over standard input and output. It supports 2024-11-05, 2025-03-26,
+//! 2025-06-18 and 2025-11-25, as the client requests. `flags.rs` documents the flags, which can be combined. With
+//! `--worker` it is a small HTTP worker instead.
+#![expect(clippy::print_stderr, reason = "a test server reports what it does on standard error")]
 
 mod flags;
 mod output;
@@ -18,13 +18,13 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 
-/// The code of a crash on command.
+/// The exit code of a crash on command.
 const CRASH_CODE: u8 = 7;
 
-/// The code of a crash at the start.
+/// The exit code of a crash at the start.
 const CRASH_AT_START_CODE: u8 = 3;
 
-/// How long a grandchild lives, and whoever will not end.
+/// How long a grandchild runs, and a server that does not end.
 const LONG: Duration = Duration::from_secs(1_000);
 
 fn main() -> ExitCode {
@@ -61,22 +61,22 @@ fn main() -> ExitCode {
     if flags.worker { worker::run(&flags) } else { Server::new(flags).run() }
 }
 
-/// Takes note of SIGTERM from now on, and goes on.
+/// Ignores SIGTERM from now on, with a line on standard error.
 fn ignore_term() -> std::io::Result<()> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        let (tell, told) = sync_channel(1);
+        let (report, reported) = sync_channel(1);
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             runtime.block_on(async {
                 let mut terminations = match signal(SignalKind::terminate()) {
                     Ok(terminations) => {
-                        let _ = tell.send(Ok(()));
+                        let _ = report.send(Ok(()));
                         terminations
                     }
                     Err(error) => {
-                        let _ = tell.send(Err(error));
+                        let _ = report.send(Err(error));
                         return;
                     }
                 };
@@ -85,13 +85,13 @@ fn ignore_term() -> std::io::Result<()> {
                 }
             });
         })?;
-        // Whoever ends it right after the start is ignored, too.
-        told.recv().map_err(std::io::Error::other)??;
+        // Waits for the handler, so that a SIGTERM right after the start is ignored as well.
+        reported.recv().map_err(std::io::Error::other)??;
     }
     Ok(())
 }
 
-/// Starts another process of this program that only lives, and holds this one's standard output and error open.
+/// Starts another process of this program, which only runs and keeps this one's standard output and error open.
 fn start_grandchild(setsid: bool, ignore_term: bool) -> std::io::Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(if setsid { "--as-grandchild-setsid" } else { "--as-grandchild" });

@@ -1,4 +1,4 @@
-//! What goes out on standard output: one message a line, whole, whoever sends it.
+//! Standard output: one complete message per line, from any thread.
 
 use crate::flags::Flags;
 use serde_json::{Value, json};
@@ -8,13 +8,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// An id that no client uses.
 const FOREIGN_ID: u64 = 999_999_999;
 
-/// The error of a request: its code, what went wrong, and data.
+/// The error of a request: its code, message and data.
 pub(crate) struct Refusal(pub(crate) i32, pub(crate) String, pub(crate) Option<Value>);
 
-/// What becomes of a request that is answered at once.
+/// The answer to a request.
 pub(crate) type Outcome = Result<Value, Refusal>;
 
-/// Standard output. What is written goes out with the next flush at the latest.
+/// A buffered standard output. Written messages are sent by the next flush at the latest.
 pub(crate) struct Output {
     sink: Mutex<BufWriter<Stdout>>,
     garbage: bool,
@@ -32,7 +32,7 @@ impl Output {
         }
     }
 
-    /// Writes the answer to a request, with all that is to go wrong about it.
+    /// Writes the answer to a request, with the selected faults.
     pub(crate) fn answer(&self, id: &Value, outcome: Outcome) {
         let answer = match outcome {
             Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
@@ -70,7 +70,7 @@ impl Output {
 
     pub(crate) fn flush(&self) {
         if self.lock().flush().is_err() {
-            // Nobody reads any more.
+            // The reader has closed the pipe.
             std::process::exit(0);
         }
     }
@@ -85,7 +85,7 @@ fn write_json(sink: &mut BufWriter<Stdout>, message: &Value) {
 }
 
 fn write(sink: &mut BufWriter<Stdout>, line: &[u8]) {
-    // A failure is seen by the flush, too.
+    // The next flush reports a failure as well.
     let _ = sink.write_all(line);
     let _ = sink.write_all(b"\n");
 }

@@ -34,10 +34,10 @@ const RESOURCES: [&str; 2] = ["test://1", "test://2"];
 /// The longest line that is read, in bytes.
 const LINE_BYTES_MAX: u64 = 64 * 1_024 * 1_024;
 
-/// How many calls may run, each on a thread, and how many subscriptions there may be.
+/// The most concurrent calls, each on a thread, and the most subscriptions.
 const RUNNING_MAX: usize = 1_024;
 
-/// A server and all that it keeps in memory.
+/// The server and its state.
 pub(crate) struct Server {
     pub(crate) flags: Flags,
     pub(crate) output: Output,
@@ -50,16 +50,16 @@ pub(crate) struct Server {
 pub(crate) struct State {
     pub(crate) count: u64,
     pub(crate) version: String,
-    /// The place of the level in [`LEVELS`] below which no log message is sent.
+    /// The index in [`LEVELS`] below which log messages are not sent.
     pub(crate) level: usize,
     pub(crate) subscribed: BTreeSet<String>,
     /// The URIs of each `subscriptions/listen`, by the id of that request as JSON.
     pub(crate) listening: BTreeMap<String, Vec<String>>,
-    /// What ends each call that runs, by the id of its request as JSON.
+    /// Cancels each running call, by the id of its request as JSON.
     running: BTreeMap<String, SyncSender<()>>,
-    /// Who waits for the answer to each request of the server's own, by its id.
-    asked: BTreeMap<String, SyncSender<Value>>,
-    asked_so_far: u64,
+    /// Receives the answer to each request of the server, by its id.
+    requests: BTreeMap<String, SyncSender<Value>>,
+    requests_sent: u64,
     pub(crate) leaked: Vec<Vec<u8>>,
 }
 
@@ -83,7 +83,7 @@ impl Server {
                 Ok(0) | Err(_) => break,
                 Ok(_) => self.take_line(&line),
             }
-            // Answers to what came together go out together; no answer waits for the rest of a line.
+            // Answers to requests that were read together are sent together. No answer waits for the rest of a line.
             if !input.buffer().contains(&b'\n') {
                 self.output.flush();
             }
@@ -104,7 +104,7 @@ impl Server {
             return;
         }
         let Ok(message) = serde_json::from_slice::<Value>(line) else {
-            let refusal = Refusal(-32700, "a line is no JSON".to_owned(), None);
+            let refusal = Refusal(-32700, "a line is not JSON".to_owned(), None);
             return self.output.answer(&Value::Null, Err(refusal));
         };
         let params = &message["params"];
@@ -124,7 +124,7 @@ impl Server {
         }
     }
 
-    /// The answer to a request; nothing if it comes later, or never.
+    /// Returns the answer to a request; none if it is sent later, or never.
     fn request(self: &Arc<Self>, method: &str, id: &Value, params: &Value) -> Option<Outcome> {
         let is_2026 = self.flags.only_2026;
         let not_found = || Some(Err(Refusal(METHOD_NOT_FOUND, method.to_owned(), None)));
@@ -146,7 +146,10 @@ impl Server {
             "ping" => return self.ping(id),
             "tools/list" if is_2026 && self.flags.hang_on_ping => return None,
             "tools/list" => Ok(json!({"tools": tools::list()})),
-            "tools/call" => return tools::call(self, id, params).map(|outcome| outcome.map(|result| self.whole(result))),
+            "tools/call" => {
+                let outcome = tools::call(self, id, params)?;
+                return Some(outcome.map(|result| self.whole(result)));
+            }
             "resources/list" => {
                 let resource = |uri| json!({"uri": uri, "name": uri, "mimeType": "text/plain"});
                 Ok(json!({"resources": RESOURCES.map(resource)}))
@@ -170,7 +173,7 @@ impl Server {
         Some(outcome.map(|result| self.whole(result)))
     }
 
-    /// A result with what 2026-07-28 wants in it, if that is spoken.
+    /// Adds the fields that 2026-07-28 requires to a result, if that version is used.
     pub(crate) fn whole(&self, mut result: Value) -> Value {
         if self.flags.only_2026
             && let Some(fields) = result.as_object_mut()
@@ -242,15 +245,16 @@ impl Server {
         None
     }
 
-    /// Tells that a resource changed to whoever subscribed; or, if `always`, even if nobody did. How many notices went out.
+    /// Notifies subscribers that a resource changed; if `always`, even a client that did not subscribe. Returns the
+    /// number of notifications.
     pub(crate) fn tell_change(&self, uri: &str, always: bool) -> usize {
         const UPDATED: &str = "notifications/resources/updated";
         if !self.flags.only_2026 {
-            let is_told = always || self.state().subscribed.contains(uri);
-            if is_told {
+            let is_notified = always || self.state().subscribed.contains(uri);
+            if is_notified {
                 self.output.notify(UPDATED, json!({"uri": uri}));
             }
-            return usize::from(is_told);
+            return usize::from(is_notified);
         }
         let listening = self.state().listening.clone();
         let concerned = listening.iter().filter(|(_, uris)| uris.iter().any(|listened| listened == uri));
@@ -258,7 +262,7 @@ impl Server {
         ids.map(|id| self.output.notify(UPDATED, json!({"uri": uri, "_meta": {SUBSCRIPTION_KEY: id}}))).count()
     }
 
-    /// Answers a request on a thread of its own. `work` is told of a cancellation, after which there is no answer.
+    /// Answers a request on a thread of its own. `work` receives a cancellation, after which there is no answer.
     pub(crate) fn later<W>(self: &Arc<Self>, id: &Value, work: W) -> Option<Outcome>
     where
         W: FnOnce(&Arc<Self>, &Receiver<()>) -> Option<Outcome> + Send + 'static,
@@ -288,28 +292,28 @@ impl Server {
         None
     }
 
-    /// Sends the client a request, whose answer comes to the receiver.
+    /// Sends a request to the client. The receiver gets its answer.
     pub(crate) fn ask(&self, method: &str, params: Value) -> Receiver<Value> {
-        let (tell, told) = sync_channel(1);
+        let (sender, receiver) = sync_channel(1);
         let id = {
             let mut state = self.state();
-            state.asked_so_far += 1;
-            let id = format!("ask-{}", state.asked_so_far);
-            state.asked.insert(id.clone(), tell);
+            state.requests_sent += 1;
+            let id = format!("ask-{}", state.requests_sent);
+            state.requests.insert(id.clone(), sender);
             id
         };
         self.output.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
-        told
+        receiver
     }
 
     fn take_answer(&self, id: &Value, answer: &Value) {
-        let waiting = id.as_str().and_then(|id| self.state().asked.remove(id));
+        let waiting = id.as_str().and_then(|id| self.state().requests.remove(id));
         match waiting {
             Some(waiting) => {
                 let part = |key: &str| answer.get(key).map(|value| json!({key: value}));
                 let _ = waiting.try_send(part("error").or_else(|| part("result")).unwrap_or_default());
             }
-            None => eprintln!("an answer with the id {id}, which was not asked for"),
+            None => eprintln!("an answer with the id {id}, which does not belong to a request"),
         }
     }
 
@@ -325,10 +329,10 @@ impl Server {
     }
 }
 
-/// The place of a level in [`LEVELS`].
+/// Returns the index of a level in [`LEVELS`].
 pub(crate) fn level_of(level: &Value) -> Result<usize, Refusal> {
-    let place = LEVELS.iter().position(|known| level.as_str() == Some(known));
-    place.ok_or_else(|| Refusal(INVALID_PARAMS, format!("level is {level}"), None))
+    let index = LEVELS.iter().position(|known| level.as_str() == Some(known));
+    index.ok_or_else(|| Refusal(INVALID_PARAMS, format!("level is {level}"), None))
 }
 
 fn server_info() -> Value {
@@ -350,7 +354,7 @@ fn discover() -> Value {
     })
 }
 
-/// Whether a request carries what 2026-07-28 wants in each.
+/// Checks that a request has the `_meta` fields that 2026-07-28 requires.
 fn check_meta(meta: &Value) -> Result<(), Refusal> {
     let is_there =
         [(VERSION_KEY, meta[VERSION_KEY].is_string()), (CAPABILITIES_KEY, meta[CAPABILITIES_KEY].is_object())];

@@ -10,17 +10,17 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-/// The most that `big` sends and `leak` takes at a time.
+/// The most that one call of `big` sends and one of `leak` allocates.
 const BIG_BYTES_MAX: u64 = 1 << 30;
 const LEAK_MB_MAX: u64 = 1 << 16;
 
-/// The greatest number of reports of `progress`.
+/// The most reports of `progress`.
 const STEPS_MAX: u64 = 100_000;
 
-/// How long a client may take to answer what it is asked.
+/// The time limit for a client to answer a request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Names and types of arguments, all of which may be left out.
+/// Names and types of arguments, all of which are optional.
 type Arguments = &'static [(&'static str, &'static str)];
 
 /// Each tool: its name, what it does, and its arguments.
@@ -29,16 +29,16 @@ const TOOLS: [(&str, &str, Arguments); 15] = [
     ("add", "The sum of a and b", &[("a", "number"), ("b", "number")]),
     ("count", "Counts its calls in the memory of the server", &[]),
     ("sleep", "Answers after ms milliseconds, unless cancelled", &[("ms", "integer")]),
-    ("progress", "Reports its progress so many times, ms apart", &[("steps", "integer"), ("ms", "integer")]),
-    ("ask_roots", "Asks the client for its roots and answers with what it said", &[]),
-    ("ask_sampling", "Asks the client to sample and answers with what it said", &[]),
-    ("ask_elicitation", "Asks the client to elicit and answers with what it said", &[]),
+    ("progress", "Reports its progress in steps, ms apart", &[("steps", "integer"), ("ms", "integer")]),
+    ("ask_roots", "Asks the client for its roots and answers with its answer", &[]),
+    ("ask_sampling", "Asks the client to sample and answers with its answer", &[]),
+    ("ask_elicitation", "Asks the client to elicit and answers with its answer", &[]),
     ("crash", "Ends the server with the code 7 and no answer", &[]),
     ("environment", "The names of the server's variables", &[]),
     ("leak", "Takes mb MB of memory for good", &[("mb", "integer")]),
     ("log", "Sends a log message of a level, if that is wanted", &[("level", "string"), ("text", "string")]),
     ("change", "Tells subscribers that a resource changed; always: even if there are none", CHANGE_ARGUMENTS),
-    ("big", "Answers with a text of so many bytes", &[("bytes", "integer")]),
+    ("big", "Answers with a text of this many bytes", &[("bytes", "integer")]),
     ("state", "The version spoken, the log level, the subscriptions and the calls so far", &[]),
 ];
 
@@ -53,7 +53,7 @@ pub(crate) fn list() -> Vec<Value> {
     tools.collect()
 }
 
-/// The answer to a call; nothing if it comes later, or never.
+/// Returns the answer to a call; none if it is sent later, or never.
 pub(crate) fn call(server: &Arc<Server>, id: &Value, params: &Value) -> Option<Outcome> {
     let calls = server.calls.fetch_add(1, Ordering::Relaxed) + 1;
     if server.flags.crash_after_calls.is_some_and(|most| calls > most) {
@@ -100,8 +100,8 @@ pub(crate) fn call(server: &Arc<Server>, id: &Value, params: &Value) -> Option<O
         "log" => return Some(log(server, arguments, &params["_meta"])),
         "change" => {
             let uri = arguments["uri"].as_str().unwrap_or("test://1");
-            let told = server.tell_change(uri, arguments["always"] == true);
-            structured(&json!({"uri": uri, "told": told}))
+            let notified = server.tell_change(uri, arguments["always"] == true);
+            structured(&json!({"uri": uri, "told": notified}))
         }
         "big" => {
             let bytes = number("bytes", 1_000).min(BIG_BYTES_MAX);
@@ -114,15 +114,15 @@ pub(crate) fn call(server: &Arc<Server>, id: &Value, params: &Value) -> Option<O
     Some(Ok(result))
 }
 
-/// A result that says the same as text and as JSON.
+/// Returns a result with the same content as text and as JSON.
 fn structured(content: &Value) -> Value {
     json!({"content": [{"type": "text", "text": content.to_string()}], "structuredContent": content})
 }
 
 fn crash(server: &Server) -> ! {
-    // What was answered before was answered.
+    // Earlier answers are sent.
     server.output.flush();
-    eprintln!("crashing as told");
+    eprintln!("crashing on request");
     std::process::exit(i32::from(CRASH_CODE));
 }
 
@@ -152,7 +152,7 @@ fn progress(server: &Arc<Server>, id: &Value, token: Option<Value>, steps: u64, 
     })
 }
 
-/// Asks the client something: by a request of the server's own, or where there is none by a result that wants an answer.
+/// Requests something from the client: by a request of the server, or in 2026-07-28 by a result that requires input.
 fn ask(server: &Arc<Server>, id: &Value, call: &Value, method: &'static str, question: Value) -> Option<Outcome> {
     if server.flags.only_2026 {
         let result = match call["inputResponses"].get("question") {
@@ -175,7 +175,7 @@ fn ask(server: &Arc<Server>, id: &Value, call: &Value, method: &'static str, que
 
 fn leak(server: &Server, mb: u64) -> Value {
     let bytes = usize::try_from(mb * 1_024 * 1_024).unwrap_or(usize::MAX);
-    // Anything but zero is really written, and so takes memory.
+    // Pages of zeros might not be allocated.
     let taken = black_box(vec![1_u8; bytes]);
     let mut state = server.state();
     state.leaked.push(taken);
@@ -187,7 +187,7 @@ fn log(server: &Server, arguments: &Value, meta: &Value) -> Outcome {
     let level = if arguments["level"].is_null() { 1 } else { level_of(&arguments["level"])? };
     let least = match meta.get(LOG_LEVEL_KEY) {
         Some(least) => Some(level_of(least)?),
-        // Without a handshake only who asks for log messages gets any.
+        // Without a handshake, only requests that ask for log messages get any.
         None if server.flags.only_2026 => None,
         None => Some(server.state().level),
     };

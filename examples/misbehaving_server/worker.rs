@@ -1,4 +1,4 @@
-//! A worker: listens on its port and tells which variables it was given.
+//! A worker: listens on its port and reports its variables.
 
 use crate::flags::Flags;
 use crate::{CRASH_CODE, LONG};
@@ -9,10 +9,10 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// The longest head of a request, in bytes.
+/// The most bytes of a request head.
 const HEAD_BYTES_MAX: usize = 8_192;
 
-/// How long a client may take for its request.
+/// The time limit for a client to send its request.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves `GET /crash`, which ends the process, and `GET` of everything else, until the process is ended.
@@ -50,13 +50,13 @@ fn answer(stream: &mut TcpStream) -> io::Result<()> {
         let mut part = [0; 1_024];
         let count = stream.read(&mut part)?;
         if count == 0 {
-            // A look whether the port is open sends nothing.
+            // A check whether the port is open sends nothing.
             return Ok(());
         }
         head.extend_from_slice(&part[..count]);
     }
     if head.starts_with(b"GET /crash ") {
-        eprintln!("crashing as told");
+        eprintln!("crashing on request");
         std::process::exit(i32::from(CRASH_CODE));
     }
     let body = variables().to_string();
@@ -69,11 +69,11 @@ fn answer(stream: &mut TcpStream) -> io::Result<()> {
 
 /// The variables that begin with `CORTEX_`, and the `pid`.
 fn variables() -> Value {
-    let mut told: BTreeMap<String, Value> = std::env::vars_os()
+    let mut reported: BTreeMap<String, Value> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| name.starts_with("CORTEX_"))
         .map(|(name, value)| (name, Value::from(value)))
         .collect();
-    told.insert("pid".to_owned(), Value::from(std::process::id()));
-    json!(told)
+    reported.insert("pid".to_owned(), Value::from(std::process::id()));
+    json!(reported)
 }

@@ -1,6 +1,6 @@
-//! Children as real processes: how they are started, what they see, and that nothing of them is ever left behind.
+//! Children as real processes: how they are started, what they inherit, and that none of their processes is ever left.
 
-// They look into /proc, and count on what only this system has.
+// The tests read /proc and use features of Linux.
 mod endings;
 mod guardian;
 mod life;

@@ -1,4 +1,5 @@
-//! Real servers behind the endpoints: they follow the books, from the grant that starts them to the end of all they were.
+//! MCP servers and workers as real processes: the runtime follows the state, from the grant that starts them to their
+//! end.
 mod catalogs;
 mod crashes;
 mod leases;

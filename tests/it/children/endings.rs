@@ -1,4 +1,4 @@
-//! Nothing of a child outlives its end.
+//! No process of a child outlives its end.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use crate::children::processes::{
     LONG_GRACE, SHORT_GRACE, STUBBORN, check_gone, check_nothing_of, end_of, pids, shell, spawner_of, start, until,
 };
 
-/// A family: a grandchild, one in a session of its own, one that has lost the marker too, and a daemon that was forked twice
-/// and ignores TERM. Each writes its pid; the child then runs what is added.
+/// A family: a grandchild, one in a session of its own, one that has no marker either, and a daemon that forked twice
+/// and ignores TERM. Each writes its pid. The child then runs the commands that follow.
 pub(crate) const FAMILY: &str = r#"
 sleep 1000 & echo $! >&2
 setsid sh -c 'echo $$ >&2; exec sleep 1000' </dev/null >/dev/null &
@@ -29,7 +29,7 @@ time.sleep(1000)
 '
 "#;
 
-/// How many of the family write their pid.
+/// The number of processes of the family that write their pid.
 pub(crate) const FAMILY_MEMBERS: usize = 4;
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn one_that_ignores_its_input_is_asked() {
     let mut child = start(shell("trap 'echo asked >&2; exit 0' TERM; echo ready >&2; while :; do sleep 0.05; done"));
     crate::children::processes::lines(&child, 1).await;
     assert_eq!(child.stop().await, ExitReason::Exited(0));
-    // The shell may say that what it waited for was ended too.
+    // The shell may report the end of the command that it waited for as well.
     assert_eq!(child.lines().last().map(String::as_str), Some("asked"));
 }
 
@@ -108,7 +108,7 @@ async fn dropping_it_ends_it() {
     let mut pids = pids(&child, FAMILY_MEMBERS - 1).await;
     pids.push(child.pid());
     drop(child);
-    // The one that ignores TERM has the whole grace.
+    // The process that ignores TERM has the whole grace.
     until("the end", || pids.iter().any(|pid| !crate::children::processes::is_running(*pid)).then_some(())).await;
     let tree = cortex_runtime::process::tree::ProcessTree::of_instance(instance);
     tokio::task::spawn_blocking(move || tree.end(Duration::ZERO)).await.expect("a thread").expect("a table");
@@ -116,7 +116,7 @@ async fn dropping_it_ends_it() {
 }
 
 #[tokio::test]
-async fn many_end_side_by_side() {
+async fn many_end_concurrently() {
     const CHILDREN: u32 = 20;
     let (instance, grace) = (Uuid::new_v4(), Duration::from_secs(1));
     let spawner = spawner_of(instance);
@@ -129,7 +129,7 @@ async fn many_end_side_by_side() {
     let ends = join_all(children.iter_mut().map(|child| child.stop())).await;
     let took = begun.elapsed();
     assert!(ends.iter().all(|end| *end == ExitReason::Signalled(9)), "{ends:?}");
-    // One after the other they would take twenty.
+    // One after another would take twenty times the grace.
     assert!(took < grace * CHILDREN / 2, "{took:?}");
     check_nothing_of(instance);
 }

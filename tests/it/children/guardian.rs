@@ -1,4 +1,4 @@
-//! What becomes of a child when its manager or its guardian is killed.
+//! A child whose manager or guardian is killed.
 
 use std::{
     env,
@@ -18,10 +18,10 @@ use crate::children::processes::{
 };
 use crate::support::{wait_for, wait_within};
 
-/// The variable that tells this program to be a manager that is killed, and of which instance.
+/// Makes this program a manager that is killed, with the instance in its value.
 const MANAGER_VARIABLE: &str = "CORTEX_TEST_MANAGER";
 
-/// Not a test but the manager that one kills: it starts a family, says who belongs to it, and waits.
+/// Not a test but the manager that a test kills: starts a family, writes the pids of its members, and waits.
 #[tokio::test]
 #[ignore = "it is started by a test"]
 async fn manager() {
@@ -31,8 +31,8 @@ async fn manager() {
     let child = spawner.start(ChildSpec { grace: SHORT_GRACE, ..shell(&script) }).expect("a child");
     let mut members = pids(&child, FAMILY_MEMBERS + 1).await;
     members.push(child.pid());
-    let said: String = members.iter().map(|pid| format!("{pid}\n")).collect();
-    io::stderr().write_all(said.as_bytes()).expect("a test that reads");
+    let written: String = members.iter().map(|pid| format!("{pid}\n")).collect();
+    io::stderr().write_all(written.as_bytes()).expect("a test that reads");
     std::future::pending::<()>().await;
 }
 
@@ -46,14 +46,14 @@ fn a_manager_that_is_killed_leaves_nothing_behind() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("a manager");
-    let said = BufReader::new(manager.stderr.take().expect("an output")).lines();
+    let lines = BufReader::new(manager.stderr.take().expect("an output")).lines();
     let pids: Vec<u32> =
-        said.map(|line| line.expect("a line").parse().expect("a pid")).take(FAMILY_MEMBERS + 2).collect();
+        lines.map(|line| line.expect("a line").parse().expect("a pid")).take(FAMILY_MEMBERS + 2).collect();
     manager.kill().expect("a running manager");
     manager.wait().expect("an end");
     let gone = || pids.iter().all(|pid| !is_running(*pid)).then_some(());
     let is_gone = wait_within(SHORT_GRACE + Duration::from_secs(1), gone);
-    // Whatever the outcome is, nothing shall stay.
+    // Even if the test fails, no process may be left.
     wait_for("the end of all", gone);
     assert!(is_gone.is_some(), "it took longer than a second beyond the grace");
     check_nothing_of(instance);
@@ -62,7 +62,7 @@ fn a_manager_that_is_killed_leaves_nothing_behind() {
 #[tokio::test]
 async fn the_tree_of_a_guardian_that_is_killed_is_ended() {
     let instance = Uuid::new_v4();
-    // The one without a marker cannot be found without its guardian.
+    // The process without a marker cannot be found without its guardian.
     let script = FAMILY.replace("env -i PATH=\"$PATH\"", "env");
     let mut child = spawner_of(instance).start(shell(&format!("{script} {STUBBORN}"))).expect("a child");
     let pids = pids(&child, FAMILY_MEMBERS).await;
@@ -87,12 +87,12 @@ async fn a_guardian_that_hangs_is_killed_with_its_tree() {
 }
 
 #[tokio::test]
-async fn signals_tell_a_guardian_to_end() {
-    for told in [Signal::TERM, Signal::INT, Signal::HUP] {
+async fn signals_end_a_guardian() {
+    for stop in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut child = start(shell("trap '' INT HUP; echo ready >&2; cat"));
         lines(&child, 1).await;
-        signal(child.pid(), told);
-        assert_eq!(end_of(&mut child).await, ExitReason::Signalled(15), "{told:?}");
+        signal(child.pid(), stop);
+        assert_eq!(end_of(&mut child).await, ExitReason::Signalled(15), "{stop:?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a child sees and says.
+//! The pipes, environment, descriptors, output and end of a child.
 
 use std::{
     fs::File,
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::children::processes::{end_of, is_running, lines, program, shell, spawner, start};
 use crate::support::HANG;
 
-/// All that the child writes to standard output.
+/// Returns all that the child writes to standard output.
 async fn output_of(child: &mut Child) -> String {
     let mut text = String::new();
     child.take_output().expect("an output").read_to_string(&mut text).await.expect("a text");
@@ -116,7 +116,7 @@ async fn it_runs_in_its_folder() {
 async fn what_cannot_be_started_says_why() {
     let unknown = ChildSpec { command: "/no/such/command".to_owned(), ..shell("") };
     let no_folder = ChildSpec { folder: Some("/no/such/folder".into()), ..shell("") };
-    for (launch, said) in [
+    for (launch, line) in [
         (
             unknown,
             "/no/such/command cannot be started (No such file or directory (os error 2)): check its path, and the \
@@ -126,7 +126,7 @@ async fn what_cannot_be_started_says_why() {
     ] {
         let mut child = start(launch);
         let ended = end_of(&mut child).await;
-        assert_eq!((ended.to_string().as_str(), child.lines()), ("could not be started", vec![said.to_owned()]));
+        assert_eq!((ended.to_string().as_str(), child.lines()), ("could not be started", vec![line.to_owned()]));
     }
     let refused = ChildSpec { environment: vec![("A=B".to_owned(), "secret".to_owned())], ..shell("") };
     let error = spawner().start(refused).expect_err("no variable").to_string();
@@ -134,7 +134,7 @@ async fn what_cannot_be_started_says_why() {
 }
 
 #[tokio::test]
-async fn its_end_is_told_in_words() {
+async fn its_exit_reason_is_readable() {
     for (script, words) in [
         ("exit 0", "exited with code 0"),
         ("exit 1", "exited with code 1"),
@@ -161,7 +161,7 @@ async fn a_flood_on_standard_error_is_bounded() {
     assert!(grown < 30_000, "{grown} KB more than before");
 }
 
-/// What this process has in memory.
+/// Returns the resident memory of this process in KB.
 fn resident_kb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("a status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
@@ -172,7 +172,7 @@ fn resident_kb() -> u64 {
 async fn what_it_takes_is_counted() {
     let mut child = start(shell("sleep 1000 & sleep 1000 & echo started >&2; cat"));
     lines(&child, 1).await;
-    // The last command may not have been started yet.
+    // The shell may not have started its last command yet.
     let counting = async {
         loop {
             let usage = child.usage().await.expect("a table of processes");

@@ -1,4 +1,4 @@
-//! The memory of children.
+//! The limits of children: memory and open files.
 
 use std::process::Command;
 
@@ -27,7 +27,7 @@ async fn one_that_takes_too_much_is_stopped_by_the_limit() {
 
 #[tokio::test]
 async fn one_with_a_cgroup_is_in_it_before_it_runs() {
-    // A folder that looks like a cgroup: files appear where they are written.
+    // A folder that looks like a cgroup: writing creates the files.
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("cgroup.controllers"), "memory").expect("a file");
     let spawner = spawner().with_limiter(MemoryLimiter::in_cgroup(folder.path()));
@@ -35,13 +35,13 @@ async fn one_with_a_cgroup_is_in_it_before_it_runs() {
     let mut child = spawner.start(ChildSpec { folder: Some(folder.path().to_owned()), ..launch }).expect("a child");
     assert_eq!(child.enforcement(), Some(&Enforcement::Cgroup));
     assert_eq!(end_of(&mut child).await, ExitReason::Exited(0));
-    // The manager's own and the child's, which stand one behind the other without an end of the line.
+    // The manager wrote its pid to the same file first, without a newline.
     let (lines, own) = (child.lines(), std::process::id().to_string());
     assert_eq!(lines[1], format!("{own}{}", lines[0]), "{lines:?}");
 }
 
-/// Not a test but a manager that is started with few open files: it takes what it can have, and what it starts gets what it was
-/// started with.
+/// Not a test but a manager that is started with few open files: it raises its own
+/// limit, and its children get the limit that it was started with.
 #[tokio::test]
 #[ignore = "it is started by a test"]
 async fn manager_of_few_files() {
@@ -74,7 +74,7 @@ fn a_limit_that_is_refused_keeps_the_command_from_running() {
     let output = launch.expect("an end");
     assert_eq!(output.status.code(), Some(126));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.starts_with("the limit of the cgroup /no/such/cgroup cannot be set ("), "{said}");
-    assert_eq!(said.lines().count(), 1);
+    let written = String::from_utf8_lossy(&output.stderr);
+    assert!(written.starts_with("the limit of the cgroup /no/such/cgroup cannot be set ("), "{written}");
+    assert_eq!(written.lines().count(), 1);
 }

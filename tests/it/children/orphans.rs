@@ -1,4 +1,4 @@
-//! What a manager left behind is ended by the next, and nothing else is.
+//! The next manager ends the orphans of a killed one, and no other process.
 
 use std::process::{Child, Command, Stdio};
 
@@ -19,7 +19,7 @@ impl Process {
         command.args(["-c", script]).stdout(Stdio::piped());
         command.envs(marker.map(|marker| (MARKER_VARIABLE, marker)));
         let mut process = Self(command.spawn().expect("a process"));
-        // It says when it is ready, so that it has its own environment and ignores what it shall.
+        // Once it has written a word, it has its own environment and ignores the signals that it should.
         let mut ready = [0; 6];
         let output = process.0.stdout.as_mut().expect("an output");
         std::io::Read::read_exact(output, &mut ready).expect("a word");
@@ -57,7 +57,7 @@ fn what_is_left_of_an_earlier_life_is_ended_and_all_else_is_spared() {
         Process::start("echo ready; exec sleep 1000", Some(old.to_string())),
         Process::start("echo ready; exec sleep 1000", Some(format!("x{old}/1"))),
     ];
-    // That manager is killed: it takes itself off no record, and another process may have its number by now.
+    // A killed manager stays on record, and another process may have its pid by now.
     drop(record);
     std::fs::write(&path, format!("{old} {} 1\n", std::process::id())).expect("a file");
     let (record, orphans) = ProcessRecord::begin(&path, new, SHORT_GRACE).expect("a record");

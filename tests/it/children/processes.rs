@@ -1,4 +1,4 @@
-//! What the tests start, and how they look whether it runs.
+//! The commands that the tests start, and checks whether they run.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -10,16 +10,16 @@ use uuid::Uuid;
 
 use crate::support::HANG;
 
-/// A grace that is over soon, for children that do not go by themselves.
+/// A short grace, for children that do not end by themselves.
 pub(crate) const SHORT_GRACE: Duration = Duration::from_millis(400);
 
-/// A grace that no test sees the end of.
+/// A grace that is longer than any test.
 pub(crate) const LONG_GRACE: Duration = Duration::from_secs(60);
 
 /// A command that ignores TERM and the end of its input.
 pub(crate) const STUBBORN: &str = "trap '' TERM; while :; do sleep 1000; done";
 
-/// The program whose guardians are used: the test itself is none.
+/// Returns the program that runs as guardian: the test binary cannot.
 pub(crate) fn program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_cortex-resource-manager"))
 }
@@ -32,7 +32,7 @@ pub(crate) fn spawner_of(instance: Uuid) -> Spawner {
     Spawner::new(instance).with_program(program())
 }
 
-/// A command of the shell as a child that reads a pipe.
+/// Returns a shell script as a child that reads a pipe.
 pub(crate) fn shell(script: &str) -> ChildSpec {
     ChildSpec {
         name: "test".to_owned(),
@@ -50,49 +50,49 @@ pub(crate) fn start(launch: ChildSpec) -> Child {
     spawner().start(launch).expect("a child")
 }
 
-/// How the child ended, which it has to within a time in which anything ends.
+/// Waits for the end of the child, and fails if it hangs.
 pub(crate) async fn end_of(child: &mut Child) -> ExitReason {
     tokio::time::timeout(HANG, child.ended()).await.expect("an end")
 }
 
-/// The last lines, once there are so many.
+/// Waits until the child has written `count` lines, and returns its last lines.
 pub(crate) async fn lines(child: &Child, count: usize) -> Vec<String> {
     until("the lines", || (child.lines().len() >= count).then(|| child.lines())).await
 }
 
-/// The pids that the child wrote to standard error, one a line, once there are so many.
+/// Waits until the child has written `count` pids to standard error, one per line, and returns them.
 pub(crate) async fn pids(child: &Child, count: usize) -> Vec<u32> {
     lines(child, count).await.iter().map(|line| line.trim().parse().expect("a pid")).collect()
 }
 
-/// Looks again and again, while the child's own tasks go on.
-pub(crate) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let looking = async {
+/// Polls until `check` returns a value, while the tasks of the child run.
+pub(crate) async fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let polling = async {
         loop {
-            if let Some(seen) = look() {
-                return seen;
+            if let Some(value) = check() {
+                return value;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(HANG, looking).await.unwrap_or_else(|_| panic!("still waiting for {what}"))
+    tokio::time::timeout(HANG, polling).await.unwrap_or_else(|_| panic!("still waiting for {what}"))
 }
 
-/// Whether there is such a process that has not ended, whoever has yet to wait for it.
+/// Returns whether a process exists that has not ended. One that was not reaped yet has ended.
 pub(crate) fn is_running(pid: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    // The state stands behind the name, which may have anything in it.
+    // The state follows the name, which may contain any character.
     stat.rsplit_once(')').is_some_and(|(_, rest)| !matches!(rest.split_whitespace().next(), Some("Z" | "X") | None))
 }
 
 #[track_caller]
 pub(crate) fn check_gone(pids: &[u32]) {
     for pid in pids {
-        assert!(!is_running(*pid), "{pid} runs still");
+        assert!(!is_running(*pid), "{pid} still runs");
     }
 }
 
-/// Checks that nothing of the instance runs.
+/// Checks that no process of the instance runs.
 #[track_caller]
 pub(crate) fn check_nothing_of(instance: Uuid) {
     let usage = ProcessTree::of_instance(instance).usage().expect("a table of processes");

@@ -45,7 +45,7 @@ async fn a_restart_and_the_next_who_holds_it_get_the_new_entry() {
     let changed = json!({"a": entry(&delay, json!({})), "b": entry(&delay, json!({})), "new": entry(&[], json!({}))});
     write_catalog(rig.folder.path(), &changed);
     until("the catalog is read", || async { rig.request("three", &["new"], 60, None).await.is_ok() }).await;
-    // It was kept for whoever comes next, and is not what that one asks for.
+    // It was kept for the next holder, but with the old entry.
     let after = rig.lease("four", &["b"]).await;
     let new = pid(&after.client("b").await).await;
     assert_ne!(new, old);
@@ -63,7 +63,7 @@ async fn a_restart_and_the_next_who_holds_it_get_the_new_entry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_that_is_mended_is_used_when_it_is_asked_for() {
+async fn an_entry_that_is_corrected_is_used_when_it_is_asked_for() {
     let rig = Rig::new(json!({"a": entry(&["--crash-after", "1"], json!({}))})).await;
     let lease = rig.lease("one", &["a"]).await;
     let client = lease.client("a").await;
@@ -87,22 +87,21 @@ async fn an_entry_that_is_mended_is_used_when_it_is_asked_for() {
     rig.end().await;
 }
 
-/// Somewhere else where a server is, and its URL.
-async fn elsewhere() -> (Rig, String) {
+/// Starts a remote server, and returns its URL.
+async fn remote_server() -> (Rig, String) {
     let rig = Rig::with(json!({"there": entry(&[], json!({}))}), |options| options.requires_token = false).await;
     let port = rig.lease("job", &["there"]).await.port("there");
     (rig, format!("http://localhost:{port}/mcp"))
 }
 
-/// A catalog of these servers, and of so many that are elsewhere and before them, so that the ports of these are some that no
-/// other test comes to.
+/// Returns a catalog of these servers after a number of remote ones, so that these have ports that no other test uses.
 fn catalog_behind(url: &str, before: usize, servers: Value) -> Value {
     let Value::Object(servers) = servers else { panic!("no catalog: {servers}") };
-    let elsewhere = (0..before).map(|number| (format!("before-{number:02}"), json!({"url": url})));
-    Value::Object(elsewhere.chain(servers).collect())
+    let remote_server = (0..before).map(|number| (format!("before-{number:02}"), json!({"url": url})));
+    Value::Object(remote_server.chain(servers).collect())
 }
 
-/// A lease of all of a catalog.
+/// Returns a lease of all servers of a catalog.
 async fn lease_of_all(catalog: Value) -> (Rig, Lease) {
     let names: Vec<String> = catalog.as_object().expect("a catalog").keys().cloned().collect();
     let rig = Rig::new(catalog).await;
@@ -111,10 +110,10 @@ async fn lease_of_all(catalog: Value) -> (Rig, Lease) {
     (rig, lease)
 }
 
-/// Gives the entry "x" anew and has what failed by the old one restarted, which goes by it.
-async fn mend(rig: &Rig, lease: &Lease, mended: Value) {
+/// Replaces the entry "x", and restarts the failed server, which uses the new entry.
+async fn correct(rig: &Rig, lease: &Lease, corrected: Value) {
     rig.until_state("x", ProcessState::Failed).await;
-    write_catalog(rig.folder.path(), &json!({"x": mended, "new": entry(&[], json!({}))}));
+    write_catalog(rig.folder.path(), &json!({"x": corrected, "new": entry(&[], json!({}))}));
     until("the catalog is read", || async { rig.request("two", &["new"], 60, None).await.is_ok() }).await;
     restart(rig, lease).await.expect("a server");
     rig.until_state("x", ProcessState::Running).await;
@@ -135,8 +134,8 @@ async fn until_nothing_listens(port: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_that_is_mended_to_be_elsewhere_leaves_no_port_behind() {
-    let (there, url) = elsewhere().await;
+async fn an_entry_that_is_corrected_to_be_remote_leaves_no_port_behind() {
+    let (there, url) = remote_server().await;
     let x = entry(&["--crash-after", "1"], json!({"idle_seconds": 0}));
     let (rig, lease) = lease_of_all(catalog_behind(&url, 61, json!({"x": x}))).await;
     let client = lease.client("x").await;
@@ -145,10 +144,10 @@ async fn an_entry_that_is_mended_to_be_elsewhere_leaves_no_port_behind() {
         rig.report("x").await.state == ProcessState::Failed
     })
     .await;
-    mend(&rig, &lease, json!({"url": url, "cortex": {"idle_seconds": 0}})).await;
+    correct(&rig, &lease, json!({"url": url, "cortex": {"idle_seconds": 0}})).await;
     let report = rig.report("x").await;
     assert_eq!((report.is_remote, report.endpoint, report.port), (true, Some(url), None));
-    // A client that still goes there hears at once that nobody answers.
+    // A client that still connects there is refused immediately.
     until_nothing_listens(lease.port("x")).await;
     rig.release(&lease).await;
     until_nothing_listens(lease.port("x")).await;
@@ -157,11 +156,11 @@ async fn an_entry_that_is_mended_to_be_elsewhere_leaves_no_port_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_that_is_mended_to_be_here_is_served_at_the_port_of_the_books() {
-    let (there, url) = elsewhere().await;
+async fn an_entry_that_is_corrected_to_be_here_is_served_at_the_granted_port() {
+    let (there, url) = remote_server().await;
     let (rig, lease) = lease_of_all(catalog_behind(&url, 71, json!({"x": {"url": url}}))).await;
     there.end().await;
-    mend(&rig, &lease, entry(&[], json!({"idle_seconds": 0}))).await;
+    correct(&rig, &lease, entry(&[], json!({"idle_seconds": 0}))).await;
     let report = rig.report("x").await;
     assert_eq!((report.is_remote, report.port.map(|port| port.0)), (false, Some(lease.port("x"))));
     pid(&lease.client("x").await).await;
@@ -171,9 +170,9 @@ async fn an_entry_that_is_mended_to_be_here_is_served_at_the_port_of_the_books()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_held_and_in_the_catalog_no_more_says_so_until_it_is_put_back() {
+async fn what_is_held_and_in_the_catalog_no_longer_says_so_until_it_is_restored() {
     let own = || entry(&[], json!({"sharing": "per_allocation"}));
-    let (there, url) = elsewhere().await;
+    let (there, url) = remote_server().await;
     let servers = json!({"x": own(), "y-of-all": entry(&[], json!({})), "z-turned": own()});
     let (rig, lease) = lease_of_all(catalog_behind(&url, 81, servers)).await;
     let rig = rig.succeeded(&catalog_behind(&url, 81, json!({"z-turned": entry(&[], json!({}))}))).await;
@@ -187,7 +186,7 @@ async fn what_is_held_and_in_the_catalog_no_more_says_so_until_it_is_put_back() 
     assert_eq!(report.sharing, Sharing::PerAllocation, "a run stays whose it is");
     let refused = restart(&rig, &lease).await.expect_err("there is nothing to start").to_string();
     assert!(refused.ends_with(&format!("cannot be used: {why}")), "{refused}");
-    mend(&rig, &lease, own()).await;
+    correct(&rig, &lease, own()).await;
     assert_eq!(rig.report("x").await.sharing, Sharing::PerAllocation);
     rig.release(&lease).await;
     assert_eq!(rig.report("x").await.state, ProcessState::Stopped);

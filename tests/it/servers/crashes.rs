@@ -1,4 +1,4 @@
-//! Crashes: calls hear of them, servers come back, and those that do not say so.
+//! Crashes: calls get an error, servers are restarted, and a crash loop is reported.
 
 use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
 use crate::support::misbehaving::misbehaving_server;
@@ -14,7 +14,7 @@ async fn a_server_that_crashes_comes_back_at_its_port_and_its_callers_hear_of_it
     let (client, other) = (lease.client("a").await, lease.client("a").await);
     let first = pid(&client).await;
     let slow = tokio::spawn(async move { try_call(&other, "sleep", json!({"ms": 20_000})).await });
-    // Whoever asks is one of those that the server counted, and asked once before.
+    // The server counts this call too, and `pid` called it once before.
     let mut own = 1;
     while call(&client, "state", json!({})).await["calls"].as_u64() <= Some(own + 1) {
         own += 1;
@@ -25,7 +25,7 @@ async fn a_server_that_crashes_comes_back_at_its_port_and_its_callers_hear_of_it
     assert!(crashed.contains(lost), "{crashed}");
     let slow = within(slow).await.expect("no panic").expect_err("it was in flight");
     assert!(slow.contains(lost), "{slow}");
-    // The session goes on with the next process.
+    // The session continues with the next process.
     let second = pid(&client).await;
     assert_ne!(first, second);
     let report = rig.report("a").await;
@@ -52,7 +52,7 @@ async fn a_crash_loop_ends_in_failed_until_somebody_asks() {
     assert!(reason.contains("times in a row") && reason.contains("exited with code 7"), "{reason}");
     let refused = try_call(&client, "add", json!({"a": 1, "b": 2})).await.expect_err("it has failed");
     assert!(refused.contains("times in a row"), "{refused}");
-    // A new lease asks for it, and so does whoever says so.
+    // A new lease starts it again, as a restart request does.
     let other = rig.lease("two", &["a"]).await;
     assert_eq!(rig.report("a").await.state, ProcessState::Running);
     call(&other.client("a").await, "add", json!({"a": 1, "b": 2})).await;
@@ -129,7 +129,7 @@ async fn a_restart_that_comes_to_nothing_says_why() {
     let error = restart().await.expect_err("it does not start").to_string();
     assert!(error.starts_with("MCP server \"a\" was restarted and cannot be used: it exited with code 3"), "{error}");
     assert!(error.ends_with(": no data"), "{error}");
-    // It is tried again by itself until that looks hopeless, and then says so as well.
+    // It is restarted automatically until it counts as crash looping.
     rig.until_state("a", ProcessState::Failed).await;
     let error = restart().await.expect_err("it does not start").to_string();
     assert!(error.contains("exited with code 3") && error.ends_with(": no data"), "{error}");

@@ -1,4 +1,4 @@
-//! Leases: who may use a server, from when on, and until when.
+//! Leases: which token may use a server, from when and until when.
 
 use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
 use crate::support::misbehaving::misbehaving_server;
@@ -7,7 +7,7 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// What one who is let in hears if it does not go on to say what it wants as it should.
+/// The status of an incomplete request with a valid token.
 const LET_IN: u16 = 400;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,7 +33,7 @@ async fn an_endpoint_lets_in_who_holds_it() {
     check(Some(&own), "has ended").await;
     let ended = within(call_in_flight).await.expect("no panic").expect_err("its lease ended");
     assert!(!ended.is_empty());
-    // What others hold goes on.
+    // Servers that others hold keep running.
     assert_eq!(other.knock_as_holder("b").await.0, LET_IN);
     rig.end().await;
 }
@@ -107,7 +107,8 @@ async fn a_server_of_ones_own_knows_whose_it_is() {
     let rig = Rig::new(json!({
         "own": {
             "command": "sh", "args": ["-c", script, misbehaving_server(), written],
-            "env": {"FILE": "memory-${CORTEX_ALLOCATION_ID}.json"}, "cwd": folder.path().join("${CORTEX_ALLOCATION_ID}"),
+            "env": {"FILE": "memory-${CORTEX_ALLOCATION_ID}.json"},
+            "cwd": folder.path().join("${CORTEX_ALLOCATION_ID}"),
             "cortex": {"sharing": "per_allocation"}
         },
         "shared": {"command": "sh", "args": ["-c", script, misbehaving_server(), shared]},
@@ -117,12 +118,12 @@ async fn a_server_of_ones_own_knows_whose_it_is() {
         let lease = rig.lease(job, &["own", "shared"]).await;
         pid(&lease.client("own").await).await;
         let id = lease.allocation.to_string();
-        let told = std::fs::read_to_string(folder.path().join(format!("{id}.txt"))).expect("a file");
+        let report = std::fs::read_to_string(folder.path().join(format!("{id}.txt"))).expect("a file");
         let own_folder = folder.path().join(&id).canonicalize().expect("a folder");
-        assert_eq!(told, format!("{}\n{id} memory-{id}.json\n", own_folder.display()));
+        assert_eq!(report, format!("{}\n{id} memory-{id}.json\n", own_folder.display()));
     }
-    let told = std::fs::read_to_string(shared).expect("a file");
-    assert!(told.ends_with("\n \n"), "one that is shared serves no allocation alone: {told}");
+    let report = std::fs::read_to_string(shared).expect("a file");
+    assert!(report.ends_with("\n \n"), "one that is shared serves no allocation alone: {report}");
     rig.end().await;
 }
 
@@ -142,7 +143,7 @@ async fn a_server_that_nobody_holds_is_kept_for_a_while() {
     let again = rig.lease("two", &["kept", "dropped"]).await;
     assert_eq!(pid(&again.client("kept").await).await, kept, "it need not be started again");
     assert_ne!(pid(&again.client("dropped").await).await, dropped);
-    // The old place of a server is nobody's way in.
+    // The old port of a server must not lead to another server.
     assert!(lease.port("kept") == again.port("kept") || again.knock_as_holder("kept").await.0 == LET_IN);
     rig.end().await;
 }

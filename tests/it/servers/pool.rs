@@ -1,4 +1,4 @@
-//! The pool: a scale-up starts real agents, a scale-in ends those that do nothing.
+//! The pool: a scale-up starts agents as processes, a scale-in ends idle ones.
 
 use super::rig::{Rig, entry, until, within};
 use super::workers::{get, worker};
@@ -52,7 +52,7 @@ async fn until_running(rig: &Rig, count: usize) -> Vec<AgentId> {
     workers(rig).await.iter().map(|report| AgentId::new(&report.worker).expect("a name")).collect()
 }
 
-/// What each agent does by itself once it runs.
+/// Registers an agent, as each one does itself after its start.
 async fn register(rig: &Rig, agent: &AgentId) -> Result<(), EngineError> {
     let request = AgentRequest {
         agent: agent.clone(),
@@ -90,8 +90,11 @@ async fn the_plan_is_carried_out() {
     let reports = workers(&rig).await;
     for report in &reports {
         assert_eq!(report.allocation, None);
-        let told = get(report.port.0, "/health").await.expect("it answers");
-        assert_eq!((&told["CORTEX_WORKER_ID"], &told["CORTEX_STATE"]), (&json!(report.worker), &json!("/some/where")));
+        let variables = get(report.port.0, "/health").await.expect("it answers");
+        assert_eq!(
+            (&variables["CORTEX_WORKER_ID"], &variables["CORTEX_STATE"]),
+            (&json!(report.worker), &json!("/some/where"))
+        );
     }
     for agent in &agents {
         register(&rig, agent).await.expect("room");
@@ -103,7 +106,7 @@ async fn the_plan_is_carried_out() {
     let Claim::Tasks { tasks, .. } = claim else { panic!("{claim:?}") };
     let lease = tasks[0].task.lease().expect("a lease").fencing_token;
 
-    // The one that does nothing goes, and the other stays for as long as it has a task.
+    // The idle agent is ended, and the other stays as long as it has a task.
     scale(&rig, 2, 0).await;
     assert_eq!(until_running(&rig, 1).await.first(), Some(&busy));
     assert!(within(rig.engine.heartbeat(agents[0].clone())).await.is_err(), "it is not registered any more");

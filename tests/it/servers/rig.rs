@@ -1,4 +1,4 @@
-//! An engine with a host of real servers, and clients of them.
+//! An engine with a host of servers, and clients of them.
 
 use cortex_core::allocation::Metadata;
 use cortex_core::command::{DistinctServers, Request};
@@ -26,14 +26,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::misbehaving::misbehaving_server;
 
-/// The longest that anything in these tests takes.
+/// The time limit for each step of these tests.
 pub(crate) const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
 
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     timeout(LOCK_WAIT_MAX, future).await.expect("it takes too long")
 }
 
-/// Waits until something holds.
+/// Polls until a condition holds.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let deadline = Instant::now() + LOCK_WAIT_MAX;
     while !holds().await {
@@ -54,12 +54,12 @@ pub(crate) fn hasty() -> Timing {
     }
 }
 
-/// An entry of a catalog: the server that misbehaves, with these arguments and this block of ours.
+/// Returns a catalog entry: the misbehaving server with these arguments and this `cortex` block.
 pub(crate) fn entry(arguments: &[&str], cortex: Value) -> Value {
     json!({ "command": misbehaving_server(), "args": arguments, "cortex": cortex })
 }
 
-/// A manager's engine and host, with a catalog.
+/// The engine and host of a manager, with a catalog.
 pub(crate) struct Rig {
     pub(crate) engine: EngineHandle,
     pub(crate) host: Host,
@@ -69,7 +69,7 @@ pub(crate) struct Rig {
 
 pub(crate) fn write_catalog(folder: &Path, servers: &Value) -> PathBuf {
     let path = folder.join("catalog.json");
-    // As a whole, so that nobody reads half of it.
+    // Renamed into place, so that a reader never sees a part of it.
     let new = folder.join("catalog.json.new");
     std::fs::write(&new, json!({ "mcpServers": servers }).to_string()).expect("a file");
     std::fs::rename(new, &path).expect("a file");
@@ -102,7 +102,7 @@ impl Rig {
         Self { managed: host.handle().clone(), engine, host, folder }
     }
 
-    /// The next host of the same books, with another catalog.
+    /// Ends the host, and starts the next one for the same state with another catalog.
     pub(crate) async fn succeeded(self, servers: &Value) -> Self {
         let Self { engine, host, folder, .. } = self;
         host.end(LOCK_WAIT_MAX).await;
@@ -146,7 +146,7 @@ impl Rig {
         within(self.engine.release(lease.allocation)).await.expect("a lease");
     }
 
-    /// How the runs of a server stand.
+    /// Reports the instances of a server.
     pub(crate) async fn reports(&self, name: &str) -> Vec<ServerReport> {
         let name = ServerName::new(name).expect("a name");
         within(self.managed.request(|reply| RuntimeRequest::Server(name, None, reply))).await.expect("a host")
@@ -168,7 +168,7 @@ impl Rig {
     }
 }
 
-/// A lease and how its servers are reached.
+/// A lease with the ports and the token of its servers.
 #[derive(Clone, Debug)]
 pub(crate) struct Lease {
     pub(crate) allocation: AllocationId,
@@ -192,7 +192,8 @@ impl Lease {
         within(().serve(StreamableHttpClientTransport::from_config(config))).await.expect("a session")
     }
 
-    /// The status and the body of the answer to a bare request at a server with this token.
+    /// Sends a request without a handshake to a server with this token, and returns the status and the body of the
+    /// response.
     pub(crate) async fn knock(&self, server: &str, token: Option<&str>) -> (u16, String) {
         let body = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
         let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
@@ -209,13 +210,13 @@ impl Lease {
         (status, answer.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned())
     }
 
-    /// The same with its own token.
+    /// Does the same with the token of the lease.
     pub(crate) async fn knock_as_holder(&self, server: &str) -> (u16, String) {
         self.knock(server, self.token.as_deref()).await
     }
 }
 
-/// Calls a tool, and gives the JSON in its answer.
+/// Calls a tool, and returns the JSON of its result.
 pub(crate) async fn call(client: &Client, tool: &str, arguments: Value) -> Value {
     try_call(client, tool, arguments).await.unwrap_or_else(|error| panic!("{tool}: {error}"))
 }
@@ -228,13 +229,13 @@ pub(crate) async fn try_call(client: &Client, tool: &str, arguments: Value) -> R
     Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
-/// The process that answers a client.
+/// Returns the pid of the server that answers a client.
 pub(crate) async fn pid(client: &Client) -> u64 {
     let state = call(client, "state", json!({})).await;
     state["pid"].as_u64().unwrap_or_else(|| panic!("{state} has no pid"))
 }
 
 pub(crate) fn lives(pid: u64) -> bool {
-    // One that has ended and was not waited for is none that lives.
+    // A zombie has ended.
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }

@@ -1,4 +1,4 @@
-//! Starts: a grant is answered when every server answers, and fails whole where one does not.
+//! Starts: a grant is answered when every server answers, and fails as a whole if one does not.
 
 use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
 use cortex_core::allocation::State;
@@ -28,7 +28,7 @@ async fn a_grant_is_answered_when_its_servers_are() {
         assert_eq!((report.state, report.holders), (ProcessState::Running, vec![lease.allocation]));
         assert!(report.processes >= Some(1) && report.memory.is_some(), "{:?} {:?}", report.processes, report.memory);
     }
-    // Side by side, and not one after the other.
+    // Servers start concurrently.
     let both = Rig::new(json!({
         "a": entry(&["--start-delay-ms", "1500"], json!({})),
         "b": entry(&["--start-delay-ms", "1500"], json!({})),
@@ -59,8 +59,8 @@ async fn a_server_that_cannot_start_fails_the_grant_and_says_why() {
     ] {
         let refused = within(rig.request("job", &["good", "own", name], 60, Some(name))).await;
         let Err(EngineError::NotStarted { allocation, error }) = refused else { panic!("{refused:?}") };
-        let said = format!("MCP server {name:?} cannot be used: ");
-        assert!(error.starts_with(&said), "{error}");
+        let expected = format!("MCP server {name:?} cannot be used: ");
+        assert!(error.starts_with(&expected), "{error}");
         assert!(complaints.iter().all(|complaint| error.contains(complaint)), "{error}");
         let filter = Filter { state: Some(State::Failed), job: None };
         let page =
@@ -70,7 +70,7 @@ async fn a_server_that_cannot_start_fails_the_grant_and_says_why() {
         assert_eq!(rig.report("own").await.state, ProcessState::Stopped, "nothing of its own is left");
         assert!(rig.report("good").await.holders.is_empty(), "what is shared is held by nobody");
     }
-    // A repeat is tried anew, and what is broken is started again for it.
+    // A repeated request is tried again, and starts the failed server again.
     let refused = within(rig.request("job", &["broken"], 60, Some("again"))).await;
     assert!(matches!(refused, Err(EngineError::NotStarted { .. })), "{refused:?}");
     let refused = within(rig.request("job", &["nobody's"], 60, None)).await.expect_err("it is not in the catalog");
@@ -102,32 +102,34 @@ async fn each_error_says_what_failed_why_and_what_to_do() {
     for (name, why) in [
         (
             "absent",
-            "it could not be started: no-such-program cannot be started (No such file or directory (os error 2)): it is not in \
-             a folder of PATH: install it, or give its full path"
+            "it could not be started: no-such-program cannot be started (No such file or directory (os error 2)): it is \
+             not in a folder of PATH: install it, or give its full path"
                 .to_owned(),
         ),
         (
             "no program",
-            "it could not be started: /etc/passwd cannot be started (Permission denied (os error 13)): make it executable for \
-             this user"
+            "it could not be started: /etc/passwd cannot be started (Permission denied (os error 13)): make it \
+             executable for this user"
                 .to_owned(),
         ),
         (
             "no folder",
-            "it could not be started: the folder /no/such/folder cannot be used (No such file or directory (os error 2)): create \
-             it"
+            "it could not be started: the folder /no/such/folder cannot be used (No such file or directory (os error \
+             2)): create it"
             .to_owned(),
         ),
         (
             "fails",
-            "it exited with code 3 before it answered; the last lines of its standard error: the database cannot be reached"
+            "it exited with code 3 before it answered; the last lines of its standard error: \
+             the database cannot be reached"
                 .to_owned(),
         ),
         ("ends", format!("it exited with code 0 before it answered, {nothing}")),
         ("killed", format!("it was ended by signal 9 (KILL) before it answered, {nothing}")),
         (
             "cannot bind",
-            "it exited with code 1 before it answered; the last lines of its standard error: bind: Address already in use"
+            "it exited with code 1 before it answered; the last lines of its standard error: \
+             bind: Address already in use"
                 .to_owned(),
         ),
         (
@@ -151,14 +153,15 @@ async fn each_error_says_what_failed_why_and_what_to_do() {
     let refused = within(rig.request("job", &["no own folder"], 60, None)).await;
     let Err(EngineError::NotStarted { allocation, error }) = refused else { panic!("{refused:?}") };
     let why = format!(
-        "its folder /no/such/{allocation} cannot be created (No such file or directory (os error 2)): create its parent folder"
+        "its folder /no/such/{allocation} cannot be created (No such file or directory (os error 2)): create its \
+         parent folder"
     );
     assert_eq!(*error, format!("MCP server \"no own folder\" cannot be used: {why}"));
     rig.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_has_failed_is_let_go_of_with_its_port_when_nobody_holds_it() {
+async fn a_server_that_has_failed_is_ended_with_its_port_released_when_nobody_holds_it() {
     let rig = Rig::new(json!({
         "broken": entry(&["--crash-at-start"], json!({"idle_seconds": 86400})),
         "fragile": entry(&["--crash-after", "1"], json!({"idle_seconds": 86400})),
@@ -217,7 +220,7 @@ async fn what_is_released_while_it_starts_is_ended() {
     let request = rig.request("job", &["own"], 60, None);
     let asked = tokio::time::timeout(std::time::Duration::from_millis(300), request).await;
     assert!(asked.is_err(), "it has not started yet");
-    // Its caller is gone. The lease is found and released as anybody could.
+    // Its caller has gone. Any other client can find and release the lease.
     let filter = Filter { state: Some(State::Pending), job: None };
     let page =
         rig.engine.list(Listing { filter, after: RecordPosition::default(), limit: 10 }).await.expect("an engine");
@@ -231,15 +234,17 @@ async fn what_is_released_while_it_starts_is_ended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ports_that_something_else_holds_are_passed_over() {
-    let strangers: Vec<TcpListener> =
+    let foreign_listeners: Vec<TcpListener> =
         (9_000..=9_099).step_by(2).filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).collect();
     let rig = Rig::new(json!({"a": entry(&[], json!({})), "b": entry(&[], json!({}))})).await;
     let lease = rig.lease("job", &["a", "b"]).await;
     for server in ["a", "b"] {
-        assert!(strangers.iter().all(|stranger| stranger.local_addr().expect("bound").port() != lease.port(server)));
+        assert!(
+            foreign_listeners.iter().all(|listener| listener.local_addr().expect("bound").port() != lease.port(server))
+        );
         pid(&lease.client(server).await).await;
     }
-    drop(strangers);
+    drop(foreign_listeners);
     rig.end().await;
 }
 

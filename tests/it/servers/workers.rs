@@ -1,4 +1,4 @@
-//! Real workers: a process for each, ready before its grant is answered, gone before its release is.
+//! Workers as processes: each is ready before its grant is answered, and has ended before its release is.
 
 use super::rig::{Rig, entry, lives, until, within};
 use crate::support::misbehaving::misbehaving_server;
@@ -44,7 +44,7 @@ async fn request(rig: &Rig, job: &str, workers: u64, servers: &[&str]) -> Result
     within(rig.engine.request(request, CancelHandle::default())).await
 }
 
-/// What the worker at a port answers; nothing if there is none.
+/// Returns the response of the worker on a port; none if there is none.
 pub(crate) async fn get(port: u16, path: &str) -> Option<Value> {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
@@ -68,19 +68,20 @@ async fn a_worker_knows_who_it_is_and_is_there_when_the_grant_is_answered() {
         let lease = rig.lease_of(&grant);
         let mut pids = Vec::new();
         for (number, port) in reservation.workers.iter() {
-            let told = get(port.0, "/health").await.expect("it is ready");
-            assert_eq!(told["CORTEX_WORKER_ID"], number.worker_id(&reservation.job));
-            assert_eq!(told["CORTEX_JOB_ID"], "job");
-            assert_eq!(told["CORTEX_ALLOCATION_ID"], reservation.allocation.to_string());
-            assert_eq!(told["CORTEX_PORT"], port.to_string(), "who it is cannot be overridden");
-            assert_eq!(told["CORTEX_COLOUR"], "blue");
-            let servers: Value = serde_json::from_str(told["CORTEX_SERVERS"].as_str().expect("a text")).expect("JSON");
+            let variables = get(port.0, "/health").await.expect("it is ready");
+            assert_eq!(variables["CORTEX_WORKER_ID"], number.worker_id(&reservation.job));
+            assert_eq!(variables["CORTEX_JOB_ID"], "job");
+            assert_eq!(variables["CORTEX_ALLOCATION_ID"], reservation.allocation.to_string());
+            assert_eq!(variables["CORTEX_PORT"], port.to_string(), "who it is cannot be overridden");
+            assert_eq!(variables["CORTEX_COLOUR"], "blue");
+            let servers: Value =
+                serde_json::from_str(variables["CORTEX_SERVERS"].as_str().expect("a text")).expect("JSON");
             let endpoint = format!("http://localhost:{}", lease.port("a"));
             assert_eq!(servers["mcp_servers"], json!([{"name": "a", "endpoint": endpoint}]));
             assert_eq!(servers["access_token"].as_str(), lease.token.as_deref());
             let report = report(&rig, &number.worker_id(&reservation.job)).await;
             assert_eq!((report.state, report.allocation), (ProcessState::Running, Some(lease.allocation)));
-            pids.push(told["pid"].as_u64().expect("a number"));
+            pids.push(variables["pid"].as_u64().expect("a number"));
         }
         rig.release(&lease).await;
         assert!(pids.iter().all(|pid| !lives(*pid)), "a release is answered when they are gone");
@@ -96,7 +97,10 @@ async fn a_worker_that_dies_is_started_again_while_its_lease_lives() {
     let port = grant.view.allocation.reservation.workers.ports[0].0;
     let first = get(port, "/health").await.expect("it is ready")["pid"].clone();
     let _ = get(port, "/crash").await;
-    until("another is there", || async { get(port, "/health").await.is_some_and(|told| told["pid"] != first) }).await;
+    until("another is there", || async {
+        get(port, "/health").await.is_some_and(|variables| variables["pid"] != first)
+    })
+    .await;
     until("it counts as running", || async {
         let report = report(&rig, "worker-job-000").await;
         (report.state, report.restarts) == (ProcessState::Running, 1)
@@ -137,7 +141,7 @@ async fn a_worker_that_does_not_want_to_end_is_made_to_and_its_room_is_waited_fo
             if view.allocation.state() == cortex_core::allocation::State::Releasing)
     })
     .await;
-    // What they held is free once they are gone, and a request that needs it waits for that.
+    // Their capacity is free after they have ended, and a request that needs it waits for that.
     let second = request(&rig, "second", 1, &[]).await.expect("a grant");
     assert!(released.is_finished(), "nothing was granted before");
     released.await.expect("no panic").expect("a lease");
