@@ -15,7 +15,7 @@ use cortex_core::ids::{AgentId, AgentType, Capability, FencingToken, NodeId, Tas
 use cortex_core::priority::Priority;
 use cortex_core::time::{Millis, Timestamp, TtlSeconds};
 use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
-use cortex_core::view::RequestsSeen;
+use cortex_core::view::RequestCounts;
 use cortex_core::{Cluster, check};
 use cortex_planning::{Bottlenecks, Bounds, Planner};
 use cortex_test_support::table::{Measurement, median, milliseconds, resident_bytes, thousands};
@@ -344,11 +344,11 @@ fn scaling() -> String {
         driver.claim_and_complete(&agent(0));
     }
     // Nothing is counted before the first look.
-    planner.sample(driver.now, &driver.cluster.demand(driver.now, RequestsSeen::default(), WORKER_SIZE));
+    planner.sample(driver.now, &driver.cluster.demand(driver.now, RequestCounts::default(), WORKER_SIZE));
     let spent = median(|| {
         driver.pass(30_000);
         let start = Instant::now();
-        let demand = driver.cluster.demand(driver.now, RequestsSeen::default(), WORKER_SIZE);
+        let demand = driver.cluster.demand(driver.now, RequestCounts::default(), WORKER_SIZE);
         let bottlenecks = Bottlenecks::find(&driver.cluster.fleet_figures(driver.now, WORKER_SIZE));
         let seen = planner.sample(driver.now, &demand);
         let plan = black_box(planner.plan(&seen, Some(&bottlenecks)));

@@ -27,7 +27,7 @@ struct OpenAuthenticator;
 impl Authenticator for OpenAuthenticator {
     fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Option<AllocationId>, AuthError>> {
         let _ = bearer;
-        Box::pin(std::future::ready(Ok(Some(AllocationId::from_draw(1)))))
+        Box::pin(std::future::ready(Ok(Some(AllocationId::from_bits(1)))))
     }
 }
 

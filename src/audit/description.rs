@@ -21,7 +21,7 @@ pub(crate) fn describe(state: &Path) -> anyhow::Result<String> {
         let capacity = recovery.cluster.capacity(at);
         let total = capacity.total;
         let _ = writeln!(lines, "last_event: {at}");
-        let free = total.less(capacity.leased);
+        let free = total.saturating_sub(capacity.leased);
         let _ = writeln!(lines, "workers: {} free of {}", free.workers, total.workers);
         let _ = writeln!(lines, "cpu_cores: {} free of {}", free.cpu_millis.as_cores(), total.cpu_millis.as_cores());
         let _ = writeln!(lines, "memory_mb: {} free of {}", free.memory_mb, total.memory_mb);

@@ -1,4 +1,4 @@
-//! An allocation: a lease held by a job on workers and MCP servers, from its reservation to the end of its record.
+//! Allocations: leases that jobs hold on workers and MCP servers, from the reservation until the record is dropped.
 
 use super::ids::{AllocationId, FencingToken, JobId, NodeId, RequestId, ServerInstanceId, ServerName, WorkerNumber};
 use super::ports::Port;
@@ -11,18 +11,17 @@ use serde_json::value::RawValue;
 use std::fmt;
 use std::sync::Arc;
 
-/// The text of the object that holds nothing.
 const EMPTY_OBJECT: &str = "{}";
 
-/// What a client noted with its request: a JSON object, kept as its text so that it takes no more room than it has letters.
+/// A client's metadata for its request: a JSON object. It is kept as text, which takes the least memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata(
-    /// Nothing for the object that holds nothing, as most do.
+    /// `None` for the empty object, which most requests have.
     Option<Arc<str>>,
 );
 
 impl Metadata {
-    /// The note that holds nothing.
+    /// Returns the empty object.
     #[must_use]
     pub const fn empty() -> Self {
         Self(None)
@@ -36,9 +35,9 @@ impl Metadata {
         Self(text.map(Arc::from))
     }
 
-    /// Keeps the text of an object that was kept before; nothing if it is no object.
+    /// Keeps the text of an object that [`Self::new`] made before. Returns `None` if it is not an object.
     pub(super) fn from_json(text: &str) -> Option<Self> {
-        // The text is kept as it is: equal objects had equal texts when they were first kept.
+        // The text stays as it is: equal objects had equal texts when they were first kept.
         if text == EMPTY_OBJECT {
             return Some(Self::empty());
         }
@@ -46,7 +45,7 @@ impl Metadata {
         is_object.then(|| Self(Some(Arc::from(text))))
     }
 
-    /// The object as JSON text.
+    /// Returns the object as JSON text.
     #[must_use]
     pub fn as_json(&self) -> &str {
         self.0.as_deref().unwrap_or(EMPTY_OBJECT)
@@ -56,7 +55,7 @@ impl Metadata {
 impl Serialize for Metadata {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Some(text) = &self.0 else { return serializer.serialize_map(Some(0))?.end() };
-        // Its text is JSON as it is, and need not be taken apart to be written.
+        // The text is JSON already, so it is written without being parsed into values.
         serde_json::from_str::<&RawValue>(text).map_err(serde::ser::Error::custom)?.serialize(serializer)
     }
 }
@@ -64,7 +63,7 @@ impl Serialize for Metadata {
 impl<'de> Deserialize<'de> for Metadata {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let read = deserializer.deserialize_map(MetadataVisitor);
-        read.map_err(|error| de::Error::custom(format!("metadata is no object: {error}")))
+        read.map_err(|error| de::Error::custom(format!("metadata is not an object: {error}")))
     }
 }
 
@@ -78,7 +77,7 @@ impl<'de> de::Visitor<'de> for MetadataVisitor {
     }
 
     fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
-        // A map that holds nothing takes no room.
+        // An empty map does not allocate.
         let mut object = serde_json::Map::new();
         while let Some((key, value)) = map.next_entry()? {
             object.insert(key, value);
@@ -87,48 +86,46 @@ impl<'de> de::Visitor<'de> for MetadataVisitor {
     }
 }
 
-/// The workers of one allocation. Their numbers follow each other; their ports may not.
+/// The workers of one allocation. Their numbers are consecutive; their ports may not be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Workers {
-    /// The number of the first, within the job.
+    /// The number of the first worker, within the job.
     pub first: WorkerNumber,
-    /// The port of each, in order; as many as there are workers.
+    /// The port of each worker, in order. Its length is the number of workers.
     pub ports: Box<[Port]>,
-    /// What each takes.
+    /// CPU and memory of one worker.
     pub size: WorkerSize,
 }
 
 impl Workers {
-    /// How many there are.
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.ports.len() as u64
     }
 
-    /// What they take together.
+    /// Returns what all workers take together.
     #[must_use]
     pub const fn resources(&self) -> Resources {
         Resources::of_workers(self.count(), self.size)
     }
 
-    /// Number and port of each, in order.
+    /// Returns the number and port of each worker, in order.
     pub fn iter(&self) -> impl Iterator<Item = (WorkerNumber, Port)> + '_ {
         (self.first.0..).map(WorkerNumber).zip(self.ports.iter().copied())
     }
 }
 
-/// One allocation's hold on an MCP server.
+/// An allocation's hold on an MCP server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerHold {
-    /// The server.
     pub name: ServerName,
-    /// The run of it that is held.
+    /// The instance of the server that is held.
     pub instance: ServerInstanceId,
-    /// Its port, the same for all who hold this run.
+    /// The server's port, which all holders of this instance share.
     pub port: Port,
-    /// Whether nobody else may hold this run.
+    /// Whether no other allocation may hold this instance.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_private: bool,
 }
@@ -138,104 +135,88 @@ const fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// What was set aside for a job, and on what terms. It never changes; allocation and event share it.
+/// What was reserved for a job, and on what terms. It never changes; allocation and event share it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reservation {
-    /// Its id.
     pub allocation: AllocationId,
-    /// Its place among all grants.
+    /// The sequence number of the grant.
     pub fencing_token: FencingToken,
-    /// Whose it is.
     pub job: JobId,
-    /// How urgent the job is.
     pub priority: Priority,
-    /// Where the workers and servers are.
+    /// The node of the workers and servers.
     pub node: NodeId,
-    /// The workers.
     pub workers: Workers,
-    /// The MCP servers, in the order asked for, each once.
+    /// The MCP servers without duplicates, in the order requested.
     pub servers: Box<[ServerHold]>,
-    /// The time to live that was asked for.
+    /// The time to live that was requested.
     pub ttl_seconds: TtlSeconds,
-    /// By when it must be active; one that is not has failed.
+    /// When the reservation fails if it is not active by then.
     pub activate_by: Timestamp,
     /// The client's key for the request, if it gave one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
-    /// What the client noted.
     pub metadata: Metadata,
 }
 
-/// Why a lease ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
-    /// Its holder gave it back.
+    /// The holder released it.
     Requested,
-    /// Its deadline passed.
     Expired,
-    /// The call that asked for it was cancelled before its answer.
+    /// The call that requested it was cancelled before its answer.
     Cancelled,
 }
 
-/// Where in its life an allocation is, with what is known from there on.
+/// The phase of an allocation's life, with the data of that phase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Set aside, not yet usable.
+    /// Reserved, but not yet usable.
     Pending,
     /// In use.
     Active {
-        /// Since when.
         activated_at: Timestamp,
-        /// From when the time to live runs: the activation or the last renewal.
+        /// When the time to live started: at the activation or the last renewal.
         runs_from: Timestamp,
     },
-    /// Being taken back; capacity, names and ports are still held.
+    /// Ending. Capacity, names and ports are still held.
     Releasing {
         /// When it became active, if it did.
         activated_at: Option<Timestamp>,
-        /// Why.
         reason: EndReason,
     },
-    /// Over; nothing is held.
+    /// Ended; nothing is held.
     Released {
         /// When it became active, if it did.
         activated_at: Option<Timestamp>,
-        /// Why it ended.
         reason: EndReason,
-        /// When it ended.
         released_at: Timestamp,
     },
-    /// It never became active; nothing is held.
-    Failed {
-        /// What went wrong.
-        error: Arc<str>,
-        /// When.
-        failed_at: Timestamp,
-    },
+    /// Ended without having become active; nothing is held.
+    Failed { error: Arc<str>, failed_at: Timestamp },
 }
 
-/// A phase without what is known of it.
+/// A phase without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
-    /// Set aside, not yet usable.
+    /// Reserved, but not yet usable.
     Pending,
     /// In use.
     Active,
-    /// Being taken back.
+    /// Ending; everything is still held.
     Releasing,
-    /// Over.
+    /// Ended.
     Released,
     /// Refused, or never became active.
     Failed,
 }
 
 impl State {
-    /// All of them, in the order of a life.
+    /// All states, in the order of an allocation's life.
     pub const ALL: [Self; 5] = [Self::Pending, Self::Active, Self::Releasing, Self::Released, Self::Failed];
 
-    /// Its name on the wire.
+    /// Returns the name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -247,7 +228,7 @@ impl State {
         }
     }
 
-    /// Whether an allocation in this state still holds capacity, names and ports.
+    /// Returns whether an allocation in this state holds capacity, names and ports.
     #[must_use]
     pub const fn is_live(self) -> bool {
         matches!(self, Self::Pending | Self::Active | Self::Releasing)
@@ -260,21 +241,18 @@ impl fmt::Display for State {
     }
 }
 
-/// An allocation as the books have it.
+/// An allocation, live or on record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
-    /// What was set aside.
     pub reservation: Arc<Reservation>,
-    /// When it was set aside.
+    /// When it was reserved.
     pub created_at: Timestamp,
-    /// Its time to live: that of the reservation, until a renewal gives another.
+    /// The current time to live: that of the reservation, until a renewal sets another.
     pub ttl_seconds: TtlSeconds,
-    /// Where in its life it is.
     pub phase: Phase,
 }
 
 impl Allocation {
-    /// Its state.
     #[must_use]
     pub const fn state(&self) -> State {
         match self.phase {
@@ -286,7 +264,8 @@ impl Allocation {
         }
     }
 
-    /// When it runs out by itself, grace after an outage not counted: nothing once it is being taken back or has ended.
+    /// Returns when the allocation expires, without the grace after an outage. `None` once it is being released or
+    /// has ended.
     #[must_use]
     pub fn nominal_deadline(&self) -> Option<Timestamp> {
         match self.phase {
@@ -296,7 +275,7 @@ impl Allocation {
         }
     }
 
-    /// When it became active, if it did.
+    /// Returns when it became active, if it did.
     #[must_use]
     pub const fn activated_at(&self) -> Option<Timestamp> {
         match self.phase {
@@ -306,7 +285,7 @@ impl Allocation {
         }
     }
 
-    /// When it ended, if it has.
+    /// Returns when it ended, if it has.
     #[must_use]
     pub const fn ended_at(&self) -> Option<Timestamp> {
         match self.phase {
@@ -316,12 +295,13 @@ impl Allocation {
         }
     }
 
-    /// Whether a repeat of its request is granted anew: nobody was told of it, or it was a refusal after all.
-    pub(super) const fn is_asked_anew(&self) -> bool {
+    /// Returns whether the allocation's request id may be used for a new grant: the grant was cancelled before
+    /// anybody received it, or it failed.
+    pub(super) const fn frees_request_id(&self) -> bool {
         matches!(self.phase, Phase::Released { reason: EndReason::Cancelled, .. } | Phase::Failed { .. })
     }
 
-    /// How long ago it was created.
+    /// Returns the time since the allocation was created.
     #[must_use]
     pub fn age(&self, now: Timestamp) -> Millis {
         now.since(self.created_at)

@@ -1,9 +1,8 @@
-//! The books: nodes, live leases, records of ended ones, and the indexes over them.
+//! The state of the cluster: nodes, live allocations, records of ended ones, and the indexes over them.
 //!
-//! [`Cluster::apply`] is the only thing that changes them, one event at a time. What decides on events is in `decide`,
-//! what reads the books is in `view`, and what must hold between events is in `check`.
+//! Only [`Cluster::apply`] changes the state, one event at a time. `decide` chooses the events, `view` reads the
+//! state, and `check` lists the invariants that must hold between events.
 
-use super::ages::Ages;
 use super::allocation::{Allocation, Phase, Reservation, State};
 use super::deadlines::Deadlines;
 use super::event::{Event, Limits, Recorded};
@@ -13,22 +12,23 @@ use super::ids::{AllocationId, FencingToken, NodeId, RequestId, ServerInstanceId
 use super::job::Job;
 use super::node::Node;
 use super::provisioning::Provisioning;
-use super::scaling_state::Planned;
+use super::scaling_state::ScalingState;
+use super::sequence_index::SequenceIndex;
 use super::table::{Keyed, Slot, Table};
 use super::time::Timestamp;
 use foldhash::HashMap;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// An allocation with its place in the books.
+/// An allocation with the slot of its job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct AllocationRecord {
     pub(super) allocation: Allocation,
-    /// Its job among those of the cluster.
+    /// The slot in [`Cluster::jobs`].
     pub(super) job: Slot,
 }
 
-impl Keyed for Record {
+impl Keyed for AllocationRecord {
     type Key = AllocationId;
 
     fn key(&self) -> &AllocationId {
@@ -38,35 +38,33 @@ impl Keyed for Record {
 
 /// The state of the lease machine.
 ///
-/// Two clusters are equal if they came by the same books through the same events, and have looked equally far for
-/// expired leases.
-/// Maps that are walked are ordered, so that a replay takes the same steps; the hashed ones are only looked up.
+/// Two clusters are equal if the same events led to the same state and [`Cluster::observe`] has reached the same time
+/// in both. Maps that are iterated are ordered, so that a replay takes the same steps; hash maps are only looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     pub(super) limits: Limits,
     pub(super) nodes: BTreeMap<NodeId, Node>,
-    /// Live allocations and those on record.
-    pub(super) records: Table<Record>,
-    /// The same by age.
-    pub(super) ages: Ages<FencingToken>,
-    /// The ended ones in the order in which they ended.
+    /// Live allocations and the records of ended ones.
+    pub(super) records: Table<AllocationRecord>,
+    /// The same, oldest first.
+    pub(super) records_by_token: SequenceIndex<FencingToken>,
+    /// The ended allocations, in the order in which they ended.
     pub(super) ended_order: VecDeque<Slot>,
     pub(super) by_request: HashMap<RequestId, Slot>,
     pub(super) jobs: Table<Job>,
-    /// How many of the ended ones never became active.
+    /// The number of ended allocations that never became active.
     pub(super) failed: u64,
     /// Nominal deadlines of the live allocations that have one.
     pub(super) deadlines: Deadlines,
-    /// The live allocations that are being taken back, oldest first.
-    pub(super) leaving: Vec<(FencingToken, Slot)>,
+    /// The live allocations that are being released, oldest first.
+    pub(super) releasing: Vec<(FencingToken, Slot)>,
     pub(super) graces: Graces,
     pub(super) next_token: FencingToken,
     pub(super) next_instance: ServerInstanceId,
-    /// Agents, tasks and tokens.
     pub(super) fleet: Fleet,
-    /// Demand, policy and scalings.
-    pub(super) planned: Planned,
-    /// What really stands behind the leases; no part of the books.
+    /// Demand, scaling policy and past scalings.
+    pub(super) scaling_state: ScalingState,
+    /// What has to be started and stopped for leases. Not part of the state: no event changes it.
     pub(super) provisioning: Provisioning,
 }
 
@@ -76,29 +74,29 @@ impl Default for Cluster {
             limits: Limits::default(),
             nodes: BTreeMap::new(),
             records: Table::default(),
-            ages: Ages::default(),
+            records_by_token: SequenceIndex::default(),
             ended_order: VecDeque::new(),
             by_request: HashMap::default(),
             jobs: Table::default(),
             failed: 0,
             deadlines: Deadlines::default(),
-            leaving: Vec::new(),
+            releasing: Vec::new(),
             graces: Graces::default(),
             next_token: FencingToken::FIRST,
             next_instance: ServerInstanceId::FIRST,
             fleet: Fleet::default(),
-            planned: Planned::default(),
+            scaling_state: ScalingState::default(),
             provisioning: Provisioning::default(),
         }
     }
 }
 
 impl Cluster {
-    /// Changes the books by one event.
+    /// Changes the state by one event.
     ///
     /// # Panics
-    /// If the event does not follow from the books: [`Cluster::decide`] gives no such event, and a history that has one
-    /// is not a history of these books. Going on would hand out what is held.
+    /// If the event does not follow from the state. [`Cluster::decide`] never returns such an event, and a log that
+    /// holds one belongs to another state. Continuing would grant resources that are already held.
     pub fn apply(&mut self, recorded: &Recorded) {
         let at = recorded.at;
         match &recorded.event {
@@ -134,14 +132,14 @@ impl Cluster {
             }
             Event::Releasing { allocation, reason } => {
                 self.change(*allocation, |lease| {
-                    assert_ne!(lease.state(), State::Releasing, "{allocation} is being released already");
+                    assert_ne!(lease.state(), State::Releasing, "{allocation} is already being released");
                     lease.phase = Phase::Releasing { activated_at: lease.activated_at(), reason: *reason };
                 });
             }
             Event::Released { allocation } => {
                 self.end(*allocation, |lease| {
                     let Phase::Releasing { activated_at, reason } = lease.phase else {
-                        panic!("{} is {} and was not being released", lease.reservation.allocation, lease.state())
+                        panic!("{} is {} and is not being released", lease.reservation.allocation, lease.state())
                     };
                     Phase::Released { activated_at, reason, released_at: at }
                 });
@@ -153,24 +151,24 @@ impl Cluster {
                 self.trim_to_age(*ended_before);
                 self.fleet.trim_to_age(*ended_before);
             }
-            event => self.apply_to_planned(at, event),
+            event => self.apply_to_scaling_state(at, event),
         }
     }
 
-    /// Says what really stands behind the leases from now on.
+    /// Sets what has to be started and stopped for leases from now on.
     pub fn set_provisioning(&mut self, provisioning: Provisioning) {
         self.provisioning = provisioning;
     }
 
-    /// What was last said to stand behind the leases.
+    /// Returns what [`Cluster::set_provisioning`] last set.
     #[must_use]
     pub const fn provisioning(&self) -> &Provisioning {
         &self.provisioning
     }
 
-    /// Counts the leases whose deadline has passed by `now` as overdue, and brings the order of the queue and the weights of
-    /// the agents up to then. The cost is in proportion to what has changed since the last look. A decision about the fleet
-    /// goes by the last look.
+    /// Counts the leases whose deadline has passed by `now` as overdue, and advances the order of the queue and the
+    /// weights of the agents to `now`. The cost is proportional to what has changed since the last call. Decisions
+    /// about the fleet use the time of the last call.
     pub fn observe(&mut self, now: Timestamp) {
         let horizon = self.expiry_horizon(now).max(self.deadlines.observed);
         for (_, slot) in self.deadlines.newly_overdue(horizon) {
@@ -183,25 +181,25 @@ impl Cluster {
         self.fleet.observe(now);
     }
 
-    /// The moment up to which nominal deadlines have passed: now, unless there was an outage shortly before.
+    /// Returns the moment up to which nominal deadlines have passed: `now`, unless an outage ended shortly before.
     pub(super) fn expiry_horizon(&self, now: Timestamp) -> Timestamp {
         self.graces.horizon(now)
     }
 
-    /// A nominal deadline as it counts: later, if it falls in the grace after an outage.
+    /// Returns when a nominal deadline takes effect: later if the grace after an outage covers it.
     pub(super) fn deadline_with_grace(&self, nominal: Timestamp) -> Timestamp {
         self.graces.deadline(nominal)
     }
 
     fn reserve(&mut self, at: Timestamp, reservation: &Arc<Reservation>) {
         let token = reservation.fencing_token;
-        assert!(token >= self.next_token, "fencing token {token} was given before");
+        assert!(token >= self.next_token, "fencing token {token} was assigned before");
         self.next_token = token.next();
         if let Some(newest) = reservation.servers.iter().map(|hold| hold.instance).max() {
             self.next_instance = self.next_instance.max(newest.next());
         }
         let node = self.nodes.get_mut(&reservation.node);
-        node.unwrap_or_else(|| panic!("there is no node {}", reservation.node)).take(reservation);
+        node.unwrap_or_else(|| panic!("node {} does not exist", reservation.node)).reserve(reservation);
 
         let job = self.jobs.find_or_insert(&reservation.job, || Job::new(reservation.job.clone()));
         let allocation = Allocation {
@@ -210,16 +208,16 @@ impl Cluster {
             ttl_seconds: reservation.ttl_seconds,
             phase: Phase::Pending,
         };
-        let slot = self.records.insert(Record { allocation, job });
+        let slot = self.records.insert(AllocationRecord { allocation, job });
         self.jobs[job].reserve(reservation, slot);
-        self.ages.insert(token, slot);
+        self.records_by_token.insert(token, slot);
         if let Some(request_id) = &reservation.request_id {
             self.by_request.insert(request_id.clone(), slot);
         }
         self.schedule(slot);
     }
 
-    /// Changes a live allocation, and its place among the deadlines with it.
+    /// Changes a live allocation and updates the index of deadlines.
     fn change(&mut self, id: AllocationId, change: impl FnOnce(&mut Allocation)) {
         let slot = self.live_slot(id);
         self.unschedule(slot);
@@ -227,31 +225,31 @@ impl Cluster {
         self.schedule(slot);
     }
 
-    /// Gives back all that a live allocation holds and moves it to the records.
+    /// Frees everything that a live allocation holds and moves the allocation to the records.
     fn end(&mut self, id: AllocationId, phase: impl FnOnce(&Allocation) -> Phase) {
         let slot = self.live_slot(id);
         self.unschedule(slot);
-        let Record { allocation, job } = &mut self.records[slot];
+        let AllocationRecord { allocation, job } = &mut self.records[slot];
         allocation.phase = phase(allocation);
         self.failed += u64::from(allocation.state() == State::Failed);
 
         let reservation = &allocation.reservation;
         if let Some(node) = self.nodes.get_mut(&reservation.node) {
-            node.give_back(reservation);
+            node.release(reservation);
         }
-        if let Some(request_id) = reservation.request_id.as_ref().filter(|_| allocation.is_asked_anew()) {
+        if let Some(request_id) = reservation.request_id.as_ref().filter(|_| allocation.frees_request_id()) {
             self.by_request.remove(request_id);
         }
         self.jobs[*job].end();
-        self.ages.end(reservation.fencing_token);
+        self.records_by_token.end(reservation.fencing_token);
         self.ended_order.push_back(slot);
         self.trim_to_count();
     }
 
-    /// The slot of an allocation that is live.
+    /// Returns the slot of a live allocation.
     ///
     /// # Panics
-    /// If it is not live.
+    /// If the allocation is not live.
     fn live_slot(&self, id: AllocationId) -> Slot {
         match self.records.find(&id) {
             Some(slot) if self.records[slot].allocation.state().is_live() => slot,
@@ -259,13 +257,13 @@ impl Cluster {
         }
     }
 
-    /// Notes the deadline of a lease, or that it is being taken back. A deadline that has passed already counts the lease as
-    /// overdue.
+    /// Adds a lease to the index of deadlines, or to the list of leases that are being released. A lease whose
+    /// deadline has passed already counts as overdue.
     pub(super) fn schedule(&mut self, slot: Slot) {
         let lease = &self.records[slot].allocation;
         if lease.state() == State::Releasing {
-            let (Ok(place) | Err(place)) = self.place_among_leaving(lease.reservation.fencing_token);
-            self.leaving.insert(place, (lease.reservation.fencing_token, slot));
+            let (Ok(position) | Err(position)) = self.releasing_position(lease.reservation.fencing_token);
+            self.releasing.insert(position, (lease.reservation.fencing_token, slot));
         }
         if self.deadlines.insert(lease, slot)
             && let Some(node) = self.nodes.get_mut(&lease.reservation.node)
@@ -274,13 +272,13 @@ impl Cluster {
         }
     }
 
-    /// Drops the deadline of a lease, and the lease from those counted as overdue.
+    /// Removes what [`Self::schedule`] added, and no longer counts the lease as overdue.
     fn unschedule(&mut self, slot: Slot) {
         let lease = &self.records[slot].allocation;
         if lease.state() == State::Releasing
-            && let Ok(place) = self.place_among_leaving(lease.reservation.fencing_token)
+            && let Ok(position) = self.releasing_position(lease.reservation.fencing_token)
         {
-            self.leaving.remove(place);
+            self.releasing.remove(position);
         }
         let lease = &self.records[slot].allocation;
         if self.deadlines.remove(lease)
@@ -290,8 +288,8 @@ impl Cluster {
         }
     }
 
-    fn place_among_leaving(&self, token: FencingToken) -> Result<usize, usize> {
-        self.leaving.binary_search_by_key(&token, |(token, _)| *token)
+    fn releasing_position(&self, token: FencingToken) -> Result<usize, usize> {
+        self.releasing.binary_search_by_key(&token, |(token, _)| *token)
     }
 
     fn trim_to_count(&mut self) {
@@ -310,10 +308,10 @@ impl Cluster {
 
     fn forget_oldest(&mut self) {
         let Some(slot) = self.ended_order.pop_front() else { return };
-        let Some(Record { allocation, job }) = self.records.remove(slot) else { return };
+        let Some(AllocationRecord { allocation, job }) = self.records.remove(slot) else { return };
         self.failed -= u64::from(allocation.state() == State::Failed);
         let reservation = &allocation.reservation;
-        self.ages.forget(reservation.fencing_token);
+        self.records_by_token.forget(reservation.fencing_token);
         if let Some(request_id) = &reservation.request_id
             && self.by_request.get(request_id) == Some(&slot)
         {

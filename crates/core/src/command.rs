@@ -1,4 +1,4 @@
-//! Commands: what may be asked of the lease machine, and what it answers.
+//! Commands to the lease machine, and their outcomes.
 
 use super::allocation::{EndReason, Metadata, State};
 use super::demand::DemandBin;
@@ -15,12 +15,12 @@ use std::fmt::Display;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Names of MCP servers, each once, in the order in which they were first named.
+/// Names of MCP servers without duplicates, in the order in which they were first given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DistinctServers(Box<[ServerName]>);
 
 impl DistinctServers {
-    /// The names given, where one named twice counts once.
+    /// Removes duplicates, keeping the first of each.
     #[must_use]
     pub fn new(names: impl IntoIterator<Item = ServerName>) -> Self {
         let mut distinct: Vec<ServerName> = Vec::new();
@@ -32,354 +32,256 @@ impl DistinctServers {
         Self(distinct.into_boxed_slice())
     }
 
-    /// The names.
     #[must_use]
     pub const fn as_slice(&self) -> &[ServerName] {
         &self.0
     }
 }
 
-/// What a job asks for.
+/// A job's request for a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Whose it is.
     pub job: JobId,
-    /// The MCP servers.
     pub servers: DistinctServers,
-    /// How many workers.
     pub workers: u64,
-    /// How urgent the job is.
     pub priority: Priority,
-    /// How long the lease lasts unless it is renewed.
+    /// The time to live of the lease, from its activation or last renewal.
     pub ttl_seconds: TtlSeconds,
-    /// The client's key, by which a repeat of the request is known.
+    /// The client's key for the request. A repeat with the same key returns the first grant.
     pub request_id: Option<RequestId>,
-    /// What the client notes.
     pub metadata: Metadata,
 }
 
-/// Something asked of the lease machine.
+/// A command to the lease machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Give a node this capacity.
+    /// Sets a node's capacity, and creates the node if there is none of this name.
     SetCapacity {
-        /// The node.
         node: NodeId,
-        /// All that it has from now on.
+        /// The node's whole capacity from now on.
         capacity: Resources,
     },
-    /// Keep the books within these bounds.
+    /// Sets the bounds within which the state is kept.
     SetLimits(Limits),
-    /// Grant a lease.
+    /// Requests a lease.
     Request {
-        /// What is asked for.
         request: Box<Request>,
-        /// What a worker takes.
+        /// CPU and memory of one worker.
         worker_size: WorkerSize,
-        /// A random number, of which the allocation's id is made.
-        draw: u64,
+        /// Random bits for the allocation's id. If they are taken, the next free id is used.
+        id_bits: u64,
     },
-    /// What really stands behind a reservation is there: let it be used.
-    Activate {
-        /// Which.
-        allocation: AllocationId,
-    },
-    /// What should stand behind a reservation cannot be had, and nothing of it is left: give it up.
-    FailActivation {
-        /// Which.
-        allocation: AllocationId,
-        /// What went wrong.
-        error: Arc<str>,
-    },
-    /// Take a lease back.
-    Release {
-        /// Which.
-        allocation: AllocationId,
-        /// Why.
-        reason: EndReason,
-    },
-    /// What really stood behind a lease that is being taken back is gone: it is over.
-    FinishRelease {
-        /// Which.
-        allocation: AllocationId,
-    },
-    /// Let a lease run anew from now.
+    /// Makes a reservation active: everything that it needs has been started.
+    Activate { allocation: AllocationId },
+    /// Fails a reservation: something that it needs did not start, and nothing that was started for it is left.
+    FailActivation { allocation: AllocationId, error: Arc<str> },
+    /// Ends a lease.
+    Release { allocation: AllocationId, reason: EndReason },
+    /// Finishes a release: everything that was started for the lease has stopped.
+    FinishRelease { allocation: AllocationId },
+    /// Restarts the time to live of an active lease.
     Renew {
-        /// Which.
         allocation: AllocationId,
-        /// Its time to live from now on; unchanged if absent.
+        /// The new time to live; unchanged if absent.
         ttl_seconds: Option<TtlSeconds>,
         /// The lease's own token, if the holder wants it checked.
         fencing_token: Option<FencingToken>,
     },
-    /// Record the expiry of leases past their deadline, the longest overdue first.
+    /// Records the expiry of leases past their deadline, the longest overdue first.
     Sweep {
-        /// At most so many.
+        /// The most leases to end in this sweep.
         leases_max: usize,
     },
-    /// Drop the records of allocations that ended longer ago than this.
-    TrimHistory {
-        /// The age.
-        older_than: Millis,
-    },
-    /// Nobody could renew since `since`: give a grace.
+    /// Drops the records of allocations and tasks that ended longer ago than this.
+    TrimHistory { older_than: Millis },
+    /// Gives leases a grace after an outage in which nobody could renew.
     NoteOutage {
         /// The last moment before the outage.
         since: Timestamp,
-        /// How long the grace lasts.
+        /// How long from now nothing more expires.
         grace: Millis,
-        /// How long after that what was spared runs out.
+        /// The time after the grace over which the expiries of the spared leases are spread.
         spread: Millis,
     },
-    /// Add to the demand there was.
+    /// Adds to the demand history.
     CountDemand(Vec<DemandBin>),
-    /// Let the planner go by this policy.
+    /// Sets the scaling policy.
     SetPolicy(Policy),
-    /// Note a scaling.
+    /// Records a scaling.
     NoteScaling(Scaling),
-    /// Something about agents, tasks or tokens.
+    /// A command about agents, tasks or tokens.
     Fleet(FleetCommand),
 }
 
-/// The events that a command leads to, and what to answer once they are applied.
+/// The events that a command leads to, and the outcome to return once they are applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// In order; none if nothing changes.
+    /// In order; empty if nothing changes.
     pub events: Vec<Event>,
-    /// The answer.
     pub outcome: Outcome,
 }
 
 /// What a release freed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
-    /// Which allocation.
     pub allocation: AllocationId,
-    /// Whose it was.
     pub job: JobId,
-    /// Why it ended.
     pub reason: EndReason,
-    /// What is free again.
     pub freed: Resources,
-    /// When.
     pub released_at: Timestamp,
-    /// How long the allocation lasted from its creation.
+    /// The time since the allocation was created.
     pub duration: Millis,
 }
 
-/// A command's answer.
+/// The outcome of a command that was not denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done, and there is nothing to tell.
+    /// The command was carried out; there is nothing to report.
     Done,
     /// A lease was granted.
     Granted {
-        /// Which.
         allocation: AllocationId,
-        /// Leases past their deadline that were taken back to make room.
+        /// Leases past their deadline that were ended to free capacity.
         reclaimed: Vec<Release>,
     },
-    /// The same request was granted before; the answer is that grant as it stands now.
-    Repeated {
-        /// Which.
-        allocation: AllocationId,
-    },
-    /// Nothing was granted yet: there will be room once what really stands behind leases that end is gone.
-    RoomIsComing {
-        /// What there is too little of until then.
+    /// The same request was granted before. The answer is the current state of that grant.
+    Repeated { allocation: AllocationId },
+    /// Nothing is granted yet. The request fits once what was started for ending leases has stopped.
+    CapacityPending {
+        /// What is short until then.
         shortage: Shortage,
-        /// Leases past their deadline whose end began with this.
+        /// Leases past their deadline whose release began with this request.
         reclaimed: Vec<Release>,
     },
-    /// A lease is being taken back: it is over once what really stands behind it is gone.
-    Releasing {
-        /// Which.
-        allocation: AllocationId,
-    },
-    /// A lease was taken back.
+    /// The release began. It ends once everything that was started for the lease has stopped.
+    Releasing { allocation: AllocationId },
+    /// The lease was released.
     Released(Release),
-    /// It had been taken back before.
+    /// The lease was released before.
     AlreadyReleased {
-        /// Which.
         allocation: AllocationId,
-        /// When it ended.
+        /// When the lease ended.
         released_at: Timestamp,
     },
-    /// A lease runs anew.
-    Renewed {
-        /// Which.
-        allocation: AllocationId,
-    },
-    /// Expiry was recorded.
+    /// The lease was renewed.
+    Renewed { allocation: AllocationId },
+    /// The expiry of leases was recorded.
     Swept {
-        /// Of these leases.
         expired: Vec<Release>,
-        /// Whether others past their deadline are left.
+        /// Whether leases past their deadline remain.
         more: bool,
     },
-    /// What a command about agents, tasks or tokens came to.
+    /// The outcome of a command about agents, tasks or tokens.
     Fleet(FleetOutcome),
 }
 
-/// Why a request cannot be granted now: the first of the checks that failed.
+/// Why a request cannot be granted now: the first check that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Shortage {
-    /// Too few worker slots.
     #[error("Insufficient workers: requested {requested}, available {available}")]
     Workers {
-        /// Asked for.
         requested: u64,
         /// Free, or held by leases past their deadline.
         available: u64,
     },
-    /// Too little CPU.
     #[error("Insufficient CPU: requested {requested} cores, available {available}")]
     Cpu {
-        /// Asked for.
         requested: CpuMillis,
         /// Free, or held by leases past their deadline.
         available: CpuMillis,
     },
-    /// Too little memory.
     #[error("Insufficient memory: requested {requested} MB, available {available}")]
     Memory {
-        /// Asked for.
         requested: MemoryMb,
         /// Free, or held by leases past their deadline.
         available: MemoryMb,
     },
     /// Too few ports for the MCP servers that would have to be started.
     #[error(
-        "Insufficient MCP server ports: requested {requested} more, available {available} (the limit is {SERVER_PORT_COUNT} servers, ports 9000-9099)"
+        "Insufficient MCP server ports: requested {requested} more, available {available} \
+         (the limit is {SERVER_PORT_COUNT} servers, ports 9000-9099)"
     )]
     ServerPorts {
-        /// Servers not running yet.
+        /// Servers that are not running yet.
         requested: u64,
-        /// Free ports.
         available: u64,
     },
-    /// Too few ports for workers.
     #[error(
-        "Insufficient worker ports: requested {requested}, available {available} (the limit is {WORKER_PORT_COUNT} workers, ports 8000-65535 without 9000-9099)"
+        "Insufficient worker ports: requested {requested}, available {available} \
+         (the limit is {WORKER_PORT_COUNT} workers, ports 8000-65535 without 9000-9099)"
     )]
-    WorkerPorts {
-        /// Asked for.
-        requested: u64,
-        /// Free ports.
-        available: u64,
-    },
-    /// The books hold as many live allocations as they may.
+    WorkerPorts { requested: u64, available: u64 },
+    /// The number of live allocations has reached its limit.
     #[error("Too many live allocations: {limit} of {limit} are held (the limit is max_live_allocations)")]
-    LiveAllocations {
-        /// The limit.
-        limit: u64,
-    },
+    LiveAllocations { limit: u64 },
 }
 
-/// Why a command is refused. Nothing has changed.
+/// Why a command is denied. A denied command changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Denied {
-    /// There is no room for a request.
+    /// The request does not fit now.
     #[error("{shortage}")]
-    NoRoom {
-        /// What there is too little of.
+    InsufficientCapacity {
         shortage: Shortage,
-        /// When enough leases will have run out, if that is known.
+        /// When enough leases will have expired, if that is known.
         retry_at: Option<Timestamp>,
     },
-    /// No node has been given a capacity.
+    /// No node has a capacity yet.
     #[error("no node has a capacity yet")]
     NoNode,
-    /// There is no such allocation, or its record is gone.
+    /// No allocation has this id, or its record was dropped.
     #[error("Allocation {0} not found")]
     UnknownAllocation(AllocationId),
     /// The request id was used for another request.
     #[error(
-        "request_id {request_id} was used for another request, granted as {allocation}: repeat that request unchanged, or choose a new request_id"
+        "request_id {request_id} was used for another request, granted as {allocation}: \
+         repeat that request unchanged, or choose a new request_id"
     )]
     RequestIdReused {
-        /// The request id.
         request_id: RequestId,
-        /// What was granted under it.
+        /// What was granted for the first request.
         allocation: AllocationId,
     },
     /// The fencing token is not the lease's own.
     #[error(
-        "fencing_token {given} is not that of allocation {allocation}: it has {own}, so whoever sent {given} does not hold this lease"
+        "fencing_token {given} is not that of allocation {allocation}: \
+         its token is {own}, so {given} does not hold this lease"
     )]
-    StaleToken {
-        /// Which allocation.
-        allocation: AllocationId,
-        /// The token given.
-        given: FencingToken,
-        /// The lease's own.
-        own: FencingToken,
-    },
-    /// A lease past its deadline cannot be renewed.
+    StaleToken { allocation: AllocationId, given: FencingToken, own: FencingToken },
+    /// The lease to renew is past its deadline.
     #[error("Allocation {allocation} expired at {expired_at}: request resources anew")]
-    Expired {
-        /// Which allocation.
-        allocation: AllocationId,
-        /// Its deadline.
-        expired_at: Timestamp,
-    },
-    /// Only an active lease can be renewed.
+    Expired { allocation: AllocationId, expired_at: Timestamp },
+    /// The lease to renew is not active.
     #[error("Allocation {allocation} is {state}, and only an active one can be renewed: request resources anew")]
-    NotActive {
-        /// Which allocation.
-        allocation: AllocationId,
-        /// Its state.
-        state: State,
-    },
-    /// Only a reservation can be activated or given up.
-    #[error("Allocation {allocation} is {state}, and no reservation any more")]
-    NotPending {
-        /// Which allocation.
-        allocation: AllocationId,
-        /// Its state.
-        state: State,
-    },
-    /// Only the end of a lease that is being taken back can be finished.
-    #[error("Allocation {allocation} is {state}, and is not being released")]
-    NotReleasing {
-        /// Which allocation.
-        allocation: AllocationId,
-        /// Its state.
-        state: State,
-    },
-    /// MCP servers that the catalog does not have.
+    NotActive { allocation: AllocationId, state: State },
+    /// The allocation to activate or to fail is no longer a reservation.
+    #[error("Allocation {allocation} is {state}, no longer reserved")]
+    NotPending { allocation: AllocationId, state: State },
+    /// The allocation whose release is to be finished is not being released.
+    #[error("Allocation {allocation} is {state}, not being released")]
+    NotReleasing { allocation: AllocationId, state: State },
+    /// The request names MCP servers that the catalog does not have.
     #[error("{}", unknown_servers(unknown, known))]
     UnknownServers {
-        /// Those.
         unknown: Vec<ServerName>,
-        /// All that it has.
+        /// All servers of the catalog.
         known: Vec<ServerName>,
     },
-    /// A capacity below what is leased.
+    /// The new capacity is below what is leased.
     #[error(
         "capacity of node {node} cannot be lowered below what is leased: {} workers, {} cores and {} MB are",
         leased.workers, leased.cpu_millis, leased.memory_mb
     )]
-    BelowLeased {
-        /// The node.
-        node: NodeId,
-        /// What is leased there.
-        leased: Resources,
-    },
-    /// More live allocations than the new bounds allow.
+    BelowLeased { node: NodeId, leased: Resources },
+    /// The new limit is below the number of live allocations.
     #[error("max_live_allocations cannot be lowered to {limit}: {live} allocations are live")]
-    BelowLive {
-        /// The bound asked for.
-        limit: u64,
-        /// How many are live.
-        live: u64,
-    },
-    /// A command about agents, tasks or tokens.
+    BelowLive { limit: u64, live: u64 },
+    /// A denial that concerns agents, tasks or tokens.
     #[error(transparent)]
     Fleet(#[from] FleetDenied),
 }
 
-/// The most names of the catalog that an error lists.
+/// How many names of the catalog an error lists at most.
 const KNOWN_SERVERS_SHOWN: usize = 50;
 
 fn unknown_servers(unknown: &[ServerName], known: &[ServerName]) -> String {
@@ -389,6 +291,6 @@ fn unknown_servers(unknown: &[ServerName], known: &[ServerName]) -> String {
         let more = names.len().saturating_sub(KNOWN_SERVERS_SHOWN);
         if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
     };
-    let way_out: &dyn Display = if known.is_empty() { &"none" } else { &list(known) };
-    format!("mcp_servers names {}, which the catalog does not have: it has {way_out}", list(unknown))
+    let available: &dyn Display = if known.is_empty() { &"none" } else { &list(known) };
+    format!("mcp_servers names {}, which the catalog does not have: it has {available}", list(unknown))
 }

@@ -7,16 +7,16 @@ use super::time::Timestamp;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// A deadline, and the token of the lease that it is of.
-pub(super) type Key = (Timestamp, FencingToken);
+/// A deadline, and the token of its lease.
+pub(super) type DeadlineKey = (Timestamp, FencingToken);
 
-/// The deadlines of reservations are kept apart from those of active leases. A reservation mostly becomes active in the
-/// batch that made it, so its own tree is all but empty, while the other may hold a million: there, each deadline is
-/// written and removed once, not twice.
+/// The deadlines of reservations are kept apart from those of active leases. Most reservations become active in the
+/// batch that made them, so their tree is almost empty, while the other may hold a million. This way each deadline is
+/// inserted into the large tree and removed from it once, not twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Deadlines {
-    pending: BTreeMap<Key, Slot>,
-    active: BTreeMap<Key, Slot>,
+    pending: BTreeMap<DeadlineKey, Slot>,
+    active: BTreeMap<DeadlineKey, Slot>,
     /// Leases with a deadline up to here are counted as overdue by their node.
     pub(super) observed: Timestamp,
 }
@@ -28,7 +28,7 @@ impl Default for Deadlines {
 }
 
 impl Deadlines {
-    /// Notes the deadline of a lease, if it has one, and says whether it is one of those counted as overdue.
+    /// Adds the deadline of a lease, if it has one. Returns whether the lease counts as overdue.
     pub(super) fn insert(&mut self, lease: &Allocation, slot: Slot) -> bool {
         let (Some(deadline), Some(tree)) = (lease.nominal_deadline(), self.tree_of(lease.state())) else {
             return false;
@@ -37,7 +37,7 @@ impl Deadlines {
         deadline <= self.observed
     }
 
-    /// Drops the deadline of a lease, if it has one, and says whether it was one of those counted as overdue.
+    /// Removes the deadline of a lease, if it has one. Returns whether the lease counted as overdue.
     pub(super) fn remove(&mut self, lease: &Allocation) -> bool {
         let (Some(deadline), Some(tree)) = (lease.nominal_deadline(), self.tree_of(lease.state())) else {
             return false;
@@ -46,7 +46,7 @@ impl Deadlines {
         deadline <= self.observed
     }
 
-    fn tree_of(&mut self, state: State) -> Option<&mut BTreeMap<Key, Slot>> {
+    fn tree_of(&mut self, state: State) -> Option<&mut BTreeMap<DeadlineKey, Slot>> {
         match state {
             State::Pending => Some(&mut self.pending),
             State::Active => Some(&mut self.active),
@@ -54,49 +54,51 @@ impl Deadlines {
         }
     }
 
-    /// How many allocations are pending.
     pub(super) fn pending(&self) -> u64 {
         self.pending.len() as u64
     }
 
-    /// How many allocations are active.
     pub(super) fn active(&self) -> u64 {
         self.active.len() as u64
     }
 
-    /// All of them, soonest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, Slot)> + '_ {
+    /// Returns all deadlines, soonest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (DeadlineKey, Slot)> + '_ {
         self.within(Bound::Unbounded, Bound::Unbounded)
     }
 
-    /// Those up to and including a moment, soonest first.
-    pub(super) fn until(&self, last: Timestamp) -> impl Iterator<Item = (Key, Slot)> + '_ {
-        self.within(Bound::Unbounded, Bound::Included(end_of(last)))
+    /// Returns the deadlines up to and including a moment, soonest first.
+    pub(super) fn until(&self, last: Timestamp) -> impl Iterator<Item = (DeadlineKey, Slot)> + '_ {
+        self.within(Bound::Unbounded, Bound::Included(last_key_at(last)))
     }
 
-    /// Those not counted as overdue, soonest first.
-    pub(super) fn ahead(&self) -> impl Iterator<Item = (Key, Slot)> + '_ {
-        self.within(Bound::Excluded(end_of(self.observed)), Bound::Unbounded)
+    /// Returns the deadlines that are not counted as overdue, soonest first.
+    pub(super) fn upcoming(&self) -> impl Iterator<Item = (DeadlineKey, Slot)> + '_ {
+        self.within(Bound::Excluded(last_key_at(self.observed)), Bound::Unbounded)
     }
 
-    /// Those up to and including a moment that are not yet counted as overdue, soonest first.
-    pub(super) fn newly_overdue(&self, last: Timestamp) -> impl Iterator<Item = (Key, Slot)> + '_ {
-        self.ahead().take_while(move |((deadline, _), _)| *deadline <= last)
+    /// Returns the deadlines up to and including a moment that are not yet counted as overdue, soonest first.
+    pub(super) fn newly_overdue(&self, last: Timestamp) -> impl Iterator<Item = (DeadlineKey, Slot)> + '_ {
+        self.upcoming().take_while(move |((deadline, _), _)| *deadline <= last)
     }
 
-    fn within(&self, from: Bound<Key>, to: Bound<Key>) -> impl Iterator<Item = (Key, Slot)> + '_ {
+    fn within(
+        &self,
+        from: Bound<DeadlineKey>,
+        to: Bound<DeadlineKey>,
+    ) -> impl Iterator<Item = (DeadlineKey, Slot)> + '_ {
         let walk = |tree| BTreeMap::range(tree, (from, to)).map(|(key, slot)| (*key, *slot));
-        merged(walk(&self.pending), walk(&self.active))
+        merge(walk(&self.pending), walk(&self.active))
     }
 }
 
-/// The last key that a deadline at this moment can have.
-const fn end_of(moment: Timestamp) -> Key {
+/// Returns the last possible key of a deadline at this moment.
+const fn last_key_at(moment: Timestamp) -> DeadlineKey {
     (moment, FencingToken::new(u64::MAX))
 }
 
-/// Two ordered walks made one. No key is in both.
-fn merged<K: Ord, V>(
+/// Merges two ordered iterators. No key is in both.
+fn merge<K: Ord, V>(
     first: impl Iterator<Item = (K, V)>,
     second: impl Iterator<Item = (K, V)>,
 ) -> impl Iterator<Item = (K, V)> {

@@ -1,13 +1,13 @@
-//! Decisions: which events a command leads to, given the books and the time. Nothing here changes anything.
+//! Decisions: which events a command leads to, given the state and the time. Nothing here changes the state.
 
 use super::allocation::{Allocation, EndReason, Phase, Reservation, ServerHold, State, Workers};
+use super::availability::Availability;
 use super::cluster::Cluster;
 use super::command::{Command, Decision, Denied, Outcome, Release, Request, Shortage};
 use super::event::{Event, Limits};
 use super::ids::{AllocationId, FencingToken, NodeId, WorkerNumber};
 use super::node::Node;
 use super::ports::{Port, Purpose};
-use super::room::Room;
 use super::servers::Server;
 use super::time::{Millis, Timestamp, TtlSeconds};
 use super::units::{Resources, WorkerSize};
@@ -16,19 +16,19 @@ use std::collections::VecDeque;
 use std::mem::discriminant;
 use std::sync::Arc;
 
-/// How many leases ahead are looked at to tell a refused caller when to come again.
+/// How many future deadlines are checked to tell a denied caller when to retry.
 const RETRY_LOOKAHEAD_LEASES: usize = 1_000;
 
 impl Cluster {
-    /// Decides what a command leads to at `now`, which must not lie before the last event or observation.
+    /// Decides which events a command leads to at `now`, which must not lie before the last event or observation.
     ///
     /// # Errors
-    /// [`Denied`], if it is refused; then nothing changes.
+    /// [`Denied`] if the command is denied. Nothing has changed then.
     pub fn decide(&self, now: Timestamp, command: &Command) -> Result<Decision, Denied> {
         match command {
             Command::SetCapacity { node, capacity } => self.set_capacity(node, *capacity),
             Command::SetLimits(limits) => self.set_limits(*limits),
-            Command::Request { request, worker_size, draw } => self.request(now, request, *worker_size, *draw),
+            Command::Request { request, worker_size, id_bits } => self.request(now, request, *worker_size, *id_bits),
             Command::Activate { allocation } => self.activate(*allocation),
             Command::FailActivation { allocation, error } => self.fail_activation(*allocation, error),
             Command::Release { allocation, reason } => self.release(now, *allocation, *reason),
@@ -57,16 +57,16 @@ impl Cluster {
     }
 
     fn set_limits(&self, limits: Limits) -> Result<Decision, Denied> {
-        let live = self.ages.live();
+        let live = self.records_by_token.live();
         if limits.live_allocations_max < live {
             return Err(Denied::BelowLive { limit: limits.live_allocations_max, live });
         }
         Ok(done((self.limits != limits).then_some(Event::LimitsSet { limits })))
     }
 
-    fn request(&self, now: Timestamp, request: &Request, size: WorkerSize, draw: u64) -> Result<Decision, Denied> {
+    fn request(&self, now: Timestamp, request: &Request, size: WorkerSize, id_bits: u64) -> Result<Decision, Denied> {
         if let Some(request_id) = &request.request_id
-            && let Some(first) = self.by_request.get(request_id).map(|slot| self.at(*slot))
+            && let Some(first) = self.by_request.get(request_id).map(|slot| self.allocation_at(*slot))
         {
             let allocation = first.reservation.allocation;
             if is_same_request(&first.reservation, request) {
@@ -81,84 +81,95 @@ impl Cluster {
             return Err(Denied::UnknownServers { unknown, known });
         }
         let (node_id, node) = self.nodes.first_key_value().ok_or(Denied::NoNode)?;
-        let mut room = Room::for_request(self, (node_id, node), request, size);
-        let MadeRoom { reclaimed, until_gone } = self.make_room(now, &mut room)?;
+        let mut availability = Availability::for_request(self, (node_id, node), request, size);
+        let ReclaimPlan { reclaimed, pending_shortage } = self.plan_reclaim(now, &mut availability)?;
 
         let mut events = Vec::with_capacity(2 * reclaimed.len() + 2);
         let releases: Vec<Release> =
-            reclaimed.iter().map(|lease| self.ending(&mut events, now, lease, EndReason::Expired)).collect();
-        if let Some(shortage) = until_gone {
-            return Ok(Decision { events, outcome: Outcome::RoomIsComing { shortage, reclaimed: releases } });
+            reclaimed.iter().map(|lease| self.push_end_events(&mut events, now, lease, EndReason::Expired)).collect();
+        if let Some(shortage) = pending_shortage {
+            return Ok(Decision { events, outcome: Outcome::CapacityPending { shortage, reclaimed: releases } });
         }
-        let gone: Vec<&Allocation> =
-            reclaimed.into_iter().filter(|lease| !self.provisioning.are_behind(&lease.reservation)).collect();
-        let reservation = self.reservation(now, request, size, draw, (node_id, node), &gone);
-        let (allocation, is_real) = (reservation.allocation, self.provisioning.are_behind(&reservation));
+        let ended: Vec<&Allocation> =
+            reclaimed.into_iter().filter(|lease| !self.provisioning.covers(&lease.reservation)).collect();
+        let reservation = self.build_reservation(now, request, size, id_bits, (node_id, node), &ended);
+        let (allocation, is_provisioned) = (reservation.allocation, self.provisioning.covers(&reservation));
         events.push(Event::Reserved { reservation: Arc::new(reservation) });
-        if !is_real {
+        if !is_provisioned {
             events.push(Event::Activated { allocation });
         }
         Ok(Decision { events, outcome: Outcome::Granted { allocation, reclaimed: releases } })
     }
 
-    /// The leases past their deadline to take back so that the request fits: none if it does anyway. What is being taken back
-    /// already is counted on.
-    pub(super) fn make_room<'a>(&'a self, now: Timestamp, room: &mut Room<'a>) -> Result<MadeRoom<'a>, Denied> {
-        if room.shortage().is_none() {
-            return Ok(MadeRoom { reclaimed: Vec::new(), until_gone: None });
+    /// Selects the leases past their deadline to end so that the request fits; none if it fits without that. Leases
+    /// that are already being released count as gone.
+    pub(super) fn plan_reclaim<'a>(
+        &'a self,
+        now: Timestamp,
+        availability: &mut Availability<'a>,
+    ) -> Result<ReclaimPlan<'a>, Denied> {
+        if availability.shortage().is_none() {
+            return Ok(ReclaimPlan { reclaimed: Vec::new(), pending_shortage: None });
         }
-        let mut free = room.clone();
-        for (_, slot) in &self.leaving {
-            room.give_back(self.at(*slot));
+        let mut free = availability.clone();
+        for (_, slot) in &self.releasing {
+            availability.release(self.allocation_at(*slot));
         }
-        let reclaimed = self.reclaimed(now, room)?;
-        for lease in reclaimed.iter().filter(|lease| !self.provisioning.are_behind(&lease.reservation)) {
-            free.give_back(lease);
+        let reclaimed = self.select_reclaimed(now, availability)?;
+        for lease in reclaimed.iter().filter(|lease| !self.provisioning.covers(&lease.reservation)) {
+            free.release(lease);
         }
-        Ok(MadeRoom { reclaimed, until_gone: free.shortage() })
+        Ok(ReclaimPlan { reclaimed, pending_shortage: free.shortage() })
     }
 
-    /// The leases past their deadline to take back so that the request fits: none if it does anyway.
-    fn reclaimed<'a>(&'a self, now: Timestamp, room: &mut Room<'a>) -> Result<Vec<&'a Allocation>, Denied> {
-        let Some(mut shortage) = room.shortage() else { return Ok(Vec::new()) };
-        let with_all = if self.leaving.is_empty() {
-            room.shortage_with_all_overdue(self, now)
+    /// Selects the leases past their deadline to end so that the request fits; none if it fits without that.
+    fn select_reclaimed<'a>(
+        &'a self,
+        now: Timestamp,
+        availability: &mut Availability<'a>,
+    ) -> Result<Vec<&'a Allocation>, Denied> {
+        let Some(mut shortage) = availability.shortage() else { return Ok(Vec::new()) };
+        let with_all = if self.releasing.is_empty() {
+            availability.shortage_with_all_overdue(self, now)
         } else {
-            // What the node counts as overdue does not tell of servers that overdue leases hold with some that leave.
-            let mut all = room.clone();
-            self.overdue(now).for_each(|lease| all.give_back(lease));
+            // A server held only by overdue leases together with releasing ones becomes free too, which the node's
+            // counts do not show.
+            let mut all = availability.clone();
+            self.overdue(now).for_each(|lease| all.release(lease));
             all.shortage()
         };
         if let Some(shortage) = with_all {
-            return Err(Denied::NoRoom { shortage, retry_at: self.retry_at(now, room) });
+            return Err(Denied::InsufficientCapacity { shortage, retry_at: self.retry_at(now, availability) });
         }
         let mut reclaimed = Vec::new();
         let mut overdue = self.overdue(now);
-        // A lease passed over for one shortage may be what a later one needs: these are older, so they are tried first.
+        // A lease that was passed over for one shortage may be needed for a later one. It is older, so it is tried
+        // first.
         let mut passed_over: VecDeque<&Allocation> = VecDeque::new();
-        let mut looks_back = false;
+        let mut retries_passed_over = false;
         loop {
-            let helps = |lease: &&Allocation| room.is_helped_by(shortage, lease);
-            let place = if looks_back { passed_over.iter().position(helps) } else { None };
-            let older = place.and_then(|place| passed_over.remove(place));
-            // While the shortage stays of one kind, what did not help before does not help now.
-            looks_back = older.is_some();
+            let helps = |lease: &&Allocation| availability.is_helped_by(shortage, lease);
+            let position = if retries_passed_over { passed_over.iter().position(helps) } else { None };
+            let older = position.and_then(|position| passed_over.remove(position));
+            // While the kind of shortage stays the same, a lease that did not help before does not help now.
+            retries_passed_over = older.is_some();
             let next = older.or_else(|| {
                 overdue.by_ref().find(|lease| {
-                    let is_helped = room.is_helped_by(shortage, lease);
+                    let is_helped = availability.is_helped_by(shortage, lease);
                     if !is_helped {
                         passed_over.push_back(lease);
                     }
                     is_helped
                 })
             });
-            // All of them together make room, as was seen above; if that were wrong, a refusal still keeps the books sound.
-            let Some(lease) = next else { return Err(Denied::NoRoom { shortage, retry_at: None }) };
-            room.give_back(lease);
+            // All overdue leases together make the request fit, as checked above. If that were wrong, a denial keeps
+            // the state sound.
+            let Some(lease) = next else { return Err(Denied::InsufficientCapacity { shortage, retry_at: None }) };
+            availability.release(lease);
             reclaimed.push(lease);
-            match room.shortage() {
+            match availability.shortage() {
                 Some(other) => {
-                    looks_back |= discriminant(&other) != discriminant(&shortage);
+                    retries_passed_over |= discriminant(&other) != discriminant(&shortage);
                     shortage = other;
                 }
                 None => return Ok(reclaimed),
@@ -166,46 +177,46 @@ impl Cluster {
         }
     }
 
-    /// The leases past their deadline, the longest overdue first.
+    /// Returns the leases past their deadline, the longest overdue first.
     fn overdue(&self, now: Timestamp) -> impl Iterator<Item = &Allocation> {
         let horizon = self.expiry_horizon(now);
-        self.deadlines.until(horizon).map(|(_, slot)| self.at(slot))
+        self.deadlines.until(horizon).map(|(_, slot)| self.allocation_at(slot))
     }
 
-    /// When the leases that run out next will have made room, if few enough of them do.
-    fn retry_at<'a>(&'a self, now: Timestamp, room: &mut Room<'a>) -> Option<Timestamp> {
-        if !room.fits_when_empty() {
+    /// Returns when the next leases to expire will have freed enough, if few enough of them do.
+    fn retry_at<'a>(&'a self, now: Timestamp, availability: &mut Availability<'a>) -> Option<Timestamp> {
+        if !availability.fits_when_empty() {
             return None;
         }
-        let mut ahead = self.deadlines.iter().take(RETRY_LOOKAHEAD_LEASES);
-        ahead.find_map(|((nominal, _), slot)| {
-            room.give_back(self.at(slot));
-            room.shortage().is_none().then(|| self.deadline_with_grace(nominal).max(now))
+        let mut upcoming = self.deadlines.iter().take(RETRY_LOOKAHEAD_LEASES);
+        upcoming.find_map(|((nominal, _), slot)| {
+            availability.release(self.allocation_at(slot));
+            availability.shortage().is_none().then(|| self.deadline_with_grace(nominal).max(now))
         })
     }
 
-    fn reservation(
+    fn build_reservation(
         &self,
         now: Timestamp,
         request: &Request,
         size: WorkerSize,
-        draw: u64,
+        id_bits: u64,
         (node_id, node): (&NodeId, &Node),
-        gone: &[&Allocation],
+        ended: &[&Allocation],
     ) -> Reservation {
-        // With the leases gone that end with this, some ports and servers are: a view of the node as it will be then.
-        let node = if gone.is_empty() { Cow::Borrowed(node) } else { Cow::Owned(without(node_id, node, gone)) };
-        let taken = &self.provisioning.taken_ports;
+        // The node as it will be once the leases that end with this request are gone.
+        let node = if ended.is_empty() { Cow::Borrowed(node) } else { Cow::Owned(node_without(node_id, node, ended)) };
+        let occupied = &self.provisioning.occupied_ports;
         let mut ports: Vec<Port> = Vec::with_capacity(usize::try_from(request.workers).unwrap_or(0));
-        ports.extend(node.ports.choose(Purpose::Worker, request.workers, taken));
+        ports.extend(node.ports.choose(Purpose::Worker, request.workers, occupied));
 
-        let mut free = node.ports.choose(Purpose::Server, request.servers.as_slice().len() as u64, taken);
+        let mut free = node.ports.choose(Purpose::Server, request.servers.as_slice().len() as u64, occupied);
         let mut instance = self.next_instance;
         let mut servers: Vec<ServerHold> = Vec::with_capacity(request.servers.as_slice().len());
         for name in request.servers.as_slice() {
             let is_private = self.provisioning.is_private(name);
             if let Some(server) = node.servers.find(name).filter(|_| !is_private) {
-                // The text of a name that is known is shared by all who hold the server, rather than kept for each.
+                // All holders of a server share the text of its name.
                 let Server { name, instance, port, .. } = server;
                 servers.push(ServerHold { name: name.clone(), instance: *instance, port: *port, is_private });
             } else if let Some(port) = free.next() {
@@ -216,11 +227,11 @@ impl Cluster {
 
         let known = self.job(&request.job);
         let first = known.map_or(WorkerNumber::default(), |job| {
-            let leaving = gone.iter().filter(|lease| lease.reservation.job == request.job).count() as u64;
-            if job.live == leaving { WorkerNumber::default() } else { job.next_worker }
+            let ending = ended.iter().filter(|lease| lease.reservation.job == request.job).count() as u64;
+            if job.live == ending { WorkerNumber::default() } else { job.next_worker }
         });
         Reservation {
-            allocation: self.unused_id(draw),
+            allocation: self.unused_id(id_bits),
             fencing_token: self.next_token,
             job: known.map_or(&request.job, |job| &job.id).clone(),
             priority: request.priority,
@@ -234,9 +245,10 @@ impl Cluster {
         }
     }
 
-    /// The id made of `draw`, or the next one that no allocation has. Ids in use are few among 2^48, so the search is short.
-    fn unused_id(&self, draw: u64) -> AllocationId {
-        let mut id = AllocationId::from_draw(draw);
+    /// Returns the id with these bits, or the next one that no allocation has. Few of the 2^48 ids are in use, so the
+    /// search is short.
+    fn unused_id(&self, id_bits: u64) -> AllocationId {
+        let mut id = AllocationId::from_bits(id_bits);
         while self.records.find(&id).is_some() {
             id = id.next();
         }
@@ -249,7 +261,7 @@ impl Cluster {
             return Ok(Decision { events: Vec::new(), outcome: Outcome::AlreadyReleased { allocation, released_at } });
         }
         let mut events = Vec::with_capacity(2);
-        let release = self.ending(&mut events, now, lease, reason);
+        let release = self.push_end_events(&mut events, now, lease, reason);
         let is_over = matches!(events.last(), Some(Event::Released { .. } | Event::ActivationFailed { .. }));
         let outcome = if is_over { Outcome::Released(release) } else { Outcome::Releasing { allocation } };
         Ok(Decision { events, outcome })
@@ -279,7 +291,7 @@ impl Cluster {
             return Err(Denied::NotReleasing { allocation, state: lease.state() });
         };
         let events = vec![Event::Released { allocation }];
-        Ok(Decision { events, outcome: Outcome::Released(released(now, lease, reason)) })
+        Ok(Decision { events, outcome: Outcome::Released(release_of(now, lease, reason)) })
     }
 
     fn renew(
@@ -310,32 +322,33 @@ impl Cluster {
         let mut events = Vec::new();
         let mut expired = Vec::new();
         for lease in overdue.by_ref().take(leases_max) {
-            expired.push(self.ending(&mut events, now, lease, EndReason::Expired));
+            expired.push(self.push_end_events(&mut events, now, lease, EndReason::Expired));
         }
         Decision { events, outcome: Outcome::Swept { expired, more: overdue.next().is_some() } }
     }
 
     fn trim_history(&self, now: Timestamp, older_than: Millis) -> Decision {
         let ended_before = now.before(older_than);
-        let oldest = self.ended_order.front().and_then(|slot| self.at(*slot).ended_at());
+        let oldest = self.ended_order.front().and_then(|slot| self.allocation_at(*slot).ended_at());
         let due = oldest.into_iter().chain(self.fleet.oldest_end()).any(|at| at < ended_before);
         done(due.then_some(Event::HistoryTrimmed { ended_before }))
     }
 
     fn note_outage(&self, now: Timestamp, since: Timestamp, grace_ms: Millis, spread_ms: Millis) -> Decision {
-        // What had expired before stays expired, and what was spared before is not spared again.
-        // The event must be readable again, so it names no moment before those that can be written.
+        // What had expired before stays expired, and what was spared before is not spared again. The event must be
+        // readable again, so `since` is not before the earliest moment that can be written.
         let horizon = self.expiry_horizon(since.min(now));
         let spared = self.graces.end().unwrap_or(Timestamp::MIN);
         let since = horizon.max(self.deadlines.observed).max(spared).max(Timestamp::WRITABLE_MIN);
-        // Later deadlines leave time enough as they are.
-        let is_needed = since < now.after(grace_ms) && self.graces.has_room(now);
+        // Later deadlines leave enough time without a grace.
+        let is_needed = since < now.after(grace_ms) && self.graces.can_add(now);
         done(is_needed.then_some(Event::OutageNoted { since, grace_ms, spread_ms }))
     }
 
-    /// Adds the events that end a live allocation now, and says what that frees. If nothing real stands behind it, both halves
-    /// are written at once; else the second is for whoever ends what does.
-    pub(super) fn ending(
+    /// Appends the events that end a live allocation now, and returns what that frees. If nothing was started for the
+    /// lease, the events release it completely. Otherwise they only begin the release, and [`Command::FinishRelease`]
+    /// ends it.
+    pub(super) fn push_end_events(
         &self,
         events: &mut Vec<Event>,
         now: Timestamp,
@@ -346,12 +359,14 @@ impl Cluster {
         if self.fleet.has_agents_of(allocation) {
             self.let_agents_go(events, now, allocation);
         }
-        // Why a lease ends was settled when its release began.
+        // The reason was set when the release began.
         let reason = if let Phase::Releasing { reason, .. } = lease.phase { reason } else { reason };
-        let is_real = self.provisioning.are_behind(&lease.reservation);
+        let is_provisioned = self.provisioning.covers(&lease.reservation);
         match lease.phase {
-            Phase::Releasing { .. } if is_real => {}
-            Phase::Pending | Phase::Active { .. } if is_real => events.push(Event::Releasing { allocation, reason }),
+            Phase::Releasing { .. } if is_provisioned => {}
+            Phase::Pending | Phase::Active { .. } if is_provisioned => {
+                events.push(Event::Releasing { allocation, reason })
+            }
             Phase::Pending if reason == EndReason::Expired => {
                 events.push(Event::ActivationFailed { allocation, error: Arc::from("it was not activated in time") });
             }
@@ -361,19 +376,19 @@ impl Cluster {
                 events.push(Event::Released { allocation });
             }
         }
-        released(now, lease, reason)
+        release_of(now, lease, reason)
     }
 }
 
-/// Room for a request, once some leases past their deadline are taken back.
-pub(super) struct MadeRoom<'a> {
-    /// These.
+/// The leases past their deadline to end so that a request fits.
+pub(super) struct ReclaimPlan<'a> {
     pub(super) reclaimed: Vec<&'a Allocation>,
-    /// What there is too little of until what really stands behind leases that end is gone, if there is.
-    pub(super) until_gone: Option<Shortage>,
+    /// What is short until everything that was started for the ending leases has stopped; `None` if the request fits
+    /// immediately.
+    pub(super) pending_shortage: Option<Shortage>,
 }
 
-fn released(now: Timestamp, lease: &Allocation, reason: EndReason) -> Release {
+fn release_of(now: Timestamp, lease: &Allocation, reason: EndReason) -> Release {
     Release {
         allocation: lease.reservation.allocation,
         job: lease.reservation.job.clone(),
@@ -388,11 +403,11 @@ fn done(event: Option<Event>) -> Decision {
     Decision { events: event.into_iter().collect(), outcome: Outcome::Done }
 }
 
-/// The node as it will be when these leases have ended, as far as ports and servers go.
-fn without(id: &NodeId, node: &Node, leases: &[&Allocation]) -> Node {
+/// Returns the node as it will be once these leases have ended, with regard to ports and servers only.
+fn node_without(id: &NodeId, node: &Node, leases: &[&Allocation]) -> Node {
     let mut node = node.clone();
     for lease in leases.iter().filter(|lease| lease.reservation.node == *id) {
-        node.give_back_ports(&lease.reservation);
+        node.release_ports(&lease.reservation);
     }
     node
 }

@@ -1,32 +1,31 @@
-//! Demand: what was asked for, counted in bins of five minutes. The history of two weeks is part of the books, so that a
-//! restart does not forget what forecasts are made of.
+//! Demand: the requests and tasks that arrived, counted in bins of five minutes. The history of two weeks is part of
+//! the state, so that a restart does not lose the data that forecasts are based on.
 
 use super::time::{Millis, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-/// How long a bin is.
+/// The length of a bin.
 pub const DEMAND_BIN: Millis = Millis::from_seconds(300);
 
-/// How many bins are kept at most: those of 14 days.
+/// The most bins that are kept: those of 14 days.
 pub const DEMAND_BINS_MAX: usize = 4_032;
 
-/// What was asked for in one bin.
+/// The demand in one bin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DemandBin {
-    /// When the bin begins: a whole number of bins after 1970.
+    /// When the bin begins: a multiple of [`DEMAND_BIN`] since 1970.
     pub from: Timestamp,
-    /// Requests for resources, granted and refused. Repeats of one that was granted count once.
+    /// Requests for resources, granted and refused. Repeats of a granted request count once.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub requests: u64,
-    /// How many of them were refused for want of room.
+    /// The number of them that were refused for lack of capacity.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub refused: u64,
-    /// Tasks that were submitted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub task_submissions: u64,
-    /// The most workers that were wanted at once: those taken, and beside them those of a request that was refused.
+    /// The most workers that were needed at the same time: those in use, plus those of a refused request.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub workers_max: u64,
 }
@@ -37,26 +36,26 @@ const fn is_zero(number: &u64) -> bool {
 }
 
 impl DemandBin {
-    /// The bin that begins then, before anything was asked for.
+    /// Returns an empty bin.
     #[must_use]
     pub const fn empty(from: Timestamp) -> Self {
         Self { from, requests: 0, refused: 0, task_submissions: 0, workers_max: 0 }
     }
 
-    /// When the bin begins that a moment is in.
+    /// Returns the beginning of the bin that contains a moment.
     #[must_use]
     pub fn start_of(at: Timestamp) -> Timestamp {
         let since = at.as_millis().rem_euclid(i64::try_from(DEMAND_BIN.0).unwrap_or(i64::MAX));
         at.before(Millis(since.unsigned_abs()))
     }
 
-    /// The first moment behind it.
+    /// Returns the first moment after the bin.
     #[must_use]
     pub fn end(&self) -> Timestamp {
         self.from.after(DEMAND_BIN)
     }
 
-    /// Adds what was counted besides in the same bin.
+    /// Adds the counts of the same bin from another source.
     const fn add(&mut self, other: &Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.refused = self.refused.saturating_add(other.refused);
@@ -67,19 +66,20 @@ impl DemandBin {
     }
 }
 
-/// The bins of the last 14 days in which anything was asked for, oldest first.
+/// The bins of the last 14 days that are not empty, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct DemandHistory(VecDeque<DemandBin>);
 
 impl DemandHistory {
-    /// The bins that begin after this moment.
+    /// Returns the bins that begin after this moment.
     pub(super) fn since(&self, after: Option<Timestamp>) -> impl Iterator<Item = &DemandBin> {
         let first = after.map_or(0, |after| self.0.partition_point(|bin| bin.from <= after));
         self.0.range(first..)
     }
 
-    /// What of this is to be added: nothing of an empty bin, and what would lie before the last one belongs to that.
+    /// Returns what to add for a bin: nothing if it is empty. Demand from before the last bin is added to the last
+    /// one.
     pub(super) fn addition(&self, bin: &DemandBin) -> Option<DemandBin> {
         let from = self.0.back().map_or(bin.from, |last| last.from.max(bin.from));
         let addition = DemandBin { from, ..*bin };
@@ -102,7 +102,7 @@ impl DemandHistory {
         }
     }
 
-    /// Whether they are in order, and no more than may be.
+    /// Returns whether the bins are in order and within their bounds.
     pub(super) fn is_sound(&self) -> bool {
         self.0.len() <= DEMAND_BINS_MAX
             && self.0.iter().is_sorted_by(|one, next| one.from < next.from)
@@ -110,19 +110,19 @@ impl DemandHistory {
     }
 }
 
-/// Counts demand that is not in the books yet.
+/// Counts demand that is not in the state yet.
 #[derive(Clone, Debug, Default)]
 pub struct DemandCounter {
-    /// What is to be written, oldest first.
+    /// The bins to write, oldest first.
     counted: VecDeque<DemandBin>,
-    /// What is on its way into the books.
-    handed_over: Vec<DemandBin>,
-    /// The last bin for which workers were counted, and how many: only more need be written.
+    /// The bins that are being written.
+    in_flight: Vec<DemandBin>,
+    /// The last bin for which workers were counted, and their number. Only a larger number is written.
     workers: Option<(Timestamp, u64)>,
 }
 
 impl DemandCounter {
-    /// Counts a request for resources that was decided on at `now`; `workers` are wanted in all.
+    /// Counts a request for resources that was decided at `now`. `workers` is the total number needed then.
     pub fn note_request(&mut self, now: Timestamp, is_refused: bool, workers: u64) {
         let bin = self.bin(now);
         bin.requests = bin.requests.saturating_add(1);
@@ -136,7 +136,7 @@ impl DemandCounter {
         bin.task_submissions = bin.task_submissions.saturating_add(1);
     }
 
-    /// Notes that so many workers are wanted at `now`.
+    /// Records that `workers` workers are needed at `now`.
     pub fn note_workers(&mut self, now: Timestamp, workers: u64) {
         let from = DemandBin::start_of(now);
         let is_known = self.workers.is_some_and(|(bin, most)| bin == from && most >= workers);
@@ -147,27 +147,28 @@ impl DemandCounter {
         }
     }
 
-    /// Whether a bin is over that the books do not have all of.
+    /// Returns whether a finished bin has demand that is not in the state.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
         self.counted.front().is_some_and(|bin| bin.end() <= now)
     }
 
-    /// What was counted since it was last handed over, for the books.
-    pub fn hand_over(&mut self) -> Vec<DemandBin> {
+    /// Takes the demand counted since the last call, to be written. It is in flight until [`Self::commit`] or
+    /// [`Self::rollback`].
+    pub fn drain(&mut self) -> Vec<DemandBin> {
         let bins: Vec<DemandBin> = self.counted.drain(..).collect();
-        self.handed_over.extend(&bins);
+        self.in_flight.extend(&bins);
         bins
     }
 
-    /// The books have what was handed over.
-    pub fn settle(&mut self) {
-        self.handed_over.clear();
+    /// Marks the demand in flight as written.
+    pub fn commit(&mut self) {
+        self.in_flight.clear();
     }
 
-    /// The books do not have it: it is to be handed over again.
-    pub fn take_back(&mut self) {
-        self.handed_over.drain(..).rev().for_each(|bin| self.counted.push_front(bin));
+    /// Counts the demand in flight again: writing it failed.
+    pub fn rollback(&mut self) {
+        self.in_flight.drain(..).rev().for_each(|bin| self.counted.push_front(bin));
     }
 
     fn bin(&mut self, now: Timestamp) -> &mut DemandBin {
@@ -200,23 +201,23 @@ mod tests {
         counter.note_request(at(299), true, 8);
         counter.note_submission(at(300));
         assert!(!counter.is_due(at(299)) && counter.is_due(at(300)));
-        assert_eq!(counter.hand_over(), [bin(0, [2, 1, 0, 8]), bin(5, [0, 0, 1, 0])]);
-        assert_eq!(counter.hand_over(), []);
+        assert_eq!(counter.drain(), [bin(0, [2, 1, 0, 8]), bin(5, [0, 0, 1, 0])]);
+        assert_eq!(counter.drain(), []);
         counter.note_submission(at(301));
-        counter.take_back();
-        assert_eq!(counter.hand_over(), [bin(0, [2, 1, 0, 8]), bin(5, [0, 0, 1, 0]), bin(5, [0, 0, 1, 0])]);
-        counter.settle();
-        counter.take_back();
-        assert_eq!(counter.hand_over(), []);
-        // As many workers as before are no news within a bin.
+        counter.rollback();
+        assert_eq!(counter.drain(), [bin(0, [2, 1, 0, 8]), bin(5, [0, 0, 1, 0]), bin(5, [0, 0, 1, 0])]);
+        counter.commit();
+        counter.rollback();
+        assert_eq!(counter.drain(), []);
+        // The same number of workers is not counted twice within a bin.
         counter.note_workers(at(302), 8);
         counter.note_workers(at(303), 8);
         counter.note_workers(at(304), 5);
-        assert_eq!(counter.hand_over(), [bin(5, [0, 0, 0, 8])]);
+        assert_eq!(counter.drain(), [bin(5, [0, 0, 0, 8])]);
         counter.note_workers(at(305), 8);
-        assert_eq!(counter.hand_over(), []);
+        assert_eq!(counter.drain(), []);
         counter.note_workers(at(600), 8);
-        assert_eq!(counter.hand_over(), [bin(10, [0, 0, 0, 8])]);
+        assert_eq!(counter.drain(), [bin(10, [0, 0, 0, 8])]);
     }
 
     #[test]

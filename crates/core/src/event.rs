@@ -1,8 +1,9 @@
-//! Events: the facts that changed the books. The books are what their events, folded in order, make of them.
+//! Events: the facts that change the state. Applied in order, a log's events lead to its state.
 //!
-//! An event that has once been written must be readable for ever: what is here may be added to, in a new version, but
-//! not changed. Each kind is written in the version it came with: the first has allocations, the second agents, tasks and
-//! tokens, the third demand and scaling. `tests/golden/events_v1.jsonl` and its likes hold one of each and must replay.
+//! An event that was written once must stay readable forever. Event types may be added, in a new version, but never
+//! changed. An event is written in the version that its type came with: 1 has allocations, 2 agents, tasks and
+//! tokens, 3 demand and scaling, and 4 MCP servers that are not shared. `tests/golden/` holds each type of event of
+//! each version, and these files must replay.
 
 use super::allocation::{EndReason, Reservation};
 use super::demand::DemandBin;
@@ -20,16 +21,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::sync::Arc;
 
-/// The newest version in which events are written.
-pub const EVENT_VERSION: u32 = 4;
+/// The newest version that this program reads and writes.
+const EVENT_VERSION: u32 = 4;
 
-/// The bounds within which the books are kept.
+/// The bounds within which the state is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// The most allocations that may be live at once.
+    /// The most allocations that may be live at the same time.
     pub live_allocations_max: u64,
-    /// The most records kept of allocations that have ended.
+    /// The most records of ended allocations that are kept.
     pub history_records_max: u64,
 }
 
@@ -39,185 +40,125 @@ impl Default for Limits {
     }
 }
 
-/// A fact that changed the books.
+/// A fact that changed the state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
-    /// A node has this capacity from now on.
+    /// A node's capacity was set.
     CapacitySet {
-        /// The node.
         node: NodeId,
-        /// All that it has.
+        /// The node's whole capacity.
         capacity: Resources,
     },
-    /// The books are kept within these bounds from now on.
-    LimitsSet {
-        /// The bounds.
-        limits: Limits,
-    },
-    /// Capacity, names and ports were set aside.
-    Reserved {
-        /// What, for whom, and on what terms.
-        reservation: Arc<Reservation>,
-    },
-    /// A reserved allocation can be used; its time to live runs from here.
-    Activated {
-        /// Which.
-        allocation: AllocationId,
-    },
-    /// A reserved allocation could not be made usable; all it held is free.
-    ActivationFailed {
-        /// Which.
-        allocation: AllocationId,
-        /// What went wrong.
-        error: Arc<str>,
-    },
-    /// The time to live of a lease runs anew from here.
-    Renewed {
-        /// Which.
-        allocation: AllocationId,
-        /// Its time to live from now on.
-        ttl_seconds: TtlSeconds,
-    },
-    /// A lease is being taken back.
-    Releasing {
-        /// Which.
-        allocation: AllocationId,
-        /// Why.
-        reason: EndReason,
-    },
-    /// A lease is over; all it held is free.
-    Released {
-        /// Which.
-        allocation: AllocationId,
-    },
-    /// Nobody could renew between `since` and now: what ran out meanwhile, or does soon, runs out after the grace, drawn
-    /// apart over the spread.
+    /// The bounds of the state were set.
+    LimitsSet { limits: Limits },
+    /// Capacity, names and ports were reserved.
+    Reserved { reservation: Arc<Reservation> },
+    /// A reservation became active. Its time to live starts here.
+    Activated { allocation: AllocationId },
+    /// A reservation did not become active. Everything that it held is free.
+    ActivationFailed { allocation: AllocationId, error: Arc<str> },
+    /// A lease was renewed. Its time to live starts again here.
+    Renewed { allocation: AllocationId, ttl_seconds: TtlSeconds },
+    /// The release of a lease began. It still holds everything.
+    Releasing { allocation: AllocationId, reason: EndReason },
+    /// A lease ended. Everything that it held is free.
+    Released { allocation: AllocationId },
+    /// Nobody could renew between `since` and now. Leases that expired in that time, or would expire soon after it,
+    /// expire after the grace, spread over the time behind it.
     OutageNoted {
         /// The last moment before the outage.
         since: Timestamp,
-        /// How long from now the grace lasts, in milliseconds.
+        /// How long from now nothing more expires, in milliseconds.
         grace_ms: Millis,
-        /// How long after that what was spared runs out, in milliseconds.
+        /// The time after the grace over which the expiries are spread, in milliseconds.
         #[serde(skip_serializing_if = "Millis::is_zero")]
         spread_ms: Millis,
     },
-    /// The records of allocations and tasks that ended before this moment are gone.
-    HistoryTrimmed {
-        /// The moment.
-        ended_before: Timestamp,
-    },
-    /// The fleet is kept by these settings from now on.
-    FleetSettingsSet {
-        /// The settings.
-        settings: FleetSettings,
-    },
-    /// An agent was taken on.
-    AgentRegistered {
-        /// Who it is, and what it takes.
-        registration: Arc<Registration>,
-    },
-    /// An agent is no more; it holds no task and no worker slot.
-    AgentLeft {
-        /// Which.
-        agent: AgentId,
-        /// Why.
-        reason: AgentEnd,
-    },
-    /// A task is in the queue.
-    TaskSubmitted {
-        /// What is to be done.
-        task: Arc<TaskSpec>,
-    },
-    /// An agent holds a task; its estimated tokens are reserved.
+    /// The records of allocations and tasks that ended before this moment were dropped.
+    HistoryTrimmed { ended_before: Timestamp },
+    /// The settings of the fleet were set.
+    FleetSettingsSet { settings: FleetSettings },
+    /// An agent registered.
+    AgentRegistered { registration: Arc<Registration> },
+    /// An agent left. It holds no task and no worker slot.
+    AgentLeft { agent: AgentId, reason: AgentEnd },
+    /// A task was added to the queue.
+    TaskSubmitted { task: Arc<TaskSpec> },
+    /// A task was leased to an agent. Its estimated tokens are reserved.
     TaskLeased {
-        /// Which task.
         task: TaskId,
-        /// Which agent.
         agent: AgentId,
         /// The token of the lease.
         fencing_token: FencingToken,
-        /// Until when.
+        /// The deadline of the lease.
         deadline: Timestamp,
     },
-    /// A task is back in the queue, as if no agent had held it.
-    TaskReturned {
-        /// Which.
-        task: TaskId,
-    },
-    /// An attempt at a task is over: its tokens are settled, and what was reserved for it is free.
+    /// A task went back to the queue, as if no agent had held it.
+    TaskReturned { task: TaskId },
+    /// An attempt at a task ended. Its tokens are settled, and its reservation of tokens is free.
     AttemptEnded {
-        /// Which task.
         task: TaskId,
-        /// How, and where the task stands now.
+        /// How the attempt ended, and the state of the task after it.
         end: AttemptEnd,
     },
-    /// A task that nobody held was taken back.
-    TaskCancelled {
-        /// Which.
-        task: TaskId,
-    },
-    /// How urgent a task is has changed.
+    /// A task that no agent held was cancelled.
+    TaskCancelled { task: TaskId },
+    /// The urgency of a task changed.
     TaskUpdated {
-        /// Which.
         task: TaskId,
-        /// Its priority from now on.
+        /// The new priority.
         priority: Priority,
-        /// Its deadline from now on.
+        /// The new deadline.
         #[serde(skip_serializing_if = "Option::is_none")]
         deadline: Option<Timestamp>,
-        /// From when on it is urgent.
+        /// From when on the task is urgent.
         #[serde(skip_serializing_if = "Option::is_none")]
         urgent_at: Option<Timestamp>,
     },
-    /// There are so many tokens from now on.
+    /// A token budget was set or removed.
     TokenBudgetSet {
-        /// For this job; for all tasks together if absent.
+        /// The job that the budget is for; all tasks together if absent.
         #[serde(skip_serializing_if = "Option::is_none")]
         job: Option<JobId>,
-        /// How many; none takes the budget of a job away.
+        /// The number of tokens; absent removes a job's budget.
         #[serde(skip_serializing_if = "Option::is_none")]
         tokens: Option<u64>,
-        /// After how long what is settled is cleared, in milliseconds; zero for never. Only for all tasks together.
+        /// The period after which settled tokens are cleared, in milliseconds; zero for never. Only for all tasks
+        /// together.
         #[serde(skip_serializing_if = "Option::is_none")]
         window_ms: Option<Millis>,
     },
-    /// What was settled of the token budgets is cleared.
+    /// The settled tokens of the budgets were cleared.
     TokenBudgetRefilled {
-        /// When the window began that is running now.
+        /// When the current window began.
         window_started_at: Timestamp,
     },
-    /// There may be so many agents from now on.
+    /// A limit on the number of agents was set or removed.
     AgentQuotaSet {
-        /// Of this type; in all if absent.
+        /// The type that the quota is for; all agents together if absent.
         #[serde(skip_serializing_if = "Option::is_none")]
         agent_type: Option<AgentType>,
-        /// How many; none for as many as there is room for.
+        /// The number of agents; absent means that only capacity limits it.
         #[serde(skip_serializing_if = "Option::is_none")]
         agents: Option<u64>,
     },
-    /// So much was asked for, besides what is counted already.
+    /// Demand was added to the history.
     DemandCounted {
-        /// What, and in which bin.
+        /// The bin, with only what is new.
         bin: DemandBin,
     },
-    /// The planner goes by this policy from now on.
-    ScalingPolicySet {
-        /// The policy.
-        policy: Policy,
-    },
-    /// There should be another number of workers or agents than before.
-    ScalingNoted {
-        /// What was changed, and why.
-        scaling: Scaling,
-    },
+    /// The scaling policy was set.
+    ScalingPolicySet { policy: Policy },
+    /// The target number of workers or agents changed.
+    ScalingNoted { scaling: Scaling },
 }
 
 impl Event {
-    /// The version that this kind of event came with.
+    /// Returns the version that this type of event came with.
     fn version(&self) -> u32 {
         match self {
-            // A program that knew of no such runs would share them.
+            // A program that does not know version 4 would share such a server.
             Self::Reserved { reservation } if reservation.servers.iter().any(|hold| hold.is_private) => 4,
             Self::CapacitySet { .. }
             | Self::LimitsSet { .. }
@@ -245,7 +186,7 @@ impl Event {
         }
     }
 
-    /// Whether it may have made a task available, or an agent able to take one.
+    /// Returns whether the event may make a task available, or an agent able to take one.
     #[must_use]
     pub const fn may_help_claims(&self) -> bool {
         matches!(
@@ -258,17 +199,18 @@ impl Event {
                 | Self::TokenBudgetSet { .. }
                 | Self::TokenBudgetRefilled { .. }
                 | Self::FleetSettingsSet { .. }
-                // Tokens may have been kept for its tasks, or are now in the place of others, and its own claim is to hear of it.
+                // Tokens may have been saved for the agent's tasks, or are now saved for it instead of others. Its
+                // own waiting claim must also be tried again.
                 | Self::AgentRegistered { .. }
                 | Self::AgentLeft { .. }
         )
     }
 }
 
-/// How the fields of an event are read: those of [`Event`], which the compiler holds them against.
+/// Reads the fields of an event. The compiler checks that they are those of [`Event`].
 #[derive(Deserialize)]
 #[serde(remote = "Event", rename_all = "snake_case", deny_unknown_fields)]
-enum Fields {
+enum EventFields {
     CapacitySet {
         node: NodeId,
         capacity: Resources,
@@ -372,11 +314,12 @@ enum Fields {
 }
 
 impl<'de> Deserialize<'de> for Event {
-    /// Reads an event. Its type stands first, as it is written; then nothing of it need be kept until the type is known.
+    /// Reads an event whose `type` comes first, as it is written. No field has to be buffered until the type is
+    /// known.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read;
+        struct EventVisitor;
 
-        impl<'de> de::Visitor<'de> for Read {
+        impl<'de> de::Visitor<'de> for EventVisitor {
             type Value = Event;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -384,25 +327,23 @@ impl<'de> Deserialize<'de> for Event {
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Event, A::Error> {
-                Fields::deserialize(Tagged(map))
+                EventFields::deserialize(Tagged(map))
             }
         }
 
-        deserializer.deserialize_map(Read)
+        deserializer.deserialize_map(EventVisitor)
     }
 }
 
-/// An event with the moment it happened.
+/// An event with the time at which it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// When it happened.
     pub at: Timestamp,
-    /// What happened.
     pub event: Event,
 }
 
 #[derive(Serialize)]
-struct WrittenRef<'a> {
+struct WrittenEventRef<'a> {
     version: u32,
     at: Timestamp,
     event: &'a Event,
@@ -410,7 +351,7 @@ struct WrittenRef<'a> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct WrittenEvent {
     version: u32,
     at: Timestamp,
     event: Event,
@@ -418,17 +359,18 @@ struct Written {
 
 impl Serialize for Recorded {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        WrittenRef { version: self.event.version(), at: self.at, event: &self.event }.serialize(serializer)
+        WrittenEventRef { version: self.event.version(), at: self.at, event: &self.event }.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Recorded {
-    /// Reads an event; one of another version or an unknown type is an error, never skipped.
+    /// Reads an event. Another version or an unknown type is an error, and is never skipped.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let written = Written::deserialize(deserializer)?;
+        let written = WrittenEvent::deserialize(deserializer)?;
         if written.version != written.event.version() {
             return Err(de::Error::custom(format!(
-                "event version {} is not known here for this event: this program reads up to version {EVENT_VERSION}",
+                "event version {} is not known for this type of event: \
+                 this program reads up to version {EVENT_VERSION}",
                 written.version
             )));
         }

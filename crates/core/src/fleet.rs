@@ -29,8 +29,8 @@ pub mod view;
 
 pub(super) use check::{agents_take, fleet_violations};
 
-use super::ages::Ages;
 use super::ids::{AgentId, AgentType, AllocationId, FencingToken, TaskNumber};
+use super::sequence_index::SequenceIndex;
 use super::table::{Slot, Table};
 use super::time::Timestamp;
 use agent::Agent;
@@ -76,7 +76,7 @@ pub(super) struct Fleet {
 
     tasks: Table<TaskRecord>,
     /// The same in the order in which they came.
-    tasks_by_number: Ages<TaskNumber>,
+    tasks_by_number: SequenceIndex<TaskNumber>,
     next_task: TaskNumber,
     queue: Queue,
     /// The running tasks, by the nominal deadline of their lease.
@@ -112,7 +112,7 @@ impl Default for Fleet {
             quota: None,
             quotas: BTreeMap::new(),
             tasks: Table::default(),
-            tasks_by_number: Ages::default(),
+            tasks_by_number: SequenceIndex::default(),
             next_task: TaskNumber::FIRST,
             queue: Queue::new(settings.priority_aging_ms),
             leases: BTreeMap::new(),

@@ -1,4 +1,4 @@
-//! Identities: names that clients choose, and ids and numbers that the lease machine gives.
+//! Identifiers: names that clients choose, and ids and numbers that the lease machine assigns.
 
 use super::text::from_text;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -10,17 +10,18 @@ use thiserror::Error;
 /// The most characters of a name that a client chooses.
 pub const NAME_CHARACTERS_MAX: usize = 256;
 
-/// Why a text is no name.
+/// Why a text is not a valid name.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("a name has 1 to {NAME_CHARACTERS_MAX} characters and no control characters")]
-pub struct NotAName;
+pub struct InvalidName;
 
-fn checked(text: &str) -> Result<Arc<str>, NotAName> {
-    // The length in bytes bounds the count of characters from above, so that a huge text is not walked.
-    let short_enough = text.len() <= NAME_CHARACTERS_MAX
+fn checked(text: &str) -> Result<Arc<str>, InvalidName> {
+    // The number of characters is at least a quarter of the number of bytes, so a huge text is rejected without being
+    // scanned.
+    let is_short = text.len() <= NAME_CHARACTERS_MAX
         || (text.len() <= 4 * NAME_CHARACTERS_MAX && text.chars().count() <= NAME_CHARACTERS_MAX);
-    if text.is_empty() || !short_enough || text.chars().any(char::is_control) {
-        return Err(NotAName);
+    if text.is_empty() || !is_short || text.chars().any(char::is_control) {
+        return Err(InvalidName);
     }
     Ok(Arc::from(text))
 }
@@ -34,15 +35,14 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Reads a name.
+            /// Checks a name.
             ///
             /// # Errors
-            /// [`NotAName`] if it is empty, too long or has control characters.
-            pub fn new(text: &str) -> Result<Self, NotAName> {
+            /// [`InvalidName`] if it is empty, too long or has control characters.
+            pub fn new(text: &str) -> Result<Self, InvalidName> {
                 checked(text).map(Self)
             }
 
-            /// The text of the name.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -78,7 +78,7 @@ name!(
     ServerName
 );
 name!(
-    /// A client's own key for a request, by which a repeat is known as one.
+    /// A client's own key for a request. A repeat with the same key returns the first grant.
     RequestId
 );
 name!(
@@ -87,36 +87,36 @@ name!(
 );
 
 name!(
-    /// An agent: a worker that registered itself and is handed tasks.
+    /// An agent: a worker that registered itself and receives tasks.
     AgentId
 );
 name!(
-    /// What kind of agent one is, such as `backend`.
+    /// The type of an agent, such as `backend`.
     AgentType
 );
 name!(
-    /// Something that an agent can do and a task may need, such as `rust`.
+    /// A skill that an agent has and a task may require, such as `rust`.
     Capability
 );
 name!(
-    /// A task, named by its client or by us.
+    /// A task, named by its client or by the manager.
     TaskId
 );
 name!(
-    /// What tasks have in common that belong in one pair of hands.
+    /// The key of a batch: tasks that the same agent should do.
     BatchKey
 );
 
 impl TaskId {
-    /// The id made of the low 48 bits of `draw`: `task-` and 12 hex digits.
+    /// Returns the id made of the low 48 bits of `bits`: `task-` and 12 hex digits.
     #[must_use]
-    pub fn from_draw(draw: u64) -> Self {
-        Self(Arc::from(format!("task-{:012x}", draw & AllocationId::BITS)))
+    pub fn from_bits(bits: u64) -> Self {
+        Self(Arc::from(format!("task-{:012x}", bits & AllocationId::BITS)))
     }
 }
 
 impl NodeId {
-    /// The node that this process runs on, unless told otherwise.
+    /// Returns the node that this process runs on by default.
     #[must_use]
     pub fn local() -> Self {
         Self(Arc::from("local"))
@@ -127,27 +127,27 @@ impl NodeId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AllocationId(u64);
 
-/// Why a text is no allocation id.
+/// Why a text is not an allocation id.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("an allocation id is `alloc-` and 12 hex digits")]
-pub struct NotAnAllocationId;
+pub struct InvalidAllocationId;
 
 impl AllocationId {
     const BITS: u64 = (1 << 48) - 1;
 
-    /// The id made of the low 48 bits of `draw`.
+    /// Returns the id made of the low 48 bits of `bits`.
     #[must_use]
-    pub const fn from_draw(draw: u64) -> Self {
-        Self(draw & Self::BITS)
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits & Self::BITS)
     }
 
-    /// The id after this one, round the end.
+    /// Returns the id after this one; the first follows the last.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self::from_draw(self.0 + 1)
+        Self::from_bits(self.0 + 1)
     }
 
-    /// Its text, made without the machinery of formatting: every event has one.
+    /// Calls `with` with the text. It is made without `fmt`, which is slower: almost every event has an id.
     fn with_text<T>(self, with: impl FnOnce(&str) -> T) -> T {
         let mut text = *b"alloc-000000000000";
         let mut bits = self.0;
@@ -155,11 +155,10 @@ impl AllocationId {
             *digit = b"0123456789abcdef"[(bits & 0xf) as usize];
             bits >>= 4;
         }
-        // All of it is ASCII.
+        // All bytes are ASCII.
         with(std::str::from_utf8(&text).unwrap_or_default())
     }
 
-    /// Its 48 bits.
     pub(super) const fn as_bits(self) -> u64 {
         self.0
     }
@@ -172,14 +171,14 @@ impl fmt::Display for AllocationId {
 }
 
 impl FromStr for AllocationId {
-    type Err = NotAnAllocationId;
+    type Err = InvalidAllocationId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.strip_prefix("alloc-").ok_or(NotAnAllocationId)?;
-        // Only the spelling that is handed out is an id: one lease, one name.
-        let well_formed = digits.len() == 12 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let bits = if well_formed { u64::from_str_radix(digits, 16).ok() } else { None };
-        bits.map(Self).ok_or(NotAnAllocationId)
+        let digits = text.strip_prefix("alloc-").ok_or(InvalidAllocationId)?;
+        // Other spellings are rejected, so that a lease has exactly one name.
+        let is_well_formed = digits.len() == 12 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let bits = if is_well_formed { u64::from_str_radix(digits, 16).ok() } else { None };
+        bits.map(Self).ok_or(InvalidAllocationId)
     }
 }
 
@@ -197,28 +196,27 @@ impl<'de> Deserialize<'de> for AllocationId {
 
 /// A number given to each grant, larger than every one before.
 ///
-/// Whoever guards a thing that leases protect keeps the largest token seen and refuses a smaller one. A renewal keeps it.
+/// A resource that leases protect keeps the largest token it has seen, and rejects a smaller one. A renewal keeps the
+/// token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FencingToken(u64);
 
 impl FencingToken {
     /// The token of the first grant.
-    pub const FIRST: Self = Self(1);
+    pub(super) const FIRST: Self = Self(1);
 
-    /// The token with this number.
     #[must_use]
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// Its number.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// The token of the grant after this one. The last there is stays the last: no grant reaches it, but a reader may name it.
+    /// Returns the token of the next grant. Saturates: no grant reaches the last token, but a reader may name it.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
@@ -231,50 +229,45 @@ impl fmt::Display for FencingToken {
     }
 }
 
-/// A task's place among all that were ever submitted, counted from 1: the order in which they came.
+/// A task's sequence number among all that were ever submitted, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TaskNumber(u64);
 
 impl TaskNumber {
     /// The number of the first task.
-    pub const FIRST: Self = Self(1);
+    pub(super) const FIRST: Self = Self(1);
 
-    /// The task with this number.
     #[must_use]
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// The number.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// The number after this one.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 }
 
-/// One run of an MCP server: a name that stops and starts again is another instance.
+/// One instance of an MCP server: a server that stops and starts again is another instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ServerInstanceId(u64);
 
 impl ServerInstanceId {
     /// The id of the first instance.
-    pub const FIRST: Self = Self(1);
+    pub(super) const FIRST: Self = Self(1);
 
-    /// The instance with this number.
     #[must_use]
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// The id after this one.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
@@ -287,7 +280,7 @@ impl ServerInstanceId {
 pub struct WorkerNumber(pub u64);
 
 impl WorkerNumber {
-    /// The worker's id within `job`: `worker-{job}-{nnn}`, with more digits where three do not do.
+    /// Returns the worker's id: `worker-{job}-{nnn}`, with more digits for numbers from 1000 on.
     #[must_use]
     pub fn worker_id(self, job: &JobId) -> String {
         format!("worker-{job}-{:03}", self.0)
@@ -323,10 +316,10 @@ mod tests {
         check("alloc-+12345678901", false);
         check("0123456789ab", false);
         check("nonexistent-id", false);
-        let id = AllocationId::from_draw(0xffff_0123_4567_89ab);
+        let id = AllocationId::from_bits(0xffff_0123_4567_89ab);
         assert_eq!(id.to_string(), "alloc-0123456789ab");
         assert_eq!(id.to_string().parse(), Ok(id));
-        assert_eq!(AllocationId::from_draw(u64::MAX).next(), AllocationId::from_draw(0));
+        assert_eq!(AllocationId::from_bits(u64::MAX).next(), AllocationId::from_bits(0));
     }
 
     #[test]

@@ -1,13 +1,12 @@
-//! The books as plain data: what a snapshot holds, and how books are made of it again.
+//! The state as plain data: the content of a snapshot, and the way back from it.
 //!
-//! An image is one [`Outline`] and one [`AllocationImage`] for each allocation, in an order of their own. Equal books
-//! have equal images, however they came about: the slots of records are not part of it, nor how far
-//! [`Cluster::observe`] has looked. What follows from the allocations is not written but derived again by the same
-//! code that [`Cluster::apply`] uses.
+//! An image is one [`Outline`] and one [`AllocationImage`] for each allocation, in a fixed order, followed by the
+//! images of the fleet and of the scaling state. Equal states have equal images, however they came about: the slots
+//! of records are not part of an image, nor is the time of the last [`Cluster::observe`]. What follows from the
+//! allocations is not written. It is derived again by the code that [`Cluster::apply`] uses.
 
-use super::ages::Which;
 use super::allocation::{Allocation, EndReason, Metadata, Phase, Reservation, ServerHold, State, Workers};
-use super::cluster::{Cluster, Record};
+use super::cluster::{AllocationRecord, Cluster};
 use super::event::Limits;
 use super::fleet::image::FleetOutline;
 use super::grace::{Grace, Graces};
@@ -16,6 +15,7 @@ use super::job::Job;
 use super::node::Node;
 use super::ports::Port;
 use super::priority::Priority;
+use super::sequence_index::LiveFilter;
 use super::time::{Millis, Timestamp, TtlSeconds};
 use super::units::{Resources, WorkerSize};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// The books without their allocations.
+/// The state of the leases without their allocations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outline {
     limits: Limits,
@@ -33,7 +33,7 @@ pub struct Outline {
     next_instance: ServerInstanceId,
 }
 
-/// A node without its leases: name, capacity, and the ports to go on from.
+/// A node without its leases: id, capacity, and the next ports to assign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct NodeOutline {
     id: NodeId,
@@ -55,7 +55,7 @@ pub struct AllocationImage<'a> {
     id: u64,
     fencing_token: u64,
     job: &'a str,
-    /// Of the job, if the allocation is live: it goes on counting from its workers that are gone, too.
+    /// The job's next worker number, if the allocation is live. It also counts workers that have ended.
     next_worker: u64,
     priority: Priority,
     node: &'a str,
@@ -88,37 +88,34 @@ enum PhaseImage<'a> {
     Failed { error: &'a str, failed_at: i64 },
 }
 
-/// Why something is no image of books.
+/// Why an image is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum NotAnImage {
-    /// A text that is no name.
-    #[error("{0:?} is no name")]
+pub enum InvalidImage {
+    #[error("{0:?} is not a valid name")]
     Name(String),
-    /// Metadata that is no JSON object.
-    #[error("the metadata of {0} is no JSON object")]
+    #[error("the metadata of {0} is not a JSON object")]
     Metadata(AllocationId),
-    /// An allocation that stands there twice.
-    #[error("{0} stands in it twice")]
+    #[error("{0} occurs twice")]
     Twice(AllocationId),
-    /// An allocation on a node that the outline does not have.
+    /// The allocation is on a node that the outline does not have.
     #[error("{0} is on node {1}, which does not exist")]
     Node(AllocationId, NodeId),
-    /// An agent or a task that cannot be read.
-    #[error("an agent or a task of it cannot be read: {0}")]
+    /// An image of an agent or a task cannot be read.
+    #[error("an agent or a task cannot be read: {0}")]
     FleetUnreadable(String),
-    /// An agent or a task that stands there twice.
-    #[error("{0} stands in it twice")]
+    /// An agent or a task occurs twice.
+    #[error("{0} occurs twice")]
     FleetTwice(String),
-    /// What is there for the planner cannot be read.
-    #[error("what it has for the planner cannot be read: {0}")]
-    PlannedUnreadable(String),
-    /// A task in the hands of an agent, or an agent on a node, that is not there.
-    #[error("{0} belongs to what is not there")]
+    /// The image of the scaling state cannot be read.
+    #[error("the scaling state cannot be read: {0}")]
+    ScalingStateUnreadable(String),
+    /// A task or an agent refers to an agent or a node that does not exist.
+    #[error("{0} refers to an agent or a node that does not exist")]
     FleetAlone(String),
 }
 
 impl Cluster {
-    /// The books without their allocations.
+    /// Returns the state of the leases without the allocations.
     #[must_use]
     pub fn outline(&self) -> Outline {
         let node = |(id, node): (&NodeId, &Node)| NodeOutline {
@@ -135,7 +132,7 @@ impl Cluster {
         }
     }
 
-    /// Whether the other books have the same image.
+    /// Returns whether both states have the same image.
     #[must_use]
     pub fn has_image_of(&self, other: &Self) -> bool {
         self.outline() == other.outline()
@@ -144,39 +141,40 @@ impl Cluster {
             && self.fleet_outline() == other.fleet_outline()
             && self.agent_images().eq(other.agent_images())
             && self.task_images().eq(other.task_images())
-            && self.planned == other.planned
+            && self.scaling_state == other.scaling_state
     }
 
-    /// The runs of servers that have, or had, one holder alone.
+    /// Returns the server instances that have, or had, one exclusive holder.
     #[must_use]
     pub fn private_servers(&self) -> BTreeSet<ServerInstanceId> {
-        let records = self.ages.iter(Which::ALL).map(|(_, slot)| &self.records[slot].allocation);
+        let records = self.records_by_token.iter(LiveFilter::ALL).map(|(_, slot)| &self.records[slot].allocation);
         let holds = records.flat_map(|allocation| &allocation.reservation.servers);
         holds.filter(|hold| hold.is_private).map(|hold| hold.instance).collect()
     }
 
-    /// The allocations: those that have ended in the order in which they did, then the live ones, oldest first.
+    /// Returns the images of all allocations: the ended ones in the order in which they ended, then the live ones,
+    /// oldest first.
     pub fn allocation_images(&self) -> impl Iterator<Item = AllocationImage<'_>> {
         let ended = self.ended_order.iter().copied();
-        let live = self.ages.iter(Which::LIVE).map(|(_, slot)| slot);
+        let live = self.records_by_token.iter(LiveFilter::LIVE).map(|(_, slot)| slot);
         ended.chain(live).map(|slot| {
-            let Record { allocation, job } = &self.records[slot];
+            let AllocationRecord { allocation, job } = &self.records[slot];
             AllocationImage::of(allocation, &self.jobs[*job])
         })
     }
 }
 
-/// Books in the making, from an image.
+/// A cluster that is being restored from an image.
 #[derive(Debug)]
 pub struct Restoration {
     cluster: Cluster,
-    /// Set last, since taking a port moves it on.
+    /// Set at the end, since reserving a port changes the next one.
     next_ports: Vec<(NodeId, (u16, u16))>,
     private_servers: BTreeSet<ServerInstanceId>,
 }
 
 impl Restoration {
-    /// Begins with the outline.
+    /// Starts with the outline.
     #[must_use]
     pub fn new(outline: Outline) -> Self {
         let Outline { limits, nodes, graces, next_token, next_instance } = outline;
@@ -194,37 +192,37 @@ impl Restoration {
         Self { cluster, next_ports, private_servers: BTreeSet::new() }
     }
 
-    /// Says which runs of servers have one holder alone, before the allocations are added; those of
-    /// [`Cluster::private_servers`].
+    /// Sets which server instances have one exclusive holder, as returned by [`Cluster::private_servers`]. To be
+    /// called before the allocations are added.
     pub fn add_private_servers(&mut self, instances: impl IntoIterator<Item = ServerInstanceId>) {
         self.private_servers.extend(instances);
     }
 
-    /// Adds an allocation; they must come in the order of [`Cluster::allocation_images`].
+    /// Adds an allocation, in the order of [`Cluster::allocation_images`].
     ///
     /// # Errors
-    /// [`NotAnImage`], if it cannot be one of these books; then they are of no use any more.
+    /// [`InvalidImage`] if it does not fit the rest. The restoration must not be continued then.
     ///
     /// # Panics
-    /// If it holds what another holds: no books have such an image.
-    pub fn add(&mut self, image: &AllocationImage<'_>) -> Result<(), NotAnImage> {
+    /// If it holds something that another allocation holds, which no image of a state does.
+    pub fn add(&mut self, image: &AllocationImage<'_>) -> Result<(), InvalidImage> {
         let cluster = &mut self.cluster;
         let allocation = image.allocation(cluster, &self.private_servers)?;
         let reservation = Arc::clone(&allocation.reservation);
         let (id, token, state) = (reservation.allocation, reservation.fencing_token, allocation.state());
         if cluster.records.find(&id).is_some() {
-            return Err(NotAnImage::Twice(id));
+            return Err(InvalidImage::Twice(id));
         }
-        let is_asked_anew = allocation.is_asked_anew();
+        let frees_request_id = allocation.frees_request_id();
         if state.is_live() {
             let node = cluster.nodes.get_mut(&reservation.node);
-            node.ok_or_else(|| NotAnImage::Node(id, reservation.node.clone()))?.take(&reservation);
+            node.ok_or_else(|| InvalidImage::Node(id, reservation.node.clone()))?.reserve(&reservation);
         }
         let job = cluster.jobs.find_or_insert(&reservation.job, || Job::new(reservation.job.clone()));
-        let slot = cluster.records.insert(Record { allocation, job });
+        let slot = cluster.records.insert(AllocationRecord { allocation, job });
         cluster.jobs[job].reserve(&reservation, slot);
-        cluster.ages.insert(token, slot);
-        if let Some(request_id) = reservation.request_id.as_ref().filter(|_| !is_asked_anew) {
+        cluster.records_by_token.insert(token, slot);
+        if let Some(request_id) = reservation.request_id.as_ref().filter(|_| !frees_request_id) {
             cluster.by_request.insert(request_id.clone(), slot);
         }
         if state.is_live() {
@@ -232,48 +230,48 @@ impl Restoration {
             cluster.schedule(slot);
         } else {
             cluster.jobs[job].end();
-            cluster.ages.end(token);
+            cluster.records_by_token.end(token);
             cluster.ended_order.push_back(slot);
             cluster.failed += u64::from(state == State::Failed);
         }
         Ok(())
     }
 
-    /// Begins the fleet with its outline, once every allocation was added.
+    /// Adds the outline of the fleet, after all allocations.
     pub fn add_fleet(&mut self, outline: FleetOutline) {
         self.cluster.restore_fleet(outline);
     }
 
-    /// Adds an agent; they must come in the order of [`Cluster::agent_images`].
+    /// Adds an agent, in the order of [`Cluster::agent_images`].
     ///
     /// # Errors
-    /// [`NotAnImage`], if it cannot be one of these books; then they are of no use any more.
-    pub fn add_agent(&mut self, image: &str) -> Result<(), NotAnImage> {
+    /// [`InvalidImage`] if it does not fit the rest. The restoration must not be continued then.
+    pub fn add_agent(&mut self, image: &str) -> Result<(), InvalidImage> {
         self.cluster.restore_agent(image)
     }
 
-    /// Adds a task; they must come in the order of [`Cluster::task_images`], after all agents.
+    /// Adds a task, in the order of [`Cluster::task_images`], after all agents.
     ///
     /// # Errors
-    /// [`NotAnImage`], if it cannot be one of these books; then they are of no use any more.
-    pub fn add_task(&mut self, image: &str) -> Result<(), NotAnImage> {
+    /// [`InvalidImage`] if it does not fit the rest. The restoration must not be continued then.
+    pub fn add_task(&mut self, image: &str) -> Result<(), InvalidImage> {
         self.cluster.restore_task(image)
     }
 
-    /// Adds what there is for the planner, from [`Cluster::planned_image`].
+    /// Adds the scaling state, from [`Cluster::scaling_state_image`].
     ///
     /// # Errors
-    /// [`NotAnImage`], if it cannot be part of any books; then they are of no use any more.
-    pub fn add_planned(&mut self, image: &str) -> Result<(), NotAnImage> {
-        self.cluster.restore_planned(image)
+    /// [`InvalidImage`] if it is not sound. The restoration must not be continued then.
+    pub fn add_scaling_state(&mut self, image: &str) -> Result<(), InvalidImage> {
+        self.cluster.restore_scaling_state(image)
     }
 
-    /// The books, once everything was added.
+    /// Returns the cluster, once everything was added.
     #[must_use]
     pub fn finish(mut self) -> Cluster {
         for (id, next) in self.next_ports {
             if let Some(node) = self.cluster.nodes.get_mut(&id) {
-                node.ports.go_on_from(next);
+                node.ports.set_next(next);
             }
         }
         self.cluster
@@ -320,22 +318,22 @@ impl<'a> AllocationImage<'a> {
         }
     }
 
-    /// About how many bytes it takes when it is written.
+    /// Estimates the number of bytes that the written image takes.
     #[must_use]
-    pub fn bytes_about(&self) -> usize {
+    pub fn estimated_bytes(&self) -> usize {
         const FIXED: usize = 64;
         let texts = self.job.len() + self.node.len() + self.request_id.map_or(0, str::len) + self.metadata.len();
         let servers: usize = self.servers.iter().map(|server| server.name.len() + 4).sum();
         FIXED + texts + servers + 3 * self.worker_ports.len()
     }
 
-    /// The allocation itself. Names that the books have are shared with them.
-    fn allocation(&self, books: &Cluster, private: &BTreeSet<ServerInstanceId>) -> Result<Allocation, NotAnImage> {
-        let id = AllocationId::from_draw(self.id);
+    /// Returns the allocation itself. It shares the names that the cluster already has.
+    fn allocation(&self, cluster: &Cluster, private: &BTreeSet<ServerInstanceId>) -> Result<Allocation, InvalidImage> {
+        let id = AllocationId::from_bits(self.id);
         let job = name(self.job, JobId::new)?;
-        let job = books.job(&job).map_or(job, |known| known.id.clone());
+        let job = cluster.job(&job).map_or(job, |known| known.id.clone());
         let node_id = name(self.node, NodeId::new)?;
-        let node = books.nodes.get_key_value(&node_id);
+        let node = cluster.nodes.get_key_value(&node_id);
         let servers = self.servers.iter().map(|server| {
             let running = node.and_then(|(_, node)| node.servers.at(server.port));
             let name = match running.filter(|running| running.name.as_str() == server.name) {
@@ -355,12 +353,12 @@ impl<'a> AllocationImage<'a> {
                 ports: self.worker_ports.clone().into_boxed_slice(),
                 size: self.worker_size,
             },
-            servers: servers.collect::<Result<_, NotAnImage>>()?,
+            servers: servers.collect::<Result<_, InvalidImage>>()?,
             node: node.map_or(node_id, |(known, _)| known.clone()),
             ttl_seconds: self.reserved_ttl_seconds,
             activate_by: Timestamp::from_millis(self.activate_by),
             request_id: self.request_id.map(|id| name(id, RequestId::new)).transpose()?,
-            metadata: Metadata::from_json(self.metadata).ok_or(NotAnImage::Metadata(id))?,
+            metadata: Metadata::from_json(self.metadata).ok_or(InvalidImage::Metadata(id))?,
         };
         Ok(Allocation {
             reservation: Arc::new(reservation),
@@ -411,6 +409,6 @@ impl<'a> PhaseImage<'a> {
     }
 }
 
-fn name<T, E>(text: &str, read: impl FnOnce(&str) -> Result<T, E>) -> Result<T, NotAnImage> {
-    read(text).map_err(|_| NotAnImage::Name(text.to_owned()))
+fn name<T, E>(text: &str, read: impl FnOnce(&str) -> Result<T, E>) -> Result<T, InvalidImage> {
+    read(text).map_err(|_| InvalidImage::Name(text.to_owned()))
 }

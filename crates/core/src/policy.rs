@@ -1,25 +1,24 @@
-//! Scaling policies: when to scale, and how far. They are part of the books, so that a restart goes on with the one that was set.
+//! Scaling policies: when to scale, and how far. The current policy is part of the state, so that a restart keeps it.
 
 use super::time::Millis;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A policy by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyName {
-    /// Early and much, for throughput.
+    /// Scales early and far, for throughput.
     Aggressive,
-    /// In between.
+    /// The default.
     Balanced,
-    /// Late and little, for thrift.
+    /// Scales late and little, to save resources.
     Conservative,
-    /// With figures of somebody's own.
+    /// Has figures set by the user.
     Custom,
 }
 
 impl PolicyName {
-    /// Its name on the wire.
+    /// Returns the name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -30,7 +29,7 @@ impl PolicyName {
         }
     }
 
-    /// The policy of this name; a custom one begins with the figures of the balanced one.
+    /// Returns the policy of this name. A custom one starts with the figures of the balanced one.
     #[must_use]
     pub const fn policy(self) -> Policy {
         match self {
@@ -48,27 +47,26 @@ impl fmt::Display for PolicyName {
     }
 }
 
-/// A part of something in hundredths, from 0 to 100.
+/// A percentage from 0 to 100.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub struct Percent(u8);
 
 impl Percent {
-    /// So many hundredths, from 0 to 100, and nothing for any other number.
+    /// Returns the percentage, or `None` above 100.
     #[must_use]
     pub const fn new(hundredths: u8) -> Option<Self> {
         if hundredths <= 100 { Some(Self(hundredths)) } else { None }
     }
 
-    /// In hundredths.
     #[must_use]
     pub const fn as_hundredths(self) -> u8 {
         self.0
     }
 
-    /// As a part, from 0 to 1.
+    /// Returns the fraction, from 0 to 1.
     #[must_use]
-    pub fn as_part(self) -> f64 {
+    pub fn as_fraction(self) -> f64 {
         f64::from(self.0) / 100.0
     }
 }
@@ -83,7 +81,7 @@ impl TryFrom<u8> for Percent {
     type Error = String;
 
     fn try_from(hundredths: u8) -> Result<Self, Self::Error> {
-        Self::new(hundredths).ok_or_else(|| format!("{hundredths} % is more than there is: give 0 to 100"))
+        Self::new(hundredths).ok_or_else(|| format!("{hundredths} % is not a percentage: give 0 to 100"))
     }
 }
 
@@ -97,48 +95,50 @@ impl From<Percent> for u8 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// Which it is.
     pub name: PolicyName,
-    /// With more waiting tasks than this there are too few agents.
+    /// With more waiting tasks than this, there are too few agents.
     pub queue_depth_up: u64,
-    /// With at least so many there are not too many agents.
+    /// With at least this number of waiting tasks, there are not too many agents.
     pub queue_depth_down: u64,
-    /// For so many waiting tasks above [`Self::queue_depth_up`] there is to be one agent more; at least 1.
+    /// One agent is added for this number of waiting tasks above [`Self::queue_depth_up`]; at least 1.
     pub tasks_per_agent: u64,
-    /// If tasks have waited longer than this in the mean there are too few agents, in milliseconds.
+    /// If tasks have waited longer than this on average, there are too few agents; in milliseconds.
     pub wait_up_ms: Millis,
-    /// If they have waited at least so long there are not too many, in milliseconds.
+    /// If tasks have waited at least this long on average, there are not too many agents; in milliseconds.
     pub wait_down_ms: Millis,
-    /// Above this part in use there are too few agents, or workers.
+    /// Above this utilization there are too few agents, or workers.
     pub utilization_up: Percent,
-    /// Below this part in use there are too many.
+    /// Below this utilization there are too many.
     pub utilization_down: Percent,
-    /// The part that should be in use after scaling; above 0.
+    /// The utilization to reach by scaling; above 0.
     pub utilization_target: Percent,
-    /// A number that differs from the wanted one by less than this part of it stays, unless somebody waits or was refused.
+    /// A number that differs from the target by less than this part of the target stays, unless a request waits or
+    /// was refused.
     pub tolerance: Percent,
-    /// How long after a change nothing is changed, in milliseconds.
+    /// How long nothing is changed after a change, in milliseconds.
     pub cooldown_ms: Millis,
-    /// The number goes down no further than to the highest that was wanted over this time, in milliseconds.
+    /// A number is never reduced below the highest target of this period, in milliseconds.
     pub scale_in_window_ms: Millis,
 }
 
 impl Policy {
-    /// The policy with 30 and 10 waiting tasks, one agent for 20 tasks, and 20 s of cooldown: the default.
+    /// The default: scales up above 30 waiting tasks and down below 10, with one agent for 20 tasks and 20 s of
+    /// cooldown.
     pub const BALANCED: Self = Self::of_table(PolicyName::Balanced, [30, 10, 20], 20);
 
-    /// The policy with 20 and 5 waiting tasks, one agent for 15 tasks, and 10 s of cooldown.
+    /// Scales up above 20 waiting tasks and down below 5, with one agent for 15 tasks and 10 s of cooldown.
     pub const AGGRESSIVE: Self = Self::of_table(PolicyName::Aggressive, [20, 5, 15], 10);
 
-    /// The policy with 50 and 15 waiting tasks, one agent for 25 tasks, and 30 s of cooldown.
+    /// Scales up above 50 waiting tasks and down below 15, with one agent for 25 tasks and 30 s of cooldown.
     pub const CONSERVATIVE: Self = Self::of_table(PolicyName::Conservative, [50, 15, 25], 30);
 
-    /// All that have a name of their own.
+    /// All policies but the custom one.
     pub const NAMED: [Self; 3] = [Self::AGGRESSIVE, Self::BALANCED, Self::CONSERVATIVE];
 
-    /// A row of the scaling policies of the Resource Allocation Module, with what its scaling criteria have for all of them (5 s
-    /// and 1 s of waiting, 80 % and 20 % in use), the 30 % headroom of its capacity plan, and the tolerance of 10 % and the 300 s
-    /// of looking back of the Horizontal Pod Autoscaler of Kubernetes.
+    /// Makes a policy from a row of the scaling policies of the Resource Allocation Module. All policies share the
+    /// thresholds of its scaling criteria (5 s and 1 s of waiting, 80 % and 20 % utilization) and the 30 % headroom
+    /// of its capacity plan. The tolerance of 10 % and the window of 300 s are those of the Horizontal Pod Autoscaler
+    /// of Kubernetes.
     const fn of_table(name: PolicyName, [up, down, tasks_per_agent]: [u64; 3], cooldown_seconds: u64) -> Self {
         Self {
             name,

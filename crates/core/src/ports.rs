@@ -1,20 +1,19 @@
-//! The ports of one node: which are held, and which is the next to hand out.
+//! The ports of one node: which are held, and which is the next to assign.
 //!
-//! Ports are handed out round the range rather than lowest first: a port that was just given back is the last to be
-//! given again, so that a client that has not heard of the end of its lease does not at once reach a stranger.
+//! Ports are assigned round-robin rather than lowest first. A freed port is the last to be assigned again, so that a
+//! client that does not know yet that its lease ended does not immediately reach another lease's process.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// A TCP port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Port(pub u16);
 
 impl Port {
-    /// The address that a client uses, as the books keep it.
+    /// Returns the URL that clients use.
     #[must_use]
     pub fn endpoint(self) -> String {
         format!("http://localhost:{}", self.0)
@@ -29,16 +28,16 @@ impl fmt::Display for Port {
 
 /// The ports of MCP servers.
 pub const SERVER_PORTS: RangeInclusive<u16> = 9000..=9099;
-/// The ports of workers; those of [`SERVER_PORTS`] within are not theirs.
+/// The ports of workers, without those of [`SERVER_PORTS`].
 pub const WORKER_PORTS: RangeInclusive<u16> = 8000..=65535;
 /// How many MCP servers can run on one node.
-pub const SERVER_PORT_COUNT: u64 = 100;
+pub(super) const SERVER_PORT_COUNT: u64 = 100;
 /// How many workers can run on one node.
 pub const WORKER_PORT_COUNT: u64 = 57_436;
 
 const WORDS: usize = 1 << 16 >> 6;
 
-/// What a port is for.
+/// What a port is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// A worker's endpoint.
@@ -53,9 +52,9 @@ impl Purpose {
     }
 }
 
-/// The held ports of one node. Equal books have equal sets and equal places to go on from.
+/// The held ports of one node. Equal states have equal sets and equal next ports.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct PortBook {
+pub(super) struct PortAllocator {
     held: Box<[u64; WORDS]>,
     held_workers: u64,
     held_servers: u64,
@@ -63,7 +62,7 @@ pub(super) struct PortBook {
     next_server: u16,
 }
 
-impl Default for PortBook {
+impl Default for PortAllocator {
     fn default() -> Self {
         Self {
             held: Box::new([0; WORDS]),
@@ -75,9 +74,9 @@ impl Default for PortBook {
     }
 }
 
-impl fmt::Debug for PortBook {
+impl fmt::Debug for PortAllocator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PortBook")
+        f.debug_struct("PortAllocator")
             .field("held_workers", &self.held_workers)
             .field("held_servers", &self.held_servers)
             .field("next_worker", &self.next_worker)
@@ -86,47 +85,46 @@ impl fmt::Debug for PortBook {
     }
 }
 
-impl PortBook {
-    /// How many ports of this purpose nobody holds, those that are `taken` left out.
+impl PortAllocator {
+    /// Returns the number of ports of this purpose that are neither held nor in `occupied`.
     #[must_use]
-    pub(super) fn free(&self, purpose: Purpose, taken: &BTreeSet<Port>) -> u64 {
+    pub(super) fn free(&self, purpose: Purpose, occupied: &BTreeSet<Port>) -> u64 {
         let free = match purpose {
             Purpose::Worker => WORKER_PORT_COUNT - self.held_workers,
             Purpose::Server => SERVER_PORT_COUNT - self.held_servers,
         };
-        free - taken.iter().filter(|port| Purpose::of(**port) == purpose && !self.is_held(**port)).count() as u64
+        free - occupied.iter().filter(|port| Purpose::of(**port) == purpose && !self.is_held(**port)).count() as u64
     }
 
-    /// How many ports are held, whatever for.
+    /// Returns the number of held ports of both purposes.
     #[must_use]
     pub(super) const fn held(&self) -> u64 {
         self.held_workers + self.held_servers
     }
 
-    /// Whether somebody holds this port.
     #[must_use]
     pub(super) fn is_held(&self, port: Port) -> bool {
         self.held[usize::from(port.0 >> 6)] & (1 << (port.0 & 63)) != 0
     }
 
-    /// The ports from which the next grant chooses: for workers, and for servers.
+    /// Returns the ports from which the next search starts: for workers, and for servers.
     pub(super) const fn next(&self) -> (u16, u16) {
         (self.next_worker, self.next_server)
     }
 
-    /// Lets the next grant choose from these ports on.
-    pub(super) const fn go_on_from(&mut self, (next_worker, next_server): (u16, u16)) {
+    /// Sets the ports from which the next search starts.
+    pub(super) const fn set_next(&mut self, (next_worker, next_server): (u16, u16)) {
         self.next_worker = next_worker;
         self.next_server = next_server;
     }
 
-    /// The next `count` free ports of this purpose that are not `taken`, from where the last grant ended, round the range; fewer
-    /// if there are fewer.
+    /// Returns the next `count` ports of this purpose that are neither held nor in `occupied`, starting after the last
+    /// one assigned and wrapping around; fewer if there are fewer.
     pub(super) fn choose<'a>(
         &'a self,
         purpose: Purpose,
         count: u64,
-        taken: &'a BTreeSet<Port>,
+        occupied: &'a BTreeSet<Port>,
     ) -> impl Iterator<Item = Port> + 'a {
         let (range, next) = match purpose {
             Purpose::Worker => (WORKER_PORTS, self.next_worker),
@@ -135,16 +133,16 @@ impl PortBook {
         (next..=*range.end())
             .chain(*range.start()..next)
             .map(Port)
-            .filter(move |port| Purpose::of(*port) == purpose && !self.is_held(*port) && !taken.contains(port))
+            .filter(move |port| Purpose::of(*port) == purpose && !self.is_held(*port) && !occupied.contains(port))
             .take(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
-    /// Marks a port as held, and goes on after it for the next grant.
+    /// Marks a port as held. The next search starts after it.
     ///
     /// # Panics
-    /// If it is held already: two holders of one port must not come to be.
-    pub(super) fn take(&mut self, port: Port) {
-        assert!(!self.is_held(port), "port {port} is held already");
+    /// If it is already held: a port must never have two holders.
+    pub(super) fn reserve(&mut self, port: Port) {
+        assert!(!self.is_held(port), "port {port} is already held");
         self.held[usize::from(port.0 >> 6)] |= 1 << (port.0 & 63);
         match Purpose::of(port) {
             Purpose::Worker => {
@@ -161,8 +159,8 @@ impl PortBook {
     /// Marks a port as free.
     ///
     /// # Panics
-    /// If nobody holds it.
-    pub(super) fn give_back(&mut self, port: Port) {
+    /// If it is not held.
+    pub(super) fn release(&mut self, port: Port) {
         assert!(self.is_held(port), "port {port} is not held");
         self.held[usize::from(port.0 >> 6)] &= !(1 << (port.0 & 63));
         match Purpose::of(port) {
@@ -176,8 +174,8 @@ impl PortBook {
 mod tests {
     use super::*;
 
-    fn numbers(book: &PortBook, purpose: Purpose, count: u64) -> Vec<u16> {
-        book.choose(purpose, count, &BTreeSet::new()).map(|port| port.0).collect()
+    fn numbers(allocator: &PortAllocator, purpose: Purpose, count: u64) -> Vec<u16> {
+        allocator.choose(purpose, count, &BTreeSet::new()).map(|port| port.0).collect()
     }
 
     #[test]
@@ -188,48 +186,52 @@ mod tests {
     }
 
     #[test]
-    fn worker_ports_step_over_those_of_servers() {
-        let mut book = PortBook::default();
+    fn worker_ports_skip_those_of_servers() {
+        let mut allocator = PortAllocator::default();
         for port in 8000..8999 {
-            book.take(Port(port));
+            allocator.reserve(Port(port));
         }
-        assert_eq!(numbers(&book, Purpose::Worker, 3), [8999, 9100, 9101]);
+        assert_eq!(numbers(&allocator, Purpose::Worker, 3), [8999, 9100, 9101]);
     }
 
     #[test]
-    fn a_port_given_back_is_the_last_to_be_given_again() {
-        let mut book = PortBook::default();
-        book.take(Port(9000));
-        book.take(Port(9001));
-        book.give_back(Port(9000));
-        assert_eq!(numbers(&book, Purpose::Server, 2), [9002, 9003]);
-        assert_eq!(numbers(&book, Purpose::Server, 200).last(), Some(&9000));
-        assert_eq!(numbers(&book, Purpose::Server, 200).len(), 99);
+    fn a_released_port_is_the_last_to_be_assigned_again() {
+        let mut allocator = PortAllocator::default();
+        allocator.reserve(Port(9000));
+        allocator.reserve(Port(9001));
+        allocator.release(Port(9000));
+        assert_eq!(numbers(&allocator, Purpose::Server, 2), [9002, 9003]);
+        assert_eq!(numbers(&allocator, Purpose::Server, 200).last(), Some(&9000));
+        assert_eq!(numbers(&allocator, Purpose::Server, 200).len(), 99);
     }
 
     #[test]
-    fn what_something_else_holds_is_not_handed_out() {
-        let mut book = PortBook::default();
-        book.take(Port(9000));
-        let taken = BTreeSet::from([Port(8001), Port(9000), Port(9001)]);
-        assert_eq!(book.free(Purpose::Server, &taken), SERVER_PORT_COUNT - 2, "the one that is held counts once");
-        assert_eq!(book.free(Purpose::Worker, &taken), WORKER_PORT_COUNT - 1);
-        let chosen: Vec<_> = book.choose(Purpose::Server, 2, &taken).collect();
+    fn occupied_ports_are_not_assigned() {
+        let mut allocator = PortAllocator::default();
+        allocator.reserve(Port(9000));
+        let occupied = BTreeSet::from([Port(8001), Port(9000), Port(9001)]);
+        assert_eq!(
+            allocator.free(Purpose::Server, &occupied),
+            SERVER_PORT_COUNT - 2,
+            "a port that is held and occupied counts once"
+        );
+        assert_eq!(allocator.free(Purpose::Worker, &occupied), WORKER_PORT_COUNT - 1);
+        let chosen: Vec<_> = allocator.choose(Purpose::Server, 2, &occupied).collect();
         assert_eq!(chosen, [Port(9002), Port(9003)]);
     }
 
     #[test]
-    fn the_last_ports_are_found_round_the_end() {
-        let mut book = PortBook::default();
-        for port in book.choose(Purpose::Worker, u64::MAX, &BTreeSet::new()).collect::<Vec<_>>() {
-            book.take(port);
+    fn the_search_for_ports_wraps_around() {
+        let mut allocator = PortAllocator::default();
+        for port in allocator.choose(Purpose::Worker, u64::MAX, &BTreeSet::new()).collect::<Vec<_>>() {
+            allocator.reserve(port);
         }
-        assert_eq!(book.free(Purpose::Worker, &BTreeSet::new()), 0);
-        assert_eq!(numbers(&book, Purpose::Worker, 1), [0u16; 0]);
-        book.give_back(Port(65535));
-        book.give_back(Port(8123));
-        assert_eq!(numbers(&book, Purpose::Worker, 2), [8123, 65535]);
-        book.take(Port(65535));
-        assert_eq!(numbers(&book, Purpose::Worker, 2), [8123]);
+        assert_eq!(allocator.free(Purpose::Worker, &BTreeSet::new()), 0);
+        assert_eq!(numbers(&allocator, Purpose::Worker, 1), [0u16; 0]);
+        allocator.release(Port(65535));
+        allocator.release(Port(8123));
+        assert_eq!(numbers(&allocator, Purpose::Worker, 2), [8123, 65535]);
+        allocator.reserve(Port(65535));
+        assert_eq!(numbers(&allocator, Purpose::Worker, 2), [8123]);
     }
 }

@@ -1,17 +1,17 @@
-//! How urgent a job is.
+//! Priorities of jobs and tasks.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
 
-/// How urgent a job is, from the least to the most.
+/// How urgent a job or a task is, from the least to the most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
     /// Best effort.
     Low,
-    /// The level of a job that does not say.
+    /// The default.
     #[default]
     Normal,
     /// Important or time-sensitive.
@@ -20,16 +20,16 @@ pub enum Priority {
     Critical,
 }
 
-/// Why a text is no priority.
+/// Why a text is not a priority.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("a priority is low, normal, high or critical")]
-pub struct NotAPriority;
+pub struct InvalidPriority;
 
 impl Priority {
-    /// All four, from the least to the most.
+    /// All priorities, from the least urgent to the most.
     pub const ALL: [Self; 4] = [Self::Low, Self::Normal, Self::High, Self::Critical];
 
-    /// Its name for allocations.
+    /// Returns the name that allocations use.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -48,15 +48,15 @@ impl fmt::Display for Priority {
 }
 
 impl FromStr for Priority {
-    type Err = NotAPriority;
+    type Err = InvalidPriority;
 
-    /// Reads a priority in any case; `medium`, the word used for tasks, is `normal`.
+    /// Reads a priority in any case. `medium`, the word used for tasks, is `normal`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL
             .into_iter()
             .find(|priority| text.eq_ignore_ascii_case(priority.as_str()))
             .or_else(|| text.eq_ignore_ascii_case("medium").then_some(Self::Normal))
-            .ok_or(NotAPriority)
+            .ok_or(InvalidPriority)
     }
 }
 
@@ -72,7 +72,7 @@ mod tests {
         check("MEDIUM", Ok(Priority::Normal));
         check("High", Ok(Priority::High));
         check("CRITICAL", Ok(Priority::Critical));
-        check("urgent", Err(NotAPriority));
-        check("", Err(NotAPriority));
+        check("urgent", Err(InvalidPriority));
+        check("", Err(InvalidPriority));
     }
 }

@@ -1,23 +1,23 @@
-//! The running MCP servers of one node, each at its port.
+//! The running MCP servers of one node, by port.
 //!
-//! A hold knows its server's port, so only a request has to look for a name: all else goes by the port.
+//! A hold knows its server's port, so only a request has to look up a name. Everything else uses the port.
 
 use super::allocation::ServerHold;
 use super::ids::{ServerInstanceId, ServerName};
 use super::ports::{Port, SERVER_PORTS};
 use foldhash::HashMap;
 
-/// A running MCP server with the allocations that hold it.
+/// A running MCP server with the number of its holders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Server {
     pub(super) name: ServerName,
     pub(super) instance: ServerInstanceId,
     pub(super) port: Port,
-    /// How many live allocations hold it; never 0.
+    /// The number of live allocations that hold it; never 0.
     pub(super) holders: u64,
-    /// How many of those are counted as overdue.
+    /// The number of holders that are counted as overdue.
     pub(super) overdue_holders: u64,
-    /// Whether it has one holder alone.
+    /// Whether it has one exclusive holder.
     pub(super) is_private: bool,
 }
 
@@ -29,64 +29,64 @@ impl Server {
 
 /// The running servers of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ServerBook {
-    /// A place for each port of [`SERVER_PORTS`].
+pub(super) struct RunningServers {
+    /// An entry for each port of [`SERVER_PORTS`].
     by_port: Box<[Option<Server>]>,
-    /// Where the shared server of each name runs. It is only looked up: whoever walks servers walks their ports.
+    /// The port of the shared server of each name. Used for lookups only; iteration goes over the ports.
     by_name: HashMap<ServerName, Port>,
 }
 
-impl Default for ServerBook {
+impl Default for RunningServers {
     fn default() -> Self {
         Self { by_port: SERVER_PORTS.map(|_| None).collect(), by_name: HashMap::default() }
     }
 }
 
-impl ServerBook {
-    /// The shared server of this name, if it runs.
+impl RunningServers {
+    /// Returns the shared server of this name, if it runs.
     pub(super) fn find(&self, name: &ServerName) -> Option<&Server> {
         self.by_name.get(name).and_then(|port| self.at(*port))
     }
 
-    /// The server at this port, if one runs there.
+    /// Returns the server at this port, if one runs there.
     pub(super) fn at(&self, port: Port) -> Option<&Server> {
-        self.by_port.get(place(port)?)?.as_ref()
+        self.by_port.get(index(port)?)?.as_ref()
     }
 
-    /// The same, to be changed.
     pub(super) fn at_mut(&mut self, port: Port) -> Option<&mut Server> {
-        self.by_port.get_mut(place(port)?)?.as_mut()
+        self.by_port.get_mut(index(port)?)?.as_mut()
     }
 
-    /// All of them, by port.
+    /// Returns all servers, by port.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Server> {
         self.by_port.iter().flatten()
     }
 
-    /// How many shared servers run.
-    pub(super) fn names(&self) -> usize {
+    /// Returns the number of shared servers.
+    pub(super) fn shared_count(&self) -> usize {
         self.by_name.len()
     }
 
-    /// Notes a server with its first holder.
+    /// Adds a server with its first holder.
     ///
     /// # Panics
-    /// If the port is not one for servers, or a shared server of this name runs at another.
-    pub(super) fn start(&mut self, hold: &ServerHold) {
-        let Some(at) = place(hold.port).and_then(|place| self.by_port.get_mut(place)) else {
-            panic!("port {} is not one for servers", hold.port)
+    /// If the port is not a port for servers, or a shared server of this name runs on another port.
+    pub(super) fn insert(&mut self, hold: &ServerHold) {
+        let Some(at) = index(hold.port).and_then(|index| self.by_port.get_mut(index)) else {
+            panic!("port {} is not a port for servers", hold.port)
         };
         let ServerHold { name, instance, port, is_private } = hold.clone();
         if !is_private {
             let before = self.by_name.insert(name.clone(), port);
-            assert!(before.is_none(), "{name} runs elsewhere");
+            assert!(before.is_none(), "{name} already runs on another port");
         }
         *at = Some(Server { name, instance, port, holders: 1, overdue_holders: 0, is_private });
     }
 
-    /// Notes that one holder less is left, and says whether it was the last, so that the server is gone.
-    pub(super) fn give_back(&mut self, port: Port) -> bool {
-        let Some(at) = place(port).and_then(|place| self.by_port.get_mut(place)) else { return false };
+    /// Removes one holder of the server at this port. Returns whether it was the last one, so that the server is
+    /// removed too.
+    pub(super) fn release(&mut self, port: Port) -> bool {
+        let Some(at) = index(port).and_then(|index| self.by_port.get_mut(index)) else { return false };
         let Some(server) = at else { return false };
         server.holders -= 1;
         let was_last = server.holders == 0;
@@ -100,6 +100,6 @@ impl ServerBook {
     }
 }
 
-fn place(port: Port) -> Option<usize> {
+fn index(port: Port) -> Option<usize> {
     port.0.checked_sub(*SERVER_PORTS.start()).map(usize::from)
 }

@@ -1,9 +1,9 @@
-//! A table whose values stay in their slots, found by a key that is part of the value.
+//! A table whose values keep their slots, indexed by a key that is part of the value.
 //!
-//! The books point from many indexes to the same record. By its slot it is reached at once, where an id would have to be
-//! hashed and looked up each time. The index of the keys takes 5 bytes for a slot, so that the index of a million records
-//! stays in the cache of a processor, and a slot that was freed is the first to be used again, while it is warm. Slots
-//! are not given back to the system: the table stays as large as it once had to be.
+//! Many indexes of the state point to the same record. A slot leads to it directly, where an id would have to be
+//! hashed and looked up each time. The index of the keys takes 5 bytes a slot, so that the index of a million records
+//! stays in the processor's cache. A freed slot is the first to be used again, while it is still cached. Slots are
+//! never returned to the allocator: the table keeps its largest size.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -11,16 +11,14 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::ops::{Index, IndexMut};
 
-/// A value with a key of its own, which does not change.
+/// A value with a key that does not change.
 pub(super) trait Keyed {
-    /// The key.
     type Key: Hash + Eq + fmt::Display;
 
-    /// The key of this value.
     fn key(&self) -> &Self::Key;
 }
 
-/// Where a value is. It is only good for the table that gave it, until the value is removed.
+/// The position of a value. It is valid only for the table that returned it, until the value is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Slot(u32);
 
@@ -28,63 +26,65 @@ impl Slot {
     /// The slot of the first value.
     pub(super) const FIRST: Self = Self(0);
 
-    pub(super) const fn place(self) -> usize {
+    pub(super) const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
 #[derive(Clone)]
 struct Entry<T> {
-    /// Kept, so that the index can grow and forget without walking to the keys.
+    /// Kept so that the index can grow and remove entries without reading the keys.
     hash: u64,
     value: T,
 }
 
-/// Values in slots. Two tables are equal if they have equal values in the same slots and use the free ones in one order.
+/// Values in slots. Two tables are equal if they have equal values in the same slots and the same order of free
+/// slots.
 #[derive(Clone)]
 pub(super) struct Table<T> {
     entries: Vec<Option<Entry<T>>>,
-    /// The slots without a value; the last is the first to be used.
+    /// The slots without a value. The last one is used first.
     free: Vec<Slot>,
     index: HashTable<Slot>,
     hasher: RandomState,
 }
 
 impl<T: Keyed> Table<T> {
-    /// How many values there are.
+    /// Returns the number of values.
     pub(super) fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// The slot of the value with this key, if there is one.
+    /// Returns the slot of the value with this key, if there is one.
     pub(super) fn find(&self, key: &T::Key) -> Option<Slot> {
         self.find_hashed(self.hasher.hash_one(key), key)
     }
 
-    /// The value in a slot, if there is one.
+    /// Returns the value in a slot, if there is one.
     pub(super) fn get(&self, slot: Slot) -> Option<&T> {
-        self.entries.get(slot.place())?.as_ref().map(|entry| &entry.value)
+        self.entries.get(slot.index())?.as_ref().map(|entry| &entry.value)
     }
 
-    /// Puts a value into a slot.
+    /// Adds a value.
     ///
     /// # Panics
-    /// If there is one with its key.
+    /// If the table has a value with the same key.
     pub(super) fn insert(&mut self, value: T) -> Slot {
         let hash = self.hasher.hash_one(value.key());
         assert!(self.find_hashed(hash, value.key()).is_none(), "{} exists already", value.key());
         self.insert_hashed(hash, value)
     }
 
-    /// The slot of the value with this key, which is made if there is none. What is made must have the key.
+    /// Returns the slot of the value with this key, and adds the value that `make` returns if there is none. That
+    /// value must have the key.
     pub(super) fn find_or_insert(&mut self, key: &T::Key, make: impl FnOnce() -> T) -> Slot {
         let hash = self.hasher.hash_one(key);
         self.find_hashed(hash, key).unwrap_or_else(|| self.insert_hashed(hash, make()))
     }
 
-    /// Takes the value out of a slot.
+    /// Removes the value from a slot.
     pub(super) fn remove(&mut self, slot: Slot) -> Option<T> {
-        let Entry { hash, value } = self.entries.get_mut(slot.place())?.take()?;
+        let Entry { hash, value } = self.entries.get_mut(slot.index())?.take()?;
         if let Ok(indexed) = self.index.find_entry(hash, |other| *other == slot) {
             indexed.remove();
         }
@@ -92,8 +92,8 @@ impl<T: Keyed> Table<T> {
         Some(value)
     }
 
-    /// How many slots hold no value and are not known as free, or the other way round.
-    pub(super) fn lost_slots(&self) -> usize {
+    /// Returns the number of slots that are neither in use nor on the free list, or on both.
+    pub(super) fn leaked_slots(&self) -> usize {
         let is_free = |slot: &Slot| self.get(*slot).is_none();
         let used = self.entries.iter().flatten().count();
         self.free.iter().filter(|slot| !is_free(slot)).count()
@@ -103,8 +103,8 @@ impl<T: Keyed> Table<T> {
 
     fn find_hashed(&self, hash: u64, key: &T::Key) -> Option<Slot> {
         let is_it = |slot: &Slot| {
-            let entry = self.entries[slot.place()].as_ref();
-            // Most of what shares a tag has another hash, and is told apart without a look at the key.
+            let entry = self.entries[slot.index()].as_ref();
+            // Most entries that share a tag differ in their hash, so their keys need not be compared.
             entry.is_some_and(|entry| entry.hash == hash && entry.value.key() == key)
         };
         self.index.find(hash, is_it).copied()
@@ -112,12 +112,12 @@ impl<T: Keyed> Table<T> {
 
     fn insert_hashed(&mut self, hash: u64, value: T) -> Slot {
         let slot = self.free.pop().unwrap_or_else(|| {
-            // At over 500 bytes of books for each, memory ends first.
+            // A record takes over 500 bytes, so memory runs out before slots do.
             Slot(u32::try_from(self.entries.len()).unwrap_or_else(|_| panic!("a table holds 2^32 values at most")))
         });
         let entry = Some(Entry { hash, value });
-        match self.entries.get_mut(slot.place()) {
-            Some(place) => *place = entry,
+        match self.entries.get_mut(slot.index()) {
+            Some(free) => *free = entry,
             None => self.entries.push(entry),
         }
         self.index.insert_unique(hash, slot, |slot| hash_at(&self.entries, *slot));
@@ -126,7 +126,7 @@ impl<T: Keyed> Table<T> {
 }
 
 fn hash_at<T>(entries: &[Option<Entry<T>>], slot: Slot) -> u64 {
-    entries[slot.place()].as_ref().map_or(0, |entry| entry.hash)
+    entries[slot.index()].as_ref().map_or(0, |entry| entry.hash)
 }
 
 impl<T> Default for Table<T> {
@@ -139,7 +139,7 @@ impl<T: Keyed> Index<Slot> for Table<T> {
     type Output = T;
 
     fn index(&self, slot: Slot) -> &T {
-        match &self.entries[slot.place()] {
+        match &self.entries[slot.index()] {
             Some(entry) => &entry.value,
             None => panic!("{slot:?} is free"),
         }
@@ -148,7 +148,7 @@ impl<T: Keyed> Index<Slot> for Table<T> {
 
 impl<T: Keyed> IndexMut<Slot> for Table<T> {
     fn index_mut(&mut self, slot: Slot) -> &mut T {
-        match &mut self.entries[slot.place()] {
+        match &mut self.entries[slot.index()] {
             Some(entry) => &mut entry.value,
             None => panic!("{slot:?} is free"),
         }
@@ -157,7 +157,7 @@ impl<T: Keyed> IndexMut<Slot> for Table<T> {
 
 impl<T: PartialEq> PartialEq for Entry<T> {
     fn eq(&self, other: &Self) -> bool {
-        // Hashes are seeded by chance in each table.
+        // Each table has a random hash seed.
         self.value == other.value
     }
 }
@@ -173,7 +173,7 @@ impl<T: Eq> Eq for Table<T> {}
 
 impl<T: fmt::Debug> fmt::Debug for Table<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let values = self.entries.iter().enumerate().filter_map(|(place, entry)| Some((place, &entry.as_ref()?.value)));
+        let values = self.entries.iter().enumerate().filter_map(|(index, entry)| Some((index, &entry.as_ref()?.value)));
         f.debug_map().entries(values).finish()
     }
 }
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(table.find(&"b"), None);
         assert_eq!(table.insert(Named("d", 1)), slots[1]);
         assert_eq!(table.find(&"c").map(|slot| table[slot].1), Some(7));
-        assert_eq!((table.len(), table.lost_slots()), (3, 0));
+        assert_eq!((table.len(), table.leaked_slots()), (3, 0));
     }
 
     #[test]

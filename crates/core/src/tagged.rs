@@ -1,12 +1,12 @@
-//! An object whose first field names the variant of an enum and whose other fields are the variant's.
+//! Reads an enum from an object whose first field names the variant and whose other fields are the variant's.
 //!
-//! What serde itself makes of `#[serde(tag = ...)]` takes the tag anywhere, and for that keeps a copy of all that stands
-//! before it, field by field. Here the tag must stand first, and nothing is kept.
+//! Serde's own `#[serde(tag = …)]` accepts the tag at any position, and therefore buffers the fields before it. Here
+//! the tag must come first, and nothing is buffered.
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
-/// Reads an enum of struct variants from an object, its tag in the field `type`.
+/// Reads an enum of struct variants from an object whose first field is `type`.
 pub(super) struct Tagged<A>(pub(super) A);
 
 #[derive(serde::Deserialize)]

@@ -1,20 +1,20 @@
-//! Reading a value from a text, whatever lends the text: nothing is copied on the way.
+//! Reads a value from a string without copying the string first.
 
 use serde::{Deserializer, de};
 use std::fmt;
 
-/// Reads a text and makes a value of it.
+/// Reads a string and converts it with `read`.
 pub(super) fn from_text<'de, D, T, E>(deserializer: D, read: impl FnOnce(&str) -> Result<T, E>) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     E: fmt::Display,
 {
-    deserializer.deserialize_str(Text(read))
+    deserializer.deserialize_str(TextVisitor(read))
 }
 
-struct Text<F>(F);
+struct TextVisitor<F>(F);
 
-impl<T, E: fmt::Display, F: FnOnce(&str) -> Result<T, E>> de::Visitor<'_> for Text<F> {
+impl<T, E: fmt::Display, F: FnOnce(&str) -> Result<T, E>> de::Visitor<'_> for TextVisitor<F> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

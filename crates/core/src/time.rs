@@ -1,6 +1,6 @@
-//! Moments and spans. The core reads no clock: moments are handed to it.
+//! Moments and spans of time. The core reads no clock: the caller passes the time.
 
-mod plain;
+mod canonical;
 
 use super::text::from_text;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -12,20 +12,23 @@ use std::time::Duration;
 
 /// A moment in milliseconds since 1970-01-01T00:00:00Z.
 ///
-/// It is kept as a number that is never zero and has the same order, so that a moment that may be absent takes no more room.
+/// It is stored as a number that is never zero and has the same order, so that an optional moment takes no more
+/// memory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(NonZeroU64);
 
-/// What turns the order of signed numbers into that of unsigned ones.
+/// Flips the sign bit, which maps the order of signed numbers to that of unsigned ones.
 const SIGN: u64 = 1 << 63;
 
 impl Timestamp {
-    /// The earliest moment there is.
+    /// The earliest moment.
     pub const MIN: Self = Self::from_millis(i64::MIN);
-    /// The earliest moment that RFC 3339 has a spelling for, 0000-01-01T00:00:00Z: an event cannot be written with an earlier one.
+    /// The earliest moment that RFC 3339 can express, 0000-01-01T00:00:00Z. An event cannot be written with an
+    /// earlier one.
     pub const WRITABLE_MIN: Self = Self::from_millis(-62_167_219_200_000);
 
-    /// The moment so many milliseconds after 1970-01-01T00:00:00Z; [`Timestamp::MIN`] for the least number of all.
+    /// Returns the moment `millis` milliseconds after 1970-01-01T00:00:00Z. The smallest number gives
+    /// [`Timestamp::MIN`].
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         match NonZeroU64::new(millis.cast_unsigned() ^ SIGN) {
@@ -34,43 +37,43 @@ impl Timestamp {
         }
     }
 
-    /// The moment so long after 1970-01-01T00:00:00Z, as the system tells the time; the last there is if it is behind that.
+    /// Returns the moment `time` after 1970-01-01T00:00:00Z, as the system's clock reports it. Saturates at the last
+    /// moment.
     #[must_use]
     pub fn since_1970(time: Duration) -> Self {
         Self::from_millis(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// Milliseconds since 1970-01-01T00:00:00Z.
     #[must_use]
     pub const fn as_millis(self) -> i64 {
         (self.0.get() ^ SIGN).cast_signed()
     }
 
-    /// A number that is the greater, the later the moment.
+    /// Returns a number that has the order of the moments.
     #[must_use]
     pub(super) const fn as_ordered(self) -> u64 {
         self.0.get()
     }
 
-    /// The moment `span` later; saturates at the last one there is.
+    /// Returns the moment `span` later. Saturates at the last moment.
     #[must_use]
     pub fn after(self, span: Millis) -> Self {
         Self::from_millis(self.as_millis().saturating_add(i64::try_from(span.0).unwrap_or(i64::MAX)))
     }
 
-    /// The moment `span` earlier; saturates at the first one there is.
+    /// Returns the moment `span` earlier. Saturates at the first moment.
     #[must_use]
     pub fn before(self, span: Millis) -> Self {
         Self::from_millis(self.as_millis().saturating_sub(i64::try_from(span.0).unwrap_or(i64::MAX)))
     }
 
-    /// How long ago `earlier` was; zero if it lies ahead.
+    /// Returns the time since `earlier`; zero if that lies ahead.
     #[must_use]
     pub fn since(self, earlier: Self) -> Millis {
         Millis(u64::try_from(self.as_millis().saturating_sub(earlier.as_millis())).unwrap_or(0))
     }
 
-    /// Its text, whatever the year is.
+    /// Returns the text for any year.
     fn any_text(self) -> String {
         let ends = if self.as_millis() < 0 { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC };
         let moment = DateTime::<Utc>::from_timestamp_millis(self.as_millis()).unwrap_or(ends);
@@ -79,7 +82,7 @@ impl Timestamp {
 }
 
 impl Default for Timestamp {
-    /// 1970-01-01T00:00:00Z.
+    /// Returns 1970-01-01T00:00:00Z.
     fn default() -> Self {
         Self::from_millis(0)
     }
@@ -92,10 +95,10 @@ impl fmt::Debug for Timestamp {
 }
 
 impl fmt::Display for Timestamp {
-    /// RFC 3339 in UTC with milliseconds and a `Z`.
+    /// Writes RFC 3339 in UTC with milliseconds and a `Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match plain::text(self.as_millis()) {
-            Some(text) => f.write_str(plain::as_str(&text)),
+        match canonical::text(self.as_millis()) {
+            Some(text) => f.write_str(canonical::as_str(&text)),
             None => f.write_str(&self.any_text()),
         }
     }
@@ -103,8 +106,8 @@ impl fmt::Display for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match plain::text(self.as_millis()) {
-            Some(text) => serializer.serialize_str(plain::as_str(&text)),
+        match canonical::text(self.as_millis()) {
+            Some(text) => serializer.serialize_str(canonical::as_str(&text)),
             None => serializer.serialize_str(&self.any_text()),
         }
     }
@@ -112,7 +115,7 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let read = |text: &str| text.parse().map_err(|error| format!("{text:?} is no RFC 3339 time: {error}"));
+        let read = |text: &str| text.parse().map_err(|error| format!("{text:?} is not an RFC 3339 time: {error}"));
         from_text(deserializer, read)
     }
 }
@@ -120,9 +123,9 @@ impl<'de> Deserialize<'de> for Timestamp {
 impl FromStr for Timestamp {
     type Err = chrono::ParseError;
 
-    /// Reads RFC 3339; what is finer than a millisecond is cut off.
+    /// Reads RFC 3339. Digits beyond milliseconds are cut off.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match plain::millis(text) {
+        match canonical::millis(text) {
             Some(millis) => Ok(Self::from_millis(millis)),
             None => DateTime::parse_from_rfc3339(text).map(|moment| Self::from_millis(moment.timestamp_millis())),
         }
@@ -135,50 +138,46 @@ impl FromStr for Timestamp {
 pub struct Millis(pub u64);
 
 impl Millis {
-    /// So many whole seconds.
     #[must_use]
     pub const fn from_seconds(seconds: u64) -> Self {
         Self(seconds.saturating_mul(1000))
     }
 
-    /// Whether it is no time at all.
     #[must_use]
     pub const fn is_zero(&self) -> bool {
         self.0 == 0
     }
 
-    /// The whole seconds in it, rounded down.
+    /// Returns the whole seconds, rounded down.
     #[must_use]
     pub const fn as_seconds(self) -> u64 {
         self.0 / 1000
     }
 
-    /// The seconds until it has passed, rounded up.
+    /// Returns the whole seconds, rounded up.
     #[must_use]
     pub const fn as_seconds_ceil(self) -> u64 {
         self.0.div_ceil(1000)
     }
 }
 
-/// How long a lease lasts from its activation or last renewal, in seconds; at least 1.
+/// The time to live of a lease, in seconds; at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
 pub struct TtlSeconds(u64);
 
 impl TtlSeconds {
-    /// A time to live of `seconds`, or nothing for 0: a lease that has ended before it began cannot be written down.
+    /// Returns the time to live, or `None` for 0: a lease cannot end before it begins.
     #[must_use]
     pub const fn new(seconds: u64) -> Option<Self> {
         if seconds == 0 { None } else { Some(Self(seconds)) }
     }
 
-    /// The seconds.
     #[must_use]
     pub const fn as_seconds(self) -> u64 {
         self.0
     }
 
-    /// The same span in milliseconds.
     #[must_use]
     pub const fn as_millis(self) -> Millis {
         Millis::from_seconds(self.0)
@@ -209,29 +208,29 @@ mod tests {
             let moment = Timestamp::from_millis(millis);
             let text = moment.any_text();
             assert_eq!(moment.to_string(), text, "{millis}");
-            assert_eq!(plain::millis(&text), plain::text(millis).map(|_| millis), "{text}");
+            assert_eq!(canonical::millis(&text), canonical::text(millis).map(|_| millis), "{text}");
         };
         let last = 253_402_300_799_999;
         for edge in [Timestamp::WRITABLE_MIN.as_millis(), last, 0, i64::MIN, i64::MAX, 951_782_400_000, 68_256_000_000]
         {
             (-2..=2).for_each(|by| check(edge.saturating_add(by)));
         }
-        // Every day of 800 years, so that each kind of leap year is among them, at moments of all kinds.
+        // Every day of 800 years, which covers each kind of leap year, at varying times of the day.
         (0..292_200_i64).for_each(|day| check((day - 100_000) * 86_400_000 + day * 7_919 % 86_400_000));
-        // Moments of all years, at a step that is no multiple of anything.
+        // Moments of all years.
         (0..10_000).for_each(|step| check(Timestamp::WRITABLE_MIN.as_millis() + step * 31_550_000_037));
     }
 
     #[test]
     fn every_other_spelling_is_left_to_chrono() {
         let good = "2024-02-29T23:59:59.999Z";
-        assert_eq!(plain::millis(good), Some(1_709_251_199_999));
+        assert_eq!(canonical::millis(good), Some(1_709_251_199_999));
         for at in 0..good.len() {
             for byte in (0..128).map(char::from) {
                 let text = format!("{}{byte}{}", &good[..at], &good[at + 1..]);
                 let chrono = DateTime::parse_from_rfc3339(&text).ok().map(|moment| moment.timestamp_millis());
                 assert_eq!(text.parse().ok().map(Timestamp::as_millis), chrono, "{text}");
-                assert!(plain::millis(&text).is_none_or(|millis| Some(millis) == chrono), "{text}");
+                assert!(canonical::millis(&text).is_none_or(|millis| Some(millis) == chrono), "{text}");
             }
         }
         for text in [
@@ -244,7 +243,7 @@ mod tests {
             "2024-02-29T23:59:59.9999Z",
             "2024-02-29T23:59:59Z",
         ] {
-            assert_eq!(plain::millis(text), None, "{text}");
+            assert_eq!(canonical::millis(text), None, "{text}");
         }
     }
 

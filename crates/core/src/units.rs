@@ -1,4 +1,4 @@
-//! Amounts with their units, and the three resources that every lease is measured in.
+//! Amounts with their units, and the three resources that leases are measured in.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -10,19 +10,18 @@ use std::ops::{AddAssign, SubAssign};
 pub struct CpuMillis(u64);
 
 impl CpuMillis {
-    /// So many thousandths of a core.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// The amount in thousandths of a core.
+    /// Returns the amount in thousandths of a core.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// The amount in cores; exact to the third decimal below 2^53 thousandths.
+    /// Returns the amount in cores; exact to the third decimal below 2^53 thousandths.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "settings are bounded far below 2^53 thousandths")]
     pub const fn as_cores(self) -> f64 {
@@ -31,7 +30,7 @@ impl CpuMillis {
 }
 
 impl fmt::Display for CpuMillis {
-    /// Cores with at least one decimal, as the wire shows them: `4.0`, `0.25`.
+    /// Writes cores with at least one decimal, as on the wire: `4.0`, `0.25`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.as_cores())
     }
@@ -48,13 +47,11 @@ impl fmt::Display for MemoryMb {
     }
 }
 
-/// What one worker slot takes of its node.
+/// The CPU and memory of one worker slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerSize {
-    /// CPU of one worker.
     pub cpu_millis: CpuMillis,
-    /// Memory of one worker.
     pub memory_mb: MemoryMb,
 }
 
@@ -62,16 +59,14 @@ pub struct WorkerSize {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resources {
-    /// CPU.
     pub cpu_millis: CpuMillis,
-    /// Memory.
     pub memory_mb: MemoryMb,
-    /// Worker slots.
+    /// The number of worker slots.
     pub workers: u64,
 }
 
 impl Resources {
-    /// What `workers` workers of `size` take. Saturates at the largest number, which no capacity reaches.
+    /// Returns what `workers` workers of `size` take. Saturates at the largest number, which no capacity reaches.
     #[must_use]
     pub const fn of_workers(workers: u64, size: WorkerSize) -> Self {
         Self {
@@ -81,26 +76,26 @@ impl Resources {
         }
     }
 
-    /// How many workers of `size` it has room for.
+    /// Returns how many workers of `size` fit.
     #[must_use]
-    pub fn room_for_workers(&self, size: WorkerSize) -> u64 {
-        // What takes nothing of a resource is not bounded by it.
+    pub fn worker_capacity(&self, size: WorkerSize) -> u64 {
+        // A worker that needs nothing of a resource is not limited by it.
         let by_cpu = self.cpu_millis.0.checked_div(size.cpu_millis.0).unwrap_or(u64::MAX);
         let by_memory = self.memory_mb.0.checked_div(size.memory_mb.0).unwrap_or(u64::MAX);
         self.workers.min(by_cpu).min(by_memory)
     }
 
-    /// What is left of `self` when `taken` is gone; zero where nothing is left.
+    /// Returns what is left of `self` without `other`; zero where nothing is left.
     #[must_use]
-    pub const fn less(self, taken: Self) -> Self {
+    pub const fn saturating_sub(self, other: Self) -> Self {
         Self {
-            cpu_millis: CpuMillis(self.cpu_millis.0.saturating_sub(taken.cpu_millis.0)),
-            memory_mb: MemoryMb(self.memory_mb.0.saturating_sub(taken.memory_mb.0)),
-            workers: self.workers.saturating_sub(taken.workers),
+            cpu_millis: CpuMillis(self.cpu_millis.0.saturating_sub(other.cpu_millis.0)),
+            memory_mb: MemoryMb(self.memory_mb.0.saturating_sub(other.memory_mb.0)),
+            workers: self.workers.saturating_sub(other.workers),
         }
     }
 
-    /// Whether `self` has room for `needed` in every resource.
+    /// Returns whether `needed` fits in `self` in every resource.
     #[must_use]
     pub const fn covers(&self, needed: &Self) -> bool {
         self.cpu_millis.0 >= needed.cpu_millis.0
@@ -130,18 +125,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_find_as_much_room_as_each_resource_has() {
-        let room = |workers, cpu_millis, memory_mb, worker_cpu, worker_memory| {
+    fn the_scarcest_resource_bounds_the_workers() {
+        let fits = |workers, cpu_millis, memory_mb, worker_cpu, worker_memory| {
             let resources =
                 Resources { cpu_millis: CpuMillis::from_millis(cpu_millis), memory_mb: MemoryMb(memory_mb), workers };
             let (cpu_millis, memory_mb) = (CpuMillis::from_millis(worker_cpu), MemoryMb(worker_memory));
-            resources.room_for_workers(WorkerSize { cpu_millis, memory_mb })
+            resources.worker_capacity(WorkerSize { cpu_millis, memory_mb })
         };
-        assert_eq!(room(5, 9_000, 9_000, 1_000, 1_000), 5);
-        assert_eq!(room(5, 3_999, 9_000, 1_000, 1_000), 3);
-        assert_eq!(room(5, 9_000, 2_000, 1_000, 1_000), 2);
-        assert_eq!(room(5, 0, 0, 0, 0), 5);
-        assert_eq!(room(5, 0, 9_000, 1, 0), 0);
+        assert_eq!(fits(5, 9_000, 9_000, 1_000, 1_000), 5);
+        assert_eq!(fits(5, 3_999, 9_000, 1_000, 1_000), 3);
+        assert_eq!(fits(5, 9_000, 2_000, 1_000, 1_000), 2);
+        assert_eq!(fits(5, 0, 0, 0, 0), 5);
+        assert_eq!(fits(5, 0, 9_000, 1, 0), 0);
     }
 
     #[test]
@@ -156,8 +151,8 @@ mod tests {
     #[test]
     fn an_absurd_number_of_workers_saturates() {
         let size = WorkerSize { cpu_millis: CpuMillis(1000), memory_mb: MemoryMb(u64::MAX) };
-        let taken = Resources::of_workers(u64::from(u32::MAX), size);
-        assert_eq!(taken.memory_mb, MemoryMb(u64::MAX));
-        assert_eq!(taken.cpu_millis, CpuMillis(4_294_967_295_000));
+        let other = Resources::of_workers(u64::from(u32::MAX), size);
+        assert_eq!(other.memory_mb, MemoryMb(u64::MAX));
+        assert_eq!(other.cpu_millis, CpuMillis(4_294_967_295_000));
     }
 }

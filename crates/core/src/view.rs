@@ -1,6 +1,5 @@
-//! Reading the books: capacity, single allocations, and lists of them.
+//! Reading the state: capacity, single allocations, and lists of them.
 
-use super::ages::Which;
 use super::allocation::{Allocation, State};
 use super::cluster::Cluster;
 use super::fleet::view::FleetLoad;
@@ -8,6 +7,7 @@ use super::ids::{AllocationId, FencingToken, JobId, NodeId, ServerName};
 use super::job::Job;
 use super::node::{Node, Overdue};
 use super::policy::Policy;
+use super::sequence_index::LiveFilter;
 use super::servers::Server;
 use super::table::Slot;
 use super::time::Timestamp;
@@ -16,22 +16,23 @@ use super::units::{Resources, WorkerSize};
 /// The capacity of the cluster at a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CapacityView {
-    /// All that the nodes have.
+    /// The capacity of all nodes.
     pub total: Resources,
-    /// What is leased, leases past their deadline included.
+    /// What is leased, including leases past their deadline.
     pub leased: Resources,
-    /// What of that is held by leases past their deadline: a request that needs it gets it.
+    /// The part of it that leases past their deadline hold. A request that needs it gets it.
     pub reclaimable: Resources,
-    /// The MCP servers that are held, by name.
+    /// The names of the MCP servers that are held, sorted within each node.
     pub running_servers: Vec<ServerName>,
-    /// How many allocations are live, those past their deadline included.
+    /// The number of live allocations, including those past their deadline.
     pub live_allocations: u64,
-    /// How many of them are past their deadline.
+    /// The number of live allocations past their deadline.
     pub expired_allocations: u64,
 }
 
 impl CapacityView {
-    /// For how many workers of a size in all CPU and memory are enough, with what is leased now and not past its deadline.
+    /// Returns the total number of workers for which CPU and memory suffice: those of leases not past their deadline,
+    /// plus as many of this size as still fit.
     #[must_use]
     pub fn workers_fit(&self, size: WorkerSize) -> u64 {
         let more = |total: u64, leased: u64, reclaimable: u64, each: u64| {
@@ -52,16 +53,14 @@ impl CapacityView {
 /// An allocation at a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllocationView {
-    /// The allocation.
     pub allocation: Allocation,
-    /// The moment.
     pub at: Timestamp,
-    /// When it runs out; nothing once it is being taken back or has ended.
+    /// When it expires, with the grace after an outage; `None` once it is being released or has ended.
     pub expires_at: Option<Timestamp>,
 }
 
 impl AllocationView {
-    /// Whether its deadline has passed; false once it is being taken back or has ended.
+    /// Returns whether the deadline has passed; false once the allocation is being released or has ended.
     #[must_use]
     pub fn is_expired(&self) -> bool {
         self.expires_at.is_some_and(|deadline| deadline <= self.at)
@@ -71,9 +70,7 @@ impl AllocationView {
 /// Which allocations to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Only those in this state.
     pub state: Option<State>,
-    /// Only those of this job.
     pub job: Option<JobId>,
 }
 
@@ -83,50 +80,47 @@ impl Filter {
     }
 }
 
-/// Why something happens at a deadline.
+/// What happens at a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeadlineReason {
-    /// A lease runs out.
+    /// The lease expires.
     LeaseExpires(AllocationId),
-    /// A reservation that is not active by then has failed.
+    /// The reservation fails, because it is not active.
     ActivationFails(AllocationId),
 }
 
-/// What is asked for, and what there is for it: what the planner looks at.
+/// Demand and capacity at a moment: the input of the planner.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Demand {
-    /// The capacity.
     pub capacity: CapacityView,
-    /// Requests granted since the start; repeats of one request count once.
+    /// The requests granted since the start; repeats of one request count once.
     pub granted: u64,
-    /// Requests refused for want of room since the start.
+    /// The requests refused for lack of capacity since the start.
     pub refused: u64,
-    /// The most workers that a request asked for that was refused for want of workers since the planner last looked.
+    /// The most workers of a request that was refused for lack of workers since the planner's last sample.
     pub refused_workers_max: u64,
-    /// For how many workers in all CPU and memory are enough.
+    /// The total number of workers for which CPU and memory suffice.
     pub workers_fit: u64,
-    /// What the fleet has to do.
     pub fleet: FleetLoad,
-    /// The policy to go by.
     pub policy: Policy,
 }
 
-/// What was counted of requests, which the books do not count themselves.
+/// Counts of requests, which the caller keeps because they are not part of the state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RequestsSeen {
+pub struct RequestCounts {
     /// Granted since the start; repeats of one request count once.
     pub granted: u64,
-    /// Refused for want of room since the start.
+    /// Refused for lack of capacity since the start.
     pub refused: u64,
-    /// The most workers that one asked for that was refused for want of workers since the planner last looked.
+    /// The most workers of a request that was refused for lack of workers since the planner's last sample.
     pub refused_workers_max: u64,
 }
 
 impl Cluster {
-    /// What the planner looks at, at `now`, where a worker is of this size.
+    /// Returns demand and capacity at `now` for workers of this size.
     #[must_use]
-    pub fn demand(&self, now: Timestamp, requests: RequestsSeen, worker_size: WorkerSize) -> Demand {
-        let RequestsSeen { granted, refused, refused_workers_max } = requests;
+    pub fn demand(&self, now: Timestamp, requests: RequestCounts, worker_size: WorkerSize) -> Demand {
+        let RequestCounts { granted, refused, refused_workers_max } = requests;
         let capacity = self.capacity(now);
         Demand {
             workers_fit: capacity.workers_fit(worker_size),
@@ -139,7 +133,6 @@ impl Cluster {
         }
     }
 
-    /// The capacity at `now`.
     #[must_use]
     pub fn capacity(&self, now: Timestamp) -> CapacityView {
         let mut view = CapacityView {
@@ -147,7 +140,7 @@ impl Cluster {
             leased: Resources::default(),
             reclaimable: Resources::default(),
             running_servers: Vec::new(),
-            live_allocations: self.ages.live(),
+            live_allocations: self.records_by_token.live(),
             expired_allocations: 0,
         };
         for (id, node) in &self.nodes {
@@ -158,29 +151,29 @@ impl Cluster {
             view.expired_allocations += overdue.leases;
             let mut names: Vec<ServerName> = node.servers.iter().map(|server| server.name.clone()).collect();
             names.sort_unstable();
-            // One that is not shared may run several times.
+            // A server that is not shared may run several times.
             names.dedup();
             view.running_servers.append(&mut names);
         }
         view
     }
 
-    /// How many workers are taken at `now`, those of leases past their deadline left out.
+    /// Returns the number of workers that are leased at `now`, without those of leases past their deadline.
     #[must_use]
     pub fn workers_taken(&self, now: Timestamp) -> u64 {
-        let taken = |(id, node): (&NodeId, &Node)| {
+        let leased = |(id, node): (&NodeId, &Node)| {
             node.leased.workers.saturating_sub(self.overdue_of(id, node, now).resources.workers)
         };
-        self.nodes.iter().map(taken).sum()
+        self.nodes.iter().map(leased).sum()
     }
 
-    /// An allocation at `now`, live or on record.
+    /// Returns an allocation at `now`, live or on record.
     #[must_use]
     pub fn allocation(&self, now: Timestamp, id: AllocationId) -> Option<AllocationView> {
         self.find(id).map(|allocation| self.view(now, allocation))
     }
 
-    /// The allocations that the filter admits with a token above `after`, oldest first.
+    /// Returns the allocations that the filter admits with a token above `after`, oldest first.
     pub fn list<'a>(
         &'a self,
         now: Timestamp,
@@ -191,44 +184,47 @@ impl Cluster {
         let admitted = move |allocation: &&Allocation| filter.admits_state(allocation.state());
         if let Some(job) = &filter.job {
             let slots = self.job(job).into_iter().flat_map(move |job| job.since(from));
-            let records = slots.map(|(_, slot)| self.at(slot)).filter(admitted);
+            let records = slots.map(|(_, slot)| self.allocation_at(slot)).filter(admitted);
             return Box::new(records.map(move |record| self.view(now, record)));
         }
-        // A filter by state walks only that part of the books where the state occurs.
-        let which = Which {
+        // A filter by state visits only the live or only the ended allocations.
+        let which = LiveFilter {
             live: filter.state.is_none_or(State::is_live),
             ended: filter.state.is_none_or(|state| !state.is_live()),
         };
-        let records = self.ages.since(from, which).map(|(_, slot)| self.at(slot)).filter(admitted);
+        let records =
+            self.records_by_token.since(from, which).map(|(_, slot)| self.allocation_at(slot)).filter(admitted);
         Box::new(records.map(move |record| self.view(now, record)))
     }
 
-    /// How many allocations the filter admits. Cheap, but for a state within one large job.
+    /// Returns the number of allocations that the filter admits. Cheap, except for a state within one large job.
     #[must_use]
     pub fn count(&self, filter: &Filter) -> u64 {
         match (&filter.job, filter.state) {
-            (None, None) => self.ages.live() + self.ages.ended(),
+            (None, None) => self.records_by_token.live() + self.records_by_token.ended(),
             (Some(job), None) => self.job(job).map_or(0, Job::len),
             (Some(job), Some(_)) => {
                 let slots = self.job(job).into_iter().flat_map(Job::allocations);
-                let records = slots.map(|(_, slot)| self.at(slot));
+                let records = slots.map(|(_, slot)| self.allocation_at(slot));
                 records.filter(|record| filter.admits_state(record.state())).count() as u64
             }
             (None, Some(State::Active)) => self.deadlines.active(),
             (None, Some(State::Pending)) => self.deadlines.pending(),
-            // A lease that is being taken back has no deadline; every other has.
-            (None, Some(State::Releasing)) => self.ages.live() - self.deadlines.active() - self.deadlines.pending(),
+            // A lease that is being released has no deadline; every other live one has.
+            (None, Some(State::Releasing)) => {
+                self.records_by_token.live() - self.deadlines.active() - self.deadlines.pending()
+            }
             (None, Some(State::Failed)) => self.failed,
-            (None, Some(State::Released)) => self.ages.ended() - self.failed,
+            (None, Some(State::Released)) => self.records_by_token.ended() - self.failed,
         }
     }
 
-    /// The next moment at which a lease runs out that had not at the last observation, and why. The sweep records it;
-    /// whoever simulates time can jump to it.
+    /// Returns the next moment at which a lease expires that had not expired at the last observation, and what
+    /// happens then. The sweep records the expiry; a simulation can jump to the moment.
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Timestamp, DeadlineReason)> {
-        let ((nominal, _), slot) = self.deadlines.ahead().next()?;
-        let lease = self.at(slot);
+        let ((nominal, _), slot) = self.deadlines.upcoming().next()?;
+        let lease = self.allocation_at(slot);
         let id = lease.reservation.allocation;
         let reason = match lease.state() {
             State::Pending => DeadlineReason::ActivationFails(id),
@@ -237,29 +233,29 @@ impl Cluster {
         Some((self.deadline_with_grace(nominal), reason))
     }
 
-    /// Whether there is an allocation with this id, live or on record.
+    /// Returns whether an allocation has this id, live or on record.
     #[must_use]
     pub fn contains(&self, id: AllocationId) -> bool {
         self.records.find(&id).is_some()
     }
 
-    /// The job whose allocation this is.
+    /// Returns the job of an allocation.
     #[must_use]
     pub fn job_of(&self, id: AllocationId) -> Option<&JobId> {
         self.find(id).map(|allocation| &allocation.reservation.job)
     }
 
-    /// The fencing token of the last grant; zero before the first.
+    /// Returns the fencing token of the last grant; zero before the first.
     #[must_use]
     pub const fn last_token(&self) -> FencingToken {
         FencingToken::new(self.next_token.as_u64() - 1)
     }
 
     pub(super) fn find(&self, id: AllocationId) -> Option<&Allocation> {
-        self.records.find(&id).map(|slot| self.at(slot))
+        self.records.find(&id).map(|slot| self.allocation_at(slot))
     }
 
-    pub(super) fn at(&self, slot: Slot) -> &Allocation {
+    pub(super) fn allocation_at(&self, slot: Slot) -> &Allocation {
         &self.records[slot].allocation
     }
 
@@ -271,25 +267,26 @@ impl Cluster {
         lease.nominal_deadline().map(|nominal| self.deadline_with_grace(nominal))
     }
 
-    /// What leases past their deadline at `now` hold on a node: what was counted, and what ran out since.
+    /// Returns what leases past their deadline at `now` hold on a node: what was counted at the last observation,
+    /// plus what has expired since.
     pub(super) fn overdue_of(&self, id: &NodeId, node: &Node, now: Timestamp) -> Overdue {
         let mut overdue = node.overdue;
-        let mut lost = std::collections::BTreeMap::new();
+        let mut overdue_holders = std::collections::BTreeMap::new();
         for lease in self.newly_overdue(now).filter(|lease| lease.reservation.node == *id) {
             overdue.leases += 1;
             overdue.resources += lease.reservation.workers.resources();
             for hold in &lease.reservation.servers {
                 if let Some(server) = node.servers.at(hold.port) {
-                    let lost = lost.entry(hold.port).or_insert(server.overdue_holders);
-                    *lost += 1;
-                    overdue.idle_servers += u64::from(*lost == server.holders);
+                    let overdue_holders = overdue_holders.entry(hold.port).or_insert(server.overdue_holders);
+                    *overdue_holders += 1;
+                    overdue.idle_servers += u64::from(*overdue_holders == server.holders);
                 }
             }
         }
         overdue
     }
 
-    /// Whether a running server is held by nobody but leases past their deadline at `now`.
+    /// Returns whether only leases past their deadline at `now` hold a running server.
     pub(super) fn is_held_by_overdue_only(&self, id: &NodeId, server: &Server, now: Timestamp) -> bool {
         let holds = |lease: &&Allocation| {
             lease.reservation.node == *id && lease.reservation.servers.iter().any(|hold| hold.port == server.port)
@@ -298,7 +295,7 @@ impl Cluster {
     }
 
     fn newly_overdue(&self, now: Timestamp) -> impl Iterator<Item = &Allocation> {
-        self.deadlines.newly_overdue(self.expiry_horizon(now)).map(|(_, slot)| self.at(slot))
+        self.deadlines.newly_overdue(self.expiry_horizon(now)).map(|(_, slot)| self.allocation_at(slot))
     }
 
     fn view(&self, now: Timestamp, allocation: &Allocation) -> AllocationView {

@@ -88,7 +88,7 @@ impl<J: Journal> Engine<J> {
         self.undelivered.clear();
         self.outage = None;
         self.refusals.commit();
-        self.demand.settle();
+        self.demand.commit();
         for answer in self.batch.answers.drain(..) {
             answer();
         }
@@ -132,9 +132,9 @@ impl<J: Journal> Engine<J> {
         };
         // Demand whose event was not written is recorded again.
         if recovered.cluster.demand_bins(None).eq(self.cluster.demand_bins(None)) {
-            self.demand.settle();
+            self.demand.commit();
         } else {
-            self.demand.take_back();
+            self.demand.rollback();
         }
         self.cluster = recovered.cluster;
         self.apply_provisioning();

@@ -36,7 +36,7 @@ use cortex_core::fleet::replan_triggers::ReplanTriggers;
 use cortex_core::ids::{AllocationId, FencingToken, JobId};
 use cortex_core::time::{Millis, Timestamp};
 use cortex_core::units::WorkerSize;
-use cortex_core::view::{AllocationView, RequestsSeen};
+use cortex_core::view::{AllocationView, RequestCounts};
 use cortex_journal::{Journal, JournalEntry, JournalError};
 use fleet::WaitingClaims;
 use message::{Message, Revocable};
@@ -80,7 +80,7 @@ pub struct Engine<J> {
     refusals: Refusals,
     random_key: RandomState,
     random_count: u64,
-    requests: RequestsSeen,
+    requests: RequestCounts,
     /// Demand that is counted and not yet recorded in the cluster.
     demand: DemandCounter,
     /// The replan triggers that were raised at the end of the last turn.
@@ -310,7 +310,7 @@ impl<J: Journal> Engine<J> {
     fn unused_random_value(&mut self) -> u64 {
         loop {
             let draw = self.random_value();
-            let id = AllocationId::from_draw(draw);
+            let id = AllocationId::from_bits(draw);
             if !self.refusals.contains(id) && !self.cluster.contains(id) {
                 return draw;
             }

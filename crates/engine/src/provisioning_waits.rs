@@ -125,7 +125,7 @@ impl<J: Journal> Engine<J> {
     /// Passes the current provisioning to the cluster, for the decisions from here on.
     pub(super) fn apply_provisioning(&mut self) {
         let mut provisioning = self.provisioning_waits.provisioning.clone();
-        provisioning.taken_ports.extend(self.provisioning_waits.ports_in_use.keys());
+        provisioning.occupied_ports.extend(self.provisioning_waits.ports_in_use.keys());
         self.cluster.set_provisioning(provisioning);
     }
 
@@ -206,7 +206,7 @@ impl<J: Journal> Engine<J> {
                 // Freed capacity goes to the oldest request first, whatever its size.
                 self.provisioning_waits.waiting_requests.push_back(waiting);
             } else if waiting.until <= now {
-                let denied = Denied::NoRoom { shortage: waiting.shortage, retry_at: None };
+                let denied = Denied::InsufficientCapacity { shortage: waiting.shortage, retry_at: None };
                 let refusal = self.refuse(now, &waiting.request, &denied);
                 self.answer(waiting.reply, Err(refusal));
             } else {

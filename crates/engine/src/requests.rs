@@ -53,7 +53,7 @@ impl<J: Journal> Engine<J> {
 
     fn request(&mut self, now: Timestamp, request: Box<Request>, is_new: bool) -> Result<RequestOutcome, EngineError> {
         let draw = self.unused_random_value();
-        let command = Command::Request { request, worker_size: self.worker_size, draw };
+        let command = Command::Request { request, worker_size: self.worker_size, id_bits: draw };
         if is_new && let Some(shortage) = self.queued_behind(now, &command) {
             let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
             return Ok(RequestOutcome::Waits { request, shortage });
@@ -87,13 +87,13 @@ impl<J: Journal> Engine<J> {
                 self.repeated.push_back(allocation);
                 Ok(RequestOutcome::Grant(Box::new(Grant { view, is_new: false })))
             }
-            Ok(Outcome::RoomIsComing { shortage, reclaimed }) => {
+            Ok(Outcome::CapacityPending { shortage, reclaimed }) => {
                 reclaimed.iter().for_each(log_end);
                 let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
                 Ok(RequestOutcome::Waits { request, shortage })
             }
             Ok(_) => Err(EngineError::Fault),
-            Err(EngineError::Denied(denied @ Denied::NoRoom { .. })) => {
+            Err(EngineError::Denied(denied @ Denied::InsufficientCapacity { .. })) => {
                 let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
                 Err(self.refuse(now, &request, &denied))
             }
@@ -107,13 +107,13 @@ impl<J: Journal> Engine<J> {
         let wanted = self.cluster.workers_taken(now).saturating_add(request.workers);
         self.demand.note_request(now, true, wanted);
         let mut retry = None;
-        if let Denied::NoRoom { shortage, retry_at } = denied {
+        if let Denied::InsufficientCapacity { shortage, retry_at } = denied {
             retry = *retry_at;
             if matches!(shortage, Shortage::Workers { .. }) {
                 self.requests.refused_workers_max = self.requests.refused_workers_max.max(request.workers);
             }
         }
-        let id = AllocationId::from_draw(self.unused_random_value());
+        let id = AllocationId::from_bits(self.unused_random_value());
         let last = self.cluster.last_token();
         let refusal = self.refusals.remember(id, request, (denied, retry), now, last);
         tracing::info!(

@@ -64,7 +64,7 @@ impl<J: Journal> Engine<J> {
 
     /// Records the demand that was counted since the last time.
     pub(super) fn write_demand(&mut self, now: Timestamp) {
-        let bins = self.demand.hand_over();
+        let bins = self.demand.drain();
         if !bins.is_empty() {
             // Counting demand is never denied.
             let _ = self.execute(now, &Command::CountDemand(bins));

@@ -19,7 +19,7 @@ use cortex_core::fleet::view::TokenUsage;
 use cortex_core::ids::{FencingToken, NodeId};
 use cortex_core::time::{Millis, Timestamp};
 use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
-use cortex_core::view::{Filter, RequestsSeen};
+use cortex_core::view::{Filter, RequestCounts};
 use cortex_journal::{Journal, JournalError, Recovered};
 use std::collections::VecDeque;
 use std::hash::RandomState;
@@ -225,7 +225,7 @@ impl<J: Journal> Engine<J> {
             refusals: Refusals::default(),
             random_key: RandomState::new(),
             random_count: 0,
-            requests: RequestsSeen::default(),
+            requests: RequestCounts::default(),
             demand: DemandCounter::default(),
             replan_triggers: ReplanTriggers::default(),
             wake,

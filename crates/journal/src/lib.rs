@@ -19,7 +19,7 @@ pub use sqlite::{
 use cortex_core::Cluster;
 use cortex_core::event::Recorded;
 use cortex_core::ids::JobId;
-use cortex_core::image::NotAnImage;
+use cortex_core::image::InvalidImage;
 use cortex_core::time::Timestamp;
 use cortex_util::lock::LockError;
 use cortex_util::program;
@@ -126,8 +126,8 @@ impl JournalError {
     }
 }
 
-impl From<NotAnImage> for SnapshotError {
-    fn from(error: NotAnImage) -> Self {
+impl From<InvalidImage> for SnapshotError {
+    fn from(error: InvalidImage) -> Self {
         Self(error.to_string())
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 /// Runs `tick` once per period of the loop, starting one period from now, and each time `trigger` returns, but no
-/// sooner than [`CALL_SPACING`] after the last run. Returns when the engine has stopped.
+/// sooner than [`REPLAN_INTERVAL_MIN`] after the last run. Returns when the engine has stopped.
 async fn every(
     status: &LoopStatus,
     mut trigger: impl AsyncFnMut(),

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn lease(bits: u64) -> AllocationId {
-        AllocationId::from_draw(bits)
+        AllocationId::from_bits(bits)
     }
 
     #[test]

@@ -6,7 +6,7 @@ use cortex_core::allocation::Metadata;
 use cortex_core::command::DistinctServers;
 use cortex_core::fleet::agent::Capabilities;
 use cortex_core::fleet::task::{Complexity, JsonText};
-use cortex_core::ids::{AgentId, AllocationId, Capability, NAME_CHARACTERS_MAX, NotAName, ServerName, TaskId};
+use cortex_core::ids::{AgentId, AllocationId, Capability, InvalidName, NAME_CHARACTERS_MAX, ServerName, TaskId};
 use cortex_core::priority::Priority;
 use cortex_core::time::Timestamp;
 use cortex_util::suggest::suggest;
@@ -101,7 +101,7 @@ impl<T: 'static> Parameter<T> {
 pub(super) fn name<T: 'static>(
     name: &'static str,
     description: &str,
-    read: fn(&str) -> Result<T, NotAName>,
+    read: fn(&str) -> Result<T, InvalidName>,
 ) -> Parameter<T> {
     let allowed = format!("a text of 1 to {NAME_CHARACTERS_MAX} characters without control characters");
     let schema = json!({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX});
@@ -204,7 +204,7 @@ fn names<N: 'static, T: 'static>(
     name: &'static str,
     description: &str,
     count_max: usize,
-    read: fn(&str) -> Result<N, NotAName>,
+    read: fn(&str) -> Result<N, InvalidName>,
     collect: fn(Vec<N>) -> T,
 ) -> Parameter<T> {
     let allowed = format!(

@@ -95,7 +95,8 @@ impl CapacityPlan {
             arrival_variability,
             duration_variability: durations.variability,
         };
-        let target = ServiceTarget { utilization: seen.policy.utilization_target.as_part(), ..ServiceTarget::DEFAULT };
+        let target =
+            ServiceTarget { utilization: seen.policy.utilization_target.as_fraction(), ..ServiceTarget::DEFAULT };
         let room_each = seen.fleet.room_each();
         let capacity = RequiredCapacity::of(&workload, &target, SLOTS_MAX);
         if capacity.required == SLOTS_MAX {

@@ -24,7 +24,7 @@ pub(super) struct NeededWorkers {
 pub(super) fn agents(seen: &Observation, ahead: Option<u64>, reasons: &mut Vec<String>) -> u64 {
     let (policy, fleet) = (&seen.policy, seen.fleet);
     let in_use = fraction(fleet.running, fleet.room);
-    let for_target = (fleet.running as f64 / fleet.room_each() / policy.utilization_target.as_part()).ceil() as u64;
+    let for_target = (fleet.running as f64 / fleet.room_each() / policy.utilization_target.as_fraction()).ceil() as u64;
     let for_load = agents_for_load(seen);
     let mut wanted = agents_under_load(seen, in_use, for_load, for_target, reasons);
     if let Some(ahead) = ahead.filter(|ahead| *ahead > wanted && !is_within_tolerance(seen, *ahead, fleet.agents)) {
@@ -38,7 +38,7 @@ pub(super) fn agents(seen: &Observation, ahead: Option<u64>, reasons: &mut Vec<S
     // Agents at work stay, and one agent stays for the next tasks.
     let known = ahead.max(for_load);
     let enough = for_target.max(fleet.agents_at_work).max(known.unwrap_or(0)).clamp(1, fleet.agents.max(1));
-    if is_calm && in_use < policy.utilization_down.as_part() {
+    if is_calm && in_use < policy.utilization_down.as_fraction() {
         if enough < fleet.agents {
             let (share, least) = (percent(in_use), policy.utilization_down);
             reasons.push(format!(
@@ -63,7 +63,7 @@ fn agents_for_load(seen: &Observation) -> Option<u64> {
     let fleet = seen.fleet;
     let seconds = fleet.durations?.mean.0 as f64 / 1_000.0;
     let concurrent_tasks = seen.tasks_per_second? * seconds;
-    let for_target = concurrent_tasks / seen.policy.utilization_target.as_part();
+    let for_target = concurrent_tasks / seen.policy.utilization_target.as_fraction();
     let for_backlog = concurrent_tasks + fleet.waiting as f64 * seconds / BACKLOG_SECONDS;
     Some((for_target.max(for_backlog) / fleet.room_each()).ceil() as u64)
 }
@@ -88,7 +88,7 @@ fn agents_under_load(
         let (waited, most) = (fleet.wait_mean.0, policy.wait_up_ms.0);
         reasons.push(format!("tasks have waited {waited} ms on average, over {most} ms: 1 more agent"));
     }
-    if in_use > policy.utilization_up.as_part() {
+    if in_use > policy.utilization_up.as_fraction() {
         let (share, most) = (percent(in_use), policy.utilization_up);
         if let (Some(for_load), Some(rate), Some(durations)) = (for_load, seen.tasks_per_second, fleet.durations) {
             wanted = wanted.max(for_load);
@@ -120,7 +120,7 @@ pub(super) fn workers(seen: &Observation, plan: &mut Plan) -> NeededWorkers {
     let forecast = plan.forecast;
     // The expected leases grow in proportion to the request rate, as long as leases keep their duration.
     let expected = seen.workers_leased as f64 * forecast.trend.factor();
-    let for_target = (expected / utilization_target.as_part()).ceil() as u64;
+    let for_target = (expected / utilization_target.as_fraction()).ceil() as u64;
     let ahead = plan.capacity.trusted_workers();
     let share = percent(plan.utilization);
     let trend = format!(
@@ -133,7 +133,7 @@ pub(super) fn workers(seen: &Observation, plan: &mut Plan) -> NeededWorkers {
     let for_agents = if agents_to_add == 0 { 0 } else { seen.workers_held.saturating_add(agents_to_add) };
     let is_refused = seen.refused_workers_max > 0;
     let is_urgent = is_refused || agents_to_add > 0;
-    let is_over = |most: Percent| plan.utilization > most.as_part();
+    let is_over = |most: Percent| plan.utilization > most.as_fraction();
     let mut wanted = if is_over(utilization_up) || is_refused {
         if is_over(utilization_up) {
             plan.reasons.push(format!("{share} of the workers are leased, over {utilization_up}"));
@@ -146,7 +146,7 @@ pub(super) fn workers(seen: &Observation, plan: &mut Plan) -> NeededWorkers {
         }
         plan.reasons.push(trend);
         for_target.max(seen.workers_total + 1).max(seen.workers_held + seen.refused_workers_max)
-    } else if plan.utilization < utilization_down.as_part() {
+    } else if plan.utilization < utilization_down.as_fraction() {
         plan.reasons.push(format!("{share} of the workers are leased, under {utilization_down}"));
         plan.reasons.push(trend);
         for_target.max(ahead.unwrap_or(0)).min(seen.workers_total)
@@ -172,7 +172,7 @@ pub(super) fn workers(seen: &Observation, plan: &mut Plan) -> NeededWorkers {
 
 /// Returns whether two numbers differ by at most the tolerance of the policy.
 pub(super) fn is_within_tolerance(seen: &Observation, one: u64, other: u64) -> bool {
-    one.abs_diff(other) as f64 <= seen.policy.tolerance.as_part() * other as f64
+    one.abs_diff(other) as f64 <= seen.policy.tolerance.as_fraction() * other as f64
 }
 
 /// Returns `some` as a fraction of `all`; 0 if `all` is 0.

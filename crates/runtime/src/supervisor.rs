@@ -448,5 +448,5 @@ pub(super) fn provisioning(catalog: Option<&Catalog>, worker: Option<&WorkerComm
     let default = Provisioning::default();
     let start_max = Millis(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)).max(default.start_max);
     let sharing = entries().map(|(name, entry)| (name.clone(), entry.sharing)).collect();
-    Provisioning { catalog: catalog.map(|_| sharing), workers_are_real: worker.is_some(), start_max, ..default }
+    Provisioning { catalog: catalog.map(|_| sharing), manages_workers: worker.is_some(), start_max, ..default }
 }

@@ -33,7 +33,7 @@ mod tests {
     #[test]
     fn durations_are_exponential_and_depend_on_the_task() {
         let durations = Durations::new(1, Millis::from_seconds(30));
-        let of = |draw: u64| durations.of(&TaskId::from_draw(draw)).0;
+        let of = |draw: u64| durations.of(&TaskId::from_bits(draw)).0;
         let mut all: Vec<u64> = (0..100_000).map(of).collect();
         all.sort_unstable();
         let mean = all.iter().sum::<u64>() as f64 / all.len() as f64;
@@ -43,6 +43,6 @@ mod tests {
         assert!((median - 2_f64.ln()).abs() < 0.02, "{median}");
         assert!((p95 - 20_f64.ln()).abs() < 0.06, "{p95}");
         assert_eq!(of(7), of(7));
-        assert_ne!(Durations::new(2, Millis::from_seconds(30)).of(&TaskId::from_draw(7)).0, of(7), "another seed");
+        assert_ne!(Durations::new(2, Millis::from_seconds(30)).of(&TaskId::from_bits(7)).0, of(7), "another seed");
     }
 }

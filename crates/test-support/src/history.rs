@@ -1,6 +1,6 @@
-//! Random histories of books: commands drawn as the simulation of the lease machine draws them, and the events they led to.
+//! Random histories of a cluster: generated commands, and the events that they led to.
 
-use crate::lease_draws::{self as draws, Shape};
+use crate::lease_generator::{self as generator, Shape};
 use crate::model::Model;
 use cortex_core::Cluster;
 use cortex_core::allocation::State;
@@ -10,15 +10,15 @@ use cortex_core::image::{AllocationImage, Outline};
 use cortex_core::time::{Millis, Timestamp};
 use fastrand::Rng;
 
-/// When histories begin, in milliseconds since 1970: long enough ago that nothing in them lies ahead of the system's clock.
+/// When histories begin, in milliseconds since 1970: long enough ago that they end before the present.
 const BEGIN_MS: i64 = 1_600_000_000_000;
 
-/// What makes books the books they are.
-pub fn image(books: &Cluster) -> (Outline, Vec<AllocationImage<'_>>) {
-    (books.outline(), books.allocation_images().collect())
+/// Returns the image of the leases, which identifies their state.
+pub fn image(cluster: &Cluster) -> (Outline, Vec<AllocationImage<'_>>) {
+    (cluster.outline(), cluster.allocation_images().collect())
 }
 
-/// Fails unless two books are the same; in full they would not be readable.
+/// Fails unless two clusters have the same leases. It does not print the allocations, which would be unreadable.
 #[track_caller]
 pub fn assert_same(found: &Cluster, expected: &Cluster, when: &str) {
     assert_eq!(found.outline(), expected.outline(), "{when}");
@@ -26,11 +26,11 @@ pub fn assert_same(found: &Cluster, expected: &Cluster, when: &str) {
     assert!(image(found) == image(expected), "{when}: the allocations are not the same");
 }
 
-/// Books with a random past, and more of it at each step.
+/// A cluster with a random past, to which each step adds.
 pub struct History {
     pub rng: Rng,
     pub now: Timestamp,
-    pub books: Cluster,
+    pub cluster: Cluster,
     shape: Shape,
     model: Model,
     begun: bool,
@@ -40,33 +40,33 @@ pub struct History {
 impl History {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let shape = Shape::draw(&mut rng);
+        let shape = Shape::generate(&mut rng);
         let now = Timestamp::from_millis(BEGIN_MS);
-        let (mut books, mut model) = (Cluster::default(), Model::default());
-        books.set_provisioning(shape.provisioning.clone());
+        let (mut cluster, mut model) = (Cluster::default(), Model::default());
+        cluster.set_provisioning(shape.provisioning.clone());
         model.set_provisioning(shape.provisioning.clone());
-        Self { rng, now, books, shape, model, begun: false, small_events: 0 }
+        Self { rng, now, cluster, shape, model, begun: false, small_events: 0 }
     }
 
-    /// Lets time go on, and draws what is asked for then.
+    /// Advances the time, and generates the next command.
     pub fn next_command(&mut self) -> Command {
         if !std::mem::replace(&mut self.begun, true) {
             return self.shape.capacity(&mut self.rng);
         }
         let before = self.now;
-        let ahead = self.books.next_deadline().map(|(at, _)| at.since(before).0).filter(|ms| *ms < 1_000_000);
-        self.now = before.after(Millis(draws::wait_ms(&mut self.rng, ahead)));
+        let to_deadline = self.cluster.next_deadline().map(|(at, _)| at.since(before).0).filter(|ms| *ms < 1_000_000);
+        self.now = before.after(Millis(generator::wait_ms(&mut self.rng, to_deadline)));
         if self.rng.u8(0..50) == 0 {
-            return draws::outage(&mut self.rng, before);
+            return generator::outage(&mut self.rng, before);
         }
         self.shape.command(&mut self.rng, &self.model)
     }
 
-    /// Carries a command out, in full or only its first half, and gives its answer and its events.
+    /// Carries out a command, completely or only its first half, and returns its outcome and its events.
     pub fn carry_out(&mut self, command: &Command) -> (Result<Outcome, Denied>, Vec<Recorded>) {
-        self.books.observe(self.now);
+        self.cluster.observe(self.now);
         self.model.observe(self.now);
-        let decision = self.books.decide(self.now, command);
+        let decision = self.cluster.decide(self.now, command);
         let (outcome, mut events) = match decision {
             Ok(decision) => (Ok(decision.outcome), decision.events),
             Err(denied) => (Err(denied), Vec::new()),
@@ -80,12 +80,12 @@ impl History {
         if !whole {
             events.pop();
         }
-        // The model is there to draw from; that it answers the same is another test's matter.
+        // The model only supplies ids for the generator; another test compares the outcomes.
         let _ = self.model.command(self.now, command, whole);
         (outcome, events.into_iter().map(|event| self.apply(event)).collect())
     }
 
-    /// The events of the next thing that happens, if it leads to any.
+    /// Takes the next step, and returns its events, if any.
     pub fn step(&mut self) -> Vec<Recorded> {
         let pending = self.rng.choice(self.model.ids(State::Pending));
         if let Some(allocation) = pending.filter(|_| self.rng.u8(0..4) == 0) {
@@ -96,7 +96,7 @@ impl History {
         self.carry_out(&command).1
     }
 
-    /// At least so many events.
+    /// Returns at least `count` events.
     pub fn events(&mut self, count: usize) -> Vec<Recorded> {
         let mut events = Vec::new();
         while events.len() < count {
@@ -105,7 +105,7 @@ impl History {
         events
     }
 
-    /// So many events that change little, and are made in no time.
+    /// Returns `count` events that change little and are fast to apply.
     pub fn small_events(&mut self, count: usize) -> Vec<Recorded> {
         let mut events = Vec::new();
         while events.len() < count {
@@ -119,7 +119,7 @@ impl History {
 
     fn apply(&mut self, event: Event) -> Recorded {
         let recorded = Recorded { at: self.now, event };
-        self.books.apply(&recorded);
+        self.cluster.apply(&recorded);
         recorded
     }
 }

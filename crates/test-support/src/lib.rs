@@ -1,11 +1,12 @@
-//! What the tests of several crates share: the naive reference of the lease machine and random commands for it, histories,
-//! seeds of simulations, checks of schemas, traces of demand, and the table of benches.
+//! What the tests of several crates share: a naive reference of the lease machine, random commands and histories for
+//! it, the runner of seeded simulations, a checker for JSON schemas, demand scenarios, and the table of the
+//! benchmarks.
 
 pub mod history;
-pub mod lease_draws;
+pub mod lease_generator;
 pub mod model;
 pub mod scenarios;
 pub mod schema;
-pub mod seeds;
+pub mod seeded_runs;
 pub mod setting;
 pub mod table;

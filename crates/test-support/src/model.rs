@@ -1,10 +1,9 @@
-//! The lease machine written in the most naive way, to compare the real one with: one list of leases, and everything
-//! else worked out anew from it at each question. It shares the types of commands and answers with the core, and none of
-//! its reasoning.
+//! A naive reference of the lease machine: one list of leases, from which everything else is computed anew for each
+//! query. It shares the types of commands and outcomes with the core, but none of its logic.
 
+mod availability;
 mod lease;
-mod questions;
-mod room;
+mod queries;
 mod slots;
 
 use cortex_core::allocation::{Allocation, EndReason, Phase, Reservation, State};
@@ -14,7 +13,7 @@ use cortex_core::ids::{AllocationId, FencingToken, JobId, NodeId, ServerName};
 use cortex_core::provisioning::{Provisioning, Sharing};
 use cortex_core::time::{Millis, Timestamp, TtlSeconds};
 use cortex_core::units::{Resources, WorkerSize};
-use lease::{Lease, asked_the_same, sum, told};
+use lease::{Lease, is_same_request, release_of, sum};
 use slots::WorkerSlot;
 use std::sync::Arc;
 
@@ -22,29 +21,29 @@ use std::sync::Arc;
 struct Node {
     id: NodeId,
     capacity: Resources,
-    /// Where the search for a worker's port goes on.
+    /// Where the search for a worker's port starts.
     worker_port: u16,
-    /// Where the search for a server's port goes on.
+    /// Where the search for a server's port starts.
     server_port: u16,
 }
 
-/// The books of the reference.
+/// The state of the reference.
 #[derive(Clone, Debug)]
 pub struct Model {
     limits: Limits,
-    /// By name.
+    /// Sorted by name.
     nodes: Vec<Node>,
     /// Live and on record, in the order granted.
     leases: Vec<Lease>,
-    /// The workers that agents have by themselves.
+    /// The worker slots that agents hold without an allocation.
     slots: Vec<WorkerSlot>,
-    /// The next worker of each job that has something live.
+    /// The next worker number of each job that has a live allocation.
     counters: Vec<(JobId, u64)>,
     tokens: u64,
     instances: u64,
     ends: u64,
-    looked: Timestamp,
-    /// Of each outage since when nobody could renew, until when nothing more ran out, and when all was as it had been.
+    observed: Timestamp,
+    /// For each outage: since when nobody could renew, the end of the grace, and the end of the spread.
     graces: Vec<(Timestamp, Timestamp, Timestamp)>,
     provisioning: Provisioning,
 }
@@ -60,7 +59,7 @@ impl Default for Model {
             tokens: 0,
             instances: 0,
             ends: 0,
-            looked: Timestamp::MIN,
+            observed: Timestamp::MIN,
             graces: Vec::new(),
             provisioning: Provisioning::default(),
         }
@@ -68,15 +67,16 @@ impl Default for Model {
 }
 
 impl Model {
-    /// Says what really stands behind the leases.
+    /// Sets what has to be started and stopped for leases.
     pub fn set_provisioning(&mut self, provisioning: Provisioning) {
         self.provisioning = provisioning;
     }
 
-    /// Whether something real stands behind a lease, so that others tell when it begins and when it is over.
-    fn is_real(&self, reservation: &Reservation) -> bool {
+    /// Returns whether something has to be started for a lease, so that separate commands report its start and its
+    /// end.
+    fn is_provisioned(&self, reservation: &Reservation) -> bool {
         let has_servers = self.provisioning.catalog.is_some() && !reservation.servers.is_empty();
-        has_servers || self.provisioning.workers_are_real && !reservation.workers.ports.is_empty()
+        has_servers || self.provisioning.manages_workers && !reservation.workers.ports.is_empty()
     }
 
     fn is_private(&self, name: &ServerName) -> bool {
@@ -84,7 +84,7 @@ impl Model {
         catalog.into_iter().any(|(known, sharing)| known == name && *sharing == Sharing::PerAllocation)
     }
 
-    /// Carries a command out. With `whole` false, a grant stays pending and a release stays unfinished.
+    /// Carries out a command. If `whole` is false, a grant stays pending and a release stays unfinished.
     pub fn command(&mut self, now: Timestamp, command: &Command, whole: bool) -> Result<Outcome, Denied> {
         match command {
             Command::SetCapacity { node, capacity } => self.set_capacity(node, *capacity),
@@ -97,7 +97,9 @@ impl Model {
                 self.trim();
                 Ok(Outcome::Done)
             }
-            Command::Request { request, worker_size, draw } => self.request(now, request, *worker_size, *draw, whole),
+            Command::Request { request, worker_size, id_bits } => {
+                self.request(now, request, *worker_size, *id_bits, whole)
+            }
             Command::Release { allocation, reason } => self.release(now, *allocation, *reason, whole),
             Command::Activate { allocation } => {
                 self.expect_pending(*allocation)?;
@@ -114,9 +116,9 @@ impl Model {
                 if lease.state() != State::Releasing {
                     return Err(Denied::NotReleasing { allocation: *allocation, state: lease.state() });
                 }
-                let told = told(now, lease, EndReason::Requested);
+                let release_of = release_of(now, lease, EndReason::Requested);
                 self.finish_release(now, *allocation);
-                Ok(Outcome::Released(told))
+                Ok(Outcome::Released(release_of))
             }
             Command::Renew { allocation, ttl_seconds, fencing_token } => {
                 self.renew(now, *allocation, *ttl_seconds, *fencing_token)
@@ -142,9 +144,9 @@ impl Model {
         }
     }
 
-    /// Looks at what has run out by now; an outage noted later does not bring it back.
+    /// Marks what has expired by now. An outage recorded later does not revive it.
     pub fn observe(&mut self, now: Timestamp) {
-        self.looked = self.looked.max(self.horizon(now));
+        self.observed = self.observed.max(self.horizon(now));
     }
 
     /// Makes a pending lease active.
@@ -152,12 +154,12 @@ impl Model {
         self.change(id, |record| record.phase = Phase::Active { activated_at: now, runs_from: now });
     }
 
-    /// Makes a pending lease a failed one.
+    /// Fails a pending lease.
     pub fn fail(&mut self, now: Timestamp, id: AllocationId, error: &str) {
         self.finish(id, Phase::Failed { error: Arc::from(error), failed_at: now });
     }
 
-    /// Brings a release that was begun to its end.
+    /// Finishes a release.
     pub fn finish_release(&mut self, now: Timestamp, id: AllocationId) {
         let Some(Phase::Releasing { activated_at, reason }) = self.find(id).map(|lease| lease.record.phase.clone())
         else {
@@ -171,9 +173,9 @@ impl Model {
             Timestamp::from_millis(moment.as_millis().saturating_add(i64::try_from(by.0).unwrap_or(i64::MAX)))
         };
         let spared = self.graces.iter().map(|(_, _, end)| *end).max().unwrap_or(Timestamp::MIN);
-        let since = self.horizon(since.min(now)).max(self.looked).max(spared);
+        let since = self.horizon(since.min(now)).max(self.observed).max(spared);
         let until = later(now, grace);
-        // What runs out behind the grace needs none, and what was spared once is not spared again.
+        // A deadline after the grace needs none, and a deadline is spared only once.
         if since < until && self.graces.iter().filter(|(_, _, end)| *end > now).count() < 16 {
             self.graces.retain(|(_, _, end)| *end > now);
             self.graces.push((since, until, later(until, spread)));
@@ -204,18 +206,18 @@ impl Model {
         now: Timestamp,
         request: &Request,
         size: WorkerSize,
-        draw: u64,
+        id_bits: u64,
         whole: bool,
     ) -> Result<Outcome, Denied> {
         let key = request.request_id.as_ref();
         let first = self.leases.iter().find(|lease| {
-            let was_in_vain = lease.state() == State::Failed
+            let frees_request_id = lease.state() == State::Failed
                 || matches!(lease.record.phase, Phase::Released { reason: EndReason::Cancelled, .. });
-            key.is_some() && lease.record.reservation.request_id.as_ref() == key && !was_in_vain
+            key.is_some() && lease.record.reservation.request_id.as_ref() == key && !frees_request_id
         });
         if let Some(first) = first {
             let allocation = first.id();
-            if asked_the_same(&first.record.reservation, request) {
+            if is_same_request(&first.record.reservation, request) {
                 return Ok(Outcome::Repeated { allocation });
             }
             return Err(Denied::RequestIdReused { request_id: key.expect("a key").clone(), allocation });
@@ -228,21 +230,21 @@ impl Model {
             }
         }
         let node = self.nodes.first().cloned().ok_or(Denied::NoNode)?;
-        let (taken, until_gone) = self.make_room(now, &node, Some(request), size)?;
-        if let Some(shortage) = until_gone {
-            let reclaimed = taken.iter().map(|id| self.end(now, *id, EndReason::Expired)).collect();
-            return Ok(Outcome::RoomIsComing { shortage, reclaimed });
+        let (ending, pending_shortage) = self.plan_reclaim(now, &node, Some(request), size)?;
+        if let Some(shortage) = pending_shortage {
+            let reclaimed = ending.iter().map(|id| self.end(now, *id, EndReason::Expired)).collect();
+            return Ok(Outcome::CapacityPending { shortage, reclaimed });
         }
 
-        let mut bits = draw % (1 << 48);
-        while self.find(AllocationId::from_draw(bits)).is_some() {
+        let mut bits = id_bits % (1 << 48);
+        while self.find(AllocationId::from_bits(bits)).is_some() {
             bits = (bits + 1) % (1 << 48);
         }
-        let reclaimed = taken.iter().map(|id| self.end(now, *id, EndReason::Expired)).collect();
-        let allocation = AllocationId::from_draw(bits);
+        let reclaimed = ending.iter().map(|id| self.end(now, *id, EndReason::Expired)).collect();
+        let allocation = AllocationId::from_bits(bits);
         self.reserve(now, request, size, allocation);
-        let is_real = self.find(allocation).is_some_and(|lease| self.is_real(&lease.record.reservation));
-        if whole && !is_real {
+        let is_provisioned = self.find(allocation).is_some_and(|lease| self.is_provisioned(&lease.record.reservation));
+        if whole && !is_provisioned {
             self.activate(now, allocation);
         }
         Ok(Outcome::Granted { allocation, reclaimed })
@@ -259,18 +261,18 @@ impl Model {
         if let Phase::Released { released_at: at, .. } | Phase::Failed { failed_at: at, .. } = lease.record.phase {
             return Ok(Outcome::AlreadyReleased { allocation, released_at: at });
         }
-        if self.is_real(&lease.record.reservation) {
+        if self.is_provisioned(&lease.record.reservation) {
             self.end(now, allocation, reason);
             return Ok(Outcome::Releasing { allocation });
         }
         if whole || lease.state() == State::Releasing {
             return Ok(Outcome::Released(self.end(now, allocation, reason)));
         }
-        let told = told(now, lease, reason);
+        let release_of = release_of(now, lease, reason);
         self.change(allocation, |record| {
             record.phase = Phase::Releasing { activated_at: record.activated_at(), reason };
         });
-        Ok(Outcome::Released(told))
+        Ok(Outcome::Released(release_of))
     }
 
     fn renew(
@@ -290,7 +292,7 @@ impl Model {
         let (Phase::Active { .. }, Some(deadline)) = (&lease.record.phase, lease.deadline()) else {
             return Err(Denied::NotActive { allocation, state: lease.state() });
         };
-        let expired_at = self.graced(deadline);
+        let expired_at = self.deadline_with_grace(deadline);
         if expired_at <= now {
             return Err(Denied::Expired { allocation, expired_at });
         }
@@ -309,22 +311,22 @@ impl Model {
         if state == State::Pending { Ok(()) } else { Err(Denied::NotPending { allocation, state }) }
     }
 
-    /// Ends a live lease: a reservation that ran out has failed, every other lease is released. The end of one behind which
-    /// something real stands only begins.
+    /// Ends a live lease: an expired reservation fails, and every other lease is released. If something was started
+    /// for the lease, its release only begins.
     fn end(&mut self, now: Timestamp, id: AllocationId, reason: EndReason) -> Release {
         let lease = self.find(id).expect("a lease on record");
-        let told = told(now, lease, reason);
-        if self.is_real(&lease.record.reservation) {
+        let release_of = release_of(now, lease, reason);
+        if self.is_provisioned(&lease.record.reservation) {
             self.change(id, |record| {
-                record.phase = Phase::Releasing { activated_at: record.activated_at(), reason: told.reason };
+                record.phase = Phase::Releasing { activated_at: record.activated_at(), reason: release_of.reason };
             });
         } else if lease.is_pending() && reason == EndReason::Expired {
             self.fail(now, id, "it was not activated in time");
         } else {
             let activated_at = lease.record.activated_at();
-            self.finish(id, Phase::Released { activated_at, reason: told.reason, released_at: now });
+            self.finish(id, Phase::Released { activated_at, reason: release_of.reason, released_at: now });
         }
-        told
+        release_of
     }
 
     fn change(&mut self, id: AllocationId, change: impl FnOnce(&mut Allocation)) {
@@ -334,10 +336,10 @@ impl Model {
 
     fn finish(&mut self, id: AllocationId, phase: Phase) {
         self.ends += 1;
-        let place = self.ends;
+        let sequence = self.ends;
         let lease = self.leases.iter_mut().find(|lease| lease.id() == id && lease.is_live()).expect("a live lease");
         lease.record.phase = phase;
-        lease.end = Some(place);
+        lease.end = Some(sequence);
         let job = lease.record.reservation.job.clone();
         if !self.live().iter().any(|lease| lease.record.reservation.job == job) {
             self.counters.retain(|(other, _)| *other != job);

@@ -1,4 +1,4 @@
-//! The scenarios of the closed loop: what comes, and which agents are lost.
+//! The scenarios of the closed loop: the arrivals of tasks, and the losses of agents.
 
 use cortex_core::time::Millis;
 use cortex_simulation::{AgentLoss, Arrival, ArrivalSource, ReadProgress, TraceError};
@@ -9,21 +9,21 @@ use std::sync::Arc;
 /// An hour, in seconds.
 const HOUR: f64 = 3_600.0;
 
-/// Something that happens to a fleet. Tasks come at random, as calls at an exchange do, at a rate that changes with time.
+/// A scenario. Tasks arrive as a Poisson process, at a rate that changes with time.
 pub struct Scenario {
     pub name: &'static str,
-    /// How many tasks a second come at a second, at the scale of 1.
+    /// The rate at a given second, in tasks per second at a scale of 1.
     rate: fn(f64) -> f64,
     /// The highest of these rates.
     rate_max: f64,
     hours: f64,
     pub losses: &'static [AgentLoss],
-    /// By what the rate is multiplied.
+    /// The factor of the rate.
     scale: f64,
     pub seed: u64,
 }
 
-/// All of them, at a scale: at 1 they are those of the README.
+/// Returns all scenarios at a scale; at 1 they are those of the README.
 pub fn all(scale: f64, seed: u64) -> [Scenario; 4] {
     let scenario = |name, rate, rate_max, hours| Scenario { name, rate, rate_max, hours, losses: &[], scale, seed };
     [
@@ -34,7 +34,7 @@ pub fn all(scale: f64, seed: u64) -> [Scenario; 4] {
     ]
 }
 
-/// As many agents as 2 tasks a second of 30 s keep busy, every quarter of an hour.
+/// Every quarter of an hour, as many agents are lost as 2 tasks a second of 30 s keep busy.
 const LOSSES: [AgentLoss; 23] = {
     let mut losses = [AgentLoss { at: Millis(0), agents: 60 }; 23];
     let mut number = 0;
@@ -45,7 +45,7 @@ const LOSSES: [AgentLoss; 23] = {
     losses
 };
 
-/// Little to do, and in the first two minutes of each half hour thirty times as much.
+/// A low rate, with thirty times as much in the first two minutes of each half hour.
 fn bursts(second: f64) -> f64 {
     if second % (HOUR / 2.0) < 120.0 { 15.0 } else { 0.5 }
 }
@@ -56,7 +56,7 @@ fn ramps(second: f64) -> f64 {
     0.2 + 5.8 * part.min(2.0 - part)
 }
 
-/// Little at night, much at noon.
+/// A low rate at night, a high one at noon.
 fn wave(second: f64) -> f64 {
     2.2 - 1.8 * (second / (24.0 * HOUR) * TAU).cos()
 }
@@ -67,7 +67,8 @@ impl ArrivalSource for Scenario {
         let mut second = 0.0;
         let rate_max = self.rate_max * self.scale;
         let moments = std::iter::from_fn(move || {
-            // As many as at the highest rate, of which each is taken as often as the rate then is of the highest.
+            // Candidates arrive at the highest rate. Each is accepted with the probability of the current rate
+            // relative to it (thinning).
             loop {
                 second -= (1.0 - random.f64()).ln() / rate_max;
                 if random.f64() * self.rate_max < (self.rate)(second) {

@@ -1,5 +1,5 @@
-//! A checker for the part of JSON Schema that the tools' schemas use. A keyword that it does not know fails, so it cannot be
-//! outgrown unnoticed.
+//! A checker for the part of JSON Schema that the tools' schemas use. It fails for an unknown keyword, so that a
+//! schema cannot use one unchecked.
 
 use serde_json::{Map, Value};
 
@@ -13,10 +13,10 @@ pub fn check(schema: &Value, value: &Value) {
     }
 }
 
-/// Whether the value fits the schema, with the first reason why not.
+/// Returns whether the value fits the schema.
 ///
 /// # Errors
-/// What does not fit.
+/// The first reason why it does not fit.
 pub fn fits(schema: &Value, value: &Value, root: &Value) -> Result<(), String> {
     let Some(keywords) = schema.as_object() else {
         return if schema == &Value::Bool(true) { Ok(()) } else { Err(format!("{schema} is no schema")) };

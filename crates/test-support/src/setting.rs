@@ -1,6 +1,6 @@
-//! The variables by which the long runs of a test are asked for.
+//! The environment variables that make a test run longer.
 
-/// The whole number in a variable, or the one that `cargo test` takes.
+/// Returns the whole number in a variable, or the default that `cargo test` uses.
 pub fn setting(name: &str, default: u64) -> u64 {
     let Ok(text) = std::env::var(name) else { return default };
     text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}: give a whole number"))

@@ -1,12 +1,12 @@
-//! What the benches of the core share: their table, and how figures are taken and written.
+//! What the benchmarks share: their table, and functions to measure and print figures.
 
-/// How many samples a median is taken of.
+/// The number of samples of a median.
 const SAMPLES: usize = 5;
 
 /// A row: what is measured, the figure to reach, and how it is measured.
 pub type Measurement = (&'static str, &'static str, fn() -> String);
 
-/// Measures the rows that were asked for, or all, and prints them as a markdown table.
+/// Measures the rows that the arguments name, or all, and prints them as a markdown table.
 #[expect(clippy::print_stdout, reason = "the table is what a bench is for")]
 pub fn print(measurements: &[Measurement]) {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
@@ -19,19 +19,18 @@ pub fn print(measurements: &[Measurement]) {
     }
 }
 
-/// The median of several samples.
+/// Returns the median of several samples.
 pub fn median(mut sample: impl FnMut() -> f64) -> f64 {
     let mut samples = [0.0; SAMPLES].map(|_: f64| sample());
     samples.sort_by(f64::total_cmp);
     samples[SAMPLES / 2]
 }
 
-/// A time in milliseconds.
 pub fn milliseconds(seconds: f64) -> String {
     format!("{:.2} ms", seconds * 1_000.0)
 }
 
-/// A number with commas, rounded.
+/// Formats a number with commas, rounded.
 pub fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let groups: Vec<&str> =
@@ -39,7 +38,7 @@ pub fn thousands(number: f64) -> String {
     groups.join(",")
 }
 
-/// What the process has in memory, in bytes. The lints forbid an allocator of our own that would count.
+/// Returns the resident memory of the process, in bytes. The lints forbid a counting allocator.
 pub fn resident_bytes() -> Option<u64> {
     const PAGE_BYTES: u64 = 4_096;
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;

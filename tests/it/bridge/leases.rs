@@ -24,7 +24,7 @@ async fn the_end_of_an_allocation_ends_what_is_its_own_and_nothing_else() {
     let asked_other = child.expect("tools/call").await;
     let mut waiting = ending.call(2, "tools/call", json!({})).await;
     super::child::until(|| format!("{:?}", rig.endpoint).matches("Call {").count() == 3).await;
-    rig.endpoint.end_allocation(AllocationId::from_draw(1));
+    rig.endpoint.end_allocation(AllocationId::from_bits(1));
     for http in [&mut at_work, &mut waiting] {
         let error = http.response().await.json()["error"].clone();
         assert!(error["message"].as_str().expect("text").contains("lease"), "{error}");
@@ -48,7 +48,7 @@ async fn a_call_that_waits_for_a_child_ends_with_its_lease() {
     let client = rig.client_of(Some(1)).await;
     drop(child);
     let mut waits = client.call(1, "tools/call", json!({})).await;
-    rig.endpoint.end_allocation(AllocationId::from_draw(1));
+    rig.endpoint.end_allocation(AllocationId::from_bits(1));
     let response = waits.response().await;
     // The call may not have been submitted before.
     if response.head.status != 401 {
@@ -72,12 +72,12 @@ async fn calls_errors_bytes_and_time_are_counted_for_each() {
         }
         http.response().await;
     }
-    let usage = |draw| rig.endpoint.usage(AllocationId::from_draw(draw));
+    let usage = |draw| rig.endpoint.usage(AllocationId::from_bits(draw));
     let (first, second, total) = (usage(1), usage(2), rig.endpoint.total_usage());
     assert_eq!((first.calls, first.errors, second.calls, second.errors), (2, 1, 1, 0));
     assert!(first.bytes_in > 100 && first.bytes_out > 80 && first.busy.as_millis() >= 4, "{first:?}");
     assert_eq!((total.calls, total.bytes_in), (3, first.bytes_in + second.bytes_in));
-    rig.endpoint.end_allocation(AllocationId::from_draw(1));
+    rig.endpoint.end_allocation(AllocationId::from_bits(1));
     assert_eq!(usage(1).calls, 2);
     assert_eq!(usage(1).calls, 0, "given out once");
 }

@@ -173,7 +173,7 @@ async fn tokens_are_asked_for_before_anything_else_is_read() {
     assert_eq!(mixed.ask(serde_json::from_str(PING).expect("JSON")).await.head.status, 404, "of another allocation");
     let lower = [("authorization", "bearer  token-1"), ("mcp-session-id", one.session())];
     assert_eq!(ask(&rig, "POST", "/mcp", &lower, PING).await.head.status, 200);
-    rig.authenticator.ended.lock().expect("no panic").push(cortex_core::ids::AllocationId::from_draw(1));
+    rig.authenticator.ended.lock().expect("no panic").push(cortex_core::ids::AllocationId::from_bits(1));
     let ended = ask(&rig, "POST", "/mcp", &lower, PING).await;
     assert_eq!((ended.head.status, ended.json()), (401, json!({"error": "the lease \"x\" has ended"})));
 }

@@ -24,8 +24,8 @@ impl Authenticator for TestAuthenticator {
     fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Option<AllocationId>, AuthError>> {
         let admitted = match bearer.and_then(|token| token.strip_prefix("token-")).map(str::parse) {
             _ if self.is_open => Ok(None),
-            Some(Ok(number)) if !self.ended.lock().expect("no panic").contains(&AllocationId::from_draw(number)) => {
-                Ok(Some(AllocationId::from_draw(number)))
+            Some(Ok(number)) if !self.ended.lock().expect("no panic").contains(&AllocationId::from_bits(number)) => {
+                Ok(Some(AllocationId::from_bits(number)))
             }
             Some(_) => Err(AuthError("the lease \"x\" has ended".to_owned())),
             None => Err(AuthError("a token is wanted".to_owned())),

@@ -24,11 +24,11 @@ async fn none_taken(rig: &Rig, what: &str) {
 }
 
 fn end(rig: &Rig, draw: u64) {
-    rig.endpoint.end_allocation(AllocationId::from_draw(draw));
+    rig.endpoint.end_allocation(AllocationId::from_bits(draw));
 }
 
 fn errors(rig: &Rig, draw: u64) -> u64 {
-    rig.endpoint.usage(AllocationId::from_draw(draw)).errors
+    rig.endpoint.usage(AllocationId::from_bits(draw)).errors
 }
 
 async fn start(in_flight_max: usize) -> (Rig, Child) {

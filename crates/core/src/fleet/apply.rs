@@ -1,9 +1,9 @@
 //! What events do to the books of the fleet.
 
-use super::super::ages::Which;
 use super::super::cluster::Cluster;
 use super::super::event::{Event, Limits};
 use super::super::ids::{AgentId, JobId, TaskId};
+use super::super::sequence_index::LiveFilter;
 use super::super::table::Slot;
 use super::super::time::Timestamp;
 use super::super::units::Resources;
@@ -384,7 +384,8 @@ impl Fleet {
             return;
         }
         let is_of_job = |slot: &Slot| self.tasks[*slot].task.spec.request.job.as_ref() == Some(job);
-        let slots: Vec<Slot> = self.tasks_by_number.iter(Which::LIVE).map(|(_, slot)| slot).filter(is_of_job).collect();
+        let slots: Vec<Slot> =
+            self.tasks_by_number.iter(LiveFilter::LIVE).map(|(_, slot)| slot).filter(is_of_job).collect();
         let mut reserved = 0;
         for slot in &slots {
             let TaskRecord { task, lane } = &self.tasks[*slot];

@@ -1,10 +1,10 @@
 //! What must hold of the fleet between events.
 
-use super::super::ages::Which;
 use super::super::allocation::State;
 use super::super::check::expect;
 use super::super::cluster::Cluster;
 use super::super::ids::{FencingToken, NodeId};
+use super::super::sequence_index::LiveFilter;
 use super::super::table::Slot;
 use super::super::units::Resources;
 use super::Fleet;
@@ -36,7 +36,7 @@ pub(in super::super) fn fleet_violations(cluster: &Cluster, broken: &mut Vec<Str
 }
 
 fn tasks(fleet: &Fleet) -> impl Iterator<Item = (Slot, &TaskRecord)> {
-    fleet.tasks_by_number.iter(Which::ALL).filter_map(|(_, slot)| Some((slot, fleet.tasks.get(slot)?)))
+    fleet.tasks_by_number.iter(LiveFilter::ALL).filter_map(|(_, slot)| Some((slot, fleet.tasks.get(slot)?)))
 }
 
 fn waiting(fleet: &Fleet) -> impl Iterator<Item = (Slot, &TaskRecord)> {
@@ -101,7 +101,7 @@ fn agent_violations(cluster: &Cluster, broken: &mut Vec<String>) {
         }
     }
     expect(broken, weighed == count, || format!("{weighed} of {count} agents are weighed"));
-    expect(broken, fleet.agents.lost_slots() == 0, || "slots of the agents are lost".to_owned());
+    expect(broken, fleet.agents.leaked_slots() == 0, || "slots of the agents are lost".to_owned());
 }
 
 fn task_violations(cluster: &Cluster, broken: &mut Vec<String>) {
@@ -109,7 +109,7 @@ fn task_violations(cluster: &Cluster, broken: &mut Vec<String>) {
     let mut leases = BTreeMap::new();
     let mut tokens: BTreeSet<FencingToken> = BTreeSet::new();
     expect(broken, fleet.tasks_by_number.is_sound(), || "the pages of the tasks are not what is counted".to_owned());
-    for (number, slot) in fleet.tasks_by_number.iter(Which::ALL) {
+    for (number, slot) in fleet.tasks_by_number.iter(LiveFilter::ALL) {
         let Some(TaskRecord { task, .. }) = fleet.tasks.get(slot) else {
             broken.push(format!("task {number:?} leads to {slot:?}, which is free"));
             continue;
@@ -153,10 +153,10 @@ fn task_violations(cluster: &Cluster, broken: &mut Vec<String>) {
         fleet.agents_by_id.values().filter_map(|slot| fleet.agents.get(*slot)).map(|a| a.tasks.len()).sum();
     expect(broken, held == leases.len(), || format!("{held} tasks are held under {} leases", leases.len()));
     expect(broken, leases == fleet.leases, || "the deadlines are not those of the running tasks".to_owned());
-    expect(broken, fleet.tasks.len() == fleet.tasks_by_number.iter(Which::ALL).count(), || {
+    expect(broken, fleet.tasks.len() == fleet.tasks_by_number.iter(LiveFilter::ALL).count(), || {
         "a task is in no list".to_owned()
     });
-    expect(broken, fleet.tasks.lost_slots() == 0, || "slots of the tasks are lost".to_owned());
+    expect(broken, fleet.tasks.leaked_slots() == 0, || "slots of the tasks are lost".to_owned());
     let bytes: u64 = tasks(fleet).filter(|(_, r)| r.task.is_open()).map(|(_, r)| r.task.bytes()).sum();
     expect(broken, bytes == fleet.open_bytes, || format!("{bytes} bytes are counted as {}", fleet.open_bytes));
 }
@@ -192,7 +192,7 @@ fn queue_violations(fleet: &Fleet, broken: &mut Vec<String>) {
         let lane = fleet.queue.lanes.get(slot).map(|lane| lane.open);
         expect(broken, lane == Some(counted), || format!("{counted} open tasks of a lane are counted as {lane:?}"));
     }
-    expect(broken, fleet.queue.lanes.lost_slots() == 0, || "slots of the lanes are lost".to_owned());
+    expect(broken, fleet.queue.lanes.leaked_slots() == 0, || "slots of the lanes are lost".to_owned());
 }
 
 fn token_violations(fleet: &Fleet, broken: &mut Vec<String>) {

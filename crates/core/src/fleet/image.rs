@@ -3,10 +3,10 @@
 //! Agents and tasks are kept as the JSON that events are written in, since what can be read in an event can be read here.
 //! When agents were heard of is not part of it.
 
-use super::super::ages::Which;
 use super::super::cluster::Cluster;
 use super::super::ids::{AgentId, AgentType, JobId, TaskNumber};
-use super::super::image::NotAnImage;
+use super::super::image::InvalidImage;
+use super::super::sequence_index::LiveFilter;
 use super::super::time::{Millis, Timestamp};
 use super::agent::{Agent, Ended, Registration};
 use super::estimate::Seen;
@@ -112,7 +112,7 @@ impl Cluster {
     /// The tasks as JSON: those that have ended in the order in which they did, then the open ones as they came.
     pub fn task_images(&self) -> impl Iterator<Item = String> {
         let ended = self.fleet.ended.iter();
-        let open = self.fleet.tasks_by_number.iter(Which::LIVE).map(|(_, slot)| slot);
+        let open = self.fleet.tasks_by_number.iter(LiveFilter::LIVE).map(|(_, slot)| slot);
         ended.copied().chain(open).map(|slot| text(&self.fleet.tasks[slot].task))
     }
 
@@ -140,15 +140,15 @@ impl Cluster {
     }
 
     /// Adds an agent; they must come in the order of [`Cluster::agent_images`], after the allocations.
-    pub(in super::super) fn restore_agent(&mut self, image: &str) -> Result<(), NotAnImage> {
+    pub(in super::super) fn restore_agent(&mut self, image: &str) -> Result<(), InvalidImage> {
         let image: AgentImage = read(image)?;
         let (id, registration) = (image.registration.request.agent.clone(), image.registration);
         if self.fleet.agents.find(&id).is_some() {
-            return Err(NotAnImage::FleetTwice(format!("agent {id}")));
+            return Err(InvalidImage::FleetTwice(format!("agent {id}")));
         }
         if let Some(size) = registration.takes {
             let node = self.nodes.get_mut(&registration.node);
-            let node = node.ok_or_else(|| NotAnImage::FleetAlone(format!("agent {id}")))?;
+            let node = node.ok_or_else(|| InvalidImage::FleetAlone(format!("agent {id}")))?;
             node.leased += super::super::units::Resources::of_workers(1, size);
         }
         let heard_at = image.registered_at;
@@ -164,7 +164,7 @@ impl Cluster {
     }
 
     /// Adds a task; they must come in the order of [`Cluster::task_images`], after the agents.
-    pub(in super::super) fn restore_task(&mut self, image: &str) -> Result<(), NotAnImage> {
+    pub(in super::super) fn restore_task(&mut self, image: &str) -> Result<(), InvalidImage> {
         let mut task: Task = read(image)?;
         // Otherwise each attempt would have a text of its own for an agent that may have made them all.
         let mut known: BTreeSet<AgentId> = BTreeSet::new();
@@ -178,10 +178,10 @@ impl Cluster {
         let id = &task.spec.task;
         let number_taken = self.fleet.tasks_by_number.get(task.spec.number).is_some();
         if number_taken || self.fleet.tasks.find(id).is_some() {
-            return Err(NotAnImage::FleetTwice(format!("task {id}")));
+            return Err(InvalidImage::FleetTwice(format!("task {id}")));
         }
         if task.lease().is_some_and(|lease| self.fleet.agents.find(&lease.agent).is_none()) {
-            return Err(NotAnImage::FleetAlone(format!("task {id}")));
+            return Err(InvalidImage::FleetAlone(format!("task {id}")));
         }
         if task.is_open() {
             self.fleet.insert_open(task);
@@ -197,6 +197,6 @@ fn text(image: &impl Serialize) -> String {
     serde_json::to_string(image).unwrap_or_default()
 }
 
-fn read<'a, T: Deserialize<'a>>(image: &'a str) -> Result<T, NotAnImage> {
-    serde_json::from_str(image).map_err(|error| NotAnImage::FleetUnreadable(error.to_string()))
+fn read<'a, T: Deserialize<'a>>(image: &'a str) -> Result<T, InvalidImage> {
+    serde_json::from_str(image).map_err(|error| InvalidImage::FleetUnreadable(error.to_string()))
 }

@@ -34,7 +34,7 @@ pub(super) struct Pulses {
 
 impl Pulses {
     fn heard(&self, slot: Slot) -> Option<Heard> {
-        self.heard.get(slot.place()).copied().flatten()
+        self.heard.get(slot.index()).copied().flatten()
     }
 }
 
@@ -59,7 +59,7 @@ impl Fleet {
         if let Some(heard) = pulses.heard(slot) {
             pulses.silence.remove(&(heard.pulse.heard_at, agent.number, slot));
             pulses.changes.remove(&(heard.changes_at, slot));
-            pulses.heard[slot.place()] = None;
+            pulses.heard[slot.index()] = None;
         }
     }
 
@@ -106,10 +106,10 @@ impl Fleet {
         }
         pulses.silence.insert((pulse.heard_at, agent.number, slot));
         pulses.changes.insert((changes_at, slot));
-        if pulses.heard.len() <= slot.place() {
-            pulses.heard.resize(slot.place() + 1, None);
+        if pulses.heard.len() <= slot.index() {
+            pulses.heard.resize(slot.index() + 1, None);
         }
-        pulses.heard[slot.place()] = Some(Heard { pulse, changes_at });
+        pulses.heard[slot.index()] = Some(Heard { pulse, changes_at });
     }
 
     /// The agents that are lost at `now`, the longest silent first.

@@ -1,8 +1,8 @@
 //! Reading the books of the fleet at a moment.
 
-use super::super::ages::Which;
 use super::super::cluster::Cluster;
 use super::super::ids::{AgentId, JobId, TaskId, TaskNumber};
+use super::super::sequence_index::LiveFilter;
 use super::super::table::Slot;
 use super::super::time::{Millis, Timestamp};
 use super::super::units::WorkerSize;
@@ -126,7 +126,7 @@ impl Cluster {
         filter: &'a TaskFilter,
         after: TaskNumber,
     ) -> Box<dyn Iterator<Item = TaskView> + 'a> {
-        let slots = self.fleet.tasks_by_number.since(after.next(), Which::ALL).map(|(_, slot)| slot);
+        let slots = self.fleet.tasks_by_number.since(after.next(), LiveFilter::ALL).map(|(_, slot)| slot);
         let admitted = slots.filter(move |slot| self.fleet.admits_task(*slot, filter));
         Box::new(admitted.map(move |slot| self.task_view(now, slot)))
     }
@@ -136,8 +136,11 @@ impl Cluster {
     pub fn count_tasks(&self, filter: &TaskFilter) -> u64 {
         let fleet = &self.fleet;
         if filter.job.is_some() || filter.agent.is_some() {
-            return fleet.tasks_by_number.iter(Which::ALL).filter(|(_, slot)| fleet.admits_task(*slot, filter)).count()
-                as u64;
+            return fleet
+                .tasks_by_number
+                .iter(LiveFilter::ALL)
+                .filter(|(_, slot)| fleet.admits_task(*slot, filter))
+                .count() as u64;
         }
         let [completed, failed, cancelled] = fleet.ended_counts;
         match filter.state {
@@ -199,9 +202,9 @@ impl Cluster {
         let workers = self.nodes.values().map(|node| node.capacity.workers).sum();
         // Agents take their workers where requests take theirs.
         let free = self.nodes.first_key_value().map(|(id, node)| {
-            let mut free = node.capacity.less(node.leased);
+            let mut free = node.capacity.saturating_sub(node.leased);
             free += self.overdue_of(id, node, now).resources;
-            free.room_for_workers(worker_size)
+            free.worker_capacity(worker_size)
         });
         UsageView {
             at: now,

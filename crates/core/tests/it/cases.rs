@@ -1,6 +1,6 @@
-//! Cases of the lease machine, each a script of commands with their answers; `core_cases/script.rs` tells how they read.
+//! Cases of the lease machine: scripts of commands with their answers. `cases/script.rs` describes the language.
 
-mod books;
+mod lifecycle;
 mod provisioning;
 mod reclaim;
 mod script;
@@ -28,13 +28,19 @@ fn the_first_check_that_fails_gives_the_refusal() {
         request a workers 8 many 101 => Insufficient memory: requested 79992 MB, available 32768
     ",
     );
-    check("server ports, then worker ports, then live allocations", "
+    check(
+        "server ports, then worker ports, then live allocations",
+        "
         limits live 0
         capacity workers 60000 cores 60000 memory 122880000
-        request a workers 57437 many 101 => Insufficient MCP server ports: requested 101 more, available 100 (the limit is 100 servers, ports 9000-9099)
-        request a workers 57437 many 100 => Insufficient worker ports: requested 57437, available 57436 (the limit is 57436 workers, ports 8000-65535 without 9000-9099)
-        request a workers 57436 many 100 => Too many live allocations: 0 of 0 are held (the limit is max_live_allocations)
-    ");
+        request a workers 57437 many 101 => Insufficient MCP server ports: requested 101 more, available 100 \
+            (the limit is 100 servers, ports 9000-9099)
+        request a workers 57437 many 100 => Insufficient worker ports: requested 57437, available 57436 \
+            (the limit is 57436 workers, ports 8000-65535 without 9000-9099)
+        request a workers 57436 many 100 => Too many live allocations: 0 of 0 are held \
+            (the limit is max_live_allocations)
+    ",
+    );
     check(
         "what is left is what the refusal names",
         "
@@ -56,9 +62,12 @@ fn the_first_check_that_fails_gives_the_refusal() {
 
 #[test]
 fn a_request_gets_all_or_nothing() {
-    check("refused for its servers", "
+    check(
+        "refused for its servers",
+        "
         request a many 100 => granted #1
-        request b workers 3 servers s001,extra => Insufficient MCP server ports: requested 1 more, available 0 (the limit is 100 servers, ports 9000-9099); retry at 60
+        request b workers 3 servers s001,extra => Insufficient MCP server ports: requested 1 more, available 0 \
+            (the limit is 100 servers, ports 9000-9099); retry at 60
         show => 1 live, 0 workers 0.0 cores 0 MB leased, 0 workers reclaimable, servers 100
         request b workers 3 servers s001,s100 => granted #2
         show #2 => active [0:8000 1:8001 2:8002 s001:9000 s100:9099], until 60
@@ -66,22 +75,31 @@ fn a_request_gets_all_or_nothing() {
         show => 1 live, 3 workers 3.0 cores 6144 MB leased, 0 workers reclaimable, servers s001,s100
         request c servers extra => granted #3
         show #3 => active [extra:9001], until 60
-    ");
-    check("refused for the number of live allocations", "
+    ",
+    );
+    check(
+        "refused for the number of live allocations",
+        "
         limits live 2
         request a workers 1 => granted #1
         request b ttl 9 servers x => granted #2
-        request c servers x => Too many live allocations: 2 of 2 are held (the limit is max_live_allocations); retry at 9
+        request c servers x => Too many live allocations: 2 of 2 are held \
+            (the limit is max_live_allocations); retry at 9
         limits live 1 => max_live_allocations cannot be lowered to 1: 2 allocations are live
         release #1 => released #1, Requested: 1 workers 1.0 cores 2048 MB after 0 s
         request c servers x => granted #3
-    ");
-    check("all worker ports", "
+    ",
+    );
+    check(
+        "all worker ports",
+        "
         capacity workers 57436 cores 57436 memory 117628928
         request a workers 57436 => granted #1
         capacity workers 60000 cores 60000 memory 122880000
-        request b workers 1 => Insufficient worker ports: requested 1, available 0 (the limit is 57436 workers, ports 8000-65535 without 9000-9099); retry at 60
-    ");
+        request b workers 1 => Insufficient worker ports: requested 1, available 0 \
+            (the limit is 57436 workers, ports 8000-65535 without 9000-9099); retry at 60
+    ",
+    );
 }
 
 #[test]
@@ -123,7 +141,7 @@ fn workers_have_names_and_ports_of_their_own() {
     ",
     );
     check(
-        "worker ports step over those of servers",
+        "worker ports skip those of servers",
         "
         capacity workers 2000 cores 2000 memory 4096000
         request a workers 999 => granted #1
@@ -132,18 +150,18 @@ fn workers_have_names_and_ports_of_their_own() {
     ",
     );
     check(
-        "an id that is drawn twice is another one",
+        "an id that is in use is replaced by the next",
         "
         limits history 1
-        request a workers 1 draw 7 => granted #1
-        request b workers 1 draw 7 => granted #2
+        request a workers 1 bits 7 => granted #1
+        request b workers 1 bits 7 => granted #2
         show alloc-000000000008 => active [0:8001], until 60
-        request c workers 1 draw 18446744073709551615 => granted #3
-        request d workers 1 draw 18446744073709551615 => granted #4
+        request c workers 1 bits 18446744073709551615 => granted #3
+        request d workers 1 bits 18446744073709551615 => granted #4
         show alloc-ffffffffffff => active [0:8002], until 60
         show alloc-000000000000 => active [0:8003], until 60
         release alloc-000000000007 => released #1, Requested: 1 workers 1.0 cores 2048 MB after 0 s
-        request e workers 1 draw 7 => granted #5
+        request e workers 1 bits 7 => granted #5
         show alloc-000000000009 => active [0:8004], until 60
     ",
     );
@@ -162,7 +180,7 @@ fn a_lease_is_over_from_its_deadline_on() {
         at 60
         show #1 => active [0:8000 1:8001 2:8002 3:8003], expired at 60
         show => 1 live, 4 workers 4.0 cores 8192 MB leased, 4 workers reclaimable, servers none
-        look
+        observe
         show => 1 live, 4 workers 4.0 cores 8192 MB leased, 4 workers reclaimable, servers none
         next => nothing
         renew #1 => Allocation #1 expired at 60: request resources anew
@@ -209,7 +227,7 @@ fn a_lease_is_over_from_its_deadline_on() {
 #[test]
 fn a_repeated_request_is_answered_with_the_first_grant() {
     check(
-        "as it stands",
+        "with its current state",
         "
         request a workers 2 servers x ttl 30 note n id k => granted #1
         request a workers 2 servers x ttl 30 note n id k => repeated #1, active
@@ -273,7 +291,9 @@ fn a_repeated_request_is_answered_with_the_first_grant() {
 
 #[test]
 fn a_renewal_keeps_the_token_and_moves_the_deadline() {
-    check("to now and its time to live", "
+    check(
+        "to now and its time to live",
+        "
         request a workers 1 ttl 60 => granted #1
         request a workers 1 => granted #2
         at 10
@@ -281,14 +301,15 @@ fn a_renewal_keeps_the_token_and_moves_the_deadline() {
         renew #1 ttl 5 token 1 => renewed until 15
         at 14
         renew #1 => renewed until 19
-        renew #1 token 2 => fencing_token 2 is not that of allocation #1: it has 1, so whoever sent 2 does not hold this lease
+        renew #1 token 2 => fencing_token 2 is not that of allocation #1: its token is 1, so 2 does not hold this lease
         at 19
         renew #1 => Allocation #1 expired at 19: request resources anew
-        renew #1 token 2 => fencing_token 2 is not that of allocation #1: it has 1, so whoever sent 2 does not hold this lease
+        renew #1 token 2 => fencing_token 2 is not that of allocation #1: its token is 1, so 2 does not hold this lease
         release #1 => released #1, Requested: 1 workers 1.0 cores 2048 MB after 19 s
         renew #1 token 1 => Allocation #1 is released, and only an active one can be renewed: request resources anew
         renew alloc-00000000abcd => Allocation alloc-00000000abcd not found
-    ");
+    ",
+    );
     check(
         "tokens go on growing when the records are gone",
         "

@@ -63,7 +63,7 @@ fn allocation(books: &mut Books) -> AllocationId {
         request_id: None,
         metadata: Metadata::empty(),
     };
-    let request = Command::Request { request: Box::new(request), worker_size: SIZE, draw: 0 };
+    let request = Command::Request { request: Box::new(request), worker_size: SIZE, id_bits: 0 };
     match books.carry_out(&request) {
         Ok(Outcome::Granted { allocation, .. }) => allocation,
         other => panic!("no lease was granted: {other:?}"),
@@ -127,7 +127,7 @@ fn a_task_has_one_holder_and_an_agent_its_room() {
     check("a task is held twice", |scene| vec![leased(&scene.held, "b", 9)], "does not wait");
     check("a task is held that is over", |scene| vec![leased(&scene.completed, "b", 9)], "does not wait");
     check("nobody holds it", |scene| vec![leased(&scene.waiting, "nobody", 9)], "nobody is not registered");
-    check("nothing is held", |_| vec![submitted(9, "x"), leased(&TaskId::from_draw(9), "b", 9)], "does not exist");
+    check("nothing is held", |_| vec![submitted(9, "x"), leased(&TaskId::from_bits(9), "b", 9)], "does not exist");
     check("an agent has too many", |scene| vec![leased(&scene.waiting, "a", 9)], "as many tasks as it may");
     check("an agent leaves with its task", |_| vec![left("a")], "a holds tasks");
     check("a token is given again", |scene| vec![leased(&scene.waiting, "b", 2)], "token 2 was given before");
@@ -198,7 +198,7 @@ fn agents_take_no_more_than_there_is() {
 fn an_allocation_has_no_more_agents_than_workers() {
     let second = |scene: &Scene| vec![registered("d", Some(scene.allocation), None)];
     check("it has one too many", second, "has 1 workers and 2 agents");
-    let of_none = |_: &Scene| vec![registered("d", Some(AllocationId::from_draw(77)), None)];
+    let of_none = |_: &Scene| vec![registered("d", Some(AllocationId::from_bits(77)), None)];
     check("it is none", of_none, "has 0 workers and 1 agents");
     let released = |scene: &Scene| {
         let allocation = scene.allocation;

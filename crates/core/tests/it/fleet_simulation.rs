@@ -20,7 +20,7 @@ use cortex_core::time::{Millis, Timestamp};
 use cortex_core::units::{CpuMillis, MemoryMb, WorkerSize};
 use cortex_core::view::Filter;
 use cortex_core::{Cluster, check};
-use cortex_test_support::seeds::{Plan, Seen};
+use cortex_test_support::seeded_runs::{SeededRuns, SituationCounts};
 use draws::Shape;
 use fastrand::Rng;
 use fleet::Fleet;
@@ -43,12 +43,12 @@ const COPY_STEPS: u64 = 200;
 
 #[test]
 fn the_fleet_does_what_the_naive_reference_does() {
-    let plan = Plan { seed: SEED, steps: STEPS, situations: &SITUATIONS, times_min: 50 };
+    let plan = SeededRuns { seed: SEED, steps: STEPS, situations: &SITUATIONS, times_min: 50 };
     plan.run(|seed| Shape::draw(&mut Rng::with_seed(seed)).steps, run);
 }
 
 /// Runs one seed. A failure ends with the command that repeats it.
-fn run(seed: u64, steps: u64) -> Seen {
+fn run(seed: u64, steps: u64) -> SituationCounts {
     let mut reached = 0;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut rng = Rng::with_seed(seed);
@@ -80,7 +80,7 @@ struct Run {
     replica: Cluster,
     copy: Option<Cluster>,
     events: Vec<Recorded>,
-    seen: Seen,
+    seen: SituationCounts,
 }
 
 impl Run {
@@ -95,7 +95,7 @@ impl Run {
             replica: Cluster::default(),
             copy: None,
             events: Vec::new(),
-            seen: Seen::new(),
+            seen: SituationCounts::new(),
         }
     }
 
@@ -120,7 +120,7 @@ impl Run {
         let before = self.now;
         self.let_time_go_on();
         if self.rng.u8(0..50) == 0 {
-            return cortex_test_support::lease_draws::outage(&mut self.rng, before);
+            return cortex_test_support::lease_generator::outage(&mut self.rng, before);
         }
         let is_due = self.cluster.fleet_due(self.now).is_some_and(|due| due <= self.now);
         // What time did is recorded soon, as the engine does, but not at once.

@@ -1,8 +1,9 @@
-//! Events of each version, kept as they were first written: they must be read, replayed and written the same for ever.
+//! Events of each version, kept as they were first written: they must be read, replayed and written the same forever.
 //!
-//! `tests/golden/events_v1.jsonl` holds each kind of event of version 1 at least once, `events_v1.txt` what its books are
-//! in the end, and so for version 2, which adds the fleet, version 3, which adds demand and scaling, and version 4,
-//! which adds servers that are not shared. None is ever changed; events of a later version get files of their own.
+//! `tests/golden/events_v1.jsonl` holds each type of event of version 1 at least once, and `events_v1.txt` describes
+//! the state that they lead to. The same holds for version 2, which adds the fleet, version 3, which adds demand and
+//! scaling, and version 4, which adds servers that are not shared. These files never change; events of a later
+//! version get their own.
 
 use cortex_core::allocation::{EndReason, Phase};
 use cortex_core::command::{Command, Denied};
@@ -21,18 +22,17 @@ use cortex_core::{Cluster, check};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// What a worker takes.
 const SIZE: WorkerSize = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) };
 
-/// What is kept of a version.
+/// The golden files of a version.
 struct Golden {
-    /// The events, one a line.
+    /// The events, one per line.
     events: &'static str,
-    /// The books that they lead to, in words.
+    /// A description of the state that they lead to.
     state: &'static str,
-    /// Which version the kinds below came with.
+    /// The version that added the types below.
     version: u64,
-    /// All kinds of events that came with it.
+    /// All types of events that the version added.
     kinds: &'static [&'static str],
 }
 
@@ -96,7 +96,7 @@ const KINDS_2: [&str; 12] = [
 
 const KINDS_3: [&str; 3] = ["demand_counted", "scaling_noted", "scaling_policy_set"];
 
-/// Of a server that is not shared.
+/// With a server that is not shared.
 const KINDS_4: [&str; 1] = ["reserved"];
 
 fn events(golden: &Golden) -> Vec<Recorded> {
@@ -112,19 +112,19 @@ fn replayed(golden: &Golden) -> (Cluster, Timestamp) {
         assert_eq!(check::violations(&cluster), [""; 0], "after {line}");
         now = recorded.at;
         cluster.observe(now);
-        assert_eq!(check::violations(&cluster), [""; 0], "after {line} and a look at what has expired");
+        assert_eq!(check::violations(&cluster), [""; 0], "after {line} and an observation");
     }
     (cluster, now)
 }
 
 #[test]
-fn the_events_lead_to_the_same_books() {
+fn the_events_lead_to_the_same_state() {
     for golden in ALL {
         let (cluster, now) = replayed(&golden);
         let added = match golden.version {
             1 | 4 => String::new(),
             2 => fleet_text(&cluster, now),
-            _ => planned_text(&cluster),
+            _ => scaling_state_text(&cluster),
         };
         assert_eq!(state_text(&cluster, now) + &added, golden.state, "version {}", golden.version);
     }
@@ -153,13 +153,13 @@ fn each_kind_of_event_is_among_them() {
 }
 
 #[test]
-fn the_books_can_be_gone_on_with() {
+fn the_state_accepts_further_commands() {
     for golden in ALL {
-        go_on(&golden);
+        release_all(&golden);
     }
 }
 
-fn go_on(golden: &Golden) {
+fn release_all(golden: &Golden) {
     let (mut cluster, now) = replayed(golden);
     let mut carry_out = |command: &Command| {
         let decided: Result<_, Denied> = cluster.decide(now, command);
@@ -168,15 +168,15 @@ fn go_on(golden: &Golden) {
             assert_eq!(check::violations(&cluster), [""; 0]);
         }
     };
-    let (books, _) = replayed(golden);
-    for view in books.tasks(now, &TaskFilter::default(), TaskNumber::new(0)) {
+    let (before, _) = replayed(golden);
+    for view in before.tasks(now, &TaskFilter::default(), TaskNumber::new(0)) {
         carry_out(&Command::Fleet(FleetCommand::Cancel { task: view.task.spec.task.clone() }));
     }
-    for view in books.agents(now, &AgentFilter::default(), None) {
+    for view in before.agents(now, &AgentFilter::default(), None) {
         carry_out(&Command::Fleet(FleetCommand::Unregister { agent: view.registration.request.agent.clone() }));
     }
     let all = Filter::default();
-    for view in books.list(now, &all, FencingToken::new(0)).filter(|view| view.allocation.state().is_live()) {
+    for view in before.list(now, &all, FencingToken::new(0)).filter(|view| view.allocation.state().is_live()) {
         let allocation = view.allocation.reservation.allocation;
         carry_out(&Command::Release { allocation, reason: EndReason::Requested });
     }
@@ -188,7 +188,7 @@ fn go_on(golden: &Golden) {
     );
 }
 
-/// The books in words.
+/// Describes the state of the leases.
 fn state_text(cluster: &Cluster, now: Timestamp) -> String {
     let mut text = String::new();
     let capacity = cluster.capacity(now);
@@ -247,8 +247,8 @@ fn allocation_text(view: &AllocationView) -> String {
     text
 }
 
-/// What there is for the planner in words.
-fn planned_text(cluster: &Cluster) -> String {
+/// Describes the scaling state.
+fn scaling_state_text(cluster: &Cluster) -> String {
     let mut text = String::new();
     let policy = cluster.policy();
     let (up, down, each) = (policy.queue_depth_up, policy.queue_depth_down, policy.tasks_per_agent);
@@ -274,7 +274,7 @@ fn planned_text(cluster: &Cluster) -> String {
     text
 }
 
-/// The books of the fleet in words.
+/// Describes the state of the fleet.
 fn fleet_text(cluster: &Cluster, now: Timestamp) -> String {
     let mut text = String::new();
     let UsageView { agents, tokens, queue, conservation, .. } = cluster.usage(now, SIZE);

@@ -1,6 +1,6 @@
-//! A seeded simulation: random commands against the lease machine and against a naive reference, compared at each step.
+//! A seeded simulation: random commands to the lease machine and to a naive reference, compared at each step.
 //!
-//! Seed and length come from `CORTEX_SIM_SEED` and `CORTEX_SIM_STEPS`; `.ci/simulate` runs many more steps. A failure
+//! `CORTEX_SIM_SEED` and `CORTEX_SIM_STEPS` set seed and length; `.ci/simulate` runs many more steps. A failure
 //! prints the seed of its run, and the command that repeats it.
 
 use cortex_core::allocation::State;
@@ -10,9 +10,9 @@ use cortex_core::ids::{AllocationId, FencingToken};
 use cortex_core::time::{Millis, Timestamp};
 use cortex_core::view::Filter;
 use cortex_core::{Cluster, check};
-use cortex_test_support::lease_draws::{self, Shape};
+use cortex_test_support::lease_generator::{self, Shape};
 use cortex_test_support::model::Model;
-use cortex_test_support::seeds::{Plan, Seen};
+use cortex_test_support::seeded_runs::{SeededRuns, SituationCounts};
 use fastrand::Rng;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,12 +20,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const STEPS: u64 = 1_000_000;
 /// The seed of the first run; the next run has the next number.
 const SEED: u64 = 20_260_101;
-/// Every so many steps the state is compared with that of a replay.
+/// How often the state is compared with that of a replay, in steps.
 const REPLAY_STEPS: u64 = 64;
-/// Every so many steps all lists are compared.
+/// How often all lists are compared, in steps.
 const LIST_STEPS: u64 = 8;
 
-/// What a simulation has to meet to be worth its time.
+/// The situations that a simulation has to reach to be worth its time.
 const SITUATIONS: [&str; 26] = [
     "already released",
     "below leased",
@@ -35,11 +35,11 @@ const SITUATIONS: [&str; 26] = [
     "granted",
     "granted after a reclaim",
     "more left by a sweep",
-    "no room for CPU",
-    "no room for live allocations",
-    "no room for memory",
-    "no room for servers",
-    "no room for workers",
+    "insufficient CPU",
+    "too many live allocations",
+    "insufficient memory",
+    "insufficient server ports",
+    "insufficient workers",
     "not active",
     "not pending",
     "not releasing",
@@ -48,34 +48,34 @@ const SITUATIONS: [&str; 26] = [
     "renewed",
     "repeated",
     "request id reused",
-    "room is coming",
+    "capacity pending",
     "stale token",
     "swept",
     "unknown",
     "unknown servers",
 ];
 
-/// What kind of answer this is.
+/// Returns the situation that an outcome stands for.
 fn situation(outcome: &Result<Outcome, Denied>) -> &'static str {
     match outcome {
         Ok(Outcome::Done) => "done",
         Ok(Outcome::Granted { reclaimed, .. }) if reclaimed.is_empty() => "granted",
         Ok(Outcome::Granted { .. }) => "granted after a reclaim",
         Ok(Outcome::Repeated { .. }) => "repeated",
-        Ok(Outcome::RoomIsComing { .. }) => "room is coming",
+        Ok(Outcome::CapacityPending { .. }) => "capacity pending",
         Ok(Outcome::Releasing { .. }) => "releasing",
         Ok(Outcome::Released(_)) => "released",
         Ok(Outcome::AlreadyReleased { .. }) => "already released",
         Ok(Outcome::Renewed { .. }) => "renewed",
         Ok(Outcome::Swept { more: true, .. }) => "more left by a sweep",
         Ok(Outcome::Swept { .. }) => "swept",
-        Err(Denied::NoRoom { shortage, .. }) => match shortage {
-            Shortage::Workers { .. } => "no room for workers",
-            Shortage::Cpu { .. } => "no room for CPU",
-            Shortage::Memory { .. } => "no room for memory",
-            Shortage::ServerPorts { .. } => "no room for servers",
-            Shortage::WorkerPorts { .. } => "no room for the ports of workers",
-            Shortage::LiveAllocations { .. } => "no room for live allocations",
+        Err(Denied::InsufficientCapacity { shortage, .. }) => match shortage {
+            Shortage::Workers { .. } => "insufficient workers",
+            Shortage::Cpu { .. } => "insufficient CPU",
+            Shortage::Memory { .. } => "insufficient memory",
+            Shortage::ServerPorts { .. } => "insufficient server ports",
+            Shortage::WorkerPorts { .. } => "insufficient worker ports",
+            Shortage::LiveAllocations { .. } => "too many live allocations",
         },
         Err(Denied::NoNode) => "no node",
         Err(Denied::UnknownAllocation(_)) => "unknown",
@@ -94,16 +94,16 @@ fn situation(outcome: &Result<Outcome, Denied>) -> &'static str {
 
 #[test]
 fn the_lease_machine_does_what_the_naive_reference_does() {
-    let plan = Plan { seed: SEED, steps: STEPS, situations: &SITUATIONS, times_min: 100 };
-    plan.run(|seed| Shape::draw(&mut Rng::with_seed(seed)).steps, run);
+    let plan = SeededRuns { seed: SEED, steps: STEPS, situations: &SITUATIONS, times_min: 100 };
+    plan.run(|seed| Shape::generate(&mut Rng::with_seed(seed)).steps, run);
 }
 
 /// Runs one seed. A failure ends with the command that repeats it.
-fn run(seed: u64, steps: u64) -> Seen {
+fn run(seed: u64, steps: u64) -> SituationCounts {
     let mut reached = 0;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut rng = Rng::with_seed(seed);
-        let shape = Shape::draw(&mut rng);
+        let shape = Shape::generate(&mut rng);
         let mut run = Run::new(rng, shape);
         for step in 0..steps {
             reached = step + 1;
@@ -120,7 +120,7 @@ fn run(seed: u64, steps: u64) -> Seen {
     })
 }
 
-/// One run: the machine, the reference, and a second machine that is only told the events.
+/// One run: the machine, the reference, and a replica that only applies the events.
 struct Run {
     rng: Rng,
     shape: Shape,
@@ -129,7 +129,7 @@ struct Run {
     model: Model,
     replica: Cluster,
     events: Vec<Recorded>,
-    seen: Seen,
+    seen: SituationCounts,
 }
 
 impl Run {
@@ -137,15 +137,15 @@ impl Run {
         let now = Timestamp::from_millis(rng.i64(-10_000_000_000..2_000_000_000_000));
         let (mut cluster, mut replica, mut model) = (Cluster::default(), Cluster::default(), Model::default());
         cluster.set_provisioning(shape.provisioning.clone());
-        // It needs none to be told the events; with them the two can be compared.
+        // The replica does not need it, but with it the two can be compared.
         replica.set_provisioning(shape.provisioning.clone());
         model.set_provisioning(shape.provisioning.clone());
-        Self { rng, shape, now, cluster, model, replica, events: Vec::new(), seen: Seen::new() }
+        Self { rng, shape, now, cluster, model, replica, events: Vec::new(), seen: SituationCounts::new() }
     }
 
     fn step(&mut self, step: u64) {
         let command = if step == 0 { self.shape.capacity(&mut self.rng) } else { self.next_command() };
-        // A decision must not depend on whether somebody looked before.
+        // A decision must not depend on whether there was an observation before.
         if self.rng.bool() {
             self.cluster.observe(self.now);
             self.model.observe(self.now);
@@ -156,15 +156,15 @@ impl Run {
         self.compare(step);
     }
 
-    /// Lets time go on, and draws what is asked for then.
+    /// Advances the time, and generates the next command.
     fn next_command(&mut self) -> Command {
         let before = self.now;
         let deadline = self.cluster.next_deadline();
-        // A lease without end is no place to jump to.
-        let ahead = deadline.map(|(at, _)| at.since(before).0).filter(|ms| *ms < 1_000_000);
-        self.now = before.after(Millis(lease_draws::wait_ms(&mut self.rng, ahead)));
+        // A lease without an end is not a moment to jump to.
+        let to_deadline = deadline.map(|(at, _)| at.since(before).0).filter(|ms| *ms < 1_000_000);
+        self.now = before.after(Millis(lease_generator::wait_ms(&mut self.rng, to_deadline)));
         if self.rng.u8(0..50) == 0 {
-            return lease_draws::outage(&mut self.rng, before);
+            return lease_generator::outage(&mut self.rng, before);
         }
         self.shape.command(&mut self.rng, &self.model)
     }
@@ -188,7 +188,7 @@ impl Run {
         if !whole {
             events.pop();
         }
-        // What leaves the books as they are is no event: a log would grow by it for nothing.
+        // A command that changes nothing must not lead to an event, which would only make the log grow.
         let settles =
             matches!(command, Command::SetCapacity { .. } | Command::SetLimits(_) | Command::TrimHistory { .. });
         let before = (settles && !events.is_empty()).then(|| self.cluster.clone());
@@ -198,13 +198,13 @@ impl Run {
         assert!(before.is_none_or(|before| before != self.cluster), "{command:?} changed nothing, and led to an event");
     }
 
-    /// The second half of something begun before, if there is any.
+    /// Finishes something that was begun before, if there is anything.
     fn second_half(&mut self) -> bool {
         let waits = |state| !self.model.ids(state).is_empty();
         if !waits(State::Pending) && !waits(State::Releasing) {
             return false;
         }
-        let command = lease_draws::second_half(&mut self.rng, &self.model);
+        let command = lease_generator::second_half(&mut self.rng, &self.model);
         self.carry_out(&command);
         true
     }
@@ -212,15 +212,15 @@ impl Run {
     fn record(&mut self, event: Event) {
         let recorded = Recorded { at: self.now, event };
         self.cluster.apply(&recorded);
-        // Some events go the way through their written form.
-        let told = if self.shape.every_prefix || self.rng.u8(0..16) == 0 {
+        // Some events go through their written form.
+        let read = if self.shape.every_prefix || self.rng.u8(0..16) == 0 {
             let line = serde_json::to_string(&recorded).expect("an event has a text");
             serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
         } else {
             recorded.clone()
         };
-        assert_eq!(told, recorded);
-        self.replica.apply(&told);
+        assert_eq!(read, recorded);
+        self.replica.apply(&read);
         self.events.push(recorded);
         if self.shape.every_prefix {
             assert_eq!(check::violations(&self.cluster), [""; 0]);
@@ -232,12 +232,12 @@ impl Run {
         assert_eq!(check::violations(&self.cluster), [""; 0], "at {}", self.now);
         assert_eq!(self.cluster.capacity(self.now), self.model.capacity(self.now), "at {}", self.now);
         assert_eq!(self.cluster.next_deadline(), self.model.next_deadline(), "at {}", self.now);
-        let id: AllocationId = lease_draws::allocation(&mut self.rng, &self.model);
+        let id: AllocationId = lease_generator::allocation(&mut self.rng, &self.model);
         assert_eq!(self.cluster.allocation(self.now, id), self.model.allocation(self.now, id));
         if step.is_multiple_of(LIST_STEPS) {
             let after = FencingToken::new(self.rng.u64(0..200));
             self.compare_lists(&Filter::default(), FencingToken::new(0));
-            let filter = lease_draws::filter(&mut self.rng);
+            let filter = lease_generator::filter(&mut self.rng);
             self.compare_lists(&filter, after);
         }
         if step.is_multiple_of(REPLAY_STEPS) {
@@ -256,22 +256,22 @@ impl Run {
         self.compare_with(self.replica.clone());
     }
 
-    fn compare_with(&self, mut folded: Cluster) {
+    fn compare_with(&self, mut replayed: Cluster) {
         let mut own = self.cluster.clone();
         own.observe(self.now);
-        folded.observe(self.now);
-        assert_eq!(check::violations(&folded), [""; 0]);
-        // What differs would not be readable in full.
-        assert!(own == folded, "the events lead elsewhere at {}", self.now);
+        replayed.observe(self.now);
+        assert_eq!(check::violations(&replayed), [""; 0]);
+        // The difference would be too long to read.
+        assert!(own == replayed, "the events lead elsewhere at {}", self.now);
     }
 
-    /// Folds all events of the run into a fresh machine.
+    /// Applies all events of the run to a new machine.
     fn replay_all(&self) {
-        let mut folded = Cluster::default();
-        folded.set_provisioning(self.shape.provisioning.clone());
+        let mut replayed = Cluster::default();
+        replayed.set_provisioning(self.shape.provisioning.clone());
         for recorded in &self.events {
-            folded.apply(recorded);
+            replayed.apply(recorded);
         }
-        self.compare_with(folded);
+        self.compare_with(replayed);
     }
 }

@@ -1,4 +1,4 @@
-//! Properties of the lease machine over generated input: what must hold whatever is asked for.
+//! Properties of the lease machine over generated input.
 
 use cortex_core::allocation::{EndReason, Metadata};
 use cortex_core::command::{Command, Decision, DistinctServers, Outcome, Request};
@@ -18,17 +18,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const CASES: u32 = 64;
 const START: Timestamp = Timestamp::from_millis(1_767_225_600_000);
-/// 0000-01-01 and 9999-12-31, between which RFC 3339 has a spelling for a moment.
+/// 0000-01-01 to 9999-12-31, the moments that RFC 3339 can express.
 const RFC_3339_MS: std::ops::Range<i64> = Timestamp::WRITABLE_MIN.as_millis()..253_402_300_800_000;
 
 /// A job, workers, servers and the size of a worker.
-type Asked = (u8, u64, Vec<u8>, (u64, u64));
+type RequestInput = (u8, u64, Vec<u8>, (u64, u64));
 
-fn asked() -> impl Strategy<Value = Asked> {
+fn input() -> impl Strategy<Value = RequestInput> {
     (0..4_u8, 0..8_u64, vec(0..120_u8, 0..20), (0..3_000_u64, 0..5_000_u64))
 }
 
-fn command((job, workers, servers, (cpu_millis, memory_mb)): &Asked, draw: u64) -> Command {
+fn command((job, workers, servers, (cpu_millis, memory_mb)): &RequestInput, id_bits: u64) -> Command {
     let servers = servers.iter().map(|number| ServerName::new(&format!("server {number}")).expect("a name"));
     let request = Request {
         job: JobId::new(&format!("job {job}")).expect("a name"),
@@ -40,7 +40,7 @@ fn command((job, workers, servers, (cpu_millis, memory_mb)): &Asked, draw: u64) 
         metadata: Metadata::empty(),
     };
     let worker_size = WorkerSize { cpu_millis: CpuMillis::from_millis(*cpu_millis), memory_mb: MemoryMb(*memory_mb) };
-    Command::Request { request: Box::new(request), worker_size, draw }
+    Command::Request { request: Box::new(request), worker_size, id_bits }
 }
 
 fn cluster() -> Cluster {
@@ -50,7 +50,7 @@ fn cluster() -> Cluster {
     cluster
 }
 
-/// Carries a command out, with its events in their written form.
+/// Carries out a command. Its events go through their written form.
 fn carry_out(cluster: &mut Cluster, command: &Command) -> Option<Outcome> {
     let Decision { events, outcome } = cluster.decide(START, command).ok()?;
     for event in events {
@@ -61,7 +61,7 @@ fn carry_out(cluster: &mut Cluster, command: &Command) -> Option<Outcome> {
     Some(outcome)
 }
 
-/// Asserts that no two live leases share a worker's port or name, and that a port of servers has one server.
+/// Asserts that no two live leases share a worker's port or name, and that a port has at most one server.
 fn assert_disjoint(cluster: &Cluster) {
     let (mut ports, mut workers): (BTreeSet<Port>, BTreeSet<String>) = (BTreeSet::new(), BTreeSet::new());
     let mut servers: BTreeMap<Port, ServerName> = BTreeMap::new();
@@ -84,7 +84,7 @@ fn assert_disjoint(cluster: &Cluster) {
     assert_eq!(names.len(), servers.len(), "a server has two ports");
 }
 
-/// A JSON value as a client may note it.
+/// A JSON value as a client may send it.
 fn json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -111,12 +111,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_grant_gives_all_that_was_asked_for_and_a_refusal_nothing(all in vec((asked(), any::<u64>()), 1..40)) {
+    fn a_grant_gives_everything_requested_and_a_denial_nothing(all in vec((input(), any::<u64>()), 1..40)) {
         let mut cluster = cluster();
-        for (asked, draw) in &all {
+        for (input, id_bits) in &all {
             let before = cluster.capacity(START);
-            let (_, workers, servers, (cpu_millis, memory_mb)) = asked;
-            match carry_out(&mut cluster, &command(asked, *draw)) {
+            let (_, workers, servers, (cpu_millis, memory_mb)) = input;
+            match carry_out(&mut cluster, &command(input, *id_bits)) {
                 Some(Outcome::Granted { allocation, reclaimed }) => {
                     prop_assert!(reclaimed.is_empty());
                     let view = cluster.allocation(START, allocation).expect("a grant is on record");
@@ -142,11 +142,11 @@ proptest! {
     }
 
     #[test]
-    fn a_release_frees_exactly_what_was_granted(all in vec((asked(), any::<u64>(), any::<u8>()), 1..40)) {
+    fn a_release_frees_exactly_what_was_granted(all in vec((input(), any::<u64>(), any::<u8>()), 1..40)) {
         let mut cluster = cluster();
         let mut held = Vec::new();
-        for (asked, draw, which) in &all {
-            if let Some(Outcome::Granted { allocation, .. }) = carry_out(&mut cluster, &command(asked, *draw)) {
+        for (input, id_bits, which) in &all {
+            if let Some(Outcome::Granted { allocation, .. }) = carry_out(&mut cluster, &command(input, *id_bits)) {
                 held.push(allocation);
             }
             if which % 3 == 0 && !held.is_empty() {
@@ -159,7 +159,7 @@ proptest! {
                 };
                 prop_assert_eq!(release.freed, granted.workers.resources());
                 let after = cluster.capacity(START);
-                prop_assert_eq!(before.leased.less(release.freed), after.leased);
+                prop_assert_eq!(before.leased.saturating_sub(release.freed), after.leased);
                 assert_disjoint(&cluster);
             }
         }
@@ -172,15 +172,16 @@ proptest! {
     }
 
     #[test]
-    fn tokens_grow_with_each_grant(all in vec((asked(), any::<u64>()), 1..30)) {
+    fn tokens_grow_with_each_grant(all in vec((input(), any::<u64>()), 1..30)) {
         let mut cluster = cluster();
         let mut last = FencingToken::new(0);
-        for (asked, draw) in &all {
-            if let Some(Outcome::Granted { allocation, .. }) = carry_out(&mut cluster, &command(asked, *draw)) {
-                let token = cluster.allocation(START, allocation).expect("on record").allocation.reservation.fencing_token;
+        for (input, id_bits) in &all {
+            if let Some(Outcome::Granted { allocation, .. }) = carry_out(&mut cluster, &command(input, *id_bits)) {
+                let view = cluster.allocation(START, allocation).expect("on record");
+                let token = view.allocation.reservation.fencing_token;
                 prop_assert!(token > last);
                 last = token;
-                if draw % 2 == 0 {
+                if id_bits % 2 == 0 {
                     carry_out(&mut cluster, &Command::Release { allocation, reason: EndReason::Cancelled });
                 }
             }
@@ -188,10 +189,10 @@ proptest! {
     }
 
     #[test]
-    fn a_list_can_begin_anywhere(all in vec(asked(), 0..10), after: u64, job in option::of(0..4_u8)) {
+    fn a_list_can_begin_anywhere(all in vec(input(), 0..10), after: u64, job in option::of(0..4_u8)) {
         let mut cluster = cluster();
-        for asked in &all {
-            carry_out(&mut cluster, &command(asked, 0));
+        for input in &all {
+            carry_out(&mut cluster, &command(input, 0));
         }
         let job = job.map(|job| JobId::new(&format!("job {job}")).expect("a name"));
         let filter = Filter { state: None, job };
@@ -203,7 +204,9 @@ proptest! {
     }
 
     #[test]
-    fn a_name_is_1_to_256_characters_without_control_characters(text in prop_oneof![any::<String>(), ".{0,12}", "[a-zé𝄞]{255,258}"]) {
+    fn a_name_is_1_to_256_characters_without_control_characters(
+        text in prop_oneof![any::<String>(), ".{0,12}", "[a-zé𝄞]{255,258}"]
+    ) {
         let characters = text.chars().count();
         let good = (1..=NAME_CHARACTERS_MAX).contains(&characters) && !text.chars().any(char::is_control);
         prop_assert_eq!(JobId::new(&text).is_ok(), good);
@@ -218,17 +221,19 @@ proptest! {
     }
 
     #[test]
-    fn an_allocation_id_reads_as_it_is_written(draw: u64) {
-        let id = AllocationId::from_draw(draw);
+    fn an_allocation_id_reads_as_it_is_written(id_bits: u64) {
+        let id = AllocationId::from_bits(id_bits);
         let text = id.to_string();
         prop_assert_eq!(text.len(), "alloc-".len() + 12);
         prop_assert_eq!(text.parse(), Ok(id));
-        prop_assert_eq!(id, AllocationId::from_draw(draw % (1 << 48)));
+        prop_assert_eq!(id, AllocationId::from_bits(id_bits % (1 << 48)));
         prop_assert_ne!(id.next(), id);
     }
 
     #[test]
-    fn only_what_is_written_so_is_an_allocation_id(text in prop_oneof![any::<String>(), "(alloc-)?[+ 0-9a-fA-F-]{10,14}", "alloc-[0-9a-f]{11}[+A-F0-9]"]) {
+    fn an_allocation_id_has_only_one_spelling(
+        text in prop_oneof![any::<String>(), "(alloc-)?[+ 0-9a-fA-F-]{10,14}", "alloc-[0-9a-f]{11}[+A-F0-9]"]
+    ) {
         if let Ok(id) = text.parse::<AllocationId>() {
             prop_assert_eq!(id.to_string(), text);
         }
@@ -245,7 +250,7 @@ proptest! {
     #[test]
     fn an_outage_of_any_length_can_be_noted(since: i64, grace: u64) {
         for since in [Timestamp::from_millis(since), Timestamp::MIN] {
-            // Which writes the event, and reads it back.
+            // This writes the event, and reads it back.
             let grace = Millis(grace);
             carry_out(&mut cluster(), &Command::NoteOutage { since, grace, spread: Millis(0) });
             carry_out(&mut cluster(), &Command::NoteOutage { since, grace, spread: grace });
@@ -266,7 +271,8 @@ proptest! {
         let written = serde_json::to_string(&metadata).expect("a note has a text");
         prop_assert_eq!(&written, metadata.as_json());
         prop_assert_eq!(serde_json::from_str::<Metadata>(&written).expect(&written), metadata.clone());
-        let backwards: Map<String, Value> = object.iter().rev().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let entries = object.iter().rev().map(|(key, value)| (key.clone(), value.clone()));
+        let backwards: Map<String, Value> = entries.collect();
         prop_assert_eq!(Metadata::new(&backwards), metadata);
     }
 

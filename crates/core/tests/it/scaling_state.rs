@@ -1,4 +1,4 @@
-//! What the books have for the planner, against a reference that keeps all there ever was and works the rest out at each question.
+//! The scaling state, against a reference that keeps everything and computes the rest for each query.
 
 use cortex_core::command::{Command, Outcome};
 use cortex_core::demand::{DEMAND_BIN, DEMAND_BINS_MAX, DemandBin};
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Something that is asked for, so many milliseconds after what was asked before.
+/// A command, with the milliseconds since the one before.
 #[derive(Clone, Debug)]
 enum Step {
     Count(Vec<[u64; 4]>),
@@ -31,7 +31,7 @@ fn step() -> impl Strategy<Value = (u64, Step)> {
         }),
         3 => (0..100_u64, 0..1_200_usize).prop_map(|(workers, characters)| Step::Note(workers, characters)),
     ];
-    // Mostly within a bin, now and then days.
+    // Mostly within a bin, sometimes days.
     let later = prop_oneof![8 => 0..400_000_u64, 1 => 0..2_000_000_000_u64];
     (later, step)
 }
@@ -49,10 +49,10 @@ fn decide(cluster: &mut Cluster, log: &mut Vec<Recorded>, now: Timestamp, comman
     events
 }
 
-fn restored(books: &Cluster) -> Cluster {
-    let mut restoration = Restoration::new(books.outline());
-    if let Some(image) = books.planned_image() {
-        restoration.add_planned(&image).expect("an image of these books");
+fn restored(cluster: &Cluster) -> Cluster {
+    let mut restoration = Restoration::new(cluster.outline());
+    if let Some(image) = cluster.scaling_state_image() {
+        restoration.add_scaling_state(&image).expect("a valid image");
     }
     restoration.finish()
 }
@@ -61,7 +61,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_books_have_what_the_reference_has(steps in prop::collection::vec(step(), 1..400)) {
+    fn the_state_matches_the_reference(steps in prop::collection::vec(step(), 1..400)) {
         let (mut cluster, mut log) = (Cluster::default(), Vec::new());
         let mut now = Timestamp::from_millis(1_750_000_000_000);
         let mut demand: BTreeMap<Timestamp, [u64; 4]> = BTreeMap::new();
@@ -80,7 +80,7 @@ proptest! {
                     });
                     let events = decide(&mut cluster, &mut log, now, &Command::CountDemand(bins.collect()));
                     let something: Vec<_> = counts.into_iter().filter(|counts| *counts != [0; 4]).collect();
-                    prop_assert_eq!(events, something.len(), "nothing is no event");
+                    prop_assert_eq!(events, something.len(), "an empty bin leads to no event");
                     for [requests, refused, submissions, workers] in something {
                         let bin = demand.entry(from).or_default();
                         *bin = [bin[0] + requests, bin[1] + refused, bin[2] + submissions, bin[3].max(workers)];
@@ -112,10 +112,10 @@ proptest! {
             newest.is_some_and(|newest| newest.since(from).0 < DEMAND_BIN.0 * DEMAND_BINS_MAX as u64)
         };
         let kept: Vec<(Timestamp, [u64; 4])> = demand.into_iter().filter(|(from, _)| is_kept(*from)).collect();
-        let told = |bin: &DemandBin| {
+        let counts_of = |bin: &DemandBin| {
             (bin.from, [bin.requests, bin.refused, bin.task_submissions, bin.workers_max])
         };
-        prop_assert_eq!(cluster.demand_bins(None).map(told).collect::<Vec<_>>(), kept.clone());
+        prop_assert_eq!(cluster.demand_bins(None).map(counts_of).collect::<Vec<_>>(), kept.clone());
         if let Some((first, _)) = kept.first() {
             prop_assert_eq!(cluster.demand_bins(Some(*first)).count(), kept.len() - 1);
         }
@@ -136,10 +136,10 @@ proptest! {
 }
 
 #[test]
-fn an_image_that_contradicts_itself_is_none() {
+fn an_image_that_contradicts_itself_is_rejected() {
     let check = |image: &str, complaint: &str| {
         let mut restoration = Restoration::new(Cluster::default().outline());
-        let error = restoration.add_planned(image).expect_err(image).to_string();
+        let error = restoration.add_scaling_state(image).expect_err(image).to_string();
         assert!(error.contains(complaint), "{error}");
     };
     let mut cluster = Cluster::default();
@@ -147,11 +147,11 @@ fn an_image_that_contradicts_itself_is_none() {
     for minute in [5, 10] {
         cluster.apply(&Recorded { at: bin(minute).end(), event: Event::DemandCounted { bin: bin(minute) } });
     }
-    let image = cluster.planned_image().expect("demand");
-    assert!(Restoration::new(Cluster::default().outline()).add_planned(&image).is_ok());
+    let image = cluster.scaling_state_image().expect("demand");
+    assert!(Restoration::new(Cluster::default().outline()).add_scaling_state(&image).is_ok());
     let [first, second] = ["1970-01-01T00:05:00.000Z", "1970-01-01T00:10:00.000Z"];
-    check(&image.replace(second, first), "bins of demand are not in order");
-    check(&image.replace(second, "1970-01-01T00:10:01.000Z"), "bins of demand are not in order");
+    check(&image.replace(second, first), "demand bins are not in order");
+    check(&image.replace(second, "1970-01-01T00:10:01.000Z"), "demand bins are not in order");
     check(&image.replace("requests", "wishes"), "unknown field `wishes`");
     check("{", "EOF");
 }

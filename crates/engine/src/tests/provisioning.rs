@@ -13,7 +13,7 @@ fn provisioning() -> Provisioning {
     let server = |name, sharing| (ServerName::new(name).expect("a name"), sharing);
     Provisioning {
         catalog: Some([server("filesystem", Sharing::Shared), server("memory", Sharing::PerAllocation)].into()),
-        workers_are_real: true,
+        manages_workers: true,
         start_max: Millis::from_seconds(20),
         ..Provisioning::default()
     }

@@ -10,8 +10,8 @@ mod faulty;
 mod known;
 mod run;
 
-use cortex_test_support::seeds::Plan;
-pub(crate) use cortex_test_support::seeds::Seen;
+use cortex_test_support::seeded_runs::SeededRuns;
+pub(crate) use cortex_test_support::seeded_runs::SituationCounts;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The number of steps that `cargo test` runs. Each step makes several concurrent calls.
@@ -44,12 +44,12 @@ const SITUATIONS: [&str; 17] = [
 
 #[test]
 fn nothing_acknowledged_is_lost() {
-    let plan = Plan { seed: SEED, steps: STEPS, situations: &SITUATIONS, times_min: 5 };
+    let plan = SeededRuns { seed: SEED, steps: STEPS, situations: &SITUATIONS, times_min: 5 };
     plan.run(|_| RUN_STEPS, run_seeded);
 }
 
 /// Runs one seed. A failure prints the command that repeats it.
-fn run_seeded(seed: u64, steps: u64) -> Seen {
+fn run_seeded(seed: u64, steps: u64) -> SituationCounts {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run::run(seed, steps))));

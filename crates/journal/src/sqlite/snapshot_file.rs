@@ -108,7 +108,7 @@ pub(super) fn write(
     }
     // The size is an estimate: most of an allocation has a fixed size.
     let images = cluster.allocation_images();
-    let allocations = file.put_all(images, AllocationImage::bytes_about, should_continue, |allocations| {
+    let allocations = file.put_all(images, AllocationImage::estimated_bytes, should_continue, |allocations| {
         Block::Allocations { allocations }
     })?;
     if let Some(outline) = cluster.fleet_outline() {
@@ -119,7 +119,7 @@ pub(super) fn write(
             file.put_all(cluster.task_images(), String::len, should_continue, |tasks| Block::Tasks { tasks })?;
         file.put(&Block::FleetEnd { agents, tasks })?;
     }
-    if let Some(planned) = cluster.planned_image() {
+    if let Some(planned) = cluster.scaling_state_image() {
         file.put(&Block::Planned { planned })?;
     }
     file.put(&Block::End { allocations })?;
@@ -136,7 +136,7 @@ impl BlockWriter {
     fn put_all<'a, T>(
         &mut self,
         images: impl Iterator<Item = T>,
-        bytes_about: impl Fn(&T) -> usize,
+        estimated_bytes: impl Fn(&T) -> usize,
         should_continue: &dyn Fn() -> bool,
         block: impl Fn(Vec<T>) -> Block<'a>,
     ) -> io::Result<u64> {
@@ -149,7 +149,7 @@ impl BlockWriter {
             let mut bytes = 0;
             let mut filled = Vec::new();
             while let Some(image) = images.next_if(|_| bytes < BLOCK_BYTES) {
-                bytes += bytes_about(&image);
+                bytes += estimated_bytes(&image);
                 filled.push(image);
             }
             count += filled.len() as u64;
@@ -227,7 +227,7 @@ fn read_all(path: &Path, should_continue: &dyn Fn() -> bool) -> Result<(Anchor, 
             Block::Fleet { outline } => restoration.add_fleet(outline),
             Block::Agents { agents } => agents.iter().try_for_each(|image| restoration.add_agent(image))?,
             Block::Tasks { tasks } => tasks.iter().try_for_each(|image| restoration.add_task(image))?,
-            Block::Planned { planned } => restoration.add_planned(&planned)?,
+            Block::Planned { planned } => restoration.add_scaling_state(&planned)?,
             Block::PrivateServers { instances } => restoration.add_private_servers(instances),
             Block::Start { .. } | Block::End { .. } | Block::FleetEnd { .. } => {}
         }

@@ -64,7 +64,7 @@ async fn a_damaged_snapshot_is_skipped_for_the_one_before() {
     for (case, bytes) in cases {
         fs::write(&path, bytes).expect("a file");
         let recovery = state.read(None).unwrap_or_else(|error| panic!("{case}: {error}"));
-        assert_same(&recovery.cluster, &history.books, &case);
+        assert_same(&recovery.cluster, &history.cluster, &case);
         assert_eq!(recovery.snapshot, Some(older), "{case}");
         assert_eq!(recovery.faults.len(), 1, "{case}: {:?}", recovery.faults);
         assert_eq!(recovery.faults[0].0, path, "{case}");
@@ -73,10 +73,10 @@ async fn a_damaged_snapshot_is_skipped_for_the_one_before() {
     // With both snapshots damaged, the events are enough as long as all of them are kept.
     fs::write(state.snapshot_path(older), b"nothing").expect("a file");
     let recovery = state.read(None).expect("all events");
-    assert_same(&recovery.cluster, &history.books, "from the events alone");
+    assert_same(&recovery.cluster, &history.cluster, "from the events alone");
     assert_eq!((recovery.snapshot, recovery.faults.len()), (None, 2));
     assert_eq!(recovery.replayed, recovery.anchor.sequence);
-    assert_same(&state.load().await.expect("all events"), &history.books, "a start from the events alone");
+    assert_same(&state.load().await.expect("all events"), &history.cluster, "a start from the events alone");
 
     let foreign = state.foreign_connection();
     foreign.execute("DELETE FROM events WHERE sequence < ?1", [older.cast_signed()]).expect("a database");
@@ -99,7 +99,7 @@ async fn a_snapshot_after_a_fallback_replaces_the_damaged_one() {
     assert_eq!(after[0], snapshots[0], "the valid one that it is based on stays");
     assert_eq!(after.len(), 2, "{after:?}");
     let recovery = state.read(None).expect("a good state");
-    assert_same(&recovery.cluster, &history.books, "from the new snapshot");
+    assert_same(&recovery.cluster, &history.cluster, "from the new snapshot");
     assert!(recovery.faults.is_empty());
     assert_eq!((recovery.snapshot, recovery.replayed), (Some(after[1]), 0));
 }
@@ -138,7 +138,7 @@ async fn tampering_with_the_log_is_detected() {
     for (case, tampering) in cases {
         let (state, mut history) = (State::new(), History::new(14));
         state.run_and_crash(&mut history, 150).await;
-        assert_same(&state.load().await.expect("a good state"), &history.books, case);
+        assert_same(&state.load().await.expect("a good state"), &history.cluster, case);
         let foreign = state.foreign_connection();
         foreign.execute_batch(tampering).unwrap_or_else(|error| panic!("{case}: {error}"));
         drop(foreign);
@@ -171,7 +171,7 @@ async fn a_foreign_write_is_an_error_and_is_then_loaded() {
     let row = (last + 1, theirs.at.as_millis(), &event, chain(before, last.cast_unsigned() + 1, &theirs, &event));
     foreign.execute("INSERT INTO events VALUES (?1, ?2, NULL, ?3, ?4)", row).expect("a row");
     drop(foreign);
-    let with_theirs = history.books.clone();
+    let with_theirs = history.cluster.clone();
 
     for attempt in 0..2 {
         let mut ours = history.small_events(2).into_iter().map(crate::state::entry).collect();
@@ -182,9 +182,9 @@ async fn a_foreign_write_is_an_error_and_is_then_loaded() {
     let loaded = journal.load().await.expect("a good state").cluster;
     assert_same(&loaded, &with_theirs, "with the foreign event");
     // The journal continues from there.
-    history.books = loaded;
+    history.cluster = loaded;
     commit(&mut journal, &history.small_events(5)).await;
-    assert_same(&journal.load().await.expect("a good state").cluster, &history.books, "after the foreign write");
+    assert_same(&journal.load().await.expect("a good state").cluster, &history.cluster, "after the foreign write");
 }
 
 #[tokio::test]
@@ -217,7 +217,7 @@ async fn every_prefix_replays() {
         let mut journal = state.open();
         journal.load().await.expect("a new state");
         commit(&mut journal, &events).await;
-        journal.close(history.books.clone(), crate::state::CLOSE_WITHIN).await;
+        journal.close(history.cluster.clone(), crate::state::CLOSE_WITHIN).await;
         let snapshot = events.len() as u64;
         let more = history.events(250);
         let mut journal = state.open();

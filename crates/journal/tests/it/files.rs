@@ -116,7 +116,7 @@ async fn an_incomplete_new_state_is_replaced() {
     assert!(!state.with_suffix(".new").exists());
     let mut history = History::new(30);
     state.run_and_close(&mut history, 50).await;
-    assert_same(&state.load().await.expect("a good state"), &history.books, "later");
+    assert_same(&state.load().await.expect("a good state"), &history.cluster, "later");
 }
 
 #[cfg(unix)]
@@ -144,7 +144,7 @@ async fn an_unfinished_snapshot_is_ignored_and_removed() {
     let recovery = state.read(None).expect("a good state");
     assert!(recovery.faults.is_empty());
     assert!(left.exists(), "a reader changes nothing");
-    assert_same(&state.load().await.expect("a good state"), &history.books, "at the start");
+    assert_same(&state.load().await.expect("a good state"), &history.cluster, "at the start");
     assert!(!left.exists());
     assert!(foreign.exists(), "it is not a snapshot of this program");
 }

@@ -11,7 +11,7 @@ use cortex_util::lock::{LOCK_WAIT_MAX, LockError, OwnerRecord};
 async fn check_loaded<J: Journal>(journal: &mut J, history: &History, when: &str) {
     let Recovered { cluster, last_at } = journal.load().await.expect(when);
     if J::IS_DURABLE {
-        assert_same(&cluster, &history.books, when);
+        assert_same(&cluster, &history.cluster, when);
         assert_eq!(last_at, Some(history.now), "{when}");
     } else {
         assert_same(&cluster, &Cluster::default(), when);
@@ -54,7 +54,7 @@ async fn check_kind<J: Journal>(seed: u64, open: impl Fn() -> J) {
         if round % 2 == 0 {
             drop(journal);
         } else {
-            journal.close(history.books.clone(), CLOSE_WITHIN).await;
+            journal.close(history.cluster.clone(), CLOSE_WITHIN).await;
         }
         journal = open();
         check_loaded(&mut journal, &history, &format!("after the end of round {round}")).await;
@@ -90,7 +90,7 @@ async fn a_state_has_one_owner_at_a_time() {
     assert!(!refused.is_transient());
     commit(&mut journal, &history.events(20)).await;
     drop(journal);
-    assert_same(&state.load().await.expect("free after a crash"), &history.books, "after a crash");
+    assert_same(&state.load().await.expect("free after a crash"), &history.cluster, "after a crash");
     state.run_and_close(&mut history, 20).await;
-    assert_same(&state.load().await.expect("free after an end"), &history.books, "after an end");
+    assert_same(&state.load().await.expect("free after an end"), &history.cluster, "after an end");
 }

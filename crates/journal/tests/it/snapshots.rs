@@ -16,7 +16,7 @@ async fn one_is_written_at_the_close_and_two_are_kept() {
         written.extend(now.last());
         assert_eq!(now, written[written.len().saturating_sub(2)..], "after round {round}");
         let (anchor, cluster) = read_snapshot(&state.snapshot_path(written[round - 1])).expect("a good snapshot");
-        assert_same(&cluster, &history.books, "the newest");
+        assert_same(&cluster, &history.cluster, "the newest");
         assert_eq!(anchor.sequence, state.ends().1);
         assert!(anchor.at() <= history.now);
     }
@@ -29,9 +29,9 @@ async fn one_is_written_at_the_close_and_two_are_kept() {
     let mut journal = state.open();
     journal.load().await.expect("a good state");
     commit(&mut journal, &history.events(30)).await;
-    journal.close(history.books.clone(), Duration::ZERO).await;
+    journal.close(history.cluster.clone(), Duration::ZERO).await;
     assert_eq!(state.snapshots(), written[2..]);
-    assert_same(&state.load().await.expect("a good state"), &history.books, "from an older snapshot and events");
+    assert_same(&state.load().await.expect("a good state"), &history.cluster, "from an older snapshot and events");
 }
 
 /// Commits enough events for a snapshot and waits for it.
@@ -51,7 +51,7 @@ fn check_each_way(state: &State, history: &History) {
     let newest = fs::read(&paths[1]).expect("a snapshot");
     for from in [1, 0] {
         let recovery = state.read(None).unwrap_or_else(|error| panic!("from {}: {error}", snapshots[from]));
-        assert_same(&recovery.cluster, &history.books, &format!("from snapshot {from} of {snapshots:?}"));
+        assert_same(&recovery.cluster, &history.cluster, &format!("from snapshot {from} of {snapshots:?}"));
         assert_eq!(recovery.snapshot, Some(snapshots[from]));
         fs::write(&paths[from], b"damaged").expect("a file");
     }
@@ -73,7 +73,7 @@ async fn old_events_are_pruned_once_two_snapshots_cover_them() {
     assert_eq!(state.snapshots(), [first, second]);
     wait_until("events covered twice are pruned", || state.ends().0 == first);
     commit(&mut journal, &history.events(100)).await;
-    assert_same(&journal.load().await.expect("a good state").cluster, &history.books, "in the same run");
+    assert_same(&journal.load().await.expect("a good state").cluster, &history.cluster, "in the same run");
     let third = until_snapshot(&state, &mut journal, &mut history).await;
     assert_eq!(state.snapshots(), [second, third]);
     wait_until("events covered twice are pruned", || state.ends().0 == second);
@@ -115,7 +115,7 @@ async fn a_damaged_snapshot_covers_nothing() {
     let mut journal = state.open();
     journal.load().await.expect("a good state");
     commit(&mut journal, &history.events(20)).await;
-    assert_same(&journal.load().await.expect("a good state").cluster, &history.books, "from the newest");
+    assert_same(&journal.load().await.expect("a good state").cluster, &history.cluster, "from the newest");
     assert_eq!(state.ends().0, 1);
 }
 
@@ -124,7 +124,7 @@ async fn an_older_copy_of_the_log_is_refused() {
     let (state, mut history) = (State::new(), History::new(24));
     state.run_and_close(&mut history, 100).await;
     let copy = fs::read(state.path()).expect("a database at rest");
-    let cluster = history.books.clone();
+    let cluster = history.cluster.clone();
     let kept = state.snapshots()[0];
     state.run_and_close(&mut history, 50).await;
     let ahead = state.snapshots()[1];
@@ -145,18 +145,18 @@ async fn an_older_copy_of_the_log_is_refused() {
     assert!(text.contains(&format!("but event {ahead} was committed")), "{text}");
     fs::remove_file(state.with_suffix(".mark")).expect("a file");
     assert_same(&state.load().await.expect("an older state"), &cluster, "as it was when the copy was made");
-    history.books = cluster;
+    history.cluster = cluster;
     let other_events = history.small_events(60);
     let mut journal = state.open();
     journal.load().await.expect("an older state");
     commit(&mut journal, &other_events).await;
-    journal.close(history.books.clone(), CLOSE_WITHIN).await;
+    journal.close(history.cluster.clone(), CLOSE_WITHIN).await;
     // The snapshot of the first history does not belong to the second one.
     fs::write(state.snapshot_path(ahead), other).expect("a file");
     let newest = *state.snapshots().last().expect("a snapshot");
     fs::write(state.snapshot_path(newest), b"damaged").expect("a file");
     let recovery = state.read(None).expect("a good state");
-    assert_same(&recovery.cluster, &history.books, "with other events");
+    assert_same(&recovery.cluster, &history.cluster, "with other events");
     assert_eq!(recovery.snapshot, Some(kept));
     let faults: Vec<_> = recovery.faults.iter().map(|fault| fault.1.to_string()).collect();
     assert!(faults.iter().any(|fault| fault == "the log has other events"), "{faults:?}");
@@ -167,17 +167,17 @@ async fn a_crash_while_one_is_being_written_loses_nothing() {
     let (state, mut history) = (State::new(), History::new(25));
     for round in 0..6 {
         let mut journal = state.open();
-        assert_same(&journal.load().await.expect("a good state").cluster, &history.books, &format!("round {round}"));
+        assert_same(&journal.load().await.expect("a good state").cluster, &history.cluster, &format!("round {round}"));
         commit(&mut journal, &history.events(100)).await;
         // The last of these commits starts a snapshot; the next commit may overlap with it.
         commit(&mut journal, &history.small_events(SNAPSHOT_EVENTS)).await;
         commit(&mut journal, &history.events(round * 20)).await;
         if round % 3 == 2 {
-            journal.close(history.books.clone(), CLOSE_WITHIN).await;
+            journal.close(history.cluster.clone(), CLOSE_WITHIN).await;
         }
     }
     let recovery = state.read(None).expect("a good state");
-    assert_same(&recovery.cluster, &history.books, "at the end");
+    assert_same(&recovery.cluster, &history.cluster, "at the end");
     assert!(recovery.faults.is_empty(), "{:?}", recovery.faults);
     for entry in fs::read_dir(state.path().parent().expect("a folder")).expect("a folder") {
         let name = entry.expect("a file").file_name();

@@ -68,7 +68,7 @@ impl State {
         let mut journal = self.open();
         journal.load().await.expect("a good state");
         commit(&mut journal, &events).await;
-        journal.close(history.books.clone(), CLOSE_WITHIN).await;
+        journal.close(history.cluster.clone(), CLOSE_WITHIN).await;
     }
 
     /// Commits events and drops the journal, as a crash does.

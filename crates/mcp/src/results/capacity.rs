@@ -39,7 +39,7 @@ pub(crate) struct CapacityResult {
 
 impl From<&CapacityView> for CapacityResult {
     fn from(view: &CapacityView) -> Self {
-        let available = view.total.less(view.leased);
+        let available = view.total.saturating_sub(view.leased);
         Self {
             total_cpu: view.total.cpu_millis.as_cores(),
             total_memory: view.total.memory_mb.0,

@@ -6,7 +6,7 @@ use cortex_core::Cluster;
 use cortex_core::fleet::view::FleetLoad;
 use cortex_core::policy::{Percent, Policy};
 use cortex_core::units::{CpuMillis, MemoryMb, WorkerSize};
-use cortex_core::view::RequestsSeen;
+use cortex_core::view::RequestCounts;
 
 const SIZE: WorkerSize = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) };
 
@@ -196,7 +196,7 @@ fn a_need_that_a_step_or_the_cooldown_left_is_kept() {
     let mut plan_at = |seconds: u64, total: u64, refused: u64| {
         let at = start.after(Millis::from_seconds(seconds));
         let mut demand =
-            cluster.demand(at, RequestsSeen { refused_workers_max: refused, ..RequestsSeen::default() }, SIZE);
+            cluster.demand(at, RequestCounts { refused_workers_max: refused, ..RequestCounts::default() }, SIZE);
         demand.capacity.total.workers = total;
         demand.workers_fit = 100;
         let seen = p.sample(at, &demand);

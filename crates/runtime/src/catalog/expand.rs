@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_allocation_is_inserted_when_it_is_known() {
-        let allocation = Some(cortex_core::ids::AllocationId::from_draw(0xab));
+        let allocation = Some(cortex_core::ids::AllocationId::from_bits(0xab));
         let check = |text: &str, expected: &str| {
             let expanded = expand(text).expect("a text").text;
             assert_eq!(expanded.for_allocation(allocation), expected, "{text}");
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(plain.as_deref(), Some("${CORTEX_ALLOCATION_ID}"), "an inserted value is not expanded again");
         let many = "${CORTEX_ALLOCATION_ID}".repeat(TEXT_BYTES_MAX / ALLOCATION_BYTES + 1);
         assert_eq!(expand(&many), Err(ExpandError::TextTooLong));
-        let id = cortex_core::ids::AllocationId::from_draw(u64::MAX).to_string();
+        let id = cortex_core::ids::AllocationId::from_bits(u64::MAX).to_string();
         assert_eq!(id.len(), ALLOCATION_BYTES);
     }
 

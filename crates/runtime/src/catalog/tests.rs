@@ -145,7 +145,7 @@ fn an_entry_of_each_allocation_may_name_it() {
         "env": {"FILE": "${HOME}/${CORTEX_ALLOCATION_ID}.json"},
         "cwd": "/srv/${env:CORTEX_ALLOCATION_ID}", "cortex": {"sharing": "per_allocation"}}"#;
     let read = entry(own);
-    let allocation = Some(AllocationId::from_draw(1));
+    let allocation = Some(AllocationId::from_bits(1));
     let Program::Command { arguments, environment, .. } = &read.program else { panic!("{read:?}") };
     assert_eq!(arguments[0].for_allocation(allocation), "--for=alloc-000000000001");
     assert_eq!(environment["FILE"].for_allocation(allocation), "/home/ada/alloc-000000000001.json");

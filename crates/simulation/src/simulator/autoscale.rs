@@ -12,7 +12,7 @@ use cortex_core::fleet::task::TaskState;
 use cortex_core::fleet::view::TaskFilter;
 use cortex_core::ids::AgentId;
 use cortex_core::time::Millis;
-use cortex_core::view::{Demand, RequestsSeen};
+use cortex_core::view::{Demand, RequestCounts};
 use cortex_planning::{Bottlenecks, Planner, REPLAN_INTERVAL_MIN};
 
 /// The maximum number of timed events per command.
@@ -48,7 +48,7 @@ impl Simulator {
             self.outcome.deferred_most = self.outcome.deferred_most.max(self.cluster.count_tasks(&filter));
         }
         let now = self.timestamp();
-        let demand = self.cluster.demand(now, RequestsSeen::default(), WORKER_SIZE);
+        let demand = self.cluster.demand(now, RequestCounts::default(), WORKER_SIZE);
         let registered = demand.fleet.agents;
         let target = match self.planner.take() {
             Some(mut planner) => {
@@ -67,9 +67,9 @@ impl Simulator {
     /// it.
     fn target_agents(&mut self, planner: &mut Planner, demand: &Demand) -> u64 {
         let now = self.timestamp();
-        let counted = self.demand.hand_over();
+        let counted = self.demand.drain();
         self.command(&Command::CountDemand(counted));
-        self.demand.settle();
+        self.demand.commit();
         let bins: Vec<DemandBin> =
             self.cluster.demand_bins(planner.demand_forecast().last_bin_start()).copied().collect();
         planner.ingest(&bins, now);

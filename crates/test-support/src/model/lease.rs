@@ -1,4 +1,4 @@
-//! A lease of the reference, and what can be said of one or some of them alone.
+//! A lease of the reference, and functions of one or some leases alone.
 
 use cortex_core::allocation::{Allocation, EndReason, Phase, Reservation, State};
 use cortex_core::command::{Release, Request};
@@ -10,7 +10,7 @@ use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
 #[derive(Clone, Debug)]
 pub(super) struct Lease {
     pub(super) record: Allocation,
-    /// Its place among the ends, once it has ended.
+    /// Its sequence number among the ended leases, once it has ended.
     pub(super) end: Option<u64>,
 }
 
@@ -49,7 +49,7 @@ impl Lease {
         amount(self.workers(), self.record.reservation.workers.size)
     }
 
-    /// When it runs out, grace not counted.
+    /// Returns when it expires, without a grace.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
         match self.record.phase {
             Phase::Pending => Some(self.record.reservation.activate_by),
@@ -62,7 +62,7 @@ impl Lease {
     }
 }
 
-/// What so many workers of a size take.
+/// Returns what `workers` workers of a size take.
 pub(super) fn amount(workers: u64, size: WorkerSize) -> Resources {
     Resources {
         cpu_millis: CpuMillis::from_millis(size.cpu_millis.as_millis().saturating_mul(workers)),
@@ -71,7 +71,6 @@ pub(super) fn amount(workers: u64, size: WorkerSize) -> Resources {
     }
 }
 
-/// The sum of some amounts.
 pub(super) fn sum(amounts: impl Iterator<Item = Resources>) -> Resources {
     let mut total = (0, 0, 0);
     for amount in amounts {
@@ -82,7 +81,8 @@ pub(super) fn sum(amounts: impl Iterator<Item = Resources>) -> Resources {
     Resources { cpu_millis: CpuMillis::from_millis(total.0), memory_mb: MemoryMb(total.1), workers: total.2 }
 }
 
-/// The servers that these leases hold on a node, each once; those that are not shared only if they are wanted too.
+/// Returns the servers that these leases hold on a node, each once. Those that are not shared are included only with
+/// `with_private`.
 pub(super) fn running(live: &[&Lease], node: &NodeId, with_private: bool) -> Vec<ServerName> {
     let mut names: Vec<ServerName> = Vec::new();
     for lease in live.iter().filter(|lease| lease.record.reservation.node == *node) {
@@ -93,8 +93,8 @@ pub(super) fn running(live: &[&Lease], node: &NodeId, with_private: bool) -> Vec
     names
 }
 
-/// What the one who ends a lease is told. The reason is the first that was given.
-pub(super) fn told(now: Timestamp, lease: &Lease, reason: EndReason) -> Release {
+/// Returns what the release of a lease reports. The first reason that was given counts.
+pub(super) fn release_of(now: Timestamp, lease: &Lease, reason: EndReason) -> Release {
     let reason = if let Phase::Releasing { reason, .. } = lease.record.phase { reason } else { reason };
     let lasted_ms = now.as_millis() - lease.record.created_at.as_millis();
     Release {
@@ -107,8 +107,8 @@ pub(super) fn told(now: Timestamp, lease: &Lease, reason: EndReason) -> Release 
     }
 }
 
-/// Whether a request is the one that led to a reservation.
-pub(super) fn asked_the_same(first: &Reservation, request: &Request) -> bool {
+/// Returns whether a request is the one that led to a reservation.
+pub(super) fn is_same_request(first: &Reservation, request: &Request) -> bool {
     let servers: Vec<ServerName> = first.servers.iter().map(|hold| hold.name.clone()).collect();
     let asked_first = (
         &first.job,

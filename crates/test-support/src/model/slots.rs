@@ -1,4 +1,5 @@
-//! Workers that agents have by themselves, and what else the fleet needs of the reference of the leases.
+//! Worker slots that agents hold without an allocation, and what else the fleet's reference needs from that of the
+//! leases.
 
 use super::Model;
 use super::lease::{Lease, amount, sum};
@@ -9,7 +10,7 @@ use cortex_core::ids::{FencingToken, NodeId};
 use cortex_core::time::Timestamp;
 use cortex_core::units::{Resources, WorkerSize};
 
-/// A worker that an agent has without an allocation.
+/// A worker slot that an agent holds without an allocation.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct WorkerSlot {
     node: NodeId,
@@ -23,20 +24,20 @@ impl WorkerSlot {
 }
 
 impl Model {
-    /// Takes a worker for an agent: where it is, and which leases had to go for it.
-    pub fn take_slot(&mut self, now: Timestamp, size: WorkerSize) -> Result<(NodeId, Vec<Release>), Denied> {
+    /// Reserves a worker slot for an agent, and returns its node and the leases that ended for it.
+    pub fn reserve_slot(&mut self, now: Timestamp, size: WorkerSize) -> Result<(NodeId, Vec<Release>), Denied> {
         let node = self.nodes.first().cloned().ok_or(Denied::NoNode)?;
-        let (taken, until_gone) = self.make_room(now, &node, None, size)?;
-        if let Some(shortage) = until_gone {
-            return Err(Denied::NoRoom { shortage, retry_at: None });
+        let (reclaimed, pending_shortage) = self.plan_reclaim(now, &node, None, size)?;
+        if let Some(shortage) = pending_shortage {
+            return Err(Denied::InsufficientCapacity { shortage, retry_at: None });
         }
-        let reclaimed = taken.iter().map(|id| self.end(now, *id, EndReason::Expired)).collect();
+        let reclaimed = reclaimed.iter().map(|id| self.end(now, *id, EndReason::Expired)).collect();
         self.slots.push(WorkerSlot { node: node.id.clone(), size });
         Ok((node.id, reclaimed))
     }
 
-    /// How many workers there is room for where agents take theirs.
-    pub fn room_for_workers(&self, now: Timestamp, size: WorkerSize) -> u64 {
+    /// Returns how many workers agents may have on the node that they use.
+    pub fn worker_capacity(&self, now: Timestamp, size: WorkerSize) -> u64 {
         let Some(node) = self.nodes.first() else { return 0 };
         let overdue: Vec<_> = self.overdue(now).iter().map(|lease| lease.id()).collect();
         let is_here = |lease: &&&Lease| lease.record.reservation.node == node.id && !overdue.contains(&lease.id());
@@ -48,30 +49,29 @@ impl Model {
         (0..=node.capacity.workers).rev().find(fits).unwrap_or(0)
     }
 
-    /// Gives back the worker of an agent.
-    pub fn give_slot_back(&mut self, node: &NodeId, size: WorkerSize) {
+    /// Releases the worker slot of an agent.
+    pub fn release_slot(&mut self, node: &NodeId, size: WorkerSize) {
         let slot = WorkerSlot { node: node.clone(), size };
-        let place = self.slots.iter().position(|held| *held == slot);
-        self.slots.remove(place.expect("a worker that was taken"));
+        let position = self.slots.iter().position(|held| *held == slot);
+        self.slots.remove(position.expect("a reserved worker slot"));
     }
 
-    /// The token of the next lease, of whatever kind.
+    /// Returns the token of the next lease of any kind.
     pub fn next_token(&mut self) -> FencingToken {
         self.tokens += 1;
         FencingToken::new(self.tokens)
     }
 
-    /// The bounds of the books.
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// How many workers there are in all.
+    /// Returns the number of workers of all nodes.
     pub fn workers(&self) -> u64 {
         self.nodes.iter().map(|node| node.capacity.workers).sum()
     }
 
-    /// What agents hold of a node.
+    /// Returns what agents hold on a node.
     pub(super) fn slots_of(&self, node: &NodeId) -> impl Iterator<Item = Resources> {
         self.slots.iter().filter(move |slot| slot.node == *node).map(WorkerSlot::held)
     }

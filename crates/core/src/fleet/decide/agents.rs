@@ -1,13 +1,13 @@
 //! Decisions on agents: who may come, and who leaves.
 
 use super::super::super::allocation::{Allocation, EndReason, State};
+use super::super::super::availability::Availability;
 use super::super::super::cluster::Cluster;
 use super::super::super::command::{Decision, Denied};
-use super::super::super::decide::MadeRoom;
+use super::super::super::decide::ReclaimPlan;
 use super::super::super::event::Event;
 use super::super::super::ids::{AgentId, AgentType, AllocationId, NodeId};
 use super::super::super::node::Node;
-use super::super::super::room::Room;
 use super::super::super::table::Slot;
 use super::super::super::time::Timestamp;
 use super::super::super::units::WorkerSize;
@@ -45,10 +45,12 @@ impl Cluster {
             Some(allocation) => (self.node_of_agents(now, allocation)?, None),
             None => {
                 let (node, leases) = self.room_for_agent(now, size).map_err(|denied| match denied {
-                    Denied::NoRoom { shortage, .. } => FleetDenied::NoWorker(shortage).into(),
+                    Denied::InsufficientCapacity { shortage, .. } => FleetDenied::NoWorker(shortage).into(),
                     denied => denied,
                 })?;
-                reclaimed.extend(leases.iter().map(|lease| self.ending(&mut events, now, lease, EndReason::Expired)));
+                reclaimed.extend(
+                    leases.iter().map(|lease| self.push_end_events(&mut events, now, lease, EndReason::Expired)),
+                );
                 (node, Some(size))
             }
         };
@@ -77,10 +79,10 @@ impl Cluster {
     /// The node with a worker slot for an agent, and the leases past their deadline that have to be taken back for it.
     fn room_for_agent(&self, now: Timestamp, size: WorkerSize) -> Result<(&NodeId, Vec<&Allocation>), Denied> {
         let node: (&NodeId, &Node) = self.nodes.first_key_value().ok_or(Denied::NoNode)?;
-        let mut room = Room::for_agent(self, node, size);
-        let MadeRoom { reclaimed, until_gone } = self.make_room(now, &mut room)?;
-        match until_gone {
-            Some(shortage) => Err(Denied::NoRoom { shortage, retry_at: None }),
+        let mut availability = Availability::for_agent(self, node, size);
+        let ReclaimPlan { reclaimed, pending_shortage } = self.plan_reclaim(now, &mut availability)?;
+        match pending_shortage {
+            Some(shortage) => Err(Denied::InsufficientCapacity { shortage, retry_at: None }),
             None => Ok((node.0, reclaimed)),
         }
     }

@@ -229,7 +229,7 @@ impl Fleet {
     /// The id made of `draw`, or of the next number that no task has.
     fn unused_id(&self, mut draw: u64) -> TaskId {
         loop {
-            let id = TaskId::from_draw(draw);
+            let id = TaskId::from_bits(draw);
             if self.tasks.find(&id).is_none() {
                 return id;
             }

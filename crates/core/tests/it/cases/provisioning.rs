@@ -1,9 +1,9 @@
-//! Cases of leases behind which something real stands: they begin and end in two steps.
+//! Cases with provisioning: leases that begin and end in two steps.
 
 use super::script::check;
 
 #[test]
-fn a_grant_is_a_reservation_until_what_stands_behind_it_is_there() {
+fn a_grant_is_a_reservation_until_it_is_provisioned() {
     check(
         "it runs from the moment it is ready",
         "
@@ -11,28 +11,28 @@ fn a_grant_is_a_reservation_until_what_stands_behind_it_is_there() {
         request a workers 1 servers fs ttl 60 => granted #1
         show #1 => pending [0:8000 fs:9000], until 40
         at 7
-        ready #1
+        started #1
         show #1 => active [0:8000 fs:9000], until 67
-        ready #1 => Allocation #1 is active, and no reservation any more
-        broken #1 => Allocation #1 is active, and no reservation any more
-        gone #1 => Allocation #1 is active, and is not being released
+        started #1 => Allocation #1 is active, no longer reserved
+        start-failed #1 => Allocation #1 is active, no longer reserved
+        stopped #1 => Allocation #1 is active, not being released
     ",
     );
     check(
-        "what cannot be started is a refusal, which no request id remembers",
+        "a failed start is a refusal, which no request id remembers",
         "
         provisioning catalog fs
         request a servers fs id k => granted #1
         request a servers fs id k => repeated #1, pending
-        broken #1
+        start-failed #1
         show #1 => failed [fs:9000], no answer
         request a servers fs id k => granted #2
-        ready #2
+        started #2
         request a servers fs id k => repeated #2, active
     ",
     );
     check(
-        "workers are real or not by themselves",
+        "whether workers are managed does not depend on the catalog",
         "
         provisioning workers
         request a workers 1 => granted #1
@@ -62,18 +62,18 @@ fn only_servers_of_the_catalog_can_be_had() {
 #[test]
 fn a_server_that_is_not_shared_runs_once_for_each_allocation() {
     check(
-        "each has a port of its own, given back with its lease",
+        "each has its own port, released with its lease",
         "
         provisioning catalog own*,fs
         request a servers own,fs => granted #1
         request b servers own,fs => granted #2
-        ready #1
-        ready #2
+        started #1
+        started #2
         show #1 => active [own:9000 fs:9001], until 60
         show #2 => active [own:9002 fs:9001], until 60
         show => 2 live, 0 workers 0.0 cores 0 MB leased, 0 workers reclaimable, servers fs,own
         release #1 => #1 is being released
-        gone #1 => released #1, Requested: 0 workers 0.0 cores 0 MB after 0 s
+        stopped #1 => released #1, Requested: 0 workers 0.0 cores 0 MB after 0 s
         request c servers own => granted #3
         show #3 => pending [own:9003], until 60
     ",
@@ -97,42 +97,42 @@ fn a_server_that_is_not_shared_runs_once_for_each_allocation() {
 }
 
 #[test]
-fn what_is_held_is_free_once_what_stands_behind_it_is_gone() {
+fn holdings_are_free_once_the_release_is_finished() {
     check(
         "a release in two steps",
         "
         provisioning workers
         request a workers 6 => granted #1
-        ready #1
+        started #1
         at 5
         release #1 => #1 is being released
         release #1 => #1 is being released
         show => 1 live, 6 workers 6.0 cores 12288 MB leased, 0 workers reclaimable, servers none
         renew #1 => Allocation #1 is releasing, and only an active one can be renewed: request resources anew
-        request b workers 5 => room is coming: Insufficient workers: requested 5, available 4
+        request b workers 5 => capacity pending: Insufficient workers: requested 5, available 4
         request c workers 4 => granted #2
         request b workers 7 => Insufficient workers: requested 7, available 6; retry at 65
         at 9
-        gone #1 => released #1, Requested: 6 workers 6.0 cores 12288 MB after 9 s
+        stopped #1 => released #1, Requested: 6 workers 6.0 cores 12288 MB after 9 s
         release #1 => #1 was released at 9
-        gone #1 => Allocation #1 is released, and is not being released
+        stopped #1 => Allocation #1 is released, not being released
         request b workers 5 => granted #3
     ",
     );
     check(
-        "what has expired begins to end for a request that lacks room",
+        "an expired lease begins to end for a request that lacks capacity",
         "
         provisioning workers
         request a workers 6 ttl 10 => granted #1
         request b workers 4 ttl 20 => granted #2
-        ready #1
-        ready #2
+        started #1
+        started #2
         at 30
-        request c workers 3 => room is coming: Insufficient workers: requested 3, available 0, ends #1
+        request c workers 3 => capacity pending: Insufficient workers: requested 3, available 0, ends #1
         list state releasing => #1
         list state active => #2
-        request c workers 3 => room is coming: Insufficient workers: requested 3, available 0
-        gone #1 => released #1, Expired: 6 workers 6.0 cores 12288 MB after 30 s
+        request c workers 3 => capacity pending: Insufficient workers: requested 3, available 0
+        stopped #1 => released #1, Expired: 6 workers 6.0 cores 12288 MB after 30 s
         request c workers 3 => granted #3
         sweep => expired #2
         list state releasing => #2
@@ -140,12 +140,12 @@ fn what_is_held_is_free_once_what_stands_behind_it_is_gone() {
     ",
     );
     check(
-        "what is only in the books ends at once, and makes room at once",
+        "a lease without provisioning ends, and frees its capacity, immediately",
         "
         provisioning catalog fs
         request a workers 9 ttl 10 => granted #1
         request b workers 1 servers fs ttl 5 => granted #2
-        ready #2
+        started #2
         at 20
         request c workers 9 => granted #3, reclaimed #2 #1
         list state releasing => #2
@@ -161,16 +161,16 @@ fn what_is_held_is_free_once_what_stands_behind_it_is_gone() {
         sweep => expired nothing
         at 35
         sweep => expired #1
-        ready #1 => Allocation #1 is releasing, and no reservation any more
-        gone #1 => released #1, Expired: 0 workers 0.0 cores 0 MB after 35 s
+        started #1 => Allocation #1 is releasing, no longer reserved
+        stopped #1 => released #1, Expired: 0 workers 0.0 cores 0 MB after 35 s
     ",
     );
     check(
-        "without the provisioning of its beginning it ends at once",
+        "without the provisioning of its beginning it ends immediately",
         "
         provisioning workers
         request a workers 6 => granted #1
-        ready #1
+        started #1
         release #1 => #1 is being released
         provisioning
         release #1 => released #1, Requested: 6 workers 6.0 cores 12288 MB after 0 s
@@ -179,11 +179,11 @@ fn what_is_held_is_free_once_what_stands_behind_it_is_gone() {
 }
 
 #[test]
-fn ports_that_something_else_holds_are_passed_over() {
+fn occupied_ports_are_skipped() {
     check(
         "for servers and workers",
         "
-        provisioning taken 9000,9001,8000,8002
+        provisioning occupied 9000,9001,8000,8002
         request a workers 2 servers x => granted #1
         show #1 => active [0:8001 1:8003 x:9002], until 60
     ",
@@ -191,8 +191,9 @@ fn ports_that_something_else_holds_are_passed_over() {
     check(
         "they are missing where ports are short",
         "
-        provisioning taken 9000,9050
-        request a many 99 => Insufficient MCP server ports: requested 99 more, available 98 (the limit is 100 servers, ports 9000-9099)
+        provisioning occupied 9000,9050
+        request a many 99 => Insufficient MCP server ports: requested 99 more, available 98 \
+            (the limit is 100 servers, ports 9000-9099)
         request a many 98 => granted #1
     ",
     );

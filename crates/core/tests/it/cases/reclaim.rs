@@ -1,9 +1,9 @@
-//! Cases of a request that meets expired leases, or has to wait for others.
+//! Cases of requests that end expired leases, or have to wait for others.
 
 use super::script::check;
 
 #[test]
-fn a_request_that_lacks_room_takes_back_what_has_expired() {
+fn a_request_that_lacks_capacity_reclaims_expired_leases() {
     check(
         "only as many as needed, the longest overdue first",
         "
@@ -64,31 +64,39 @@ fn a_request_that_lacks_room_takes_back_what_has_expired() {
         show #2 => active [0:8010 x:9001], until 70
     ",
     );
-    check("a server that the request names needs the port it frees", "
+    check(
+        "a server that the request names needs the port it frees",
+        "
         request a many 100 ttl 10 => granted #1
         at 10
         request b many 1-2 => granted #2
         at 20
-        request c many 2-101 => Insufficient MCP server ports: requested 99 more, available 98 (the limit is 100 servers, ports 9000-9099); retry at 70
+        request c many 2-101 => Insufficient MCP server ports: requested 99 more, available 98 \
+            (the limit is 100 servers, ports 9000-9099); retry at 70
         request c many 2-100 => granted #3
         release #2 => released #2, Requested: 0 workers 0.0 cores 0 MB after 10 s
         release #3 => released #3, Requested: 0 workers 0.0 cores 0 MB after 0 s
         request d many 2-101 => granted #4, reclaimed #1
-    ");
-    check("for a place among the live allocations", "
+    ",
+    );
+    check(
+        "for the limit of live allocations",
+        "
         limits live 1 history 0
         request a workers 1 ttl 10 id k => granted #1
         at 10
         request b workers 1 => granted #2, reclaimed #1
         show #1 => unknown
-        request c workers 1 => Too many live allocations: 1 of 1 are held (the limit is max_live_allocations); retry at 70
-    ");
+        request c workers 1 => Too many live allocations: 1 of 1 are held \
+            (the limit is max_live_allocations); retry at 70
+    ",
+    );
 }
 
 #[test]
-fn a_refusal_says_when_to_come_again() {
+fn a_denial_names_the_time_of_a_retry() {
     check(
-        "when enough leases will have run out",
+        "when enough leases will have expired",
         "
         request a workers 4 ttl 30 => granted #1
         request b workers 4 ttl 20 => granted #2
@@ -105,8 +113,8 @@ fn a_refusal_says_when_to_come_again() {
         "what is being released is waited for",
         "
         request a workers 10 => granted #1
-        leave #1
-        request b workers 1 => room is coming: Insufficient workers: requested 1, available 0
+        releasing #1
+        request b workers 1 => capacity pending: Insufficient workers: requested 1, available 0
         request b workers 11 => Insufficient workers: requested 11, available 10
     ",
     );

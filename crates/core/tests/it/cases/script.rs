@@ -1,8 +1,8 @@
-//! A small language for cases: one command a line, and after `=>` what it answers.
+//! A small language for cases: one command per line, and after `=>` its answer.
 //!
 //! A script starts at second 0 with the node `local` of 10 workers, 16 cores and 32768 MB; a worker takes 1 core and
-//! 2048 MB. Allocations are called by their fencing token: `#1` is the first grant. `at 5.25` moves on to that second.
-//! After each event the books are checked, and compared with those of a second machine that reads the events as text.
+//! 2048 MB. The fencing token names an allocation: `#1` is the first grant. `at 5.25` advances to that second. After
+//! each event the state is checked, and compared with that of a second machine that reads the events as text.
 
 use cortex_core::allocation::{EndReason, Metadata, Phase, State};
 use cortex_core::command::{Command, Decision, Denied, DistinctServers, Outcome, Release, Request};
@@ -17,7 +17,7 @@ use cortex_core::{Cluster, check};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Runs a script, and fails at the first line whose answer is another.
+/// Runs a script, and fails at the first line with another answer.
 pub(crate) fn check(name: &str, script: &str) {
     let mut player = Player::new();
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -27,14 +27,14 @@ pub(crate) fn check(name: &str, script: &str) {
     }
 }
 
-/// Plays the lines of a script against a machine.
+/// Runs the lines of a script against a machine.
 pub(crate) struct Player {
     pub(crate) now: Timestamp,
     pub(crate) cluster: Cluster,
-    /// All that happened, as written.
+    /// All events, as written.
     pub(crate) lines: Vec<String>,
     replica: Cluster,
-    /// By token, the records that are gone included.
+    /// By token, including those whose records were dropped.
     ids: BTreeMap<u64, AllocationId>,
     size: WorkerSize,
 }
@@ -44,16 +44,16 @@ struct Words<'a>(Vec<&'a str>);
 
 impl<'a> Words<'a> {
     fn value(&self, key: &str) -> Option<&'a str> {
-        let place = self.0.iter().position(|word| *word == key)?;
-        Some(self.0.get(place + 1).unwrap_or_else(|| panic!("{key} of what?")))
+        let position = self.0.iter().position(|word| *word == key)?;
+        Some(self.0.get(position + 1).unwrap_or_else(|| panic!("{key} needs a value")))
     }
 
     fn number(&self, key: &str) -> Option<u64> {
-        self.value(key).map(|text| text.parse().unwrap_or_else(|_| panic!("{key} {text} is no number")))
+        self.value(key).map(|text| text.parse().unwrap_or_else(|_| panic!("{key} {text} is not a number")))
     }
 
-    fn word(&self, place: usize) -> Option<&'a str> {
-        self.0.get(place).copied()
+    fn word(&self, position: usize) -> Option<&'a str> {
+        self.0.get(position).copied()
     }
 }
 
@@ -62,8 +62,8 @@ const START_MS: i64 = 1_767_225_600_000;
 
 fn moment(text: &str) -> Timestamp {
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
-    let whole: i64 = whole.parse().unwrap_or_else(|_| panic!("{text} is no second"));
-    let part: i64 = format!("{part:0<3}").parse().unwrap_or_else(|_| panic!("{text} is no second"));
+    let whole: i64 = whole.parse().unwrap_or_else(|_| panic!("{text} is not a second"));
+    let part: i64 = format!("{part:0<3}").parse().unwrap_or_else(|_| panic!("{text} is not a second"));
     Timestamp::from_millis(START_MS + whole * 1000 + part)
 }
 
@@ -94,7 +94,7 @@ impl Player {
         }
     }
 
-    /// Plays one command and tells its answer.
+    /// Runs one command, and returns its answer.
     pub(crate) fn play(&mut self, line: &str) -> String {
         let words = Words(line.split_whitespace().collect());
         match words.word(0).unwrap_or_default() {
@@ -106,7 +106,7 @@ impl Player {
                 self.provisioning(&words);
                 "done".to_owned()
             }
-            "look" => {
+            "observe" => {
                 self.cluster.observe(self.now);
                 "done".to_owned()
             }
@@ -130,7 +130,9 @@ impl Player {
             "fail" => {
                 self.event(Event::ActivationFailed { allocation: self.id_of(&words), error: Arc::from("no answer") })
             }
-            "leave" => self.event(Event::Releasing { allocation: self.id_of(&words), reason: EndReason::Requested }),
+            "releasing" => {
+                self.event(Event::Releasing { allocation: self.id_of(&words), reason: EndReason::Requested })
+            }
             "finish" => self.event(Event::Released { allocation: self.id_of(&words) }),
             _ => {
                 let command = self.command(&words);
@@ -139,7 +141,7 @@ impl Player {
         }
     }
 
-    /// The id that a name such as `#1` or `alloc-…` stands for.
+    /// Returns the id that a name such as `#1` or `alloc-…` stands for.
     fn id(&self, name: &str) -> AllocationId {
         match name.strip_prefix('#').map(|token| token.parse::<u64>().expect("a token")) {
             Some(token) => *self.ids.get(&token).unwrap_or_else(|| panic!("{name} was not granted")),
@@ -152,7 +154,7 @@ impl Player {
     }
 
     fn name(&self, id: AllocationId) -> String {
-        // The newest first, since an id may come again once its record is gone.
+        // The newest first, since an id may be used again once its record was dropped.
         let token = self.ids.iter().rev().find(|(_, own)| **own == id).map(|(token, _)| *token);
         token.map_or_else(|| id.to_string(), |token| format!("#{token}"))
     }
@@ -177,9 +179,9 @@ impl Player {
                 let reason = if is_cancelled { EndReason::Cancelled } else { EndReason::Requested };
                 Command::Release { allocation: self.id_of(words), reason }
             }
-            "ready" => Command::Activate { allocation: self.id_of(words) },
-            "broken" => Command::FailActivation { allocation: self.id_of(words), error: Arc::from("no answer") },
-            "gone" => Command::FinishRelease { allocation: self.id_of(words) },
+            "started" => Command::Activate { allocation: self.id_of(words) },
+            "start-failed" => Command::FailActivation { allocation: self.id_of(words), error: Arc::from("no answer") },
+            "stopped" => Command::FinishRelease { allocation: self.id_of(words) },
             "renew" => Command::Renew {
                 allocation: self.id_of(words),
                 ttl_seconds: words.number("ttl").and_then(TtlSeconds::new),
@@ -194,23 +196,23 @@ impl Player {
                 grace: Millis::from_seconds(words.number("grace").expect("seconds")),
                 spread: Millis::from_seconds(words.number("spread").unwrap_or(0)),
             },
-            other => panic!("{other} is no command"),
+            other => panic!("{other} is not a command"),
         }
     }
 
-    /// `provisioning catalog fs,own* workers taken 9001,8000 start 10`: what really stands behind leases. A server with a star is each
-    /// allocation's own.
+    /// Sets what has to be started for leases: `provisioning catalog fs,own* workers occupied 9001,8000 start 10`. A
+    /// server with a star is not shared.
     fn provisioning(&mut self, words: &Words<'_>) {
         let server = |name: &str| {
             let plain = name.trim_end_matches('*');
             let sharing = if plain == name { Sharing::Shared } else { Sharing::PerAllocation };
             (ServerName::new(plain).expect("a name"), sharing)
         };
-        let ports = words.value("taken").map_or("", |ports| ports).split(',').filter(|port| !port.is_empty());
+        let ports = words.value("occupied").map_or("", |ports| ports).split(',').filter(|port| !port.is_empty());
         let provisioning = Provisioning {
             catalog: words.value("catalog").map(|names| names.split(',').map(server).collect()),
-            workers_are_real: words.0.contains(&"workers"),
-            taken_ports: ports.map(|port| Port(port.parse().expect("a port"))).collect(),
+            manages_workers: words.0.contains(&"workers"),
+            occupied_ports: ports.map(|port| Port(port.parse().expect("a port"))).collect(),
             start_max: Millis::from_seconds(words.number("start").unwrap_or(30)),
         };
         self.cluster.set_provisioning(provisioning.clone());
@@ -220,7 +222,7 @@ impl Player {
     fn request(&self, words: &Words<'_>) -> Command {
         let job = JobId::new(words.word(1).expect("a job")).expect("a name");
         let servers = match words.value("many") {
-            // `many 3` or `many 3-5`: that many servers with made-up names.
+            // `many 3` or `many 3-5`: that many servers with generated names.
             Some(range) => {
                 let (from, to) = range.split_once('-').unwrap_or(("1", range));
                 let numbers = from.parse::<u32>().expect("a number")..=to.parse().expect("a number");
@@ -242,8 +244,8 @@ impl Player {
             request_id: words.value("id").map(|id| RequestId::new(id).expect("a name")),
             metadata: Metadata::new(&metadata),
         };
-        let draw = words.number("draw").unwrap_or_else(|| 0xa000 + self.ids.len() as u64);
-        Command::Request { request: Box::new(request), worker_size: self.size, draw }
+        let id_bits = words.number("bits").unwrap_or_else(|| 0xa000 + self.ids.len() as u64);
+        Command::Request { request: Box::new(request), worker_size: self.size, id_bits }
     }
 
     fn carry_out(&mut self, command: &Command) -> String {
@@ -258,16 +260,16 @@ impl Player {
         }
     }
 
-    /// The first half of a request alone.
+    /// Applies only the first half of a request.
     fn reserve(&mut self, words: &Words<'_>) -> String {
-        let decision = self.cluster.decide(self.now, &self.request(words)).expect("room");
+        let decision = self.cluster.decide(self.now, &self.request(words)).expect("capacity");
         for event in decision.events.iter().filter(|event| !matches!(event, Event::Activated { .. })) {
             self.event(event.clone());
         }
         self.outcome_text(&decision.outcome)
     }
 
-    /// Writes an event down, and lets it happen here and, as read back, in the replica.
+    /// Writes an event, and applies it here and, read back, in the replica.
     fn event(&mut self, event: Event) -> String {
         if let Event::Reserved { reservation } = &event {
             self.ids.insert(reservation.fencing_token.as_u64(), reservation.allocation);
@@ -277,11 +279,11 @@ impl Player {
         self.cluster.apply(&recorded);
         self.replica.apply(&serde_json::from_str(&line).expect("an event that can be read"));
         assert_eq!(check::violations(&self.cluster), [""; 0], "after {line}");
-        let (mut own, mut folded) = (self.cluster.clone(), self.replica.clone());
+        let (mut own, mut replayed) = (self.cluster.clone(), self.replica.clone());
         own.observe(self.now);
-        folded.observe(self.now);
-        assert_eq!(check::violations(&folded), [""; 0], "after {line}");
-        assert_eq!(own, folded, "after {line}");
+        replayed.observe(self.now);
+        assert_eq!(check::violations(&replayed), [""; 0], "after {line}");
+        assert_eq!(own, replayed, "after {line}");
         self.lines.push(line);
         "done".to_owned()
     }
@@ -296,10 +298,10 @@ impl Player {
                 }
                 text
             }
-            Outcome::RoomIsComing { shortage, reclaimed } => {
+            Outcome::CapacityPending { shortage, reclaimed } => {
                 let ending =
                     if reclaimed.is_empty() { String::new() } else { format!(", ends {}", self.names(reclaimed)) };
-                format!("room is coming: {shortage}{ending}")
+                format!("capacity pending: {shortage}{ending}")
             }
             Outcome::Releasing { allocation } => format!("{} is being released", self.name(*allocation)),
             Outcome::Repeated { allocation } => {
@@ -331,10 +333,10 @@ impl Player {
         if names.is_empty() { "nothing".to_owned() } else { names.join(" ") }
     }
 
-    /// The text of a refusal, with names for ids and seconds for times.
+    /// Returns the text of a denial, with names for ids and seconds for times.
     fn denied_text(&self, denied: &Denied) -> String {
         let text = match denied {
-            Denied::NoRoom { retry_at: Some(at), .. } => format!("{denied}; retry at {}", seconds(*at)),
+            Denied::InsufficientCapacity { retry_at: Some(at), .. } => format!("{denied}; retry at {}", seconds(*at)),
             Denied::Expired { expired_at, .. } => {
                 denied.to_string().replace(&expired_at.to_string(), &seconds(*expired_at))
             }
@@ -377,7 +379,7 @@ impl Player {
     }
 }
 
-/// One allocation: state, what it holds, and when it runs out.
+/// Describes one allocation: state, holdings, and when it expires.
 pub(crate) fn view_text(view: &AllocationView) -> String {
     let reservation = &view.allocation.reservation;
     let mut text = view.allocation.state().to_string();

@@ -13,7 +13,7 @@ use cortex_core::ids::{AgentId, AgentType, BatchKey, Capability, FencingToken, J
 use cortex_core::priority::Priority;
 use cortex_core::time::{Millis, Timestamp, TtlSeconds};
 use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
-use cortex_test_support::lease_draws::{self, Shape as LeaseShape};
+use cortex_test_support::lease_generator::{self, Shape as LeaseShape};
 use fastrand::Rng;
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ pub(crate) struct Shape {
 impl Shape {
     /// The shape of the run with this seed.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let leases = LeaseShape::draw(rng);
+        let leases = LeaseShape::generate(rng);
         let usual = Self {
             steps: 3_000,
             every_prefix: false,
@@ -213,7 +213,7 @@ impl Shape {
         let rng = if rng.bool() { &mut again } else { rng };
         let allocation = (rng.u8(0..3) == 0).then(|| {
             let active = rng.choice(fleet.ledger.ids(State::Active)).filter(|_| rng.u8(0..8) > 0);
-            active.unwrap_or_else(|| lease_draws::allocation(rng, &fleet.ledger))
+            active.unwrap_or_else(|| lease_generator::allocation(rng, &fleet.ledger))
         });
         AgentRequest {
             agent,
@@ -345,7 +345,7 @@ fn json(rng: &mut Rng) -> JsonText {
 /// An id that a submitter chose, or that of a number that was drawn.
 fn task_id(rng: &mut Rng) -> TaskId {
     match rng.u8(0..4) {
-        0 => TaskId::from_draw(draw(rng)),
+        0 => TaskId::from_bits(draw(rng)),
         _ => TaskId::new(&format!("my-{}", rng.u8(0..12))).expect("a name"),
     }
 }

@@ -1,6 +1,6 @@
 //! One run: engines that start one after the other on one state, and concurrent calls to them.
 
-use crate::durable_simulation::Seen;
+use crate::durable_simulation::SituationCounts;
 use crate::durable_simulation::calls::{Answer, Call, make};
 use crate::durable_simulation::faulty::{Fault, Faults, Faulty};
 use crate::durable_simulation::known::Known;
@@ -53,14 +53,14 @@ struct Run {
     clocks: Clocks,
     faults: Faults,
     known: Known,
-    seen: Seen,
+    seen: SituationCounts,
     /// The expected time of the engine, which never goes back.
     now: Timestamp,
     jobs: u64,
 }
 
 /// Runs a seed for a number of steps and verifies the state that is left.
-pub(crate) async fn run(seed: u64, steps: u64) -> Seen {
+pub(crate) async fn run(seed: u64, steps: u64) -> SituationCounts {
     let folder = tempfile::tempdir().expect("a folder");
     let mut rng = Rng::with_seed(seed);
     let options = SqliteOptions {
@@ -77,7 +77,7 @@ pub(crate) async fn run(seed: u64, steps: u64) -> Seen {
         clocks: Arc::new(Mutex::new((wall, 0))),
         faults: Faults::default(),
         known: Known::default(),
-        seen: Seen::new(),
+        seen: SituationCounts::new(),
         now: Timestamp::MIN,
         jobs: 0,
     };

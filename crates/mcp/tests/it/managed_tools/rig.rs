@@ -128,7 +128,7 @@ fn provisioning() -> Provisioning {
             ]
             .into(),
         ),
-        workers_are_real: true,
+        manages_workers: true,
         start_max: Millis::from_seconds(20),
         ..Provisioning::default()
     }

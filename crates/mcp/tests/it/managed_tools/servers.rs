@@ -10,7 +10,7 @@ use super::rig::Rig;
 use super::stub::{figures, remote, running, stopped};
 
 fn lease(number: u64) -> AllocationId {
-    AllocationId::from_draw(number)
+    AllocationId::from_bits(number)
 }
 
 fn private(holder: AllocationId) -> ServerReport {

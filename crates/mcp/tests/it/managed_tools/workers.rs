@@ -14,7 +14,7 @@ async fn workers_are_listed_by_id_a_page_at_a_time() {
     assert_eq!(client.call("list_workers", json!({})).await, json!({"workers": [], "count": 0, "total": 0}));
     let leased = WorkerReport {
         job: Some(JobId::new("job").expect("a name")),
-        ..worker("worker-job-000", Some(AllocationId::from_draw(1)))
+        ..worker("worker-job-000", Some(AllocationId::from_bits(1)))
     };
     rig.reports().workers =
         (0..5).rev().map(|number| worker(&format!("pool-{number}"), None)).chain([leased]).collect();
@@ -34,7 +34,7 @@ async fn workers_are_listed_by_id_a_page_at_a_time() {
         seen[5],
         json!({
             "worker_id": "worker-job-000", "state": "running", "endpoint": "http://localhost:8000",
-            "allocation_id": AllocationId::from_draw(1).to_string(), "job_id": "job", "restarts": 0,
+            "allocation_id": AllocationId::from_bits(1).to_string(), "job_id": "job", "restarts": 0,
             "running_since": "2025-12-08T19:00:00.000Z", "memory": 20
         })
     );
@@ -63,7 +63,7 @@ async fn a_worker_with_the_longest_id_is_found() {
 async fn a_worker_of_the_pool_is_drained_and_a_leased_one_is_not() {
     let rig = Rig::new().await;
     let mut client = rig.client().await;
-    let allocation = AllocationId::from_draw(1);
+    let allocation = AllocationId::from_bits(1);
     rig.reports().workers = vec![worker("pool-0", None), worker("worker-job-000", Some(allocation))];
     let drained = client.call("drain_worker", json!({"worker_id": "pool-0"})).await;
     assert_eq!((&drained["status"], &drained["worker"]["state"]), (&json!("draining"), &json!("stopping")));

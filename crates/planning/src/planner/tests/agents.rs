@@ -5,7 +5,7 @@ use crate::WhatIf;
 use cortex_core::Cluster;
 use cortex_core::fleet::estimate::DurationsSeen;
 use cortex_core::fleet::view::FleetLoad;
-use cortex_core::view::RequestsSeen;
+use cortex_core::view::RequestCounts;
 
 /// Returns agents that may hold 4 tasks each.
 fn fleet(agents: u64, running: u64, waiting: u64) -> FleetLoad {
@@ -209,7 +209,7 @@ fn tasks_are_counted_over_the_scale_in_window() {
     let start = seen(10, 3, 0).at;
     let rate_at = |p: &mut Planner, seconds: u64, submitted: u64| {
         let at = start.after(Millis::from_seconds(seconds));
-        let mut demand = cluster.demand(at, RequestsSeen::default(), SIZE);
+        let mut demand = cluster.demand(at, RequestCounts::default(), SIZE);
         demand.fleet.submitted = submitted;
         let observed = p.observe(at, &demand).tasks_per_second;
         assert_eq!(p.sample(at, &demand).tasks_per_second, observed, "recording changes nothing");

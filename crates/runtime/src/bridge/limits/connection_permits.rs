@@ -173,7 +173,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lease_leaves_permits_and_unauthenticated_connections_lose_theirs() {
         let permits = ConnectionPermits::new();
-        let lease = |draw| Some(AllocationId::from_draw(draw));
+        let lease = |draw| Some(AllocationId::from_bits(draw));
         let acquire = || permits.acquire().expect("a permit");
         let mut held = Vec::new();
         let refused = loop {
@@ -189,7 +189,7 @@ mod tests {
         let newcomer = acquire();
         newcomer.assign(lease(2)).expect("a permit for the next lease");
         newcomer.assign(None).expect("no token is required");
-        permits.close_lease(AllocationId::from_draw(1));
+        permits.close_lease(AllocationId::from_bits(1));
         assert_eq!(held[7].close_requested().await, CloseMode::Graceful);
         drop((held, unauthenticated, newcomer));
         assert_eq!(permits.table().shares.held(None), 0);

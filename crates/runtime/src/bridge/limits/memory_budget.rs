@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn a_reservation_is_released_with_the_last_slice() {
         let budget = MemoryBudget::new();
-        let memory = budget.for_lease(Some(AllocationId::from_draw(1)));
+        let memory = budget.for_lease(Some(AllocationId::from_bits(1)));
         let held = || budget.lock().held(None);
         let mut reservation = memory.reserve_message(6).expect("capacity");
         reservation.merge(memory.reserve(30).expect("capacity"));

@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_lease_at_its_quota_ends_its_own_and_a_new_lease_gets_one() {
         let mut sessions = Sessions::default();
-        let lease = |draw| Some(AllocationId::from_draw(draw));
+        let lease = |draw| Some(AllocationId::from_bits(draw));
         let start = Instant::now();
         let open = |sessions: &mut Sessions, draw: u64, second: u64| {
             let ended = sessions.select_evicted(lease(draw), start).expect("capacity");

@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn an_ended_allocation_is_rejected_and_returned_once() {
         let mut usages = UsageTable::default();
-        let allocation = AllocationId::from_draw(7);
+        let allocation = AllocationId::from_bits(7);
         assert!(usages.admit(None) && usages.admit(Some(allocation)) && usages.admit(Some(allocation)));
         usages.add(Some(allocation), &Usage { calls: 2, ..Usage::default() });
         usages.add(None, &Usage { calls: 1, ..Usage::default() });
@@ -124,11 +124,11 @@ mod tests {
     fn ended_allocations_are_evicted() {
         let mut usages = UsageTable::default();
         for draw in 0..ALLOCATIONS_MAX as u64 {
-            assert!(usages.admit(Some(AllocationId::from_draw(draw))));
+            assert!(usages.admit(Some(AllocationId::from_bits(draw))));
         }
-        assert!(!usages.admit(Some(AllocationId::from_draw(1 << 40))));
-        usages.end(AllocationId::from_draw(3));
-        assert!(usages.admit(Some(AllocationId::from_draw(1 << 40))));
-        assert!(!usages.admit(Some(AllocationId::from_draw(1 << 41))));
+        assert!(!usages.admit(Some(AllocationId::from_bits(1 << 40))));
+        usages.end(AllocationId::from_bits(3));
+        assert!(usages.admit(Some(AllocationId::from_bits(1 << 40))));
+        assert!(!usages.admit(Some(AllocationId::from_bits(1 << 41))));
     }
 }

@@ -116,14 +116,14 @@ mod tests {
     use super::*;
 
     fn push(waiting: &mut WaitQueue, allocation: u64, number: u64, bytes: usize) -> bool {
-        let mut call = Call::for_test(Some(AllocationId::from_draw(allocation)), number);
+        let mut call = Call::for_test(Some(AllocationId::from_bits(allocation)), number);
         call.text = vec![b' '; bytes];
         waiting.push(Box::new(call)).is_ok()
     }
 
     fn all(waiting: &mut WaitQueue, may_send: impl Fn(u64) -> bool) -> Vec<u64> {
         let may_send =
-            |allocation| (1..=9).any(|draw| allocation == Some(AllocationId::from_draw(draw)) && may_send(draw));
+            |allocation| (1..=9).any(|draw| allocation == Some(AllocationId::from_bits(draw)) && may_send(draw));
         std::iter::from_fn(|| waiting.next(may_send)).map(|call| call.number).collect()
     }
 
@@ -147,7 +147,7 @@ mod tests {
         assert!(push(&mut waiting, 2, 5_000, 1));
         assert!(
             waiting
-                .limit_message(Some(AllocationId::from_draw(1)))
+                .limit_message(Some(AllocationId::from_bits(1)))
                 .starts_with("819 calls of this lease with 0 KiB are waiting")
         );
         assert_eq!(waiting.take(|call| call.number < 5_000).len(), 819);

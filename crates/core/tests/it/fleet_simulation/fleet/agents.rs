@@ -118,8 +118,8 @@ impl Fleet {
                 (view.allocation.reservation.node.clone(), None, Vec::new())
             }
             None => {
-                let (node, reclaimed) = self.ledger.take_slot(now, size).map_err(|denied| match denied {
-                    Denied::NoRoom { shortage, .. } => FleetDenied::NoWorker(shortage).into(),
+                let (node, reclaimed) = self.ledger.reserve_slot(now, size).map_err(|denied| match denied {
+                    Denied::InsufficientCapacity { shortage, .. } => FleetDenied::NoWorker(shortage).into(),
                     other => other,
                 })?;
                 (node, Some(size), reclaimed)
@@ -149,7 +149,7 @@ impl Fleet {
         let tasks = held.iter().map(|task| self.lose(now, task, outcome)).collect();
         let agent = self.agent_with(id).expect("an agent").clone();
         if let Some(size) = agent.registration.takes {
-            self.ledger.give_slot_back(&agent.registration.node, size);
+            self.ledger.release_slot(&agent.registration.node, size);
         }
         self.agents.retain(|other| other.id() != id);
         AgentLeft { agent: id.clone(), reason, tasks }

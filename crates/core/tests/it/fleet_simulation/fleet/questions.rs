@@ -143,7 +143,7 @@ impl Fleet {
     fn agent_view(&self, now: Timestamp, agent: &Agent) -> AgentView {
         let held = self.held_by(agent.id()).into_iter().filter_map(|task| {
             let lease = task.lease()?;
-            let expires_at = self.ledger.graced(lease.deadline);
+            let expires_at = self.ledger.deadline_with_grace(lease.deadline);
             Some(HeldTask { task: task.spec.task.clone(), fencing_token: lease.fencing_token, expires_at })
         });
         AgentView {
@@ -173,7 +173,7 @@ impl Fleet {
             state,
             deferral,
             effective_priority: if waits { self.effective_priority(now, task) } else { task.priority },
-            lease_expires_at: task.lease().map(|lease| self.ledger.graced(lease.deadline)),
+            lease_expires_at: task.lease().map(|lease| self.ledger.deadline_with_grace(lease.deadline)),
         }
     }
 
@@ -192,7 +192,7 @@ impl Fleet {
             quota: self.quota,
             workers: self.ledger.workers(),
             active: self.agents.len() as u64,
-            free_workers: self.ledger.room_for_workers(now, size),
+            free_workers: self.ledger.worker_capacity(now, size),
             by_type: types.into_iter().map(usage).collect(),
         }
     }

@@ -44,10 +44,10 @@ impl Fleet {
             return Err(FleetDenied::DeadlinePassed { deadline, now }.into());
         }
         let mut bits = draw % (1 << 48);
-        while request.task.is_none() && self.task_with(&TaskId::from_draw(bits)).is_some() {
+        while request.task.is_none() && self.task_with(&TaskId::from_bits(bits)).is_some() {
             bits = (bits + 1) % (1 << 48);
         }
-        let task = request.task.clone().unwrap_or_else(|| TaskId::from_draw(bits));
+        let task = request.task.clone().unwrap_or_else(|| TaskId::from_bits(bits));
         let chosen = decided.iter().find_map(|event| match event {
             Event::TaskSubmitted { task } => Some(task),
             _ => None,
@@ -124,7 +124,7 @@ impl Fleet {
             let holder = lease.agent.clone();
             return Err(FleetDenied::WrongOwner { task: id.clone(), given: agent.clone(), holder }.into());
         }
-        let expired_at = self.ledger.graced(lease.deadline);
+        let expired_at = self.ledger.deadline_with_grace(lease.deadline);
         if expired_at <= now {
             return Err(FleetDenied::TaskLeaseExpired { task: id.clone(), expired_at }.into());
         }

@@ -24,7 +24,7 @@ impl Fleet {
 
     /// The next moment at which time does something; now, if it has.
     pub(crate) fn due(&self, now: Timestamp) -> Option<Timestamp> {
-        let leases = self.by_deadline().into_iter().map(|(deadline, _, _)| self.ledger.graced(deadline));
+        let leases = self.by_deadline().into_iter().map(|(deadline, _, _)| self.ledger.deadline_with_grace(deadline));
         let losses = self.agents.iter().map(|agent| self.lost_at(agent));
         leases.chain(losses).chain(self.refill_due()).min().map(|due| due.max(now))
     }
@@ -37,7 +37,8 @@ impl Fleet {
 
     /// Tasks whose leases have run out, the longest overdue first.
     fn overdue(&self, now: Timestamp) -> Vec<TaskId> {
-        let has_run_out = |(deadline, _, _): &(Timestamp, FencingToken, TaskId)| self.ledger.graced(*deadline) <= now;
+        let has_run_out =
+            |(deadline, _, _): &(Timestamp, FencingToken, TaskId)| self.ledger.deadline_with_grace(*deadline) <= now;
         self.by_deadline().into_iter().filter(has_run_out).map(|(_, _, task)| task).collect()
     }
 

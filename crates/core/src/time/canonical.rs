@@ -1,17 +1,18 @@
-//! The one spelling in which moments are written, `2026-01-01T00:00:00.000Z`: every event has two of them, and a recovery
-//! reads millions. What is spelled otherwise, or lies before year 0 or after 9999, is none of this module's business.
+//! The canonical spelling of a moment, `2026-01-01T00:00:00.000Z`. Every event has at least one, and a recovery reads
+//! millions, so it is read and written without `chrono`. Other spellings, and years outside 0 to 9999, are left to
+//! `chrono`.
 
 const SHAPE: &[u8; 24] = b"0000-00-00T00:00:00.000Z";
 
 const DAY_MILLIS: i64 = 86_400_000;
 
-/// Days from 0000-03-01, where years begin here, to 1970-01-01: the leap day is then the last of its year.
+/// Days from 0000-03-01 to 1970-01-01. Years begin in March here, so that the leap day is the last day of its year.
 const DAYS_TO_1970: i64 = 719_468;
 
 /// Days of 400 years, after which the calendar repeats.
 const ERA_DAYS: i64 = 146_097;
 
-/// The text of a moment; nothing if its year does not have four digits.
+/// Returns the text of a moment, or `None` if its year does not have four digits.
 pub(super) fn text(millis: i64) -> Option<[u8; 24]> {
     if !(-62_167_219_200_000..=253_402_300_799_999).contains(&millis) {
         return None;
@@ -20,7 +21,7 @@ pub(super) fn text(millis: i64) -> Option<[u8; 24]> {
     let (era, day) = (day.div_euclid(ERA_DAYS), day.rem_euclid(ERA_DAYS));
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
-    // Months of 31, 30, 31, 30 and 31 days follow each other from March on.
+    // From March on, months of 31, 30, 31, 30 and 31 days repeat.
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
     let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
@@ -35,13 +36,13 @@ pub(super) fn text(millis: i64) -> Option<[u8; 24]> {
     Some(text)
 }
 
-/// A text that [`text`] made.
+/// Returns a text made by [`text`].
 pub(super) fn as_str(text: &[u8; 24]) -> &str {
-    // All of it is ASCII.
+    // All bytes are ASCII.
     std::str::from_utf8(text).unwrap_or_default()
 }
 
-/// The moment of a text; nothing if it is spelled otherwise, or there is no such moment.
+/// Returns the moment of a text, or `None` if it is spelled differently or does not exist.
 pub(super) fn millis(text: &str) -> Option<i64> {
     let text: &[u8; 24] = text.as_bytes().try_into().ok()?;
     let fits = |(byte, shape): (&u8, &u8)| if *shape == b'0' { byte.is_ascii_digit() } else { byte == shape };

@@ -1,4 +1,4 @@
-//! Cases of history, settings, outages, lists, and leases between the two halves of their life.
+//! Cases of history, settings, outages, lists, and leases between the two halves of a grant or a release.
 
 use super::script::check;
 
@@ -48,28 +48,38 @@ fn history_is_bounded() {
 
 #[test]
 fn settings_do_not_go_below_what_is_held() {
-    check("capacity", "
+    check(
+        "capacity",
+        "
         request a workers 4 => granted #1
-        capacity workers 3 cores 16 memory 32768 => capacity of node local cannot be lowered below what is leased: 4 workers, 4.0 cores and 8192 MB are
-        capacity workers 4 cores 3 memory 32768 => capacity of node local cannot be lowered below what is leased: 4 workers, 4.0 cores and 8192 MB are
-        capacity workers 4 cores 4 memory 8191 => capacity of node local cannot be lowered below what is leased: 4 workers, 4.0 cores and 8192 MB are
+        capacity workers 3 cores 16 memory 32768 => capacity of node local cannot be lowered below what is leased: 4 \
+            workers, 4.0 cores and 8192 MB are
+        capacity workers 4 cores 3 memory 32768 => capacity of node local cannot be lowered below what is leased: 4 \
+            workers, 4.0 cores and 8192 MB are
+        capacity workers 4 cores 4 memory 8191 => capacity of node local cannot be lowered below what is leased: 4 \
+            workers, 4.0 cores and 8192 MB are
         capacity workers 4 cores 4 memory 8192
         request b workers 1 => Insufficient workers: requested 1, available 0; retry at 60
         capacity workers 5 cores 5 memory 10240
         request b workers 1 => granted #2
-    ");
-    check("limits", "
+    ",
+    );
+    check(
+        "limits",
+        "
         request a workers 1 => granted #1
         limits live 0 => max_live_allocations cannot be lowered to 0: 1 allocations are live
         limits live 1
-        request b workers 1 => Too many live allocations: 1 of 1 are held (the limit is max_live_allocations); retry at 60
-    ");
+        request b workers 1 => Too many live allocations: 1 of 1 are held \
+            (the limit is max_live_allocations); retry at 60
+    ",
+    );
 }
 
 #[test]
-fn each_node_has_books_of_its_own() {
+fn each_node_is_counted_separately() {
     check(
-        "what has expired on another node makes no room here",
+        "an expired lease on another node frees nothing here",
         "
         request a workers 10 servers x ttl 10 => granted #1
         capacity node annex workers 2 cores 2 memory 4096
@@ -83,20 +93,24 @@ fn each_node_has_books_of_its_own() {
         list state active => #1 #3
     ",
     );
-    check("live allocations are counted over all nodes", "
+    check(
+        "live allocations are counted over all nodes",
+        "
         limits live 1
         request a workers 1 ttl 10 => granted #1
         capacity node annex workers 2 cores 2 memory 4096
-        request b workers 1 => Too many live allocations: 1 of 1 are held (the limit is max_live_allocations); retry at 10
+        request b workers 1 => Too many live allocations: 1 of 1 are held \
+            (the limit is max_live_allocations); retry at 10
         at 10
         request b workers 1 => granted #2, reclaimed #1
-    ");
+    ",
+    );
 }
 
 #[test]
 fn an_outage_is_followed_by_a_grace() {
     check(
-        "for what ran out during it, and not for what had before",
+        "for leases that expired during it, not for those that had before",
         "
         request a workers 1 ttl 10 => granted #1
         request b workers 1 ttl 30 => granted #2
@@ -120,11 +134,11 @@ fn an_outage_is_followed_by_a_grace() {
     ",
     );
     check(
-        "what had been looked at as expired stays so",
+        "a lease that was observed as expired stays expired",
         "
         request a workers 1 ttl 10 => granted #1
         at 15
-        look
+        observe
         outage since 5 grace 20
         show #1 => active [0:8000], expired at 10
         renew #1 => Allocation #1 expired at 10: request resources anew
@@ -140,7 +154,7 @@ fn an_outage_is_followed_by_a_grace() {
     ",
     );
     check(
-        "what it spares is drawn apart over the spread, in its order",
+        "spared deadlines are spread in their order",
         "
         request a workers 1 ttl 10 => granted #1
         request b workers 1 ttl 20 => granted #2
@@ -165,7 +179,7 @@ fn an_outage_is_followed_by_a_grace() {
     ",
     );
     check(
-        "an outage while what was spared runs out changes nothing",
+        "an outage during the spread changes nothing",
         "
         request a workers 1 ttl 10 => granted #1
         request b workers 1 ttl 50 => granted #2
@@ -222,7 +236,7 @@ fn an_outage_is_followed_by_a_grace() {
     ",
     );
     check(
-        "an outage that is said to lie ahead ends no lease early",
+        "an outage with a beginning in the future ends no lease early",
         "
         request a workers 1 ttl 60 => granted #1
         at 10
@@ -271,7 +285,7 @@ fn allocations_are_listed_oldest_first() {
         request b workers 1 => granted #4
         reserve a workers 1 => granted #5
         reserve b workers 1 => granted #6
-        leave #4
+        releasing #4
         fail #6
         release #1 => released #1, Requested: 1 workers 1.0 cores 2048 MB after 0 s
         list => #1 #2 #3 #4 #5 #6
@@ -329,13 +343,14 @@ fn a_grant_and_an_end_have_two_halves() {
         "
         limits live 1
         request a workers 2 servers x ttl 10 => granted #1
-        leave #1
+        releasing #1
         show #1 => releasing [0:8000 1:8001 x:9000]
         next => nothing
         at 100
         sweep => expired nothing
         show => 1 live, 2 workers 2.0 cores 4096 MB leased, 0 workers reclaimable, servers x
-        request b workers 1 => room is coming: Too many live allocations: 1 of 1 are held (the limit is max_live_allocations)
+        request b workers 1 => capacity pending: Too many live allocations: 1 of 1 are held \
+            (the limit is max_live_allocations)
         renew #1 => Allocation #1 is releasing, and only an active one can be renewed: request resources anew
         finish #1
         show => 0 live, 0 workers 0.0 cores 0 MB leased, 0 workers reclaimable, servers none
@@ -346,7 +361,7 @@ fn a_grant_and_an_end_have_two_halves() {
         "a release that was begun keeps its reason",
         "
         request a workers 2 => granted #1
-        leave #1
+        releasing #1
         cancel #1 => released #1, Requested: 2 workers 2.0 cores 4096 MB after 0 s
     ",
     );

@@ -1,50 +1,52 @@
-//! Room: whether a request fits, as the books are and as they would be without some of their leases.
+//! Availability: whether a request fits a node, now or once some of its leases have ended.
 
 use super::allocation::Allocation;
 use super::cluster::Cluster;
 use super::command::{Request, Shortage};
 use super::ids::{NodeId, ServerName};
 use super::node::{Node, Overdue};
-use super::ports::{Port, PortBook, Purpose};
+use super::ports::{Port, PortAllocator, Purpose};
 use super::provisioning::Provisioning;
 use super::time::Timestamp;
 use super::units::{Resources, WorkerSize};
 use std::collections::BTreeMap;
 
-/// What a request needs of a node, and what is free there. Leases can be given back one by one to see what would fit then.
+/// What a request needs of a node, and what is free there. Leases can be released one by one to see what would fit
+/// then.
 #[derive(Clone)]
-pub(super) struct Room<'a> {
+pub(super) struct Availability<'a> {
     provisioning: &'a Provisioning,
     node_id: &'a NodeId,
     node: &'a Node,
     live_max: u64,
     needed: Resources,
     needed_worker_ports: u64,
-    /// The servers asked for.
+    /// The MCP servers requested.
     names: &'a [ServerName],
     free: Resources,
     free_worker_ports: u64,
     free_server_ports: u64,
-    /// Servers asked for that would have to be started.
+    /// The number of requested servers that would have to be started.
     to_start: u64,
     live: u64,
-    /// How many holders the server at each port has lost to leases given back.
-    given_back: BTreeMap<Port, u64>,
+    /// The number of holders that the server at each port has lost to released leases.
+    released_holders: BTreeMap<Port, u64>,
 }
 
-impl<'a> Room<'a> {
-    /// For a request.
+impl<'a> Availability<'a> {
+    /// Checks a request.
     pub(super) fn for_request(
         cluster: &'a Cluster,
         node: (&'a NodeId, &'a Node),
         request: &'a Request,
         size: WorkerSize,
     ) -> Self {
-        let room = Self::new(cluster, node, Resources::of_workers(request.workers, size), request.servers.as_slice());
-        Self { needed_worker_ports: request.workers, live_max: cluster.limits.live_allocations_max, ..room }
+        let availability =
+            Self::new(cluster, node, Resources::of_workers(request.workers, size), request.servers.as_slice());
+        Self { needed_worker_ports: request.workers, live_max: cluster.limits.live_allocations_max, ..availability }
     }
 
-    /// For an agent, which takes one worker slot, but no port, and is no allocation.
+    /// Checks an agent, which takes one worker slot, but no port, and does not count as an allocation.
     pub(super) fn for_agent(cluster: &'a Cluster, node: (&'a NodeId, &'a Node), size: WorkerSize) -> Self {
         Self::new(cluster, node, Resources::of_workers(1, size), &[])
     }
@@ -66,29 +68,31 @@ impl<'a> Room<'a> {
             needed,
             needed_worker_ports: 0,
             names,
-            free: node.capacity.less(node.leased),
-            free_worker_ports: node.ports.free(Purpose::Worker, &provisioning.taken_ports),
-            free_server_ports: node.ports.free(Purpose::Server, &provisioning.taken_ports),
+            free: node.capacity.saturating_sub(node.leased),
+            free_worker_ports: node.ports.free(Purpose::Worker, &provisioning.occupied_ports),
+            free_server_ports: node.ports.free(Purpose::Server, &provisioning.occupied_ports),
             to_start,
-            live: cluster.ages.live(),
-            given_back: BTreeMap::new(),
+            live: cluster.records_by_token.live(),
+            released_holders: BTreeMap::new(),
         }
     }
 
-    /// The first check that fails, in the order workers, CPU, memory, server ports, worker ports, live allocations.
+    /// Returns the first check that fails, in the order workers, CPU, memory, server ports, worker ports, live
+    /// allocations.
     pub(super) fn shortage(&self) -> Option<Shortage> {
         self.shortage_within(self.free, self.free_server_ports, self.to_start, self.free_worker_ports, self.live)
     }
 
-    /// The same if every lease past its deadline at `now` were gone.
+    /// Returns the first check that would fail if every lease past its deadline at `now` were gone.
     pub(super) fn shortage_with_all_overdue(&self, cluster: &Cluster, now: Timestamp) -> Option<Shortage> {
         let Overdue { resources, idle_servers, .. } = cluster.overdue_of(self.node_id, self.node, now);
-        // Live allocations are counted over all nodes.
+        // The limit of live allocations applies to all nodes together.
         let overdue_everywhere: u64 =
             cluster.nodes.iter().map(|(id, node)| cluster.overdue_of(id, node, now).leases).sum();
         let mut free = self.free;
         free += resources;
-        // A server asked for that only overdue leases hold frees its port and needs one: that changes nothing.
+        // If only overdue leases hold a requested server, its end frees a port and its new start takes one. The two
+        // cancel out.
         let ports = self.free_server_ports + idle_servers;
         let shared = self.names.iter().filter(|name| !self.provisioning.is_private(name));
         let running = shared.filter_map(|name| self.node.servers.find(name));
@@ -103,10 +107,10 @@ impl<'a> Room<'a> {
         )
     }
 
-    /// Whether it would fit if nothing at all were leased.
+    /// Returns whether the request would fit if nothing at all were leased.
     pub(super) fn fits_when_empty(&self) -> bool {
-        let (nobody, taken) = (PortBook::default(), &self.provisioning.taken_ports);
-        let [servers, workers] = [Purpose::Server, Purpose::Worker].map(|purpose| nobody.free(purpose, taken));
+        let (empty, occupied) = (PortAllocator::default(), &self.provisioning.occupied_ports);
+        let [servers, workers] = [Purpose::Server, Purpose::Worker].map(|purpose| empty.free(purpose, occupied));
         self.shortage_within(self.node.capacity, servers, self.names.len() as u64, workers, 0).is_none()
     }
 
@@ -137,7 +141,7 @@ impl<'a> Room<'a> {
         (live >= self.live_max).then_some(Shortage::LiveAllocations { limit: self.live_max })
     }
 
-    /// Whether giving back this lease would do anything about the shortage.
+    /// Returns whether the end of this lease would reduce the shortage.
     pub(super) fn is_helped_by(&self, shortage: Shortage, lease: &Allocation) -> bool {
         let is_here = lease.reservation.node == *self.node_id;
         match shortage {
@@ -150,8 +154,8 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// Counts what a lease holds as free. Each lease is to be given back once.
-    pub(super) fn give_back(&mut self, lease: &Allocation) {
+    /// Counts what a lease holds as free. Must be called at most once for each lease.
+    pub(super) fn release(&mut self, lease: &Allocation) {
         let reservation = &lease.reservation;
         self.live -= 1;
         if reservation.node != *self.node_id {
@@ -160,9 +164,9 @@ impl<'a> Room<'a> {
         self.free += reservation.workers.resources();
         self.free_worker_ports += reservation.workers.count();
         for hold in &reservation.servers {
-            let lost = self.given_back.entry(hold.port).or_default();
-            *lost += 1;
-            if self.node.servers.at(hold.port).is_some_and(|server| server.holders == *lost) {
+            let released = self.released_holders.entry(hold.port).or_default();
+            *released += 1;
+            if self.node.servers.at(hold.port).is_some_and(|server| server.holders == *released) {
                 self.free_server_ports += 1;
                 let is_shared = !hold.is_private && !self.provisioning.is_private(&hold.name);
                 self.to_start += u64::from(is_shared && self.names.contains(&hold.name));

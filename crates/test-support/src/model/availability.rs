@@ -1,4 +1,4 @@
-//! Room in the reference: what a request needs, what has to go for it, and which ports and names it gets.
+//! Availability in the reference: what a request needs, which leases end for it, and which ports and names it gets.
 
 use super::lease::{Lease, amount, running, sum};
 use super::{Model, Node};
@@ -10,15 +10,16 @@ use cortex_core::time::Timestamp;
 use cortex_core::units::{CpuMillis, MemoryMb, WorkerSize};
 use std::sync::Arc;
 
-/// A reservation fails if it is not active so many milliseconds after the longest that a start may take.
+/// How long after the longest start a reservation fails if it is not active, in milliseconds.
 const SPARE_MS: i64 = 30_000;
-/// How many leases ahead the machine looks to tell when to come again.
+/// How many future deadlines are checked for the time of a retry.
 const LEASES_AHEAD: usize = 1_000;
 
 impl Model {
-    /// Which overdue leases have to go so that the request fits; without one, an agent that needs a worker. What is being
-    /// released already goes too; and what is short until what really stands behind those that go is gone.
-    pub(super) fn make_room(
+    /// Returns which overdue leases end so that the request (or an agent, without one) fits, and what is short until
+    /// everything that was started for ending leases has stopped. Leases that are already being released count as
+    /// gone.
+    pub(super) fn plan_reclaim(
         &self,
         now: Timestamp,
         node: &Node,
@@ -26,28 +27,28 @@ impl Model {
         size: WorkerSize,
     ) -> Result<(Vec<AllocationId>, Option<Shortage>), Denied> {
         let overdue = self.overdue(now);
-        let shortage_without = |gone: &[AllocationId]| {
-            let left: Vec<&Lease> = self.live().into_iter().filter(|lease| !gone.contains(&lease.id())).collect();
+        let shortage_without = |ended: &[AllocationId]| {
+            let left: Vec<&Lease> = self.live().into_iter().filter(|lease| !ended.contains(&lease.id())).collect();
             self.shortage(&left, node, request, size)
         };
-        let mut taken = Vec::new();
-        let Some(now_short) = shortage_without(&[]) else { return Ok((taken, None)) };
-        let leaving: Vec<AllocationId> = self.ids(State::Releasing);
-        let with_leaving = |more: &[AllocationId]| [&leaving[..], more].concat();
-        let Some(mut shortage) = shortage_without(&leaving) else { return Ok((taken, Some(now_short))) };
+        let mut reclaimed = Vec::new();
+        let Some(now_short) = shortage_without(&[]) else { return Ok((reclaimed, None)) };
+        let releasing: Vec<AllocationId> = self.ids(State::Releasing);
+        let with_releasing = |more: &[AllocationId]| [&releasing[..], more].concat();
+        let Some(mut shortage) = shortage_without(&releasing) else { return Ok((reclaimed, Some(now_short))) };
         let all: Vec<AllocationId> = overdue.iter().map(|lease| lease.id()).collect();
-        if let Some(shortage) = shortage_without(&with_leaving(&all)) {
-            let mut gone = leaving.clone();
+        if let Some(shortage) = shortage_without(&with_releasing(&all)) {
+            let mut ended = releasing.clone();
             let fits_ever = self.shortage(&[], node, request, size).is_none();
             let mut retry_at = None;
             for (deadline, lease) in self.by_deadline().into_iter().take(LEASES_AHEAD) {
-                gone.push(lease.id());
-                if fits_ever && shortage_without(&gone).is_none() {
-                    retry_at = Some(self.graced(deadline).max(now));
+                ended.push(lease.id());
+                if fits_ever && shortage_without(&ended).is_none() {
+                    retry_at = Some(self.deadline_with_grace(deadline).max(now));
                     break;
                 }
             }
-            return Err(Denied::NoRoom { shortage, retry_at });
+            return Err(Denied::InsufficientCapacity { shortage, retry_at });
         }
         loop {
             let helps = |lease: &&&Lease| match shortage {
@@ -57,23 +58,23 @@ impl Model {
                 }
                 _ => lease.record.reservation.node == node.id && lease.workers() > 0,
             };
-            let next = overdue.iter().filter(|lease| !taken.contains(&lease.id())).find(helps);
-            taken.push(next.expect("all overdue leases together are enough").id());
-            match shortage_without(&with_leaving(&taken)) {
+            let next = overdue.iter().filter(|lease| !reclaimed.contains(&lease.id())).find(helps);
+            reclaimed.push(next.expect("all overdue leases together are enough").id());
+            match shortage_without(&with_releasing(&reclaimed)) {
                 Some(other) => shortage = other,
                 None => {
-                    let is_at_once = |id: &&AllocationId| {
+                    let is_immediate = |id: &&AllocationId| {
                         let lease = self.find(**id).expect("a live lease");
-                        !self.is_real(&lease.record.reservation)
+                        !self.is_provisioned(&lease.record.reservation)
                     };
-                    let at_once: Vec<AllocationId> = taken.iter().filter(is_at_once).copied().collect();
-                    return Ok((taken, shortage_without(&at_once)));
+                    let immediate: Vec<AllocationId> = reclaimed.iter().filter(is_immediate).copied().collect();
+                    return Ok((reclaimed, shortage_without(&immediate)));
                 }
             }
         }
     }
 
-    /// The first check that fails if these leases, and no others, are live.
+    /// Returns the first check that fails if exactly these leases are live.
     pub(super) fn shortage(
         &self,
         live: &[&Lease],
@@ -99,7 +100,7 @@ impl Model {
         if needed.memory_mb.0 > free_memory {
             return Some(Shortage::Memory { requested: needed.memory_mb, available: MemoryMb(free_memory) });
         }
-        // An agent has no port, and is no allocation.
+        // An agent has no port, and does not count as an allocation.
         let request = request?;
         let running = running(live, &node.id, false);
         let names = request.servers.as_slice().iter();
@@ -111,14 +112,15 @@ impl Model {
                 servers.chain(held.workers.ports.iter().map(|port| port.0))
             })
             .collect();
-        let is_lost = |port: &&Port| !held.contains(&port.0);
-        let lost: Vec<u16> = self.provisioning.taken_ports.iter().filter(is_lost).map(|port| port.0).collect();
-        let free_ports = (9000..=9099).filter(|port| !held.contains(port) && !lost.contains(port)).count() as u64;
+        let is_occupied = |port: &&Port| !held.contains(&port.0);
+        let occupied: Vec<u16> =
+            self.provisioning.occupied_ports.iter().filter(is_occupied).map(|port| port.0).collect();
+        let free_ports = (9000..=9099).filter(|port| !held.contains(port) && !occupied.contains(port)).count() as u64;
         if to_start > free_ports {
             return Some(Shortage::ServerPorts { requested: to_start, available: free_ports });
         }
-        let lost_to_workers = lost.iter().filter(|port| !(9000..=9099).contains(*port)).count() as u64;
-        let free_ports = 65_536 - 8_000 - 100 - leased.workers - lost_to_workers;
+        let occupied_worker_ports = occupied.iter().filter(|port| !(9000..=9099).contains(*port)).count() as u64;
+        let free_ports = 65_536 - 8_000 - 100 - leased.workers - occupied_worker_ports;
         if workers > free_ports {
             return Some(Shortage::WorkerPorts { requested: workers, available: free_ports });
         }
@@ -170,7 +172,8 @@ impl Model {
         self.leases.push(Lease { record, end: None });
     }
 
-    /// The next port, round the range, that nobody holds and nothing else has; the search goes on behind it.
+    /// Returns the next port that is neither held nor used by another process, wrapping around. The next search
+    /// starts after it.
     pub(super) fn next_port(&mut self, node: &NodeId, for_server: bool) -> Port {
         let held: Vec<u16> = self
             .live()
@@ -191,7 +194,7 @@ impl Model {
             let is_of_servers = (9000..=9099).contains(&port);
             if is_of_servers == for_server
                 && !held.contains(&port)
-                && !self.provisioning.taken_ports.contains(&Port(port))
+                && !self.provisioning.occupied_ports.contains(&Port(port))
             {
                 return Port(port);
             }

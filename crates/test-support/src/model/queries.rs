@@ -1,4 +1,4 @@
-//! Questions to the reference: each answer is worked out from the list of leases.
+//! Queries to the reference. Each answer is computed from the list of leases.
 
 use super::Model;
 use super::lease::{Lease, running, sum};
@@ -9,12 +9,12 @@ use cortex_core::time::{Millis, Timestamp};
 use cortex_core::view::{AllocationView, CapacityView, DeadlineReason, Filter};
 
 impl Model {
-    /// The ids on record whose lease is in this state.
+    /// Returns the ids on record whose lease is in this state.
     pub fn ids(&self, state: State) -> Vec<AllocationId> {
         self.leases.iter().filter(|lease| lease.state() == state).map(Lease::id).collect()
     }
 
-    /// The token of a lease on record.
+    /// Returns the token of a lease on record.
     pub fn token(&self, id: AllocationId) -> Option<FencingToken> {
         self.find(id).map(Lease::token)
     }
@@ -51,19 +51,19 @@ impl Model {
     }
 
     pub fn next_deadline(&self) -> Option<(Timestamp, DeadlineReason)> {
-        let ahead = self.by_deadline().into_iter().find(|(deadline, _)| *deadline > self.looked);
+        let ahead = self.by_deadline().into_iter().find(|(deadline, _)| *deadline > self.observed);
         ahead.map(|(deadline, lease)| {
             let reason = if lease.is_pending() {
                 DeadlineReason::ActivationFails(lease.id())
             } else {
                 DeadlineReason::LeaseExpires(lease.id())
             };
-            (self.graced(deadline), reason)
+            (self.deadline_with_grace(deadline), reason)
         })
     }
 
     pub(super) fn view(&self, now: Timestamp, lease: &Lease) -> AllocationView {
-        let expires_at = lease.deadline().map(|deadline| self.graced(deadline));
+        let expires_at = lease.deadline().map(|deadline| self.deadline_with_grace(deadline));
         AllocationView { allocation: lease.record.clone(), at: now, expires_at }
     }
 
@@ -75,7 +75,7 @@ impl Model {
         self.leases.iter().find(|lease| lease.id() == id)
     }
 
-    /// What has a deadline, the earliest first and of equal ones the oldest grant first.
+    /// Returns the leases that have a deadline, the earliest first, and of equal ones the oldest grant first.
     pub(super) fn by_deadline(&self) -> Vec<(Timestamp, &Lease)> {
         let mut all: Vec<_> =
             self.leases.iter().filter_map(|lease| lease.deadline().map(|deadline| (deadline, lease))).collect();
@@ -84,14 +84,15 @@ impl Model {
     }
 
     pub(super) fn overdue(&self, now: Timestamp) -> Vec<&Lease> {
-        let expired = |deadline: &Timestamp| self.graced(*deadline) <= now;
+        let expired = |deadline: &Timestamp| self.deadline_with_grace(*deadline) <= now;
         self.by_deadline().into_iter().filter(|(deadline, _)| expired(deadline)).map(|(_, lease)| lease).collect()
     }
 
-    /// Up to which deadline leases have run out at a moment.
+    /// Returns up to which deadline leases have expired at a moment.
     pub(super) fn horizon(&self, now: Timestamp) -> Timestamp {
-        let has_passed = |deadline: i64| self.graced(Timestamp::from_millis(deadline)) <= now;
-        // No deadline counts before its own moment, so that none after now has passed. The last that has is sought.
+        let has_passed = |deadline: i64| self.deadline_with_grace(Timestamp::from_millis(deadline)) <= now;
+        // No deadline takes effect before its own moment, so none after `now` has passed. A binary search finds the
+        // last one that has.
         let earliest = self.graces.iter().map(|(since, _, _)| *since).min().unwrap_or(now).min(now).as_millis();
         let (mut passed, mut ahead) = (earliest, now.as_millis() + 1);
         while ahead - passed > 1 {
@@ -101,7 +102,7 @@ impl Model {
         Timestamp::from_millis(passed)
     }
 
-    pub fn graced(&self, deadline: Timestamp) -> Timestamp {
+    pub fn deadline_with_grace(&self, deadline: Timestamp) -> Timestamp {
         let span = |from: Timestamp, to: Timestamp| u128::from(to.since(from).0);
         match self.graces.iter().rfind(|(since, _, _)| *since < deadline) {
             Some((since, until, end)) if deadline < *end => {

@@ -1,5 +1,5 @@
-//! Random commands: the shape of a run, and what is drawn within it. Clusters are small and names few, so that limits
-//! are hit and paths cross often.
+//! Random commands: the shape of a run, and the values within it. Clusters are small and names few, so that limits
+//! are reached and names collide often.
 
 use crate::model::Model;
 use cortex_core::allocation::{EndReason, Metadata, State};
@@ -16,10 +16,10 @@ use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The most that is drawn in a run.
+/// The bounds of the values in a run.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// How many commands the run has.
+    /// The number of commands in the run.
     pub steps: u64,
     /// Whether the state is compared with a replay after each event.
     pub every_prefix: bool,
@@ -30,16 +30,15 @@ pub struct Shape {
     live_min: u64,
     live_max: u64,
     history_max: u64,
-    /// In percent of grants and releases: those whose second half comes later.
+    /// The percentage of grants and releases whose second half comes later.
     halves_percent: u64,
     nodes: &'static [&'static str],
-    /// What really stands behind the leases.
     pub provisioning: Provisioning,
 }
 
 impl Shape {
-    /// The shape of the run with this seed.
-    pub fn draw(rng: &mut Rng) -> Self {
+    /// Generates the shape of a run from the run's seed.
+    pub fn generate(rng: &mut Rng) -> Self {
         let small = Self {
             steps: 4_000,
             every_prefix: false,
@@ -55,7 +54,7 @@ impl Shape {
             provisioning: Provisioning::default(),
         };
         let shape = Self::special(rng, small);
-        // Where something real stands behind leases, decisions come in halves by themselves.
+        // With provisioning, decisions come in halves anyway.
         match rng.u8(0..3) {
             0 => Self { halves_percent: 0, provisioning: provisioning(rng, shape.servers), ..shape },
             _ => shape,
@@ -67,7 +66,7 @@ impl Shape {
             0 => Self { steps: 400, every_prefix: true, ..small },
             // More servers than there are ports for them.
             1 => Self { steps: 3_000, servers: 130, request_servers_max: 64, live_max: 40, live_min: 20, ..small },
-            // Enough workers to come round the range of their ports.
+            // Enough workers to wrap around the range of their ports.
             2 => {
                 Self { steps: 500, workers_max: 1_200, request_workers_max: 600, live_max: 6, history_max: 3, ..small }
             }
@@ -76,12 +75,12 @@ impl Shape {
         }
     }
 
-    /// Whether the second half of a grant or a release comes later.
+    /// Returns whether the second half of a grant or a release comes later.
     pub fn comes_in_halves(&self, rng: &mut Rng) -> bool {
         rng.u64(0..100) < self.halves_percent
     }
 
-    /// A command that sets the capacity of a node.
+    /// Returns a command that sets the capacity of a node.
     pub fn capacity(&self, rng: &mut Rng) -> Command {
         let workers = rng.u64(0..=self.workers_max);
         let capacity = Resources {
@@ -92,14 +91,16 @@ impl Shape {
         Command::SetCapacity { node: self.node(rng), capacity }
     }
 
-    /// Any command.
+    /// Returns any command.
     pub fn command(&self, rng: &mut Rng, model: &Model) -> Command {
         match rng.u8(0..100) {
-            0..45 => Command::Request { request: Box::new(self.request(rng)), worker_size: size(rng), draw: draw(rng) },
+            0..45 => {
+                Command::Request { request: Box::new(self.request(rng)), worker_size: size(rng), id_bits: id_bits(rng) }
+            }
             45..70 => Command::Release { allocation: allocation(rng, model), reason: reason(rng) },
             70..82 => self.renewal(rng, model),
             82..88 => Command::Sweep { leases_max: rng.usize(0..4) },
-            // Often all that ended before this very moment.
+            // Often everything that ended before this moment.
             88..92 => Command::TrimHistory { older_than: Millis(if rng.bool() { 0 } else { rng.u64(0..60_000) }) },
             92..95 => Command::SetLimits(Limits {
                 live_allocations_max: rng.u64(self.live_min..=self.live_max),
@@ -123,7 +124,7 @@ impl Shape {
     fn request(&self, rng: &mut Rng) -> Request {
         let key = rng.u8(0..24);
         let request_id = (key < 6).then(|| RequestId::new(&format!("request-{key}")).expect("a name"));
-        // Half of those with an id ask for the same whenever that id comes up.
+        // Half of the requests with an id repeat the same body for that id.
         let mut again = Rng::with_seed(u64::from(key));
         let repeats = request_id.is_some() && rng.bool();
         let body = self.request_body(if repeats { &mut again } else { rng });
@@ -156,7 +157,7 @@ impl Shape {
     }
 }
 
-/// What whoever starts and ends real things says, mostly of what waits for it.
+/// Returns a command that reports what was started or stopped, mostly for an allocation that waits for it.
 pub fn second_half(rng: &mut Rng, model: &Model) -> Command {
     let pending = rng.choice(model.ids(State::Pending)).unwrap_or_else(|| allocation(rng, model));
     match rng.u8(0..4) {
@@ -169,32 +170,31 @@ pub fn second_half(rng: &mut Rng, model: &Model) -> Command {
     }
 }
 
-/// Provisioning with all but one of the servers that are asked for, or with none that are real.
+/// Returns provisioning with a catalog of all but one of the requested servers, or without a catalog.
 fn provisioning(rng: &mut Rng, servers: u64) -> Provisioning {
     let mut catalog = BTreeMap::new();
     for server in 1..servers {
         let sharing = if rng.u8(0..3) == 0 { Sharing::PerAllocation } else { Sharing::Shared };
         catalog.insert(ServerName::new(&format!("server-{server}")).expect("a name"), sharing);
     }
-    let mut taken_ports = BTreeSet::new();
+    let mut occupied_ports = BTreeSet::new();
     if rng.bool() {
-        taken_ports.extend((0..rng.u16(0..4)).map(|_| Port(8_000 + rng.u16(0..12))));
-        taken_ports.extend((0..rng.u16(0..90)).map(|_| Port(9_000 + rng.u16(0..100))));
+        occupied_ports.extend((0..rng.u16(0..4)).map(|_| Port(8_000 + rng.u16(0..12))));
+        occupied_ports.extend((0..rng.u16(0..90)).map(|_| Port(9_000 + rng.u16(0..100))));
     }
     Provisioning {
         catalog: (rng.u8(0..4) > 0).then_some(catalog),
-        workers_are_real: rng.bool(),
+        manages_workers: rng.bool(),
         start_max: Millis(rng.u64(0..40_000)),
-        taken_ports,
+        occupied_ports,
     }
 }
 
-/// A filter of lists.
 pub fn filter(rng: &mut Rng) -> Filter {
     Filter { state: rng.choice(State::ALL).filter(|_| rng.bool()), job: rng.bool().then(|| job(rng)) }
 }
 
-/// How far time goes on before the next command, in milliseconds; `to_deadline` is how far the next deadline is.
+/// Returns the time until the next command, in milliseconds; `to_deadline` is the time until the next deadline.
 pub fn wait_ms(rng: &mut Rng, to_deadline: Option<u64>) -> u64 {
     match rng.u8(0..20) {
         0..11 => 0,
@@ -206,27 +206,27 @@ pub fn wait_ms(rng: &mut Rng, to_deadline: Option<u64>) -> u64 {
     }
 }
 
-/// An outage that ends now: nothing was heard since `before`.
+/// Returns an outage that ends now. `before` is the last moment before it, or sometimes lies within it.
 pub fn outage(rng: &mut Rng, before: Timestamp) -> Command {
     let since = if rng.u8(0..8) == 0 { before.before(Millis(rng.u64(0..30_000))) } else { before };
     let spread = Millis(if rng.bool() { 0 } else { rng.u64(0..30_000) });
     Command::NoteOutage { since, grace: Millis(rng.u64(0..30_000)), spread }
 }
 
-/// Some allocation: mostly one on record, at times one that never was.
+/// Returns the id of an allocation: mostly of one on record, sometimes of none.
 pub fn allocation(rng: &mut Rng, model: &Model) -> AllocationId {
     let state =
         rng.choice([State::Active, State::Active, State::Active, State::Pending, State::Releasing, State::Released]);
     let known = model.ids(state.unwrap_or(State::Active));
-    rng.choice(known).unwrap_or_else(|| AllocationId::from_draw(draw(rng)))
+    rng.choice(known).unwrap_or_else(|| AllocationId::from_bits(id_bits(rng)))
 }
 
 fn job(rng: &mut Rng) -> JobId {
     JobId::new(&format!("job-{}", rng.u8(0..4))).expect("a name")
 }
 
-/// Few numbers, so that they collide; among them the last ids, whose successor is the first.
-fn draw(rng: &mut Rng) -> u64 {
+/// Returns one of few numbers, so that they collide; among them are the last ids, which the first one follows.
+fn id_bits(rng: &mut Rng) -> u64 {
     if rng.bool() { rng.u64(0..40) } else { u64::MAX - rng.u64(0..3) }
 }
 

@@ -1,32 +1,33 @@
-//! The frame of the seeded simulations: runs of seeds that follow each other, on all processors, until enough steps are run.
+//! The runner of seeded simulations: runs with consecutive seeds, on all processors, until enough steps are done.
 
 use crate::setting::setting;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How often each situation was met.
-pub type Seen = BTreeMap<&'static str, u64>;
+/// How often each situation occurred.
+pub type SituationCounts = BTreeMap<&'static str, u64>;
 
-/// What is to be run.
-pub struct Plan {
-    /// The seed of the first run; `CORTEX_SIM_SEED` gives another.
+/// The runs of a simulation.
+pub struct SeededRuns {
+    /// The seed of the first run, unless `CORTEX_SIM_SEED` sets another.
     pub seed: u64,
-    /// How many steps `cargo test` runs; `CORTEX_SIM_STEPS` gives another number.
+    /// The number of steps that `cargo test` runs, unless `CORTEX_SIM_STEPS` sets another.
     pub steps: u64,
-    /// What that many steps have to meet to be worth their time.
+    /// The situations that have to occur within that number of steps.
     pub situations: &'static [&'static str],
-    /// How often each of these has to be met.
+    /// How often each of these has to occur.
     pub times_min: u64,
 }
 
-impl Plan {
-    /// Runs it: `steps_of` says how many steps the run of a seed has, `run` runs a seed for so many.
-    pub fn run(&self, steps_of: impl Fn(u64) -> u64 + Sync, run: impl Fn(u64, u64) -> Seen + Sync) {
+impl SeededRuns {
+    /// Runs the simulation. `steps_of` returns the number of steps for a seed, and `run` runs a seed for a number of
+    /// steps.
+    pub fn run(&self, steps_of: impl Fn(u64) -> u64 + Sync, run: impl Fn(u64, u64) -> SituationCounts + Sync) {
         let seed = setting("CORTEX_SIM_SEED", self.seed);
         let steps = setting("CORTEX_SIM_STEPS", self.steps);
         let (next_run, begun) = (AtomicU64::new(0), AtomicU64::new(0));
-        let seen = Mutex::new(Seen::new());
+        let seen = Mutex::new(SituationCounts::new());
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
             for _ in 0..threads {
