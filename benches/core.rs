@@ -117,7 +117,7 @@ impl Driver {
             metadata: self.metadata.clone(),
         };
         let worker_size = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) };
-        Command::Request { request: Box::new(request), worker_size, id_bits: self.random.u64(..) }
+        Command::Request { request: Box::new(request), worker_size, random: self.random.u64(..) }
     }
 
     fn requests(&mut self, count: usize, shape: Shape) -> Vec<Command> {

@@ -263,7 +263,7 @@ impl StateWriter {
     fn grant(&mut self, job: u64, workers: u64) -> AllocationId {
         let draw = job.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let request = Box::new(request(job, workers));
-        match self.run(&Command::Request { request, worker_size: WORKER, id_bits: draw }) {
+        match self.run(&Command::Request { request, worker_size: WORKER, random: draw }) {
             Outcome::Granted { allocation, .. } => allocation,
             other => panic!("not granted: {other:?}"),
         }

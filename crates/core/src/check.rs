@@ -92,7 +92,7 @@ fn node_violations(cluster: &Cluster, id: &NodeId, node: &Node, broken: &mut Vec
         format!("node {id} counts {:?} as leased, but its leases hold {leased:?}", node.leased)
     });
     expect(broken, node.capacity.covers(&leased), || {
-        format!("node {id} has {:?}, but leases {leased:?}", node.capacity)
+        format!("node {id} has {:?} and leases {leased:?}", node.capacity)
     });
     expect(broken, node.overdue == overdue, || {
         format!("node {id} counts {:?} as overdue, but {overdue:?} is", node.overdue)

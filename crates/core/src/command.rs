@@ -68,8 +68,8 @@ pub enum Command {
         request: Box<Request>,
         /// CPU and memory of one worker.
         worker_size: WorkerSize,
-        /// Random bits for the allocation's id. If they are taken, the next free id is used.
-        id_bits: u64,
+        /// A random number; the allocation's id is derived from it. If that id is in use, the next free one is taken.
+        random: u64,
     },
     /// Makes a reservation active: everything that it needs has been started.
     Activate { allocation: AllocationId },

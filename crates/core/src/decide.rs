@@ -28,7 +28,7 @@ impl Cluster {
         match command {
             Command::SetCapacity { node, capacity } => self.set_capacity(node, *capacity),
             Command::SetLimits(limits) => self.set_limits(*limits),
-            Command::Request { request, worker_size, id_bits } => self.request(now, request, *worker_size, *id_bits),
+            Command::Request { request, worker_size, random } => self.request(now, request, *worker_size, *random),
             Command::Activate { allocation } => self.activate(*allocation),
             Command::FailActivation { allocation, error } => self.fail_activation(*allocation, error),
             Command::Release { allocation, reason } => self.release(now, *allocation, *reason),
@@ -64,7 +64,7 @@ impl Cluster {
         Ok(done((self.limits != limits).then_some(Event::LimitsSet { limits })))
     }
 
-    fn request(&self, now: Timestamp, request: &Request, size: WorkerSize, id_bits: u64) -> Result<Decision, Denied> {
+    fn request(&self, now: Timestamp, request: &Request, size: WorkerSize, random: u64) -> Result<Decision, Denied> {
         if let Some(request_id) = &request.request_id
             && let Some(first) = self.by_request.get(request_id).map(|slot| self.allocation_at(*slot))
         {
@@ -92,7 +92,7 @@ impl Cluster {
         }
         let ended: Vec<&Allocation> =
             reclaimed.into_iter().filter(|lease| !self.provisioning.covers(&lease.reservation)).collect();
-        let reservation = self.build_reservation(now, request, size, id_bits, (node_id, node), &ended);
+        let reservation = self.build_reservation(now, request, size, random, (node_id, node), &ended);
         let (allocation, is_provisioned) = (reservation.allocation, self.provisioning.covers(&reservation));
         events.push(Event::Reserved { reservation: Arc::new(reservation) });
         if !is_provisioned {
@@ -200,7 +200,7 @@ impl Cluster {
         now: Timestamp,
         request: &Request,
         size: WorkerSize,
-        id_bits: u64,
+        random: u64,
         (node_id, node): (&NodeId, &Node),
         ended: &[&Allocation],
     ) -> Reservation {
@@ -231,7 +231,7 @@ impl Cluster {
             if job.live == ending { WorkerNumber::default() } else { job.next_worker }
         });
         Reservation {
-            allocation: self.unused_id(id_bits),
+            allocation: self.unused_id(random),
             fencing_token: self.next_token,
             job: known.map_or(&request.job, |job| &job.id).clone(),
             priority: request.priority,
@@ -245,10 +245,10 @@ impl Cluster {
         }
     }
 
-    /// Returns the id with these bits, or the next one that no allocation has. Few of the 2^48 ids are in use, so the
+    /// Returns the id made of `random`, or the next one that no allocation has. Few of the 2^48 ids are in use, so the
     /// search is short.
-    fn unused_id(&self, id_bits: u64) -> AllocationId {
-        let mut id = AllocationId::from_bits(id_bits);
+    fn unused_id(&self, random: u64) -> AllocationId {
+        let mut id = AllocationId::from_bits(random);
         while self.records.find(&id).is_some() {
             id = id.next();
         }

@@ -188,12 +188,12 @@ impl Cluster {
             return Box::new(records.map(move |record| self.view(now, record)));
         }
         // A filter by state visits only the live or only the ended allocations.
-        let which = LiveFilter {
+        let live_filter = LiveFilter {
             live: filter.state.is_none_or(State::is_live),
             ended: filter.state.is_none_or(|state| !state.is_live()),
         };
         let records =
-            self.records_by_token.since(from, which).map(|(_, slot)| self.allocation_at(slot)).filter(admitted);
+            self.records_by_token.since(from, live_filter).map(|(_, slot)| self.allocation_at(slot)).filter(admitted);
         Box::new(records.map(move |record| self.view(now, record)))
     }
 

@@ -53,7 +53,7 @@ impl<J: Journal> Engine<J> {
 
     fn request(&mut self, now: Timestamp, request: Box<Request>, is_new: bool) -> Result<RequestOutcome, EngineError> {
         let draw = self.unused_random_value();
-        let command = Command::Request { request, worker_size: self.worker_size, id_bits: draw };
+        let command = Command::Request { request, worker_size: self.worker_size, random: draw };
         if is_new && let Some(shortage) = self.queued_behind(now, &command) {
             let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
             return Ok(RequestOutcome::Waits { request, shortage });

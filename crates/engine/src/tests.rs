@@ -283,7 +283,7 @@ async fn a_sweep_names_a_bounded_number_and_counts_all() {
     let leases = EXPIRED_NAMED_MAX + 5;
     for draw in 0..leases as u64 {
         let request = Request { ttl_seconds: TtlSeconds::new(1).expect("a time to live"), ..request("a", 0) };
-        let command = Command::Request { request: Box::new(request), worker_size: engine.worker_size, id_bits: draw };
+        let command = Command::Request { request: Box::new(request), worker_size: engine.worker_size, random: draw };
         engine.execute(long_ago, &command).expect("enough capacity");
     }
     engine.commit().await.expect("nothing that could fail");

@@ -95,7 +95,7 @@ impl Shape {
     pub fn command(&self, rng: &mut Rng, model: &Model) -> Command {
         match rng.u8(0..100) {
             0..45 => {
-                Command::Request { request: Box::new(self.request(rng)), worker_size: size(rng), id_bits: id_bits(rng) }
+                Command::Request { request: Box::new(self.request(rng)), worker_size: size(rng), random: id_bits(rng) }
             }
             45..70 => Command::Release { allocation: allocation(rng, model), reason: reason(rng) },
             70..82 => self.renewal(rng, model),

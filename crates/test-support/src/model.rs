@@ -97,8 +97,8 @@ impl Model {
                 self.trim();
                 Ok(Outcome::Done)
             }
-            Command::Request { request, worker_size, id_bits } => {
-                self.request(now, request, *worker_size, *id_bits, whole)
+            Command::Request { request, worker_size, random } => {
+                self.request(now, request, *worker_size, *random, whole)
             }
             Command::Release { allocation, reason } => self.release(now, *allocation, *reason, whole),
             Command::Activate { allocation } => {
@@ -206,7 +206,7 @@ impl Model {
         now: Timestamp,
         request: &Request,
         size: WorkerSize,
-        id_bits: u64,
+        random: u64,
         whole: bool,
     ) -> Result<Outcome, Denied> {
         let key = request.request_id.as_ref();
@@ -236,7 +236,7 @@ impl Model {
             return Ok(Outcome::CapacityPending { shortage, reclaimed });
         }
 
-        let mut bits = id_bits % (1 << 48);
+        let mut bits = random % (1 << 48);
         while self.find(AllocationId::from_bits(bits)).is_some() {
             bits = (bits + 1) % (1 << 48);
         }

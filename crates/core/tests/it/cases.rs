@@ -153,15 +153,15 @@ fn workers_have_names_and_ports_of_their_own() {
         "an id that is in use is replaced by the next",
         "
         limits history 1
-        request a workers 1 bits 7 => granted #1
-        request b workers 1 bits 7 => granted #2
+        request a workers 1 random 7 => granted #1
+        request b workers 1 random 7 => granted #2
         show alloc-000000000008 => active [0:8001], until 60
-        request c workers 1 bits 18446744073709551615 => granted #3
-        request d workers 1 bits 18446744073709551615 => granted #4
+        request c workers 1 random 18446744073709551615 => granted #3
+        request d workers 1 random 18446744073709551615 => granted #4
         show alloc-ffffffffffff => active [0:8002], until 60
         show alloc-000000000000 => active [0:8003], until 60
         release alloc-000000000007 => released #1, Requested: 1 workers 1.0 cores 2048 MB after 0 s
-        request e workers 1 bits 7 => granted #5
+        request e workers 1 random 7 => granted #5
         show alloc-000000000009 => active [0:8004], until 60
     ",
     );

@@ -63,7 +63,7 @@ fn allocation(books: &mut Books) -> AllocationId {
         request_id: None,
         metadata: Metadata::empty(),
     };
-    let request = Command::Request { request: Box::new(request), worker_size: SIZE, id_bits: 0 };
+    let request = Command::Request { request: Box::new(request), worker_size: SIZE, random: 0 };
     match books.carry_out(&request) {
         Ok(Outcome::Granted { allocation, .. }) => allocation,
         other => panic!("no lease was granted: {other:?}"),

@@ -175,7 +175,7 @@ fn lease() -> Command {
         request_id: None,
         metadata: Metadata::empty(),
     };
-    Command::Request { request: Box::new(request), worker_size: SIZE, id_bits: 0 }
+    Command::Request { request: Box::new(request), worker_size: SIZE, random: 0 }
 }
 
 /// What a task of this priority is worth.

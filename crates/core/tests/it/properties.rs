@@ -28,7 +28,7 @@ fn input() -> impl Strategy<Value = RequestInput> {
     (0..4_u8, 0..8_u64, vec(0..120_u8, 0..20), (0..3_000_u64, 0..5_000_u64))
 }
 
-fn command((job, workers, servers, (cpu_millis, memory_mb)): &RequestInput, id_bits: u64) -> Command {
+fn command((job, workers, servers, (cpu_millis, memory_mb)): &RequestInput, random: u64) -> Command {
     let servers = servers.iter().map(|number| ServerName::new(&format!("server {number}")).expect("a name"));
     let request = Request {
         job: JobId::new(&format!("job {job}")).expect("a name"),
@@ -40,7 +40,7 @@ fn command((job, workers, servers, (cpu_millis, memory_mb)): &RequestInput, id_b
         metadata: Metadata::empty(),
     };
     let worker_size = WorkerSize { cpu_millis: CpuMillis::from_millis(*cpu_millis), memory_mb: MemoryMb(*memory_mb) };
-    Command::Request { request: Box::new(request), worker_size, id_bits }
+    Command::Request { request: Box::new(request), worker_size, random }
 }
 
 fn cluster() -> Cluster {
@@ -113,10 +113,10 @@ proptest! {
     #[test]
     fn a_grant_gives_everything_requested_and_a_denial_nothing(all in vec((input(), any::<u64>()), 1..40)) {
         let mut cluster = cluster();
-        for (input, id_bits) in &all {
+        for (input, random) in &all {
             let before = cluster.capacity(START);
             let (_, workers, servers, (cpu_millis, memory_mb)) = input;
-            match carry_out(&mut cluster, &command(input, *id_bits)) {
+            match carry_out(&mut cluster, &command(input, *random)) {
                 Some(Outcome::Granted { allocation, reclaimed }) => {
                     prop_assert!(reclaimed.is_empty());
                     let view = cluster.allocation(START, allocation).expect("a grant is on record");
@@ -145,8 +145,8 @@ proptest! {
     fn a_release_frees_exactly_what_was_granted(all in vec((input(), any::<u64>(), any::<u8>()), 1..40)) {
         let mut cluster = cluster();
         let mut held = Vec::new();
-        for (input, id_bits, which) in &all {
-            if let Some(Outcome::Granted { allocation, .. }) = carry_out(&mut cluster, &command(input, *id_bits)) {
+        for (input, random, which) in &all {
+            if let Some(Outcome::Granted { allocation, .. }) = carry_out(&mut cluster, &command(input, *random)) {
                 held.push(allocation);
             }
             if which % 3 == 0 && !held.is_empty() {
@@ -175,13 +175,13 @@ proptest! {
     fn tokens_grow_with_each_grant(all in vec((input(), any::<u64>()), 1..30)) {
         let mut cluster = cluster();
         let mut last = FencingToken::new(0);
-        for (input, id_bits) in &all {
-            if let Some(Outcome::Granted { allocation, .. }) = carry_out(&mut cluster, &command(input, *id_bits)) {
+        for (input, random) in &all {
+            if let Some(Outcome::Granted { allocation, .. }) = carry_out(&mut cluster, &command(input, *random)) {
                 let view = cluster.allocation(START, allocation).expect("on record");
                 let token = view.allocation.reservation.fencing_token;
                 prop_assert!(token > last);
                 last = token;
-                if id_bits % 2 == 0 {
+                if random % 2 == 0 {
                     carry_out(&mut cluster, &Command::Release { allocation, reason: EndReason::Cancelled });
                 }
             }
@@ -221,12 +221,12 @@ proptest! {
     }
 
     #[test]
-    fn an_allocation_id_reads_as_it_is_written(id_bits: u64) {
-        let id = AllocationId::from_bits(id_bits);
+    fn an_allocation_id_reads_as_it_is_written(random: u64) {
+        let id = AllocationId::from_bits(random);
         let text = id.to_string();
         prop_assert_eq!(text.len(), "alloc-".len() + 12);
         prop_assert_eq!(text.parse(), Ok(id));
-        prop_assert_eq!(id, AllocationId::from_bits(id_bits % (1 << 48)));
+        prop_assert_eq!(id, AllocationId::from_bits(random % (1 << 48)));
         prop_assert_ne!(id.next(), id);
     }
 

@@ -244,8 +244,8 @@ impl Player {
             request_id: words.value("id").map(|id| RequestId::new(id).expect("a name")),
             metadata: Metadata::new(&metadata),
         };
-        let id_bits = words.number("bits").unwrap_or_else(|| 0xa000 + self.ids.len() as u64);
-        Command::Request { request: Box::new(request), worker_size: self.size, id_bits }
+        let random = words.number("random").unwrap_or_else(|| 0xa000 + self.ids.len() as u64);
+        Command::Request { request: Box::new(request), worker_size: self.size, random }
     }
 
     fn carry_out(&mut self, command: &Command) -> String {
