@@ -8,9 +8,9 @@ use cortex_core::command::{Command, Decision, Outcome};
 use cortex_core::demand::{DEMAND_BIN, DEMAND_BINS_MAX, DemandBin};
 use cortex_core::event::Recorded;
 use cortex_core::fleet::agent::{AgentRequest, Capabilities};
-use cortex_core::fleet::command::{FleetCommand, FleetOutcome, NothingClaimed, Report, ReportedResult};
+use cortex_core::fleet::command::{FleetCommand, FleetOutcome, NoTaskReason, ReportedResult, TaskReport};
 use cortex_core::fleet::settings::FleetSettings;
-use cortex_core::fleet::task::{Complexity, Selector, TaskRequest, TokensExpected};
+use cortex_core::fleet::task::{Complexity, Selector, TaskRequest, TokenHints};
 use cortex_core::ids::{AgentId, AgentType, Capability, FencingToken, NodeId, TaskId};
 use cortex_core::priority::Priority;
 use cortex_core::time::{Millis, Timestamp, TtlSeconds};
@@ -115,7 +115,7 @@ impl Driver {
             job: None,
             selector: Selector { agent_type: Some(agent_type(number)), capabilities: Capabilities::default() },
             priority,
-            tokens: TokensExpected { given: Some(estimated), complexity: Complexity::Medium, input_characters: 0 },
+            tokens: TokenHints { given: Some(estimated), complexity: Complexity::Medium, input_characters: 0 },
             deadline: None,
             batch: None,
             payload: None,
@@ -125,7 +125,7 @@ impl Driver {
     }
 
     fn submit(&mut self, request: TaskRequest) {
-        self.fleet(FleetCommand::Submit { request: Box::new(request), draw: 0 });
+        self.fleet(FleetCommand::Submit { request: Box::new(request), random: 0 });
     }
 
     /// Decides and applies, as the engine does.
@@ -155,7 +155,7 @@ impl Driver {
         let tasks = match self.fleet(FleetCommand::Claim { agent: agent.clone() }) {
             FleetOutcome::Leased { tasks, .. } => tasks,
             // While tokens are saved, they may all be for tasks of other types.
-            FleetOutcome::Nothing(NothingClaimed::NoTokens) => Vec::new(),
+            FleetOutcome::NoTask(NoTaskReason::NoTokens) => Vec::new(),
             other => panic!("agent {agent} found no task: {other:?}"),
         };
         for task in tasks {
@@ -165,9 +165,9 @@ impl Driver {
         }
     }
 
-    fn report(&self) -> Box<Report> {
+    fn report(&self) -> Box<TaskReport> {
         let (tokens_used, duration) = (Some(self.tokens_used), Some(Millis(2_000)));
-        Box::new(Report { result: ReportedResult::Success, tokens_used, duration, output: None, error: None })
+        Box::new(TaskReport { result: ReportedResult::Success, tokens_used, duration, output: None, error: None })
     }
 
     fn token(&self, task: &TaskId) -> FencingToken {
@@ -226,7 +226,7 @@ fn rounds_saving() -> String {
     // Nine tenths are reserved by one task.
     driver.fleet(FleetCommand::SetTokenBudget { job: None, tokens: Some(PLENTY / 2), window: None });
     let hog = TaskRequest {
-        tokens: TokensExpected { given: Some(PLENTY / 2 / 10 * 9), ..TokensExpected::default() },
+        tokens: TokenHints { given: Some(PLENTY / 2 / 10 * 9), ..TokenHints::default() },
         priority: Priority::Critical,
         selector: Selector {
             agent_type: Some(agent_type(0)),
@@ -236,7 +236,7 @@ fn rounds_saving() -> String {
     };
     let task = hog.task.clone().expect("an id");
     driver.submit(hog);
-    driver.fleet(FleetCommand::Assign { task, draw: 0 });
+    driver.fleet(FleetCommand::Assign { task, random: 0 });
     let used = driver.cluster.usage(driver.now, WORKER_SIZE).tokens.all.reserved;
     // What is left is enough for some thousand others, and stays so: they are reported to have taken nothing.
     driver.fleet(FleetCommand::SetTokenBudget { job: None, tokens: Some(used + 1_000_000), window: None });
@@ -253,7 +253,7 @@ fn ordering_few() -> String {
 fn ordering_many() -> String {
     const MANY: usize = 1_000_000;
     let driver = Driver::new(0, MANY);
-    assert_eq!(driver.cluster.order_of_efficiency().len(), MANY);
+    assert_eq!(driver.cluster.tasks_by_efficiency().len(), MANY);
     let mut shuffling = Rng::with_seed(2);
     // What a task's place takes at least: its worth for a token, and its number to tell it from others.
     let of_pairs = median(|| {
@@ -277,7 +277,7 @@ fn sorting<K: Ord>(mut keys: Vec<K>) -> f64 {
 /// How long it takes to go through all waiting tasks by efficiency.
 fn ordering(driver: &Driver) -> f64 {
     let start = Instant::now();
-    black_box(driver.cluster.order_of_efficiency());
+    black_box(driver.cluster.tasks_by_efficiency());
     start.elapsed().as_secs_f64()
 }
 
@@ -289,7 +289,7 @@ fn choosing() -> String {
             let request = TaskRequest { selector: Selector::default(), ..driver.task() };
             let task = request.task.clone().expect("an id");
             driver.submit(request);
-            let command = FleetCommand::Assign { task: task.clone(), draw: driver.random.u64(..) };
+            let command = FleetCommand::Assign { task: task.clone(), random: driver.random.u64(..) };
             let start = Instant::now();
             let outcome = black_box(driver.fleet(command));
             spent += start.elapsed();
@@ -310,7 +310,7 @@ fn beating() -> String {
         driver.pass(10_000);
         let start = Instant::now();
         for agent in &agents {
-            driver.cluster.hear(driver.now, agent);
+            driver.cluster.record_heartbeat(driver.now, agent);
         }
         start.elapsed().as_secs_f64() / agents.len() as f64
     });
@@ -349,7 +349,7 @@ fn scaling() -> String {
         driver.pass(30_000);
         let start = Instant::now();
         let demand = driver.cluster.demand(driver.now, RequestCounts::default(), WORKER_SIZE);
-        let bottlenecks = Bottlenecks::find(&driver.cluster.fleet_figures(driver.now, WORKER_SIZE));
+        let bottlenecks = Bottlenecks::find(&driver.cluster.fleet_metrics(driver.now, WORKER_SIZE));
         let seen = planner.sample(driver.now, &demand);
         let plan = black_box(planner.plan(&seen, Some(&bottlenecks)));
         let spent = start.elapsed().as_secs_f64();

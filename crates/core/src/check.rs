@@ -3,7 +3,7 @@
 use super::allocation::{Allocation, ServerHold, State};
 use super::cluster::Cluster;
 use super::deadlines::Deadlines;
-use super::fleet::{agents_take, fleet_violations};
+use super::fleet::{agent_resources, fleet_violations};
 use super::ids::NodeId;
 use super::node::{Node, Overdue};
 use super::ports::Port;
@@ -49,7 +49,7 @@ pub(super) fn expect(broken: &mut Vec<String>, holds: bool, complaint: impl FnOn
 }
 
 fn node_violations(cluster: &Cluster, id: &NodeId, node: &Node, broken: &mut Vec<String>) {
-    let mut leased = agents_take(cluster, id);
+    let mut leased = agent_resources(cluster, id);
     let mut overdue = Overdue::default();
     let mut ports: BTreeSet<Port> = BTreeSet::new();
     let mut duplicates: Vec<Port> = Vec::new();

@@ -357,7 +357,7 @@ impl Cluster {
     ) -> Release {
         let allocation = lease.reservation.allocation;
         if self.fleet.has_agents_of(allocation) {
-            self.let_agents_go(events, now, allocation);
+            self.remove_agents_of(events, now, allocation);
         }
         // The reason was set when the release began.
         let reason = if let Phase::Releasing { reason, .. } = lease.phase { reason } else { reason };

@@ -7,7 +7,7 @@
 
 use super::allocation::{EndReason, Reservation};
 use super::demand::DemandBin;
-use super::fleet::agent::{AgentEnd, Registration};
+use super::fleet::agent::{AgentEndReason, Registration};
 use super::fleet::settings::FleetSettings;
 use super::fleet::task::{AttemptEnd, TaskSpec};
 use super::ids::{AgentId, AgentType, AllocationId, FencingToken, JobId, NodeId, TaskId};
@@ -82,7 +82,7 @@ pub enum Event {
     /// An agent registered.
     AgentRegistered { registration: Arc<Registration> },
     /// An agent left. It holds no task and no worker slot.
-    AgentLeft { agent: AgentId, reason: AgentEnd },
+    AgentLeft { agent: AgentId, reason: AgentEndReason },
     /// A task was added to the queue.
     TaskSubmitted { task: Arc<TaskSpec> },
     /// A task was leased to an agent. Its estimated tokens are reserved.
@@ -256,7 +256,7 @@ enum EventFields {
     },
     AgentLeft {
         agent: AgentId,
-        reason: AgentEnd,
+        reason: AgentEndReason,
     },
     TaskSubmitted {
         task: Arc<TaskSpec>,

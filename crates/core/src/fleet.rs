@@ -1,102 +1,104 @@
-//! The fleet: agents, the tasks they are handed, and the tokens that these take.
+//! The fleet: agents, the tasks leased to them, and the tokens that tasks use.
 //!
-//! It is one part of the same books: an agent takes a worker slot of the same ledger as allocations, a task in an agent's
-//! hands is a lease with a token of the same sequence, and [`super::Cluster::apply`] is the only thing that changes what lasts.
-//! What does not last lies in `Volatile`: when agents were heard of, and what follows from that.
+//! The fleet is part of the cluster state. An agent takes a worker slot from the same capacity as allocations, a
+//! running task is a lease whose fencing token comes from the same sequence, and [`super::Cluster::apply`] is the only
+//! function that changes durable state. Derived and process-local data, such as the times of heartbeats, is wrapped in
+//! `Uncompared`.
 //!
-//! What always holds, checked by [`super::check::violations`]: a task is in one state, and held by at most one agent; no
-//! agent holds more than it may; what is reserved and settled stays within the budget but for booked overruns.
+//! Invariants, checked by [`super::check::violations`]: a task is in one state and held by at most one agent; an agent
+//! holds at most `tasks_max` tasks; settled plus reserved tokens stay within the budget, except for recorded overruns.
 
 pub mod agent;
 mod apply;
-mod balance;
 mod check;
-mod choice;
 pub mod command;
 mod conservation;
 mod decide;
-pub mod estimate;
 pub mod health;
+mod heartbeats;
 pub mod image;
-mod pulses;
+mod load_balancer;
+mod matching;
+mod queries;
 mod queue;
-mod read;
 pub mod replan_triggers;
 pub mod settings;
 pub mod task;
-mod tokens;
+pub mod task_stats;
+mod token_budgets;
 pub mod view;
 
-pub(super) use check::{agents_take, fleet_violations};
+pub(super) use check::{agent_resources, fleet_violations};
 
 use super::ids::{AgentId, AgentType, AllocationId, FencingToken, TaskNumber};
 use super::sequence_index::SequenceIndex;
 use super::table::{Slot, Table};
 use super::time::Timestamp;
 use agent::Agent;
-use conservation::Plan;
-use estimate::Experience;
-use pulses::Pulses;
+use conservation::ConservationPlan;
+use heartbeats::Heartbeats;
 use queue::Queue;
 use settings::FleetSettings;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::OnceLock;
 use task::TaskRecord;
-use tokens::Tokens;
+use task_stats::TaskStats;
+use token_budgets::TokenBudgets;
 
-/// What is no part of the books: any two are as good as each other.
+/// Data that is not part of the durable state: any two values compare as equal, so that replicas can be compared with
+/// `==`.
 #[derive(Clone, Debug, Default)]
-struct Volatile<T>(T);
+struct Uncompared<T>(T);
 
-impl<T> PartialEq for Volatile<T> {
+impl<T> PartialEq for Uncompared<T> {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl<T> Eq for Volatile<T> {}
+impl<T> Eq for Uncompared<T> {}
 
-/// The books of the fleet.
+/// The durable state of the fleet, and what is derived from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fleet {
     settings: FleetSettings,
     agents: Table<Agent>,
-    /// The same by their ids, in order.
+    /// The slots of the same agents, by id.
     agents_by_id: BTreeMap<AgentId, Slot>,
     /// The agents that are workers of an allocation.
     by_allocation: BTreeMap<AllocationId, BTreeSet<Slot>>,
-    /// How many agents of each type there are.
+    /// The number of agents of each type.
     types: BTreeMap<AgentType, u64>,
-    /// How many agents ever registered.
+    /// How many agents ever registered; the next agent's registration number.
     registered: u64,
-    /// How many there may be in all, if that was set.
+    /// The maximum number of agents, if one is set.
     quota: Option<u64>,
-    /// How many there may be of a type.
+    /// The maximum number of agents of a type, for the types that have one.
     quotas: BTreeMap<AgentType, u64>,
 
     tasks: Table<TaskRecord>,
-    /// The same in the order in which they came.
+    /// The slots of the same tasks, in the order of submission.
     tasks_by_number: SequenceIndex<TaskNumber>,
     next_task: TaskNumber,
     queue: Queue,
-    /// The running tasks, by the nominal deadline of their lease.
+    /// The running tasks by the deadline of their lease, without grace.
     leases: BTreeMap<(Timestamp, FencingToken), Slot>,
-    /// The ended ones in the order in which they ended.
+    /// The ended tasks on record, in the order in which they ended.
     ended: VecDeque<Slot>,
-    /// How many of them completed, failed and were cancelled.
+    /// How many of these completed, failed and were cancelled.
     ended_counts: [u64; 3],
-    /// How many bytes the texts of open and of ended tasks take.
+    /// The bytes of text that open tasks and ended tasks hold.
     open_bytes: u64,
     ended_bytes: u64,
 
-    tokens: Tokens,
-    experience: Experience,
+    budgets: TokenBudgets,
+    task_stats: TaskStats,
 
-    /// How many agents were lost since these books were opened.
-    lost: Volatile<u64>,
-    pulses: Volatile<Pulses>,
-    /// What tokens are kept for, worked out when it is first asked for after a change.
-    plan: Volatile<OnceLock<Option<Plan>>>,
+    /// How many agents were lost since this process loaded the state.
+    lost_count: Uncompared<u64>,
+    heartbeats: Uncompared<Heartbeats>,
+    /// Which tasks the remaining tokens are reserved for; computed on first use after a change.
+    conservation_plan: Uncompared<OnceLock<Option<ConservationPlan>>>,
 }
 
 impl Default for Fleet {
@@ -120,27 +122,26 @@ impl Default for Fleet {
             ended_counts: [0; 3],
             open_bytes: 0,
             ended_bytes: 0,
-            tokens: Tokens::default(),
-            experience: Experience::default(),
-            lost: Volatile::default(),
-            pulses: Volatile::default(),
-            plan: Volatile::default(),
+            budgets: TokenBudgets::default(),
+            task_stats: TaskStats::default(),
+            lost_count: Uncompared::default(),
+            heartbeats: Uncompared::default(),
+            conservation_plan: Uncompared::default(),
         }
     }
 }
 
 impl Fleet {
-    /// What tokens are kept for; nothing while there are plenty.
-    fn plan(&self) -> Option<&Plan> {
+    /// Returns the conservation plan, or `None` while tokens are not conserved.
+    fn conservation_plan(&self) -> Option<&ConservationPlan> {
         let make = || {
-            let is_on = self.tokens.is_conserving();
-            is_on.then(|| Plan::new(&self.queue, &self.tokens, &self.pulses.0.balance))
+            let is_on = self.budgets.is_conserving();
+            is_on.then(|| ConservationPlan::new(&self.queue, &self.budgets, &self.heartbeats.0.load_balancer))
         };
-        self.plan.0.get_or_init(make).as_ref()
+        self.conservation_plan.0.get_or_init(make).as_ref()
     }
 
-    /// How many tasks are open.
-    fn open(&self) -> u64 {
+    fn open_count(&self) -> u64 {
         self.queue.len() + self.leases.len() as u64
     }
 

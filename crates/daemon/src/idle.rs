@@ -67,7 +67,7 @@ mod tests {
     use cortex_core::allocation::Metadata;
     use cortex_core::command::{DistinctServers, Request};
     use cortex_core::fleet::agent::{AgentRequest, Capabilities};
-    use cortex_core::fleet::task::{Selector, TaskRequest, TokensExpected};
+    use cortex_core::fleet::task::{Selector, TaskRequest, TokenHints};
     use cortex_core::ids::{AgentId, AgentType, JobId, ServerName, TaskId};
     use cortex_core::priority::Priority;
     use cortex_core::time::TtlSeconds;
@@ -117,7 +117,7 @@ mod tests {
             job: None,
             selector: Selector::default(),
             priority: Priority::Normal,
-            tokens: TokensExpected::default(),
+            tokens: TokenHints::default(),
             deadline: None,
             batch: None,
             payload: None,

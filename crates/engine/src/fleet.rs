@@ -7,8 +7,8 @@ use super::message::{
 };
 use super::{Engine, log_end};
 use cortex_core::command::{Command, Outcome};
-use cortex_core::fleet::agent::{AgentEnd, AgentRequest};
-use cortex_core::fleet::command::{AgentLeft, FleetCommand, FleetDenied, FleetOutcome, NothingClaimed, TaskLeft};
+use cortex_core::fleet::agent::{AgentEndReason, AgentRequest};
+use cortex_core::fleet::command::{EndedAttempt, FleetCommand, FleetDenied, FleetOutcome, NoTaskReason, RemovedAgent};
 use cortex_core::fleet::task::{TaskRequest, TaskState};
 use cortex_core::fleet::view::{AgentFilter, AgentState, AgentView, FleetSummary, TaskView};
 use cortex_core::ids::{AgentId, FencingToken, TaskId, TaskNumber};
@@ -80,7 +80,7 @@ impl<J: Journal> Engine<J> {
                 self.answer(reply, answer);
             }
             FleetMessage::Heartbeat { agent, reply } => {
-                self.cluster.hear(now, &agent);
+                self.cluster.record_heartbeat(now, &agent);
                 let answer = self.agent(now, &agent);
                 self.answer(reply, answer);
             }
@@ -120,7 +120,7 @@ impl<J: Journal> Engine<J> {
                 self.answer(reply, answer);
             }
             FleetMessage::Complete { task, agent, fencing_token, report, reply } => {
-                self.cluster.hear(now, &agent);
+                self.cluster.record_heartbeat(now, &agent);
                 let command = FleetCommand::Complete { task: task.clone(), agent, fencing_token, report };
                 let answer = self.change_task(now, task, command);
                 if let Ok(TaskAfter { outcome: FleetOutcome::Reported(left), .. }) = &answer {
@@ -150,7 +150,7 @@ impl<J: Journal> Engine<J> {
                 self.answer(reply, answer);
             }
             FleetMessage::Figures { reply } => {
-                let answer = self.cluster.fleet_figures(now, self.worker_size);
+                let answer = self.cluster.fleet_metrics(now, self.worker_size);
                 self.answer(reply, answer);
             }
             FleetMessage::Summary { reply } => {
@@ -184,7 +184,7 @@ impl<J: Journal> Engine<J> {
             return Err(EngineError::Fault);
         };
         reclaimed.iter().for_each(log_end);
-        self.cluster.hear(now, &agent);
+        self.cluster.record_heartbeat(now, &agent);
         let view = self.agent(now, &agent)?;
         if is_new {
             let request = &view.registration.request;
@@ -198,7 +198,7 @@ impl<J: Journal> Engine<J> {
         Ok(RegisteredAgent { view, is_new })
     }
 
-    fn unregister(&mut self, now: Timestamp, agent: AgentId) -> Result<Reading<AgentLeft>, EngineError> {
+    fn unregister(&mut self, now: Timestamp, agent: AgentId) -> Result<Reading<RemovedAgent>, EngineError> {
         match self.fleet(now, FleetCommand::Unregister { agent })? {
             FleetOutcome::Unregistered(left) => {
                 log_agent_left(&left);
@@ -218,7 +218,9 @@ impl<J: Journal> Engine<J> {
 
     fn submit(&mut self, now: Timestamp, request: Box<TaskRequest>) -> Result<Submitted, EngineError> {
         let draw = self.random_value();
-        let FleetOutcome::Submitted { task, is_new } = self.fleet(now, FleetCommand::Submit { request, draw })? else {
+        let FleetOutcome::Submitted { task, is_new } =
+            self.fleet(now, FleetCommand::Submit { request, random: draw })?
+        else {
             return Err(EngineError::Fault);
         };
         let view = self.task(now, &task)?;
@@ -236,7 +238,7 @@ impl<J: Journal> Engine<J> {
     }
 
     fn detail(&self, view: TaskView) -> TaskDetail {
-        TaskDetail { able_agents: self.cluster.able_agents(&view.task.spec.request.selector), view }
+        TaskDetail { able_agents: self.cluster.count_eligible_agents(&view.task.spec.request.selector), view }
     }
 
     fn task(&self, now: Timestamp, task: &TaskId) -> Result<TaskView, EngineError> {
@@ -259,10 +261,10 @@ impl<J: Journal> Engine<J> {
             self.answer(reply, Err(EngineError::Cancelled));
             return;
         }
-        self.cluster.hear(now, &agent);
+        self.cluster.record_heartbeat(now, &agent);
         match self.claim_now(now, &agent) {
             Ok(Claim::Nothing(why))
-                if why != NothingClaimed::Draining
+                if why != NoTaskReason::Draining
                     && !wait.is_zero()
                     && self.waiting_claims.claims.len() < CLAIMS_WAITING_MAX =>
             {
@@ -301,14 +303,15 @@ impl<J: Journal> Engine<J> {
                 log_leased(agent, &tasks);
                 Ok(Claim::Tasks { at: now, tasks })
             }
-            FleetOutcome::Nothing(why) => Ok(Claim::Nothing(why)),
+            FleetOutcome::NoTask(why) => Ok(Claim::Nothing(why)),
             _ => Err(EngineError::Fault),
         }
     }
 
     fn assign(&mut self, now: Timestamp, task: TaskId) -> Result<(AgentId, Vec<TaskView>), EngineError> {
         let draw = self.random_value();
-        let FleetOutcome::Leased { agent, tasks } = self.fleet(now, FleetCommand::Assign { task, draw })? else {
+        let FleetOutcome::Leased { agent, tasks } = self.fleet(now, FleetCommand::Assign { task, random: draw })?
+        else {
             return Err(EngineError::Fault);
         };
         let views = self.views(now, &tasks);
@@ -358,12 +361,12 @@ impl<J: Journal> Engine<J> {
     pub(super) fn advance_fleet(&mut self, now: Timestamp) {
         self.confirm_waiting_agents(now);
         if self.waiting_claims.paused_until.is_some_and(|until| until > now)
-            || self.cluster.fleet_due(now).is_none_or(|due| due > now)
+            || self.cluster.next_fleet_deadline(now).is_none_or(|due| due > now)
         {
             return;
         }
-        let passed = match self.fleet(now, FleetCommand::PassTime { steps_max: TIME_STEPS_MAX }) {
-            Ok(FleetOutcome::TimePassed(passed)) => passed,
+        let passed = match self.fleet(now, FleetCommand::AdvanceTime { steps_max: TIME_STEPS_MAX }) {
+            Ok(FleetOutcome::TimeAdvanced(passed)) => passed,
             Ok(_) => return,
             Err(error) => {
                 tracing::error!(%error, "recording of expired tasks and lost agents failed: it is retried");
@@ -394,7 +397,7 @@ impl<J: Journal> Engine<J> {
         // an event that would wake the claims.
         self.waiting_claims.is_due = true;
         for claim in self.waiting_claims.claims.iter().filter(|claim| !claim.reply.is_closed()) {
-            self.cluster.hear(now, &claim.agent);
+            self.cluster.record_heartbeat(now, &claim.agent);
         }
     }
 
@@ -417,7 +420,7 @@ impl<J: Journal> Engine<J> {
                 continue;
             }
             match self.claim_now(now, &claim.agent) {
-                Ok(Claim::Nothing(why)) if !is_over && why != NothingClaimed::Draining => left.push_back(claim),
+                Ok(Claim::Nothing(why)) if !is_over && why != NoTaskReason::Draining => left.push_back(claim),
                 answer => self.answer_claim(&claim.cancel_handle, claim.reply, answer),
             }
         }
@@ -447,7 +450,7 @@ impl<J: Journal> Engine<J> {
             .map(|at| at.after(interval));
         let over_at = self.waiting_claims.claims.iter().map(|claim| claim.until).min();
         let paused_until = self.waiting_claims.paused_until.filter(|until| *until > now);
-        let due = self.cluster.fleet_due(now).max(paused_until);
+        let due = self.cluster.next_fleet_deadline(now).max(paused_until);
         // The end of a pause is a turn even if nothing is due: a longer sleep would hide another stall.
         let refused_at = self.provisioning_waits.next_deadline();
         let next = [due, paused_until, confirm_at, over_at, refused_at].into_iter().flatten().min();
@@ -464,17 +467,17 @@ fn log_leased(agent: &AgentId, tasks: &[TaskView]) {
     }
 }
 
-fn log_attempt_ended(left: &TaskLeft) {
-    let TaskLeft { task, agent, outcome, state } = left;
+fn log_attempt_ended(left: &EndedAttempt) {
+    let EndedAttempt { task, agent, outcome, state } = left;
     tracing::info!(%task, %agent, outcome = outcome.as_str(), state = %state, "attempt ended");
 }
 
-fn log_agent_left(left: &AgentLeft) {
+fn log_agent_left(left: &RemovedAgent) {
     let (agent, tasks) = (&left.agent, left.tasks.len());
     match left.reason {
-        AgentEnd::Unregistered => tracing::info!(%agent, tasks, "agent unregistered"),
-        AgentEnd::Lost => tracing::warn!(%agent, tasks, "agent lost: it missed three heartbeats"),
-        AgentEnd::AllocationEnded => tracing::info!(%agent, tasks, "agent unregistered: its allocation ended"),
+        AgentEndReason::Unregistered => tracing::info!(%agent, tasks, "agent unregistered"),
+        AgentEndReason::Lost => tracing::warn!(%agent, tasks, "agent lost: it missed three heartbeats"),
+        AgentEndReason::AllocationEnded => tracing::info!(%agent, tasks, "agent unregistered: its allocation ended"),
     }
     left.tasks.iter().for_each(log_attempt_ended);
 }

@@ -9,9 +9,9 @@ use super::provisioning_waits::ClaimPort;
 use cortex_core::command::Request;
 use cortex_core::demand::DemandBin;
 use cortex_core::fleet::agent::AgentRequest;
-use cortex_core::fleet::command::{AgentLeft, FleetCommand, Report};
+use cortex_core::fleet::command::{FleetCommand, RemovedAgent, TaskReport};
 use cortex_core::fleet::task::TaskRequest;
-use cortex_core::fleet::view::{AgentView, FleetFigures, FleetSummary, TaskView, UsageView};
+use cortex_core::fleet::view::{AgentView, FleetMetrics, FleetSummary, TaskView, UsageView};
 use cortex_core::ids::{AgentId, AgentType, AllocationId, FencingToken, JobId, TaskId};
 use cortex_core::policy::Policy;
 use cortex_core::priority::Priority;
@@ -300,7 +300,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// [`EngineError::Denied`] if the agent is unknown.
-    pub async fn unregister_agent(&self, agent: AgentId) -> Result<Reading<AgentLeft>, EngineError> {
+    pub async fn unregister_agent(&self, agent: AgentId) -> Result<Reading<RemovedAgent>, EngineError> {
         self.send_fleet(|reply| FleetMessage::Unregister { agent, reply }).await?
     }
 
@@ -369,7 +369,7 @@ impl EngineHandle {
         task: TaskId,
         agent: AgentId,
         fencing_token: FencingToken,
-        report: Report,
+        report: TaskReport,
     ) -> Result<TaskAfter, EngineError> {
         let report = Box::new(report);
         self.send_fleet(|reply| FleetMessage::Complete { task, agent, fencing_token, report, reply }).await?
@@ -425,7 +425,7 @@ impl EngineHandle {
     /// # Errors
     /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
     /// failed.
-    pub async fn fleet_figures(&self) -> Result<FleetFigures, EngineError> {
+    pub async fn fleet_figures(&self) -> Result<FleetMetrics, EngineError> {
         self.send_fleet(|reply| FleetMessage::Figures { reply }).await
     }
 

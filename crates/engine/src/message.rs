@@ -5,9 +5,9 @@ use super::refusals::{RecordPosition, Refusal};
 use cortex_core::command::{Denied, Release, Request};
 use cortex_core::demand::DemandBin;
 use cortex_core::fleet::agent::AgentRequest;
-use cortex_core::fleet::command::{AgentLeft, FleetCommand, FleetDenied, FleetOutcome, NothingClaimed, Report};
+use cortex_core::fleet::command::{FleetCommand, FleetDenied, FleetOutcome, NoTaskReason, RemovedAgent, TaskReport};
 use cortex_core::fleet::task::TaskRequest;
-use cortex_core::fleet::view::{AgentFilter, AgentView, FleetFigures, FleetSummary, TaskFilter, TaskView, UsageView};
+use cortex_core::fleet::view::{AgentFilter, AgentView, FleetMetrics, FleetSummary, TaskFilter, TaskView, UsageView};
 use cortex_core::ids::{AgentId, AllocationId, FencingToken, TaskId, TaskNumber};
 use cortex_core::policy::Policy;
 use cortex_core::priority::Priority;
@@ -129,7 +129,7 @@ pub enum Claim {
     /// The tasks that the agent was leased, the best one first.
     Tasks { at: Timestamp, tasks: Vec<TaskView> },
     /// The agent was leased no task, and why.
-    Nothing(NothingClaimed),
+    Nothing(NoTaskReason),
 }
 
 /// A task after a command, with the outcome of the command.
@@ -343,7 +343,7 @@ pub(super) enum FleetMessage {
     },
     Unregister {
         agent: AgentId,
-        reply: Reply<Result<Reading<AgentLeft>, EngineError>>,
+        reply: Reply<Result<Reading<RemovedAgent>, EngineError>>,
     },
     Agents {
         listing: Box<AgentListing>,
@@ -368,7 +368,7 @@ pub(super) enum FleetMessage {
         task: TaskId,
         agent: AgentId,
         fencing_token: FencingToken,
-        report: Box<Report>,
+        report: Box<TaskReport>,
         reply: Reply<Result<TaskAfter, EngineError>>,
     },
     Cancel {
@@ -393,7 +393,7 @@ pub(super) enum FleetMessage {
         reply: Reply<UsageView>,
     },
     Figures {
-        reply: Reply<FleetFigures>,
+        reply: Reply<FleetMetrics>,
     },
     Summary {
         reply: Reply<FleetSummary>,

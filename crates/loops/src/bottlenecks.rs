@@ -71,7 +71,7 @@ fn log_gone(subject: &Subject) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cortex_core::fleet::view::Waiting;
+    use cortex_core::fleet::view::WaitingTasks;
     use cortex_core::ids::AgentId;
     use cortex_core::time::Timestamp;
     use cortex_planning::{Evidence, Severity};
@@ -86,7 +86,7 @@ mod tests {
                 subject: subject.clone(),
                 severity: *severity,
                 evidence: Evidence::Queue {
-                    waiting: Waiting::default(),
+                    waiting: WaitingTasks::default(),
                     deferred: 0,
                     unserved: 0,
                     running: 0,

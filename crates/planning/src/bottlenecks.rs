@@ -11,7 +11,7 @@
 //! | waiting tasks | from 50 | from 100 | from 200 | from 400, or from 50 without an agent |
 
 use cortex_core::fleet::view::{
-    AgentFigures, AgentUsage, BudgetUsage, FleetFigures, TokenUsage, Unserved, UsageView, Waiting,
+    AgentMetrics, AgentUsage, BudgetUsage, FleetMetrics, TokenUsage, UnservedTasks, UsageView, WaitingTasks,
 };
 use cortex_core::ids::{AgentId, AgentType, Capability, JobId};
 use cortex_core::time::{Millis, Timestamp};
@@ -141,7 +141,7 @@ pub enum Evidence {
     /// The state of the queue.
     Queue {
         /// The waiting tasks.
-        waiting: Waiting,
+        waiting: WaitingTasks,
         /// The number of waiting tasks that wait for tokens.
         deferred: u64,
         /// The number of tasks held by agents.
@@ -178,7 +178,7 @@ pub struct Bottlenecks {
 impl Bottlenecks {
     /// Finds the bottlenecks in the measurements of the fleet.
     #[must_use]
-    pub fn find(fleet: &FleetFigures) -> Self {
+    pub fn find(fleet: &FleetMetrics) -> Self {
         let usage = &fleet.usage;
         let mut found: Vec<Bottleneck> = token_bottlenecks(&usage.tokens).chain(quota_bottlenecks(usage)).collect();
         found.extend(agent_bottlenecks(&fleet.agents));
@@ -262,8 +262,8 @@ fn quota_bottlenecks(usage: &UsageView) -> impl Iterator<Item = Bottleneck> {
 
 /// Compares each agent with the tasks of the others. If its own tasks were included, neither of two agents could ever
 /// exceed twice the mean.
-fn agent_bottlenecks(agents: &[AgentFigures]) -> impl Iterator<Item = Bottleneck> {
-    let total_duration = |agent: &AgentFigures| u128::from(agent.tasks) * u128::from(agent.duration_mean.0);
+fn agent_bottlenecks(agents: &[AgentMetrics]) -> impl Iterator<Item = Bottleneck> {
+    let total_duration = |agent: &AgentMetrics| u128::from(agent.tasks) * u128::from(agent.duration_mean.0);
     let all_tasks: u64 = agents.iter().map(|agent| agent.tasks).sum();
     let all_durations: u128 = agents.iter().map(total_duration).sum();
     agents.iter().filter(|agent| agent.tasks >= ENDED_TASKS_MIN).filter_map(move |agent| {
@@ -275,8 +275,8 @@ fn agent_bottlenecks(agents: &[AgentFigures]) -> impl Iterator<Item = Bottleneck
     })
 }
 
-fn agent_bottleneck(agent: &AgentFigures, others_mean: Option<Millis>) -> Option<Bottleneck> {
-    let AgentFigures { tasks, successes, duration_mean, .. } = *agent;
+fn agent_bottleneck(agent: &AgentMetrics, others_mean: Option<Millis>) -> Option<Bottleneck> {
+    let AgentMetrics { tasks, successes, duration_mean, .. } = *agent;
     let success_rate = successes as f64 / tasks as f64;
     // Durations are measured in milliseconds, so a mean of 0 counts as 1 ms.
     let duration_ratio = others_mean.map_or(0.0, |others| duration_mean.0 as f64 / others.0.max(1) as f64);
@@ -316,8 +316,8 @@ fn agent_bottleneck(agent: &AgentFigures, others_mean: Option<Millis>) -> Option
     })
 }
 
-fn queue_bottleneck(fleet: &FleetFigures) -> Option<Bottleneck> {
-    let FleetFigures { usage, unserved, .. } = fleet;
+fn queue_bottleneck(fleet: &FleetMetrics) -> Option<Bottleneck> {
+    let FleetMetrics { usage, unserved, .. } = fleet;
     let (waiting, agents, deferred) = (usage.queue.all, usage.agents.active, usage.conservation.deferred_tasks);
     if waiting.tasks < BACKLOG_TASKS_MIN {
         return None;
@@ -363,7 +363,7 @@ fn advice_for_more_agents(agents: &AgentUsage) -> String {
 }
 
 /// Lists the selectors of the tasks that match no registered agent, with the number of tasks of each.
-fn list_unserved(unserved: &Unserved) -> String {
+fn list_unserved(unserved: &UnservedTasks) -> String {
     let listed = unserved.selectors.iter().map(|(selector, tasks)| {
         let agent_type = selector.agent_type.as_ref().map_or("any agent_type", AgentType::as_str);
         let capabilities: Vec<&str> = selector.capabilities.as_slice().iter().map(Capability::as_str).collect();

@@ -5,7 +5,7 @@ use super::capacity::{RequiredCapacity, ServiceTarget, Workload, dispersion};
 use super::demand_forecast::{CONFIDENCE_MIN, DemandForecast, DemandSeries, ExpectedDemand, is_confident};
 use super::observation::Observation;
 use cortex_core::demand::DEMAND_BIN;
-use cortex_core::fleet::estimate::DurationsSeen;
+use cortex_core::fleet::task_stats::DurationStats;
 
 /// The maximum number of task slots that is planned for, so that a plan takes only a few milliseconds. Real fleets
 /// are far smaller.
@@ -28,7 +28,7 @@ pub struct AgentRequirement {
     /// The measured coverage of past forecasts, from 0 to 1; `None` if the rate is a what-if assumption.
     pub confidence: Option<f64>,
     /// The durations of past tasks.
-    pub durations: DurationsSeen,
+    pub durations: DurationStats,
     /// The burstiness of arrivals: the dispersion of their counts over the last hour; 1 for independent arrivals.
     pub arrival_variability: f64,
     /// The concurrent tasks and the task slots they require.
@@ -97,7 +97,7 @@ impl CapacityPlan {
         };
         let target =
             ServiceTarget { utilization: seen.policy.utilization_target.as_fraction(), ..ServiceTarget::DEFAULT };
-        let room_each = seen.fleet.room_each();
+        let room_each = seen.fleet.task_slots_per_agent();
         let capacity = RequiredCapacity::of(&workload, &target, SLOTS_MAX);
         if capacity.required == SLOTS_MAX {
             return Err(format!(

@@ -62,9 +62,9 @@ impl Observation {
         }
         if let Some(agents) = what_if.agents.filter(|agents| *agents != seen.fleet.agents) {
             let fleet = &mut seen.fleet;
-            let room_each = fleet.room.checked_div(fleet.agents).unwrap_or(TASKS_PER_AGENT_DEFAULT);
-            fleet.room = agents.saturating_mul(room_each);
-            fleet.running = fleet.running.min(fleet.room);
+            let room_each = fleet.task_slots.checked_div(fleet.agents).unwrap_or(TASKS_PER_AGENT_DEFAULT);
+            fleet.task_slots = agents.saturating_mul(room_each);
+            fleet.running = fleet.running.min(fleet.task_slots);
             (fleet.agents, fleet.agents_at_work) = (agents, fleet.agents_at_work.min(agents));
         }
         if let Some(requests) = what_if.rate_per_minute {

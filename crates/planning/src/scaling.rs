@@ -23,8 +23,9 @@ pub(super) struct NeededWorkers {
 /// quota admits. `ahead` is the number that the capacity plan requires.
 pub(super) fn agents(seen: &Observation, ahead: Option<u64>, reasons: &mut Vec<String>) -> u64 {
     let (policy, fleet) = (&seen.policy, seen.fleet);
-    let in_use = fraction(fleet.running, fleet.room);
-    let for_target = (fleet.running as f64 / fleet.room_each() / policy.utilization_target.as_fraction()).ceil() as u64;
+    let in_use = fraction(fleet.running, fleet.task_slots);
+    let for_target =
+        (fleet.running as f64 / fleet.task_slots_per_agent() / policy.utilization_target.as_fraction()).ceil() as u64;
     let for_load = agents_for_load(seen);
     let mut wanted = agents_under_load(seen, in_use, for_load, for_target, reasons);
     if let Some(ahead) = ahead.filter(|ahead| *ahead > wanted && !is_within_tolerance(seen, *ahead, fleet.agents)) {
@@ -65,7 +66,7 @@ fn agents_for_load(seen: &Observation) -> Option<u64> {
     let concurrent_tasks = seen.tasks_per_second? * seconds;
     let for_target = concurrent_tasks / seen.policy.utilization_target.as_fraction();
     let for_backlog = concurrent_tasks + fleet.waiting as f64 * seconds / BACKLOG_SECONDS;
-    Some((for_target.max(for_backlog) / fleet.room_each()).ceil() as u64)
+    Some((for_target.max(for_backlog) / fleet.task_slots_per_agent()).ceil() as u64)
 }
 
 /// Returns the present number of agents, or more if tasks wait or agents are busy.

@@ -23,7 +23,7 @@ use cortex_core::event::{Limits, Recorded};
 use cortex_core::fleet::command::{FleetCommand, FleetOutcome};
 use cortex_core::fleet::replan_triggers::ReplanTriggers;
 use cortex_core::fleet::settings::FleetSettings;
-use cortex_core::fleet::task::{Selector, TaskRequest, TokensExpected};
+use cortex_core::fleet::task::{Selector, TaskRequest, TokenHints};
 use cortex_core::ids::{AgentType, FencingToken, NodeId};
 use cortex_core::priority::Priority;
 use cortex_core::time::{Millis, Timestamp, TtlSeconds};
@@ -199,7 +199,7 @@ impl Simulator {
             next = next.min((loss.at, NextEvent::Loss));
         }
         if self.has_timed_events
-            && let Some(due) = self.cluster.fleet_due(self.timestamp())
+            && let Some(due) = self.cluster.next_fleet_deadline(self.timestamp())
         {
             next = next.min((due.since(Timestamp::default()), NextEvent::Time));
         }
@@ -267,7 +267,7 @@ fn template() -> TaskRequest {
         job: None,
         selector: Selector::default(),
         priority: Priority::Normal,
-        tokens: TokensExpected::default(),
+        tokens: TokenHints::default(),
         deadline: None,
         batch: None,
         payload: None,

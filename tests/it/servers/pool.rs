@@ -4,8 +4,8 @@ use super::rig::{Rig, entry, until, within};
 use super::workers::{get, worker};
 use cortex_core::allocation::Metadata;
 use cortex_core::fleet::agent::{AgentRequest, Capabilities};
-use cortex_core::fleet::command::{NothingClaimed, Report, ReportedResult};
-use cortex_core::fleet::task::{Selector, TaskRequest, TokensExpected};
+use cortex_core::fleet::command::{NoTaskReason, ReportedResult, TaskReport};
+use cortex_core::fleet::task::{Selector, TaskRequest, TokenHints};
 use cortex_core::ids::{AgentId, AgentType, TaskId};
 use cortex_core::policy::PolicyName;
 use cortex_core::priority::Priority;
@@ -71,7 +71,7 @@ async fn submit(rig: &Rig, name: &str) {
         job: None,
         selector: Selector::default(),
         priority: Priority::Normal,
-        tokens: TokensExpected::default(),
+        tokens: TokenHints::default(),
         deadline: None,
         batch: None,
         payload: None,
@@ -115,12 +115,12 @@ async fn the_plan_is_carried_out() {
         .expect("a host");
     assert_eq!(drained.expect("a worker").worker, busy.to_string());
     let claim = async |wait| within(rig.engine.claim_task(busy.clone(), wait, CancelHandle::default())).await;
-    let nothing = Ok(Claim::Nothing(NothingClaimed::Draining));
+    let nothing = Ok(Claim::Nothing(NoTaskReason::Draining));
     until("it is given nothing more", || async { claim(Duration::ZERO).await == nothing }).await;
     submit(&rig, "two").await;
     assert_eq!(claim(Duration::from_secs(20)).await, nothing, "at once, rather than waiting for a task");
     let report =
-        Report { result: ReportedResult::Success, tokens_used: None, duration: None, output: None, error: None };
+        TaskReport { result: ReportedResult::Success, tokens_used: None, duration: None, output: None, error: None };
     within(rig.engine.complete_task(TaskId::new("one").expect("a name"), busy.clone(), lease, report))
         .await
         .expect("its task");

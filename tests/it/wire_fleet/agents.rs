@@ -77,7 +77,7 @@ fn the_same_id_with_other_particulars_is_an_error() {
         let mut other = full();
         other[key] = value;
         let error = server.error("register_agent", &other);
-        assert!(error.contains("agent_id agent-1 is registered with other particulars"), "{key}: {error}");
+        assert!(error.contains("agent_id agent-1 is registered with different arguments"), "{key}: {error}");
     }
     let mut after = listed(&mut server, "agent-1");
     // A registration is a sign of life, even one that is refused or not.
@@ -195,8 +195,8 @@ fn agents_and_allocations_share_the_workers() {
 /// What is said to an agent that there is no worker for.
 fn no_worker(shortage: &str) -> String {
     format!(
-        "an agent takes a worker, and there is no room for one ({shortage}): unregister an agent, release an allocation, give the \
-         server larger totals, or register with an allocation_id"
+        "an agent needs a worker, and there is not enough capacity for one ({shortage}): unregister an agent, \
+         release an allocation, raise the totals of the server, or register with an allocation_id"
     )
 }
 

@@ -1,4 +1,4 @@
-//! An agent: a worker that registered itself, sends heartbeats and is handed tasks.
+//! Agents: workers that register themselves, send heartbeats and are leased tasks.
 
 use super::super::allocation::Metadata;
 use super::super::ids::{AgentId, AgentType, AllocationId, Capability, NodeId};
@@ -10,39 +10,38 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// Over how long an agent's work is looked back upon to tell its health: a minute, as in the health score that this follows.
+/// The period whose ended tasks count towards an agent's health: a minute, as in the health score that this follows.
 pub(super) const HEALTH_WINDOW: Millis = Millis::from_seconds(60);
 
-/// How many ended tasks of an agent its health is told from at most, from the same place.
+/// The maximum number of ended tasks that count towards an agent's health, from the same source.
 pub(super) const HEALTH_TASKS_MAX: usize = 100;
 
-/// What an agent can do, or a task needs: each once, in order.
+/// The capabilities that an agent has, or that a task needs: distinct and in ascending order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "Vec<Capability>", into = "Vec<Capability>")]
 pub struct Capabilities(
-    /// Nothing if there are none, as for most tasks; one word where there are some, since every queued task has a set.
+    /// `None` for the empty set, which most tasks have; one pointer otherwise, since every queued task has a set.
     Option<Arc<Vec<Capability>>>,
 );
 
 impl Capabilities {
-    /// These capabilities, where one named twice counts once.
+    /// Collects capabilities; duplicates count once.
     #[must_use]
     pub fn new(capabilities: impl IntoIterator<Item = Capability>) -> Self {
         let distinct: BTreeSet<Capability> = capabilities.into_iter().collect();
         Self((!distinct.is_empty()).then(|| Arc::new(distinct.into_iter().collect())))
     }
 
-    /// All of them.
     #[must_use]
     pub fn as_slice(&self) -> &[Capability] {
         self.0.as_deref().map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Whether each of `needed` is among them.
+    /// Whether every capability in `needed` is among these.
     #[must_use]
-    pub fn cover(&self, needed: &Self) -> bool {
+    pub fn contains_all(&self, needed: &Self) -> bool {
         let mut own = self.as_slice().iter();
-        // Both are in order.
+        // Both are in ascending order, so one pass is enough.
         needed.as_slice().iter().all(|capability| own.any(|own| own == capability))
     }
 }
@@ -59,27 +58,23 @@ impl From<Capabilities> for Vec<Capability> {
     }
 }
 
-/// What an agent says of itself when it registers.
+/// The arguments with which an agent registers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentRequest {
-    /// Its id.
     pub agent: AgentId,
-    /// What kind of agent it is.
     pub agent_type: AgentType,
-    /// What it can do.
     pub capabilities: Capabilities,
-    /// How many tasks it may hold at once; at least 1.
+    /// The maximum number of tasks that it holds at a time; at least 1.
     pub tasks_max: u32,
-    /// The allocation one of whose workers it is; without one, it takes a worker slot of its own.
+    /// The allocation that the agent is a worker of; without one, it takes a worker slot of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocation: Option<AllocationId>,
-    /// What it notes.
     pub metadata: Metadata,
 }
 
 impl AgentRequest {
-    /// The arguments in which another request differs from it.
+    /// Returns the names of the arguments that differ in another request.
     pub(super) fn differences(&self, other: &Self) -> Vec<&'static str> {
         let Self { agent, agent_type, capabilities, tasks_max, allocation, metadata } = other;
         differing([
@@ -93,50 +88,47 @@ impl AgentRequest {
     }
 }
 
-/// An agent as it was taken on. It never changes.
+/// An agent's registration. It never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registration {
-    /// What it said of itself.
     pub request: AgentRequest,
-    /// Where its worker slot is.
+    /// The node of its worker slot.
     pub node: NodeId,
-    /// What it takes there; nothing if it is a worker of an allocation, which takes that already.
+    /// The capacity it takes there; `None` for a worker of an allocation, whose capacity the allocation takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takes: Option<WorkerSize>,
 }
 
-/// Why an agent is no more.
+/// Why an agent was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AgentEnd {
-    /// It left.
+pub enum AgentEndReason {
     Unregistered,
-    /// It missed three heartbeats.
+    /// It missed [`HEARTBEATS_MISSED_MAX`](super::settings::HEARTBEATS_MISSED_MAX) heartbeats.
     Lost,
-    /// The allocation it belonged to ended.
+    /// The allocation that it was a worker of ended.
     AllocationEnded,
 }
 
-/// How one task of an agent went, as far as its health goes.
+/// A task that ended under an agent, as its health counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Ended {
+pub(super) struct FinishedTask {
     pub(super) at: Timestamp,
     pub(super) is_success: bool,
     pub(super) duration: Millis,
 }
 
-/// An agent in the books.
+/// A registered agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Agent {
     pub(super) registration: Arc<Registration>,
-    /// Its place among all that ever registered.
+    /// The registration number: agents are numbered from 0 in the order of registration.
     pub(super) number: u64,
     pub(super) registered_at: Timestamp,
-    /// The tasks it holds.
     pub(super) tasks: BTreeSet<Slot>,
-    /// The tasks that ended in its hands lately, oldest first.
-    pub(super) ended: VecDeque<Ended>,
+    /// The tasks that ended under it recently, oldest first.
+    pub(super) recent_tasks: VecDeque<FinishedTask>,
 }
 
 impl Keyed for Agent {
@@ -152,17 +144,17 @@ impl Agent {
         &self.registration.request
     }
 
-    /// How many tasks more it may hold.
-    pub(super) fn room(&self) -> usize {
+    /// How many more tasks it can hold.
+    pub(super) fn free_slots(&self) -> usize {
         (self.request().tasks_max as usize).saturating_sub(self.tasks.len())
     }
 
-    /// Notes how a task ended, and forgets those that ended over a minute before.
-    pub(super) fn note(&mut self, ended: Ended) {
-        self.ended.retain(|earlier| earlier.at.after(HEALTH_WINDOW) > ended.at);
-        if self.ended.len() == HEALTH_TASKS_MAX {
-            self.ended.pop_front();
+    /// Records an ended task, and drops those that ended more than [`HEALTH_WINDOW`] before it.
+    pub(super) fn record_finished(&mut self, finished: FinishedTask) {
+        self.recent_tasks.retain(|earlier| earlier.at.after(HEALTH_WINDOW) > finished.at);
+        if self.recent_tasks.len() == HEALTH_TASKS_MAX {
+            self.recent_tasks.pop_front();
         }
-        self.ended.push_back(ended);
+        self.recent_tasks.push_back(finished);
     }
 }

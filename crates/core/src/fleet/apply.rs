@@ -1,4 +1,4 @@
-//! What events do to the books of the fleet.
+//! Applies events to the state of the fleet.
 
 use super::super::cluster::Cluster;
 use super::super::event::{Event, Limits};
@@ -8,26 +8,26 @@ use super::super::table::Slot;
 use super::super::time::Timestamp;
 use super::super::units::Resources;
 use super::Fleet;
-use super::agent::{Agent, AgentEnd, Ended, Registration};
-use super::estimate::Experience;
+use super::agent::{Agent, AgentEndReason, FinishedTask, Registration};
 use super::queue::LaneKey;
 use super::settings::FleetSettings;
 use super::task::{
     Attempt, AttemptEnd, AttemptOutcome, Task, TaskEnd, TaskLease, TaskPhase, TaskRecord, TaskSpec, TaskState,
 };
+use super::task_stats::TaskStats;
 use super::view::BudgetUsage;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 impl Cluster {
-    /// Changes the books of the fleet by one of its events.
+    /// Applies one of the fleet's events.
     ///
     /// # Panics
-    /// If the event does not follow from the books, or is none of the fleet's.
+    /// If the event does not follow from the state, or is not an event of the fleet.
     pub(in super::super) fn apply_to_fleet(&mut self, at: Timestamp, event: &Event) {
         match event {
             Event::AgentRegistered { registration } => {
-                // Not for the check of what always holds: a quota may be lowered below the agents that are there.
+                // Not an invariant for `check`, since a quota may be set below the number of registered agents.
                 let reached = self.fleet.quota_reached(&registration.request.agent_type);
                 assert_eq!(reached, None, "agent {} is beyond a quota", registration.request.agent);
                 if let Some(size) = registration.takes {
@@ -35,11 +35,11 @@ impl Cluster {
                     let node = node.unwrap_or_else(|| panic!("there is no node {}", registration.node));
                     node.leased += Resources::of_workers(1, size);
                 }
-                self.fleet.register(at, registration);
+                self.fleet.register_agent(at, registration);
             }
             Event::AgentLeft { agent, reason } => {
-                self.fleet.lost.0 += u64::from(*reason == AgentEnd::Lost);
-                let registration = self.fleet.leave(agent);
+                self.fleet.lost_count.0 += u64::from(*reason == AgentEndReason::Lost);
+                let registration = self.fleet.remove_agent(agent);
                 if let (Some(size), Some(node)) = (registration.takes, self.nodes.get_mut(&registration.node)) {
                     node.leased -= Resources::of_workers(1, size);
                 }
@@ -53,15 +53,15 @@ impl Cluster {
                     leased_at: at,
                     deadline: *deadline,
                 };
-                self.fleet.lease(at, task, lease);
+                self.fleet.lease_task(at, task, lease);
             }
             Event::FleetSettingsSet { settings } => self.fleet.set_settings(at, *settings, self.limits),
-            Event::TaskSubmitted { task } => self.fleet.submit(at, task),
-            Event::TaskReturned { task } => self.fleet.put_back(at, task),
+            Event::TaskSubmitted { task } => self.fleet.submit_task(at, task),
+            Event::TaskReturned { task } => self.fleet.return_task(at, task),
             Event::AttemptEnded { task, end } => self.fleet.end_attempt(at, task, end, self.limits),
-            Event::TaskCancelled { task } => self.fleet.cancel(at, task, self.limits),
+            Event::TaskCancelled { task } => self.fleet.cancel_task(at, task, self.limits),
             Event::TaskUpdated { task, priority, deadline, urgent_at } => {
-                self.fleet.change_waiting(task, |task| {
+                self.fleet.update_task(task, |task| {
                     task.priority = *priority;
                     task.deadline = *deadline;
                     task.urgent_at = *urgent_at;
@@ -70,14 +70,14 @@ impl Cluster {
             Event::TokenBudgetSet { job, tokens, window_ms } => match job {
                 Some(job) => self.fleet.set_job_budget(job, *tokens),
                 None => {
-                    let budgets = &mut self.fleet.tokens;
+                    let budgets = &mut self.fleet.budgets;
                     budgets.all.total = tokens.unwrap_or(budgets.all.total);
                     if let Some(window) = window_ms.filter(|window| *window != budgets.window) {
                         (budgets.window, budgets.window_anchor) = (window, at);
                     }
                 }
             },
-            Event::TokenBudgetRefilled { .. } => self.fleet.tokens.refill(),
+            Event::TokenBudgetRefilled { .. } => self.fleet.budgets.refill(),
             Event::AgentQuotaSet { agent_type: None, agents } => self.fleet.quota = *agents,
             Event::AgentQuotaSet { agent_type: Some(agent_type), agents } => {
                 let quotas = &mut self.fleet.quotas;
@@ -86,27 +86,27 @@ impl Cluster {
                     None => drop(quotas.remove(agent_type)),
                 }
             }
-            event => panic!("{event:?} is no event of the fleet"),
+            event => panic!("{event:?} is not an event of the fleet"),
         }
-        self.fleet.plan.0 = OnceLock::new();
+        self.fleet.conservation_plan.0 = OnceLock::new();
     }
 }
 
 impl Fleet {
-    fn register(&mut self, at: Timestamp, registration: &Arc<Registration>) {
+    fn register_agent(&mut self, at: Timestamp, registration: &Arc<Registration>) {
         let agent = Agent {
             registration: Arc::clone(registration),
             number: self.registered,
             registered_at: at,
             tasks: BTreeSet::new(),
-            ended: VecDeque::new(),
+            recent_tasks: VecDeque::new(),
         };
         self.registered += 1;
         self.insert_agent(agent, at);
     }
 
-    /// Takes an agent into the books, who is listened for from `heard_at` on.
-    pub(super) fn insert_agent(&mut self, agent: Agent, heard_at: Timestamp) {
+    /// Adds an agent whose heartbeats are tracked from `last_heartbeat_at` on.
+    pub(super) fn insert_agent(&mut self, agent: Agent, last_heartbeat_at: Timestamp) {
         let request = agent.request();
         let (id, allocation) = (request.agent.clone(), request.allocation);
         *self.types.entry(request.agent_type.clone()).or_default() += 1;
@@ -115,10 +115,10 @@ impl Fleet {
         if let Some(allocation) = allocation {
             self.by_allocation.entry(allocation).or_default().insert(slot);
         }
-        self.track(slot, heard_at);
+        self.track(slot, last_heartbeat_at);
     }
 
-    fn leave(&mut self, agent: &AgentId) -> Arc<Registration> {
+    fn remove_agent(&mut self, agent: &AgentId) -> Arc<Registration> {
         let slot = self.agent_slot(agent);
         assert!(self.agents[slot].tasks.is_empty(), "agent {agent} holds tasks");
         self.untrack(slot);
@@ -149,16 +149,16 @@ impl Fleet {
         queue.set_aging(settings.priority_aging_ms, |slot| (&tasks[slot].task, tasks[slot].lane));
         let agents: Vec<Slot> = self.agents_by_id.values().copied().collect();
         for slot in agents {
-            self.weigh(slot, at);
+            self.update_weight(slot, at);
         }
         self.trim(limits);
     }
 
-    fn submit(&mut self, at: Timestamp, spec: &Arc<TaskSpec>) {
+    fn submit_task(&mut self, at: Timestamp, spec: &Arc<TaskSpec>) {
         assert!(spec.number >= self.next_task, "task {} has a number given before", spec.task);
-        // Nor this: the bound may be lowered below the tasks that are there.
+        // Not an invariant for `check` either, since the limit may be set below the number of open tasks.
         let tasks_max = self.settings.tasks_max;
-        assert!(self.open() < tasks_max, "task {} is one more than {tasks_max}", spec.task);
+        assert!(self.open_count() < tasks_max, "task {} is one more than {tasks_max}", spec.task);
         self.next_task = spec.number.next();
         let task = Task {
             priority: spec.request.priority,
@@ -172,9 +172,9 @@ impl Fleet {
         self.insert_open(task);
     }
 
-    /// Takes an open task into the books: it waits, or its agent holds it.
+    /// Adds an open task: to the queue, or to the agent that holds it.
     pub(super) fn insert_open(&mut self, task: Task) {
-        let lane = self.queue.open(&self.lane_key(&task.spec));
+        let lane = self.queue.retain_lane(&self.lane_key(&task.spec));
         self.open_bytes += task.bytes();
         let number = task.spec.number;
         let slot = self.tasks.insert(TaskRecord { task, lane });
@@ -182,68 +182,68 @@ impl Fleet {
         let task = &self.tasks[slot].task;
         if let Some(lease) = task.lease() {
             let (agent, key) = (lease.agent.clone(), (lease.deadline, lease.fencing_token));
-            self.queue.note_running(slot, task);
+            self.queue.add_running(slot, task);
             self.leases.insert(key, slot);
             let agent = self.agent_slot(&agent);
             self.agents[agent].tasks.insert(slot);
-            self.weigh(agent, self.pulse(agent).heard_at);
+            self.update_weight(agent, self.heartbeat_history(agent).last_heartbeat_at);
         } else {
             self.queue.insert(slot, lane, task);
         }
     }
 
     pub(super) fn lane_key(&self, spec: &TaskSpec) -> LaneKey {
-        let job = self.tokens.budgeted(spec.request.job.as_ref()).cloned();
+        let job = self.budgets.budgeted_job(spec.request.job.as_ref()).cloned();
         LaneKey { selector: spec.request.selector.clone(), job }
     }
 
-    fn lease(&mut self, at: Timestamp, task: &TaskId, lease: TaskLease) {
+    fn lease_task(&mut self, at: Timestamp, task: &TaskId, lease: TaskLease) {
         let slot = self.task_slot(task);
         let record = &self.tasks[slot];
         assert_eq!(record.task.phase, TaskPhase::Queued, "task {task} does not wait");
         self.queue.remove(slot, record.lane, &record.task);
-        self.queue.note_running(slot, &record.task);
+        self.queue.add_running(slot, &record.task);
         let request = &record.task.spec.request;
-        self.tokens.reserve(request.job.as_ref(), record.task.spec.estimated_tokens);
+        self.budgets.reserve(request.job.as_ref(), record.task.spec.estimated_tokens);
         self.leases.insert((lease.deadline, lease.fencing_token), slot);
         let agent = self.agent_slot(&lease.agent);
-        // The same text for all that it holds, and for what is kept of it.
+        // Shares one text of the id among the agent, its leases and its attempts.
         let lease = TaskLease { agent: self.agents[agent].request().agent.clone(), ..lease };
-        assert!(self.agents[agent].room() > 0, "agent {} holds as many tasks as it may", lease.agent);
+        assert!(self.agents[agent].free_slots() > 0, "agent {} holds as many tasks as it may", lease.agent);
         self.agents[agent].tasks.insert(slot);
-        self.weigh(agent, at);
+        self.update_weight(agent, at);
         self.tasks[slot].task.phase = TaskPhase::Running(Box::new(lease));
     }
 
-    /// Takes a running task out of its agent's hands. It has no place in the queue then.
-    fn take_back(&mut self, at: Timestamp, slot: Slot) -> TaskLease {
+    /// Ends the lease on a running task. The task is queued afterwards, but not in the queue yet.
+    fn end_lease(&mut self, at: Timestamp, slot: Slot) -> TaskLease {
         let record = &mut self.tasks[slot];
         let phase = std::mem::replace(&mut record.task.phase, TaskPhase::Queued);
         let TaskPhase::Running(lease) = phase else { panic!("task {} is not running", record.task.spec.task) };
-        self.queue.note_stopped(&record.task);
+        self.queue.remove_running(&record.task);
         self.leases.remove(&(lease.deadline, lease.fencing_token));
         let agent = self.agent_slot(&lease.agent);
         self.agents[agent].tasks.remove(&slot);
-        self.weigh(agent, at);
+        self.update_weight(agent, at);
         *lease
     }
 
-    fn put_back(&mut self, at: Timestamp, task: &TaskId) {
+    fn return_task(&mut self, at: Timestamp, task: &TaskId) {
         let slot = self.task_slot(task);
-        self.take_back(at, slot);
+        self.end_lease(at, slot);
         let TaskRecord { task, lane } = &self.tasks[slot];
-        self.tokens.give_back(task.spec.request.job.as_ref(), task.spec.estimated_tokens);
+        self.budgets.release(task.spec.request.job.as_ref(), task.spec.estimated_tokens);
         self.queue.insert(slot, *lane, task);
     }
 
     fn end_attempt(&mut self, at: Timestamp, task: &TaskId, end: &AttemptEnd, limits: Limits) {
         let slot = self.task_slot(task);
-        let lease = self.take_back(at, slot);
+        let lease = self.end_lease(at, slot);
         assert_eq!(lease.fencing_token, end.fencing_token, "task {task} is held under another token");
         let spec = Arc::clone(&self.tasks[slot].task.spec);
         let request = &spec.request;
-        self.tokens.settle(at, request.job.as_ref(), spec.estimated_tokens, end.tokens_used);
-        self.learn(&spec, end);
+        self.budgets.settle(at, request.job.as_ref(), spec.estimated_tokens, end.tokens_used);
+        self.update_stats(&spec, end);
 
         let is_of_agent = matches!(
             end.outcome,
@@ -252,8 +252,8 @@ impl Fleet {
         if is_of_agent {
             let agent = self.agent_slot(&lease.agent);
             let is_success = end.outcome == AttemptOutcome::Success;
-            self.agents[agent].note(Ended { at, is_success, duration: end.duration_ms });
-            self.weigh(agent, at);
+            self.agents[agent].record_finished(FinishedTask { at, is_success, duration: end.duration_ms });
+            self.update_weight(agent, at);
         }
 
         let record = &mut self.tasks[slot];
@@ -272,34 +272,35 @@ impl Fleet {
             let TaskRecord { task, lane } = &self.tasks[slot];
             self.queue.insert(slot, *lane, task);
         } else {
-            self.end(at, slot, end.then, end.output.clone(), limits);
+            self.end_task(at, slot, end.then, end.output.clone(), limits);
         }
     }
 
-    fn learn(&mut self, spec: &TaskSpec, end: &AttemptEnd) {
+    fn update_stats(&mut self, spec: &TaskSpec, end: &AttemptEnd) {
         let is_reported =
             matches!(end.outcome, AttemptOutcome::Success | AttemptOutcome::Failure | AttemptOutcome::Timeout);
         let expected = &spec.request.tokens;
-        let told = (!end.is_estimated).then(|| Experience::counted(expected, spec.estimated_tokens, end.tokens_used));
+        let counted_tokens =
+            (!end.is_estimated).then(|| TaskStats::counted_tokens(expected, spec.estimated_tokens, end.tokens_used));
         if is_reported {
-            self.experience.note_report(end.tokens_used);
+            self.task_stats.note_report(end.tokens_used);
         }
         if end.outcome == AttemptOutcome::Success {
             let (agent_type, complexity) = (spec.request.selector.agent_type.as_ref(), spec.request.tokens.complexity);
-            self.experience.note_success(agent_type, complexity, told, end.duration_ms);
+            self.task_stats.note_success(agent_type, complexity, counted_tokens, end.duration_ms);
         }
     }
 
-    fn cancel(&mut self, at: Timestamp, task: &TaskId, limits: Limits) {
+    fn cancel_task(&mut self, at: Timestamp, task: &TaskId, limits: Limits) {
         let slot = self.task_slot(task);
         let TaskRecord { task, lane } = &self.tasks[slot];
         assert_eq!(task.phase, TaskPhase::Queued, "task {} does not wait", task.spec.task);
         self.queue.remove(slot, *lane, task);
-        self.end(at, slot, TaskState::Cancelled, None, limits);
+        self.end_task(at, slot, TaskState::Cancelled, None, limits);
     }
 
-    /// Moves a task to the records that neither waits nor runs any more.
-    fn end(
+    /// Moves a task that is neither in the queue nor running to the ended ones.
+    fn end_task(
         &mut self,
         at: Timestamp,
         slot: Slot,
@@ -310,30 +311,30 @@ impl Fleet {
         let TaskRecord { task, lane } = &mut self.tasks[slot];
         self.open_bytes -= task.bytes();
         task.phase = TaskPhase::Ended(Box::new(TaskEnd { state, at, output }));
-        self.queue.close(*lane);
-        self.note_ended(slot);
+        self.queue.release_lane(*lane);
+        self.record_end(slot);
         self.trim(limits);
     }
 
-    /// Takes a task into the books that has ended.
+    /// Adds a task that has ended.
     pub(super) fn insert_ended(&mut self, task: Task) {
         let number = task.spec.number;
         let slot = self.tasks.insert(TaskRecord { task, lane: Slot::FIRST });
         self.tasks_by_number.insert(number, slot);
-        self.note_ended(slot);
+        self.record_end(slot);
     }
 
-    fn note_ended(&mut self, slot: Slot) {
+    fn record_end(&mut self, slot: Slot) {
         let record = &mut self.tasks[slot];
-        // Equal books are equal in what is not used, too.
+        // States must compare as equal, and the lane of an ended task is unused.
         record.lane = Slot::FIRST;
         self.ended_bytes += record.task.bytes();
-        self.ended_counts[ended_place(&record.task)] += 1;
+        self.ended_counts[ended_index(&record.task)] += 1;
         self.tasks_by_number.end(record.task.spec.number);
         self.ended.push_back(slot);
     }
 
-    /// Forgets the oldest ended tasks that are too many, or take too much room.
+    /// Removes the records of the oldest ended tasks, until their number and bytes are within the limits.
     pub(in super::super) fn trim(&mut self, limits: Limits) {
         while self.ended.len() as u64 > tasks_kept_max(limits) || self.ended_bytes > self.settings.ended_task_bytes_max
         {
@@ -341,14 +342,14 @@ impl Fleet {
         }
     }
 
-    /// Forgets the tasks that ended before a moment.
+    /// Removes the records of the tasks that ended before a moment.
     pub(in super::super) fn trim_to_age(&mut self, ended_before: Timestamp) {
         while self.oldest_end().is_some_and(|at| at < ended_before) {
             self.forget_oldest();
         }
     }
 
-    /// When the task ended that did so longest ago.
+    /// Returns when the oldest task on record ended.
     pub(in super::super) fn oldest_end(&self) -> Option<Timestamp> {
         let slot = self.ended.front()?;
         self.tasks[*slot].task.end().map(|end| end.at)
@@ -358,12 +359,12 @@ impl Fleet {
         let Some(slot) = self.ended.pop_front() else { return };
         let Some(TaskRecord { task, .. }) = self.tasks.remove(slot) else { return };
         self.ended_bytes -= task.bytes();
-        self.ended_counts[ended_place(&task)] -= 1;
+        self.ended_counts[ended_index(&task)] -= 1;
         self.tasks_by_number.forget(task.spec.number);
     }
 
-    /// Changes a task, and its place in the queue with it if it has one.
-    fn change_waiting(&mut self, task: &TaskId, change: impl FnOnce(&mut Task)) {
+    /// Changes an open task, and re-inserts it into the queue if it waits.
+    fn update_task(&mut self, task: &TaskId, change: impl FnOnce(&mut Task)) {
         let slot = self.task_slot(task);
         let TaskRecord { task, lane } = &mut self.tasks[slot];
         assert!(task.is_open(), "task {} is over", task.spec.task);
@@ -377,9 +378,9 @@ impl Fleet {
         }
     }
 
-    /// Gives a job a budget of its own, or takes it away. Its open tasks change their lanes with it.
+    /// Sets or removes a job's own budget. The job's open tasks move to other lanes.
     fn set_job_budget(&mut self, job: &JobId, tokens: Option<u64>) {
-        if let (Some(budget), Some(tokens)) = (self.tokens.jobs.get_mut(job), tokens) {
+        if let (Some(budget), Some(tokens)) = (self.budgets.jobs.get_mut(job), tokens) {
             budget.total = tokens;
             return;
         }
@@ -393,18 +394,18 @@ impl Fleet {
                 TaskPhase::Queued => self.queue.remove(*slot, *lane, task),
                 _ => reserved += task.spec.estimated_tokens,
             }
-            self.queue.close(*lane);
+            self.queue.release_lane(*lane);
         }
         match tokens {
             Some(total) => {
                 let budget = BudgetUsage { total, reserved, ..BudgetUsage::default() };
-                self.tokens.jobs.insert(job.clone(), budget);
+                self.budgets.jobs.insert(job.clone(), budget);
             }
-            None => drop(self.tokens.jobs.remove(job)),
+            None => drop(self.budgets.jobs.remove(job)),
         }
         for slot in slots {
             let key = self.lane_key(&self.tasks[slot].task.spec);
-            let lane = self.queue.open(&key);
+            let lane = self.queue.retain_lane(&key);
             let record = &mut self.tasks[slot];
             record.lane = lane;
             if record.task.phase == TaskPhase::Queued {
@@ -413,7 +414,7 @@ impl Fleet {
         }
     }
 
-    /// The slot of an agent.
+    /// Returns the slot of an agent.
     ///
     /// # Panics
     /// If there is no such agent.
@@ -421,7 +422,7 @@ impl Fleet {
         self.agents.find(agent).unwrap_or_else(|| panic!("agent {agent} is not registered"))
     }
 
-    /// The slot of a task.
+    /// Returns the slot of a task.
     ///
     /// # Panics
     /// If there is no such task.
@@ -429,23 +430,23 @@ impl Fleet {
         self.tasks.find(task).unwrap_or_else(|| panic!("task {task} does not exist"))
     }
 
-    /// Brings what depends on the moment up to `now`.
+    /// Updates what depends on the time to `now`: ranks in the queue, and the weights of agents.
     pub(in super::super) fn observe(&mut self, now: Timestamp) {
         let Self { queue, tasks, .. } = self;
         if queue.observe(now, |slot| (&tasks[slot].task, tasks[slot].lane)) {
-            self.plan.0 = OnceLock::new();
+            self.conservation_plan.0 = OnceLock::new();
         }
-        self.observe_pulses(now);
+        self.observe_heartbeats(now);
     }
 }
 
-/// How many ended tasks are kept at most: the last one in any case, so that whoever ended it can be told of it.
+/// The maximum number of ended tasks on record: at least 1, so that the last end can be read.
 pub(super) fn tasks_kept_max(limits: Limits) -> u64 {
     limits.history_records_max.max(1)
 }
 
-/// The place of an ended task in the counts by state.
-pub(super) fn ended_place(task: &Task) -> usize {
+/// Returns the index of an ended task's state in `ended_counts`.
+pub(super) fn ended_index(task: &Task) -> usize {
     match task.end().map(|end| end.state) {
         Some(TaskState::Failed) => 1,
         Some(TaskState::Cancelled) => 2,

@@ -1,4 +1,4 @@
-//! What must hold of the fleet between events.
+//! The invariants of the fleet, which hold between events.
 
 use super::super::allocation::State;
 use super::super::check::expect;
@@ -8,14 +8,14 @@ use super::super::sequence_index::LiveFilter;
 use super::super::table::Slot;
 use super::super::units::Resources;
 use super::Fleet;
-use super::apply::{ended_place, tasks_kept_max};
-use super::queue::{Queue, place};
+use super::apply::{ended_index, tasks_kept_max};
+use super::queue::{Queue, priority_index};
 use super::task::{AttemptOutcome, Task, TaskPhase, TaskRecord, TaskState};
 use super::view::BudgetUsage;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What the agents of a node take that are no workers of an allocation.
-pub(in super::super) fn agents_take(cluster: &Cluster, node: &NodeId) -> Resources {
+/// Returns what the agents of a node take that have a worker slot of their own.
+pub(in super::super) fn agent_resources(cluster: &Cluster, node: &NodeId) -> Resources {
     let mut taken = Resources::default();
     for slot in cluster.fleet.agents_by_id.values() {
         let registration = &cluster.fleet.agents[*slot].registration;
@@ -26,7 +26,7 @@ pub(in super::super) fn agents_take(cluster: &Cluster, node: &NodeId) -> Resourc
     taken
 }
 
-/// Adds every invariant of the fleet that is broken.
+/// Adds a description of every broken invariant of the fleet.
 pub(in super::super) fn fleet_violations(cluster: &Cluster, broken: &mut Vec<String>) {
     agent_violations(cluster, broken);
     task_violations(cluster, broken);
@@ -49,21 +49,21 @@ fn agent_violations(cluster: &Cluster, broken: &mut Vec<String>) {
     let mut by_allocation: BTreeMap<_, BTreeSet<Slot>> = BTreeMap::new();
     for (id, slot) in &fleet.agents_by_id {
         let Some(agent) = fleet.agents.get(*slot) else {
-            broken.push(format!("agent {id} leads to {slot:?}, which is free"));
+            broken.push(format!("agent {id} refers to the free slot {slot:?}"));
             continue;
         };
         let request = agent.request();
-        expect(broken, request.agent == *id, || format!("agent {} is kept as {id}", request.agent));
-        expect(broken, agent.number < fleet.registered, || format!("the number of agent {id} is to be given again"));
+        expect(broken, request.agent == *id, || format!("agent {} is indexed as {id}", request.agent));
+        expect(broken, agent.number < fleet.registered, || format!("the number of agent {id} would be reused"));
         *types.entry(request.agent_type.clone()).or_insert(0) += 1;
         let held = agent.tasks.len();
         expect(broken, held <= request.tasks_max as usize, || {
-            format!("agent {id} holds {held} tasks, at most {} may be", request.tasks_max)
+            format!("agent {id} holds {held} tasks, and may hold {}", request.tasks_max)
         });
         for task in &agent.tasks {
             let lease = fleet.tasks.get(*task).and_then(|record| record.task.lease());
             expect(broken, lease.is_some_and(|lease| lease.agent == *id), || {
-                format!("agent {id} is said to hold {task:?}, which is held by {lease:?}")
+                format!("agent {id} lists {task:?}, whose lease is {lease:?}")
             });
         }
         match request.allocation {
@@ -73,12 +73,12 @@ fn agent_violations(cluster: &Cluster, broken: &mut Vec<String>) {
             }
             None => expect(broken, agent.registration.takes.is_some(), || format!("agent {id} takes no slot")),
         }
-        expect(broken, agent.ended.len() <= super::agent::HEALTH_TASKS_MAX, || {
-            format!("agent {id} remembers too much")
+        expect(broken, agent.recent_tasks.len() <= super::agent::HEALTH_TASKS_MAX, || {
+            format!("agent {id} has too many recent tasks")
         });
     }
-    expect(broken, types == fleet.types, || format!("agents of each type are counted as {:?}: {types:?}", fleet.types));
-    expect(broken, by_allocation == fleet.by_allocation, || "agents are kept under other allocations".to_owned());
+    expect(broken, types == fleet.types, || format!("the types {types:?} are counted as {:?}", fleet.types));
+    expect(broken, by_allocation == fleet.by_allocation, || "the agents by allocation are wrong".to_owned());
     for (allocation, agents) in &by_allocation {
         let active = cluster.find(*allocation).filter(|lease| lease.state() == State::Active);
         let workers = active.map_or(0, |lease| lease.reservation.workers.count());
@@ -86,37 +86,39 @@ fn agent_violations(cluster: &Cluster, broken: &mut Vec<String>) {
         expect(broken, agents <= workers, || format!("{allocation} has {workers} workers and {agents} agents"));
     }
     let count = fleet.agents.len();
-    expect(broken, count == fleet.agents_by_id.len(), || "an agent is in no list".to_owned());
-    expect(broken, fleet.tracked() == [count; 3], || {
-        format!("{count} agents are listened for in {:?} ways", fleet.tracked())
+    expect(broken, count == fleet.agents_by_id.len(), || "an agent is not indexed".to_owned());
+    expect(broken, fleet.tracked_counts() == [count; 3], || {
+        format!("{count} agents have {:?} heartbeat entries", fleet.tracked_counts())
     });
     let mut weighed = 0;
-    for group in fleet.pulses.0.balance.groups() {
+    for group in fleet.heartbeats.0.load_balancer.groups() {
         weighed += group.agents.len();
         let total: u64 = group.weights.iter().copied().map(u64::from).sum();
-        expect(broken, total == group.total, || format!("weights of {total} are counted as {}", group.total));
+        expect(broken, total == group.total, || format!("the weights sum to {total}, stored is {}", group.total));
         for ((_, slot), weight) in group.agents.iter().zip(&group.weights) {
-            let has_room = fleet.agents.get(*slot).is_some_and(|agent| agent.room() > 0);
-            expect(broken, *weight == 0 || has_room, || format!("{slot:?} weighs {weight} and has no room"));
+            let has_free_slot = fleet.agents.get(*slot).is_some_and(|agent| agent.free_slots() > 0);
+            expect(broken, *weight == 0 || has_free_slot, || {
+                format!("{slot:?} has weight {weight} and no free task slot")
+            });
         }
     }
-    expect(broken, weighed == count, || format!("{weighed} of {count} agents are weighed"));
-    expect(broken, fleet.agents.leaked_slots() == 0, || "slots of the agents are lost".to_owned());
+    expect(broken, weighed == count, || format!("{weighed} of {count} agents have a weight"));
+    expect(broken, fleet.agents.leaked_slots() == 0, || "slots of agents are leaked".to_owned());
 }
 
 fn task_violations(cluster: &Cluster, broken: &mut Vec<String>) {
     let fleet = &cluster.fleet;
     let mut leases = BTreeMap::new();
     let mut tokens: BTreeSet<FencingToken> = BTreeSet::new();
-    expect(broken, fleet.tasks_by_number.is_sound(), || "the pages of the tasks are not what is counted".to_owned());
+    expect(broken, fleet.tasks_by_number.is_sound(), || "the pages of task numbers are inconsistent".to_owned());
     for (number, slot) in fleet.tasks_by_number.iter(LiveFilter::ALL) {
         let Some(TaskRecord { task, .. }) = fleet.tasks.get(slot) else {
-            broken.push(format!("task {number:?} leads to {slot:?}, which is free"));
+            broken.push(format!("task {number:?} refers to the free slot {slot:?}"));
             continue;
         };
         let id = &task.spec.task;
         expect(broken, task.spec.number == number && number < fleet.next_task, || {
-            format!("task {id} is kept as {number:?}")
+            format!("task {id} is indexed as {number:?}")
         });
         expect(broken, fleet.tasks.find(id) == Some(slot), || format!("task {id} is not found in its slot"));
         if let Some(lease) = task.lease() {
@@ -142,7 +144,7 @@ fn task_violations(cluster: &Cluster, broken: &mut Vec<String>) {
         let own = task.attempts.iter().map(|attempt| attempt.fencing_token);
         for token in own.chain(task.lease().map(|lease| lease.fencing_token)) {
             expect(broken, token < cluster.next_token && tokens.insert(token), || {
-                format!("token {token} of task {id} is given twice, or to be given again")
+                format!("token {token} of task {id} is used twice, or would be reused")
             });
         }
         let completed = task.attempts.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Success).count();
@@ -151,48 +153,56 @@ fn task_violations(cluster: &Cluster, broken: &mut Vec<String>) {
     }
     let held: usize =
         fleet.agents_by_id.values().filter_map(|slot| fleet.agents.get(*slot)).map(|a| a.tasks.len()).sum();
-    expect(broken, held == leases.len(), || format!("{held} tasks are held under {} leases", leases.len()));
-    expect(broken, leases == fleet.leases, || "the deadlines are not those of the running tasks".to_owned());
+    expect(broken, held == leases.len(), || format!("agents hold {held} tasks under {} leases", leases.len()));
+    expect(broken, leases == fleet.leases, || "the leases by deadline are not those of the running tasks".to_owned());
     expect(broken, fleet.tasks.len() == fleet.tasks_by_number.iter(LiveFilter::ALL).count(), || {
-        "a task is in no list".to_owned()
+        "a task is not indexed".to_owned()
     });
-    expect(broken, fleet.tasks.leaked_slots() == 0, || "slots of the tasks are lost".to_owned());
+    expect(broken, fleet.tasks.leaked_slots() == 0, || "slots of tasks are leaked".to_owned());
     let bytes: u64 = tasks(fleet).filter(|(_, r)| r.task.is_open()).map(|(_, r)| r.task.bytes()).sum();
-    expect(broken, bytes == fleet.open_bytes, || format!("{bytes} bytes are counted as {}", fleet.open_bytes));
+    expect(broken, bytes == fleet.open_bytes, || {
+        format!("{bytes} bytes of open tasks are counted as {}", fleet.open_bytes)
+    });
 }
 
 fn queue_violations(fleet: &Fleet, broken: &mut Vec<String>) {
-    // The same queue, made anew.
+    // Build the same queue from the tasks, and compare.
     let mut queue = Queue::new(fleet.settings.priority_aging_ms);
-    queue.observed = fleet.queue.observed;
+    queue.observed_at = fleet.queue.observed_at;
     let mut open: BTreeMap<Slot, u64> = BTreeMap::new();
     for (slot, TaskRecord { task, lane }) in tasks(fleet).filter(|(_, record)| record.task.is_open()) {
         *open.entry(*lane).or_default() += 1;
-        let own = queue.open(&fleet.lane_key(&task.spec));
+        let own = queue.retain_lane(&fleet.lane_key(&task.spec));
         let known = fleet.queue.lanes.get(*lane).map(|lane| &lane.key);
         expect(broken, known == Some(&fleet.lane_key(&task.spec)), || {
-            format!("task {} is in the lane of others: {known:?}", task.spec.task)
+            format!("task {} is in the wrong lane: {known:?}", task.spec.task)
         });
         match task.phase {
             TaskPhase::Queued => queue.insert(slot, own, task),
-            _ => queue.note_running(slot, task),
+            _ => queue.add_running(slot, task),
         }
     }
     let waiting_now = waiting(fleet).count() as u64;
-    expect(broken, fleet.queue.len() == waiting_now, || format!("{waiting_now} waiting tasks are counted otherwise"));
-    expect(broken, queue.waiting == fleet.queue.waiting, || "other tasks wait than those that do".to_owned());
-    expect(broken, queue.submitted_sum == fleet.queue.submitted_sum, || "moments are summed up otherwise".to_owned());
-    expect(broken, queue.batches == fleet.queue.batches, || "batches are kept otherwise".to_owned());
-    expect(broken, queue.sizes() == fleet.queue.sizes(), || "lanes or changes are lost".to_owned());
+    expect(broken, fleet.queue.len() == waiting_now, || {
+        format!("{waiting_now} waiting tasks are counted as {}", fleet.queue.len())
+    });
+    expect(broken, queue.waiting == fleet.queue.waiting, || "the waiting tasks by priority are wrong".to_owned());
+    expect(broken, queue.submitted_ms_sum == fleet.queue.submitted_ms_sum, || {
+        "the sums of submission times are wrong".to_owned()
+    });
+    expect(broken, queue.batches == fleet.queue.batches, || "the batches are wrong".to_owned());
+    expect(broken, queue.index_sizes() == fleet.queue.index_sizes(), || {
+        "the number of lanes or of due changes is wrong".to_owned()
+    });
     for (_, lane) in queue.all_lanes() {
         let known = fleet.queue.lanes.find(&lane.key).map(|slot| &fleet.queue.lanes[slot]);
-        expect(broken, known == Some(lane), || format!("the lane {:?} has other tasks than it should", lane.key));
+        expect(broken, known == Some(lane), || format!("the lane {:?} has the wrong tasks", lane.key));
     }
     for (slot, counted) in open {
         let lane = fleet.queue.lanes.get(slot).map(|lane| lane.open);
         expect(broken, lane == Some(counted), || format!("{counted} open tasks of a lane are counted as {lane:?}"));
     }
-    expect(broken, fleet.queue.lanes.leaked_slots() == 0, || "slots of the lanes are lost".to_owned());
+    expect(broken, fleet.queue.lanes.leaked_slots() == 0, || "slots of lanes are leaked".to_owned());
 }
 
 fn token_violations(fleet: &Fleet, broken: &mut Vec<String>) {
@@ -200,19 +210,19 @@ fn token_violations(fleet: &Fleet, broken: &mut Vec<String>) {
     let reserved = |of: &dyn Fn(&Task) -> bool| -> u64 {
         running().filter(|task| of(task)).map(|task| task.spec.estimated_tokens).sum()
     };
-    let mut check = |name: &str, budget: &BudgetUsage, held: u64, may_begin_over: bool| {
+    let mut check = |name: &str, budget: &BudgetUsage, held: u64, may_start_exceeded: bool| {
         expect(broken, budget.reserved == held, || {
             format!("{} tokens are reserved of {name}, running tasks have {held}", budget.reserved)
         });
         let used = budget.settled.saturating_add(budget.reserved);
-        expect(broken, may_begin_over || used <= budget.total.saturating_add(budget.overrun), || {
+        expect(broken, may_start_exceeded || used <= budget.total.saturating_add(budget.overrun), || {
             format!("{used} tokens are used of {name}, which has {} and an overrun of {}", budget.total, budget.overrun)
         });
     };
-    check("all", &fleet.tokens.all, reserved(&|_| true), false);
-    for (job, budget) in &fleet.tokens.jobs {
+    check("all", &fleet.budgets.all, reserved(&|_| true), false);
+    for (job, budget) in &fleet.budgets.jobs {
         let of_job = |task: &Task| task.spec.request.job.as_ref() == Some(job);
-        // A budget that is given to a job with running tasks may be less than they have reserved.
+        // A budget may be set below what the running tasks of its job have reserved.
         check(job.as_str(), budget, reserved(&of_job), true);
     }
 }
@@ -223,22 +233,24 @@ fn record_violations(cluster: &Cluster, broken: &mut Vec<String>) {
     let all: BTreeSet<Slot> = tasks(fleet).filter(|(_, record)| !record.task.is_open()).map(|(slot, _)| slot).collect();
     let listed: BTreeSet<Slot> = fleet.ended.iter().copied().collect();
     expect(broken, all == listed && listed.len() == fleet.ended.len(), || {
-        "ended tasks are not those on record".to_owned()
+        "the records are not those of the ended tasks".to_owned()
     });
     let ends: Vec<_> = ended.iter().filter_map(|task| task.end()).map(|end| end.at).collect();
     expect(broken, ends.is_sorted(), || "ended tasks are not in the order in which they ended".to_owned());
     let mut counts = [0; 3];
-    ended.iter().for_each(|task| counts[ended_place(task)] += 1);
-    expect(broken, counts == fleet.ended_counts, || format!("{counts:?} ended tasks are counted otherwise"));
+    ended.iter().for_each(|task| counts[ended_index(task)] += 1);
+    expect(broken, counts == fleet.ended_counts, || {
+        format!("{counts:?} ended tasks are counted as {:?}", fleet.ended_counts)
+    });
     let bytes: u64 = ended.iter().map(|task| task.bytes()).sum();
     expect(broken, bytes == fleet.ended_bytes && bytes <= fleet.settings.ended_task_bytes_max, || {
         format!("{bytes} bytes of ended tasks are counted as {}", fleet.ended_bytes)
     });
     let (kept, max) = (ended.len() as u64, tasks_kept_max(cluster.limits));
-    expect(broken, kept <= max, || format!("{kept} ended tasks are kept, at most {max} may be"));
+    expect(broken, kept <= max, || format!("{kept} ended tasks are on record, the maximum is {max}"));
     for (_, record) in waiting(fleet) {
-        let (priority, task) = (place(record.task.priority), &record.task.spec.task);
-        let is_there = fleet.queue.waiting[priority].contains(&record.task.spec.number);
-        expect(broken, is_there, || format!("task {task} waits nowhere"));
+        let (priority, task) = (priority_index(record.task.priority), &record.task.spec.task);
+        let is_queued = fleet.queue.waiting[priority].contains(&record.task.spec.number);
+        expect(broken, is_queued, || format!("task {task} waits, but is not in the queue"));
     }
 }

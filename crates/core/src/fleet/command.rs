@@ -1,40 +1,37 @@
-//! What may be asked of the fleet, and what it answers.
+//! Commands to the fleet, their outcomes and the reasons for refusals.
 
 use super::super::command::{Release, Shortage};
 use super::super::ids::{AgentId, AgentType, AllocationId, FencingToken, JobId, TaskId};
 use super::super::priority::Priority;
 use super::super::time::{Millis, Timestamp};
 use super::super::units::WorkerSize;
-use super::agent::{AgentEnd, AgentRequest};
+use super::agent::{AgentEndReason, AgentRequest};
 use super::settings::FleetSettings;
 use super::task::{AttemptOutcome, JsonText, TaskRequest, TaskState};
 use std::fmt;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// What an agent reports of a task that it held.
+/// An agent's report on a task that it held.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// How it went: success, failure or timeout.
+pub struct TaskReport {
     pub result: ReportedResult,
-    /// The tokens it took; the estimate is booked if absent.
+    /// The tokens used; without a figure, the estimate is booked.
     pub tokens_used: Option<u64>,
-    /// How long it took; as it was measured if absent.
+    /// How long the task took; without a figure, the time since the lease began.
     pub duration: Option<Millis>,
-    /// What came of it.
+    /// The task's result.
     pub output: Option<JsonText>,
-    /// What went wrong.
+    /// The error of a failed attempt.
     pub error: Option<Arc<str>>,
 }
 
-/// How an agent says that a task went.
+/// The result that an agent reports for a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportedResult {
-    /// It is done.
     Success,
-    /// It failed.
     Failure,
-    /// It took too long.
+    /// The task took too long.
     Timeout,
 }
 
@@ -48,230 +45,202 @@ impl From<ReportedResult> for AttemptOutcome {
     }
 }
 
-/// Something asked of the fleet.
+/// A command to the fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FleetCommand {
-    /// Keep the fleet within these settings.
+    /// Sets the limits and periods of the fleet.
     SetSettings(FleetSettings),
-    /// Take an agent on.
+    /// Registers an agent.
     Register {
-        /// What it says of itself.
         request: Box<AgentRequest>,
-        /// What a worker takes.
+        /// The size of a worker, which an agent without an allocation takes.
         worker_size: WorkerSize,
     },
-    /// Let an agent go. What it holds goes back to the queue.
-    Unregister {
-        /// Which.
-        agent: AgentId,
-    },
-    /// Take a task into the queue.
+    /// Removes an agent. The tasks it holds return to the queue.
+    Unregister { agent: AgentId },
+    /// Adds a task to the queue.
     Submit {
-        /// What is asked for.
         request: Box<TaskRequest>,
-        /// A random number, of which the task's id is made if it has none.
-        draw: u64,
+        /// A random number; the task's id is derived from it if the request has none.
+        random: u64,
     },
-    /// Give an agent the best task for it, and with it others of its batch.
-    Claim {
-        /// Which agent.
-        agent: AgentId,
-    },
-    /// Choose an agent for a task, and give it to that one, and with it others of its batch.
+    /// Leases the best matching task to an agent, and further tasks of its batch.
+    Claim { agent: AgentId },
+    /// Picks an agent for a task and leases the task to it, and further tasks of its batch.
     Assign {
-        /// Which task.
         task: TaskId,
-        /// A random number, by which the agent is chosen.
-        draw: u64,
+        /// A random number that decides which agent is picked.
+        random: u64,
     },
-    /// Put a task back that an agent was given and never heard of. It counts as no attempt.
+    /// Returns a task to the queue whose lease never reached its agent. It does not count as an attempt.
     Return {
-        /// Which.
         task: TaskId,
         /// The token of the lease.
         fencing_token: FencingToken,
     },
-    /// Take an agent's report on a task that it holds.
+    /// Ends an attempt with the agent's report.
     Complete {
-        /// Which task.
         task: TaskId,
-        /// Which agent.
         agent: AgentId,
-        /// The token of its lease.
+        /// The token of the lease.
         fencing_token: FencingToken,
-        /// What it reports.
-        report: Box<Report>,
+        report: Box<TaskReport>,
     },
-    /// Take a task back.
-    Cancel {
-        /// Which.
-        task: TaskId,
-    },
-    /// Change how urgent a task is.
+    /// Cancels a task.
+    Cancel { task: TaskId },
+    /// Changes the priority or the deadline of a task.
     Update {
-        /// Which.
         task: TaskId,
-        /// Its priority; as it is if absent.
+        /// The new priority; unchanged if absent.
         priority: Option<Priority>,
-        /// Its deadline; as it is if absent.
+        /// The new deadline; unchanged if absent.
         deadline: Option<Timestamp>,
     },
-    /// Set a budget of tokens.
+    /// Sets a token budget.
     SetTokenBudget {
-        /// Of this job; of all tasks together if absent.
+        /// The job whose budget is set; if absent, the budget of all tasks together.
         job: Option<JobId>,
-        /// How many tokens. A job without a number has no budget of its own any more; for all tasks it is as it is.
+        /// The new total. If absent, a job's own budget is removed; the budget of all tasks stays unchanged.
         tokens: Option<u64>,
-        /// After how long what is settled is cleared, again and again; zero for never, as it is if absent. Only for all tasks.
+        /// The period after which settled tokens are cleared; zero for never, unchanged if absent. Only for the budget
+        /// of all tasks.
         window: Option<Millis>,
     },
-    /// Set how many agents there may be at once.
+    /// Sets the maximum number of agents.
     SetAgentQuota {
-        /// Of this type; in all if absent.
+        /// The type that the quota is for; if absent, all agents together.
         agent_type: Option<AgentType>,
-        /// How many; no quota if absent.
+        /// The quota; if absent, it is removed.
         agents: Option<u64>,
     },
-    /// Record what time has done: budgets refilled, leases of tasks run out, agents lost.
-    PassTime {
-        /// At most so many tasks and agents.
+    /// Records what is due: budget refills, expired task leases, lost agents.
+    AdvanceTime {
+        /// The maximum number of tasks and agents to process.
         steps_max: usize,
     },
 }
 
-/// How a task left an agent's hands.
+/// How an attempt at a task ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TaskLeft {
-    /// Which task.
+pub struct EndedAttempt {
     pub task: TaskId,
-    /// The agent that held it.
+    /// The agent that held the task.
     pub agent: AgentId,
-    /// How the attempt ended.
     pub outcome: AttemptOutcome,
-    /// Where the task stands now.
+    /// The state of the task after the attempt.
     pub state: TaskState,
 }
 
-/// An agent that is no more.
+/// An agent that was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentLeft {
-    /// Which.
+pub struct RemovedAgent {
     pub agent: AgentId,
-    /// Why.
-    pub reason: AgentEnd,
-    /// The tasks it held.
-    pub tasks: Vec<TaskLeft>,
+    pub reason: AgentEndReason,
+    /// The tasks that the agent held.
+    pub tasks: Vec<EndedAttempt>,
 }
 
-/// Why an agent was given nothing.
+/// Why no task was leased to an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NothingClaimed {
-    /// It is to be given nothing more.
+pub enum NoTaskReason {
+    /// The agent is draining: it gets no further tasks.
     Draining,
-    /// It holds as many tasks as it may.
-    AgentIsFull,
-    /// No task that it could take waits for it.
+    /// The agent holds `tasks_max` tasks.
+    AgentFull,
+    /// No waiting task matches the agent.
     NoTask,
-    /// There are such tasks, and no tokens for them.
+    /// Tasks match the agent, but there are no tokens for them.
     NoTokens,
 }
 
-impl fmt::Display for NothingClaimed {
+impl fmt::Display for NoTaskReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Draining => "the agent is being ended: report what it holds, then stop",
-            Self::AgentIsFull => "the agent holds as many tasks as it may",
-            Self::NoTask => "no task waits that this agent could take",
-            Self::NoTokens => "tasks wait that this agent could take, and no tokens are left for them",
+            Self::Draining => "the agent is draining: report the tasks it holds, then stop",
+            Self::AgentFull => "the agent already holds as many tasks as max_concurrent allows",
+            Self::NoTask => "no waiting task matches the type and capabilities of this agent",
+            Self::NoTokens => "waiting tasks match this agent, but too few tokens are left for them",
         })
     }
 }
 
-/// A fleet command's answer.
+/// The outcome of a fleet command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FleetOutcome {
-    /// It is done, and there is nothing to tell.
+    /// The command took effect and has no result.
     Done,
-    /// An agent was taken on.
+    /// The agent is registered.
     Registered {
-        /// Whether by this command, rather than before.
+        /// False if the same agent was registered before.
         is_new: bool,
-        /// Leases past their deadline that were taken back to make room.
+        /// Expired leases that were reclaimed to free a worker.
         reclaimed: Vec<Release>,
     },
-    /// An agent has left.
-    Unregistered(AgentLeft),
-    /// A task is in the books.
+    /// The agent was removed.
+    Unregistered(RemovedAgent),
+    /// The task is in the queue or on record.
     Submitted {
-        /// Which.
         task: TaskId,
-        /// Whether by this command, rather than before.
+        /// False if the same task was submitted before.
         is_new: bool,
     },
-    /// An agent holds these tasks now, the best one first.
-    Leased {
-        /// Which agent.
-        agent: AgentId,
-        /// The tasks.
-        tasks: Vec<TaskId>,
-    },
-    /// An agent was given nothing.
-    Nothing(NothingClaimed),
-    /// A report was taken.
-    Reported(TaskLeft),
-    /// The same attempt was reported before.
-    ReportedBefore {
-        /// How it was reported.
+    /// The agent now holds these tasks, the best one first.
+    Leased { agent: AgentId, tasks: Vec<TaskId> },
+    /// No task was leased.
+    NoTask(NoTaskReason),
+    /// The report was accepted.
+    Reported(EndedAttempt),
+    /// The same report was accepted before.
+    AlreadyReported {
+        /// The outcome of that report.
         outcome: AttemptOutcome,
-        /// When.
+        /// When that report was accepted.
         at: Timestamp,
     },
-    /// A task was taken back.
+    /// The task was cancelled.
     Cancelled {
-        /// Who held it, if anybody did.
+        /// The agent that held the task, if it was running.
         agent: Option<AgentId>,
     },
-    /// It had ended before.
-    EndedBefore {
-        /// How.
+    /// The task had ended before.
+    AlreadyEnded {
+        /// The state in which the task ended.
         state: TaskState,
-        /// When.
+        /// When the task ended.
         at: Timestamp,
     },
-    /// Time was recorded.
-    TimePassed(Box<TimePassed>),
+    /// Due changes were recorded.
+    TimeAdvanced(Box<TimeAdvance>),
 }
 
-/// What time has done.
+/// The changes that were due at a moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TimePassed {
+pub struct TimeAdvance {
     /// Whether the token budget was refilled.
     pub refilled: bool,
-    /// The tasks whose leases ran out.
-    pub expired: Vec<TaskLeft>,
+    /// The tasks whose leases expired.
+    pub expired: Vec<EndedAttempt>,
     /// The agents that were lost.
-    pub lost: Vec<AgentLeft>,
-    /// Whether there is more to record.
+    pub lost: Vec<RemovedAgent>,
+    /// Whether further changes are due.
     pub more: bool,
 }
 
-/// Why no agent can be given a task.
+/// Why no agent can take a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum NoAgent {
-    /// None of its type with its capabilities is registered.
+pub enum NoAgentReason {
+    /// No registered agent has the type and capabilities.
     #[error("no agent with its type and capabilities is registered: register one")]
     Unknown,
-    /// All that could take it are full or unresponsive.
+    /// Every eligible agent is full or unresponsive.
     #[error(
-        "of {able} agents with its type and capabilities, {full} hold as many tasks as they may and {unresponsive} are unresponsive: \
-         try again, or leave it to claim_task"
+        "of {eligible} agents with its type and capabilities, {full} are full and {unresponsive} are unresponsive: \
+         try again, or let an agent claim it with claim_task"
     )]
     Busy {
-        /// How many could take it.
-        able: u64,
-        /// How many of them are full.
+        /// How many agents have the type and capabilities.
+        eligible: u64,
         full: u64,
-        /// How many of them are unresponsive.
         unresponsive: u64,
     },
 }
@@ -279,217 +248,178 @@ pub enum NoAgent {
 /// Why a task waits for tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Deferral {
-    /// The budget has too little left, for it or for what is worth more.
+    /// Too few tokens remain in the overall budget, or the remaining ones are reserved for more efficient tasks.
     #[error("insufficient_tokens")]
     Tokens,
-    /// The budget of its job has too little left.
+    /// Too few tokens remain in the budget of its job.
     #[error("insufficient_job_tokens")]
     JobTokens,
 }
 
-/// Why a fleet command is refused. Nothing has changed.
+/// Why a fleet command is refused. A refusal changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FleetDenied {
-    /// There is no such agent.
     #[error(
-        "Agent {0} not found: it never registered, has left, or was lost after three missed heartbeats; call register_agent"
+        "Agent {0} not found: it never registered, has left, or was lost after three missed heartbeats; \
+         call register_agent"
     )]
     UnknownAgent(AgentId),
-    /// The id is taken by an agent that said something else of itself.
+    /// The id is in use by an agent that registered with different arguments.
     #[error(
-        "agent_id {agent} is registered with other particulars ({}): repeat those, call unregister_agent first, or choose another agent_id",
+        "agent_id {agent} is registered with different arguments ({}): repeat the registered values, \
+         call unregister_agent first, or choose another agent_id",
         .differs.join(", ")
     )]
     AgentExists {
-        /// Which agent.
         agent: AgentId,
-        /// The arguments in which it differs.
+        /// The names of the arguments that differ.
         differs: Vec<&'static str>,
     },
-    /// Whoever runs the agent is ending it.
-    #[error("Agent {0} is being ended: stop, and do not register again")]
+    /// The agent is being ended by its supervisor.
+    #[error("Agent {0} is draining: stop, and do not register again")]
     Draining(AgentId),
-    /// There are as many agents as there may be.
-    #[error("Agent quota exceeded: {active} of {quota} agents{} are registered; unregister one, or raise it with set_agent_quota", of_type(.agent_type.as_ref()))]
+    /// The agent quota is used up.
+    #[error(
+        "Agent quota exceeded: {active} of {quota} agents{} are registered; \
+         unregister one, or raise the quota with set_agent_quota",
+        of_type(.agent_type.as_ref())
+    )]
     QuotaReached {
-        /// Of this type; in all if absent.
+        /// The type whose quota is used up; if absent, the quota of all agents.
         agent_type: Option<AgentType>,
-        /// How many there are.
+        /// How many agents are registered.
         active: u64,
-        /// How many there may be.
         quota: u64,
     },
-    /// There is no worker for another agent.
+    /// No worker is free for the agent.
     #[error(
-        "an agent takes a worker, and there is no room for one ({0}): unregister an agent, release an allocation, give the server larger totals, or register with an allocation_id"
+        "an agent needs a worker, and there is not enough capacity for one ({0}): unregister an agent, \
+         release an allocation, raise the totals of the server, or register with an allocation_id"
     )]
     NoWorker(Shortage),
-    /// As many agents belong to an allocation as it has workers.
+    /// Every worker of the allocation already has an agent.
     #[error(
-        "Allocation {allocation} has {workers} workers, and as many agents belong to it: unregister one, or register without allocation_id"
+        "Allocation {allocation} has {workers} workers, and each has an agent: \
+         unregister one, or register without allocation_id"
     )]
-    AllocationFull {
-        /// Which allocation.
-        allocation: AllocationId,
-        /// How many workers it has.
-        workers: u64,
-    },
-    /// The allocation of an agent is not active.
+    AllocationFull { allocation: AllocationId, workers: u64 },
+    /// The allocation named by the agent is not active.
     #[error(
-        "Allocation {0} is not active, so that no agent can belong to it: request resources anew, or register without allocation_id"
+        "Allocation {0} is not active, so an agent cannot join it: \
+         request resources again, or register without allocation_id"
     )]
     AllocationNotActive(AllocationId),
-    /// There is no such task, or its record is gone.
-    #[error(
-        "Task {0} not found: none of this id was submitted here, or its record is gone; list_tasks shows which there are"
-    )]
+    /// The task does not exist, or its record was removed.
+    #[error("Task {0} not found: it was never submitted, or its record was removed; list_tasks shows the known tasks")]
     UnknownTask(TaskId),
-    /// The id was used for another task.
+    /// The id belongs to a different task.
     #[error(
-        "task_id {task} was used for another task, which differs in {}: repeat that one unchanged, or choose a new task_id",
+        "task_id {task} belongs to another task, which differs in {}: \
+         submit that task unchanged, or choose a new task_id",
         .differs.join(", ")
     )]
     TaskExists {
-        /// Which task.
         task: TaskId,
-        /// The arguments in which it differs.
+        /// The names of the arguments that differ.
         differs: Vec<&'static str>,
     },
-    /// The queue holds as many tasks as it may.
+    /// The queue has reached `max_tasks`.
+    #[error("Too many tasks: {limit} of {limit} are open (limit: max_tasks): wait until some end, or cancel some")]
+    TooManyTasks { limit: u64 },
+    /// The texts of open tasks have reached `max_task_bytes`.
     #[error(
-        "Too many tasks: {limit} of {limit} are open (the limit is max_tasks): wait until some are done, or cancel some"
-    )]
-    TooManyTasks {
-        /// The limit.
-        limit: u64,
-    },
-    /// The queue holds as many bytes as it may.
-    #[error(
-        "Too many bytes of tasks: {held} of {limit} are held and this task has {given} more (the limit is max_task_bytes): \
-         wait until some are done, or put the payload elsewhere"
+        "Too many bytes of tasks: {held} of {limit} are in use and this task needs {given} more \
+         (limit: max_task_bytes): wait until some tasks end, or store the payload elsewhere"
     )]
     TooManyTaskBytes {
-        /// How many bytes are held.
+        /// The bytes in use.
         held: u64,
-        /// How many the task has.
+        /// The bytes of the task.
         given: u64,
-        /// The limit.
         limit: u64,
     },
-    /// A deadline that has passed.
-    #[error("deadline is {deadline}, which has passed: it is {now}; give a later moment")]
-    DeadlinePassed {
-        /// The deadline.
-        deadline: Timestamp,
-        /// The moment.
-        now: Timestamp,
-    },
+    /// The deadline has passed.
+    #[error("deadline is {deadline}, which has passed (now: {now}): give a later time")]
+    DeadlinePassed { deadline: Timestamp, now: Timestamp },
     /// Another agent holds the task.
-    #[error("Task {task} is not held by agent {given} but by {holder}: whoever holds it reports on it")]
+    #[error("Task {task} is held by agent {holder}, not by agent {given}: only the holder can report on it")]
     WrongOwner {
-        /// Which task.
         task: TaskId,
-        /// The agent given.
+        /// The agent named in the command.
         given: AgentId,
-        /// The agent that holds it.
         holder: AgentId,
     },
-    /// The fencing token is not that of the lease.
-    #[error("fencing_token {given} is not that of the lease on task {task}: {}; drop the work on it", held_under(*.own))]
+    /// The fencing token does not match the lease.
+    #[error(
+        "fencing_token {given} does not match the lease on task {task}: {}; drop the work on it",
+        held_under(*.own)
+    )]
     StaleTaskToken {
-        /// Which task.
         task: TaskId,
-        /// The token given.
+        /// The token named in the command.
         given: FencingToken,
-        /// The lease's own, if there is one.
+        /// The token of the current lease, if there is one.
         own: Option<FencingToken>,
     },
-    /// The attempt under this fencing token has ended.
+    /// The attempt with this fencing token has ended.
     #[error(
-        "the attempt under fencing_token {given} at task {task} is over: {} at {at}; drop the work on it",
+        "the attempt with fencing_token {given} at task {task} has ended: {} at {at}; drop the work on it",
         how_it_ended(.agent, *.outcome)
     )]
     AttemptOver {
-        /// Which task.
         task: TaskId,
-        /// The token given.
+        /// The token named in the command.
         given: FencingToken,
-        /// The agent whose attempt it was.
+        /// The agent of that attempt.
         agent: AgentId,
-        /// How it ended.
+        /// How the attempt ended.
         outcome: AttemptOutcome,
-        /// When.
+        /// When the attempt ended.
         at: Timestamp,
     },
-    /// The lease on a task has run out.
-    #[error("the lease on task {task} ran out at {expired_at}: drop the work on it; the task goes to another agent")]
-    TaskLeaseExpired {
-        /// Which task.
-        task: TaskId,
-        /// When.
-        expired_at: Timestamp,
-    },
-    /// Nothing can be done about a task that has ended.
-    #[error(
-        "Task {task} is {state} since {at}: only one that is queued, deferred or running can be changed or assigned"
-    )]
+    /// The lease on the task has expired.
+    #[error("the lease on task {task} expired at {expired_at}: drop the work on it, and claim another task")]
+    TaskLeaseExpired { task: TaskId, expired_at: Timestamp },
+    /// The task has ended.
+    #[error("Task {task} is {state} since {at}: only queued, deferred and running tasks can be changed or assigned")]
     TaskEnded {
-        /// Which task.
         task: TaskId,
-        /// How it ended.
+        /// The state in which the task ended.
         state: TaskState,
-        /// When.
+        /// When the task ended.
         at: Timestamp,
     },
-    /// A task that is held cannot be assigned.
+    /// The task is running and cannot be assigned.
     #[error("Task {task} is held by agent {holder}: cancel it, or wait for its report")]
-    TaskRunning {
-        /// Which task.
-        task: TaskId,
-        /// Who holds it.
-        holder: AgentId,
-    },
-    /// No agent can be given the task now.
+    TaskRunning { task: TaskId, holder: AgentId },
+    /// No agent can take the task now.
     #[error("Task {task} cannot be assigned: {reason}")]
-    NoAgent {
-        /// Which task.
-        task: TaskId,
-        /// Why.
-        reason: NoAgent,
-    },
-    /// There are no tokens for the task now.
+    NoAgent { task: TaskId, reason: NoAgentReason },
+    /// Too few tokens remain for the task.
     #[error(
-        "Task {task} is deferred ({reason}): it needs {estimated_tokens} tokens and {remaining} remain for it; raise the budget with set_token_budget"
+        "Task {task} is deferred ({reason}): it needs {estimated_tokens} tokens and {remaining} remain for it; \
+         raise the budget with set_token_budget"
     )]
     NoTokens {
-        /// Which task.
         task: TaskId,
-        /// Why.
         reason: Deferral,
         /// What an attempt reserves.
         estimated_tokens: u64,
-        /// What remains of the budgets it counts towards.
+        /// What remains of the budgets that the task counts towards.
         remaining: u64,
     },
-    /// A budget below what is used of it.
+    /// The new budget is below what is already used.
     #[error(
-        "the token budget cannot be lowered to {given}: {settled} are settled and {reserved} reserved; give at least {}, or cancel running tasks",
+        "the token budget cannot be lowered to {given}: {settled} are settled and {reserved} reserved; \
+         give at least {}, or cancel running tasks",
         settled.saturating_add(*reserved)
     )]
-    BudgetBelowUse {
-        /// The budget asked for.
-        given: u64,
-        /// What is settled.
-        settled: u64,
-        /// What is reserved.
-        reserved: u64,
-    },
-    /// More jobs or types than may have a number of their own.
-    #[error("{limit} {what} have one already: take some away first")]
+    BudgetBelowUse { given: u64, settled: u64, reserved: u64 },
+    /// The maximum number of jobs with a budget, or of agent types with a quota, is reached.
+    #[error("{limit} {what} exist already, which is the maximum: remove one first")]
     TooMany {
-        /// Jobs with a budget, or types of agents with a quota.
+        /// What there are too many of, in words.
         what: &'static str,
-        /// The limit.
         limit: usize,
     },
 }
@@ -502,7 +432,7 @@ fn how_it_ended(agent: &AgentId, outcome: AttemptOutcome) -> String {
     let reported = |result: &str| format!("agent {agent} reported a {result}");
     match outcome {
         AttemptOutcome::Success | AttemptOutcome::Failure | AttemptOutcome::Timeout => reported(outcome.as_str()),
-        AttemptOutcome::LeaseExpired => format!("the lease of agent {agent} ran out"),
+        AttemptOutcome::LeaseExpired => format!("the lease of agent {agent} expired"),
         AttemptOutcome::AgentLost => format!("agent {agent} was lost"),
         AttemptOutcome::AgentUnregistered => format!("agent {agent} left"),
         AttemptOutcome::AllocationEnded => format!("the allocation of agent {agent} ended"),
@@ -511,5 +441,5 @@ fn how_it_ended(agent: &AgentId, outcome: AttemptOutcome) -> String {
 }
 
 fn held_under(own: Option<FencingToken>) -> String {
-    own.map_or_else(|| "nobody holds it".to_owned(), |own| format!("it is held under {own}"))
+    own.map_or_else(|| "no agent holds it".to_owned(), |own| format!("its lease has fencing_token {own}"))
 }

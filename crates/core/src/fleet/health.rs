@@ -1,89 +1,91 @@
-//! How well an agent does, and how regularly it is heard of.
+//! The health of agents: a score made of success, response time, load and heartbeats.
 //!
-//! Scores are in millionths, so that sums are exact and a choice by weight is the same everywhere.
+//! Scores are in millionths, so that sums are exact and a weighted choice is the same on every machine.
 
 use super::super::time::{Millis, Timestamp};
 use super::agent::{Agent, HEALTH_WINDOW};
 use super::settings::{FleetSettings, HEARTBEATS_MISSED_MAX};
 
-/// A score of one, in millionths.
-pub(super) const ONE: u32 = 1_000_000;
+/// The highest score: 1, in millionths.
+pub(super) const SCORE_MAX: u32 = 1_000_000;
 
-/// The score of an agent of which nothing is known: from the health score that this follows, as are the weights below.
-const UNKNOWN: u32 = 500_000;
+/// The score of an agent without recent tasks. It and the weights below are those of the health score that this
+/// follows.
+const SCORE_DEFAULT: u32 = 500_000;
 
-/// How much each part counts, in hundredths.
+/// The weight of each part, in percent.
 const SUCCESS_PERCENT: u32 = 40;
 const RESPONSE_TIME_PERCENT: u32 = 30;
 const LOAD_PERCENT: u32 = 20;
 const HEARTBEAT_PERCENT: u32 = 10;
 
-/// An agent's health: parts and score from 0 to 1,000,000.
+/// The health of an agent. All figures are from 0 to 1,000,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// The parts, weighted 40, 30, 20 and 10 %; half if no task ended in its hands over the last minute.
+    /// The weighted sum of the parts: 40, 30, 20 and 10 %. 500,000 if no task ended over the last minute.
     pub score: u32,
-    /// The part of its tasks of the last minute, at most 100, that went well; nothing if there were none.
+    /// The successful part of the tasks that ended over the last minute, at most 100; `None` without any.
     pub success: Option<u32>,
-    /// How far below the target its mean duration is: all for no time, nothing for the target and above.
+    /// How far the mean duration is below the target: 1,000,000 for no time, 0 from the target on.
     pub response_time: Option<u32>,
-    /// Its free part.
+    /// The free part of its task slots.
     pub load: u32,
-    /// Beats seen against beats due over the last minute.
+    /// The heartbeats received over the last minute, relative to those due.
     pub heartbeat: u32,
 }
 
-/// When an agent was heard of. It is no part of the books: a beat changes nothing that lasts.
+/// The heartbeats of an agent. They are not durable: a heartbeat changes nothing that is stored.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pulse {
-    /// From when on beats are due.
+pub(super) struct HeartbeatHistory {
+    /// When the first interval begins.
     since: Timestamp,
-    /// The last sign of life.
-    pub(super) heard_at: Timestamp,
-    /// In which of the intervals up to the one with the last beat there was one: the last has bit 0.
+    /// The last heartbeat, or another call of the agent.
+    pub(super) last_heartbeat_at: Timestamp,
+    /// One bit for each interval, set if a heartbeat arrived in it. Bit 0 is the interval of the last heartbeat.
     beats: u64,
 }
 
-impl Pulse {
+impl HeartbeatHistory {
     pub(super) const fn new(since: Timestamp) -> Self {
-        Self { since, heard_at: since, beats: 1 }
+        Self { since, last_heartbeat_at: since, beats: 1 }
     }
 
-    /// Notes a sign of life.
-    pub(super) fn beat(&mut self, now: Timestamp, interval: Millis) {
-        let passed = self.interval_of(now, interval) - self.interval_of(self.heard_at, interval);
+    /// Records a heartbeat.
+    pub(super) fn record(&mut self, now: Timestamp, interval: Millis) {
+        let passed = self.interval_of(now, interval) - self.interval_of(self.last_heartbeat_at, interval);
         self.beats = self.beats.checked_shl(u32::try_from(passed).unwrap_or(u32::MAX)).unwrap_or(0) | 1;
-        self.heard_at = self.heard_at.max(now);
+        self.last_heartbeat_at = self.last_heartbeat_at.max(now);
     }
 
-    /// From when on it counts as unresponsive: two beats are due and none was seen.
+    /// When the agent becomes unresponsive: two heartbeats are due and none has arrived.
     pub(super) fn late_at(&self, interval: Millis) -> Timestamp {
-        self.heard_at.after(Millis(interval.0.saturating_mul(HEARTBEATS_MISSED_MAX - 1)))
+        self.last_heartbeat_at.after(Millis(interval.0.saturating_mul(HEARTBEATS_MISSED_MAX - 1)))
     }
 
-    /// When it is lost: three beats are due and none was seen.
+    /// When the agent is lost: three heartbeats are due and none has arrived.
     pub(super) fn lost_at(&self, interval: Millis) -> Timestamp {
-        self.heard_at.after(Millis(interval.0.saturating_mul(HEARTBEATS_MISSED_MAX)))
+        self.last_heartbeat_at.after(Millis(interval.0.saturating_mul(HEARTBEATS_MISSED_MAX)))
     }
 
-    /// When its regularity changes next by itself.
+    /// When the regularity changes next without a heartbeat.
     fn changes_at(&self, now: Timestamp, interval: Millis) -> Timestamp {
         self.since.after(Millis((self.interval_of(now, interval) + 1).saturating_mul(interval.0)))
     }
 
-    /// Beats seen against beats due in the intervals of the last minute that are over; at least one interval is looked at.
+    /// The part of the intervals over the last minute that have a heartbeat. Only completed intervals count, and at
+    /// least one.
     fn regularity(&self, now: Timestamp, interval: Millis) -> u32 {
         let current = self.interval_of(now, interval);
-        let looked_at = (HEALTH_WINDOW.0 / interval.0).clamp(1, u64::from(u64::BITS) - 1);
-        let due = current.min(looked_at);
+        let interval_count = (HEALTH_WINDOW.0 / interval.0).clamp(1, u64::from(u64::BITS) - 1);
+        let due = current.min(interval_count);
         if due == 0 {
-            return ONE;
+            return SCORE_MAX;
         }
-        let ahead = current - self.interval_of(self.heard_at, interval);
-        // Shifted so that bit 0 is the interval that is running.
-        let beats = self.beats.checked_shl(u32::try_from(ahead).unwrap_or(u32::MAX)).unwrap_or(0);
-        let over = (beats >> 1) & ((1 << due) - 1);
-        share(u64::from(over.count_ones()), due)
+        let shift = current - self.interval_of(self.last_heartbeat_at, interval);
+        // Shift, so that bit 0 is the current interval.
+        let beats = self.beats.checked_shl(u32::try_from(shift).unwrap_or(u32::MAX)).unwrap_or(0);
+        let completed = (beats >> 1) & ((1 << due) - 1);
+        fraction(u64::from(completed.count_ones()), due)
     }
 
     fn interval_of(&self, moment: Timestamp, interval: Millis) -> u64 {
@@ -91,47 +93,52 @@ impl Pulse {
     }
 }
 
-/// An agent's health at `now`.
-pub(super) fn health(agent: &Agent, pulse: &Pulse, settings: &FleetSettings, now: Timestamp) -> Health {
+/// Computes an agent's health at `now`.
+pub(super) fn health(agent: &Agent, history: &HeartbeatHistory, settings: &FleetSettings, now: Timestamp) -> Health {
     let (mut tasks, mut successes, mut duration) = (0_u64, 0_u64, 0_u64);
-    for ended in agent.ended.iter().filter(|ended| ended.at.after(HEALTH_WINDOW) > now) {
+    for ended in agent.recent_tasks.iter().filter(|ended| ended.at.after(HEALTH_WINDOW) > now) {
         tasks += 1;
         successes += u64::from(ended.is_success);
         duration = duration.saturating_add(ended.duration.0);
     }
     let tasks_max = u64::from(agent.request().tasks_max);
-    let load = share(tasks_max.saturating_sub(agent.tasks.len() as u64), tasks_max);
-    let heartbeat = pulse.regularity(now, settings.heartbeat_ms);
+    let load = fraction(tasks_max.saturating_sub(agent.tasks.len() as u64), tasks_max);
+    let heartbeat = history.regularity(now, settings.heartbeat_ms);
     if tasks == 0 {
-        return Health { score: UNKNOWN, success: None, response_time: None, load, heartbeat };
+        return Health { score: SCORE_DEFAULT, success: None, response_time: None, load, heartbeat };
     }
-    let success = share(successes, tasks);
+    let success = fraction(successes, tasks);
     let target = settings.response_target_ms.0;
-    let response_time = share(target.saturating_sub(duration / tasks), target);
+    let response_time = fraction(target.saturating_sub(duration / tasks), target);
     let parts = [
         (success, SUCCESS_PERCENT),
         (response_time, RESPONSE_TIME_PERCENT),
         (load, LOAD_PERCENT),
         (heartbeat, HEARTBEAT_PERCENT),
     ];
-    // At most 100 times a million.
+    // At most 100 times a million, so it fits.
     let score = parts.iter().map(|(part, percent)| part * percent).sum::<u32>() / 100;
     Health { score, success: Some(success), response_time: Some(response_time), load, heartbeat }
 }
 
-/// When an agent's health changes next by itself: a beat falls due, or a task leaves the last minute.
-pub(super) fn changes_at(agent: &Agent, pulse: &Pulse, settings: &FleetSettings, now: Timestamp) -> Timestamp {
+/// When an agent's health changes next without an event: an interval ends, or a task leaves the window.
+pub(super) fn changes_at(
+    agent: &Agent,
+    history: &HeartbeatHistory,
+    settings: &FleetSettings,
+    now: Timestamp,
+) -> Timestamp {
     let interval = settings.heartbeat_ms;
-    let task_leaves = agent.ended.iter().map(|ended| ended.at.after(HEALTH_WINDOW)).find(|at| *at > now);
-    let late_at = Some(pulse.late_at(interval)).filter(|at| *at > now);
-    let beat_due = pulse.changes_at(now, interval);
+    let task_leaves = agent.recent_tasks.iter().map(|ended| ended.at.after(HEALTH_WINDOW)).find(|at| *at > now);
+    let late_at = Some(history.late_at(interval)).filter(|at| *at > now);
+    let beat_due = history.changes_at(now, interval);
     [task_leaves, late_at].into_iter().flatten().fold(beat_due, Ord::min)
 }
 
 /// A part of a whole, in millionths.
-fn share(part: u64, whole: u64) -> u32 {
-    let millionths = u128::from(part) * u128::from(ONE) / u128::from(whole.max(1));
-    u32::try_from(millionths).unwrap_or(ONE)
+fn fraction(part: u64, whole: u64) -> u32 {
+    let millionths = u128::from(part) * u128::from(SCORE_MAX) / u128::from(whole.max(1));
+    u32::try_from(millionths).unwrap_or(SCORE_MAX)
 }
 
 #[cfg(test)]
@@ -146,29 +153,29 @@ mod tests {
 
     #[test]
     fn beats_seen_are_held_against_beats_due() {
-        let mut pulse = Pulse::new(at(0));
-        assert_eq!(pulse.regularity(at(9), INTERVAL), ONE, "none is due");
+        let mut history = HeartbeatHistory::new(at(0));
+        assert_eq!(history.regularity(at(9), INTERVAL), SCORE_MAX, "none is due");
         for second in [8, 15, 22, 39, 41, 59, 68] {
-            pulse.beat(at(second), INTERVAL);
+            history.record(at(second), INTERVAL);
         }
-        assert_eq!(pulse.regularity(at(69), INTERVAL), ONE);
-        assert_eq!(pulse.regularity(at(79), INTERVAL), ONE);
-        assert_eq!(pulse.regularity(at(80), INTERVAL), 833_333, "one of six is missing");
-        assert_eq!(pulse.regularity(at(129), INTERVAL), 166_666);
-        assert_eq!(pulse.regularity(at(130), INTERVAL), 0);
-        assert_eq!(pulse.regularity(at(1_000_000), INTERVAL), 0);
-        assert_eq!((pulse.late_at(INTERVAL), pulse.lost_at(INTERVAL)), (at(88), at(98)));
-        pulse.beat(at(1_000_001), INTERVAL);
-        assert_eq!(pulse.regularity(at(1_000_002), INTERVAL), 0);
-        assert_eq!(pulse.regularity(at(1_000_010), INTERVAL), 166_666);
+        assert_eq!(history.regularity(at(69), INTERVAL), SCORE_MAX);
+        assert_eq!(history.regularity(at(79), INTERVAL), SCORE_MAX);
+        assert_eq!(history.regularity(at(80), INTERVAL), 833_333, "one of six is missing");
+        assert_eq!(history.regularity(at(129), INTERVAL), 166_666);
+        assert_eq!(history.regularity(at(130), INTERVAL), 0);
+        assert_eq!(history.regularity(at(1_000_000), INTERVAL), 0);
+        assert_eq!((history.late_at(INTERVAL), history.lost_at(INTERVAL)), (at(88), at(98)));
+        history.record(at(1_000_001), INTERVAL);
+        assert_eq!(history.regularity(at(1_000_002), INTERVAL), 0);
+        assert_eq!(history.regularity(at(1_000_010), INTERVAL), 166_666);
     }
 
     #[test]
     fn many_beats_in_one_interval_count_once() {
-        let mut pulse = Pulse::new(at(0));
+        let mut history = HeartbeatHistory::new(at(0));
         for second in 1..10 {
-            pulse.beat(at(second), INTERVAL);
+            history.record(at(second), INTERVAL);
         }
-        assert_eq!(pulse.regularity(at(20), INTERVAL), 500_000);
+        assert_eq!(history.regularity(at(20), INTERVAL), 500_000);
     }
 }

@@ -1,24 +1,24 @@
-//! The books of the fleet as plain data: what a snapshot holds of them.
+//! The state of the fleet as plain data: what a snapshot holds of it.
 //!
-//! Agents and tasks are kept as the JSON that events are written in, since what can be read in an event can be read here.
-//! When agents were heard of is not part of it.
+//! Agents and tasks are stored as JSON, as in events, so that whatever can be read in an event can be read here.
+//! Heartbeats are not part of it.
 
 use super::super::cluster::Cluster;
 use super::super::ids::{AgentId, AgentType, JobId, TaskNumber};
 use super::super::image::InvalidImage;
 use super::super::sequence_index::LiveFilter;
 use super::super::time::{Millis, Timestamp};
-use super::agent::{Agent, Ended, Registration};
-use super::estimate::Seen;
+use super::agent::{Agent, FinishedTask, Registration};
 use super::settings::FleetSettings;
 use super::task::{Complexity, Task};
+use super::task_stats::KindStats;
 use super::view::BudgetUsage;
 use super::{Fleet, queue};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// The books of the fleet without agents and tasks.
+/// The state of the fleet without agents and tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FleetOutline {
     settings: FleetSettings,
@@ -31,7 +31,7 @@ pub struct FleetOutline {
     window: Millis,
     window_anchor: i64,
     settled_since: Option<i64>,
-    kinds: Vec<(Option<AgentType>, Complexity, Seen)>,
+    kinds: Vec<(Option<AgentType>, Complexity, KindStats)>,
     reported: u64,
     reported_tokens: u128,
 }
@@ -50,7 +50,7 @@ struct AgentImage {
     registration: Arc<Registration>,
     number: u64,
     registered_at: Timestamp,
-    ended: Vec<Ended>,
+    ended: Vec<FinishedTask>,
 }
 
 impl BudgetOutline {
@@ -64,37 +64,37 @@ impl BudgetOutline {
 }
 
 impl Cluster {
-    /// The books of the fleet without agents and tasks; nothing if there never was anything in them.
+    /// Returns the state without agents and tasks; `None` if the fleet was never used.
     #[must_use]
     pub fn fleet_outline(&self) -> Option<FleetOutline> {
         let fleet = &self.fleet;
         if *fleet == Fleet::default() {
             return None;
         }
-        let kinds = fleet.experience.kinds.iter();
+        let kinds = fleet.task_stats.kinds.iter();
         Some(FleetOutline {
             settings: fleet.settings,
             registered: fleet.registered,
             quota: fleet.quota,
             quotas: fleet.quotas.iter().map(|(agent_type, agents)| (agent_type.clone(), *agents)).collect(),
             next_task: fleet.next_task,
-            tokens: BudgetOutline::of(&fleet.tokens.all),
+            tokens: BudgetOutline::of(&fleet.budgets.all),
             job_tokens: fleet
-                .tokens
+                .budgets
                 .jobs
                 .iter()
                 .map(|(job, tokens)| (job.clone(), BudgetOutline::of(tokens)))
                 .collect(),
-            window: fleet.tokens.window,
-            window_anchor: fleet.tokens.window_anchor.as_millis(),
-            settled_since: fleet.tokens.settled_since.map(Timestamp::as_millis),
+            window: fleet.budgets.window,
+            window_anchor: fleet.budgets.window_anchor.as_millis(),
+            settled_since: fleet.budgets.settled_since.map(Timestamp::as_millis),
             kinds: kinds.map(|((agent_type, complexity), seen)| (agent_type.clone(), *complexity, *seen)).collect(),
-            reported: fleet.experience.reported,
-            reported_tokens: fleet.experience.reported_tokens,
+            reported: fleet.task_stats.reported,
+            reported_tokens: fleet.task_stats.reported_tokens,
         })
     }
 
-    /// The agents as JSON, in the order in which they registered.
+    /// Returns the agents as JSON, in the order of registration.
     pub fn agent_images(&self) -> impl Iterator<Item = String> {
         let mut agents: Vec<&Agent> = self.fleet.agents_by_id.values().map(|slot| &self.fleet.agents[*slot]).collect();
         agents.sort_by_key(|agent| agent.number);
@@ -103,20 +103,21 @@ impl Cluster {
                 registration: Arc::clone(&agent.registration),
                 number: agent.number,
                 registered_at: agent.registered_at,
-                ended: agent.ended.iter().copied().collect(),
+                ended: agent.recent_tasks.iter().copied().collect(),
             };
             text(&image)
         })
     }
 
-    /// The tasks as JSON: those that have ended in the order in which they did, then the open ones as they came.
+    /// Returns the tasks as JSON: the ended ones in the order in which they ended, then the open ones in the order of
+    /// submission.
     pub fn task_images(&self) -> impl Iterator<Item = String> {
         let ended = self.fleet.ended.iter();
         let open = self.fleet.tasks_by_number.iter(LiveFilter::LIVE).map(|(_, slot)| slot);
         ended.copied().chain(open).map(|slot| text(&self.fleet.tasks[slot].task))
     }
 
-    /// Begins the books of a fleet anew from its outline.
+    /// Replaces the fleet with an empty one that has the outline's settings and figures.
     pub(in super::super) fn restore_fleet(&mut self, outline: FleetOutline) {
         let mut fleet = Fleet {
             settings: outline.settings,
@@ -127,19 +128,19 @@ impl Cluster {
             queue: queue::Queue::new(outline.settings.priority_aging_ms),
             ..Fleet::default()
         };
-        fleet.tokens.all = outline.tokens.budget();
-        fleet.tokens.jobs = outline.job_tokens.into_iter().map(|(job, tokens)| (job, tokens.budget())).collect();
-        fleet.tokens.window = outline.window;
-        fleet.tokens.window_anchor = Timestamp::from_millis(outline.window_anchor);
-        fleet.tokens.settled_since = outline.settled_since.map(Timestamp::from_millis);
+        fleet.budgets.all = outline.tokens.budget();
+        fleet.budgets.jobs = outline.job_tokens.into_iter().map(|(job, tokens)| (job, tokens.budget())).collect();
+        fleet.budgets.window = outline.window;
+        fleet.budgets.window_anchor = Timestamp::from_millis(outline.window_anchor);
+        fleet.budgets.settled_since = outline.settled_since.map(Timestamp::from_millis);
         let kinds = outline.kinds.into_iter();
-        fleet.experience.kinds = kinds.map(|(agent_type, complexity, seen)| ((agent_type, complexity), seen)).collect();
-        fleet.experience.reported = outline.reported;
-        fleet.experience.reported_tokens = outline.reported_tokens;
+        fleet.task_stats.kinds = kinds.map(|(agent_type, complexity, seen)| ((agent_type, complexity), seen)).collect();
+        fleet.task_stats.reported = outline.reported;
+        fleet.task_stats.reported_tokens = outline.reported_tokens;
         self.fleet = fleet;
     }
 
-    /// Adds an agent; they must come in the order of [`Cluster::agent_images`], after the allocations.
+    /// Restores an agent. Agents must follow the allocations, in the order of [`Cluster::agent_images`].
     pub(in super::super) fn restore_agent(&mut self, image: &str) -> Result<(), InvalidImage> {
         let image: AgentImage = read(image)?;
         let (id, registration) = (image.registration.request.agent.clone(), image.registration);
@@ -151,22 +152,23 @@ impl Cluster {
             let node = node.ok_or_else(|| InvalidImage::FleetAlone(format!("agent {id}")))?;
             node.leased += super::super::units::Resources::of_workers(1, size);
         }
-        let heard_at = image.registered_at;
+        let last_heartbeat_at = image.registered_at;
         let agent = Agent {
             registration,
             number: image.number,
             registered_at: image.registered_at,
             tasks: BTreeSet::new(),
-            ended: VecDeque::from(image.ended),
+            recent_tasks: VecDeque::from(image.ended),
         };
-        self.fleet.insert_agent(agent, heard_at);
+        self.fleet.insert_agent(agent, last_heartbeat_at);
         Ok(())
     }
 
-    /// Adds a task; they must come in the order of [`Cluster::task_images`], after the agents.
+    /// Restores a task. Tasks must follow the agents, in the order of [`Cluster::task_images`].
     pub(in super::super) fn restore_task(&mut self, image: &str) -> Result<(), InvalidImage> {
         let mut task: Task = read(image)?;
-        // Otherwise each attempt would have a text of its own for an agent that may have made them all.
+        // Shares the texts of ids: otherwise each attempt would have its own copy, although one agent may have made
+        // them all.
         let mut known: BTreeSet<AgentId> = BTreeSet::new();
         for attempt in &mut task.attempts {
             let own = self.fleet.agents.find(&attempt.agent).map(|slot| &self.fleet.agents[slot].request().agent);
@@ -193,7 +195,7 @@ impl Cluster {
 }
 
 fn text(image: &impl Serialize) -> String {
-    // All that agents and tasks are made of has a text.
+    // Agents and tasks consist of types that can always be serialized.
     serde_json::to_string(image).unwrap_or_default()
 }
 

@@ -1,9 +1,9 @@
-//! The queue: tasks that wait, in lanes of those that the same agents may take.
+//! The queue: waiting tasks in lanes. The tasks of a lane have the same selector and count towards the same budgets.
 //!
-//! A lane has its tasks in two orders. By rank, the most urgent first: the level that priority and waiting come to, then
-//! those whose time has run short, then as they came. And by what they cost, the cheapest first within each level, from
-//! which the order of efficiency is merged. Both change as time passes: [`Queue::observe`] moves those tasks that are due,
-//! each only when it is, so that choosing one never has to look at all.
+//! A lane keeps its tasks in two orders. By rank, the most urgent first: by effective priority, then tasks whose time
+//! is short, then in the order of submission. And by cost, the cheapest first within each effective priority; the order
+//! by efficiency is merged from these. Both orders change as time passes: [`Queue::observe`] moves each task when its
+//! change is due, so that choosing a task never has to visit all of them.
 
 use super::super::ids::{AgentType, BatchKey, JobId, TaskNumber};
 use super::super::priority::Priority;
@@ -15,15 +15,16 @@ use foldhash::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// How many priorities there are.
-pub(super) const PRIORITIES: usize = Priority::ALL.len();
+/// The number of priorities.
+pub(super) const PRIORITY_COUNT: usize = Priority::ALL.len();
 
-/// The last moment there is, at which a task becomes urgent that never does.
+/// The time at which a task without a deadline becomes urgent.
 const NEVER: Timestamp = Timestamp::from_millis(i64::MAX);
 
-/// A task's place in the order of urgency; the least comes first. It is one number, so that comparing takes one step and a
-/// queued task little memory: two bits for the level, of which the higher comes first, then when its time ran short,
-/// [`NEVER`] if it has not, then the number of the task, of which 62 bits are more than there will ever be.
+/// A task's position in the order of urgency; the smallest comes first. It is packed into one number, so that a
+/// comparison takes one step and a queued task little memory: two bits for the effective priority, inverted so that the
+/// highest comes first; then the time at which the task became urgent, [`NEVER`] if it has not; then the 62 low bits of
+/// the task's number, which are more than there will ever be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank(u128);
 
@@ -31,28 +32,28 @@ impl Rank {
     const NUMBER_BITS: u32 = 62;
     const LEVEL_SHIFT: u32 = Self::NUMBER_BITS + u64::BITS;
 
-    fn new(class: usize, urgent_since: Timestamp, number: TaskNumber) -> Self {
-        let level = (PRIORITIES - 1 - class) as u128;
+    fn new(level: usize, urgent_since: Timestamp, number: TaskNumber) -> Self {
+        let inverted_level = (PRIORITY_COUNT - 1 - level) as u128;
         let urgent_since = u128::from(urgent_since.as_ordered());
         let number = u128::from(number.as_u64()) & ((1 << Self::NUMBER_BITS) - 1);
-        Self(level << Self::LEVEL_SHIFT | urgent_since << Self::NUMBER_BITS | number)
+        Self(inverted_level << Self::LEVEL_SHIFT | urgent_since << Self::NUMBER_BITS | number)
     }
 
-    /// The place of its level, in tables by priority.
-    fn class(self) -> usize {
-        // Two bits.
-        PRIORITIES - 1 - (self.0 >> Self::LEVEL_SHIFT) as usize
+    /// The index of the effective priority.
+    fn level(self) -> usize {
+        // The shift leaves two bits.
+        PRIORITY_COUNT - 1 - (self.0 >> Self::LEVEL_SHIFT) as usize
     }
 }
 
-/// A task's place among those of its level in its lane, the cheapest first.
+/// A task's position by cost within its lane and effective priority: the estimated tokens, then the task's number.
 pub(super) type Cost = (u64, TaskNumber);
 
-/// Tasks that the same agents may take and the same budgets bound.
+/// Identifies a lane: the agents that may take its tasks, and the job whose budget they count towards.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LaneKey {
     pub(super) selector: Selector,
-    /// Their job, if it has a budget of its own.
+    /// The job, if it has a budget of its own.
     pub(super) job: Option<JobId>,
 }
 
@@ -66,13 +67,13 @@ impl fmt::Display for LaneKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lane {
     pub(super) key: LaneKey,
-    /// How many open tasks belong to it, running ones included.
+    /// The number of open tasks in the lane, running ones included.
     pub(super) open: u64,
-    /// How many tokens its waiting tasks are expected to take, all together.
+    /// The sum of the estimated tokens of its waiting tasks.
     pub(super) tokens: u128,
     pub(super) by_rank: BTreeMap<Rank, Slot>,
-    /// Of each level, so that waiting raises what a task is worth, too.
-    pub(super) by_cost: [BTreeMap<Cost, Slot>; PRIORITIES],
+    /// By the index of the effective priority, so that waiting raises a task's efficiency, too.
+    pub(super) by_cost: [BTreeMap<Cost, Slot>; PRIORITY_COUNT],
 }
 
 impl Keyed for Lane {
@@ -91,23 +92,23 @@ pub(super) struct Batch {
     pub(super) running: BTreeMap<TaskNumber, Slot>,
 }
 
-/// The tasks that wait.
+/// The waiting tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Queue {
     pub(super) lanes: Table<Lane>,
-    /// The lanes by the type of agents that they are for; nothing for those that are for any.
+    /// The lanes by the agent type that they require; `None` for any type.
     by_type: BTreeMap<Option<AgentType>, BTreeSet<Slot>>,
-    /// All that wait, by priority, in the order in which they came.
-    pub(super) waiting: [BTreeSet<TaskNumber>; PRIORITIES],
-    /// The moments at which those of each priority were submitted, in sum.
-    pub(super) submitted_sum: [i128; PRIORITIES],
+    /// The numbers of waiting tasks by priority as set, in the order of submission.
+    pub(super) waiting: [BTreeSet<TaskNumber>; PRIORITY_COUNT],
+    /// The sum of the submission times of the same tasks, in milliseconds since the epoch.
+    pub(super) submitted_ms_sum: [i128; PRIORITY_COUNT],
     pub(super) batches: HashMap<BatchKey, Batch>,
-    /// When the rank of a task changes next by itself.
-    changes: BTreeSet<(Timestamp, Slot)>,
-    /// How long a task waits for the next level; zero for ever.
+    /// When the rank of a waiting task changes next with time.
+    rank_changes: BTreeSet<(Timestamp, Slot)>,
+    /// The waiting time that raises a task by one priority; zero for never.
     aging: Millis,
-    /// Ranks are those of this moment.
-    pub(super) observed: Timestamp,
+    /// The time for which the ranks are computed.
+    pub(super) observed_at: Timestamp,
 }
 
 impl Queue {
@@ -116,46 +117,47 @@ impl Queue {
             lanes: Table::default(),
             by_type: BTreeMap::new(),
             waiting: Default::default(),
-            submitted_sum: [0; PRIORITIES],
+            submitted_ms_sum: [0; PRIORITY_COUNT],
             batches: HashMap::default(),
-            changes: BTreeSet::new(),
+            rank_changes: BTreeSet::new(),
             aging,
-            observed: Timestamp::MIN,
+            observed_at: Timestamp::MIN,
         }
     }
 
-    /// How many tasks wait.
+    /// The number of waiting tasks.
     pub(super) fn len(&self) -> u64 {
         self.waiting.iter().map(|tasks| tasks.len() as u64).sum()
     }
 
-    /// The level that a task has come to by waiting until `now`.
-    pub(super) fn level(&self, task: &Task, now: Timestamp) -> Priority {
-        let raised = now.since(task.submitted_at).0.checked_div(self.aging.0).unwrap_or(0);
-        let level = place(task.priority).saturating_add(usize::try_from(raised).unwrap_or(usize::MAX));
-        Priority::ALL[level.min(PRIORITIES - 1)]
+    /// The priority to which waiting until `now` raises a task.
+    pub(super) fn effective_priority(&self, task: &Task, now: Timestamp) -> Priority {
+        let steps = now.since(task.submitted_at).0.checked_div(self.aging.0).unwrap_or(0);
+        let raised = priority_index(task.priority).saturating_add(usize::try_from(steps).unwrap_or(usize::MAX));
+        Priority::ALL[raised.min(PRIORITY_COUNT - 1)]
     }
 
-    /// The place of a task's level at the moment of the last look, in tables by priority.
-    pub(super) fn class(&self, task: &Task) -> usize {
-        place(self.level(task, self.observed))
+    /// The index of a task's effective priority at the time of the last [`Queue::observe`].
+    pub(super) fn effective_level(&self, task: &Task) -> usize {
+        priority_index(self.effective_priority(task, self.observed_at))
     }
 
-    /// The rank of a task at the moment of the last look.
+    /// The rank of a task at the time of the last [`Queue::observe`].
     pub(super) fn rank(&self, task: &Task) -> Rank {
-        self.rank_at(task, self.observed)
+        self.rank_at(task, self.observed_at)
     }
 
     fn rank_at(&self, task: &Task, now: Timestamp) -> Rank {
         let urgent_since = self.urgent_at(task).filter(|at| *at <= now).unwrap_or(NEVER);
-        Rank::new(place(self.level(task, now)), urgent_since, task.spec.number)
+        Rank::new(priority_index(self.effective_priority(task, now)), urgent_since, task.spec.number)
     }
 
-    /// When a task's time runs short: for its deadline, or because it has waited for [`PRIORITIES`] levels above the highest.
-    /// Without the latter, a stream of tasks with close deadlines would pass over all others of the highest level for ever; if
-    /// it came sooner, such a task could pass over nothing any more once there is a backlog.
+    /// When a task becomes urgent: by its deadline, or because it has waited for [`PRIORITY_COUNT`] steps beyond the
+    /// highest priority. Without the latter, a stream of tasks with close deadlines could overtake all others of the
+    /// highest priority forever. If it came sooner, a task with a close deadline could not overtake anything once there
+    /// is a backlog.
     fn urgent_at(&self, task: &Task) -> Option<Timestamp> {
-        let levels = (2 * PRIORITIES - 1 - place(task.priority)) as u64;
+        let levels = (2 * PRIORITY_COUNT - 1 - priority_index(task.priority)) as u64;
         let waited_at = task.submitted_at.after(Millis(self.aging.0.saturating_mul(levels)));
         let waited_at = (!self.aging.is_zero()).then_some(waited_at);
         [task.urgent_at, waited_at].into_iter().flatten().min()
@@ -163,7 +165,7 @@ impl Queue {
 
     /// When the rank of a task changes after `now`.
     fn changes_at(&self, task: &Task, now: Timestamp) -> Option<Timestamp> {
-        let is_raised = !self.aging.is_zero() && self.level(task, now) < Priority::Critical;
+        let is_raised = !self.aging.is_zero() && self.effective_priority(task, now) < Priority::Critical;
         let raised_at = is_raised.then(|| {
             let times = now.since(task.submitted_at).0 / self.aging.0 + 1;
             task.submitted_at.after(Millis(times.saturating_mul(self.aging.0)))
@@ -172,8 +174,8 @@ impl Queue {
         [raised_at, urgent_at].into_iter().flatten().min().filter(|at| *at > now)
     }
 
-    /// The lane of a task, which is made if there is none, with one open task more.
-    pub(super) fn open(&mut self, key: &LaneKey) -> Slot {
+    /// Returns the lane with this key, creating it if necessary, and counts one more open task in it.
+    pub(super) fn retain_lane(&mut self, key: &LaneKey) -> Slot {
         let make =
             || Lane { key: key.clone(), open: 0, tokens: 0, by_rank: BTreeMap::new(), by_cost: Default::default() };
         let slot = self.lanes.find_or_insert(key, make);
@@ -182,8 +184,9 @@ impl Queue {
         slot
     }
 
-    /// Notes that a task of this lane is not open any more. It must not wait there.
-    pub(super) fn close(&mut self, slot: Slot) {
+    /// Counts one open task less in a lane, and removes the lane after its last one. The task must not be waiting
+    /// there.
+    pub(super) fn release_lane(&mut self, slot: Slot) {
         let lane = &mut self.lanes[slot];
         lane.open -= 1;
         if lane.open > 0 {
@@ -198,49 +201,49 @@ impl Queue {
         }
     }
 
-    /// Lets a task wait in its lane.
+    /// Adds a waiting task to its lane.
     pub(super) fn insert(&mut self, slot: Slot, lane: Slot, task: &Task) {
-        let (rank, class, number) = (self.rank(task), self.class(task), task.spec.number);
+        let (rank, level, number) = (self.rank(task), self.effective_level(task), task.spec.number);
         let lane = &mut self.lanes[lane];
         lane.tokens += u128::from(task.spec.estimated_tokens);
         lane.by_rank.insert(rank, slot);
-        lane.by_cost[class].insert((task.spec.estimated_tokens, number), slot);
-        let priority = place(task.priority);
+        lane.by_cost[level].insert((task.spec.estimated_tokens, number), slot);
+        let priority = priority_index(task.priority);
         self.waiting[priority].insert(number);
-        self.submitted_sum[priority] += i128::from(task.submitted_at.as_millis());
-        if let Some(at) = self.changes_at(task, self.observed) {
-            self.changes.insert((at, slot));
+        self.submitted_ms_sum[priority] += i128::from(task.submitted_at.as_millis());
+        if let Some(at) = self.changes_at(task, self.observed_at) {
+            self.rank_changes.insert((at, slot));
         }
         if let Some(batch) = &task.spec.request.batch {
             self.batches.entry(batch.clone()).or_default().waiting.insert(rank, slot);
         }
     }
 
-    /// Takes a task out of its lane.
+    /// Removes a task from its lane.
     pub(super) fn remove(&mut self, slot: Slot, lane: Slot, task: &Task) {
-        let (rank, class, number) = (self.rank(task), self.class(task), task.spec.number);
+        let (rank, level, number) = (self.rank(task), self.effective_level(task), task.spec.number);
         let lane = &mut self.lanes[lane];
         lane.tokens -= u128::from(task.spec.estimated_tokens);
         lane.by_rank.remove(&rank);
-        lane.by_cost[class].remove(&(task.spec.estimated_tokens, number));
-        let priority = place(task.priority);
+        lane.by_cost[level].remove(&(task.spec.estimated_tokens, number));
+        let priority = priority_index(task.priority);
         self.waiting[priority].remove(&number);
-        self.submitted_sum[priority] -= i128::from(task.submitted_at.as_millis());
-        if let Some(at) = self.changes_at(task, self.observed) {
-            self.changes.remove(&(at, slot));
+        self.submitted_ms_sum[priority] -= i128::from(task.submitted_at.as_millis());
+        if let Some(at) = self.changes_at(task, self.observed_at) {
+            self.rank_changes.remove(&(at, slot));
         }
         self.change_batch(task, |batch| batch.waiting.remove(&rank));
     }
 
-    /// Notes that a task of a batch runs.
-    pub(super) fn note_running(&mut self, slot: Slot, task: &Task) {
+    /// Records that a task of a batch runs.
+    pub(super) fn add_running(&mut self, slot: Slot, task: &Task) {
         if let Some(batch) = &task.spec.request.batch {
             self.batches.entry(batch.clone()).or_default().running.insert(task.spec.number, slot);
         }
     }
 
-    /// Notes that a task of a batch does not run any more.
-    pub(super) fn note_stopped(&mut self, task: &Task) {
+    /// Records that a task of a batch no longer runs.
+    pub(super) fn remove_running(&mut self, task: &Task) {
         self.change_batch(task, |batch| batch.running.remove(&task.spec.number));
     }
 
@@ -253,15 +256,15 @@ impl Queue {
         }
     }
 
-    /// Brings ranks and levels up to `now`, and tells whether any level changed. The cost is in proportion to the tasks
-    /// that do.
+    /// Updates ranks and effective priorities to `now`, and returns whether any effective priority changed. The cost is
+    /// in proportion to the tasks that change.
     pub(super) fn observe<'a>(&mut self, now: Timestamp, task_at: impl Fn(Slot) -> (&'a Task, Slot)) -> bool {
         let mut is_raised = false;
-        if now <= self.observed {
+        if now <= self.observed_at {
             return is_raised;
         }
-        while let Some((_, slot)) = self.changes.first().copied().filter(|(at, _)| *at <= now) {
-            self.changes.pop_first();
+        while let Some((_, slot)) = self.rank_changes.first().copied().filter(|(at, _)| *at <= now) {
+            self.rank_changes.pop_first();
             let (task, lane) = task_at(slot);
             let (before, after) = (self.rank(task), self.rank_at(task, now));
             let lane = &mut self.lanes[lane];
@@ -271,21 +274,21 @@ impl Queue {
                 batch.waiting.remove(&before);
                 batch.waiting.insert(after, slot);
             }
-            if before.class() != after.class() {
+            if before.level() != after.level() {
                 is_raised = true;
                 let cost = (task.spec.estimated_tokens, task.spec.number);
-                lane.by_cost[before.class()].remove(&cost);
-                lane.by_cost[after.class()].insert(cost, slot);
+                lane.by_cost[before.level()].remove(&cost);
+                lane.by_cost[after.level()].insert(cost, slot);
             }
             if let Some(next) = self.changes_at(task, now) {
-                self.changes.insert((next, slot));
+                self.rank_changes.insert((next, slot));
             }
         }
-        self.observed = now;
+        self.observed_at = now;
         is_raised
     }
 
-    /// Lets tasks age otherwise from now on.
+    /// Sets the waiting time that raises a task by one priority.
     pub(super) fn set_aging<'a>(&mut self, aging: Millis, task_at: impl Fn(Slot) -> (&'a Task, Slot)) {
         if aging == self.aging {
             return;
@@ -303,7 +306,7 @@ impl Queue {
         }
     }
 
-    /// The lanes with tasks for an agent of this type with these capabilities.
+    /// The lanes with waiting tasks for an agent of this type with these capabilities.
     pub(super) fn lanes_for<'a>(
         &'a self,
         agent_type: &AgentType,
@@ -314,22 +317,21 @@ impl Queue {
         let lanes = of_any.into_iter().chain(of_type).flatten();
         lanes
             .map(|slot| (*slot, &self.lanes[*slot]))
-            .filter(|(_, lane)| !lane.by_rank.is_empty() && capabilities.cover(&lane.key.selector.capabilities))
+            .filter(|(_, lane)| !lane.by_rank.is_empty() && capabilities.contains_all(&lane.key.selector.capabilities))
     }
 
-    /// All lanes.
     pub(super) fn all_lanes(&self) -> impl Iterator<Item = (Slot, &Lane)> {
         self.by_type.values().flatten().map(|slot| (*slot, &self.lanes[*slot]))
     }
 
-    /// How many lanes and changes are kept, for the check.
-    pub(super) fn sizes(&self) -> (usize, usize) {
-        (self.by_type.values().map(BTreeSet::len).sum(), self.changes.len())
+    /// The number of lanes and of due changes, for `check`.
+    pub(super) fn index_sizes(&self) -> (usize, usize) {
+        (self.by_type.values().map(BTreeSet::len).sum(), self.rank_changes.len())
     }
 }
 
-/// The place of a priority in tables by priority.
-pub(super) const fn place(priority: Priority) -> usize {
+/// The index of a priority in tables by priority.
+pub(super) const fn priority_index(priority: Priority) -> usize {
     match priority {
         Priority::Low => 0,
         Priority::Normal => 1,

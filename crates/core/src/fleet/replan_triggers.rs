@@ -1,43 +1,43 @@
-//! ReplanTriggers: what calls for a plan before the next one is due.
+//! Replan triggers: conditions that call for a plan before the next one is due.
 
 use super::super::cluster::Cluster;
 
-/// What calls for a plan, if it was not so before.
+/// The conditions that call for a plan when they are newly raised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReplanTriggers {
-    /// How many times more tasks wait than the policy lets wait before it wants more agents, in powers of two: 0 up to there, 1 up
-    /// to twice as many, and so on. A backlog that doubles does not wait for the next plan either.
+    /// The size of the backlog relative to the policy's `queue_depth_up`, in doublings: 0 up to it, 1 up to twice as
+    /// many waiting tasks, and so on. A backlog that doubles triggers again.
     pub backlog: u32,
-    /// So many tokens are used that the rest is saved.
-    pub saves_tokens: bool,
-    /// How many agents were lost since these books were opened.
+    /// Whether the token budget is used so far that tokens are conserved.
+    pub is_conserving: bool,
+    /// How many agents were lost since this process loaded the state.
     pub agents_lost: u64,
 }
 
 impl ReplanTriggers {
-    /// Whether anything calls now that did not before.
+    /// Whether any condition is raised now that was not raised before.
     #[must_use]
     pub const fn newly_raised_since(self, before: Self) -> bool {
         self.backlog > before.backlog
-            || (self.saves_tokens && !before.saves_tokens)
+            || (self.is_conserving && !before.is_conserving)
             || self.agents_lost > before.agents_lost
     }
 }
 
 impl Cluster {
-    /// What calls for a plan. It costs next to nothing.
+    /// Returns the current conditions. The cost is constant.
     #[must_use]
     pub fn replan_triggers(&self) -> ReplanTriggers {
         let fleet = &self.fleet;
         ReplanTriggers {
             backlog: backlog(fleet.queue.len(), self.policy().queue_depth_up),
-            saves_tokens: fleet.tokens.is_conserving(),
-            agents_lost: fleet.lost.0,
+            is_conserving: fleet.budgets.is_conserving(),
+            agents_lost: fleet.lost_count.0,
         }
     }
 }
 
-/// How many doublings of `most` it takes to reach beyond the tasks that wait.
+/// How often `most` has to be doubled to exceed the number of waiting tasks.
 const fn backlog(waiting: u64, most: u64) -> u32 {
     let over = waiting / if most == 0 { 1 } else { most };
     if waiting <= most { 0 } else { over.ilog2() + 1 }
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn only_what_is_new_calls() {
         let replan_triggers =
-            |backlog, saves_tokens, agents_lost| ReplanTriggers { backlog, saves_tokens, agents_lost };
+            |backlog, is_conserving, agents_lost| ReplanTriggers { backlog, is_conserving, agents_lost };
         let quiet = replan_triggers(0, false, 2);
         for loud in [replan_triggers(1, false, 2), replan_triggers(0, true, 2), replan_triggers(0, false, 3)] {
             assert!(loud.newly_raised_since(quiet), "{loud:?}");

@@ -1,27 +1,27 @@
-//! The bounds and periods that the books of the fleet are kept by.
+//! The limits and periods of the fleet.
 
 use super::super::time::Millis;
 use serde::{Deserialize, Serialize};
 
-/// How many missed heartbeats in a row an agent is lost after.
+/// An agent is lost after this number of consecutive missed heartbeats.
 pub const HEARTBEATS_MISSED_MAX: u64 = 3;
 
-/// The bounds and periods of the fleet.
+/// The limits and periods of the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FleetSettings {
-    /// The most tasks that may be open at once.
+    /// The maximum number of open tasks.
     pub tasks_max: u64,
-    /// The most bytes that the texts of open tasks may take: a task that takes more is refused, and an error that takes more is
-    /// left out of its attempt.
+    /// The maximum bytes of text in open tasks. A task that exceeds it is refused; an error that exceeds it is left out
+    /// of its attempt.
     pub task_bytes_max: u64,
-    /// The most bytes that the texts of ended tasks may take; the oldest are forgotten first.
+    /// The maximum bytes of text in ended tasks; the oldest records are removed first.
     pub ended_task_bytes_max: u64,
-    /// How often an agent sends a heartbeat, in milliseconds; at least 1.
+    /// The interval at which an agent sends heartbeats, in milliseconds; at least 1.
     pub heartbeat_ms: Millis,
-    /// How long a task waits before it counts as one level more urgent, in milliseconds; 0 for never.
+    /// The waiting time that raises a task by one priority, in milliseconds; 0 for never.
     pub priority_aging_ms: Millis,
-    /// How long a task should take, in milliseconds; at least 1. An agent's health is measured against it.
+    /// The target duration of a task, in milliseconds; at least 1. The health of agents is measured against it.
     pub response_target_ms: Millis,
 }
 

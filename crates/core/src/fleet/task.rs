@@ -1,4 +1,4 @@
-//! A task: a unit of work in the queue, from its submission to the end of its record.
+//! Tasks: units of work in the queue, from submission to the removal of the record.
 
 use super::super::ids::{AgentId, AgentType, BatchKey, FencingToken, JobId, TaskId, TaskNumber};
 use super::super::priority::Priority;
@@ -9,34 +9,32 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
-/// Any JSON value, kept as its text: what a task is given, and what comes of it.
+/// A JSON value, stored as text: the payload or the result of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JsonText(Arc<str>);
 
 impl JsonText {
-    /// Keeps a value. Equal values have equal texts, whatever the order of their keys was.
+    /// Serializes a value. Equal values have equal texts, whatever the order of their keys.
     #[must_use]
     pub fn new(value: &serde_json::Value) -> Self {
-        // The keys of objects are ordered.
+        // `serde_json` keeps the keys of objects in order.
         Self(Arc::from(value.to_string()))
     }
 
-    /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Who may take a task: agents of a type, or of any, that have all these capabilities.
+/// The agents that may take a task: those of one type, or of any type, that have all the capabilities.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Selector {
-    /// The type; any if absent.
+    /// The required type; any type if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_type: Option<AgentType>,
-    /// The capabilities.
     pub capabilities: Capabilities,
 }
 
@@ -44,28 +42,28 @@ impl Selector {
     /// Whether an agent of this type with these capabilities may take the task.
     #[must_use]
     pub fn admits(&self, agent_type: &AgentType, capabilities: &Capabilities) -> bool {
-        self.agent_type.as_ref().is_none_or(|wanted| wanted == agent_type) && capabilities.cover(&self.capabilities)
+        self.agent_type.as_ref().is_none_or(|wanted| wanted == agent_type)
+            && capabilities.contains_all(&self.capabilities)
     }
 }
 
-/// How hard a task is, as far as its submitter can tell.
+/// The complexity of a task, as its submitter estimates it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Complexity {
-    /// Half of what a task takes.
+    /// Half the tokens of a medium task.
     Simple,
-    /// What a task takes.
     #[default]
     Medium,
-    /// Twice that.
+    /// Twice the tokens of a medium task.
     Complex,
 }
 
 impl Complexity {
-    /// All of them, the simplest first.
+    /// All values, in ascending order.
     pub const ALL: [Self; 3] = [Self::Simple, Self::Medium, Self::Complex];
 
-    /// Its name on the wire.
+    /// The name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -76,57 +74,50 @@ impl Complexity {
     }
 }
 
-/// What is known beforehand of the tokens that a task takes.
+/// What the submitter knows about the tokens that a task will use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TokensExpected {
-    /// The submitter's own estimate; ours is made of the rest if it is absent.
+pub struct TokenHints {
+    /// The submitter's own estimate. If absent, the estimate is derived from the other fields.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given: Option<u64>,
-    /// How hard the task is.
     pub complexity: Complexity,
-    /// How long its input is, in characters.
+    /// The length of the input in characters.
     pub input_characters: u64,
 }
 
-/// The names of those that differ.
+/// Returns the names of the arguments that differ.
 pub(super) fn differing<const COUNT: usize>(arguments: [(&'static str, bool); COUNT]) -> Vec<&'static str> {
     arguments.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
-/// What is asked of the queue: a task as its submitter describes it.
+/// A task as its submitter describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskRequest {
-    /// The submitter's own id for it, by which a repeat is known; we give one if it is absent.
+    /// The submitter's own id, which makes a repeated submission idempotent; generated if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
-    /// The job it is part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,
-    /// Who may take it.
     pub selector: Selector,
-    /// How urgent it is.
     pub priority: Priority,
-    /// What is known of its tokens.
-    pub tokens: TokensExpected,
-    /// When it should be done.
+    pub tokens: TokenHints,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
-    /// What it has in common with others that the same agent should take.
+    /// The batch key: tasks with the same key go to the same agent where possible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<BatchKey>,
-    /// What the agent is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<JsonText>,
-    /// How often it is tried; at least 1.
+    /// The maximum number of attempts; at least 1.
     pub attempts_max: u32,
-    /// How long one attempt may take.
+    /// The duration of the lease of one attempt.
     pub lease_seconds: TtlSeconds,
 }
 
 impl TaskRequest {
-    /// The arguments in which another request differs from it.
+    /// Returns the names of the arguments that differ in another request.
     pub(super) fn differences(&self, other: &Self) -> Vec<&'static str> {
         let Self { task, job, selector, priority, tokens, deadline, batch, payload, attempts_max, lease_seconds } =
             other;
@@ -147,44 +138,42 @@ impl TaskRequest {
         ])
     }
 
-    /// How many bytes of texts it has that its submitter chose.
+    /// The bytes of text that its submitter chose.
     pub(super) fn text_bytes(&self) -> u64 {
         let payload = self.payload.as_ref().map_or(0, |payload| payload.as_str().len());
         let job = self.job.as_ref().map_or(0, |job| job.as_str().len());
         let batch = self.batch.as_ref().map_or(0, |batch| batch.as_str().len());
-        // Those that many tasks ask for alike are kept once, and counted for each all the same.
+        // Equal selectors are stored once, but count for each task.
         let agent_type = self.selector.agent_type.as_ref().map_or(0, |agent_type| agent_type.as_str().len());
         let capabilities: usize = self.selector.capabilities.as_slice().iter().map(|one| one.as_str().len()).sum();
         (payload + job + batch + agent_type + capabilities) as u64
     }
 }
 
-/// A task as it was taken in. It never changes.
+/// A task as it was accepted. It never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSpec {
-    /// Its id.
     pub task: TaskId,
-    /// Its place among all tasks.
+    /// Its position in the order of submission.
     pub number: TaskNumber,
-    /// How many tokens an attempt is expected to take, and reserves.
+    /// The tokens that an attempt is estimated to use, and reserves.
     pub estimated_tokens: u64,
-    /// From when on it is urgent, if it has a deadline: its slack has run out.
+    /// When the task becomes urgent, if it has a deadline: the time at which its slack is used up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub urgent_at: Option<Timestamp>,
-    /// What was asked for.
     pub request: TaskRequest,
 }
 
 impl TaskSpec {
-    /// How many bytes it counts towards the bound of the queue: the texts that its submitter chose.
+    /// The bytes that count towards `max_task_bytes`: the texts that its submitter chose.
     #[must_use]
     pub fn text_bytes(&self) -> u64 {
         self.task.as_str().len() as u64 + self.request.text_bytes()
     }
 }
 
-/// Where a task stands.
+/// The state of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskState {
@@ -192,22 +181,20 @@ pub enum TaskState {
     Queued,
     /// Waiting for tokens.
     Deferred,
-    /// In the hands of an agent.
+    /// Held by an agent.
     Running,
-    /// Done.
     Completed,
-    /// Given up after its last attempt.
+    /// The last permitted attempt failed.
     Failed,
-    /// Taken back by its submitter.
     Cancelled,
 }
 
 impl TaskState {
-    /// All of them, in the order of a life.
+    /// All states, in the order of the life cycle.
     pub const ALL: [Self; 6] =
         [Self::Queued, Self::Deferred, Self::Running, Self::Completed, Self::Failed, Self::Cancelled];
 
-    /// Its name on the wire.
+    /// The name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -220,7 +207,7 @@ impl TaskState {
         }
     }
 
-    /// Whether a task in this state is still to be done.
+    /// Whether a task in this state has not ended.
     #[must_use]
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Queued | Self::Deferred | Self::Running)
@@ -237,26 +224,26 @@ impl fmt::Display for TaskState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptOutcome {
-    /// The agent reports that it is done.
+    /// The agent reported success.
     Success,
-    /// The agent reports that it failed.
+    /// The agent reported a failure.
     Failure,
-    /// The agent reports that it took too long.
+    /// The agent reported a timeout.
     Timeout,
-    /// The agent did not report in time.
+    /// The lease expired without a report.
     LeaseExpired,
     /// The agent missed three heartbeats.
     AgentLost,
-    /// The agent left.
+    /// The agent was unregistered.
     AgentUnregistered,
     /// The allocation of the agent ended.
     AllocationEnded,
-    /// The task was taken back.
+    /// The task was cancelled.
     Cancelled,
 }
 
 impl AttemptOutcome {
-    /// Its name on the wire.
+    /// The name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -272,28 +259,25 @@ impl AttemptOutcome {
     }
 }
 
-/// How an attempt at a task ended, as it is written.
+/// The end of an attempt, as its event records it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AttemptEnd {
-    /// The token of the attempt.
+    /// The token of the attempt's lease.
     pub fencing_token: FencingToken,
-    /// How.
     pub outcome: AttemptOutcome,
-    /// The tokens that it took, as far as is known.
+    /// The tokens used, as far as known.
     pub tokens_used: u64,
-    /// Whether the agent did not tell them, so that the estimate is taken for them.
+    /// Whether the agent reported no figure, so that the estimate is booked.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_estimated: bool,
-    /// How long it took, in milliseconds.
+    /// How long the attempt took, in milliseconds.
     pub duration_ms: Millis,
-    /// What went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Arc<str>>,
-    /// What came of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<JsonText>,
-    /// Where the task stands then: queued again, completed, failed or cancelled.
+    /// The state of the task after the attempt: queued, completed, failed or cancelled.
     pub then: TaskState,
 }
 
@@ -302,59 +286,52 @@ const fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// An attempt at a task that has ended.
+/// An attempt that has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attempt {
-    /// Its token.
+    /// The token of its lease.
     pub fencing_token: FencingToken,
     /// The agent that held the task.
     pub agent: AgentId,
-    /// When it began.
     pub started_at: Timestamp,
-    /// When it ended.
     pub ended_at: Timestamp,
-    /// How.
     pub outcome: AttemptOutcome,
-    /// The tokens that it took, as far as is known.
+    /// The tokens used, as far as known.
     pub tokens_used: u64,
-    /// How long it took, as the agent reports it, or as it was measured.
+    /// How long it took, as reported by the agent or as measured.
     pub duration_ms: Millis,
-    /// What went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Arc<str>>,
 }
 
 impl Attempt {
-    /// How many bytes of texts are kept of it. The id of its agent is not among them: all attempts share it.
+    /// The bytes of text stored for it. The agent's id does not count, since all its attempts share it.
     pub(super) fn bytes(&self) -> u64 {
         self.error.as_ref().map_or(0, |error| error.len() as u64)
     }
 }
 
-/// An agent's hold on a task.
+/// A lease on a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskLease {
-    /// Who holds it.
+    /// The holder.
     pub agent: AgentId,
-    /// The token of this attempt.
     pub fencing_token: FencingToken,
-    /// Since when.
     pub leased_at: Timestamp,
-    /// Until when, grace after an outage not counted.
+    /// The deadline, without the grace after an outage.
     pub deadline: Timestamp,
 }
 
-/// Where in its life a task is, with what is known from there on.
+/// The phase of a task, with the data that belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskPhase {
-    /// Waiting, for an agent or for tokens.
+    /// Waiting for an agent or for tokens.
     Queued,
-    /// In the hands of an agent.
+    /// Held by an agent.
     Running(Box<TaskLease>),
-    /// Over.
     Ended(Box<TaskEnd>),
 }
 
@@ -364,41 +341,38 @@ pub enum TaskPhase {
 pub struct TaskEnd {
     /// Completed, failed or cancelled.
     pub state: TaskState,
-    /// When.
     pub at: Timestamp,
-    /// What came of it.
+    /// The result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<JsonText>,
 }
 
-/// A task as the books have it.
+/// A task in the state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Task {
-    /// What was taken in.
+    /// The task as it was accepted.
     pub spec: Arc<TaskSpec>,
-    /// How urgent it is now.
+    /// The current priority.
     pub priority: Priority,
-    /// When it should be done, as of now.
+    /// The current deadline.
     pub deadline: Option<Timestamp>,
-    /// From when on it is urgent, as of now.
+    /// When it becomes urgent by the current deadline.
     pub urgent_at: Option<Timestamp>,
-    /// When it was submitted.
     pub submitted_at: Timestamp,
-    /// Where in its life it is.
     pub phase: TaskPhase,
     /// The attempts that have ended, oldest first.
     pub attempts: Vec<Attempt>,
 }
 
 impl Task {
-    /// Whether it is still to be done.
+    /// Whether the task has not ended.
     #[must_use]
     pub const fn is_open(&self) -> bool {
         !matches!(self.phase, TaskPhase::Ended(_))
     }
 
-    /// The hold on it, if an agent has one.
+    /// The lease on the task, if it is running.
     #[must_use]
     pub fn lease(&self) -> Option<&TaskLease> {
         match &self.phase {
@@ -407,7 +381,7 @@ impl Task {
         }
     }
 
-    /// How it ended, if it has.
+    /// How the task ended, if it has.
     #[must_use]
     pub fn end(&self) -> Option<&TaskEnd> {
         match &self.phase {
@@ -416,7 +390,7 @@ impl Task {
         }
     }
 
-    /// How many bytes of texts are kept of it: those of its submitter, what came of it, and what went wrong.
+    /// The bytes of text stored for it: the submitter's texts, the result and the errors.
     pub(super) fn bytes(&self) -> u64 {
         let output = self.end().and_then(|end| end.output.as_ref()).map_or(0, |output| output.as_str().len());
         let attempts: u64 = self.attempts.iter().map(Attempt::bytes).sum();
@@ -424,11 +398,11 @@ impl Task {
     }
 }
 
-/// A task with its place in the books.
+/// A task with its lane in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct TaskRecord {
     pub(super) task: Task,
-    /// Its lane while it is open.
+    /// The task's lane while it is open.
     pub(super) lane: Slot,
 }
 

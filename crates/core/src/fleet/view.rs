@@ -1,35 +1,34 @@
-//! Reading the books of the fleet: agents, tasks, and what is used of quotas, tokens and the queue.
+//! Views of the fleet: agents, tasks, and the usage of quotas, tokens and the queue.
 
 use super::super::ids::{AgentId, AgentType, FencingToken, JobId, TaskId};
 use super::super::priority::Priority;
 use super::super::time::{Millis, Timestamp};
 use super::agent::Registration;
 use super::command::Deferral;
-use super::estimate::DurationsSeen;
 use super::health::Health;
 use super::task::{Selector, Task, TaskState};
+use super::task_stats::DurationStats;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
-/// How an agent stands.
+/// The state of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AgentState {
-    /// It holds nothing.
+    /// It holds no tasks.
     Idle,
-    /// It holds tasks, and may hold more.
+    /// It holds tasks, and can hold more.
     Busy,
     /// It holds as many tasks as it may.
     Full,
-    /// Its heartbeat is late: it is given nothing until it is heard again.
+    /// Its heartbeats are late: it gets no tasks until the next heartbeat.
     Unresponsive,
 }
 
 impl AgentState {
-    /// All of them.
     pub const ALL: [Self; 4] = [Self::Idle, Self::Busy, Self::Full, Self::Unresponsive];
 
-    /// Its name on the wire.
+    /// The name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -44,138 +43,124 @@ impl AgentState {
 /// A task that an agent holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldTask {
-    /// Which.
     pub task: TaskId,
     /// The token of the lease.
     pub fencing_token: FencingToken,
-    /// When the lease runs out.
+    /// When the lease expires, with grace after an outage.
     pub expires_at: Timestamp,
 }
 
 /// An agent at a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentView {
-    /// The moment.
     pub at: Timestamp,
-    /// The agent as it was taken on.
     pub registration: Arc<Registration>,
-    /// When it was taken on.
     pub registered_at: Timestamp,
-    /// When it was last heard of.
-    pub heard_at: Timestamp,
-    /// When it is lost unless it is heard of before.
+    /// When the last heartbeat, or another call of the agent, arrived.
+    pub last_heartbeat_at: Timestamp,
+    /// When the agent is lost unless a heartbeat arrives first.
     pub lost_at: Timestamp,
-    /// How it stands.
     pub state: AgentState,
-    /// The tasks it holds, in the order in which it was given them.
+    /// The tasks it holds, in the order of their leases.
     pub tasks: Vec<HeldTask>,
-    /// How well it does.
     pub health: Health,
 }
 
-/// Which agents to list.
+/// A filter of agents. A field that is absent admits all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AgentFilter {
-    /// Only those that stand like this.
     pub state: Option<AgentState>,
-    /// Only those of this type.
     pub agent_type: Option<AgentType>,
 }
 
 /// A task at a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskView {
-    /// The moment.
     pub at: Timestamp,
-    /// The task.
     pub task: Task,
-    /// Where it stands.
     pub state: TaskState,
-    /// Why it waits for tokens, if it does.
+    /// Why the task waits for tokens, if it does.
     pub deferral: Option<Deferral>,
-    /// How urgent it counts after its waiting, while it waits.
+    /// The priority to which waiting has raised the task; its own priority unless it waits.
     pub effective_priority: Priority,
-    /// When the lease on it runs out, if an agent holds it.
+    /// When the lease expires, if an agent holds the task.
     pub lease_expires_at: Option<Timestamp>,
 }
 
-/// Which tasks to list.
+/// A filter of tasks. A field that is absent admits all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskFilter {
-    /// Only those that stand here.
     pub state: Option<TaskState>,
-    /// Only those of this job.
     pub job: Option<JobId>,
-    /// Only those that this agent holds.
+    /// The agent that holds the task.
     pub agent: Option<AgentId>,
 }
 
-/// How many agents of a type there are.
+/// The number of agents of a type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeUsage {
-    /// The type.
     pub agent_type: AgentType,
-    /// How many there may be, if it has a quota.
+    /// The maximum, if the type has one.
     pub quota: Option<u64>,
-    /// How many there are.
+    /// How many are registered.
     pub active: u64,
 }
 
-/// How many agents there are.
+/// The number of agents and its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentUsage {
-    /// How many there may be, if that was set.
+    /// The maximum, if one is set.
     pub quota: Option<u64>,
-    /// How many worker slots there are in all: without a quota, there can be no more agents than that.
+    /// The number of worker slots. Without a quota, it is the maximum number of agents.
     pub workers: u64,
-    /// How many there are.
+    /// How many are registered.
     pub active: u64,
-    /// How many workers are free for more, or held by leases past their deadline.
+    /// How many workers are free or held by expired leases.
     pub free_workers: u64,
-    /// Of each type that has a quota or agents, by name.
+    /// Each type that has a quota or agents, by name.
     pub by_type: Vec<TypeUsage>,
 }
 
 impl AgentUsage {
-    /// How many there may be.
+    /// The maximum number of agents.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.quota.unwrap_or(self.workers)
     }
 
-    /// How many more may come that belong to no allocation.
+    /// How many more agents without an allocation can register.
     #[must_use]
     pub fn available(&self) -> u64 {
         self.total().saturating_sub(self.active).min(self.free_workers)
     }
 }
 
-/// What is used of a budget.
+/// The usage of a token budget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BudgetUsage {
-    /// How many tokens there are.
+    /// The tokens in the budget.
     pub total: u64,
-    /// How many ended attempts took.
+    /// The tokens that ended attempts used.
     pub settled: u64,
-    /// How many running attempts are expected to take.
+    /// The tokens that running attempts are estimated to use.
     pub reserved: u64,
-    /// How many were taken beyond what was expected, in sum over the attempts that did.
+    /// The tokens used beyond the estimates, summed over the attempts that exceeded theirs.
     pub overrun: u64,
 }
 
 impl BudgetUsage {
-    /// The same once what is settled is cleared.
+    /// Returns the usage after a refill, which clears settled tokens and overruns.
     pub(super) const fn refilled(self) -> Self {
         Self { settled: 0, overrun: 0, ..self }
     }
 
-    /// How many are left to be reserved.
+    /// The tokens that can still be reserved.
     #[must_use]
     pub const fn remaining(&self) -> u64 {
         self.total.saturating_sub(self.settled).saturating_sub(self.reserved)
     }
 
-    /// Which part of it is settled or reserved: 1 for all, more after an overrun. A budget of nothing is used up.
+    /// The settled and reserved part: 1 for all, more after an overrun. It is 1 for a budget of 0.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a ratio for people and thresholds; budgets are far below 2^53")]
     pub fn ratio(&self) -> f64 {
@@ -183,103 +168,96 @@ impl BudgetUsage {
     }
 }
 
-/// What is used of the tokens.
+/// The usage of all token budgets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenUsage {
-    /// Of all tasks together.
+    /// The budget of all tasks together.
     pub all: BudgetUsage,
-    /// After how long what is settled is cleared, again and again; zero for never.
+    /// The period after which settled tokens are cleared; zero for never.
     pub window: Millis,
-    /// When that is next, if ever.
+    /// When settled tokens are cleared next, if ever.
     pub refills_at: Option<Timestamp>,
-    /// How many tokens a task took that was reported on, in the mean.
+    /// The mean tokens of a reported attempt.
     pub mean_per_task: Option<u64>,
-    /// Of each job with a budget of its own, by name.
+    /// The jobs that have a budget, by name.
     pub jobs: Vec<(JobId, BudgetUsage)>,
 }
 
-/// What waits in one priority.
+/// The waiting tasks of one priority, or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waiting {
-    /// How many tasks.
+pub struct WaitingTasks {
     pub tasks: u64,
-    /// How long they have waited, in the mean.
+    /// The mean waiting time.
     pub wait_mean: Millis,
-    /// How long the oldest has waited.
+    /// The waiting time of the oldest task.
     pub wait_max: Millis,
 }
 
-/// What waits in the queue, tasks that wait for tokens included.
+/// The usage of the queue. Deferred tasks count as waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueUsage {
-    /// All of it.
-    pub all: Waiting,
-    /// By priority, in the order of [`Priority::ALL`]: as the tasks were submitted, not as waiting raised them.
-    pub by_priority: [Waiting; 4],
+    pub all: WaitingTasks,
+    /// By priority, in the order of [`Priority::ALL`]: the priority as set, not as raised by waiting.
+    pub by_priority: [WaitingTasks; 4],
     /// How many tasks agents hold.
     pub running: u64,
-    /// How many bytes the texts of open tasks take.
+    /// The bytes of text in open tasks.
     pub bytes: u64,
 }
 
-/// What the tokens that remain do for the queue.
+/// What the remaining tokens suffice for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConservationView {
-    /// Whether tokens are saved: tasks go by what they are worth for a token.
+    /// Whether tokens are conserved: tasks are ordered by priority per token.
     pub is_on: bool,
-    /// How many waiting tasks the tokens are there for.
+    /// How many waiting tasks the remaining tokens suffice for.
     pub active_tasks: u64,
-    /// How many wait for tokens.
+    /// How many tasks wait for tokens.
     pub deferred_tasks: u64,
-    /// How many tokens the active ones are expected to take.
+    /// The estimated tokens of the active tasks.
     pub estimated_tokens: u64,
-    /// How many tokens are left to be reserved.
+    /// The tokens that can still be reserved.
     pub remaining_tokens: u64,
 }
 
-/// What is used of quotas, tokens and the queue at a moment.
+/// The usage of quotas, tokens and the queue at a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageView {
-    /// The moment.
     pub at: Timestamp,
-    /// The agents.
     pub agents: AgentUsage,
-    /// The tokens.
     pub tokens: TokenUsage,
-    /// The queue.
     pub queue: QueueUsage,
-    /// What the tokens are there for.
     pub conservation: ConservationView,
 }
 
-/// The fleet in figures at a moment, and as lines of `name: value`. A daemon tells it to programs of other versions.
+/// The fleet in figures, displayed as lines of `name: value`. A daemon sends it to programs of other versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FleetSummary {
-    /// How many agents there are.
+    /// How many agents are registered.
     pub agents: u64,
-    /// How many of them take a worker each, since they are no workers of an allocation.
+    /// How many of them take a worker each, because they are not workers of an allocation.
     pub taking_workers: u64,
-    /// How many of them are unresponsive; nothing where nobody listens for them.
+    /// How many are unresponsive; `None` where heartbeats are not tracked.
     pub unresponsive: Option<u64>,
     /// How many tasks wait for an agent.
     pub queued: u64,
-    /// How many wait for tokens.
+    /// How many tasks wait for tokens.
     pub deferred: u64,
-    /// How many agents hold.
+    /// How many tasks agents hold.
     pub running: u64,
-    /// How many are on record that went well.
+    /// How many tasks on record completed.
     pub completed: u64,
-    /// How many are on record of which the last attempt failed.
+    /// How many tasks on record failed in their last attempt.
     pub failed: u64,
-    /// How many are on record that were taken back.
+    /// How many tasks on record were cancelled.
     pub cancelled: u64,
-    /// How many tokens there are for all tasks together.
+    /// The tokens in the budget of all tasks.
     pub tokens_total: u64,
-    /// How many of them ended attempts took.
+    /// How many of them ended attempts used.
     pub tokens_settled: u64,
-    /// How many of them running attempts are expected to take.
+    /// How many of them running attempts are estimated to use.
     pub tokens_reserved: u64,
-    /// When those that were taken are cleared next, if ever.
+    /// When settled tokens are cleared next, if ever.
     pub refills_at: Option<Timestamp>,
 }
 
@@ -302,82 +280,79 @@ impl fmt::Display for FleetSummary {
     }
 }
 
-/// How the tasks of an agent went over the last minute.
+/// The tasks that ended under an agent over the last minute.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentFigures {
-    /// Which agent.
+pub struct AgentMetrics {
     pub agent: AgentId,
-    /// How many tasks ended in its hands.
+    /// How many tasks ended.
     pub tasks: u64,
-    /// How many of them well.
+    /// How many of them succeeded.
     pub successes: u64,
-    /// How long they took, in the mean.
+    /// Their mean duration.
     pub duration_mean: Millis,
 }
 
-/// How much there is to do, and who is there to do it.
+/// The work in the fleet, and the agents for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FleetLoad {
-    /// How many agents there are.
+    /// How many agents are registered.
     pub agents: u64,
     /// How many of them hold a task.
     pub agents_at_work: u64,
-    /// How many tasks they may hold together.
-    pub room: u64,
-    /// How many they hold.
+    /// How many tasks the agents can hold together.
+    pub task_slots: u64,
+    /// How many tasks they hold.
     pub running: u64,
-    /// How many tasks wait for an agent; those that wait for tokens are left out, since more agents would not help them.
+    /// How many tasks wait for an agent. Deferred tasks do not count, since more agents would not help them.
     pub waiting: u64,
-    /// How long all that waits has waited, in the mean.
+    /// The mean waiting time of all waiting tasks, deferred ones included.
     pub wait_mean: Millis,
-    /// How many agents there may be, if that was set.
+    /// The maximum number of agents, if one is set.
     pub quota: Option<u64>,
-    /// Whether so many tokens are used that the rest is saved.
-    pub saves_tokens: bool,
+    /// Whether the token budget is used so far that tokens are conserved.
+    pub is_conserving: bool,
     /// How many tasks wait for tokens.
     pub deferred: u64,
     /// How many tasks were ever submitted.
     pub submitted: u64,
-    /// How long tasks took that went well lately, if any did.
-    pub durations: Option<DurationsSeen>,
+    /// The durations of tasks that succeeded recently, if any did.
+    pub durations: Option<DurationStats>,
 }
 
 impl FleetLoad {
-    /// How many agents there may be: those that are there, or as many as the quota admits if that is more.
+    /// The maximum number of agents: the quota, but not below the number registered.
     #[must_use]
     pub fn agents_max(&self) -> u64 {
         self.quota.unwrap_or(u64::MAX).max(self.agents)
     }
 
-    /// How many tasks an agent may hold, as they are now, in the mean; at least 1, and 1 if there are none.
+    /// The mean number of tasks that an agent can hold; at least 1, and 1 without agents.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a mean")]
-    pub fn room_each(&self) -> f64 {
-        if self.agents == 0 { 1.0 } else { (self.room as f64 / self.agents as f64).max(1.0) }
+    pub fn task_slots_per_agent(&self) -> f64 {
+        if self.agents == 0 { 1.0 } else { (self.task_slots as f64 / self.agents as f64).max(1.0) }
     }
 }
 
-/// What waits that no registered agent may take.
+/// Waiting tasks that no registered agent may take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unserved {
-    /// How many tasks.
+pub struct UnservedTasks {
     pub tasks: u64,
-    /// What the most of them are for, the most first; at most [`Self::SELECTORS_MAX`].
+    /// The most frequent selectors with their counts, in descending order; at most [`Self::SELECTORS_MAX`].
     pub selectors: Vec<(Selector, u64)>,
 }
 
-impl Unserved {
-    /// How many selectors are told apart: enough to see a misspelt name.
+impl UnservedTasks {
+    /// The number of selectors kept: enough to find a misspelled name.
     pub const SELECTORS_MAX: usize = 3;
 }
 
-/// What a look for bottlenecks goes by.
+/// The input of the search for bottlenecks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FleetFigures {
-    /// What is used.
+pub struct FleetMetrics {
     pub usage: UsageView,
-    /// Each agent in whose hands a task ended over the last minute, by name.
-    pub agents: Vec<AgentFigures>,
-    /// What waits that no registered agent may take.
-    pub unserved: Unserved,
+    /// Each agent under which a task ended over the last minute, by name.
+    pub agents: Vec<AgentMetrics>,
+    /// Waiting tasks that no registered agent may take.
+    pub unserved: UnservedTasks,
 }

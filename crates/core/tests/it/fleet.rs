@@ -1,13 +1,11 @@
-//! Cases of the fleet that were thought of, each a short story.
+//! Hand-written cases of the fleet, each a short sequence of commands.
 
 use cortex_core::allocation::Metadata;
 use cortex_core::command::{Command, Denied, Outcome};
 use cortex_core::event::Recorded;
 use cortex_core::fleet::agent::{AgentRequest, Capabilities};
-use cortex_core::fleet::command::{FleetCommand, FleetDenied, FleetOutcome, NothingClaimed, Report, ReportedResult};
-use cortex_core::fleet::task::{
-    AttemptOutcome, Complexity, JsonText, Selector, TaskRequest, TaskState, TokensExpected,
-};
+use cortex_core::fleet::command::{FleetCommand, FleetDenied, FleetOutcome, NoTaskReason, ReportedResult, TaskReport};
+use cortex_core::fleet::task::{AttemptOutcome, Complexity, JsonText, Selector, TaskRequest, TaskState, TokenHints};
 use cortex_core::ids::{AgentId, AgentType, FencingToken, NodeId, TaskId};
 use cortex_core::priority::Priority;
 use cortex_core::time::{Millis, Timestamp, TtlSeconds};
@@ -29,7 +27,7 @@ fn task(name: &str) -> TaskRequest {
         job: None,
         selector: Selector::default(),
         priority: Priority::Normal,
-        tokens: TokensExpected { given: Some(100), complexity: Complexity::Medium, input_characters: 0 },
+        tokens: TokenHints { given: Some(100), complexity: Complexity::Medium, input_characters: 0 },
         deadline: None,
         batch: None,
         payload: Some(JsonText::new(&serde_json::json!({"do": "it"}))),
@@ -88,13 +86,13 @@ impl Story {
     }
 
     fn submit(&mut self, request: TaskRequest) -> TaskId {
-        match self.fleet(FleetCommand::Submit { request: Box::new(request), draw: 7 }) {
+        match self.fleet(FleetCommand::Submit { request: Box::new(request), random: 7 }) {
             Ok(FleetOutcome::Submitted { task, .. }) => task,
             other => panic!("{other:?}"),
         }
     }
 
-    fn claim(&mut self, agent: &AgentId) -> Result<Vec<(String, FencingToken)>, NothingClaimed> {
+    fn claim(&mut self, agent: &AgentId) -> Result<Vec<(String, FencingToken)>, NoTaskReason> {
         match self.fleet(FleetCommand::Claim { agent: agent.clone() }) {
             Ok(FleetOutcome::Leased { tasks, .. }) => {
                 let token = |id: &TaskId| {
@@ -103,7 +101,7 @@ impl Story {
                 };
                 Ok(tasks.iter().map(token).collect())
             }
-            Ok(FleetOutcome::Nothing(nothing)) => Err(nothing),
+            Ok(FleetOutcome::NoTask(nothing)) => Err(nothing),
             other => panic!("{other:?}"),
         }
     }
@@ -116,7 +114,7 @@ impl Story {
         result: ReportedResult,
         tokens_used: u64,
     ) -> Result<FleetOutcome, FleetDenied> {
-        let report = Report { result, tokens_used: Some(tokens_used), duration: None, output: None, error: None };
+        let report = TaskReport { result, tokens_used: Some(tokens_used), duration: None, output: None, error: None };
         self.fleet(FleetCommand::Complete {
             task: TaskId::new(task).expect("a name"),
             agent: agent.clone(),
@@ -133,8 +131,8 @@ impl Story {
         self.now = self.now.after(Millis::from_seconds(seconds));
     }
 
-    fn pass_time(&mut self) -> FleetOutcome {
-        self.fleet(FleetCommand::PassTime { steps_max: 100 }).expect("never refused")
+    fn advance_time(&mut self) -> FleetOutcome {
+        self.fleet(FleetCommand::AdvanceTime { steps_max: 100 }).expect("never refused")
     }
 }
 
@@ -142,7 +140,7 @@ impl Story {
 fn a_task_is_claimed_reported_on_and_settled() {
     let mut story = Story::new(2, 1_000);
     let agent = story.register("a");
-    assert_eq!(story.claim(&agent), Err(NothingClaimed::NoTask));
+    assert_eq!(story.claim(&agent), Err(NoTaskReason::NoTask));
     story.submit(task("t"));
     let claimed = story.claim(&agent).expect("a task");
     assert_eq!(claimed.len(), 1);
@@ -156,7 +154,7 @@ fn a_task_is_claimed_reported_on_and_settled() {
     assert_eq!((usage.reserved, usage.settled, usage.overrun), (0, 120, 20));
     assert_eq!(story.state("t"), TaskState::Completed);
     let again = story.complete("t", &agent, token, ReportedResult::Success, 120);
-    assert!(matches!(again, Ok(FleetOutcome::ReportedBefore { .. })), "{again:?}");
+    assert!(matches!(again, Ok(FleetOutcome::AlreadyReported { .. })), "{again:?}");
 }
 
 #[test]
@@ -168,9 +166,9 @@ fn a_silent_agent_loses_its_task_and_its_late_report_changes_nothing() {
     for _ in 0..3 {
         story.wait(10);
         let now = story.now;
-        story.cluster.hear(now, &other);
+        story.cluster.record_heartbeat(now, &other);
     }
-    story.pass_time();
+    story.advance_time();
     assert!(story.cluster.agent(story.now, &dying).is_none());
     assert_eq!(story.state("t"), TaskState::Queued);
     let late = story.complete("t", &dying, token, ReportedResult::Success, 1);
@@ -179,7 +177,7 @@ fn a_silent_agent_loses_its_task_and_its_late_report_changes_nothing() {
     assert!(next > token);
     story.wait(60);
     let now = story.now;
-    story.cluster.hear(now, &other);
-    story.pass_time();
+    story.cluster.record_heartbeat(now, &other);
+    story.advance_time();
     assert_eq!(story.state("t"), TaskState::Failed, "its second attempt was its last");
 }

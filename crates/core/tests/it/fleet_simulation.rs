@@ -1,11 +1,11 @@
-//! A seeded simulation of agents, tasks and tokens: random commands against the machine and against a naive reference,
-//! compared at each step. Leases and the fleet share one ledger, so that commands for leases are among them.
+//! A seeded simulation of agents, tasks and tokens: random commands to the cluster and to a naive reference model,
+//! compared after each step. Leases and the fleet share one capacity, so the commands include leases.
 //!
 //! Seed and length come from `CORTEX_SIM_SEED` and `CORTEX_SIM_STEPS`; `.ci/simulate` runs many more steps. A failure
 //! prints the seed of its run, and the command that repeats it.
 
-mod draws;
 mod fleet;
+mod generate;
 mod situations;
 
 use cortex_core::allocation::State;
@@ -21,38 +21,38 @@ use cortex_core::units::{CpuMillis, MemoryMb, WorkerSize};
 use cortex_core::view::Filter;
 use cortex_core::{Cluster, check};
 use cortex_test_support::seeded_runs::{SeededRuns, SituationCounts};
-use draws::Shape;
 use fastrand::Rng;
 use fleet::Fleet;
+use generate::Shape;
 use situations::{SITUATIONS, situation, situations_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// The size of a worker at which it is asked how many more agents may come. Those that come have any size.
+/// The worker size for which the number of further agents is compared. Registered agents have any size.
 const SIZE: WorkerSize = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) };
-/// How many commands `cargo test` runs.
+/// The number of commands that `cargo test` runs.
 const STEPS: u64 = 200_000;
-/// The seed of the first run; the next run has the next number.
+/// The seed of the first run; each further run adds one.
 const SEED: u64 = 20_260_401;
-/// Every so many steps the state is compared with that of a replay.
+/// The number of steps between comparisons with a replay.
 const REPLAY_STEPS: u64 = 64;
-/// Every so many steps all lists are compared.
+/// The number of steps between comparisons of all lists.
 const LIST_STEPS: u64 = 8;
-/// Every so many steps a copy is made by way of an image, and then goes along for as many.
+/// The number of steps after which a new copy is restored from a snapshot; it then executes the same commands.
 const COPY_STEPS: u64 = 200;
 
 #[test]
 fn the_fleet_does_what_the_naive_reference_does() {
     let plan = SeededRuns { seed: SEED, steps: STEPS, situations: &SITUATIONS, times_min: 50 };
-    plan.run(|seed| Shape::draw(&mut Rng::with_seed(seed)).steps, run);
+    plan.run(|seed| Shape::generate(&mut Rng::with_seed(seed)).steps, run);
 }
 
-/// Runs one seed. A failure ends with the command that repeats it.
+/// Runs one seed. A failure prints the command that repeats it.
 fn run(seed: u64, steps: u64) -> SituationCounts {
     let mut reached = 0;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut rng = Rng::with_seed(seed);
-        let shape = Shape::draw(&mut rng);
+        let shape = Shape::generate(&mut rng);
         let mut run = Run::new(rng, shape);
         for step in 0..steps {
             reached = step + 1;
@@ -69,8 +69,8 @@ fn run(seed: u64, steps: u64) -> SituationCounts {
     })
 }
 
-/// One run: the machine, the reference, a second machine that is only told the events, and at times a third that was made
-/// of an image and goes along.
+/// One run: the cluster, the reference model, a replica that only applies the events, and at times a copy restored from
+/// a snapshot.
 struct Run {
     rng: Rng,
     shape: Shape,
@@ -104,48 +104,48 @@ impl Run {
             Some(command) => command,
             None => self.next_command(),
         };
-        // A decision about leases must not depend on whether somebody looked before; one about the fleet goes by that.
+        // Decisions about leases must not depend on an earlier `observe`; those about the fleet do.
         if matches!(command, Command::Fleet(_)) || self.rng.bool() {
             self.observe();
         }
-        self.hear_whom_it_names(&command);
+        self.record_heartbeat_of_caller(&command);
         if !(self.rng.u8(0..8) == 0 && self.second_half()) {
-            self.carry_out(&command);
+            self.execute(&command);
         }
         self.compare(step);
     }
 
-    /// Lets time go on, and draws what is asked for then.
+    /// Advances the time, and generates the next command.
     fn next_command(&mut self) -> Command {
         let before = self.now;
-        self.let_time_go_on();
+        self.advance_time();
         if self.rng.u8(0..50) == 0 {
             return cortex_test_support::lease_generator::outage(&mut self.rng, before);
         }
-        let is_due = self.cluster.fleet_due(self.now).is_some_and(|due| due <= self.now);
-        // What time did is recorded soon, as the engine does, but not at once.
+        let is_due = self.cluster.next_fleet_deadline(self.now).is_some_and(|due| due <= self.now);
+        // Due changes are recorded soon, as the engine does, but not immediately.
         if is_due && self.rng.u8(0..3) == 0 {
-            return self.shape.pass_time(&mut self.rng);
+            return self.shape.advance_time(&mut self.rng);
         }
         self.shape.command(&mut self.rng, self.now, &self.fleet)
     }
 
-    /// Lets time go on, in one jump or with heartbeats on the way.
-    fn let_time_go_on(&mut self) {
-        let due = self.cluster.fleet_due(self.now);
+    /// Advances the time, in one jump or with heartbeats in between.
+    fn advance_time(&mut self) {
+        let due = self.cluster.next_fleet_deadline(self.now);
         let deadline = self.cluster.next_deadline().map(|(at, _)| at);
         let next = match self.rng.u8(0..4) {
             0 => deadline,
             1 => self.fleet.late_next(self.now),
             _ => due,
         };
-        // What lies far ahead is no place to jump to.
+        // Jump only to deadlines that are near.
         let ahead = next.map(|at| at.since(self.now).0).filter(|ms| *ms < 100_000);
         let wait = match self.rng.u8(0..20) {
             0..11 => 0,
             11..15 => self.rng.u64(0..300),
             15..16 => self.rng.u64(0..3_000),
-            // To the moment itself, or one before or after.
+            // The deadline itself, or a moment before or after it.
             16..19 => ahead.map_or(0, |ms| (ms + self.rng.u64(0..3)).saturating_sub(1)),
             _ => self.rng.u64(0..30_000),
         };
@@ -154,29 +154,29 @@ impl Run {
         if wait / interval.0 < 100 && self.rng.u8(0..4) > 0 {
             while self.now.after(interval) < target {
                 self.now = self.now.after(interval);
-                self.beat();
+                self.record_heartbeats();
             }
         }
         self.now = target;
         if wait > 0 && self.rng.bool() {
-            self.beat();
+            self.record_heartbeats();
         }
         if self.rng.u8(0..200) == 0 {
             self.presume_alive();
         }
     }
 
-    /// Heartbeats of those that send one.
-    fn beat(&mut self) {
+    /// Records heartbeats of the agents that send one.
+    fn record_heartbeats(&mut self) {
         for agent in self.fleet.agent_ids() {
-            if self.shape.beats(&mut self.rng) {
-                self.hear(&agent);
+            if self.shape.sends_heartbeat(&mut self.rng) {
+                self.record_heartbeat(&agent);
             }
         }
     }
 
-    /// A call of an agent is a sign of life; whoever makes decisions says so before, or does not.
-    fn hear_whom_it_names(&mut self, command: &Command) {
+    /// A call of an agent counts as a heartbeat, which the engine records before the decision; here it may be missing.
+    fn record_heartbeat_of_caller(&mut self, command: &Command) {
         let Command::Fleet(command) = command else { return };
         let agent = match command {
             FleetCommand::Register { request, .. } => &request.agent,
@@ -184,15 +184,15 @@ impl Run {
             _ => return,
         };
         if self.rng.u8(0..4) > 0 {
-            self.hear(agent);
+            self.record_heartbeat(agent);
         }
     }
 
-    fn hear(&mut self, agent: &AgentId) {
-        self.cluster.hear(self.now, agent);
-        self.fleet.hear(self.now, agent);
+    fn record_heartbeat(&mut self, agent: &AgentId) {
+        self.cluster.record_heartbeat(self.now, agent);
+        self.fleet.record_heartbeat(self.now, agent);
         if let Some(copy) = &mut self.copy {
-            copy.hear(self.now, agent);
+            copy.record_heartbeat(self.now, agent);
         }
     }
 
@@ -212,7 +212,7 @@ impl Run {
         }
     }
 
-    fn carry_out(&mut self, command: &Command) {
+    fn execute(&mut self, command: &Command) {
         let decision = self.cluster.decide(self.now, command);
         if let Some(copy) = &self.copy {
             assert_eq!(copy.decide(self.now, command), decision, "a copy at {} to {command:?}", self.now);
@@ -249,15 +249,16 @@ impl Run {
         for event in events {
             self.record(event);
         }
-        // Beats are counted by the interval, so that with another they are counted anew.
+        // Heartbeats are counted by interval, so with another interval they are counted anew.
         if matches!(command, Command::Fleet(FleetCommand::SetSettings(_))) {
             self.presume_alive();
         }
-        // What leaves the books as they are is no event: a log would grow by it for nothing.
+        // A command that leaves the state unchanged must not lead to an event: it would only make the log longer.
         assert!(before.is_none_or(|before| before != self.cluster), "{command:?} changed nothing, and led to an event");
     }
 
-    /// The second half of something begun before, if there is any: what a supervisor of real processes would report.
+    /// Completes a pending grant or release, if there is any, as a supervisor of processes does. Returns whether it
+    /// did.
     fn second_half(&mut self) -> bool {
         let pending = self.rng.choice(self.fleet.ledger.ids(State::Pending));
         let leaving = self.rng.choice(self.fleet.ledger.ids(State::Releasing));
@@ -283,17 +284,17 @@ impl Run {
     fn record(&mut self, event: Event) {
         let recorded = Recorded { at: self.now, event };
         self.cluster.apply(&recorded);
-        // Some events go the way through their written form.
-        let told = if self.shape.every_prefix || self.rng.u8(0..16) == 0 {
+        // Some events make a round trip through JSON.
+        let decoded = if self.shape.every_prefix || self.rng.u8(0..16) == 0 {
             let line = serde_json::to_string(&recorded).expect("an event has a text");
             serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
         } else {
             recorded.clone()
         };
-        assert_eq!(told, recorded);
-        self.replica.apply(&told);
+        assert_eq!(decoded, recorded);
+        self.replica.apply(&decoded);
         if let Some(copy) = &mut self.copy {
-            copy.apply(&told);
+            copy.apply(&decoded);
         }
         self.events.push(recorded);
         if self.shape.every_prefix {
@@ -308,11 +309,11 @@ impl Run {
         assert_eq!(self.cluster.capacity(now), self.fleet.ledger.capacity(now), "at {now}");
         assert_eq!(self.cluster.next_deadline(), self.fleet.ledger.next_deadline(), "at {now}");
         assert_eq!(self.cluster.usage(now, SIZE), self.fleet.usage(now, SIZE), "at {now}");
-        assert_eq!(self.cluster.fleet_due(now), self.fleet.due(now), "at {now}");
+        assert_eq!(self.cluster.next_fleet_deadline(now), self.fleet.due(now), "at {now}");
         if let Some(copy) = &self.copy {
             assert_eq!(copy.usage(now, SIZE), self.cluster.usage(now, SIZE), "a copy at {now}");
-            assert_eq!(copy.fleet_due(now), self.cluster.fleet_due(now), "a copy at {now}");
-            let agents = |books: &Cluster| books.agents(now, &AgentFilter::default(), None).collect::<Vec<_>>();
+            assert_eq!(copy.next_fleet_deadline(now), self.cluster.next_fleet_deadline(now), "a copy at {now}");
+            let agents = |state: &Cluster| state.agents(now, &AgentFilter::default(), None).collect::<Vec<_>>();
             assert_eq!(agents(copy), agents(&self.cluster), "a copy at {now}");
         }
         let (task, agent) = (self.shape.task(&mut self.rng, &self.fleet), self.shape.agent(&mut self.rng));
@@ -351,10 +352,10 @@ impl Run {
             assert_eq!(self.cluster.count_agents(self.now, filter), all, "{filter:?}");
         }
         let expected: Vec<_> = self.fleet.tasks_by_efficiency().into_iter().map(|task| task.spec.number).collect();
-        assert_eq!(self.cluster.order_of_efficiency(), expected, "at {}", self.now);
+        assert_eq!(self.cluster.tasks_by_efficiency(), expected, "at {}", self.now);
         let leases: Vec<_> = self.cluster.list(self.now, &Filter::default(), FencingToken::new(0)).collect();
         assert_eq!(leases, self.fleet.ledger.list(self.now, &Filter::default(), FencingToken::new(0)));
-        assert_eq!(self.cluster.fleet_figures(self.now, SIZE), self.fleet.figures(self.now, SIZE), "at {}", self.now);
+        assert_eq!(self.cluster.fleet_metrics(self.now, SIZE), self.fleet.figures(self.now, SIZE), "at {}", self.now);
         assert_eq!(self.cluster.fleet_summary(self.now), self.fleet.summary(self.now), "at {}", self.now);
     }
 
@@ -363,25 +364,25 @@ impl Run {
         own.observe(self.now);
         folded.observe(self.now);
         assert_eq!(check::violations(&folded), [""; 0]);
-        // What differs would not be readable in full.
-        assert!(own == folded, "the events lead elsewhere at {}", self.now);
+        // Not `assert_eq!`, whose output would be unreadably long.
+        assert!(own == folded, "the replay diverges at {}", self.now);
     }
 
-    /// Makes a copy by way of an image, to go along from here on. Whom it heard of before is no part of that.
+    /// Replaces the copy with one restored from a snapshot. Heartbeats are not part of a snapshot.
     fn copy(&mut self) {
         self.observe();
         if let Some(copy) = self.copy.take() {
-            assert!(copy.has_image_of(&self.cluster), "a copy has gone elsewhere by {}", self.now);
+            assert!(copy.has_image_of(&self.cluster), "a copy has diverged by {}", self.now);
         }
         let mut copy = restored(&self.cluster);
         copy.observe(self.now);
         assert_eq!(check::violations(&copy), [""; 0], "a copy at {}", self.now);
-        assert!(copy.has_image_of(&self.cluster), "a copy is another at {}", self.now);
+        assert!(copy.has_image_of(&self.cluster), "a copy differs at {}", self.now);
         self.copy = Some(copy);
         self.presume_alive();
     }
 
-    /// Folds all events of the run into a fresh machine.
+    /// Replays all events of the run into an empty cluster.
     fn replay_all(&self) {
         let mut folded = Cluster::default();
         for recorded in &self.events {
@@ -391,24 +392,24 @@ impl Run {
     }
 }
 
-/// Books by way of their written image.
-fn restored(books: &Cluster) -> Cluster {
-    let outline = postcard::to_stdvec(&books.outline()).expect("an outline can be written");
+/// Restores a cluster from its serialized snapshot.
+fn restored(state: &Cluster) -> Cluster {
+    let outline = postcard::to_stdvec(&state.outline()).expect("an outline can be written");
     let mut restoration = Restoration::new(postcard::from_bytes::<Outline>(&outline).expect("and read"));
-    for image in books.allocation_images() {
-        restoration.add(&image).expect("an image of these books");
+    for image in state.allocation_images() {
+        restoration.add(&image).expect("an image of this state");
     }
-    if let Some(outline) = books.fleet_outline() {
+    if let Some(outline) = state.fleet_outline() {
         let written = postcard::to_stdvec(&outline).expect("an outline can be written");
         let read: FleetOutline = postcard::from_bytes(&written).expect("and read");
         assert_eq!(read, outline);
         restoration.add_fleet(read);
     }
-    for image in books.agent_images() {
-        restoration.add_agent(&image).expect("an image of these books");
+    for image in state.agent_images() {
+        restoration.add_agent(&image).expect("an image of this state");
     }
-    for image in books.task_images() {
-        restoration.add_task(&image).expect("an image of these books");
+    for image in state.task_images() {
+        restoration.add_task(&image).expect("an image of this state");
     }
     restoration.finish()
 }

@@ -1,13 +1,13 @@
 //! The tests of `cortex-core`, one module for each subject.
 
-mod books;
 mod cases;
 mod fleet;
-mod fleet_balance;
 mod fleet_bounds;
-mod fleet_forgeries;
+mod fleet_invalid_events;
+mod fleet_matching;
 mod fleet_properties;
 mod fleet_simulation;
+mod fleet_state;
 mod golden;
 mod image;
 mod lease_simulation;

@@ -3,8 +3,8 @@
 use super::durable::{Fault, Memory, Run, Wall, at, start_on};
 use super::*;
 use cortex_core::fleet::agent::{AgentRequest, Capabilities};
-use cortex_core::fleet::command::{FleetDenied, FleetOutcome, NothingClaimed, Report, ReportedResult};
-use cortex_core::fleet::task::{Selector, TaskRequest, TaskState, TokensExpected};
+use cortex_core::fleet::command::{FleetDenied, FleetOutcome, NoTaskReason, ReportedResult, TaskReport};
+use cortex_core::fleet::task::{Selector, TaskRequest, TaskState, TokenHints};
 use cortex_core::fleet::view::{TaskFilter, TaskView};
 use cortex_core::ids::{AgentId, AgentType, TaskId, TaskNumber};
 
@@ -37,7 +37,7 @@ pub(super) fn task(name: Option<&str>) -> TaskRequest {
         job: None,
         selector: Selector::default(),
         priority: Priority::Normal,
-        tokens: TokensExpected { given: Some(10), ..TokensExpected::default() },
+        tokens: TokenHints { given: Some(10), ..TokenHints::default() },
         deadline: None,
         batch: None,
         payload: None,
@@ -120,7 +120,7 @@ async fn waiting_claims_are_served_in_order() {
     };
     let (one, two, ()) = tokio::join!(claim(&engine, &first, WAIT), claim(&engine, &second, WAIT), submitting);
     assert_eq!((names(&one), names(&two)), (vec!["a".to_owned()], vec!["b".to_owned()]));
-    assert_eq!(claim(&engine, &first, Duration::ZERO).await, Ok(Claim::Nothing(NothingClaimed::NoTask)));
+    assert_eq!(claim(&engine, &first, Duration::ZERO).await, Ok(Claim::Nothing(NoTaskReason::NoTask)));
 }
 
 #[tokio::test]
@@ -221,12 +221,12 @@ async fn a_restart_loses_no_task_and_no_agent() {
     assert_eq!(state(&engine, "a").await, (TaskState::Running, 0), "its lease has a grace");
     assert_eq!(state(&engine, "b").await, (TaskState::Queued, 0));
     let report =
-        Report { result: ReportedResult::Success, tokens_used: Some(7), duration: None, output: None, error: None };
+        TaskReport { result: ReportedResult::Success, tokens_used: Some(7), duration: None, output: None, error: None };
     let a = TaskId::new("a").expect("a name");
     let done = engine.complete_task(a.clone(), worker.clone(), token, report.clone()).await.expect("a good report");
     assert_eq!(done.view.state, TaskState::Completed);
     let again = engine.complete_task(a, worker, token, report).await.expect("the same report");
-    assert!(matches!(again.outcome, FleetOutcome::ReportedBefore { .. }), "{again:?}");
+    assert!(matches!(again.outcome, FleetOutcome::AlreadyReported { .. }), "{again:?}");
     assert_eq!(engine.usage().await.expect("a running engine").tokens.all.settled, 7);
     assert_eq!(check::violations(&memory.cluster()), [""; 0]);
 }
@@ -261,7 +261,7 @@ async fn a_task_raised_by_waiting_goes_to_a_waiting_claim() {
     let request = |name: &str, agent_type: &str, priority: Priority, tokens: u64| TaskRequest {
         selector: Selector { agent_type: Some(AgentType::new(agent_type).expect("a name")), ..Selector::default() },
         priority,
-        tokens: TokensExpected { given: Some(tokens), ..TokensExpected::default() },
+        tokens: TokenHints { given: Some(tokens), ..TokenHints::default() },
         lease_seconds: TtlSeconds::new(7_200).expect("a time to live"),
         ..task(Some(name))
     };
@@ -273,7 +273,7 @@ async fn a_task_raised_by_waiting_goes_to_a_waiting_claim() {
         engine.submit_task(request, CancelHandle::default()).await.expect("enough capacity");
     }
     assert_eq!(names(&claim(&engine, &agent("full"), Duration::ZERO).await), ["held"]);
-    assert_eq!(claim(&engine, &worker, Duration::ZERO).await, Ok(Claim::Nothing(NothingClaimed::NoTokens)));
+    assert_eq!(claim(&engine, &worker, Duration::ZERO).await, Ok(Claim::Nothing(NoTaskReason::NoTokens)));
 
     let (started, wait) = (tokio::time::Instant::now(), Duration::from_secs(3_600));
     let claiming = async { tokio::join!(claim(&engine, &agent("full"), wait), turn(&wall)) };
@@ -294,7 +294,7 @@ async fn a_claim_without_a_task_ends_in_time() {
     let start = tokio::time::Instant::now();
     tokio::select! {
         claimed = claim(&engine, &worker, WAIT) => {
-            assert_eq!(claimed, Ok(Claim::Nothing(NothingClaimed::NoTask)));
+            assert_eq!(claimed, Ok(Claim::Nothing(NoTaskReason::NoTask)));
         }
         () = turn(&wall) => {}
     }

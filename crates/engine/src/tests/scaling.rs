@@ -4,7 +4,7 @@ use super::durable::{Fault, Memory, Wall, at, start_on};
 use super::fleet::{agent, agent_request, task};
 use super::*;
 use cortex_core::demand::DemandBin;
-use cortex_core::fleet::task::{TaskRequest, TokensExpected};
+use cortex_core::fleet::task::{TaskRequest, TokenHints};
 use cortex_core::ids::TaskId;
 use cortex_core::policy::Policy;
 use cortex_core::time::Timestamp;
@@ -23,7 +23,7 @@ async fn ask(handle: &EngineHandle, job: &str, workers: u64) {
 }
 
 async fn submit(handle: &EngineHandle, name: &str, tokens: u64) {
-    let tokens = TokensExpected { given: Some(tokens), ..TokensExpected::default() };
+    let tokens = TokenHints { given: Some(tokens), ..TokenHints::default() };
     let task = TaskRequest { tokens, ..task(Some(name)) };
     handle.submit_task(task, CancelHandle::default()).await.expect("enough capacity");
 }

@@ -1,7 +1,7 @@
 //! What the tools about agents answer.
 
 use super::{LIST_BYTES_MAX, fitting, raw};
-use cortex_core::fleet::command::{AgentLeft, TaskLeft};
+use cortex_core::fleet::command::{EndedAttempt, RemovedAgent};
 use cortex_core::fleet::health::Health;
 use cortex_core::fleet::view::{AgentView, HeldTask};
 use cortex_core::ids::Capability;
@@ -122,8 +122,8 @@ pub(crate) struct LeftTaskResult {
     state: &'static str,
 }
 
-impl From<&TaskLeft> for LeftTaskResult {
-    fn from(left: &TaskLeft) -> Self {
+impl From<&EndedAttempt> for LeftTaskResult {
+    fn from(left: &EndedAttempt) -> Self {
         Self { task_id: left.task.to_string(), state: left.state.as_str() }
     }
 }
@@ -141,8 +141,8 @@ pub(crate) struct UnregisterResult {
     tasks: Vec<LeftTaskResult>,
 }
 
-impl From<&Reading<AgentLeft>> for UnregisterResult {
-    fn from(reading: &Reading<AgentLeft>) -> Self {
+impl From<&Reading<RemovedAgent>> for UnregisterResult {
+    fn from(reading: &Reading<RemovedAgent>) -> Self {
         let left = &reading.value;
         Self {
             status: "unregistered",
@@ -235,7 +235,7 @@ impl From<&AgentView> for ListedAgent {
             load: LoadResult { current_tasks: view.tasks.len() as u64, max_concurrent: request.tasks_max },
             health: HealthResult::from(&view.health),
             registered_at: view.registered_at.to_string(),
-            heard_at: view.heard_at.to_string(),
+            heard_at: view.last_heartbeat_at.to_string(),
             lost_at: view.lost_at.to_string(),
             metadata: raw(request.metadata.as_json()),
         }
@@ -315,7 +315,7 @@ mod tests {
                 takes: None,
             }),
             registered_at: at,
-            heard_at: at,
+            last_heartbeat_at: at,
             lost_at: at,
             state: AgentState::Idle,
             tasks: Vec::new(),

@@ -28,7 +28,7 @@ impl From<&TaskAfter> for TaskCancelResult {
             _ => None,
         };
         Self {
-            status: if matches!(outcome, FleetOutcome::EndedBefore { .. }) { "already_ended" } else { "cancelled" },
+            status: if matches!(outcome, FleetOutcome::AlreadyEnded { .. }) { "already_ended" } else { "cancelled" },
             task_id: view.task.spec.task.to_string(),
             state: view.state.as_str(),
             agent_id: agent.map(ToString::to_string),

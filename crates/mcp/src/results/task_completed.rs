@@ -47,7 +47,7 @@ impl TaskCompleteResult {
             _ => view.state,
         };
         let status = match (outcome, state) {
-            (FleetOutcome::ReportedBefore { .. }, _) => "already_reported",
+            (FleetOutcome::AlreadyReported { .. }, _) => "already_reported",
             (_, TaskState::Completed) => "completed",
             (_, TaskState::Failed) => "failed",
             _ => "requeued",

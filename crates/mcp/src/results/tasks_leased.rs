@@ -1,7 +1,7 @@
 //! What claim_task and assign_task answer.
 
 use super::{priority_of_task, raw_json};
-use cortex_core::fleet::command::NothingClaimed;
+use cortex_core::fleet::command::NoTaskReason;
 use cortex_core::fleet::task::JsonText;
 use cortex_core::fleet::view::TaskView;
 use cortex_core::ids::AgentId;
@@ -132,10 +132,10 @@ impl From<&Claim> for ClaimResult {
                 count: 0,
                 tasks: Vec::new(),
                 reason: Some(match why {
-                    NothingClaimed::Draining => "draining",
-                    NothingClaimed::AgentIsFull => "agent_is_full",
-                    NothingClaimed::NoTask => "no_task",
-                    NothingClaimed::NoTokens => "no_tokens",
+                    NoTaskReason::Draining => "draining",
+                    NoTaskReason::AgentFull => "agent_is_full",
+                    NoTaskReason::NoTask => "no_task",
+                    NoTaskReason::NoTokens => "no_tokens",
                 }),
                 detail: Some(why.to_string()),
             },
@@ -178,7 +178,7 @@ impl AssignResult {
 mod tests {
     use super::*;
     use cortex_core::fleet::task::{
-        Complexity, Selector, Task, TaskLease, TaskPhase, TaskRequest, TaskSpec, TaskState, TokensExpected,
+        Complexity, Selector, Task, TaskLease, TaskPhase, TaskRequest, TaskSpec, TaskState, TokenHints,
     };
     use cortex_core::ids::{BatchKey, FencingToken, JobId, TaskId, TaskNumber};
     use cortex_core::priority::Priority;
@@ -194,7 +194,7 @@ mod tests {
             job: JobId::new(&name).ok(),
             selector: Selector::default(),
             priority: Priority::Normal,
-            tokens: TokensExpected { given: None, complexity: Complexity::Medium, input_characters: 0 },
+            tokens: TokenHints { given: None, complexity: Complexity::Medium, input_characters: 0 },
             deadline: None,
             batch: BatchKey::new(&name).ok(),
             payload: payload.map(JsonText::new),

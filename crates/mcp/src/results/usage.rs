@@ -2,7 +2,7 @@
 
 use super::fitting;
 use cortex_core::fleet::view::{
-    AgentUsage, BudgetUsage, ConservationView, QueueUsage, TokenUsage, TypeUsage, UsageView, Waiting,
+    AgentUsage, BudgetUsage, ConservationView, QueueUsage, TokenUsage, TypeUsage, UsageView, WaitingTasks,
 };
 use cortex_core::ids::{AgentType, JobId};
 use schemars::JsonSchema;
@@ -156,7 +156,7 @@ pub(crate) struct ByPriority<T> {
 }
 
 impl<T> ByPriority<T> {
-    fn new(by_priority: &[Waiting; 4], show: impl Fn(&Waiting) -> T) -> Self {
+    fn new(by_priority: &[WaitingTasks; 4], show: impl Fn(&WaitingTasks) -> T) -> Self {
         let [low, medium, high, critical] = by_priority;
         Self { critical: show(critical), high: show(high), medium: show(medium), low: show(low) }
     }
@@ -309,7 +309,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn view() -> UsageView {
-        let waiting = |tasks, mean, max| Waiting { tasks, wait_mean: Millis(mean), wait_max: Millis(max) };
+        let waiting = |tasks, mean, max| WaitingTasks { tasks, wait_mean: Millis(mean), wait_max: Millis(max) };
         UsageView {
             at: Timestamp::from_millis(0),
             agents: AgentUsage { quota: None, workers: 10, active: 0, free_workers: 10, by_type: Vec::new() },

@@ -3,7 +3,7 @@
 use super::{Answer, Hints, Invocation, Run, ToolError, definition};
 use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter, TOKENS_MAX};
 use crate::results::TaskCompleteResult;
-use cortex_core::fleet::command::{Report, ReportedResult};
+use cortex_core::fleet::command::{ReportedResult, TaskReport};
 use cortex_core::fleet::task::JsonText;
 use cortex_core::ids::{AgentId, FencingToken, TaskId};
 use cortex_core::time::Millis;
@@ -69,8 +69,8 @@ impl CompleteTask {
         ]
     }
 
-    fn read_report(&self, arguments: &Arguments) -> Result<Report, ArgumentError> {
-        Ok(Report {
+    fn read_report(&self, arguments: &Arguments) -> Result<TaskReport, ArgumentError> {
+        Ok(TaskReport {
             result: arguments.required(&self.result)?,
             tokens_used: arguments.optional(&self.tokens_used)?,
             duration: arguments.optional(&self.duration_ms)?.map(Millis),

@@ -5,7 +5,7 @@ use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter, TOK
 use crate::results::{TaskSubmitResult, priority_of_task};
 use crate::server::ServerOptions;
 use cortex_core::fleet::agent::Capabilities;
-use cortex_core::fleet::task::{Complexity, JsonText, Selector, TaskRequest, TokensExpected};
+use cortex_core::fleet::task::{Complexity, JsonText, Selector, TaskRequest, TokenHints};
 use cortex_core::ids::{AgentType, BatchKey, JobId, TaskId};
 use cortex_core::priority::Priority;
 use cortex_core::time::{Timestamp, TtlSeconds};
@@ -106,7 +106,7 @@ impl SubmitTask {
                 capabilities: arguments.optional(&self.capabilities)?.unwrap_or_default(),
             },
             priority: arguments.optional(&self.priority)?.unwrap_or_default(),
-            tokens: TokensExpected {
+            tokens: TokenHints {
                 given: arguments.optional(&self.estimated_tokens)?,
                 complexity: arguments.optional(&self.complexity)?.unwrap_or_default(),
                 input_characters: arguments.optional(&self.input)?.unwrap_or(0),

@@ -4,7 +4,7 @@ use cortex_core::fleet::task::Selector;
 use cortex_core::fleet::view::{ConservationView, QueueUsage, TypeUsage};
 
 /// Returns a fleet with capacity for ten agents and without bottlenecks.
-fn calm() -> FleetFigures {
+fn calm() -> FleetMetrics {
     let usage = UsageView {
         at: Timestamp::from_millis(0),
         agents: AgentUsage { quota: None, workers: 10, active: 1, free_workers: 9, by_type: Vec::new() },
@@ -15,23 +15,28 @@ fn calm() -> FleetFigures {
             mean_per_task: None,
             jobs: Vec::new(),
         },
-        queue: QueueUsage { all: Waiting::default(), by_priority: [Waiting::default(); 4], running: 0, bytes: 0 },
+        queue: QueueUsage {
+            all: WaitingTasks::default(),
+            by_priority: [WaitingTasks::default(); 4],
+            running: 0,
+            bytes: 0,
+        },
         conservation: ConservationView::default(),
     };
-    FleetFigures { usage, agents: Vec::new(), unserved: Unserved::default() }
+    FleetMetrics { usage, agents: Vec::new(), unserved: UnservedTasks::default() }
 }
 
 fn budget(total: u64, settled: u64, reserved: u64) -> BudgetUsage {
     BudgetUsage { total, settled, reserved, overrun: 0 }
 }
 
-fn agent(name: &str, tasks: u64, successes: u64, duration_ms: u64) -> AgentFigures {
+fn agent(name: &str, tasks: u64, successes: u64, duration_ms: u64) -> AgentMetrics {
     let agent = AgentId::new(name).expect("a name");
-    AgentFigures { agent, tasks, successes, duration_mean: Millis(duration_ms) }
+    AgentMetrics { agent, tasks, successes, duration_mean: Millis(duration_ms) }
 }
 
 /// Changes a calm fleet, and checks the kinds, names and severities of the bottlenecks, in order.
-fn check(change: impl FnOnce(&mut FleetFigures), expected: &[(&str, &str, &str)]) {
+fn check(change: impl FnOnce(&mut FleetMetrics), expected: &[(&str, &str, &str)]) {
     let mut figures = calm();
     change(&mut figures);
     let bottlenecks = Bottlenecks::find(&figures);
@@ -85,7 +90,7 @@ fn a_quota_is_exceeded_from_nine_tenths() {
         if pending >= BACKLOG_TASKS_MIN {
             expected.push(("task_queue_backlog", "all", "low"));
         }
-        let change = |figures: &mut FleetFigures| {
+        let change = |figures: &mut FleetMetrics| {
             figures.usage.agents.quota = quota;
             figures.usage.agents.active = active;
             figures.usage.queue.all.tasks = pending;
@@ -126,7 +131,7 @@ fn each_type_with_a_quota_is_checked() {
 
 #[test]
 fn an_agent_is_slow_relative_to_the_others_or_if_it_fails() {
-    let check = |agents: &[AgentFigures], expected: &[(&str, &str, &str)]| {
+    let check = |agents: &[AgentMetrics], expected: &[(&str, &str, &str)]| {
         check(|figures| figures.agents = agents.to_vec(), expected);
     };
     let calm = agent("b", 5, 5, 1_000);
@@ -160,7 +165,7 @@ fn an_agent_is_slow_relative_to_the_others_or_if_it_fails() {
 fn fifty_waiting_tasks_are_a_backlog() {
     let check_queue = |tasks, agents, severity: Option<&str>| {
         let expected: Vec<_> = severity.iter().map(|severity| ("task_queue_backlog", "all", *severity)).collect();
-        let change = |figures: &mut FleetFigures| {
+        let change = |figures: &mut FleetMetrics| {
             figures.usage.queue.all.tasks = tasks;
             figures.usage.agents.active = agents;
         };
@@ -181,7 +186,7 @@ fn each_states_its_measurements_and_advice() {
     let mut figures = calm();
     figures.usage.tokens.all = budget(1_000, 500, 350);
     figures.usage.tokens.refills_at = Some(Timestamp::from_millis(60_000));
-    figures.usage.queue.all = Waiting { tasks: 60, wait_mean: Millis(7), wait_max: Millis(9) };
+    figures.usage.queue.all = WaitingTasks { tasks: 60, wait_mean: Millis(7), wait_max: Millis(9) };
     figures.usage.conservation.deferred_tasks = 4;
     figures.usage.agents.active = 10;
     figures.agents = vec![agent("a", 5, 1, 9_000), agent("b", 5, 5, 1_000)];
@@ -207,7 +212,7 @@ fn each_states_its_measurements_and_advice() {
 
 #[test]
 fn a_backlog_advises_how_to_get_more_agents_and_which() {
-    let check = |change: &dyn Fn(&mut FleetFigures), advice: &str| {
+    let check = |change: &dyn Fn(&mut FleetMetrics), advice: &str| {
         let mut figures = calm();
         figures.usage.queue.all.tasks = 60;
         change(&mut figures);
@@ -230,7 +235,7 @@ fn a_backlog_advises_how_to_get_more_agents_and_which() {
         (selector(None, &["go", "rsut"]), 2),
         (selector(Some(&"x".repeat(100)), &[]), 1),
     ];
-    let unserved = Unserved { tasks: 14, selectors };
+    let unserved = UnservedTasks { tasks: 14, selectors };
     let named = format!(
         "register up to 9 more agents; register agents for the tasks that no registered agent can take: 7 for bakend; \
          2 for any agent_type with go, rsut; 1 for {}…, 4 for others",

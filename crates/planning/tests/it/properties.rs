@@ -1,7 +1,7 @@
 //! Invariants of every plan, whatever was observed and planned before.
 
 use cortex_core::demand::{DEMAND_BIN, DemandBin};
-use cortex_core::fleet::estimate::DurationsSeen;
+use cortex_core::fleet::task_stats::DurationStats;
 use cortex_core::fleet::view::FleetLoad;
 use cortex_core::policy::Policy;
 use cortex_core::time::{Millis, Timestamp};
@@ -37,12 +37,12 @@ fn observation() -> impl Strategy<Value = (u64, Observation)> {
             fleet: FleetLoad {
                 agents,
                 agents_at_work: running.min(agents),
-                room,
+                task_slots: room,
                 running,
                 waiting,
                 wait_mean: Millis(wait_ms),
                 quota,
-                durations: Some(DurationsSeen { mean: Millis(20_000), variability: 1.0 }),
+                durations: Some(DurationStats { mean: Millis(20_000), variability: 1.0 }),
                 ..FleetLoad::default()
             },
             policy: Policy::BALANCED,
@@ -108,7 +108,7 @@ proptest! {
         more_tasks in 0.0..5.0_f64,
     ) {
         let fleet = seen.fleet;
-        let running = (fleet.running + running).min(fleet.room);
+        let running = (fleet.running + running).min(fleet.task_slots);
         let more = Observation {
             workers_leased: (seen.workers_leased + leased).min(seen.workers_held),
             refused: seen.refused + refused,

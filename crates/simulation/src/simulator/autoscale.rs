@@ -149,13 +149,14 @@ impl Simulator {
         self.heartbeat_at = Millis(self.now.0.saturating_add(self.heartbeat.0));
         let now = self.timestamp();
         for agent in self.agents.live_ids() {
-            self.cluster.hear(now, agent);
+            self.cluster.record_heartbeat(now, agent);
         }
     }
 
     /// Processes timed events: refilled tokens and agents whose heartbeats are overdue.
     pub(super) fn pass_time(&mut self) {
-        let FleetOutcome::TimePassed(passed) = self.fleet(FleetCommand::PassTime { steps_max: TIME_STEPS_MAX }) else {
+        let FleetOutcome::TimeAdvanced(passed) = self.fleet(FleetCommand::AdvanceTime { steps_max: TIME_STEPS_MAX })
+        else {
             panic!("time does not pass")
         };
         assert_eq!(passed.expired, [], "no lease expires");

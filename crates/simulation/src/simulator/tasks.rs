@@ -5,7 +5,7 @@ use super::super::arrivals::Arrival;
 use super::Simulator;
 use cortex_core::command::{Command, Denied};
 use cortex_core::event::Event;
-use cortex_core::fleet::command::{FleetCommand, FleetDenied, FleetOutcome, Report, ReportedResult, TaskLeft};
+use cortex_core::fleet::command::{EndedAttempt, FleetCommand, FleetDenied, FleetOutcome, ReportedResult, TaskReport};
 use cortex_core::fleet::task::TaskState;
 use cortex_core::time::Millis;
 use std::cmp::Reverse;
@@ -17,7 +17,7 @@ impl Simulator {
         let mut request = self.template.clone();
         // Without a budget the tokens of a task are irrelevant, however many.
         request.tokens.given = arrival.tokens.filter(|_| self.has_budget);
-        let command = FleetCommand::Submit { request, draw: number };
+        let command = FleetCommand::Submit { request, random: number };
         match self.decide(&Command::Fleet(command)) {
             Ok(decision) => self.apply(decision),
             Err(Denied::Fleet(FleetDenied::TooManyTasks { .. } | FleetDenied::TooManyTaskBytes { .. })) => {
@@ -71,7 +71,7 @@ impl Simulator {
     pub(super) fn report_next(&mut self) {
         let Some(Reverse((_, fencing_token, slot))) = self.reports.pop() else { return };
         let Some((held, agent, is_draining)) = self.agents.finish(slot, fencing_token) else { return };
-        let report = Report {
+        let report = TaskReport {
             result: ReportedResult::Success,
             // The estimate is settled, which is the figure of the trace if it has one.
             tokens_used: None,
@@ -82,7 +82,7 @@ impl Simulator {
         let complete =
             FleetCommand::Complete { task: held.task, agent: agent.clone(), fencing_token, report: Box::new(report) };
         match self.fleet(complete) {
-            FleetOutcome::Reported(TaskLeft { state: TaskState::Completed, .. }) => {
+            FleetOutcome::Reported(EndedAttempt { state: TaskState::Completed, .. }) => {
                 self.outcome.record_completion(self.now, held.waited);
             }
             other => panic!("a report returned {other:?}"),

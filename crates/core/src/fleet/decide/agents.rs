@@ -1,4 +1,4 @@
-//! Decisions on agents: who may come, and who leaves.
+//! Decisions on agents: registration and removal.
 
 use super::super::super::allocation::{Allocation, EndReason, State};
 use super::super::super::availability::Availability;
@@ -12,7 +12,7 @@ use super::super::super::table::Slot;
 use super::super::super::time::Timestamp;
 use super::super::super::units::WorkerSize;
 use super::super::Fleet;
-use super::super::agent::{AgentEnd, AgentRequest, Registration};
+use super::super::agent::{AgentEndReason, AgentRequest, Registration};
 use super::super::command::{FleetDenied, FleetOutcome};
 use super::decision;
 use std::collections::BTreeSet;
@@ -33,7 +33,7 @@ impl Cluster {
             }
             return Ok(decision(None, FleetOutcome::Registered { is_new: false, reclaimed: Vec::new() }));
         }
-        if fleet.pulses.0.draining.contains(&request.agent) {
+        if fleet.heartbeats.0.draining.contains(&request.agent) {
             return Err(FleetDenied::Draining(request.agent.clone()).into());
         }
         if let Some(reached) = fleet.quota_reached(&request.agent_type) {
@@ -42,9 +42,9 @@ impl Cluster {
         let mut events = Vec::with_capacity(1);
         let mut reclaimed = Vec::new();
         let (node, takes) = match request.allocation {
-            Some(allocation) => (self.node_of_agents(now, allocation)?, None),
+            Some(allocation) => (self.node_for_agent_of(now, allocation)?, None),
             None => {
-                let (node, leases) = self.room_for_agent(now, size).map_err(|denied| match denied {
+                let (node, leases) = self.find_worker_slot(now, size).map_err(|denied| match denied {
                     Denied::InsufficientCapacity { shortage, .. } => FleetDenied::NoWorker(shortage).into(),
                     denied => denied,
                 })?;
@@ -54,15 +54,15 @@ impl Cluster {
                 (node, Some(size))
             }
         };
-        let request = AgentRequest { agent_type: fleet.known_type(&request.agent_type), ..request.clone() };
+        let request = AgentRequest { agent_type: fleet.shared_type(&request.agent_type), ..request.clone() };
         events.push(Event::AgentRegistered {
             registration: Arc::new(Registration { request, node: node.clone(), takes }),
         });
         Ok(decision(events, FleetOutcome::Registered { is_new: true, reclaimed }))
     }
 
-    /// The node of an allocation that has a worker to spare for an agent.
-    fn node_of_agents(&self, now: Timestamp, allocation: AllocationId) -> Result<&NodeId, Denied> {
+    /// Returns the node of an active allocation with a worker that has no agent yet.
+    fn node_for_agent_of(&self, now: Timestamp, allocation: AllocationId) -> Result<&NodeId, Denied> {
         let lease = self.find(allocation).ok_or(Denied::UnknownAllocation(allocation))?;
         let is_over = self.deadline(lease).is_none_or(|deadline| deadline <= now);
         if lease.state() != State::Active || is_over {
@@ -76,8 +76,8 @@ impl Cluster {
         Ok(&lease.reservation.node)
     }
 
-    /// The node with a worker slot for an agent, and the leases past their deadline that have to be taken back for it.
-    fn room_for_agent(&self, now: Timestamp, size: WorkerSize) -> Result<(&NodeId, Vec<&Allocation>), Denied> {
+    /// Returns a node with capacity for one more worker, and the expired leases to reclaim for it.
+    fn find_worker_slot(&self, now: Timestamp, size: WorkerSize) -> Result<(&NodeId, Vec<&Allocation>), Denied> {
         let node: (&NodeId, &Node) = self.nodes.first_key_value().ok_or(Denied::NoNode)?;
         let mut availability = Availability::for_agent(self, node, size);
         let ReclaimPlan { reclaimed, pending_shortage } = self.plan_reclaim(now, &mut availability)?;
@@ -90,28 +90,28 @@ impl Cluster {
     pub(super) fn unregister(&self, now: Timestamp, agent: &AgentId) -> Result<Decision, Denied> {
         let slot = self.fleet.find_agent(agent)?;
         let mut events = Vec::new();
-        let left = self.fleet.let_go(&mut events, now, slot, AgentEnd::Unregistered);
-        Ok(decision(events, FleetOutcome::Unregistered(left)))
+        let removed = self.fleet.agent_removal(&mut events, now, slot, AgentEndReason::Unregistered);
+        Ok(decision(events, FleetOutcome::Unregistered(removed)))
     }
 
-    /// Adds the events by which the agents of an allocation leave that ends.
-    pub(in super::super::super) fn let_agents_go(
+    /// Adds the events that remove the agents of an allocation that ends.
+    pub(in super::super::super) fn remove_agents_of(
         &self,
         events: &mut Vec<Event>,
         now: Timestamp,
         allocation: AllocationId,
     ) {
         let mut leaving: Vec<Slot> = self.fleet.by_allocation.get(&allocation).into_iter().flatten().copied().collect();
-        // As they registered: the order of slots is not that of books made from an image.
+        // In the order of registration: the order of slots differs after a restore from a snapshot.
         leaving.sort_by_key(|slot| self.fleet.agents[*slot].number);
         for slot in leaving {
-            self.fleet.let_go(events, now, slot, AgentEnd::AllocationEnded);
+            self.fleet.agent_removal(events, now, slot, AgentEndReason::AllocationEnded);
         }
     }
 }
 
 impl Fleet {
-    /// The quota that leaves no room for another agent of this type, if there is one.
+    /// Returns the denial if a quota is reached for another agent of this type.
     pub(in super::super) fn quota_reached(&self, agent_type: &AgentType) -> Option<FleetDenied> {
         let active = self.agents.len() as u64;
         if let Some(quota) = self.quota.filter(|quota| active >= *quota) {
@@ -122,8 +122,8 @@ impl Fleet {
         Some(FleetDenied::QuotaReached { agent_type: Some(agent_type.clone()), active, quota })
     }
 
-    /// The same type of agents, by a text that is shared where it is known.
-    fn known_type(&self, agent_type: &AgentType) -> AgentType {
+    /// Returns an equal type that shares its text with registered agents, if there are any of it.
+    fn shared_type(&self, agent_type: &AgentType) -> AgentType {
         self.types.get_key_value(agent_type).map_or_else(|| agent_type.clone(), |(known, _)| known.clone())
     }
 }

@@ -1,4 +1,4 @@
-//! Decisions on budgets of tokens and quotas of agents.
+//! Decisions on token budgets and agent quotas.
 
 use super::super::super::cluster::Cluster;
 use super::super::super::command::{Decision, Denied};
@@ -6,11 +6,11 @@ use super::super::super::event::Event;
 use super::super::super::ids::{AgentType, JobId};
 use super::super::super::time::{Millis, Timestamp};
 use super::super::command::{FleetDenied, FleetOutcome};
-use super::super::tokens::JOB_BUDGETS_MAX;
+use super::super::token_budgets::JOB_BUDGETS_MAX;
 use super::super::view::BudgetUsage;
 use super::decision;
 
-/// How many types of agents may have a quota of their own.
+/// The maximum number of agent types with a quota.
 const QUOTAS_MAX: usize = 1_000;
 
 impl Cluster {
@@ -20,25 +20,25 @@ impl Cluster {
         tokens: Option<u64>,
         window: Option<Millis>,
     ) -> Result<Decision, Denied> {
-        let budgets = &self.fleet.tokens;
+        let budgets = &self.fleet.budgets;
         let total = tokens.unwrap_or(budgets.all.total);
         self.check_lowering(now, &budgets.all, total)?;
         let window_ms = window.filter(|window| *window != budgets.window);
         let tokens = Some(total).filter(|total| *total != budgets.all.total);
         let changes = tokens.is_some() || window_ms.is_some();
         let event = changes.then_some(Event::TokenBudgetSet { job: None, tokens, window_ms });
-        Ok(self.budget_set(now, event))
+        Ok(self.budget_decision(now, event))
     }
 
-    /// The refill that is due, if one is.
+    /// Returns the refill, if one is due.
     pub(super) fn refill(&self, now: Timestamp) -> Option<Event> {
-        let tokens = &self.fleet.tokens;
-        tokens.refill_due().filter(|at| *at <= now)?;
-        Some(Event::TokenBudgetRefilled { window_started_at: tokens.window_start(now) })
+        let budgets = &self.fleet.budgets;
+        budgets.refill_due().filter(|at| *at <= now)?;
+        Some(Event::TokenBudgetRefilled { window_started_at: budgets.window_start(now) })
     }
 
     pub(super) fn set_job_budget(&self, now: Timestamp, job: &JobId, tokens: Option<u64>) -> Result<Decision, Denied> {
-        let jobs = &self.fleet.tokens.jobs;
+        let jobs = &self.fleet.budgets.jobs;
         match (jobs.get(job), tokens) {
             (Some(budget), Some(total)) => self.check_lowering(now, budget, total)?,
             (None, Some(_)) if jobs.len() >= JOB_BUDGETS_MAX => {
@@ -48,11 +48,11 @@ impl Cluster {
         }
         let changes = jobs.get(job).map(|budget| budget.total) != tokens;
         let event = changes.then(|| Event::TokenBudgetSet { job: Some(job.clone()), tokens, window_ms: None });
-        Ok(self.budget_set(now, event))
+        Ok(self.budget_decision(now, event))
     }
 
-    /// Refuses a lower budget than what is used. What was used in a window that is over counts no more, whether or not that was
-    /// recorded.
+    /// Rejects a budget that is lower than today's and than what is used. Tokens of a past window do not count as used,
+    /// even if the refill has not been recorded yet.
     fn check_lowering(&self, now: Timestamp, budget: &BudgetUsage, total: u64) -> Result<(), FleetDenied> {
         let budget = if self.refill(now).is_some() { budget.refilled() } else { *budget };
         let used = budget.settled.saturating_add(budget.reserved);
@@ -63,8 +63,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// What sets a budget, behind the refill that is due.
-    fn budget_set(&self, now: Timestamp, event: Option<Event>) -> Decision {
+    /// Returns the decision that sets a budget, preceded by the refill if one is due.
+    fn budget_decision(&self, now: Timestamp, event: Option<Event>) -> Decision {
         let refill = event.as_ref().and_then(|_| self.refill(now));
         decision(refill.into_iter().chain(event), FleetOutcome::Done)
     }

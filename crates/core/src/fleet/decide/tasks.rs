@@ -1,4 +1,4 @@
-//! Decisions on tasks: from their submission to the report on them.
+//! Decisions on tasks, from submission to report.
 
 use super::super::super::cluster::Cluster;
 use super::super::super::command::{Decision, Denied};
@@ -8,17 +8,17 @@ use super::super::super::priority::Priority;
 use super::super::super::table::Slot;
 use super::super::super::time::{Millis, Timestamp};
 use super::super::agent::Agent;
-use super::super::command::{FleetDenied, FleetOutcome, NothingClaimed, Report, TaskLeft};
+use super::super::command::{EndedAttempt, FleetDenied, FleetOutcome, NoTaskReason, TaskReport};
 use super::super::task::{AttemptEnd, AttemptOutcome, Selector, TaskPhase, TaskRequest, TaskSpec, TaskState};
 use super::super::{Fleet, queue};
-use super::{after, decision, unreported};
+use super::{decision, state_after, unreported_end};
 use std::sync::Arc;
 
-/// What is kept in the place of an error where open tasks take as many bytes as they may.
+/// Replaces an error where the texts of open tasks leave no capacity for it.
 const ERROR_LEFT_OUT: &str = "(left out: open tasks take max_task_bytes)";
 
 impl Cluster {
-    pub(super) fn submit(&self, now: Timestamp, request: &TaskRequest, draw: u64) -> Result<Decision, Denied> {
+    pub(super) fn submit(&self, now: Timestamp, request: &TaskRequest, random: u64) -> Result<Decision, Denied> {
         let fleet = &self.fleet;
         if let Some(task) = &request.task
             && let Some(slot) = fleet.tasks.find(task)
@@ -33,15 +33,15 @@ impl Cluster {
             return Err(FleetDenied::DeadlinePassed { deadline, now }.into());
         }
         let limit = fleet.settings.tasks_max;
-        if fleet.open() >= limit {
+        if fleet.open_count() >= limit {
             return Err(FleetDenied::TooManyTasks { limit }.into());
         }
-        let task = request.task.clone().unwrap_or_else(|| fleet.unused_id(draw));
-        let request = TaskRequest { selector: fleet.known_selector(&request.selector), ..request.clone() };
+        let task = request.task.clone().unwrap_or_else(|| fleet.unused_id(random));
+        let request = TaskRequest { selector: fleet.shared_selector(&request.selector), ..request.clone() };
         let agent_type = request.selector.agent_type.as_ref();
         let spec = TaskSpec {
             number: fleet.next_task,
-            estimated_tokens: fleet.experience.tokens(agent_type, &request.tokens),
+            estimated_tokens: fleet.task_stats.estimate_tokens(agent_type, &request.tokens),
             urgent_at: fleet.urgent_at(&request, request.deadline),
             task: task.clone(),
             request,
@@ -57,19 +57,19 @@ impl Cluster {
     pub(super) fn claim(&self, now: Timestamp, agent: &AgentId) -> Result<Decision, Denied> {
         let slot = self.fleet.find_agent(agent)?;
         let record = &self.fleet.agents[slot];
-        if self.fleet.pulses.0.draining.contains(agent) {
-            return Ok(decision(None, FleetOutcome::Nothing(NothingClaimed::Draining)));
+        if self.fleet.heartbeats.0.draining.contains(agent) {
+            return Ok(decision(None, FleetOutcome::NoTask(NoTaskReason::Draining)));
         }
-        if record.room() == 0 {
-            return Ok(decision(None, FleetOutcome::Nothing(NothingClaimed::AgentIsFull)));
+        if record.free_slots() == 0 {
+            return Ok(decision(None, FleetOutcome::NoTask(NoTaskReason::AgentFull)));
         }
         match self.fleet.best_for(record) {
             Ok(task) => Ok(self.lease(now, record, task)),
-            Err(nothing) => Ok(decision(None, FleetOutcome::Nothing(nothing))),
+            Err(reason) => Ok(decision(None, FleetOutcome::NoTask(reason))),
         }
     }
 
-    pub(super) fn assign(&self, now: Timestamp, task: &TaskId, draw: u64) -> Result<Decision, Denied> {
+    pub(super) fn assign(&self, now: Timestamp, task: &TaskId, random: u64) -> Result<Decision, Denied> {
         let fleet = &self.fleet;
         let slot = fleet.find_task(task)?;
         let record = &fleet.tasks[slot].task;
@@ -84,25 +84,25 @@ impl Cluster {
         }
         if let Some(reason) = fleet.deferral(slot) {
             let estimated_tokens = record.spec.estimated_tokens;
-            let remaining = fleet.tokens.available(record.spec.request.job.as_ref());
+            let remaining = fleet.budgets.available(record.spec.request.job.as_ref());
             return Err(FleetDenied::NoTokens { task: task.clone(), reason, estimated_tokens, remaining }.into());
         }
-        let chosen = fleet.holder_of_batch(record).or_else(|| fleet.chosen(&record.spec.request.selector, draw));
+        let chosen = fleet.batch_holder(record).or_else(|| fleet.pick_agent(&record.spec.request.selector, random));
         match chosen {
             Some(agent) => Ok(self.lease(now, &fleet.agents[agent], slot)),
             None => {
-                let reason = fleet.why_no_agent(&record.spec.request.selector, now);
+                let reason = fleet.no_agent_reason(&record.spec.request.selector, now);
                 Err(FleetDenied::NoAgent { task: task.clone(), reason }.into())
             }
         }
     }
 
-    /// Gives an agent that has room a task that waits, and others of its batch as far as they fit.
+    /// Leases a waiting task to an agent with a free task slot, and as many others of its batch as fit.
     fn lease(&self, now: Timestamp, agent: &Agent, first: Slot) -> Decision {
         let mut events = Vec::new();
         let mut tasks = Vec::new();
         let mut token = self.next_token;
-        for slot in self.fleet.with_its_batch(agent, first) {
+        for slot in self.fleet.with_batch(agent, first) {
             let spec = &self.fleet.tasks[slot].task.spec;
             let deadline = now.after(spec.request.lease_seconds.as_millis());
             let agent = agent.request().agent.clone();
@@ -128,7 +128,7 @@ impl Cluster {
         task: &TaskId,
         agent: &AgentId,
         given: FencingToken,
-        report: &Report,
+        report: &TaskReport,
     ) -> Result<Decision, Denied> {
         let slot = self.fleet.find_task(task)?;
         let record = &self.fleet.tasks[slot].task;
@@ -137,7 +137,7 @@ impl Cluster {
         if let Some(before) = record.attempts.iter().find(|attempt| attempt.fencing_token == given) {
             let at = before.ended_at;
             if before.agent == *agent && before.outcome == outcome {
-                return Ok(decision(None, FleetOutcome::ReportedBefore { outcome, at }));
+                return Ok(decision(None, FleetOutcome::AlreadyReported { outcome, at }));
             }
             let (agent, outcome) = (before.agent.clone(), before.outcome);
             return Err(FleetDenied::AttemptOver { task, given, agent, outcome, at }.into());
@@ -157,9 +157,9 @@ impl Cluster {
         if expires_at <= now {
             return Err(FleetDenied::TaskLeaseExpired { task, expired_at: expires_at }.into());
         }
-        let then = after(record, outcome);
+        let then = state_after(record, outcome);
         let error = report.error.as_ref().map(|error| match then {
-            TaskState::Queued => self.fleet.error_kept(error),
+            TaskState::Queued => self.fleet.stored_error(error),
             _ => Arc::clone(error),
         });
         let end = AttemptEnd {
@@ -172,8 +172,8 @@ impl Cluster {
             output: report.output.clone(),
             then,
         };
-        let left = TaskLeft { task: task.clone(), agent: agent.clone(), outcome, state: end.then };
-        Ok(decision(Some(Event::AttemptEnded { task, end }), FleetOutcome::Reported(left)))
+        let ended = EndedAttempt { task: task.clone(), agent: agent.clone(), outcome, state: end.then };
+        Ok(decision(Some(Event::AttemptEnded { task, end }), FleetOutcome::Reported(ended)))
     }
 
     pub(super) fn cancel(&self, now: Timestamp, task: &TaskId) -> Result<Decision, Denied> {
@@ -185,10 +185,10 @@ impl Cluster {
                 decision(Some(event), FleetOutcome::Cancelled { agent: None })
             }
             TaskPhase::Running(lease) => {
-                let event = unreported(now, record, lease, AttemptOutcome::Cancelled);
+                let event = unreported_end(now, record, lease, AttemptOutcome::Cancelled);
                 decision(Some(event), FleetOutcome::Cancelled { agent: Some(lease.agent.clone()) })
             }
-            TaskPhase::Ended(end) => decision(None, FleetOutcome::EndedBefore { state: end.state, at: end.at }),
+            TaskPhase::Ended(end) => decision(None, FleetOutcome::AlreadyEnded { state: end.state, at: end.at }),
         })
     }
 
@@ -220,33 +220,35 @@ impl Cluster {
 }
 
 impl Fleet {
-    /// The error of an attempt as it is kept: a word in its place where open tasks take as many bytes as they may.
-    fn error_kept(&self, error: &Arc<str>) -> Arc<str> {
+    /// Returns the error to store for an attempt: [`ERROR_LEFT_OUT`] if the texts of open tasks would exceed
+    /// `max_task_bytes`.
+    fn stored_error(&self, error: &Arc<str>) -> Arc<str> {
         let fits = self.open_bytes.saturating_add(error.len() as u64) <= self.settings.task_bytes_max;
         if fits || error.len() <= ERROR_LEFT_OUT.len() { Arc::clone(error) } else { Arc::from(ERROR_LEFT_OUT) }
     }
 
-    /// The id made of `draw`, or of the next number that no task has.
-    fn unused_id(&self, mut draw: u64) -> TaskId {
+    /// Returns the id derived from `random`, or from the next number whose id is unused.
+    fn unused_id(&self, mut random: u64) -> TaskId {
         loop {
-            let id = TaskId::from_bits(draw);
+            let id = TaskId::from_bits(random);
             if self.tasks.find(&id).is_none() {
                 return id;
             }
-            draw = draw.wrapping_add(1);
+            random = random.wrapping_add(1);
         }
     }
 
-    /// The same selector, by texts that are shared where they are known.
-    fn known_selector(&self, selector: &Selector) -> Selector {
+    /// Returns an equal selector that shares its texts with the tasks in the queue, if any has the same one.
+    fn shared_selector(&self, selector: &Selector) -> Selector {
         let key = queue::LaneKey { selector: selector.clone(), job: None };
         self.queue.lanes.find(&key).map_or(key.selector, |slot| self.queue.lanes[slot].key.selector.clone())
     }
 
-    /// From when on a task is urgent: less time is left than twice what it is expected to take.
+    /// Returns the time from which a task is urgent: twice its expected duration before the deadline.
     fn urgent_at(&self, request: &TaskRequest, deadline: Option<Timestamp>) -> Option<Timestamp> {
         let (agent_type, complexity) = (request.selector.agent_type.as_ref(), request.tokens.complexity);
-        let expected = self.experience.duration(agent_type, complexity).unwrap_or(self.settings.response_target_ms);
+        let expected =
+            self.task_stats.estimate_duration(agent_type, complexity).unwrap_or(self.settings.response_target_ms);
         deadline.map(|deadline| deadline.before(Millis(expected.0.saturating_mul(2))).max(Timestamp::WRITABLE_MIN))
     }
 }

@@ -1,14 +1,14 @@
-//! The fleet written in the most naive way, to compare the real one with: a list of agents and a list of tasks, and
-//! everything else worked out anew from them at each question. The leases are those of their own reference. It shares the
-//! types of commands and answers with the core, and none of its reasoning.
+//! A naive reference model of the fleet: a list of agents and a list of tasks, from which everything else is computed
+//! on each query. Leases are those of the lease model. The model shares the types of commands and outcomes with the
+//! core, but no code.
 
 mod agents;
 mod budgets;
+mod efficiency;
 mod leases;
-mod questions;
+mod queries;
 mod tasks;
 mod time;
-mod worth;
 
 use agents::Agent;
 use budgets::{Budget, JobBudget};
@@ -21,48 +21,47 @@ use cortex_core::ids::AgentType;
 use cortex_core::time::{Millis, Timestamp};
 use cortex_test_support::model::Model as Ledger;
 
-/// A task on record.
 #[derive(Clone, Debug)]
-struct Entry {
+struct TaskEntry {
     task: Task,
-    /// Its place among the ends, once it has ended.
+    /// Its position in the order in which tasks ended, once it has ended.
     end: Option<u64>,
 }
 
-/// What an attempt took that went well.
+/// A successful attempt.
 #[derive(Clone, Debug)]
 struct Sample {
     agent_type: Option<AgentType>,
     complexity: Complexity,
-    /// As the agent told them, if it did.
+    /// The tokens, if the agent reported them.
     tokens: Option<u64>,
     duration: Millis,
 }
 
-/// The books of the reference.
+/// The state of the model.
 #[derive(Clone, Debug)]
 pub(crate) struct Fleet {
     pub(crate) ledger: Ledger,
     settings: FleetSettings,
-    /// In the order in which they registered.
+    /// In the order of registration.
     agents: Vec<Agent>,
-    /// Open and on record, in the order in which they came.
-    tasks: Vec<Entry>,
+    /// Open and ended tasks, in the order of submission.
+    tasks: Vec<TaskEntry>,
     submitted: u64,
-    /// The moment of the last look.
-    observed: Timestamp,
+    /// The time of the last `observe`.
+    observed_at: Timestamp,
     ends: u64,
     budget: Budget,
     window: Millis,
     window_started_at: Timestamp,
-    /// When something was first settled since the last refill.
+    /// When tokens were first settled since the last refill.
     settled_at: Option<Timestamp>,
     job_budgets: Vec<JobBudget>,
     quota: Option<u64>,
     type_quotas: Vec<(AgentType, u64)>,
-    /// In the order in which they were reported.
+    /// In the order of the reports.
     samples: Vec<Sample>,
-    /// The tokens of each attempt that was reported.
+    /// The tokens of each reported attempt.
     reported_tokens: Vec<u64>,
 }
 
@@ -74,7 +73,7 @@ impl Fleet {
             agents: Vec::new(),
             tasks: Vec::new(),
             submitted: 0,
-            observed: Timestamp::MIN,
+            observed_at: Timestamp::MIN,
             ends: 0,
             budget: Budget::of(0),
             window: Millis(0),
@@ -88,14 +87,14 @@ impl Fleet {
         }
     }
 
-    /// Takes a look at what a moment makes of things.
+    /// Sets the time for which effective priorities are computed.
     pub(crate) fn observe(&mut self, now: Timestamp) {
-        self.observed = now;
+        self.observed_at = now;
         self.ledger.observe(now);
     }
 
-    /// Carries a command out. With `whole` false, a grant stays pending and a release stays unfinished. Where the machine
-    /// has a choice, `decided` says how it chose: the events that the command led to there.
+    /// Executes a command. With `whole` false, a grant stays pending and a release stays incomplete. Where several
+    /// decisions are correct, `decided` holds the events that the core decided on.
     pub(crate) fn command(
         &mut self,
         now: Timestamp,
@@ -112,7 +111,7 @@ impl Fleet {
             }
             _ => self.ledger.command(now, command, whole),
         };
-        self.let_go_of_agents_without_allocation(now);
+        self.remove_agents_without_allocation(now);
         self.trim();
         outcome
     }
@@ -130,9 +129,9 @@ impl Fleet {
             }
             FleetCommand::Register { request, worker_size } => self.register(now, request, *worker_size),
             FleetCommand::Unregister { agent } => self.unregister(now, agent),
-            FleetCommand::Submit { request, draw } => self.submit(now, request, *draw, decided),
+            FleetCommand::Submit { request, random } => self.submit(now, request, *random, decided),
             FleetCommand::Claim { agent } => self.claim(now, agent),
-            FleetCommand::Assign { task, draw: _ } => self.assign(now, task, decided),
+            FleetCommand::Assign { task, random: _ } => self.assign(now, task, decided),
             FleetCommand::Return { task, fencing_token } => self.return_task(task, *fencing_token),
             FleetCommand::Complete { task, agent, fencing_token, report } => {
                 self.complete(now, task, agent, *fencing_token, report)
@@ -147,14 +146,14 @@ impl Fleet {
                 self.set_quota(agent_type.as_ref(), *agents);
                 Ok(FleetOutcome::Done)
             }
-            FleetCommand::PassTime { steps_max } => Ok(self.pass_time(now, *steps_max)),
+            FleetCommand::AdvanceTime { steps_max } => Ok(self.advance_time(now, *steps_max)),
         }
     }
 
-    /// Forgets the tasks that ended first while there are more than may be kept, or they take more bytes than they may.
+    /// Removes the oldest records while their number or bytes exceed the limits.
     fn trim(&mut self) {
         loop {
-            let ended: Vec<&Entry> = self.tasks.iter().filter(|entry| entry.end.is_some()).collect();
+            let ended: Vec<&TaskEntry> = self.tasks.iter().filter(|entry| entry.end.is_some()).collect();
             let bytes: u64 = ended.iter().map(|entry| tasks::bytes(&entry.task)).sum();
             let are_too_many = ended.len() > 1 && ended.len() as u64 > self.ledger.limits().history_records_max;
             if !are_too_many && bytes <= self.settings.ended_task_bytes_max {

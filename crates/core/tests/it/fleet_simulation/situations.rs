@@ -1,9 +1,9 @@
-//! What a simulation of the fleet has to meet to be worth its time.
+//! The situations that a simulation of the fleet must cover to be worth running.
 
 use crate::fleet_simulation::SIZE;
 use crate::fleet_simulation::fleet::Fleet;
 use cortex_core::command::{Command, Denied, Outcome};
-use cortex_core::fleet::command::{Deferral, FleetDenied, FleetOutcome, NoAgent, NothingClaimed};
+use cortex_core::fleet::command::{Deferral, FleetDenied, FleetOutcome, NoAgentReason, NoTaskReason};
 use cortex_core::fleet::task::TaskState;
 use cortex_core::fleet::view::TaskFilter;
 use cortex_core::ids::TaskNumber;
@@ -12,11 +12,11 @@ use cortex_core::time::Timestamp;
 pub(crate) const SITUATIONS: [&str; 53] = [
     "a batch was given together",
     "a budget below its use",
-    "a claim with no room",
+    "a claim of a full agent",
     "a claim with no task",
     "a claim with no tokens",
     "a copy of a report",
-    "a lease that ran out and was reported on",
+    "a lease that expired and was reported on",
     "a lease that was released",
     "a quota of a type reached",
     "a quota reached",
@@ -41,7 +41,7 @@ pub(crate) const SITUATIONS: [&str; 53] = [
     "an agent of an unknown allocation",
     "an agent that exists",
     "an agent that left",
-    "an agent without room",
+    "an agent without a free worker",
     "an attempt that failed",
     "an attempt that is over",
     "an estimate from what was learned",
@@ -51,7 +51,7 @@ pub(crate) const SITUATIONS: [&str; 53] = [
     "budgets refilled",
     "deferred for a job's tokens",
     "deferred tasks",
-    "leases of tasks that ran out",
+    "leases of tasks that expired",
     "more left by time",
     "of leases: granted",
     "saving tokens",
@@ -65,7 +65,7 @@ pub(crate) const SITUATIONS: [&str; 53] = [
     "urgent tasks in the queue",
 ];
 
-/// What kind of answer this is.
+/// Returns the kind of outcome.
 pub(crate) fn situation(command: &Command, outcome: &Result<Outcome, Denied>) -> &'static str {
     let is_of_fleet = matches!(command, Command::Fleet(_));
     match outcome {
@@ -90,24 +90,24 @@ fn situation_of_outcome(outcome: &FleetOutcome) -> &'static str {
         FleetOutcome::Submitted { .. } => "tasks submitted again",
         FleetOutcome::Leased { tasks, .. } if tasks.len() > 1 => "a batch was given together",
         FleetOutcome::Leased { .. } => "tasks leased",
-        FleetOutcome::Nothing(NothingClaimed::Draining) => "a claim of one that is to end",
-        FleetOutcome::Nothing(NothingClaimed::AgentIsFull) => "a claim with no room",
-        FleetOutcome::Nothing(NothingClaimed::NoTask) => "a claim with no task",
-        FleetOutcome::Nothing(NothingClaimed::NoTokens) => "a claim with no tokens",
+        FleetOutcome::NoTask(NoTaskReason::Draining) => "a claim of one that is to end",
+        FleetOutcome::NoTask(NoTaskReason::AgentFull) => "a claim of a full agent",
+        FleetOutcome::NoTask(NoTaskReason::NoTask) => "a claim with no task",
+        FleetOutcome::NoTask(NoTaskReason::NoTokens) => "a claim with no tokens",
         FleetOutcome::Reported(left) => match left.state {
             TaskState::Completed => "tasks completed",
             TaskState::Failed => "tasks that failed",
             _ => "an attempt that failed",
         },
-        FleetOutcome::ReportedBefore { .. } => "a copy of a report",
+        FleetOutcome::AlreadyReported { .. } => "a copy of a report",
         FleetOutcome::Cancelled { agent: None } => "a task that was cancelled",
         FleetOutcome::Cancelled { .. } => "a task that was cancelled while it was held",
-        FleetOutcome::EndedBefore { .. } => "a task that had ended was cancelled",
-        FleetOutcome::TimePassed(passed) if passed.more => "more left by time",
-        FleetOutcome::TimePassed(passed) if passed.refilled => "budgets refilled",
-        FleetOutcome::TimePassed(passed) if !passed.lost.is_empty() => "agents lost",
-        FleetOutcome::TimePassed(passed) if !passed.expired.is_empty() => "leases of tasks that ran out",
-        FleetOutcome::TimePassed(_) => "nothing done by time",
+        FleetOutcome::AlreadyEnded { .. } => "a task that had ended was cancelled",
+        FleetOutcome::TimeAdvanced(advance) if advance.more => "more left by time",
+        FleetOutcome::TimeAdvanced(advance) if advance.refilled => "budgets refilled",
+        FleetOutcome::TimeAdvanced(advance) if !advance.lost.is_empty() => "agents lost",
+        FleetOutcome::TimeAdvanced(advance) if !advance.expired.is_empty() => "leases of tasks that expired",
+        FleetOutcome::TimeAdvanced(_) => "nothing done by time",
     }
 }
 
@@ -127,12 +127,12 @@ fn situation_of_denial(denied: &FleetDenied) -> &'static str {
         FleetDenied::DeadlinePassed { .. } => "a task past its deadline",
         FleetDenied::WrongOwner { .. } => "a task of another agent",
         FleetDenied::AttemptOver { .. } => "an attempt that is over",
-        FleetDenied::NoWorker(_) => "an agent without room",
+        FleetDenied::NoWorker(_) => "an agent without a free worker",
         FleetDenied::StaleTaskToken { .. } => "a stale token of a task",
-        FleetDenied::TaskLeaseExpired { .. } => "a lease that ran out and was reported on",
+        FleetDenied::TaskLeaseExpired { .. } => "a lease that expired and was reported on",
         FleetDenied::TaskEnded { .. } => "a task that had ended",
         FleetDenied::TaskRunning { .. } => "a task that is held",
-        FleetDenied::NoAgent { reason: NoAgent::Unknown, .. } => "a task for no agent",
+        FleetDenied::NoAgent { reason: NoAgentReason::Unknown, .. } => "a task for no agent",
         FleetDenied::NoAgent { .. } => "a task for agents that are busy",
         FleetDenied::NoTokens { .. } => "a task for which there are no tokens",
         FleetDenied::BudgetBelowUse { .. } => "a budget below its use",
@@ -140,7 +140,7 @@ fn situation_of_denial(denied: &FleetDenied) -> &'static str {
     }
 }
 
-/// What else is to be seen: how the fleet stands, and what has become of it.
+/// Returns further situations that the states before and after a command show.
 pub(crate) fn situations_of(
     now: Timestamp,
     before: &Fleet,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::WhatIf;
 use cortex_core::Cluster;
-use cortex_core::fleet::estimate::DurationsSeen;
+use cortex_core::fleet::task_stats::DurationStats;
 use cortex_core::fleet::view::FleetLoad;
 use cortex_core::view::RequestCounts;
 
@@ -12,7 +12,7 @@ fn fleet(agents: u64, running: u64, waiting: u64) -> FleetLoad {
     FleetLoad {
         agents,
         agents_at_work: running.div_ceil(4).min(agents),
-        room: 4 * agents,
+        task_slots: 4 * agents,
         running,
         waiting,
         wait_mean: Millis(0),
@@ -75,16 +75,16 @@ fn agents_at_work_stay_and_one_is_kept() {
 
 #[test]
 fn what_if_figures_lead_to_what_follows_from_them() {
-    let load = FleetLoad { room: 11, ..fleet(3, 8, 5) };
+    let load = FleetLoad { task_slots: 11, ..fleet(3, 8, 5) };
     let seen = Observation { fleet: load, ..seen(10, 3, 1) };
     assert_eq!(seen.with(&WhatIf::default()), seen);
     let what_if = |agents| seen.with(&WhatIf { agents: Some(agents), ..WhatIf::default() }).fleet;
     assert_eq!(what_if(3), load, "as many as there are");
-    assert_eq!((what_if(6).room, what_if(6).running, what_if(6).agents_at_work), (18, 8, 2));
-    assert_eq!((what_if(1).room, what_if(1).running, what_if(1).agents_at_work), (3, 3, 1));
-    assert_eq!((what_if(0).room, what_if(0).running, what_if(0).agents_at_work), (0, 0, 0));
+    assert_eq!((what_if(6).task_slots, what_if(6).running, what_if(6).agents_at_work), (18, 8, 2));
+    assert_eq!((what_if(1).task_slots, what_if(1).running, what_if(1).agents_at_work), (3, 3, 1));
+    assert_eq!((what_if(0).task_slots, what_if(0).running, what_if(0).agents_at_work), (0, 0, 0));
     let no_agents = Observation { fleet: FleetLoad::default(), ..seen };
-    assert_eq!(no_agents.with(&WhatIf { agents: Some(2), ..WhatIf::default() }).fleet.room, 6);
+    assert_eq!(no_agents.with(&WhatIf { agents: Some(2), ..WhatIf::default() }).fleet.task_slots, 6);
     let rate = |window, requests| {
         let what_if = WhatIf { rate_per_minute: Some(requests), ..WhatIf::default() };
         let seen = Observation { window: Millis(window), ..seen }.with(&what_if);
@@ -122,8 +122,8 @@ fn the_pool_has_workers_for_the_agents_to_add() {
 
 /// Returns agents that process one task at a time, each in a minute.
 pub(super) fn one_minute_agents(agents: u64, running: u64) -> FleetLoad {
-    let durations = Some(DurationsSeen { mean: Millis::from_seconds(60), variability: 1.0 });
-    FleetLoad { agents, agents_at_work: running, room: agents, running, durations, ..FleetLoad::default() }
+    let durations = Some(DurationStats { mean: Millis::from_seconds(60), variability: 1.0 });
+    FleetLoad { agents, agents_at_work: running, task_slots: agents, running, durations, ..FleetLoad::default() }
 }
 
 #[test]
@@ -155,7 +155,8 @@ fn bottlenecks_and_token_conservation_are_part_of_the_plan() {
         description: String::new(),
         advice: String::new(),
     };
-    let seen = Observation { fleet: FleetLoad { saves_tokens: true, deferred: 7, ..fleet(4, 4, 0) }, ..seen(10, 3, 0) };
+    let seen =
+        Observation { fleet: FleetLoad { is_conserving: true, deferred: 7, ..fleet(4, 4, 0) }, ..seen(10, 3, 0) };
     let plan = planner(2, 40).plan(&seen, Some(&Bottlenecks { at: seen.at, found: vec![backlog] }));
     assert_eq!(plan.bottlenecks.as_deref(), Some([(Subject::Queue, Severity::High)].as_slice()));
     assert!((plan.saves_tokens, plan.deferred_tasks) == (true, 7) && plan.failed_steps.is_empty(), "{plan:#?}");

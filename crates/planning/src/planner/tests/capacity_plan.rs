@@ -4,7 +4,7 @@ use super::agents::one_minute_agents;
 use super::*;
 use crate::{AgentRequirement, RequiredCapacity, WhatIf, WorkerRequirement};
 use cortex_core::demand::DEMAND_BIN;
-use cortex_core::fleet::estimate::DurationsSeen;
+use cortex_core::fleet::task_stats::DurationStats;
 use cortex_core::fleet::view::FleetLoad;
 
 /// Returns a planner that has observed this demand in each of the bins before the observation.
@@ -68,7 +68,7 @@ fn forecasts_that_failed_too_often_are_shown_but_ignored() {
     let ahead = |confidence| AgentRequirement {
         tasks_per_minute: 20.0,
         confidence: Some(confidence),
-        durations: DurationsSeen { mean: Millis(1_000), variability: 1.0 },
+        durations: DurationStats { mean: Millis(1_000), variability: 1.0 },
         arrival_variability: 1.0,
         capacity: RequiredCapacity {
             concurrent_tasks: 1.0,

@@ -1,10 +1,10 @@
-//! Agents of the reference: who is taken on and who leaves, when they were heard of, and how well they do.
+//! Agents of the model: registration, removal, heartbeats and health.
 
 use super::Fleet;
 use cortex_core::allocation::State;
 use cortex_core::command::Denied;
-use cortex_core::fleet::agent::{AgentEnd, AgentRequest, Registration};
-use cortex_core::fleet::command::{AgentLeft, FleetDenied, FleetOutcome};
+use cortex_core::fleet::agent::{AgentEndReason, AgentRequest, Registration};
+use cortex_core::fleet::command::{FleetDenied, FleetOutcome, RemovedAgent};
 use cortex_core::fleet::health::Health;
 use cortex_core::fleet::task::{AttemptOutcome, Task};
 use cortex_core::fleet::view::AgentState;
@@ -13,14 +13,14 @@ use cortex_core::time::{Millis, Timestamp};
 use cortex_core::units::WorkerSize;
 use std::sync::Arc;
 
-/// Over how long an agent's work and its beats are looked back upon.
-const LOOK_BACK_MS: u64 = 60_000;
-/// How many of its tasks are looked at.
-const TASKS_LOOKED_AT: usize = 100;
+/// The period that an agent's health is computed over.
+const HEALTH_WINDOW_MS: u64 = 60_000;
+/// The maximum number of ended tasks that count.
+const HEALTH_TASKS_MAX: usize = 100;
 
-/// How a task ended in an agent's hands.
+/// A task that ended under an agent.
 #[derive(Clone, Debug)]
-pub(super) struct Ended {
+pub(super) struct FinishedTask {
     pub(super) at: Timestamp,
     pub(super) is_success: bool,
     pub(super) duration: Millis,
@@ -30,10 +30,10 @@ pub(super) struct Ended {
 pub(super) struct Agent {
     pub(super) registration: Arc<Registration>,
     pub(super) registered_at: Timestamp,
-    /// Each sign of life, from the one on that beats are due from.
-    pub(super) beats: Vec<Timestamp>,
-    /// Each task that ended in its hands, oldest first.
-    pub(super) ended: Vec<Ended>,
+    /// All heartbeats, beginning with the time from which intervals are counted.
+    pub(super) heartbeats: Vec<Timestamp>,
+    /// All tasks that ended under it, oldest first.
+    pub(super) finished: Vec<FinishedTask>,
 }
 
 impl Agent {
@@ -45,41 +45,42 @@ impl Agent {
         &self.registration.request
     }
 
-    pub(super) fn heard_at(&self) -> Timestamp {
-        *self.beats.iter().max().expect("an agent is heard when it registers")
+    pub(super) fn last_heartbeat_at(&self) -> Timestamp {
+        *self.heartbeats.iter().max().expect("a registration counts as a heartbeat")
     }
 
-    /// The tasks that ended in its hands over the last minute, if it were now.
-    pub(super) fn lately(&self, now: Timestamp) -> Vec<&Ended> {
-        let newest = self.ended.iter().rev().take(TASKS_LOOKED_AT);
-        newest.filter(|ended| now.since(ended.at).0 < LOOK_BACK_MS).collect()
+    /// The tasks that ended under it over the last minute.
+    pub(super) fn recent(&self, now: Timestamp) -> Vec<&FinishedTask> {
+        let newest = self.finished.iter().rev().take(HEALTH_TASKS_MAX);
+        newest.filter(|ended| now.since(ended.at).0 < HEALTH_WINDOW_MS).collect()
     }
 
-    /// Beats seen against beats due: of the intervals that are over, those of the last minute, and at least one.
+    /// The part of the completed intervals over the last minute that have a heartbeat; at least one interval counts.
     fn regularity(&self, now: Timestamp, interval: Millis) -> u32 {
-        let since = self.beats[0];
-        let over = now.since(since).0 / interval.0;
-        let looked_at = over.min((LOOK_BACK_MS / interval.0).clamp(1, 63));
-        if looked_at == 0 {
+        let since = self.heartbeats[0];
+        let completed = now.since(since).0 / interval.0;
+        let interval_count = completed.min((HEALTH_WINDOW_MS / interval.0).clamp(1, 63));
+        if interval_count == 0 {
             return 1_000_000;
         }
-        let has_beat = |number: &u64| self.beats.iter().any(|beat| beat.since(since).0 / interval.0 == *number);
-        part((over - looked_at..over).filter(has_beat).count() as u64, looked_at)
+        let has_heartbeat =
+            |number: &u64| self.heartbeats.iter().any(|beat| beat.since(since).0 / interval.0 == *number);
+        part((completed - interval_count..completed).filter(has_heartbeat).count() as u64, interval_count)
     }
 }
 
 impl Fleet {
-    /// Notes a sign of life of an agent, if there is such an agent.
-    pub(crate) fn hear(&mut self, now: Timestamp, id: &AgentId) {
+    /// Records a heartbeat, if the agent is registered.
+    pub(crate) fn record_heartbeat(&mut self, now: Timestamp, id: &AgentId) {
         if let Some(agent) = self.agents.iter_mut().find(|agent| agent.id() == id) {
-            agent.beats.push(now);
+            agent.heartbeats.push(now);
         }
     }
 
-    /// Nobody could be heard: all count as heard now.
+    /// Counts all agents as seen at `now`.
     pub(crate) fn presume_alive(&mut self, now: Timestamp) {
         for agent in &mut self.agents {
-            agent.beats = vec![now];
+            agent.heartbeats = vec![now];
         }
     }
 
@@ -125,9 +126,9 @@ impl Fleet {
                 (node, Some(size), reclaimed)
             }
         };
-        self.let_go_of_agents_without_allocation(now);
+        self.remove_agents_without_allocation(now);
         let registration = Arc::new(Registration { request: request.clone(), node, takes });
-        self.agents.push(Agent { registration, registered_at: now, beats: vec![now], ended: Vec::new() });
+        self.agents.push(Agent { registration, registered_at: now, heartbeats: vec![now], finished: Vec::new() });
         Ok(FleetOutcome::Registered { is_new: true, reclaimed })
     }
 
@@ -135,28 +136,28 @@ impl Fleet {
         if self.agent_with(id).is_none() {
             return Err(FleetDenied::UnknownAgent(id.clone()).into());
         }
-        Ok(FleetOutcome::Unregistered(self.let_go(now, id, AgentEnd::Unregistered)))
+        Ok(FleetOutcome::Unregistered(self.remove_agent(now, id, AgentEndReason::Unregistered)))
     }
 
-    /// Takes an agent off the books. What it holds goes back.
-    pub(super) fn let_go(&mut self, now: Timestamp, id: &AgentId, reason: AgentEnd) -> AgentLeft {
+    /// Removes an agent and returns its tasks to the queue.
+    pub(super) fn remove_agent(&mut self, now: Timestamp, id: &AgentId, reason: AgentEndReason) -> RemovedAgent {
         let outcome = match reason {
-            AgentEnd::Unregistered => AttemptOutcome::AgentUnregistered,
-            AgentEnd::Lost => AttemptOutcome::AgentLost,
-            AgentEnd::AllocationEnded => AttemptOutcome::AllocationEnded,
+            AgentEndReason::Unregistered => AttemptOutcome::AgentUnregistered,
+            AgentEndReason::Lost => AttemptOutcome::AgentLost,
+            AgentEndReason::AllocationEnded => AttemptOutcome::AllocationEnded,
         };
         let held: Vec<_> = self.held_by(id).into_iter().map(|task| task.spec.task.clone()).collect();
-        let tasks = held.iter().map(|task| self.lose(now, task, outcome)).collect();
+        let tasks = held.iter().map(|task| self.end_unreported(now, task, outcome)).collect();
         let agent = self.agent_with(id).expect("an agent").clone();
         if let Some(size) = agent.registration.takes {
             self.ledger.release_slot(&agent.registration.node, size);
         }
         self.agents.retain(|other| other.id() != id);
-        AgentLeft { agent: id.clone(), reason, tasks }
+        RemovedAgent { agent: id.clone(), reason, tasks }
     }
 
-    /// Lets those go that belonged to an allocation which is over, or on its way.
-    pub(super) fn let_go_of_agents_without_allocation(&mut self, now: Timestamp) {
+    /// Removes the agents whose allocation is no longer active.
+    pub(super) fn remove_agents_without_allocation(&mut self, now: Timestamp) {
         let is_without = |agent: &&Agent| {
             agent.request().allocation.is_some_and(|allocation| {
                 let view = self.ledger.allocation(now, allocation);
@@ -165,7 +166,7 @@ impl Fleet {
         };
         let leaving: Vec<AgentId> = self.agents.iter().filter(is_without).map(|agent| agent.id().clone()).collect();
         for id in leaving {
-            self.let_go(now, &id, AgentEnd::AllocationEnded);
+            self.remove_agent(now, &id, AgentEndReason::AllocationEnded);
         }
     }
 
@@ -186,7 +187,7 @@ impl Fleet {
         self.agents.iter().find(|agent| agent.id() == id)
     }
 
-    /// What an agent holds, in the order in which it was given that.
+    /// The tasks that an agent holds, in the order of their leases.
     pub(super) fn held_by(&self, id: &AgentId) -> Vec<&Task> {
         let is_held = |task: &&Task| task.lease().is_some_and(|lease| lease.agent == *id);
         let mut held: Vec<&Task> = self.tasks.iter().map(|entry| &entry.task).filter(is_held).collect();
@@ -194,18 +195,18 @@ impl Fleet {
         held
     }
 
-    /// How many tasks more it may hold.
-    pub(super) fn room_of(&self, agent: &Agent) -> usize {
+    /// How many more tasks it can hold.
+    pub(super) fn free_slots_of(&self, agent: &Agent) -> usize {
         (agent.request().tasks_max as usize).saturating_sub(self.held_by(agent.id()).len())
     }
 
     pub(super) fn lost_at(&self, agent: &Agent) -> Timestamp {
-        agent.heard_at().after(Millis(3 * self.settings.heartbeat_ms.0))
+        agent.last_heartbeat_at().after(Millis(3 * self.settings.heartbeat_ms.0))
     }
 
     pub(super) fn state_of(&self, now: Timestamp, agent: &Agent) -> AgentState {
-        let is_silent = now.since(agent.heard_at()).0 >= 2 * self.settings.heartbeat_ms.0;
-        match (is_silent, self.held_by(agent.id()).len(), self.room_of(agent)) {
+        let is_late = now.since(agent.last_heartbeat_at()).0 >= 2 * self.settings.heartbeat_ms.0;
+        match (is_late, self.held_by(agent.id()).len(), self.free_slots_of(agent)) {
             (true, _, _) => AgentState::Unresponsive,
             (false, _, 0) => AgentState::Full,
             (false, 0, _) => AgentState::Idle,
@@ -214,24 +215,24 @@ impl Fleet {
     }
 
     pub(super) fn health_of(&self, now: Timestamp, agent: &Agent) -> Health {
-        let load = part(self.room_of(agent) as u64, u64::from(agent.request().tasks_max));
+        let load = part(self.free_slots_of(agent) as u64, u64::from(agent.request().tasks_max));
         let heartbeat = agent.regularity(now, self.settings.heartbeat_ms);
-        let lately = agent.lately(now);
-        if lately.is_empty() {
+        let recent = agent.recent(now);
+        if recent.is_empty() {
             return Health { score: 500_000, success: None, response_time: None, load, heartbeat };
         }
-        let tasks = lately.len() as u64;
-        let success = part(lately.iter().filter(|ended| ended.is_success).count() as u64, tasks);
+        let tasks = recent.len() as u64;
+        let success = part(recent.iter().filter(|ended| ended.is_success).count() as u64, tasks);
         let target = self.settings.response_target_ms.0;
-        let mean = mean_duration(&lately).0;
+        let mean = mean_duration(&recent).0;
         let response_time = part(target.saturating_sub(mean), target);
         let score = (40 * success + 30 * response_time + 20 * load + 10 * heartbeat) / 100;
         Health { score, success: Some(success), response_time: Some(response_time), load, heartbeat }
     }
 }
 
-/// How long some tasks took in the mean.
-pub(super) fn mean_duration(ended: &[&Ended]) -> Millis {
+/// The mean duration of some tasks.
+pub(super) fn mean_duration(ended: &[&FinishedTask]) -> Millis {
     let sum = ended.iter().fold(0_u64, |sum, ended| sum.saturating_add(ended.duration.0));
     Millis(sum / ended.len() as u64)
 }
@@ -241,7 +242,7 @@ fn part(part: u64, whole: u64) -> u32 {
     u32::try_from(u128::from(part) * 1_000_000 / u128::from(whole)).expect("at most all of it")
 }
 
-/// The arguments in which two requests differ, by their names on the wire.
+/// The names of the arguments that differ.
 fn differences(one: &AgentRequest, other: &AgentRequest) -> Vec<&'static str> {
     let mut names = Vec::new();
     let mut note = |name, is_same: bool| names.extend((!is_same).then_some(name));

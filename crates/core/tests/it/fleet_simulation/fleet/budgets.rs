@@ -1,7 +1,7 @@
-//! Budgets of tokens in the reference: what is settled, what is reserved, and what has to wait for more.
+//! Token budgets of the model: settled and reserved tokens, and deferred tasks.
 
 use super::Fleet;
-use super::leases::is_able;
+use super::leases::is_eligible;
 use cortex_core::command::Denied;
 use cortex_core::fleet::command::{Deferral, FleetDenied, FleetOutcome};
 use cortex_core::fleet::task::{Task, TaskSpec};
@@ -9,7 +9,7 @@ use cortex_core::fleet::view::BudgetUsage;
 use cortex_core::ids::{JobId, TaskNumber};
 use cortex_core::time::{Millis, Timestamp};
 
-/// A budget, without what is reserved of it: that is worked out.
+/// A budget without its reserved tokens, which are computed.
 #[derive(Clone, Debug)]
 pub(super) struct Budget {
     pub(super) tokens: u64,
@@ -33,8 +33,8 @@ impl Budget {
         self.overrun = self.overrun.saturating_add(used.saturating_sub(estimated));
     }
 
-    /// Whether so many tokens are a lower budget than this one, and too low for what is used.
-    fn refuse(&self, given: u64, reserved: u64) -> Result<(), FleetDenied> {
+    /// Rejects a total that is lower than the current one and than what is used.
+    fn check_lowering(&self, given: u64, reserved: u64) -> Result<(), FleetDenied> {
         let settled = self.settled;
         if given < self.tokens && given < settled.saturating_add(reserved) {
             return Err(FleetDenied::BudgetBelowUse { given, settled, reserved });
@@ -54,7 +54,7 @@ impl Fleet {
         self.refill(now);
         let tokens = tokens.unwrap_or(self.budget.tokens);
         let window = window.unwrap_or(self.window);
-        if let Err(denied) = self.budget.refuse(tokens, self.reserved(None)) {
+        if let Err(denied) = self.budget.check_lowering(tokens, self.reserved(None)) {
             *self = before;
             return Err(denied.into());
         }
@@ -84,7 +84,7 @@ impl Fleet {
             (None, None) => *self = before,
             (None, Some(_)) => self.job_budgets.retain(|budget| budget.job != *job),
             (Some(tokens), Some(known)) => {
-                if let Err(denied) = known.budget.refuse(tokens, reserved) {
+                if let Err(denied) = known.budget.check_lowering(tokens, reserved) {
                     *self = before;
                     return Err(denied.into());
                 }
@@ -101,7 +101,7 @@ impl Fleet {
         Ok(FleetOutcome::Done)
     }
 
-    /// Books what an attempt took.
+    /// Books the tokens of an attempt.
     pub(super) fn settle(&mut self, now: Timestamp, spec: &TaskSpec, used: u64) {
         if used > 0 {
             self.settled_at = self.settled_at.or(Some(now));
@@ -112,7 +112,7 @@ impl Fleet {
         }
     }
 
-    /// Clears what is settled, if a window is over.
+    /// Clears settled tokens if their window has ended. Returns whether it did.
     pub(super) fn refill(&mut self, now: Timestamp) -> bool {
         if self.refill_due().is_none_or(|at| at > now) {
             return false;
@@ -128,24 +128,24 @@ impl Fleet {
         true
     }
 
-    /// The end of the window in which something was first settled since the last refill; without anything, none is due.
+    /// The end of the window in which tokens were first settled since the last refill, if any were.
     pub(super) fn refill_due(&self) -> Option<Timestamp> {
         let settled_at = self.settled_at.filter(|_| self.window.0 > 0)?;
         Some(self.window_end_after(settled_at))
     }
 
-    /// The end of the window that is running.
+    /// The end of the current window.
     pub(super) fn refills_at(&self, now: Timestamp) -> Option<Timestamp> {
         (self.window.0 > 0).then(|| self.window_end_after(now))
     }
 
-    /// The end of the window that a moment lies in, or of the first one.
+    /// The end of the window that contains a moment, or of the first window.
     fn window_end_after(&self, moment: Timestamp) -> Timestamp {
         let windows = moment.since(self.window_started_at).0 / self.window.0 + 1;
         self.window_started_at.after(Millis(windows * self.window.0))
     }
 
-    /// What running attempts are expected to take: those of a job, or all.
+    /// The tokens reserved by running attempts: those of a job, or all.
     fn reserved(&self, job: Option<&JobId>) -> u64 {
         let counts = |task: &&Task| job.is_none() || task.spec.request.job.as_ref() == job;
         self.running().into_iter().filter(counts).map(|task| task.spec.estimated_tokens).sum()
@@ -172,20 +172,20 @@ impl Fleet {
     }
 
     /// Whether more than four fifths of the budget are used.
-    pub(super) fn is_saving(&self) -> bool {
+    pub(super) fn is_conserving(&self) -> bool {
         let used = u128::from(self.budget.settled) + u128::from(self.reserved(None));
         self.budget.tokens == 0 || 5 * used > 4 * u128::from(self.budget.tokens)
     }
 
-    /// What waits for tokens, and why.
+    /// The tasks that wait for tokens, with the reasons.
     pub(super) fn deferrals(&self) -> Vec<(TaskNumber, Deferral)> {
-        let is_saving = self.is_saving();
+        let is_conserving = self.is_conserving();
         let waiting = self.tasks_by_efficiency();
-        // What those before a task will take, of all tokens and of each job's.
+        // The tasks before the current one that tokens are reserved for.
         let mut taken: Vec<&Task> = Vec::new();
         let mut deferred = Vec::new();
         for task in waiting {
-            let counts = is_saving && self.agents.iter().any(|agent| is_able(agent, task));
+            let counts = is_conserving && self.agents.iter().any(|agent| is_eligible(agent, task));
             let ahead: &[&Task] = if counts { &taken } else { &[] };
             match self.deferral_after(task, ahead) {
                 Some(reason) => deferred.push((task.spec.number, reason)),
@@ -205,13 +205,13 @@ impl Fleet {
             return (!fits).then_some(Deferral::Tokens);
         };
         let of_job: Vec<&Task> = ahead.iter().copied().filter(|other| other.spec.request.job.as_ref() == job).collect();
-        // The job's own budget is the reason where it would not do even with nothing before the task.
+        // The reason is the job's own budget if it would not suffice even without the tasks before.
         let reason = if needed > left { Deferral::JobTokens } else { Deferral::Tokens };
         (!fits || sum(&of_job) + needed > left).then_some(reason)
     }
 }
 
-/// Why a task waits for tokens, if it is among those that do.
+/// Why a task waits for tokens, if it does.
 pub(super) fn deferral(task: &Task, deferrals: &[(TaskNumber, Deferral)]) -> Option<Deferral> {
     deferrals.iter().find(|(number, _)| *number == task.spec.number).map(|(_, reason)| *reason)
 }

@@ -1,11 +1,11 @@
-//! Which tasks an agent is given in the reference, and in which order tasks go.
+//! Leases of tasks in the model, and the order in which tasks are leased.
 
 use super::Fleet;
 use super::agents::Agent;
 use super::budgets::deferral;
 use cortex_core::command::Denied;
 use cortex_core::event::Event;
-use cortex_core::fleet::command::{FleetDenied, FleetOutcome, NoAgent, NothingClaimed};
+use cortex_core::fleet::command::{FleetDenied, FleetOutcome, NoAgentReason, NoTaskReason};
 use cortex_core::fleet::task::Task;
 use cortex_core::fleet::view::AgentState;
 use cortex_core::ids::{AgentId, TaskId};
@@ -16,22 +16,22 @@ use std::cmp::Reverse;
 impl Fleet {
     pub(super) fn claim(&mut self, now: Timestamp, id: &AgentId) -> Result<FleetOutcome, Denied> {
         let agent = self.agent_with(id).ok_or_else(|| FleetDenied::UnknownAgent(id.clone()))?.clone();
-        if self.room_of(&agent) == 0 {
-            return Ok(FleetOutcome::Nothing(NothingClaimed::AgentIsFull));
+        if self.free_slots_of(&agent) == 0 {
+            return Ok(FleetOutcome::NoTask(NoTaskReason::AgentFull));
         }
-        let order: Vec<&Task> = self.order(now).into_iter().filter(|task| is_able(&agent, task)).collect();
+        let order: Vec<&Task> = self.order(now).into_iter().filter(|task| is_eligible(&agent, task)).collect();
         let deferrals = self.deferrals();
         let best = order.iter().find(|task| deferral(task, &deferrals).is_none());
         match best.map(|task| task.spec.task.clone()) {
             Some(best) => Ok(self.lease_with_batch(now, &agent, &best)),
-            None if order.is_empty() => Ok(FleetOutcome::Nothing(NothingClaimed::NoTask)),
-            None => Ok(FleetOutcome::Nothing(NothingClaimed::NoTokens)),
+            None if order.is_empty() => Ok(FleetOutcome::NoTask(NoTaskReason::NoTask)),
+            None => Ok(FleetOutcome::NoTask(NoTaskReason::NoTokens)),
         }
     }
 
     pub(super) fn assign(&mut self, now: Timestamp, id: &TaskId, decided: &[Event]) -> Result<FleetOutcome, Denied> {
-        let task = self.known(id)?;
-        self.refuse_ended(task)?;
+        let task = self.find_task(id)?;
+        self.reject_ended(task)?;
         if let Some(lease) = task.lease() {
             return Err(FleetDenied::TaskRunning { task: id.clone(), holder: lease.agent.clone() }.into());
         }
@@ -40,19 +40,19 @@ impl Fleet {
             let remaining = self.remaining_for(task.spec.request.job.as_ref());
             return Err(FleetDenied::NoTokens { task: id.clone(), reason, estimated_tokens, remaining }.into());
         }
-        let able: Vec<&Agent> = self.agents.iter().filter(|agent| is_able(agent, task)).collect();
-        if able.is_empty() {
-            return Err(FleetDenied::NoAgent { task: id.clone(), reason: NoAgent::Unknown }.into());
+        let eligible: Vec<&Agent> = self.agents.iter().filter(|agent| is_eligible(agent, task)).collect();
+        if eligible.is_empty() {
+            return Err(FleetDenied::NoAgent { task: id.clone(), reason: NoAgentReason::Unknown }.into());
         }
-        let count = |state| able.iter().filter(|agent| self.state_of(now, agent) == state).count() as u64;
+        let count = |state| eligible.iter().filter(|agent| self.state_of(now, agent) == state).count() as u64;
         let (full, unresponsive) = (count(AgentState::Full), count(AgentState::Unresponsive));
-        if full + unresponsive == able.len() as u64 {
-            let reason = NoAgent::Busy { able: able.len() as u64, full, unresponsive };
+        if full + unresponsive == eligible.len() as u64 {
+            let reason = NoAgentReason::Busy { eligible: eligible.len() as u64, full, unresponsive };
             return Err(FleetDenied::NoAgent { task: id.clone(), reason }.into());
         }
-        // A batch stays together, with whoever holds the first of it; else any of them may be chosen.
+        // A batch stays with the agent that holds its first task; otherwise any free agent may be picked.
         let is_free = |agent: &&Agent| matches!(self.state_of(now, agent), AgentState::Idle | AgentState::Busy);
-        let free: Vec<&Agent> = able.into_iter().filter(is_free).collect();
+        let free: Vec<&Agent> = eligible.into_iter().filter(is_free).collect();
         let batch = task.spec.request.batch.as_ref();
         let first = |agent: &Agent| {
             let held = self.held_by(agent.id()).into_iter();
@@ -71,7 +71,7 @@ impl Fleet {
         Ok(self.lease_with_batch(now, &agent, id))
     }
 
-    /// Gives an agent a task, and with it what else of its batch it can take.
+    /// Leases a task to an agent, and what else of its batch the agent can take.
     fn lease_with_batch(&mut self, now: Timestamp, agent: &Agent, first: &TaskId) -> FleetOutcome {
         let batch = self.task_with(first).and_then(|task| task.spec.request.batch.clone());
         let mut tasks = vec![first.clone()];
@@ -80,14 +80,14 @@ impl Fleet {
             .by_urgency(now)
             .into_iter()
             .filter(|task| batch.is_some() && task.spec.request.batch == batch && task.spec.task != *first)
-            .filter(|task| is_able(agent, task) && deferral(task, &deferrals).is_none())
+            .filter(|task| is_eligible(agent, task) && deferral(task, &deferrals).is_none())
             .map(|task| task.spec.task.clone())
             .collect();
         self.lease(now, first, agent.id());
         for other in others {
             let task = self.task_with(&other).expect("a task that waits");
             let fits = task.spec.estimated_tokens <= self.remaining_for(task.spec.request.job.as_ref());
-            if fits && self.room_of(agent) > 0 {
+            if fits && self.free_slots_of(agent) > 0 {
                 self.lease(now, &other, agent.id());
                 tasks.push(other);
             }
@@ -95,22 +95,22 @@ impl Fleet {
         FleetOutcome::Leased { agent: agent.id().clone(), tasks }
     }
 
-    /// What waits, the best first.
+    /// The waiting tasks, the best first.
     fn order(&self, now: Timestamp) -> Vec<&Task> {
-        if self.is_saving() { self.tasks_by_efficiency() } else { self.by_urgency(now) }
+        if self.is_conserving() { self.tasks_by_efficiency() } else { self.by_urgency(now) }
     }
 
     fn by_urgency(&self, now: Timestamp) -> Vec<&Task> {
         let mut waiting = self.waiting();
         waiting.sort_by_key(|task| {
             let urgent_at = self.urgent_from(task).filter(|at| *at <= now);
-            let calm = urgent_at.is_none();
-            (Reverse(self.effective_priority(now, task)), calm, urgent_at, task.spec.number)
+            let is_calm = urgent_at.is_none();
+            (Reverse(self.effective_priority(now, task)), is_calm, urgent_at, task.spec.number)
         });
         waiting
     }
 
-    /// From when on a task's time counts as short: for its deadline, or as it has waited at the highest level for four more.
+    /// When a task becomes urgent: by its deadline, or after four aging periods at the highest priority.
     fn urgent_from(&self, task: &Task) -> Option<Timestamp> {
         let aging = self.settings.priority_aging_ms.0;
         let mut waited = aging.saturating_mul(4);
@@ -120,7 +120,7 @@ impl Fleet {
         task.urgent_at.into_iter().chain(by_waiting).min()
     }
 
-    /// How urgent a task counts after its waiting.
+    /// The priority to which waiting has raised a task.
     pub(super) fn effective_priority(&self, now: Timestamp, task: &Task) -> Priority {
         let aging = self.settings.priority_aging_ms.0;
         let raised = now.since(task.submitted_at).0.checked_div(aging).unwrap_or(0);
@@ -129,8 +129,8 @@ impl Fleet {
     }
 }
 
-/// Whether an agent can do a task.
-pub(super) fn is_able(agent: &Agent, task: &Task) -> bool {
+/// Whether an agent may take a task.
+pub(super) fn is_eligible(agent: &Agent, task: &Task) -> bool {
     let (agent, selector) = (agent.request(), &task.spec.request.selector);
     let has = |capability| agent.capabilities.as_slice().contains(capability);
     selector.agent_type.as_ref().is_none_or(|wanted| *wanted == agent.agent_type)

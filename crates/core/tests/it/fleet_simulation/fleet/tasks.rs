@@ -1,11 +1,11 @@
-//! Tasks of the reference: how they come, how they change, and how an attempt at one ends.
+//! Tasks of the model: submission, changes, and the ends of attempts.
 
-use super::agents::Ended;
-use super::worth::seen;
-use super::{Entry, Fleet, Sample};
+use super::agents::FinishedTask;
+use super::efficiency::counted_tokens;
+use super::{Fleet, Sample, TaskEntry};
 use cortex_core::command::Denied;
 use cortex_core::event::Event;
-use cortex_core::fleet::command::{FleetDenied, FleetOutcome, Report, ReportedResult, TaskLeft};
+use cortex_core::fleet::command::{EndedAttempt, FleetDenied, FleetOutcome, ReportedResult, TaskReport};
 use cortex_core::fleet::task::{
     Attempt, AttemptOutcome, JsonText, Task, TaskEnd, TaskLease, TaskPhase, TaskRequest, TaskSpec, TaskState,
 };
@@ -18,7 +18,7 @@ use std::sync::Arc;
 struct Ending {
     outcome: AttemptOutcome,
     tokens_used: u64,
-    /// Whether nobody told them.
+    /// Whether the agent reported no figure.
     is_estimated: bool,
     duration: Millis,
     error: Option<Arc<str>>,
@@ -30,7 +30,7 @@ impl Fleet {
         &mut self,
         now: Timestamp,
         request: &TaskRequest,
-        draw: u64,
+        random: u64,
         decided: &[Event],
     ) -> Result<FleetOutcome, Denied> {
         if let Some(known) = request.task.as_ref().and_then(|id| self.task_with(id)) {
@@ -43,7 +43,7 @@ impl Fleet {
         if let Some(deadline) = request.deadline.filter(|deadline| *deadline <= now) {
             return Err(FleetDenied::DeadlinePassed { deadline, now }.into());
         }
-        let mut bits = draw % (1 << 48);
+        let mut bits = random % (1 << 48);
         while request.task.is_none() && self.task_with(&TaskId::from_bits(bits)).is_some() {
             bits = (bits + 1) % (1 << 48);
         }
@@ -77,12 +77,12 @@ impl Fleet {
             attempts: Vec::new(),
             spec: Arc::new(spec),
         };
-        self.tasks.push(Entry { task: task_entry, end: None });
+        self.tasks.push(TaskEntry { task: task_entry, end: None });
         Ok(FleetOutcome::Submitted { task, is_new: true })
     }
 
     pub(super) fn return_task(&mut self, id: &TaskId, given: FencingToken) -> Result<FleetOutcome, Denied> {
-        let task = self.known(id)?;
+        let task = self.find_task(id)?;
         let own = task.lease().map(|lease| lease.fencing_token);
         if own != Some(given) {
             return Err(FleetDenied::StaleTaskToken { task: id.clone(), given, own }.into());
@@ -97,9 +97,9 @@ impl Fleet {
         id: &TaskId,
         agent: &AgentId,
         given: FencingToken,
-        report: &Report,
+        report: &TaskReport,
     ) -> Result<FleetOutcome, Denied> {
-        let task = self.known(id)?;
+        let task = self.find_task(id)?;
         let outcome = match report.result {
             ReportedResult::Success => AttemptOutcome::Success,
             ReportedResult::Failure => AttemptOutcome::Failure,
@@ -108,7 +108,7 @@ impl Fleet {
         if let Some(attempt) = task.attempts.iter().find(|attempt| attempt.fencing_token == given) {
             let at = attempt.ended_at;
             if (&attempt.agent, attempt.outcome) == (agent, outcome) {
-                return Ok(FleetOutcome::ReportedBefore { outcome, at });
+                return Ok(FleetOutcome::AlreadyReported { outcome, at });
             }
             let (task, agent, outcome) = (id.clone(), attempt.agent.clone(), attempt.outcome);
             return Err(FleetDenied::AttemptOver { task, given, agent, outcome, at }.into());
@@ -128,7 +128,7 @@ impl Fleet {
         if expired_at <= now {
             return Err(FleetDenied::TaskLeaseExpired { task: id.clone(), expired_at }.into());
         }
-        // Where the queue is full of texts, one more is not kept for a task that goes back to it.
+        // If the open tasks have no capacity left for the error of a task that is queued again, the error is left out.
         let tries = task.attempts.len() + 1;
         let goes_back = outcome != AttemptOutcome::Success && tries < task.spec.request.attempts_max as usize;
         let left_out = "(left out: open tasks take max_task_bytes)";
@@ -150,13 +150,13 @@ impl Fleet {
     }
 
     pub(super) fn cancel(&mut self, now: Timestamp, id: &TaskId) -> Result<FleetOutcome, Denied> {
-        let task = self.known(id)?;
+        let task = self.find_task(id)?;
         if let Some(end) = task.end() {
-            return Ok(FleetOutcome::EndedBefore { state: end.state, at: end.at });
+            return Ok(FleetOutcome::AlreadyEnded { state: end.state, at: end.at });
         }
         let agent = task.lease().map(|lease| lease.agent.clone());
         if agent.is_some() {
-            self.lose(now, id, AttemptOutcome::Cancelled);
+            self.end_unreported(now, id, AttemptOutcome::Cancelled);
         } else {
             self.end_task(now, id, TaskState::Cancelled, None);
         }
@@ -171,8 +171,8 @@ impl Fleet {
         deadline: Option<Timestamp>,
         decided: &[Event],
     ) -> Result<FleetOutcome, Denied> {
-        let task = self.known(id)?;
-        self.refuse_ended(task)?;
+        let task = self.find_task(id)?;
+        self.reject_ended(task)?;
         if let Some(deadline) = deadline.filter(|deadline| *deadline <= now) {
             return Err(FleetDenied::DeadlinePassed { deadline, now }.into());
         }
@@ -191,7 +191,7 @@ impl Fleet {
         Ok(FleetOutcome::Done)
     }
 
-    /// Puts a task into the hands of an agent.
+    /// Leases a task to an agent.
     pub(super) fn lease(&mut self, now: Timestamp, id: &TaskId, agent: &AgentId) {
         let fencing_token = self.ledger.next_token();
         let task = &mut self.entry_mut(id).task;
@@ -200,15 +200,15 @@ impl Fleet {
         task.phase = TaskPhase::Running(Box::new(lease));
     }
 
-    /// Ends an attempt that nobody reports on.
-    pub(super) fn lose(&mut self, now: Timestamp, id: &TaskId, outcome: AttemptOutcome) -> TaskLeft {
+    /// Ends an attempt without a report.
+    pub(super) fn end_unreported(&mut self, now: Timestamp, id: &TaskId, outcome: AttemptOutcome) -> EndedAttempt {
         let leased_at = self.task_with(id).and_then(Task::lease).expect("a task that is held").leased_at;
         let duration = now.since(leased_at);
         let ending = Ending { outcome, tokens_used: 0, is_estimated: false, duration, error: None, output: None };
         self.end_attempt(now, id, ending)
     }
 
-    fn end_attempt(&mut self, now: Timestamp, id: &TaskId, ending: Ending) -> TaskLeft {
+    fn end_attempt(&mut self, now: Timestamp, id: &TaskId, ending: Ending) -> EndedAttempt {
         let Ending { outcome, tokens_used, is_estimated, duration, error, output } = ending;
         let spec = Arc::clone(&self.task_with(id).expect("a task").spec);
         let is_reported =
@@ -221,7 +221,7 @@ impl Fleet {
             self.samples.push(Sample {
                 agent_type: spec.request.selector.agent_type.clone(),
                 complexity: spec.request.tokens.complexity,
-                tokens: (!is_estimated).then(|| seen(&spec, tokens_used)),
+                tokens: (!is_estimated).then(|| counted_tokens(&spec, tokens_used)),
                 duration,
             });
         }
@@ -249,24 +249,24 @@ impl Fleet {
         }
         if is_reported || outcome == AttemptOutcome::LeaseExpired {
             let agent = self.agents.iter_mut().find(|agent| *agent.id() == lease.agent).expect("its holder");
-            agent.ended.push(Ended { at: now, is_success: outcome == AttemptOutcome::Success, duration });
+            agent.finished.push(FinishedTask { at: now, is_success: outcome == AttemptOutcome::Success, duration });
         }
-        TaskLeft { task: id.clone(), agent: lease.agent, outcome, state }
+        EndedAttempt { task: id.clone(), agent: lease.agent, outcome, state }
     }
 
     fn end_task(&mut self, now: Timestamp, id: &TaskId, state: TaskState, output: Option<JsonText>) {
         self.ends += 1;
-        let place = self.ends;
+        let sequence = self.ends;
         let entry = self.entry_mut(id);
         entry.task.phase = TaskPhase::Ended(Box::new(TaskEnd { state, at: now, output }));
-        entry.end = Some(place);
+        entry.end = Some(sequence);
     }
 
-    pub(super) fn known(&self, id: &TaskId) -> Result<&Task, FleetDenied> {
+    pub(super) fn find_task(&self, id: &TaskId) -> Result<&Task, FleetDenied> {
         self.task_with(id).ok_or_else(|| FleetDenied::UnknownTask(id.clone()))
     }
 
-    pub(super) fn refuse_ended(&self, task: &Task) -> Result<(), FleetDenied> {
+    pub(super) fn reject_ended(&self, task: &Task) -> Result<(), FleetDenied> {
         match task.end() {
             Some(end) => Err(FleetDenied::TaskEnded { task: task.spec.task.clone(), state: end.state, at: end.at }),
             None => Ok(()),
@@ -293,12 +293,12 @@ impl Fleet {
         self.open().into_iter().map(bytes).sum()
     }
 
-    fn entry_mut(&mut self, id: &TaskId) -> &mut Entry {
+    fn entry_mut(&mut self, id: &TaskId) -> &mut TaskEntry {
         self.tasks.iter_mut().find(|entry| entry.task.spec.task == *id).expect("a task on record")
     }
 }
 
-/// How many bytes the texts have that a submitter chose.
+/// The bytes of the texts that a submitter chose.
 fn text_bytes(spec: &TaskSpec) -> u64 {
     let request = &spec.request;
     let texts = [
@@ -312,14 +312,14 @@ fn text_bytes(spec: &TaskSpec) -> u64 {
     texts.into_iter().flatten().chain(capabilities).map(|text| text.len() as u64).sum()
 }
 
-/// How many bytes a task takes: its texts, what came of it, and what went wrong.
+/// The bytes of a task: its texts, its output and its errors.
 pub(super) fn bytes(task: &Task) -> u64 {
     let output = task.end().and_then(|end| end.output.as_ref()).map_or(0, |output| output.as_str().len());
     let errors: usize = task.attempts.iter().flat_map(|attempt| &attempt.error).map(|error| error.len()).sum();
     text_bytes(&task.spec) + (output + errors) as u64
 }
 
-/// The arguments in which two requests differ, by their names on the wire.
+/// The names of the arguments that differ.
 fn differences(one: &TaskRequest, other: &TaskRequest) -> Vec<&'static str> {
     let mut names = Vec::new();
     let mut note = |name, is_same: bool| names.extend((!is_same).then_some(name));

@@ -1,14 +1,14 @@
-//! Questions to the reference of the fleet: each answer is worked out from the lists of agents and tasks.
+//! Queries of the model: each answer is computed from the lists of agents and tasks.
 
 use super::Fleet;
 use super::agents::{Agent, mean_duration};
 use super::budgets::deferral;
-use super::leases::is_able;
+use super::leases::is_eligible;
 use cortex_core::fleet::command::Deferral;
 use cortex_core::fleet::task::{Selector, Task, TaskPhase, TaskState};
 use cortex_core::fleet::view::{
-    AgentFigures, AgentFilter, AgentUsage, AgentView, ConservationView, FleetFigures, FleetSummary, HeldTask,
-    QueueUsage, TaskFilter, TaskView, TokenUsage, TypeUsage, Unserved, UsageView, Waiting,
+    AgentFilter, AgentMetrics, AgentUsage, AgentView, ConservationView, FleetMetrics, FleetSummary, HeldTask,
+    QueueUsage, TaskFilter, TaskView, TokenUsage, TypeUsage, UnservedTasks, UsageView, WaitingTasks,
 };
 use cortex_core::ids::{AgentId, AgentType, FencingToken, TaskId, TaskNumber};
 use cortex_core::priority::Priority;
@@ -20,7 +20,7 @@ impl Fleet {
         self.agent_with(id).map(|agent| self.agent_view(now, agent))
     }
 
-    /// Those that the filter admits, by name.
+    /// The agents that the filter admits, by id.
     pub(crate) fn agents(&self, now: Timestamp, filter: &AgentFilter, after: Option<&AgentId>) -> Vec<AgentView> {
         let mut agents: Vec<&Agent> = self.agents.iter().collect();
         agents.sort_by(|a, b| a.id().cmp(b.id()));
@@ -38,7 +38,7 @@ impl Fleet {
         self.task_with(id).map(|task| self.task_view(now, task, &deferrals))
     }
 
-    /// Those that the filter admits, in the order in which they came.
+    /// The tasks that the filter admits, in the order of submission.
     pub(crate) fn tasks(&self, now: Timestamp, filter: &TaskFilter, after: TaskNumber) -> Vec<TaskView> {
         let deferrals = self.deferrals();
         let holder = |task: &Task| task.lease().map(|lease| lease.agent.clone());
@@ -63,21 +63,21 @@ impl Fleet {
         }
     }
 
-    pub(crate) fn figures(&self, now: Timestamp, size: WorkerSize) -> FleetFigures {
-        let mut agents: Vec<AgentFigures> = Vec::new();
+    pub(crate) fn figures(&self, now: Timestamp, size: WorkerSize) -> FleetMetrics {
+        let mut agents: Vec<AgentMetrics> = Vec::new();
         for agent in &self.agents {
-            let lately = agent.lately(now);
-            if !lately.is_empty() {
-                agents.push(AgentFigures {
+            let recent = agent.recent(now);
+            if !recent.is_empty() {
+                agents.push(AgentMetrics {
                     agent: agent.id().clone(),
-                    tasks: lately.len() as u64,
-                    successes: lately.iter().filter(|ended| ended.is_success).count() as u64,
-                    duration_mean: mean_duration(&lately),
+                    tasks: recent.len() as u64,
+                    successes: recent.iter().filter(|ended| ended.is_success).count() as u64,
+                    duration_mean: mean_duration(&recent),
                 });
             }
         }
         agents.sort_by(|a, b| a.agent.cmp(&b.agent));
-        FleetFigures { usage: self.usage(now, size), agents, unserved: self.unserved() }
+        FleetMetrics { usage: self.usage(now, size), agents, unserved: self.unserved() }
     }
 
     pub(crate) fn summary(&self, now: Timestamp) -> FleetSummary {
@@ -102,12 +102,11 @@ impl Fleet {
         }
     }
 
-    /// The ids of all agents.
     pub(crate) fn agent_ids(&self) -> Vec<AgentId> {
         self.agents.iter().map(|agent| agent.id().clone()).collect()
     }
 
-    /// The ids of all tasks on record that are open, or that have ended.
+    /// The ids of the tasks that are open, or of those that have ended.
     pub(crate) fn task_ids(&self, open: bool) -> Vec<TaskId> {
         let tasks = self.tasks.iter().map(|entry| &entry.task).filter(|task| task.is_open() == open);
         tasks.map(|task| task.spec.task.clone()).collect()
@@ -129,10 +128,10 @@ impl Fleet {
         attempts.map(|(task, attempt)| (task.spec.task.clone(), attempt.agent.clone(), attempt.fencing_token)).collect()
     }
 
-    /// Whether what tasks took has been seen often enough for some of them.
+    /// Whether the estimate of any open task was learned from samples.
     pub(crate) fn has_learned(&self) -> bool {
         let requests = self.open().into_iter().map(|task| &task.spec.request);
-        requests.filter(|request| request.tokens.given.is_none()).any(|request| self.knows(request))
+        requests.filter(|request| request.tokens.given.is_none()).any(|request| self.has_samples(request))
     }
 
     /// Whether some agent belongs to an allocation.
@@ -150,7 +149,7 @@ impl Fleet {
             at: now,
             registration: agent.registration.clone(),
             registered_at: agent.registered_at,
-            heard_at: agent.heard_at(),
+            last_heartbeat_at: agent.last_heartbeat_at(),
             lost_at: self.lost_at(agent),
             state: self.state_of(now, agent),
             tasks: held.collect(),
@@ -197,11 +196,11 @@ impl Fleet {
         }
     }
 
-    fn unserved(&self) -> Unserved {
+    fn unserved(&self) -> UnservedTasks {
         let waiting = self.waiting();
         let waiting: Vec<&Selector> = waiting
             .iter()
-            .filter(|task| !self.agents.iter().any(|agent| is_able(agent, task)))
+            .filter(|task| !self.agents.iter().any(|agent| is_eligible(agent, task)))
             .map(|task| &task.spec.request.selector)
             .collect();
         let mut selectors: Vec<(Selector, u64)> = Vec::new();
@@ -213,8 +212,8 @@ impl Fleet {
         }
         selectors.sort();
         selectors.sort_by(|(_, a), (_, b)| b.cmp(a));
-        selectors.truncate(Unserved::SELECTORS_MAX);
-        Unserved { tasks: waiting.len() as u64, selectors }
+        selectors.truncate(UnservedTasks::SELECTORS_MAX);
+        UnservedTasks { tasks: waiting.len() as u64, selectors }
     }
 
     fn token_usage(&self, now: Timestamp) -> TokenUsage {
@@ -241,7 +240,7 @@ impl Fleet {
             let counted = waiting.iter().filter(|task| priority.is_none_or(|priority| priority == task.priority));
             let waits: Vec<u64> = counted.map(|task| now.since(task.submitted_at).0).collect();
             let tasks = waits.len() as u64;
-            Waiting {
+            WaitingTasks {
                 tasks,
                 wait_mean: Millis(waits.iter().sum::<u64>().checked_div(tasks).unwrap_or(0)),
                 wait_max: Millis(waits.iter().copied().max().unwrap_or(0)),
@@ -260,7 +259,7 @@ impl Fleet {
         let waiting = self.waiting();
         let active: Vec<_> = waiting.iter().filter(|task| deferral(task, &deferrals).is_none()).collect();
         ConservationView {
-            is_on: self.is_saving(),
+            is_on: self.is_conserving(),
             active_tasks: active.len() as u64,
             deferred_tasks: deferrals.len() as u64,
             estimated_tokens: active.iter().map(|task| task.spec.estimated_tokens).sum(),

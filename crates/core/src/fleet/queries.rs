@@ -1,4 +1,4 @@
-//! Reading the books of the fleet at a moment.
+//! Queries of the fleet at a moment.
 
 use super::super::cluster::Cluster;
 use super::super::ids::{AgentId, JobId, TaskId, TaskNumber};
@@ -10,12 +10,13 @@ use super::Fleet;
 use super::agent::HEALTH_WINDOW;
 use super::conservation::walk_by_efficiency;
 use super::health;
-use super::queue::PRIORITIES;
+use super::queue::PRIORITY_COUNT;
 use super::settings::FleetSettings;
 use super::task::{Selector, Task, TaskPhase, TaskRecord, TaskState};
 use super::view::{
-    AgentFigures, AgentFilter, AgentState, AgentUsage, AgentView, ConservationView, FleetFigures, FleetLoad,
-    FleetSummary, HeldTask, QueueUsage, TaskFilter, TaskView, TokenUsage, TypeUsage, Unserved, UsageView, Waiting,
+    AgentFilter, AgentMetrics, AgentState, AgentUsage, AgentView, ConservationView, FleetLoad, FleetMetrics,
+    FleetSummary, HeldTask, QueueUsage, TaskFilter, TaskView, TokenUsage, TypeUsage, UnservedTasks, UsageView,
+    WaitingTasks,
 };
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -23,45 +24,45 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 impl Cluster {
-    /// Notes that an agent is alive; nothing if there is no such agent. That is no event: it is forgotten with the process.
-    pub fn hear(&mut self, now: Timestamp, agent: &AgentId) {
+    /// Records that an agent is alive; does nothing if it is not registered. A heartbeat is not an event: it is lost
+    /// with the process.
+    pub fn record_heartbeat(&mut self, now: Timestamp, agent: &AgentId) {
         if let Some(slot) = self.fleet.agents.find(agent) {
-            self.fleet.hear(slot, now);
+            self.fleet.record_heartbeat(slot, now);
         }
     }
 
-    /// Lets an agent be given nothing more, nor register anew, or ends that. Like heartbeats it is no part of the books. Says
-    /// how many tasks the agent holds, if it is registered.
+    /// Sets whether an agent is draining. A draining agent gets no further tasks and cannot register again. Like
+    /// heartbeats, this is not durable. Returns how many tasks the agent holds, if it is registered.
     pub fn set_draining(&mut self, now: Timestamp, agent: &AgentId, is_draining: bool) -> Option<usize> {
-        let draining = &mut self.fleet.pulses.0.draining;
+        let draining = &mut self.fleet.heartbeats.0.draining;
         if is_draining {
             draining.insert(agent.clone());
         } else {
             draining.remove(agent);
         }
         let slot = self.fleet.agents.find(agent)?;
-        self.fleet.weigh(slot, now);
+        self.fleet.update_weight(slot, now);
         Some(self.fleet.agents[slot].tasks.len())
     }
 
-    /// Takes all agents for heard of at `now`: nobody could be heard before, as after a restart.
+    /// Counts all agents as seen at `now`, because heartbeats could not be received before, as after a restart.
     pub fn presume_alive(&mut self, now: Timestamp) {
         self.fleet.presume_alive(now);
     }
 
-    /// The settings that the fleet is kept by.
     #[must_use]
     pub const fn fleet_settings(&self) -> FleetSettings {
         self.fleet.settings
     }
 
-    /// An agent at `now`.
+    /// Returns an agent at `now`.
     #[must_use]
     pub fn agent(&self, now: Timestamp, agent: &AgentId) -> Option<AgentView> {
         self.fleet.agents.find(agent).map(|slot| self.agent_view(now, slot))
     }
 
-    /// The agents that the filter admits with an id behind `after`, by id.
+    /// Returns the agents that the filter admits and whose id is greater than `after`, by id.
     pub fn agents<'a>(
         &'a self,
         now: Timestamp,
@@ -74,7 +75,7 @@ impl Cluster {
         Box::new(admitted.map(move |slot| self.agent_view(now, slot)))
     }
 
-    /// How many agents the filter admits.
+    /// Returns the number of agents that the filter admits.
     #[must_use]
     pub fn count_agents(&self, now: Timestamp, filter: &AgentFilter) -> u64 {
         self.fleet.agents_by_id.values().filter(|slot| self.fleet.admits_agent(now, **slot, filter)).count() as u64
@@ -82,7 +83,7 @@ impl Cluster {
 
     fn agent_view(&self, now: Timestamp, slot: Slot) -> AgentView {
         let fleet = &self.fleet;
-        let (agent, pulse) = (&fleet.agents[slot], fleet.pulse(slot));
+        let (agent, history) = (&fleet.agents[slot], fleet.heartbeat_history(slot));
         let held = |(task, lease, _): (&Task, &super::task::TaskLease, Slot)| HeldTask {
             task: task.spec.task.clone(),
             fencing_token: lease.fencing_token,
@@ -92,11 +93,11 @@ impl Cluster {
             at: now,
             registration: Arc::clone(&agent.registration),
             registered_at: agent.registered_at,
-            heard_at: pulse.heard_at,
-            lost_at: pulse.lost_at(fleet.settings.heartbeat_ms),
+            last_heartbeat_at: history.last_heartbeat_at,
+            lost_at: history.lost_at(fleet.settings.heartbeat_ms),
             state: fleet.agent_state(now, slot),
-            tasks: fleet.held(slot).map(held).collect(),
-            health: health::health(agent, &pulse, &fleet.settings, now),
+            tasks: fleet.held_tasks(slot).map(held).collect(),
+            health: health::health(agent, &history, &fleet.settings, now),
         }
     }
 
@@ -106,20 +107,20 @@ impl Cluster {
         self.fleet.queue.len() > 0
     }
 
-    /// A task at `now`, open or on record.
+    /// Returns a task at `now`, open or on record.
     #[must_use]
     pub fn task(&self, now: Timestamp, task: &TaskId) -> Option<TaskView> {
         self.fleet.tasks.find(task).map(|slot| self.task_view(now, slot))
     }
 
-    /// The job of a task, if it is part of one.
+    /// Returns the job of a task, if it has one.
     #[must_use]
     pub fn job_of_task(&self, task: &TaskId) -> Option<&JobId> {
         let slot = self.fleet.tasks.find(task)?;
         self.fleet.tasks[slot].task.spec.request.job.as_ref()
     }
 
-    /// The tasks that the filter admits with a number above `after`, in the order in which they were submitted.
+    /// Returns the tasks that the filter admits and whose number is greater than `after`, in the order of submission.
     pub fn tasks<'a>(
         &'a self,
         now: Timestamp,
@@ -131,7 +132,7 @@ impl Cluster {
         Box::new(admitted.map(move |slot| self.task_view(now, slot)))
     }
 
-    /// How many tasks the filter admits. Cheap for a state alone.
+    /// Returns the number of tasks that the filter admits. Cheap if the filter has only a state.
     #[must_use]
     pub fn count_tasks(&self, filter: &TaskFilter) -> u64 {
         let fleet = &self.fleet;
@@ -163,12 +164,13 @@ impl Cluster {
             task: task.clone(),
             state: fleet.task_state(slot),
             deferral: if waits { fleet.deferral(slot) } else { None },
-            effective_priority: if waits { fleet.queue.level(task, now) } else { task.priority },
+            effective_priority: if waits { fleet.queue.effective_priority(task, now) } else { task.priority },
             lease_expires_at: task.lease().map(|lease| self.deadline_with_grace(lease.deadline)),
         }
     }
 
-    /// How much the fleet has to do at `now`. The cost is in proportion to the agents, and to the lanes of waiting tasks.
+    /// Returns the load of the fleet at `now`. The cost is in proportion to the agents and to the lanes of waiting
+    /// tasks.
     #[must_use]
     pub fn fleet_load(&self, now: Timestamp) -> FleetLoad {
         let fleet = &self.fleet;
@@ -177,30 +179,30 @@ impl Cluster {
         FleetLoad {
             agents: fleet.agents.len() as u64,
             agents_at_work: agents().filter(|agent| !agent.tasks.is_empty()).count() as u64,
-            room: agents().map(|agent| u64::from(agent.request().tasks_max)).sum(),
+            task_slots: agents().map(|agent| u64::from(agent.request().tasks_max)).sum(),
             running: fleet.leases.len() as u64,
             waiting: conservation.active_tasks,
             wait_mean: fleet.queue_usage(now).all.wait_mean,
             quota: fleet.quota,
-            saves_tokens: fleet.tokens.is_conserving(),
+            is_conserving: fleet.budgets.is_conserving(),
             deferred: conservation.deferred_tasks,
             submitted: fleet.next_task.as_u64().saturating_sub(TaskNumber::FIRST.as_u64()),
-            durations: fleet.experience.durations(),
+            durations: fleet.task_stats.durations(),
         }
     }
 
-    /// How many agents are registered that may take a task like this, now or later.
+    /// Returns how many registered agents may take a task with this selector, now or later.
     #[must_use]
-    pub fn able_agents(&self, selector: &Selector) -> u64 {
-        self.fleet.pulses.0.balance.able(selector).map(|group| group.agents.len() as u64).sum()
+    pub fn count_eligible_agents(&self, selector: &Selector) -> u64 {
+        self.fleet.heartbeats.0.load_balancer.eligible(selector).map(|group| group.agents.len() as u64).sum()
     }
 
-    /// What is used of quotas, tokens and the queue at `now`, where a worker is of this size.
+    /// Returns the usage of quotas, tokens and the queue at `now`, for workers of this size.
     #[must_use]
     pub fn usage(&self, now: Timestamp, worker_size: WorkerSize) -> UsageView {
         let fleet = &self.fleet;
         let workers = self.nodes.values().map(|node| node.capacity.workers).sum();
-        // Agents take their workers where requests take theirs.
+        // Agents take their workers on the same node as requests.
         let free = self.nodes.first_key_value().map(|(id, node)| {
             let mut free = node.capacity.saturating_sub(node.leased);
             free += self.overdue_of(id, node, now).resources;
@@ -215,7 +217,8 @@ impl Cluster {
         }
     }
 
-    /// The fleet in figures at `now`, without who is unresponsive. The cost is in proportion to the tasks that wait.
+    /// Returns the summary of the fleet at `now`, without unresponsive agents. The cost is in proportion to the waiting
+    /// tasks.
     #[must_use]
     pub fn fleet_summary(&self, now: Timestamp) -> FleetSummary {
         let fleet = &self.fleet;
@@ -233,16 +236,16 @@ impl Cluster {
             completed,
             failed,
             cancelled,
-            tokens_total: fleet.tokens.all.total,
-            tokens_settled: fleet.tokens.all.settled,
-            tokens_reserved: fleet.tokens.all.reserved,
-            refills_at: fleet.tokens.window_end(now),
+            tokens_total: fleet.budgets.all.total,
+            tokens_settled: fleet.budgets.all.settled,
+            tokens_reserved: fleet.budgets.all.reserved,
+            refills_at: fleet.budgets.window_end(now),
         }
     }
 
-    /// The waiting tasks by efficiency: what each is worth by its level for a token that it is expected to take. Ties go to the
-    /// higher level, then as they came.
-    pub fn order_of_efficiency(&self) -> Vec<TaskNumber> {
+    /// Returns the waiting tasks by efficiency: by the weight of the effective priority per estimated token. Ties are
+    /// ordered by effective priority, then by submission.
+    pub fn tasks_by_efficiency(&self) -> Vec<TaskNumber> {
         let lanes = self.fleet.queue.all_lanes().map(|(_, lane)| lane);
         let mut order = Vec::new();
         walk_by_efficiency(lanes, |_, _, (_, number)| {
@@ -252,31 +255,31 @@ impl Cluster {
         order
     }
 
-    /// What a look for bottlenecks goes by at `now`.
+    /// Returns the input of the search for bottlenecks at `now`.
     #[must_use]
-    pub fn fleet_figures(&self, now: Timestamp, worker_size: WorkerSize) -> FleetFigures {
+    pub fn fleet_metrics(&self, now: Timestamp, worker_size: WorkerSize) -> FleetMetrics {
         let agents = self.fleet.agents_by_id.iter().filter_map(|(id, slot)| {
             let agent = &self.fleet.agents[*slot];
-            let lately = || agent.ended.iter().filter(|ended| ended.at.after(HEALTH_WINDOW) > now);
-            let tasks = lately().count() as u64;
-            let duration = lately().fold(0_u64, |sum, ended| sum.saturating_add(ended.duration.0));
-            let successes = lately().filter(|ended| ended.is_success).count() as u64;
+            let recent = || agent.recent_tasks.iter().filter(|ended| ended.at.after(HEALTH_WINDOW) > now);
+            let tasks = recent().count() as u64;
+            let duration = recent().fold(0_u64, |sum, ended| sum.saturating_add(ended.duration.0));
+            let successes = recent().filter(|ended| ended.is_success).count() as u64;
             let duration_mean = Millis(duration.checked_div(tasks)?);
-            Some(AgentFigures { agent: id.clone(), tasks, successes, duration_mean })
+            Some(AgentMetrics { agent: id.clone(), tasks, successes, duration_mean })
         });
         let (usage, unserved) = (self.usage(now, worker_size), self.fleet.unserved());
-        FleetFigures { usage, agents: agents.collect(), unserved }
+        FleetMetrics { usage, agents: agents.collect(), unserved }
     }
 }
 
 impl Fleet {
     fn agent_state(&self, now: Timestamp, slot: Slot) -> AgentState {
         let agent = &self.agents[slot];
-        if self.pulse(slot).late_at(self.settings.heartbeat_ms) <= now {
+        if self.heartbeat_history(slot).late_at(self.settings.heartbeat_ms) <= now {
             AgentState::Unresponsive
         } else if agent.tasks.is_empty() {
             AgentState::Idle
-        } else if agent.room() == 0 {
+        } else if agent.free_slots() == 0 {
             AgentState::Full
         } else {
             AgentState::Busy
@@ -324,77 +327,77 @@ impl Fleet {
         AgentUsage { quota: self.quota, workers, active: self.agents.len() as u64, free_workers, by_type }
     }
 
-    /// What waits that no registered agent may take. The cost is in proportion to the lanes.
-    fn unserved(&self) -> Unserved {
+    /// Returns the waiting tasks that no registered agent may take. The cost is in proportion to the lanes.
+    fn unserved(&self) -> UnservedTasks {
         let mut by_selector: BTreeMap<&Selector, u64> = BTreeMap::new();
         for (_, lane) in self.queue.all_lanes() {
             let selector = &lane.key.selector;
-            if !lane.by_rank.is_empty() && !self.pulses.0.balance.serves(selector) {
+            if !lane.by_rank.is_empty() && !self.heartbeats.0.load_balancer.has_eligible(selector) {
                 *by_selector.entry(selector).or_default() += lane.by_rank.len() as u64;
             }
         }
         let tasks = by_selector.values().sum();
         let mut selectors: Vec<_> = by_selector.into_iter().collect();
         selectors.sort_by_key(|(selector, tasks)| (Reverse(*tasks), *selector));
-        selectors.truncate(Unserved::SELECTORS_MAX);
+        selectors.truncate(UnservedTasks::SELECTORS_MAX);
         let selectors = selectors.into_iter().map(|(selector, tasks)| (selector.clone(), tasks)).collect();
-        Unserved { tasks, selectors }
+        UnservedTasks { tasks, selectors }
     }
 
     fn token_usage(&self, now: Timestamp) -> TokenUsage {
         TokenUsage {
-            all: self.tokens.all,
-            window: self.tokens.window,
-            refills_at: self.tokens.window_end(now),
-            mean_per_task: self.experience.mean_tokens(),
-            jobs: self.tokens.jobs.iter().map(|(job, budget)| (job.clone(), *budget)).collect(),
+            all: self.budgets.all,
+            window: self.budgets.window,
+            refills_at: self.budgets.window_end(now),
+            mean_per_task: self.task_stats.mean_tokens(),
+            jobs: self.budgets.jobs.iter().map(|(job, budget)| (job.clone(), *budget)).collect(),
         }
     }
 
     fn queue_usage(&self, now: Timestamp) -> QueueUsage {
         let queue = &self.queue;
-        let oldest = |class: usize| {
-            let slot = self.tasks_by_number.get(*queue.waiting[class].first()?)?;
+        let oldest = |level: usize| {
+            let slot = self.tasks_by_number.get(*queue.waiting[level].first()?)?;
             Some(self.tasks[slot].task.submitted_at)
         };
         let waiting = |tasks: u64, sum: i128, oldest: Option<Timestamp>| {
             let waited = i128::from(now.as_millis()) * i128::from(tasks) - sum;
             let mean = u128::try_from(waited).unwrap_or(0).checked_div(u128::from(tasks)).unwrap_or(0);
             let wait_max = oldest.map_or(Millis(0), |oldest| now.since(oldest));
-            Waiting { tasks, wait_mean: Millis(u64::try_from(mean).unwrap_or(u64::MAX)), wait_max }
+            WaitingTasks { tasks, wait_mean: Millis(u64::try_from(mean).unwrap_or(u64::MAX)), wait_max }
         };
-        let of_class =
-            |class: usize| waiting(queue.waiting[class].len() as u64, queue.submitted_sum[class], oldest(class));
-        let first = (0..PRIORITIES).filter_map(oldest).min();
+        let of_level =
+            |level: usize| waiting(queue.waiting[level].len() as u64, queue.submitted_ms_sum[level], oldest(level));
+        let first = (0..PRIORITY_COUNT).filter_map(oldest).min();
         QueueUsage {
-            all: waiting(queue.len(), queue.submitted_sum.iter().sum(), first),
-            by_priority: std::array::from_fn(of_class),
+            all: waiting(queue.len(), queue.submitted_ms_sum.iter().sum(), first),
+            by_priority: std::array::from_fn(of_level),
             running: self.leases.len() as u64,
             bytes: self.open_bytes,
         }
     }
 
-    /// What the tokens are there for. The cost is in proportion to the lanes, and to the tasks in those that have more than
-    /// there are tokens for.
+    /// Returns which waiting tasks the tokens suffice for. The cost is in proportion to the lanes, and to the tasks in
+    /// the lanes for which the tokens do not suffice.
     fn conservation(&self) -> ConservationView {
         let mut view = ConservationView {
-            is_on: self.plan().is_some(),
-            remaining_tokens: self.tokens.all.remaining(),
+            is_on: self.conservation_plan().is_some(),
+            remaining_tokens: self.budgets.all.remaining(),
             ..ConservationView::default()
         };
         for (slot, lane) in self.queue.all_lanes() {
-            // Where the tokens are there for the dearest of each level, they are for all.
+            // If the tokens suffice for the most expensive task of each priority, they suffice for all.
             let mut dearest = lane.by_cost.iter().map(|tasks| tasks.last_key_value()).enumerate();
-            if dearest.all(|(class, last)| last.is_none_or(|(cost, _)| self.has_tokens(slot, class, *cost))) {
+            if dearest.all(|(level, last)| last.is_none_or(|(cost, _)| self.has_tokens(slot, level, *cost))) {
                 view.active_tasks += lane.by_rank.len() as u64;
                 let tokens = u64::try_from(lane.tokens).unwrap_or(u64::MAX);
                 view.estimated_tokens = view.estimated_tokens.saturating_add(tokens);
                 continue;
             }
-            for class in 0..PRIORITIES {
-                // What fits is the beginning of each level's order.
-                let costs = lane.by_cost[class].keys();
-                for cost in costs.take_while(|cost| self.has_tokens(slot, class, **cost)) {
+            for level in 0..PRIORITY_COUNT {
+                // The tasks that fit are the first ones of each priority.
+                let costs = lane.by_cost[level].keys();
+                for cost in costs.take_while(|cost| self.has_tokens(slot, level, **cost)) {
                     view.active_tasks += 1;
                     view.estimated_tokens = view.estimated_tokens.saturating_add(cost.0);
                 }

@@ -1,4 +1,4 @@
-//! What a task is expected to take in the reference, and what it is worth for that.
+//! Estimates and efficiency in the model.
 
 use super::{Fleet, Sample};
 use cortex_core::fleet::task::{Complexity, Task, TaskRequest, TaskSpec};
@@ -6,24 +6,24 @@ use cortex_core::priority::Priority;
 use cortex_core::time::{Millis, Timestamp};
 use std::cmp::Ordering;
 
-/// How many similar attempts there must be before anything is made of them.
+/// The number of similar samples from which estimates are made.
 const SAMPLES_MIN: usize = 10;
-/// From how many on the machine gives the older ones less weight, which is not done here.
+/// The number of samples at which the core halves the older ones, which the model does not do.
 const SAMPLES_MAX: usize = 1_024;
-/// How many standard deviations above the mean nine of ten attempts lie.
-const NINE_OF_TEN: f64 = 1.281_551_565_5;
+/// The distance of the 0.9 quantile from the mean, in standard deviations.
+const UPPER_QUANTILE: f64 = 1.281_551_565_5;
 
 impl Fleet {
-    /// What waits, that first which is worth most for its tokens.
+    /// The waiting tasks by efficiency, the highest first.
     pub(crate) fn tasks_by_efficiency(&self) -> Vec<&Task> {
         let mut waiting = self.waiting();
         waiting.sort_by(|a, b| self.efficiency_order(a, b));
         waiting
     }
 
-    /// What is worth more for its tokens goes first, then what is more urgent, then what came earlier.
+    /// Orders by efficiency, then by effective priority, then by submission.
     fn efficiency_order(&self, a: &Task, b: &Task) -> Ordering {
-        let level = |task: &Task| self.effective_priority(self.observed, task);
+        let level = |task: &Task| self.effective_priority(self.observed_at, task);
         let weight = |task: &Task| match level(task) {
             Priority::Critical => 10_u128,
             Priority::High => 5,
@@ -31,23 +31,23 @@ impl Fleet {
             Priority::Low => 1,
         };
         let tokens = |task: &Task| u128::from(task.spec.estimated_tokens);
-        // Held against each other without dividing: a task may take no tokens at all.
-        let worth = (weight(b) * tokens(a)).cmp(&(weight(a) * tokens(b)));
-        worth.then(level(b).cmp(&level(a))).then(a.spec.number.cmp(&b.spec.number))
+        // Compared by cross multiplication, since an estimate may be 0.
+        let efficiency = (weight(b) * tokens(a)).cmp(&(weight(a) * tokens(b)));
+        efficiency.then(level(b).cmp(&level(a))).then(a.spec.number.cmp(&b.spec.number))
     }
 
-    /// How many tokens an attempt is expected to take. Where it is rounded, `chosen` is taken if it is as good.
+    /// Estimates the tokens of an attempt. Where rounding is in doubt, `chosen` is accepted if it is as good.
     pub(super) fn estimate(&self, request: &TaskRequest, chosen: Option<u64>) -> u64 {
         if let Some(given) = request.tokens.given {
             return given;
         }
         match self.upper_quantile(request, |sample| sample.tokens) {
-            Some(quantile) => near(quantile.max(1.0), chosen),
-            None => by_formula(request),
+            Some(quantile) => round_up(quantile.max(1.0), chosen),
+            None => formula_estimate(request),
         }
     }
 
-    /// From when on a task is urgent: when twice what it takes is left.
+    /// The time from which a task is urgent: twice its expected duration before the deadline.
     pub(super) fn urgent_at(
         &self,
         request: &TaskRequest,
@@ -60,11 +60,11 @@ impl Fleet {
             return Some(at(self.settings.response_target_ms.0));
         };
         let chosen = chosen.map(|chosen| deadline.since(chosen).0 / 2);
-        Some(at(near(expected, chosen)))
+        Some(at(round_up(expected, chosen)))
     }
 
-    /// Whether enough similar attempts have gone well.
-    pub(super) fn knows(&self, request: &TaskRequest) -> bool {
+    /// Whether there are enough similar samples.
+    pub(super) fn has_samples(&self, request: &TaskRequest) -> bool {
         self.upper_quantile(request, |sample| sample.tokens).is_some()
     }
 
@@ -81,12 +81,12 @@ impl Fleet {
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count;
         let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-        Some(mean + NINE_OF_TEN * variance.sqrt())
+        Some(mean + UPPER_QUANTILE * variance.sqrt())
     }
 }
 
-/// How many tokens an attempt is expected to take while nothing is known of others.
-fn by_formula(request: &TaskRequest) -> u64 {
+/// The estimate without samples.
+fn formula_estimate(request: &TaskRequest) -> u64 {
     let quarters = match request.tokens.complexity {
         Complexity::Simple => 2_000,
         Complexity::Medium => 4_000,
@@ -96,16 +96,16 @@ fn by_formula(request: &TaskRequest) -> u64 {
     u64::try_from(quarters / 4).expect("three quarters of a number of the same size")
 }
 
-/// As how many tokens an attempt is seen: at most as eight times what was expected.
-pub(super) fn seen(spec: &TaskSpec, taken: u64) -> u64 {
+/// The tokens that an attempt counts with: at most eight times its estimate.
+pub(super) fn counted_tokens(spec: &TaskSpec, taken: u64) -> u64 {
     let is_given = spec.request.tokens.given.is_some();
-    let least = if is_given { by_formula(&spec.request) } else { 0 };
+    let least = if is_given { formula_estimate(&spec.request) } else { 0 };
     let expected = u128::from(spec.estimated_tokens.max(least));
     u64::try_from(u128::from(taken).min(8 * expected)).expect("at most what was taken")
 }
 
-/// A number rounded up. Where that is in doubt, the one that was chosen is right.
-fn near(number: f64, chosen: Option<u64>) -> u64 {
+/// Rounds a number up. Where that is in doubt, `chosen` is accepted.
+fn round_up(number: f64, chosen: Option<u64>) -> u64 {
     let doubt = 1e-6 * number.max(1.0);
     let (least, most) = ((number - doubt).ceil() as u64, (number + doubt).ceil() as u64);
     chosen.filter(|chosen| (least..=most).contains(chosen)).unwrap_or(least)

@@ -1,12 +1,12 @@
-//! Histories that no books have. Each is either refused where it stops making sense, or the check of what must hold tells what
-//! is wrong with the books that it leads to: which shows that the check can fail.
+//! Events that do not follow from the state. Each is either rejected with a panic, or `check::violations` describes
+//! what is wrong with the resulting state, which shows that the check can fail.
 
-use crate::books::{Books, SIZE, agent, agent_id, report, task};
+use crate::fleet_state::{FleetState, SIZE, agent, agent_id, report, task};
 use cortex_core::allocation::{EndReason, Metadata};
 use cortex_core::check;
 use cortex_core::command::{Command, DistinctServers, Outcome, Request};
 use cortex_core::event::Event;
-use cortex_core::fleet::agent::{AgentEnd, AgentRequest, Registration};
+use cortex_core::fleet::agent::{AgentEndReason, AgentRequest, Registration};
 use cortex_core::fleet::command::{FleetCommand, ReportedResult};
 use cortex_core::fleet::settings::FleetSettings;
 use cortex_core::fleet::task::{AttemptEnd, AttemptOutcome, TaskRequest, TaskSpec, TaskState};
@@ -17,16 +17,15 @@ use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// Books in which something goes on: 100 tokens, three workers, and an allocation with one of them.
+/// A state with activity: 100 tokens, three workers, and an allocation with one of them.
 struct Scene {
-    books: Books,
-    /// Held by agent a, which can hold no more, under token 2.
+    state: FleetState,
+    /// Held by agent a, which is full, under token 2.
     held: TaskId,
-    /// It waits.
+    /// Waits in the queue.
     waiting: TaskId,
-    /// It takes more tokens than there are.
+    /// Needs more tokens than the budget has.
     huge: TaskId,
-    /// Completed by agent b under token 3.
     completed: TaskId,
     /// Agent c is its worker; it was granted under token 1.
     allocation: AllocationId,
@@ -34,26 +33,25 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let mut books = Books::new(3);
-        books.set_budget(100);
-        let allocation = allocation(&mut books);
-        books.register("a", 1).expect("there is room");
-        books.register("b", 2).expect("there is room");
+        let mut state = FleetState::new(3);
+        state.set_budget(100);
+        let allocation = allocation(&mut state);
+        state.register("a", 1).expect("capacity is left");
+        state.register("b", 2).expect("capacity is left");
         let request = Box::new(AgentRequest { allocation: Some(allocation), ..agent("c", "backend", 1) });
-        books.ask(FleetCommand::Register { request, worker_size: SIZE }).expect("it has a worker");
-        let held = books.submit(task(Priority::Normal, 10));
-        assert_eq!(books.claim("a"), std::slice::from_ref(&held));
-        let completed = books.submit(task(Priority::Normal, 10));
-        assert_eq!(books.claim("b"), std::slice::from_ref(&completed));
-        books.complete(&completed, report(ReportedResult::Success, Some(1), 1));
-        let waiting = books.submit(task(Priority::Normal, 10));
-        let huge = books.submit(task(Priority::Normal, 1_000));
-        Self { books, held, waiting, huge, completed, allocation }
+        state.ask(FleetCommand::Register { request, worker_size: SIZE }).expect("it has a worker");
+        let held = state.submit(task(Priority::Normal, 10));
+        assert_eq!(state.claim("a"), std::slice::from_ref(&held));
+        let completed = state.submit(task(Priority::Normal, 10));
+        assert_eq!(state.claim("b"), std::slice::from_ref(&completed));
+        state.complete(&completed, report(ReportedResult::Success, Some(1), 1));
+        let waiting = state.submit(task(Priority::Normal, 10));
+        let huge = state.submit(task(Priority::Normal, 1_000));
+        Self { state, held, waiting, huge, completed, allocation }
     }
 }
 
-/// An allocation with one worker.
-fn allocation(books: &mut Books) -> AllocationId {
+fn allocation(state: &mut FleetState) -> AllocationId {
     let request = Request {
         job: JobId::new("job").expect("a name"),
         servers: DistinctServers::default(),
@@ -64,29 +62,29 @@ fn allocation(books: &mut Books) -> AllocationId {
         metadata: Metadata::empty(),
     };
     let request = Command::Request { request: Box::new(request), worker_size: SIZE, random: 0 };
-    match books.carry_out(&request) {
+    match state.execute(&request) {
         Ok(Outcome::Granted { allocation, .. }) => allocation,
         other => panic!("no lease was granted: {other:?}"),
     }
 }
 
-/// Applies what cannot be to the books of a scene, and looks for `complaint` in what is said of it.
+/// Applies forged events to the state of a scene, and expects `complaint` in the panic or in the violations.
 fn check(what: &str, forge: impl FnOnce(&Scene) -> Vec<Event>, complaint: &str) {
     let mut scene = Scene::new();
     let events = forge(&scene);
-    let applied = catch_unwind(AssertUnwindSafe(|| events.into_iter().for_each(|event| scene.books.apply(event))));
-    let told = match applied {
-        Ok(()) => check::violations(&scene.books.cluster).join("; "),
+    let applied = catch_unwind(AssertUnwindSafe(|| events.into_iter().for_each(|event| scene.state.apply(event))));
+    let description = match applied {
+        Ok(()) => check::violations(&scene.state.cluster).join("; "),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default().to_owned()
         }
     };
-    assert!(told.contains(complaint), "{what}: {told:?} does not say {complaint:?}");
+    assert!(description.contains(complaint), "{what}: {description:?} does not contain {complaint:?}");
 }
 
 fn leased(task: &TaskId, agent: &str, token: u64) -> Event {
-    let deadline = Books::new(1).now.after(Millis(60_000));
+    let deadline = FleetState::new(1).now.after(Millis(60_000));
     Event::TaskLeased { task: task.clone(), agent: agent_id(agent), fencing_token: FencingToken::new(token), deadline }
 }
 
@@ -119,11 +117,11 @@ fn registered(name: &str, allocation: Option<AllocationId>, takes: Option<Worker
 }
 
 fn left(name: &str) -> Event {
-    Event::AgentLeft { agent: agent_id(name), reason: AgentEnd::Lost }
+    Event::AgentLeft { agent: agent_id(name), reason: AgentEndReason::Lost }
 }
 
 #[test]
-fn a_task_has_one_holder_and_an_agent_its_room() {
+fn a_task_has_one_holder_and_an_agent_its_limit() {
     check("a task is held twice", |scene| vec![leased(&scene.held, "b", 9)], "does not wait");
     check("a task is held that is over", |scene| vec![leased(&scene.completed, "b", 9)], "does not wait");
     check("nobody holds it", |scene| vec![leased(&scene.waiting, "nobody", 9)], "nobody is not registered");
@@ -184,8 +182,8 @@ fn a_task_is_in_one_state_and_is_done_once() {
 
 #[test]
 fn agents_take_no_more_than_there_is() {
-    let without_room = |_: &Scene| vec![registered("d", None, Some(SIZE))];
-    check("an agent has no room", without_room, "workers: 3 } and leases");
+    let without_capacity = |_: &Scene| vec![registered("d", None, Some(SIZE))];
+    check("an agent has no capacity", without_capacity, "workers: 3 } and leases");
     let nothing = Resources { cpu_millis: CpuMillis::from_millis(0), memory_mb: MemoryMb(0), workers: 1 };
     let lowered = |_: &Scene| vec![Event::CapacitySet { node: NodeId::local(), capacity: nothing }];
     check("there is less than agents have", lowered, "workers: 1 } and leases");

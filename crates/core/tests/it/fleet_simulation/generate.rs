@@ -1,13 +1,13 @@
-//! Random commands for the fleet: the shape of a run, and what is drawn within it. Agents are few, names fewer, budgets and
-//! bounds tight, so that paths cross often. The commands for leases are drawn as for the simulation of the lease machine.
+//! Generates random commands for the fleet within the shape of a run. Agents and names are few and limits tight, so
+//! that commands interact often. Commands for leases are generated as in the simulation of leases.
 
 use crate::fleet_simulation::fleet::Fleet;
 use cortex_core::allocation::{Metadata, State};
 use cortex_core::command::Command;
 use cortex_core::fleet::agent::{AgentRequest, Capabilities};
-use cortex_core::fleet::command::{FleetCommand, Report, ReportedResult};
+use cortex_core::fleet::command::{FleetCommand, ReportedResult, TaskReport};
 use cortex_core::fleet::settings::FleetSettings;
-use cortex_core::fleet::task::{Complexity, JsonText, Selector, TaskRequest, TaskState, TokensExpected};
+use cortex_core::fleet::task::{Complexity, JsonText, Selector, TaskRequest, TaskState, TokenHints};
 use cortex_core::fleet::view::{AgentFilter, AgentState, TaskFilter};
 use cortex_core::ids::{AgentId, AgentType, BatchKey, Capability, FencingToken, JobId, TaskId};
 use cortex_core::priority::Priority;
@@ -17,26 +17,24 @@ use cortex_test_support::lease_generator::{self, Shape as LeaseShape};
 use fastrand::Rng;
 use std::sync::Arc;
 
-/// The most that is drawn in a run.
+/// The limits of the values generated in a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
-    /// How many commands the run has.
     pub(crate) steps: u64,
-    /// Whether the state is compared with a replay after each event.
     pub(crate) every_prefix: bool,
-    /// The commands for leases.
+    /// The generator of commands for leases.
     leases: LeaseShape,
-    /// In percent of all commands: those for leases.
+    /// The share of commands for leases, in percent.
     leases_percent: u64,
-    /// Whether there is room for all agents, and leases beside them.
-    has_room: bool,
-    /// How many agents there are names for.
+    /// Whether there is capacity for all agents along with leases.
+    has_capacity: bool,
+    /// The number of distinct agent ids.
     agents: u64,
-    /// In percent: how often an agent that has nothing else to say sends a heartbeat.
-    beats_percent: u64,
-    /// About how many tokens there are.
+    /// How often an otherwise silent agent sends a heartbeat, in percent.
+    heartbeats_percent: u64,
+    /// The approximate token budget.
     tokens: u64,
-    /// How many tokens a task is said to take at most.
+    /// The maximum estimate that a submitter gives.
     task_tokens_max: u64,
     tasks_max: u64,
     task_bytes_max: u64,
@@ -46,17 +44,17 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// The shape of the run with this seed.
-    pub(crate) fn draw(rng: &mut Rng) -> Self {
+    /// Generates the shape of a run.
+    pub(crate) fn generate(rng: &mut Rng) -> Self {
         let leases = LeaseShape::generate(rng);
         let usual = Self {
             steps: 3_000,
             every_prefix: false,
             leases,
             leases_percent: rng.choice([4, 12, 30]).unwrap_or(12),
-            has_room: rng.u8(0..3) > 0,
+            has_capacity: rng.u8(0..3) > 0,
             agents: rng.u64(1..=8),
-            beats_percent: rng.choice([20, 80, 100]).unwrap_or(80),
+            heartbeats_percent: rng.choice([20, 80, 100]).unwrap_or(80),
             tokens: rng.choice([1_000, 3_000, 20_000, 200_000]).unwrap_or(3_000),
             task_tokens_max: rng.choice([10, 1_500, 6_000]).unwrap_or(1_500),
             tasks_max: rng.u64(2..=40),
@@ -67,10 +65,10 @@ impl Shape {
         };
         match rng.u8(0..16) {
             0 => Self { steps: 300, every_prefix: true, ..usual },
-            // Nothing is in the way, so that much is done, and much is learned.
+            // Generous limits, so that many tasks are completed and estimates are learned.
             1..4 => Self {
                 agents: 8,
-                beats_percent: 100,
+                heartbeats_percent: 100,
                 tokens: 10_000_000,
                 tasks_max: 40,
                 task_bytes_max: 1 << 20,
@@ -82,7 +80,7 @@ impl Shape {
         }
     }
 
-    /// The first commands of a run.
+    /// The first commands of a run, which set it up.
     pub(crate) fn first(&self, rng: &mut Rng, step: u64) -> Option<Command> {
         let command = match step {
             0 => return Some(self.capacity(rng)),
@@ -93,7 +91,7 @@ impl Shape {
         Some(Command::Fleet(command))
     }
 
-    /// Any command.
+    /// Generates any command.
     pub(crate) fn command(&self, rng: &mut Rng, now: Timestamp, fleet: &Fleet) -> Command {
         if rng.u64(0..100) < self.leases_percent {
             return match self.leases.command(rng, &fleet.ledger) {
@@ -107,14 +105,16 @@ impl Shape {
                 FleetCommand::Register { request: Box::new(self.agent_request(rng, fleet)), worker_size: size(rng) }
             }
             12..13 => FleetCommand::Unregister { agent: self.known_agent(rng, fleet) },
-            13..35 => FleetCommand::Submit { request: Box::new(self.task_request(rng, now)), draw: draw(rng) },
+            13..35 => {
+                FleetCommand::Submit { request: Box::new(self.task_request(rng, now)), random: random_number(rng) }
+            }
             35..55 => FleetCommand::Claim { agent: self.known_agent(rng, fleet) },
-            55..63 => FleetCommand::Assign { task: self.task(rng, fleet), draw: rng.u64(..) },
+            55..63 => FleetCommand::Assign { task: self.task(rng, fleet), random: rng.u64(..) },
             63..65 => {
                 let (task, _, fencing_token) = self.hold(rng, fleet);
                 FleetCommand::Return { task, fencing_token }
             }
-            // Reports are made of what is held, and only now and then of what is not.
+            // Most reports are on tasks that are held, a few on others.
             65..81 if holds || rng.u8(0..8) == 0 => {
                 let (task, agent, fencing_token) = self.hold(rng, fleet);
                 FleetCommand::Complete { task, agent, fencing_token, report: Box::new(self.report(rng)) }
@@ -135,38 +135,37 @@ impl Shape {
                 agents: (rng.u8(0..3) == 0).then(|| rng.u64(0..8)),
             },
             93..94 => FleetCommand::SetSettings(self.settings(rng)),
-            _ => FleetCommand::PassTime { steps_max: rng.choice([0, 1, 2, 3, 100]).unwrap_or(100) },
+            _ => FleetCommand::AdvanceTime { steps_max: rng.choice([0, 1, 2, 3, 100]).unwrap_or(100) },
         })
     }
 
-    /// What is to be done about time that has passed.
-    pub(crate) fn pass_time(&self, rng: &mut Rng) -> Command {
-        Command::Fleet(FleetCommand::PassTime { steps_max: rng.choice([1, 2, 100, 100]).unwrap_or(100) })
+    /// Generates a command that records due changes.
+    pub(crate) fn advance_time(&self, rng: &mut Rng) -> Command {
+        Command::Fleet(FleetCommand::AdvanceTime { steps_max: rng.choice([1, 2, 100, 100]).unwrap_or(100) })
     }
 
-    /// Whether an agent is heard of by the way.
-    pub(crate) fn beats(&self, rng: &mut Rng) -> bool {
-        rng.u64(0..100) < self.beats_percent
+    /// Whether an agent sends a heartbeat now.
+    pub(crate) fn sends_heartbeat(&self, rng: &mut Rng) -> bool {
+        rng.u64(0..100) < self.heartbeats_percent
     }
 
-    /// Some agent, registered or not.
+    /// Any agent, registered or not.
     pub(crate) fn agent(&self, rng: &mut Rng) -> AgentId {
         AgentId::new(&format!("agent-{}", rng.u64(0..self.agents))).expect("a name")
     }
 
-    /// Mostly one that is registered.
+    /// Mostly a registered agent.
     fn known_agent(&self, rng: &mut Rng, fleet: &Fleet) -> AgentId {
         let known = rng.choice(fleet.agent_ids()).filter(|_| rng.u8(0..8) > 0);
         known.unwrap_or_else(|| self.agent(rng))
     }
 
-    /// Some task: mostly one that is open, at times one that has ended, or one that never was.
+    /// Any task: mostly an open one, at times one that has ended or never existed.
     pub(crate) fn task(&self, rng: &mut Rng, fleet: &Fleet) -> TaskId {
         let known = fleet.task_ids(rng.u8(0..4) > 0);
         rng.choice(known).filter(|_| rng.u8(0..16) > 0).unwrap_or_else(|| task_id(rng))
     }
 
-    /// A filter of agents.
     pub(crate) fn agent_filter(&self, rng: &mut Rng) -> AgentFilter {
         AgentFilter {
             state: rng.choice(AgentState::ALL).filter(|_| rng.bool()),
@@ -174,7 +173,6 @@ impl Shape {
         }
     }
 
-    /// A filter of tasks.
     pub(crate) fn task_filter(&self, rng: &mut Rng) -> TaskFilter {
         TaskFilter {
             state: rng.choice(TaskState::ALL).filter(|_| rng.bool()),
@@ -183,10 +181,10 @@ impl Shape {
         }
     }
 
-    /// What the node has: as for leases alone, or as much as the agents need.
+    /// The capacity of the node: as for leases alone, or with enough for all agents.
     fn capacity(&self, rng: &mut Rng) -> Command {
         match self.leases.capacity(rng) {
-            Command::SetCapacity { node, capacity } if self.has_room => {
+            Command::SetCapacity { node, capacity } if self.has_capacity => {
                 let workers = capacity.workers + self.agents;
                 let (cpu_millis, memory_mb) = (CpuMillis::from_millis(2_000 * workers), MemoryMb(4_000 * workers));
                 Command::SetCapacity { node, capacity: Resources { cpu_millis, memory_mb, workers } }
@@ -208,7 +206,7 @@ impl Shape {
 
     fn agent_request(&self, rng: &mut Rng, fleet: &Fleet) -> AgentRequest {
         let agent = self.agent(rng);
-        // Half of them say the same of themselves whenever they come.
+        // Half of the registrations of an agent repeat the same arguments.
         let mut again = Rng::with_seed(agent.as_str().bytes().map(u64::from).sum());
         let rng = if rng.bool() { &mut again } else { rng };
         let allocation = (rng.u8(0..3) == 0).then(|| {
@@ -227,7 +225,7 @@ impl Shape {
 
     fn task_request(&self, rng: &mut Rng, now: Timestamp) -> TaskRequest {
         let task = (rng.u8(0..4) == 0).then(|| task_id(rng));
-        // Half of those with an id are the same whenever that id comes up; a deadline would be another each time.
+        // Half of the tasks with a chosen id repeat the same arguments. They have no deadline, which would differ.
         let mut again = Rng::with_seed(task.iter().flat_map(|task| task.as_str().bytes()).map(u64::from).sum());
         let repeats = task.is_some() && rng.bool();
         let deadline = if repeats || rng.u8(0..4) > 0 { None } else { Some(deadline(rng, now)) };
@@ -246,23 +244,23 @@ impl Shape {
         }
     }
 
-    fn tokens_expected(&self, rng: &mut Rng) -> TokensExpected {
+    fn tokens_expected(&self, rng: &mut Rng) -> TokenHints {
         let given = match rng.u16(0..400) {
             0 => Some(u64::MAX),
             1..20 => Some(0),
-            // What is worth as much for its tokens as something else.
+            // Estimates that give tasks of different priorities the same efficiency.
             20..100 => Some(self.task_tokens_max.min(100) * rng.choice([1, 2, 5, 10]).unwrap_or(1)),
             100..200 => Some(rng.u64(0..=self.task_tokens_max)),
             _ => None,
         };
-        TokensExpected {
+        TokenHints {
             given,
             complexity: rng.choice(Complexity::ALL).unwrap_or_default(),
             input_characters: if rng.bool() { 0 } else { rng.u64(0..3_000) },
         }
     }
 
-    /// An agent's hold on a task: mostly one that it has, at times one that it had, or one that is made of others.
+    /// A task, an agent and a token: mostly those of a lease, at times those of a past lease, or mixed ones.
     fn hold(&self, rng: &mut Rng, fleet: &Fleet) -> (TaskId, AgentId, FencingToken) {
         let any = (self.task(rng, fleet), self.agent(rng), FencingToken::new(rng.u64(0..40)));
         let held = rng.choice(fleet.held()).unwrap_or_else(|| any.clone());
@@ -275,7 +273,7 @@ impl Shape {
         }
     }
 
-    fn report(&self, rng: &mut Rng) -> Report {
+    fn report(&self, rng: &mut Rng) -> TaskReport {
         let result = match rng.u8(0..10) {
             0..7 => ReportedResult::Success,
             7..9 => ReportedResult::Failure,
@@ -286,7 +284,7 @@ impl Shape {
             1..11 => Some(rng.u64(0..=2 * self.task_tokens_max)),
             _ => None,
         };
-        Report {
+        TaskReport {
             result,
             tokens_used,
             duration: rng.bool().then(|| Millis(rng.u64(0..5_000))),
@@ -312,7 +310,7 @@ fn agent_type(rng: &mut Rng) -> AgentType {
     AgentType::new(rng.choice(["backend", "frontend"]).unwrap_or("backend")).expect("a name")
 }
 
-/// Each of three with so many chances in four; the third one is hardly ever there.
+/// Each of three capabilities, with `in_four` chances in four; the third one is rare.
 fn capabilities(rng: &mut Rng, in_four: u8) -> Capabilities {
     let all = ["rust", "sql", "vision"]
         .into_iter()
@@ -324,7 +322,7 @@ fn priority(rng: &mut Rng) -> Priority {
     rng.choice(Priority::ALL).unwrap_or_default()
 }
 
-/// Mostly one that lies ahead, at times one that is just over.
+/// Mostly a future deadline, at times one that has just passed.
 fn deadline(rng: &mut Rng, now: Timestamp) -> Timestamp {
     let ahead = rng.choice([0, 1, 2, 500, 5_000, 30_000, 100_000]).unwrap_or(0);
     if rng.u8(0..12) == 0 { now.before(Millis(ahead)) } else { now.after(Millis(ahead)) }
@@ -342,16 +340,16 @@ fn json(rng: &mut Rng) -> JsonText {
     JsonText::new(&serde_json::json!({"é": "x".repeat(rng.usize(0..60))}))
 }
 
-/// An id that a submitter chose, or that of a number that was drawn.
+/// An id that a submitter chose, or a generated one.
 fn task_id(rng: &mut Rng) -> TaskId {
     match rng.u8(0..4) {
-        0 => TaskId::from_bits(draw(rng)),
+        0 => TaskId::from_bits(random_number(rng)),
         _ => TaskId::new(&format!("my-{}", rng.u8(0..12))).expect("a name"),
     }
 }
 
-/// Few numbers, so that they collide; among them the last ids, whose successor is the first.
-fn draw(rng: &mut Rng) -> u64 {
+/// Few values, so that ids collide; among them the last ones, which wrap around.
+fn random_number(rng: &mut Rng) -> u64 {
     if rng.bool() { rng.u64(0..40) } else { u64::MAX - rng.u64(0..3) }
 }
 

@@ -1,11 +1,11 @@
-//! Books of a fleet that are asked one thing after another; after each, what must hold is checked.
+//! A fleet that executes commands one after another and checks the invariants after each.
 
 use cortex_core::allocation::Metadata;
 use cortex_core::command::{Command, Decision, Denied, Outcome};
 use cortex_core::event::{Event, Recorded};
 use cortex_core::fleet::agent::{AgentRequest, Capabilities};
-use cortex_core::fleet::command::{FleetCommand, FleetOutcome, Report, ReportedResult};
-use cortex_core::fleet::task::{Selector, TaskRequest, TokensExpected};
+use cortex_core::fleet::command::{FleetCommand, FleetOutcome, ReportedResult, TaskReport};
+use cortex_core::fleet::task::{Selector, TaskRequest, TokenHints};
 use cortex_core::fleet::view::TaskView;
 use cortex_core::ids::{AgentId, AgentType, BatchKey, FencingToken, JobId, NodeId, TaskId};
 use cortex_core::priority::Priority;
@@ -13,28 +13,27 @@ use cortex_core::time::{Millis, Timestamp, TtlSeconds};
 use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
 use cortex_core::{Cluster, check};
 
-/// What a worker takes.
 pub(crate) const SIZE: WorkerSize = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(1) };
 
-/// The books, and what time it is.
-pub(crate) struct Books {
+/// A cluster and the current time.
+pub(crate) struct FleetState {
     pub(crate) cluster: Cluster,
     pub(crate) now: Timestamp,
 }
 
-impl Books {
-    /// Books of a node with so many workers.
+impl FleetState {
+    /// Creates a cluster of one node with this number of workers.
     pub(crate) fn new(workers: u64) -> Self {
-        let mut books = Self { cluster: Cluster::default(), now: Timestamp::from_millis(1_767_225_600_000) };
+        let mut state = Self { cluster: Cluster::default(), now: Timestamp::from_millis(1_767_225_600_000) };
         let capacity =
             Resources { cpu_millis: CpuMillis::from_millis(1_000 * workers), memory_mb: MemoryMb(workers), workers };
         let set = Command::SetCapacity { node: NodeId::local(), capacity };
-        books.carry_out(&set).expect("a capacity can be set");
-        books
+        state.execute(&set).expect("a capacity can be set");
+        state
     }
 
-    /// Carries a command out, with its events in their written form.
-    pub(crate) fn carry_out(&mut self, command: &Command) -> Result<Outcome, Denied> {
+    /// Executes a command. Its events are applied after a round trip through JSON.
+    pub(crate) fn execute(&mut self, command: &Command) -> Result<Outcome, Denied> {
         self.cluster.observe(self.now);
         let Decision { events, outcome } = self.cluster.decide(self.now, command)?;
         for event in events {
@@ -44,20 +43,20 @@ impl Books {
         Ok(outcome)
     }
 
-    /// Applies an event, whether or not it follows from anything.
+    /// Applies an event, whether or not it follows from the state.
     pub(crate) fn apply(&mut self, event: Event) {
         let line = serde_json::to_string(&Recorded { at: self.now, event }).expect("an event has a text");
         self.cluster.apply(&serde_json::from_str(&line).expect("an event that can be read"));
     }
 
     pub(crate) fn ask(&mut self, command: FleetCommand) -> Result<FleetOutcome, Denied> {
-        match self.carry_out(&Command::Fleet(command))? {
+        match self.execute(&Command::Fleet(command))? {
             Outcome::Fleet(outcome) => Ok(outcome),
-            other => panic!("{other:?} is no answer of the fleet"),
+            other => panic!("{other:?} is not an outcome of the fleet"),
         }
     }
 
-    /// Lets time go on, with nobody silent.
+    /// Advances the time, with a heartbeat of every agent.
     pub(crate) fn wait(&mut self, ms: u64) {
         self.now = self.now.after(Millis(ms));
         self.cluster.presume_alive(self.now);
@@ -70,23 +69,23 @@ impl Books {
 
     pub(crate) fn submit(&mut self, request: TaskRequest) -> TaskId {
         let request = Box::new(request);
-        match self.ask(FleetCommand::Submit { request, draw: 0 }) {
+        match self.ask(FleetCommand::Submit { request, random: 0 }) {
             Ok(FleetOutcome::Submitted { task, .. }) => task,
-            other => panic!("a task was not taken: {other:?}"),
+            other => panic!("a task was not accepted: {other:?}"),
         }
     }
 
-    /// What an agent is given.
+    /// Returns the tasks that the agent was leased.
     pub(crate) fn claim(&mut self, name: &str) -> Vec<TaskId> {
         match self.ask(FleetCommand::Claim { agent: agent_id(name) }) {
             Ok(FleetOutcome::Leased { tasks, .. }) => tasks,
-            Ok(FleetOutcome::Nothing(_)) => Vec::new(),
+            Ok(FleetOutcome::NoTask(_)) => Vec::new(),
             other => panic!("a claim was refused: {other:?}"),
         }
     }
 
-    /// Lets whoever holds a task report on it.
-    pub(crate) fn complete(&mut self, task: &TaskId, report: Report) -> FleetOutcome {
+    /// Reports on a task in the name of its holder.
+    pub(crate) fn complete(&mut self, task: &TaskId, report: TaskReport) -> FleetOutcome {
         let (agent, fencing_token) = self.hold(task).expect("a task that is held");
         let complete = FleetCommand::Complete { task: task.clone(), agent, fencing_token, report: Box::new(report) };
         self.ask(complete).expect("a report that is taken")
@@ -101,7 +100,7 @@ impl Books {
         self.cluster.task(self.now, task).expect("a task on record")
     }
 
-    /// Who holds a task, and under which token.
+    /// Returns the holder of a task, and the token of its lease.
     pub(crate) fn hold(&self, task: &TaskId) -> Option<(AgentId, FencingToken)> {
         let view = self.cluster.task(self.now, task)?;
         view.task.lease().map(|lease| (lease.agent.clone(), lease.fencing_token))
@@ -124,7 +123,7 @@ pub(crate) fn batch_key(name: &str) -> BatchKey {
     BatchKey::new(name).expect("a name")
 }
 
-/// An agent that can do nothing in particular.
+/// An agent without capabilities.
 pub(crate) fn agent(name: &str, of_type: &str, tasks_max: u32) -> AgentRequest {
     AgentRequest {
         agent: agent_id(name),
@@ -136,14 +135,14 @@ pub(crate) fn agent(name: &str, of_type: &str, tasks_max: u32) -> AgentRequest {
     }
 }
 
-/// A task for anybody, that takes so many tokens.
+/// A task that any agent may take, with this estimate.
 pub(crate) fn task(priority: Priority, tokens: u64) -> TaskRequest {
     TaskRequest {
         task: None,
         job: None,
         selector: Selector::default(),
         priority,
-        tokens: TokensExpected { given: Some(tokens), ..TokensExpected::default() },
+        tokens: TokenHints { given: Some(tokens), ..TokenHints::default() },
         deadline: None,
         batch: None,
         payload: None,
@@ -152,7 +151,7 @@ pub(crate) fn task(priority: Priority, tokens: u64) -> TaskRequest {
     }
 }
 
-/// A report with nothing particular in it.
-pub(crate) fn report(result: ReportedResult, tokens_used: Option<u64>, duration_ms: u64) -> Report {
-    Report { result, tokens_used, duration: Some(Millis(duration_ms)), output: None, error: None }
+/// A report without output and error.
+pub(crate) fn report(result: ReportedResult, tokens_used: Option<u64>, duration_ms: u64) -> TaskReport {
+    TaskReport { result, tokens_used, duration: Some(Millis(duration_ms)), output: None, error: None }
 }
