@@ -38,8 +38,7 @@ impl Capabilities {
     }
 
     /// Whether every capability in `needed` is among these.
-    #[must_use]
-    pub fn contains_all(&self, needed: &Self) -> bool {
+    pub(super) fn contains_all(&self, needed: &Self) -> bool {
         let mut own = self.as_slice().iter();
         // Both are in ascending order, so one pass is enough.
         needed.as_slice().iter().all(|capability| own.any(|own| own == capability))
@@ -105,7 +104,7 @@ pub struct Registration {
 #[serde(rename_all = "snake_case")]
 pub enum AgentEndReason {
     Unregistered,
-    /// It missed [`HEARTBEATS_MISSED_MAX`](super::settings::HEARTBEATS_MISSED_MAX) heartbeats.
+    /// It missed three heartbeats.
     Lost,
     /// The allocation that it was a worker of ended.
     AllocationEnded,

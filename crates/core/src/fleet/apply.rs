@@ -215,7 +215,7 @@ impl Fleet {
         self.tasks[slot].task.phase = TaskPhase::Running(Box::new(lease));
     }
 
-    /// Ends the lease on a running task. The task is queued afterwards, but not in the queue yet.
+    /// Ends the lease on a running task. Its phase is `Queued` afterwards, but it is not in the queue yet.
     fn end_lease(&mut self, at: Timestamp, slot: Slot) -> TaskLease {
         let record = &mut self.tasks[slot];
         let phase = std::mem::replace(&mut record.task.phase, TaskPhase::Queued);
@@ -283,11 +283,11 @@ impl Fleet {
         let counted_tokens =
             (!end.is_estimated).then(|| TaskStats::counted_tokens(expected, spec.estimated_tokens, end.tokens_used));
         if is_reported {
-            self.task_stats.note_report(end.tokens_used);
+            self.task_stats.record_report(end.tokens_used);
         }
         if end.outcome == AttemptOutcome::Success {
             let (agent_type, complexity) = (spec.request.selector.agent_type.as_ref(), spec.request.tokens.complexity);
-            self.task_stats.note_success(agent_type, complexity, counted_tokens, end.duration_ms);
+            self.task_stats.record_success(agent_type, complexity, counted_tokens, end.duration_ms);
         }
     }
 

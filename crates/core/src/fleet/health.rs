@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn beats_seen_are_held_against_beats_due() {
+    fn heartbeats_received_are_compared_with_those_due() {
         let mut history = HeartbeatHistory::new(at(0));
         assert_eq!(history.regularity(at(9), INTERVAL), SCORE_MAX, "none is due");
         for second in [8, 15, 22, 39, 41, 59, 68] {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn many_beats_in_one_interval_count_once() {
+    fn many_heartbeats_in_one_interval_count_once() {
         let mut history = HeartbeatHistory::new(at(0));
         for second in 1..10 {
             history.record(at(second), INTERVAL);

@@ -88,7 +88,7 @@ impl Cluster {
             window: fleet.budgets.window,
             window_anchor: fleet.budgets.window_anchor.as_millis(),
             settled_since: fleet.budgets.settled_since.map(Timestamp::as_millis),
-            kinds: kinds.map(|((agent_type, complexity), seen)| (agent_type.clone(), *complexity, *seen)).collect(),
+            kinds: kinds.map(|((agent_type, complexity), stats)| (agent_type.clone(), *complexity, *stats)).collect(),
             reported: fleet.task_stats.reported,
             reported_tokens: fleet.task_stats.reported_tokens,
         })
@@ -134,7 +134,8 @@ impl Cluster {
         fleet.budgets.window_anchor = Timestamp::from_millis(outline.window_anchor);
         fleet.budgets.settled_since = outline.settled_since.map(Timestamp::from_millis);
         let kinds = outline.kinds.into_iter();
-        fleet.task_stats.kinds = kinds.map(|(agent_type, complexity, seen)| ((agent_type, complexity), seen)).collect();
+        fleet.task_stats.kinds =
+            kinds.map(|(agent_type, complexity, stats)| ((agent_type, complexity), stats)).collect();
         fleet.task_stats.reported = outline.reported;
         fleet.task_stats.reported_tokens = outline.reported_tokens;
         self.fleet = fleet;

@@ -171,8 +171,7 @@ impl Cluster {
 
     /// Returns the load of the fleet at `now`. The cost is in proportion to the agents and to the lanes of waiting
     /// tasks.
-    #[must_use]
-    pub fn fleet_load(&self, now: Timestamp) -> FleetLoad {
+    pub(crate) fn fleet_load(&self, now: Timestamp) -> FleetLoad {
         let fleet = &self.fleet;
         let conservation = fleet.conservation();
         let agents = || fleet.agents_by_id.values().map(|slot| &fleet.agents[*slot]);

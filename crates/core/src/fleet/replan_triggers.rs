@@ -30,17 +30,17 @@ impl Cluster {
     pub fn replan_triggers(&self) -> ReplanTriggers {
         let fleet = &self.fleet;
         ReplanTriggers {
-            backlog: backlog(fleet.queue.len(), self.policy().queue_depth_up),
+            backlog: backlog_level(fleet.queue.len(), self.policy().queue_depth_up),
             is_conserving: fleet.budgets.is_conserving(),
             agents_lost: fleet.lost_count.0,
         }
     }
 }
 
-/// How often `most` has to be doubled to exceed the number of waiting tasks.
-const fn backlog(waiting: u64, most: u64) -> u32 {
-    let over = waiting / if most == 0 { 1 } else { most };
-    if waiting <= most { 0 } else { over.ilog2() + 1 }
+/// How often `threshold` has to be doubled to exceed the number of waiting tasks.
+const fn backlog_level(waiting: u64, threshold: u64) -> u32 {
+    let over = waiting / if threshold == 0 { 1 } else { threshold };
+    if waiting <= threshold { 0 } else { over.ilog2() + 1 }
 }
 
 #[cfg(test)]
@@ -48,24 +48,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_new_calls() {
+    fn only_new_conditions_trigger() {
         let replan_triggers =
             |backlog, is_conserving, agents_lost| ReplanTriggers { backlog, is_conserving, agents_lost };
-        let quiet = replan_triggers(0, false, 2);
-        for loud in [replan_triggers(1, false, 2), replan_triggers(0, true, 2), replan_triggers(0, false, 3)] {
-            assert!(loud.newly_raised_since(quiet), "{loud:?}");
-            assert!(!loud.newly_raised_since(loud) && !quiet.newly_raised_since(loud), "{loud:?}");
+        let calm = replan_triggers(0, false, 2);
+        for raised in [replan_triggers(1, false, 2), replan_triggers(0, true, 2), replan_triggers(0, false, 3)] {
+            assert!(raised.newly_raised_since(calm), "{raised:?}");
+            assert!(!raised.newly_raised_since(raised) && !calm.newly_raised_since(raised), "{raised:?}");
         }
         assert!(replan_triggers(1, true, 2).newly_raised_since(replan_triggers(1, false, 2)));
         assert!(replan_triggers(2, false, 2).newly_raised_since(replan_triggers(1, false, 2)));
     }
 
     #[test]
-    fn a_backlog_calls_again_when_it_has_doubled() {
+    fn a_backlog_triggers_again_when_it_has_doubled() {
         let levels = [(0, 0), (30, 0), (31, 1), (59, 1), (60, 2), (119, 2), (120, 3), (u64::MAX, 60)];
         for (waiting, level) in levels {
-            assert_eq!(backlog(waiting, 30), level, "{waiting} tasks");
+            assert_eq!(backlog_level(waiting, 30), level, "{waiting} tasks");
         }
-        assert_eq!([backlog(0, 0), backlog(1, 0), backlog(2, 0)], [0, 1, 2]);
+        assert_eq!([backlog_level(0, 0), backlog_level(1, 0), backlog_level(2, 0)], [0, 1, 2]);
     }
 }

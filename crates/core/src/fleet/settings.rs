@@ -4,7 +4,7 @@ use super::super::time::Millis;
 use serde::{Deserialize, Serialize};
 
 /// An agent is lost after this number of consecutive missed heartbeats.
-pub const HEARTBEATS_MISSED_MAX: u64 = 3;
+pub(super) const HEARTBEATS_MISSED_MAX: u64 = 3;
 
 /// The limits and periods of the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

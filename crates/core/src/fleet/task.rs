@@ -40,8 +40,7 @@ pub struct Selector {
 
 impl Selector {
     /// Whether an agent of this type with these capabilities may take the task.
-    #[must_use]
-    pub fn admits(&self, agent_type: &AgentType, capabilities: &Capabilities) -> bool {
+    pub(super) fn admits(&self, agent_type: &AgentType, capabilities: &Capabilities) -> bool {
         self.agent_type.as_ref().is_none_or(|wanted| wanted == agent_type)
             && capabilities.contains_all(&self.capabilities)
     }
@@ -167,8 +166,7 @@ pub struct TaskSpec {
 
 impl TaskSpec {
     /// The bytes that count towards `max_task_bytes`: the texts that its submitter chose.
-    #[must_use]
-    pub fn text_bytes(&self) -> u64 {
+    pub(super) fn text_bytes(&self) -> u64 {
         self.task.as_str().len() as u64 + self.request.text_bytes()
     }
 }

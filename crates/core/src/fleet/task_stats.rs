@@ -68,7 +68,7 @@ pub struct DurationStats {
 }
 
 impl Moments {
-    fn note(&mut self, value: u64) {
+    fn record(&mut self, value: u64) {
         if self.count == SAMPLES_MAX {
             (self.count, self.sum, self.squares) = (self.count / 2, self.sum / 2, self.squares / 2);
         }
@@ -113,31 +113,32 @@ impl TaskStats {
     /// Estimates the tokens that an attempt uses at most; at least 1 unless the submitter's own estimate is 0.
     pub(super) fn estimate_tokens(&self, agent_type: Option<&AgentType>, hints: &TokenHints) -> u64 {
         hints.given.unwrap_or_else(|| {
-            let seen = self.kind_stats(agent_type, hints.complexity).and_then(|seen| seen.tokens.upper_quantile());
-            seen.unwrap_or_else(|| formula_estimate(hints)).max(1)
+            let quantile =
+                self.kind_stats(agent_type, hints.complexity).and_then(|stats| stats.tokens.upper_quantile());
+            quantile.unwrap_or_else(|| formula_estimate(hints)).max(1)
         })
     }
 
     /// Estimates the duration of an attempt, if there are enough samples.
     pub(super) fn estimate_duration(&self, agent_type: Option<&AgentType>, complexity: Complexity) -> Option<Millis> {
-        self.kind_stats(agent_type, complexity).and_then(|seen| seen.durations_ms.upper_quantile()).map(Millis)
+        self.kind_stats(agent_type, complexity).and_then(|stats| stats.durations_ms.upper_quantile()).map(Millis)
     }
 
     /// Records the tokens of a reported attempt.
-    pub(super) fn note_report(&mut self, tokens: u64) {
+    pub(super) fn record_report(&mut self, tokens: u64) {
         self.reported = self.reported.saturating_add(1);
         self.reported_tokens = self.reported_tokens.saturating_add(u128::from(tokens));
     }
 
     /// Returns the tokens that an attempt counts with in the statistics: those used, limited by [`OUTLIER_MAX`].
-    pub(super) fn counted_tokens(hints: &TokenHints, estimate: u64, taken: u64) -> u64 {
+    pub(super) fn counted_tokens(hints: &TokenHints, estimate: u64, used: u64) -> u64 {
         // The submitter's own estimate may be close to 0; limiting by it would make the statistics useless.
         let estimate = if hints.given.is_some() { estimate.max(formula_estimate(hints)) } else { estimate };
-        taken.min(estimate.saturating_mul(OUTLIER_MAX))
+        used.min(estimate.saturating_mul(OUTLIER_MAX))
     }
 
     /// Records a successful attempt. `tokens` is `None` if the agent reported no figure.
-    pub(super) fn note_success(
+    pub(super) fn record_success(
         &mut self,
         agent_type: Option<&AgentType>,
         complexity: Complexity,
@@ -148,17 +149,17 @@ impl TaskStats {
         if self.kinds.len() >= KINDS_MAX && !self.kinds.contains_key(&kind) {
             return;
         }
-        let seen = self.kinds.entry(kind).or_default();
+        let stats = self.kinds.entry(kind).or_default();
         if let Some(tokens) = tokens {
-            seen.tokens.note(tokens);
+            stats.tokens.record(tokens);
         }
-        seen.durations_ms.note(duration.0);
+        stats.durations_ms.record(duration.0);
     }
 
     /// The durations of successful attempts of all kinds together. The cost is in proportion to the kinds.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     pub(super) fn durations(&self) -> Option<DurationStats> {
-        let all = self.kinds.values().fold(Moments::default(), |all, seen| all.with(&seen.durations_ms));
+        let all = self.kinds.values().fold(Moments::default(), |all, stats| all.with(&stats.durations_ms));
         let count = u128::from(all.count);
         let mean = u64::try_from(all.sum.checked_div(count)?).unwrap_or(u64::MAX);
         let spread = count.saturating_mul(all.squares).saturating_sub(all.sum.saturating_mul(all.sum));
@@ -209,14 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn experience_takes_over_once_there_is_some() {
+    fn estimates_use_samples_once_there_are_enough() {
         let mut stats = TaskStats::default();
         let asked = expected(Complexity::Medium, 0);
         for tokens in [90, 110, 90, 110, 90, 110, 90, 110, 90] {
-            stats.note_success(None, Complexity::Medium, Some(tokens), Millis(2_000));
+            stats.record_success(None, Complexity::Medium, Some(tokens), Millis(2_000));
         }
         assert_eq!(stats.estimate_tokens(None, &asked), 1_000, "nine are too few");
-        stats.note_success(None, Complexity::Medium, Some(110), Millis(2_000));
+        stats.record_success(None, Complexity::Medium, Some(110), Millis(2_000));
         assert_eq!(stats.estimate_tokens(None, &asked), 113, "100 and 1.28 times 10, rounded up");
         assert_eq!(stats.estimate_duration(None, Complexity::Medium), Some(Millis(2_000)));
         assert_eq!(stats.estimate_tokens(None, &expected(Complexity::Simple, 0)), 500, "of another kind");
@@ -228,9 +229,9 @@ mod tests {
     fn one_report_of_too_much_does_not_stop_all_others() {
         let asked = expected(Complexity::Medium, 0);
         let mut stats = TaskStats::default();
-        for taken in [1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000_000] {
-            let taken = TaskStats::counted_tokens(&asked, 1_000, taken);
-            stats.note_success(None, Complexity::Medium, Some(taken), Millis(2_000));
+        for used in [1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000_000] {
+            let used = TaskStats::counted_tokens(&asked, 1_000, used);
+            stats.record_success(None, Complexity::Medium, Some(used), Millis(2_000));
         }
         assert_eq!(stats.estimate_tokens(None, &asked), 4_392, "1,700 and 1.28 times 2,100, rounded up");
         assert_eq!(TaskStats::counted_tokens(&asked, 100, 8_001), 800, "eight times what was learned");
@@ -244,7 +245,7 @@ mod tests {
         let mut stats = TaskStats::default();
         assert_eq!(stats.durations(), None);
         for (complexity, seconds) in [(Complexity::Simple, 1), (Complexity::Complex, 3)] {
-            stats.note_success(None, complexity, None, Millis::from_seconds(seconds));
+            stats.record_success(None, complexity, None, Millis::from_seconds(seconds));
         }
         // Mean 2, variance 1.
         let seen = stats.durations().expect("two were seen");
@@ -252,13 +253,13 @@ mod tests {
     }
 
     #[test]
-    fn old_experience_fades() {
+    fn old_samples_fade() {
         let mut moments = Moments::default();
         for _ in 0..SAMPLES_MAX {
-            moments.note(1_000);
+            moments.record(1_000);
         }
         for _ in 0..20 * SAMPLES_MAX {
-            moments.note(10);
+            moments.record(10);
         }
         assert_eq!(moments.upper_quantile(), Some(10), "a thousand is all but forgotten");
         assert!(moments.count <= SAMPLES_MAX);
