@@ -86,8 +86,7 @@ impl LoadBalancer {
         self.eligible(selector).next().is_some()
     }
 
-    /// Picks one of the agents that can take the task now, each in proportion to its weight; `None` if all weights are
-    /// 0.
+    /// Picks one of the agents that can take the task now, each in proportion to its weight; `None` if all are 0.
     pub(super) fn pick(&self, selector: &Selector, random: u64) -> Option<Slot> {
         let total: u64 = self.eligible(selector).map(|group| group.total).sum();
         // At most `total - 1`; each number is equally likely, except for one part in 2^64.

@@ -62,8 +62,7 @@ pub(super) struct TaskStats {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DurationStats {
     pub mean: Millis,
-    /// The squared coefficient of variation: 0 if all took equally long, 1 for the exponential distribution. At least
-    /// 0.
+    /// The squared coefficient of variation: 0 if all took equally long, 1 for the exponential distribution. Never negative.
     pub variability: f64,
 }
 
