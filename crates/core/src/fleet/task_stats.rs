@@ -62,7 +62,8 @@ pub(super) struct TaskStats {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DurationStats {
     pub mean: Millis,
-    /// The squared coefficient of variation: 0 if all took equally long, 1 for the exponential distribution. Never negative.
+    /// The squared coefficient of variation, never negative: 0 if all took equally long, 1 for the exponential
+    /// distribution.
     pub variability: f64,
 }
 
