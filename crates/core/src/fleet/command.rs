@@ -259,6 +259,7 @@ pub enum Deferral {
 /// Why a fleet command is refused. A refusal changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FleetDenied {
+    /// The agent is not registered.
     #[error(
         "Agent {0} not found: it never registered, has left, or was lost after three missed heartbeats; \
          call register_agent"
