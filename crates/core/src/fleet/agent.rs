@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The period whose ended tasks count towards an agent's health: a minute, as in the health score that this follows.
 pub(super) const HEALTH_WINDOW: Millis = Millis::from_seconds(60);
 
-/// The maximum number of ended tasks that count towards an agent's health, from the same source.
+/// The maximum number of ended tasks that count towards an agent's health, as in the health score that this follows.
 pub(super) const HEALTH_TASKS_MAX: usize = 100;
 
 /// The capabilities that an agent has, or that a task needs: distinct and in ascending order.

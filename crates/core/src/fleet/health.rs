@@ -7,7 +7,7 @@ use super::agent::{Agent, HEALTH_WINDOW};
 use super::settings::{FleetSettings, HEARTBEATS_MISSED_MAX};
 
 /// The highest score: 1, in millionths.
-pub(super) const SCORE_MAX: u32 = 1_000_000;
+pub(super) const SCORE_FULL: u32 = 1_000_000;
 
 /// The score of an agent without recent tasks. It and the weights below are those of the health score that this
 /// follows.
@@ -79,7 +79,7 @@ impl HeartbeatHistory {
         let interval_count = (HEALTH_WINDOW.0 / interval.0).clamp(1, u64::from(u64::BITS) - 1);
         let due = current.min(interval_count);
         if due == 0 {
-            return SCORE_MAX;
+            return SCORE_FULL;
         }
         let shift = current - self.interval_of(self.last_heartbeat_at, interval);
         // Shift, so that bit 0 is the current interval.
@@ -137,8 +137,8 @@ pub(super) fn changes_at(
 
 /// A part of a whole, in millionths.
 fn fraction(part: u64, whole: u64) -> u32 {
-    let millionths = u128::from(part) * u128::from(SCORE_MAX) / u128::from(whole.max(1));
-    u32::try_from(millionths).unwrap_or(SCORE_MAX)
+    let millionths = u128::from(part) * u128::from(SCORE_FULL) / u128::from(whole.max(1));
+    u32::try_from(millionths).unwrap_or(SCORE_FULL)
 }
 
 #[cfg(test)]
@@ -154,12 +154,12 @@ mod tests {
     #[test]
     fn heartbeats_received_are_compared_with_those_due() {
         let mut history = HeartbeatHistory::new(at(0));
-        assert_eq!(history.regularity(at(9), INTERVAL), SCORE_MAX, "none is due");
+        assert_eq!(history.regularity(at(9), INTERVAL), SCORE_FULL, "none is due");
         for second in [8, 15, 22, 39, 41, 59, 68] {
             history.record(at(second), INTERVAL);
         }
-        assert_eq!(history.regularity(at(69), INTERVAL), SCORE_MAX);
-        assert_eq!(history.regularity(at(79), INTERVAL), SCORE_MAX);
+        assert_eq!(history.regularity(at(69), INTERVAL), SCORE_FULL);
+        assert_eq!(history.regularity(at(79), INTERVAL), SCORE_FULL);
         assert_eq!(history.regularity(at(80), INTERVAL), 833_333, "one of six is missing");
         assert_eq!(history.regularity(at(129), INTERVAL), 166_666);
         assert_eq!(history.regularity(at(130), INTERVAL), 0);
