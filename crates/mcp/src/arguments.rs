@@ -80,7 +80,10 @@ impl<T: 'static> Parameter<T> {
         mut schema: Value,
         read: impl Fn(&Value) -> Option<T> + Send + Sync + 'static,
     ) -> Self {
-        schema["description"] = Value::from(description);
+        // An argument whose name says it all has no description: a model pays for each word of the schema.
+        if !description.is_empty() {
+            schema["description"] = Value::from(description);
+        }
         Self { name, is_required: false, allowed, schema, read: Box::new(read) }
     }
 
@@ -110,7 +113,7 @@ pub(super) fn name<T: 'static>(
 
 /// The id of the allocation that a call is about.
 pub(super) fn allocation_id() -> Parameter<Result<AllocationId, String>> {
-    allocation_id_for("The allocation_id that request_resources answered with, such as alloc-0123456789ab.").required()
+    allocation_id_for("From request_resources, e.g. alloc-0123456789ab.").required()
 }
 
 /// The id of an allocation. A text that no allocation can have as its id is read too: it is not found.
@@ -124,17 +127,17 @@ pub(super) fn allocation_id_for(description: &str) -> Parameter<Result<Allocatio
 
 /// The name of the MCP server that a call is about.
 pub(super) fn server_name() -> Parameter<ServerName> {
-    name("name", "The MCP server, by the name that list_mcp_servers gives.", ServerName::new).required()
+    name("name", "As in list_mcp_servers.", ServerName::new).required()
 }
 
 /// How many of the last lines that a process wrote are told.
 pub(super) fn last_lines() -> Parameter<u64> {
-    whole("last_lines", "How many of the last lines to tell, at most.", 0..=LAST_LINES_MAX).with_default(20)
+    whole("last_lines", "", 0..=LAST_LINES_MAX).with_default(20)
 }
 
 /// The id of the worker that a call is about.
 pub(super) fn worker_id() -> Parameter<String> {
-    let description = "The worker, by the worker_id that list_workers gives.";
+    let description = "From list_workers.";
     let allowed = format!("a text of 1 to {WORKER_ID_CHARACTERS_MAX} characters without control characters");
     let schema = json!({"type": "string", "minLength": 1, "maxLength": WORKER_ID_CHARACTERS_MAX});
     let read = |value: &Value| value.as_str().filter(|text| is_worker_id(text)).map(str::to_owned);
@@ -148,7 +151,7 @@ pub(super) fn is_worker_id(text: &str) -> bool {
 
 /// The id of the agent that a call is about.
 pub(super) fn agent_id() -> Parameter<AgentId> {
-    name("agent_id", "The agent_id that register_agent was given.", AgentId::new).required()
+    name("agent_id", "As in register_agent.", AgentId::new).required()
 }
 
 /// A whole number.
@@ -184,7 +187,7 @@ pub(super) fn choice<T: 'static>(
 
 /// How urgent a job is.
 pub(super) fn priority() -> Parameter<Priority> {
-    let description = "How urgent the job is: low is best effort, critical is for emergencies.";
+    let description = "low is best effort, critical for emergencies.";
     let words = Priority::ALL.map(Priority::as_str);
     choice("priority", description, &words, |text| text.parse().ok()).with_default(Priority::default().as_str())
 }
@@ -278,17 +281,12 @@ pub(super) fn complexity(description: &str) -> Parameter<Complexity> {
 
 /// How many entries a page of a list has.
 pub(super) fn page_limit(default: u64, most: u64) -> Parameter<u64> {
-    whole("limit", "At most so many on one page.", 1..=most).with_default(default)
+    whole("limit", "", 1..=most).with_default(default)
 }
 
 /// Where a list goes on: a text that `read` knows from a page before.
 pub(super) fn cursor<T: 'static>(read: fn(&str) -> Option<T>) -> Parameter<T> {
-    text(
-        "cursor",
-        "Where to go on: the next_cursor of the page before.",
-        "the next_cursor of an earlier answer, unchanged",
-        read,
-    )
+    text("cursor", "next_cursor of the previous page.", "the next_cursor of an earlier answer, unchanged", read)
 }
 
 /// A text of which only the length is of interest: how many characters it has.
@@ -362,14 +360,13 @@ impl<T> Described for Parameter<T> {
 pub(super) fn input_schema(parameters: &[&dyn Described]) -> JsonObject {
     let mut schema = JsonObject::new();
     schema.insert("type".to_owned(), Value::from("object"));
-    if !parameters.is_empty() {
-        let properties: JsonObject =
-            parameters.iter().map(|parameter| (parameter.name().to_owned(), parameter.schema().clone())).collect();
-        schema.insert("properties".to_owned(), Value::Object(properties));
-        let required: Vec<_> = parameters.iter().filter(|p| p.is_required()).map(|p| p.name()).collect();
-        if !required.is_empty() {
-            schema.insert("required".to_owned(), Value::from(required));
-        }
+    // Without parameters it is an empty object: some clients refuse a schema that has none.
+    let properties: JsonObject =
+        parameters.iter().map(|parameter| (parameter.name().to_owned(), parameter.schema().clone())).collect();
+    schema.insert("properties".to_owned(), Value::Object(properties));
+    let required: Vec<_> = parameters.iter().filter(|p| p.is_required()).map(|p| p.name()).collect();
+    if !required.is_empty() {
+        schema.insert("required".to_owned(), Value::from(required));
     }
     schema.insert("additionalProperties".to_owned(), Value::from(false));
     schema

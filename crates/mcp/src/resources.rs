@@ -98,19 +98,21 @@ pub(super) fn listed() -> Vec<Resource> {
         Resource::new(PLAN, "plan")
             .with_title("Plan")
             .with_description(
-                "What the planner would do with the number of workers, with the figures and reasons for it.",
+                "The planner's last plan for the numbers of workers and agents, with figures and reasons.",
             )
             .with_mime_type(MIME_TYPE),
         Resource::new(FORECAST, "forecast")
             .with_title("Forecast")
             .with_description(
-                "What demand to expect in the next half hour, and how good such forecasts were. The same as get_forecast.",
+                "Expected demand in the next half hour, and how accurate such forecasts were. The same as \
+                 get_forecast.",
             )
             .with_mime_type(MIME_TYPE),
         Resource::new(BOTTLENECKS, "bottlenecks")
             .with_title("Bottlenecks")
             .with_description(
-                "What held tasks up when the planner last looked: tokens, quotas, slow agents, the queue. The same as detect_bottlenecks.",
+                "What delayed tasks at the planner's last check: tokens, quotas, slow agents, the queue. The same as \
+                 detect_bottlenecks.",
             )
             .with_mime_type(MIME_TYPE),
     ]
@@ -119,7 +121,7 @@ pub(super) fn listed() -> Vec<Resource> {
 /// The templates of resources.
 pub(super) fn templates(is_managed: bool) -> Vec<ResourceTemplate> {
     let allocation = if is_managed {
-        "One allocation. The same as get_allocation, but without what gives access to its MCP servers."
+        "One allocation. The same as get_allocation, without the credentials for its MCP servers."
     } else {
         "One allocation. The same as get_allocation."
     };

@@ -113,20 +113,21 @@ impl Server {
 /// How many watchers may wait for their subscription to be listened to. The transport lets far fewer listen at once.
 const ACCEPTED_MAX: usize = 16 * LISTENS_MAX;
 
-const INSTRUCTIONS: &str = "Leases workers and shared MCP servers to jobs. Typical use: get_capacity to see what is free; \
-    request_resources for a job (workers and/or mcp_servers, with a ttl_seconds that fits the job); use the endpoints; \
-    release_resources when done, also after a failure. A lease that is not released ends at its expires_at. A refused request \
-    answers status \"failed\" with the reason. Watch cluster://capacity or cluster://allocations/{allocation_id} for changes.";
+const INSTRUCTIONS: &str = "Leases workers and shared MCP servers to jobs. Typical use: get_capacity to see what is \
+    available; request_resources for a job (workers and/or mcp_servers, with a ttl_seconds that fits the job); use the \
+    endpoints; release_resources when done, also after a failure. A lease that is not released ends at its expires_at. A \
+    refused request returns status \"failed\" with the reason. Subscribe to cluster://capacity or \
+    cluster://allocations/{allocation_id} for changes.";
 
-/// What is said besides where MCP servers are really run.
-const MANAGED_INSTRUCTIONS: &str = " The MCP servers of a grant run and answer: its mcp_config is what an MCP client takes as its list of \
-    servers, and its access_token is what their endpoints ask for, if anything. Both end with the lease.";
+/// Added where MCP servers are managed.
+const MANAGED_INSTRUCTIONS: &str = " The MCP servers of a grant are running: give its mcp_config to an MCP client as its \
+    server list, and send its access_token, if there is one, to their endpoints. Both end with the lease.";
 
-/// What is said besides where the queue of tasks is on.
-const TASK_INSTRUCTIONS: &str = " Tasks: submit_task puts one into the queue. A worker calls register_agent once, then again and \
-    again claim_task (with wait_seconds), does the task, and complete_task with its fencing_token; it calls heartbeat_agent in \
-    time while it works, and unregister_agent at the end. What a silent agent held goes to another. get_resource_usage shows \
-    quotas, tokens and the queue.";
+/// Added where the queue of tasks is on.
+const TASK_INSTRUCTIONS: &str = " Tasks: submit_task queues one. A worker calls register_agent once; then it repeats \
+    claim_task (with wait_seconds), does the task and calls complete_task with its fencing_token. While it works it calls \
+    heartbeat_agent in time, and at the end unregister_agent. The tasks of a silent agent go to another. \
+    get_resource_usage shows quotas, tokens and the queue.";
 
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {

@@ -15,7 +15,7 @@ pub(super) struct AssignTask {
 
 impl AssignTask {
     pub(super) fn new() -> Self {
-        Self { task_id: arguments::task_id("The task, as submit_task answered with it.").required() }
+        Self { task_id: arguments::task_id("From submit_task.").required() }
     }
 }
 
@@ -28,10 +28,9 @@ impl Run for AssignTask {
         definition::<AssignResult>(
             self.name(),
             "Assign task",
-            "Let the balancer choose an agent for a waiting task, by health and load, and lease the task to it, and with it \
-             others of its batch_key. An agent that waits in claim_task is answered with them; another one sees them with \
-             heartbeat_agent. Refused with the reason if no agent can take it now: then register one, try again, or leave the \
-             task in the queue, from which agents take it with claim_task.",
+            "Choose an agent for a waiting task by health and load, and lease it the task with others of its \
+             batch_key. The agent gets them from claim_task if it waits there, else from heartbeat_agent. Refused \
+             with the reason if no agent can take it now: register one, retry, or leave it to claim_task.",
             &[&self.task_id],
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: false },
         )

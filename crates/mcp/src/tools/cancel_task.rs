@@ -15,7 +15,7 @@ pub(super) struct CancelTask {
 
 impl CancelTask {
     pub(super) fn new() -> Self {
-        Self { task_id: arguments::task_id("The task, as submit_task answered with it.").required() }
+        Self { task_id: arguments::task_id("From submit_task.").required() }
     }
 }
 
@@ -28,9 +28,8 @@ impl Run for CancelTask {
         definition::<TaskCancelResult>(
             self.name(),
             "Cancel task",
-            "Take a task back that is no longer wanted, waiting or running. Nobody is interrupted: if an agent holds it, its \
-             agent_id is in the answer, and its report will be refused. A task that has ended stays as it is: status \
-             \"already_ended\" says how.",
+            "Cancel a waiting or running task. A running agent is not interrupted: its agent_id is returned, and \
+             its report will be refused. A task that has ended stays as it is: \"already_ended\".",
             &[&self.task_id],
             &Hints { is_read_only: false, is_destructive: true, is_idempotent: true },
         )

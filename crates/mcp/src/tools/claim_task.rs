@@ -26,7 +26,7 @@ pub(super) struct ClaimTask {
 
 impl ClaimTask {
     pub(super) fn new(options: &ServerOptions) -> Self {
-        let wait = "How long to wait for a task if there is none, in seconds.";
+        let wait = "How long to wait if there is no task.";
         Self {
             agent_id: arguments::agent_id(),
             wait_seconds: arguments::whole("wait_seconds", wait, 0..=WAIT_SECONDS_MAX).with_default(0),
@@ -48,11 +48,11 @@ impl Run for ClaimTask {
         definition::<ClaimResult>(
             self.name(),
             "Claim task",
-            "Take the best waiting task that this agent can do, and with it others of its batch_key. Status \"claimed\" gives the \
-             tasks; do each and report with complete_task, giving its fencing_token, before lease_expires_at: after that the task \
-             goes to another agent and the report is refused. Status \"none\" says why there was nothing: no_task (ask again with \
-             wait_seconds), agent_is_full (complete a task first), no_tokens (wait, or raise the budget with set_token_budget), draining (report what you hold, then stop). \
-             Waiting counts as a heartbeat. An unknown agent must call register_agent first.",
+            "Take the best waiting task for this agent, with others of its batch_key. Do each and call \
+             complete_task with its fencing_token before lease_expires_at: after that the task goes to another \
+             agent and the report is refused. Status \"none\" has a reason: no_task (repeat with wait_seconds), \
+             agent_is_full (complete a task first), no_tokens (wait, or raise the budget with set_token_budget), \
+             draining (report what you hold, then stop). Waiting counts as a heartbeat. Call register_agent first.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: false },
         )

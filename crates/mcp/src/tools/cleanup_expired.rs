@@ -19,8 +19,8 @@ impl Run for CleanupExpired {
         definition::<CleanupResult>(
             self.name(),
             "Clean up expired",
-            "Take back every lease past its deadline now, and say which. Seldom needed: the server does it by itself every few \
-             minutes, and a request that lacks room does it for what it needs.",
+            "Reclaim all expired leases now and return their ids. Rarely needed: the server does it every few \
+             minutes, and requests reclaim what they need.",
             &[],
             &Hints { is_read_only: false, is_destructive: true, is_idempotent: true },
         )

@@ -35,23 +35,22 @@ pub(super) struct CompleteTask {
 
 impl CompleteTask {
     pub(super) fn new() -> Self {
-        let token = "The fencing_token that claim_task gave with the task: a report under an older one is refused.";
-        let result =
-            "How it went: success ends the task; failure and timeout put it back into the queue, until max_attempts.";
-        let used = "How many tokens the attempt took; the estimate is booked if absent.";
-        let duration = "How long the attempt took, in milliseconds; the time since the claim if absent.";
-        let error = "What went wrong, kept in the history of attempts. It may have several lines.";
+        let token = "As received with the task; an older one is refused.";
+        let result = "success ends the task; failure and timeout requeue it until max_attempts.";
+        let used = "The estimate if absent.";
+        let duration = "The time since the claim if absent.";
+        let error = "What went wrong, kept in the history of attempts.";
         let read_result = |text: &str| {
             RESULTS.into_iter().find(|(word, _)| text.eq_ignore_ascii_case(word)).map(|(_, result)| result)
         };
         Self {
-            task_id: arguments::task_id("The task, as claim_task gave it.").required(),
-            agent_id: arguments::name("agent_id", "The agent that holds it.", AgentId::new).required(),
+            task_id: arguments::task_id("From claim_task.").required(),
+            agent_id: arguments::name("agent_id", "", AgentId::new).required(),
             fencing_token: arguments::whole("fencing_token", token, 0..=u64::MAX).required(),
             result: arguments::choice("result", result, &RESULTS.map(|(word, _)| word), read_result).required(),
             tokens_used: arguments::whole("tokens_used", used, 0..=TOKENS_MAX),
             duration_ms: arguments::whole("duration_ms", duration, 0..=DURATION_MS_MAX),
-            output: arguments::any_json("output", "What came of it, for get_task."),
+            output: arguments::any_json("output", "Any JSON up to 64 KiB, for get_task."),
             error: arguments::bounded_text("error", error, ERROR_CHARACTERS_MAX),
         }
     }
@@ -89,10 +88,10 @@ impl Run for CompleteTask {
         definition::<TaskCompleteResult>(
             self.name(),
             "Complete task",
-            "Report how a task went that this agent holds. Answers \"completed\", \"requeued\" (it failed and is tried again), \
-             \"failed\" (that was its last attempt), or \"already_reported\" (a repeat, which changes nothing). A report by another \
-             agent, under an old fencing_token or after the lease ran out is refused and changes nothing: drop the work and go on \
-             with claim_task.",
+            "Report the result of a task that the agent holds. Returns \"completed\", \"requeued\" (failed, will \
+             be retried), \"failed\" (that was the last attempt) or \"already_reported\" (a repeat). A report by \
+             another agent, with an old fencing_token or after the lease expired is refused: drop the work and \
+             call claim_task.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
         )

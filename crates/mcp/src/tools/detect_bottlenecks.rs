@@ -20,9 +20,9 @@ impl Run for DetectBottlenecks {
         definition::<BottlenecksResult>(
             self.name(),
             "Detect bottlenecks",
-            "Look for what holds tasks up now, or is about to: token budgets over 80 % used, quotas of agents from 90 % on, agents that \
-             take over twice as long as the others or fail too often, a queue of 50 tasks and more. Each comes with its severity, \
-             its figures and advice. Watch cluster://bottlenecks to be told of changes.",
+            "Find what delays tasks now or soon: token budgets over 80 % used, agent quotas 90 % used, agents that \
+             fail often or are twice as slow as the others, a queue of 50 tasks. Each comes with severity, figures \
+             and advice. Subscribe to cluster://bottlenecks for changes.",
             &[],
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

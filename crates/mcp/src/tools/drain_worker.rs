@@ -28,8 +28,8 @@ impl Run for DrainWorker {
         definition::<DrainResult>(
             self.name(),
             "Drain worker",
-            "Let a worker of the pool of agents come to its end: it is given no more tasks, does those that it has, and is ended when \
-             it has none. A worker that an allocation leases is refused: release_resources ends it with its lease.",
+            "Stop a worker of the agent pool gently: it gets no new tasks, finishes those it holds, then ends. \
+             Refused for a worker of an allocation: release_resources ends that.",
             &[&self.worker_id],
             &Hints { is_read_only: false, is_destructive: true, is_idempotent: true },
         )

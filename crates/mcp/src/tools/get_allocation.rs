@@ -10,14 +10,14 @@ use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
 use std::sync::Arc;
 
-const DESCRIPTION: &str = "Read one allocation back: its state, workers and MCP servers with their endpoints, timestamps, whether it is \
-    past its deadline, and its metadata. Released ones and refused requests can be read for a while.";
+const DESCRIPTION: &str = "Read one allocation: state, workers, MCP servers with endpoints, timestamps, expiry and \
+    metadata. Ended allocations and refused requests stay readable for a while.";
 
 /// The same where MCP servers are really run.
-const MANAGED_DESCRIPTION: &str = "Read one allocation back: its state, workers and MCP servers with their endpoints and how each stands \
-    (starting, running, restarting, failed, with the reason), timestamps, whether it is past its deadline, and its metadata; \
-    while it is active also the access_token that the endpoints ask for, if anything, and the mcp_config that an MCP client takes as it \
-    stands. Released ones and refused requests can be read for a while.";
+const MANAGED_DESCRIPTION: &str = "Read one allocation: state, workers, MCP servers with endpoints and status \
+    (starting, running, restarting, failed with the reason), timestamps, expiry and metadata; while active also \
+    access_token, if its endpoints need one, and mcp_config for an MCP client. Ended allocations and refused \
+    requests stay readable for a while.";
 
 pub(super) struct GetAllocation {
     description: &'static str,

@@ -19,9 +19,8 @@ impl Run for GetCapacity {
         definition::<CapacityResult>(
             self.name(),
             "Get capacity",
-            "See how many workers, how much CPU (cores) and memory (MB) there are, are leased and are available, and which MCP \
-             servers are held. Look here before you ask for much. What is reclaimable is leased past its deadline: a request that \
-             needs it gets it.",
+            "Show total, leased and available workers, CPU (cores) and memory (MB), and MCP servers in use. Check \
+             it before a large request. Reclaimable amounts, of expired leases, are available to requests too.",
             &[],
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

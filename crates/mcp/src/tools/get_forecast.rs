@@ -15,9 +15,9 @@ pub(super) struct GetForecast {
 
 impl GetForecast {
     pub(super) fn new() -> Self {
-        let words = DemandSeries::ALL.map(DemandSeries::as_str);
-        let read = |text: &str| DemandSeries::ALL.into_iter().find(|one| text.eq_ignore_ascii_case(one.as_str()));
-        Self { series: arguments::choice("series", "Only the forecast of this; of all if absent.", &words, read) }
+        let words = Series::ALL.map(Series::as_str);
+        let read = |text: &str| Series::ALL.into_iter().find(|one| text.eq_ignore_ascii_case(one.as_str()));
+        Self { series: arguments::choice("series", "Only this series; all if absent.", &words, read) }
     }
 
     fn parameters(&self) -> [&dyn Described; 1] {
@@ -34,8 +34,8 @@ impl Run for GetForecast {
         definition::<ForecastResult>(
             self.name(),
             "Get forecast",
-            "See what demand to expect in the next half hour: requests for resources, task submissions, and workers wanted at once. \
-             Each is an upper quantile, with the measured coverage of such forecasts and what each forecaster says.",
+            "Forecast demand for the next half hour: resource requests, task submissions and workers needed \
+             concurrently. Each is an upper quantile with its measured coverage and each forecaster's value.",
             &self.parameters(),
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

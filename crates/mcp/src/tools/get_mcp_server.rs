@@ -18,7 +18,7 @@ pub(super) struct GetMcpServer {
 
 impl GetMcpServer {
     pub(super) fn new() -> Self {
-        let allocation = "Only the run that this allocation holds; every run of the server if absent.";
+        let allocation = "Only the run this allocation holds; all if absent.";
         Self {
             name: arguments::server_name(),
             allocation_id: arguments::allocation_id_for(allocation),
@@ -40,10 +40,10 @@ impl Run for GetMcpServer {
         definition::<McpServerResult>(
             self.name(),
             "Get MCP server",
-            "Tell how one MCP server stands, each run of it: its state and the reason if it does not work, who holds it, what was \
-             called by each and in all, how often it was started again, the memory and the processes that it takes, and the last \
-             lines of its standard error. One that is run per allocation has a run for each that holds it: name yours by its \
-             allocation_id. Look here when calls to a leased endpoint fail.",
+            "Show each run of an MCP server: state and why it failed, holders, calls of each and in total, \
+             restarts, memory, processes and last lines of standard error. Check it when calls to a leased \
+             endpoint fail. A server that is not shared has one run per allocation: give allocation_id to select \
+             yours.",
             &self.parameters(),
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

@@ -22,21 +22,13 @@ pub(super) struct GetPlan {
 impl GetPlan {
     pub(super) fn new() -> Self {
         Self {
-            queue_depth: arguments::whole(
-                "queue_depth",
-                "What if so many tasks waited for an agent? As many as do if absent.",
-                0..=FIGURE_MAX,
-            ),
+            queue_depth: arguments::whole("queue_depth", "Tasks that wait.", 0..=FIGURE_MAX),
             rate_per_minute: arguments::whole(
                 "rate_per_minute",
-                "What if so many requests for resources, and as many tasks, came a minute? As many as do and are forecast if absent.",
+                "Resource requests, and as many tasks, a minute.",
                 0..=FIGURE_MAX,
             ),
-            agents: arguments::whole(
-                "agents",
-                "What if so many agents were registered? As many as are if absent.",
-                0..=FIGURE_MAX,
-            ),
+            agents: arguments::whole("agents", "Registered agents.", 0..=FIGURE_MAX),
         }
     }
 
@@ -54,8 +46,8 @@ impl Run for GetPlan {
         definition::<PlanResult>(
             self.name(),
             "Get plan",
-            "See what the planner would do now with the number of workers, how many agents there should be, and why. Nothing is \
-             changed: its next look does the same on the same figures. Other figures can be asked about.",
+            "Show what the planner would do now with the number of workers and agents, and why, without changing \
+             anything. The arguments replace actual figures.",
             &self.parameters(),
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

@@ -19,9 +19,9 @@ impl Run for GetResourceUsage {
         definition::<UsageResult>(
             self.name(),
             "Get resource usage",
-            "See how many agents there are and may be, in all and by type; how many tokens are used, reserved and left, in all and \
-             for each job with a budget; what waits in the queue, and for how long; and whether tokens are being saved (above 80 % \
-             use), with how many tasks are deferred for it.",
+            "Show agents and quotas, in total and by type; tokens used, reserved and left, in total and per job \
+             with a budget; waiting tasks and their wait; whether tokens are conserved (above 80 % use), and how \
+             many tasks are deferred.",
             &[],
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

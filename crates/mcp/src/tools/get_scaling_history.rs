@@ -18,7 +18,7 @@ pub(super) struct GetScalingHistory {
 
 impl GetScalingHistory {
     pub(super) fn new() -> Self {
-        let limit = arguments::whole("limit", "At most so many, the newest first.", 1..=SCALINGS_MAX as u64);
+        let limit = arguments::whole("limit", "", 1..=SCALINGS_MAX as u64);
         Self { limit: limit.with_default(SHOWN) }
     }
 
@@ -36,8 +36,8 @@ impl Run for GetScalingHistory {
         definition::<ScalingHistoryResult>(
             self.name(),
             "Get scaling history",
-            "List the last changes of how many workers there are and how many agents there should be, the newest first, each with its \
-             reasons, and the policy in force with its figures.",
+            "List past changes of the number of workers and the wanted number of agents, newest first with \
+             reasons, and the current policy with its figures.",
             &self.parameters(),
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

@@ -15,7 +15,7 @@ pub(super) struct GetTask {
 
 impl GetTask {
     pub(super) fn new() -> Self {
-        Self { task_id: arguments::task_id("The task, as submit_task answered with it.").required() }
+        Self { task_id: arguments::task_id("From submit_task.").required() }
     }
 }
 
@@ -28,8 +28,8 @@ impl Run for GetTask {
         definition::<TaskResult>(
             self.name(),
             "Get task",
-            "Read one task back: its state, who holds it, the attempts so far with their errors, its payload, and what came of \
-             it. Tasks that have ended can be read for a while.",
+            "Read one task: state, holder, past attempts with errors, payload and output. Ended tasks stay \
+             readable for a while.",
             &[&self.task_id],
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

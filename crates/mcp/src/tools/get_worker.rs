@@ -33,8 +33,8 @@ impl Run for GetWorker {
         definition::<WorkerResult>(
             self.name(),
             "Get worker",
-            "Tell how one worker that runs as a process here stands: its state and the reason if it does not work, the allocation and \
-             the job that it belongs to, how often it was started again, the memory that it takes, and the last lines that it wrote.",
+            "Show one worker process: state and why it failed, its allocation and job, restarts, memory and last \
+             lines of output.",
             &self.parameters(),
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

@@ -30,9 +30,9 @@ impl Run for HeartbeatAgent {
         definition::<HeartbeatResult>(
             self.name(),
             "Heartbeat of an agent",
-            "Say that an agent is alive, every next_heartbeat_seconds. Answers with the tasks that it holds: one that it was given \
-             meanwhile is there with its fencing_token, one that was cancelled or taken back is not. An error means that it is \
-             not registered any more: drop its work and register again.",
+            "Report an agent alive, every next_heartbeat_seconds. Returns the tasks it holds: a newly assigned one \
+             with its fencing_token; drop the work on one that is missing. An error means the agent is no longer \
+             registered: drop its work and register again.",
             &[&self.agent_id],
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
         )

@@ -33,8 +33,8 @@ impl ListAgents {
         let read_state =
             |text: &str| AgentState::ALL.into_iter().find(|state| text.eq_ignore_ascii_case(state.as_str()));
         Self {
-            agent_type: arguments::name("agent_type", "Only agents of this type.", AgentType::new),
-            state: arguments::choice("state", "Only agents in this state.", &states, read_state),
+            agent_type: arguments::name("agent_type", "", AgentType::new),
+            state: arguments::choice("state", "", &states, read_state),
             limit: arguments::page_limit(PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX),
             cursor: arguments::cursor(read_cursor),
         }
@@ -63,8 +63,7 @@ impl Run for ListAgents {
         definition::<AgentsResult>(
             self.name(),
             "List agents",
-            "List the registered agents by id, each with its state, its load, and its health: a score from 0 to 1 with the four parts \
-             that make it up. Filter by agent_type or state. Long lists come in pages: give next_cursor as cursor to go on.",
+            "List registered agents by id with state, load and health: a score from 0 to 1 and its four parts.",
             &self.parameters(),
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

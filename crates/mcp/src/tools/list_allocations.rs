@@ -30,8 +30,8 @@ impl ListAllocations {
         let states = State::ALL.map(State::as_str);
         let read_state = |text: &str| State::ALL.into_iter().find(|state| text.eq_ignore_ascii_case(state.as_str()));
         Self {
-            state: arguments::choice("state", "Only allocations in this state.", &states, read_state),
-            job_id: arguments::name("job_id", "Only allocations of this job.", JobId::new),
+            state: arguments::choice("state", "", &states, read_state),
+            job_id: arguments::name("job_id", "", JobId::new),
             limit: arguments::page_limit(PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX),
             cursor: arguments::cursor(read_cursor),
         }
@@ -63,8 +63,7 @@ impl Run for ListAllocations {
         definition::<ListResult>(
             self.name(),
             "List allocations",
-            "List allocations, oldest first, with state, job, workers, age and whether each is past its deadline. Filter by \
-             state or job_id. Long lists come in pages: give next_cursor as cursor to go on.",
+            "List allocations, oldest first, with state, job, workers, age and expiry.",
             &self.parameters(),
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

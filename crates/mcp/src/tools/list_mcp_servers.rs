@@ -20,9 +20,8 @@ impl Run for ListMcpServers {
         definition::<McpServersResult>(
             self.name(),
             "List MCP servers",
-            "List the MCP servers that request_resources can lease, by name: whether each runs now (state), whether it is shared by \
-             all who lease it, where it is, how many allocations hold it, and how often it was started again. A server starts when \
-             it is leased: \"stopped\" is no fault. get_mcp_server tells more of one.",
+            "List the MCP servers that request_resources can lease: state, sharing, endpoint, number of holders, \
+             restarts. A server starts when it is leased: \"stopped\" is not a fault. get_mcp_server shows more.",
             &[],
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

@@ -33,9 +33,9 @@ impl ListTasks {
         let read_state =
             |text: &str| TaskState::ALL.into_iter().find(|state| text.eq_ignore_ascii_case(state.as_str()));
         Self {
-            state: arguments::choice("state", "Only tasks in this state.", &states, read_state),
-            job_id: arguments::name("job_id", "Only tasks of this job.", JobId::new),
-            agent_id: arguments::name("agent_id", "Only tasks that this agent holds.", AgentId::new),
+            state: arguments::choice("state", "", &states, read_state),
+            job_id: arguments::name("job_id", "", JobId::new),
+            agent_id: arguments::name("agent_id", "Only tasks it holds.", AgentId::new),
             limit: arguments::page_limit(PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX),
             cursor: arguments::cursor(read_cursor),
         }
@@ -66,9 +66,8 @@ impl Run for ListTasks {
         definition::<TaskListResult>(
             self.name(),
             "List tasks",
-            "List tasks in the order in which they were submitted, with state, priority, agent and attempts; get_task has the \
-             payload and what came of one. Filter by state, job_id or agent_id. Long lists come in pages: give next_cursor as \
-             cursor to go on.",
+            "List tasks in order of submission with state, priority, agent and attempts; get_task adds payload and \
+             output.",
             &self.parameters(),
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

@@ -54,9 +54,8 @@ impl Run for ListWorkers {
         definition::<WorkersResult>(
             self.name(),
             "List workers",
-            "List the workers that run as processes here, by id: those of allocations and those of the pool of agents, each with its \
-             state, its endpoint and its memory. Long lists come in pages: give next_cursor as cursor to go on. get_worker \
-             tells more of one.",
+            "List the workers that run as processes here, of allocations and of the agent pool, by id with state, \
+             endpoint and memory; get_worker shows more.",
             &self.parameters(),
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

@@ -33,25 +33,20 @@ pub(super) struct RegisterAgent {
 
 impl RegisterAgent {
     pub(super) fn new(options: &ServerOptions) -> Self {
-        let agent_id = "Your own id for the agent, which no other registered agent has.";
-        let agent_type = "What kind of agent it is, such as backend: quotas and tasks go by it.";
-        let capabilities =
-            "What the agent can do, such as [\"rust\", \"review\"]: it is given tasks that need no others.";
-        let allocation = "The allocation one of whose workers the agent is: it leaves when that ends. Without one the agent takes a \
-            worker slot of its own.";
+        let agent_id = "Your own id, unique among registered agents.";
+        let agent_type = "Kind of agent, e.g. backend; quotas and tasks select by it.";
+        let capabilities = "What the agent can do, e.g. [\"rust\"]; it gets tasks that need nothing else.";
+        let allocation = "Allocation whose worker the agent is: it leaves when that ends. If absent, it takes a \
+             worker slot of its own.";
         Self {
             heartbeat_seconds: options.heartbeat_seconds,
             agent_id: arguments::name("agent_id", agent_id, AgentId::new).required(),
             agent_type: arguments::name("agent_type", agent_type, AgentType::new).with_default(AGENT_TYPE_DEFAULT),
             capabilities: arguments::capabilities(capabilities),
-            max_concurrent: arguments::whole(
-                "max_concurrent",
-                "How many tasks it may hold at once.",
-                1..=CONCURRENT_MAX,
-            )
-            .with_default(CONCURRENT_DEFAULT),
+            max_concurrent: arguments::whole("max_concurrent", "Tasks it may hold at a time.", 1..=CONCURRENT_MAX)
+                .with_default(CONCURRENT_DEFAULT),
             allocation_id: arguments::allocation_id_for(allocation),
-            metadata: arguments::metadata("Anything you want list_agents to show with the agent."),
+            metadata: arguments::metadata("Your own notes, for list_agents."),
         }
     }
 
@@ -90,9 +85,10 @@ impl Run for RegisterAgent {
         definition::<RegisterResult>(
             self.name(),
             "Register agent",
-            "Take an agent on, so that it can be given tasks. From then on it has to be heard of every heartbeat_seconds, by \
-             heartbeat_agent or by claiming and completing tasks: after three missed heartbeats it is lost and its tasks go back to the \
-             queue. Repeating a registration unchanged is harmless. Refused beyond the quotas of set_agent_quota and the free worker slots.",
+            "Register an agent so that it can get tasks. From then on it must call heartbeat_agent, claim_task or \
+             complete_task every heartbeat_seconds: after three missed heartbeats it is lost and its tasks return \
+             to the queue. Repeating it unchanged is safe. Refused beyond the quotas (set_agent_quota) and the \
+             free worker slots.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
         )

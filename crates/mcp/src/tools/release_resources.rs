@@ -9,13 +9,13 @@ use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
 use std::sync::Arc;
 
-const DESCRIPTION: &str = "Give a lease back when its job is done, also when the job failed. Its workers are free at once; an MCP server's \
-    port is when nobody else holds it. Releasing twice is harmless and answers \"already_released\".";
+const DESCRIPTION: &str = "Release a lease when its job ends, even if it failed. Frees its workers immediately; \
+    MCP servers stay for other leases. Repeating is safe: \"already_released\".";
 
 /// The same where MCP servers are really run.
-const MANAGED_DESCRIPTION: &str = "Give a lease back when its job is done, also when the job failed. Its access_token is good no longer. Answers \
-    when the processes that were its own have ended, which takes some seconds if they have to be made to; a server that \
-    others lease too goes on for them. Releasing twice is harmless and answers \"already_released\".";
+const MANAGED_DESCRIPTION: &str = "Release a lease when its job ends, even if it failed. Its access_token becomes \
+    invalid. Returns when its own processes have ended, which may take seconds; MCP servers stay for other leases. \
+    Repeating is safe: \"already_released\".";
 
 pub(super) struct ReleaseResources {
     description: &'static str,

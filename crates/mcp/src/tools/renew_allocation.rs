@@ -19,9 +19,8 @@ pub(super) struct RenewAllocation {
 
 impl RenewAllocation {
     pub(super) fn new(options: &ServerOptions) -> Self {
-        let ttl = "How long the lease lasts from now, in seconds; as long as before if absent.";
-        let token =
-            "The fencing_token that request_resources answered with: the renewal is refused if it is not this lease's.";
+        let ttl = "Counted from now; as before if absent.";
+        let token = "From request_resources. The renewal is refused if it is not this lease's.";
         Self {
             allocation_id: arguments::allocation_id(),
             ttl_seconds: arguments::whole("ttl_seconds", ttl, 1..=options.ttl_seconds_max),
@@ -43,8 +42,8 @@ impl Run for RenewAllocation {
         definition::<RenewResult>(
             self.name(),
             "Renew allocation",
-            "Let an active lease run anew from now, before it expires. An expired, released or unknown one cannot be renewed: \
-             request resources again.",
+            "Renew an active lease before it expires: its time runs anew from now. An expired or ended lease \
+             cannot be renewed: call request_resources again.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
         )

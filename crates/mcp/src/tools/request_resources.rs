@@ -16,18 +16,18 @@ use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
 use std::sync::Arc;
 
-const DESCRIPTION: &str = "Lease workers and MCP servers for a job. Answers at once: status \"active\" with endpoints, expires_at and an \
-    allocation_id to release with, or status \"failed\" with the reason (then ask for less, or come again after \
-    retry_after_seconds). All or nothing. Endpoints are \
-    addresses that are yours for the lease; nothing is started there. Always release with release_resources when the job is done.";
+const DESCRIPTION: &str = "Lease workers and MCP servers for a job, all or nothing. Returns status \"active\" with \
+    allocation_id, endpoints and expires_at, or \"failed\" with the reason: ask for less, or retry after \
+    retry_after_seconds. Endpoints are reserved addresses; nothing is started there. Always call release_resources \
+    afterwards.";
 
 /// The same where MCP servers are really run.
-const MANAGED_DESCRIPTION: &str = "Lease workers and MCP servers for a job. The servers are started, and the answer comes when all of them answer, \
-    which may take half a minute: status \"active\" with endpoints, expires_at and an allocation_id to release with, or status \
-    \"failed\" with the reason (a server that does not start: what it last wrote; no room: ask for less, or come again after \
-    retry_after_seconds). All or nothing. Endpoints ask for the access_token, if there is one, as a bearer token, for as long \
-    as the lease lasts; mcp_config is what an MCP client takes as its list of servers, as it stands. Always release with \
-    release_resources when the job is done.";
+const MANAGED_DESCRIPTION: &str = "Lease workers and MCP servers for a job, all or nothing. Starts the servers and \
+    returns when all respond, which may take half a minute: status \"active\" with allocation_id, endpoints and \
+    expires_at, or \"failed\" with the reason (a server did not start: its last output; no capacity: ask for less, \
+    or retry after retry_after_seconds). While the lease lasts, send access_token, if there is one, to the \
+    endpoints as a bearer token; give mcp_config unchanged to an MCP client as its server list. Always call \
+    release_resources afterwards.";
 
 pub(super) struct RequestResources {
     description: &'static str,
@@ -44,29 +44,23 @@ pub(super) struct RequestResources {
 impl RequestResources {
     pub(super) fn new(options: &ServerOptions, is_managed: bool) -> Self {
         let servers = match (is_managed, options.toolsets.contains(&Toolset::Servers)) {
-            (false, _) => {
-                "MCP servers that the job uses, such as [\"filesystem\", \"github\"]; [] if none. A server is shared by \
-                 all leases that name it."
-            }
-            (true, true) => "MCP servers that the job uses; [] if none. list_mcp_servers names those that there are.",
-            (true, false) => {
-                "MCP servers that the job uses; [] if none. The error about one that there is not names those that there are."
-            }
+            (false, _) => "Names, e.g. [\"filesystem\"]; [] for none.",
+            (true, true) => "Names from list_mcp_servers; [] for none.",
+            (true, false) => "Names; [] for none. The error for an unknown name lists the known ones.",
         };
-        let ttl = "How long the lease lasts, in seconds. Pick what the job needs; an expired lease can be taken back.";
-        let request_id = "Your own key for this request. Repeating a request with the same key answers with the first grant \
-            instead of granting twice: use it if you may have to retry.";
+        let ttl = "An expired lease can be reclaimed.";
+        let request_id = "Idempotency key: a repeat returns the first grant. Set it if you may retry.";
         Self {
             description: if is_managed { MANAGED_DESCRIPTION } else { DESCRIPTION },
             default_ttl: options.default_ttl,
-            job_id: arguments::name("job_id", "The job that will hold the lease.", JobId::new).required(),
+            job_id: arguments::name("job_id", "Job that holds the lease.", JobId::new).required(),
             mcp_servers: arguments::servers("mcp_servers", servers).required(),
-            workers: arguments::whole("workers", "How many workers.", 0..=u64::from(u32::MAX)).with_default(0),
+            workers: arguments::whole("workers", "", 0..=u64::from(u32::MAX)).with_default(0),
             priority: arguments::priority(),
             ttl_seconds: arguments::whole("ttl_seconds", ttl, 1..=options.ttl_seconds_max)
                 .with_default(options.default_ttl.as_seconds()),
             request_id: arguments::name("request_id", request_id, RequestId::new),
-            metadata: arguments::metadata("Anything you want to read back with the allocation."),
+            metadata: arguments::metadata("Your own notes, for get_allocation."),
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) struct RestartMcpServer {
 
 impl RestartMcpServer {
     pub(super) fn new() -> Self {
-        let allocation = "Only the run that this allocation holds; every run of the server if absent.";
+        let allocation = "Only the run this allocation holds; all if absent.";
         Self { name: arguments::server_name(), allocation_id: arguments::allocation_id_for(allocation) }
     }
 
@@ -35,10 +35,9 @@ impl Run for RestartMcpServer {
         definition::<RestartResult>(
             self.name(),
             "Restart MCP server",
-            "End an MCP server that runs, and start it again at the same endpoint, for all who hold it. Calls in flight get an error, \
-             and what the server kept in memory is gone: do it when it hangs or has failed. Leases and access tokens stay as \
-             they are. It is answered when the server runs again, or with an error that says why it does not. A restart that \
-             has begun goes on whoever waits for it.",
+            "Stop an MCP server that hangs or has failed, and start it again at the same endpoint for all its \
+             holders. Calls in flight fail and its memory is lost; leases and access tokens stay. Returns when it \
+             runs again, or an error with the reason; the restart goes on even if the call ends.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: true, is_idempotent: false },
         )

@@ -17,15 +17,11 @@ pub(super) struct SetAgentQuota {
 
 impl SetAgentQuota {
     pub(super) fn new() -> Self {
-        let quota = "How many there may be. Agents beyond it stay until they leave; none is taken on meanwhile.";
+        let quota = "";
         Self {
-            agent_type: arguments::name(
-                "agent_type",
-                "The type of agents; without it the quota is that of all agents together.",
-                AgentType::new,
-            ),
+            agent_type: arguments::name("agent_type", "All agents together if absent.", AgentType::new),
             quota: arguments::whole("quota", quota, 0..=u64::from(u32::MAX)),
-            remove: arguments::flag("remove", "Take the quota away, instead of setting one."),
+            remove: arguments::flag("remove", "Remove the quota instead."),
         }
     }
 
@@ -55,8 +51,8 @@ impl Run for SetAgentQuota {
         definition::<QuotaSetResult>(
             self.name(),
             "Set agent quota",
-            "Set how many agents may be registered at once, in all or of one type. Without a quota in all there may be as many as there \
-             are worker slots. Nobody is sent away: beyond the quota the next registrations are refused.",
+            "Limit how many agents may be registered, in total or of one type. Without a total quota the worker \
+             slots are the limit. Agents over the quota stay; new registrations are refused.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
         )

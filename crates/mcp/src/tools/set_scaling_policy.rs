@@ -46,8 +46,8 @@ impl SetScalingPolicy {
         let read = |text: &str| POLICIES.into_iter().find(|one| text.eq_ignore_ascii_case(one.as_str()));
         let policy = arguments::choice(
             "policy",
-            "aggressive is early and much, conservative late and little, balanced in between. custom takes the figures below, \
-             and those of balanced where none is given.",
+            "aggressive scales early and far, conservative late and little, balanced in between. custom takes the \
+            figures below, by default those of balanced.",
             &words,
             read,
         );
@@ -75,7 +75,7 @@ impl Figures {
     fn new() -> Self {
         let balanced = Policy::BALANCED;
         let whole = |name, description: &str, range, of_balanced: u64| {
-            arguments::whole(name, &format!("{description} In balanced: {of_balanced}."), range)
+            arguments::whole(name, &format!("{description}; balanced {of_balanced}"), range)
         };
         let percent = |name, description: &str, least, of_balanced: Percent| {
             whole(name, description, least..=100, u64::from(of_balanced.as_hundredths()))
@@ -83,67 +83,52 @@ impl Figures {
         Self {
             scale_up_threshold: whole(
                 "scale_up_threshold",
-                "With more waiting tasks than this there are too few agents.",
+                "More agents above this many waiting tasks",
                 0..=TASKS_MAX,
                 balanced.queue_depth_up,
             ),
             scale_down_threshold: whole(
                 "scale_down_threshold",
-                "With at least so many waiting tasks there are not too many agents.",
+                "No fewer agents from this many waiting tasks on",
                 0..=TASKS_MAX,
                 balanced.queue_depth_down,
             ),
             agents_per_threshold: whole(
                 "agents_per_threshold",
-                "For so many tasks above scale_up_threshold there is to be one agent more.",
+                "Tasks above scale_up_threshold for each further agent",
                 1..=TASKS_MAX,
                 balanced.tasks_per_agent,
             ),
-            cooldown_ms: whole(
-                "cooldown_ms",
-                "How long after a change nothing is changed.",
-                0..=WAIT_MS_MAX,
-                balanced.cooldown_ms.0,
-            ),
-            wait_up_ms: whole(
-                "wait_up_ms",
-                "If tasks have waited longer than this in the mean there are too few agents.",
-                0..=WAIT_MS_MAX,
-                balanced.wait_up_ms.0,
-            ),
+            cooldown_ms: whole("cooldown_ms", "Pause after a change", 0..=WAIT_MS_MAX, balanced.cooldown_ms.0),
+            wait_up_ms: whole("wait_up_ms", "More agents above this mean wait", 0..=WAIT_MS_MAX, balanced.wait_up_ms.0),
             wait_down_ms: whole(
                 "wait_down_ms",
-                "If tasks have waited at least so long in the mean there are not too many agents.",
+                "No fewer agents from this mean wait on",
                 0..=WAIT_MS_MAX,
                 balanced.wait_down_ms.0,
             ),
             utilization_up_percent: percent(
                 "utilization_up_percent",
-                "With more than this part in use there are too few agents or workers.",
+                "More agents or workers above this",
                 1,
                 balanced.utilization_up,
             ),
             utilization_down_percent: percent(
                 "utilization_down_percent",
-                "With less than this part in use there are too many agents or workers.",
+                "Fewer agents or workers below this",
                 0,
                 balanced.utilization_down,
             ),
-            utilization_target_percent: percent(
-                "utilization_target_percent",
-                "The part that should be in use.",
-                1,
-                balanced.utilization_target,
-            ),
+            utilization_target_percent: percent("utilization_target_percent", "Aim", 1, balanced.utilization_target),
             tolerance_percent: percent(
                 "tolerance_percent",
-                "By how much a number may differ from the wanted one, unless somebody waits or was refused.",
+                "Accepted difference from the wanted number unless work waits or was refused",
                 0,
                 balanced.tolerance,
             ),
             scale_in_window_seconds: whole(
                 "scale_in_window_seconds",
-                "The number goes down no further than to the highest that was wanted over this time.",
+                "Scale in to no less than the highest number wanted over this time",
                 0..=SCALE_IN_WINDOW_MAX.as_seconds(),
                 balanced.scale_in_window_ms.as_seconds(),
             ),
@@ -221,8 +206,8 @@ impl Run for SetScalingPolicy {
         definition::<PolicySetResult>(
             self.name(),
             "Set scaling policy",
-            "Set when the planner wants more or fewer workers and agents, and how far it goes at once. It holds from the next plan on, \
-             and after a restart with a state.",
+            "Set when the planner wants more or fewer workers and agents, and how far it goes in one step. Applies \
+             from the next plan on; a durable state keeps it over restarts.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
         )

@@ -33,16 +33,14 @@ struct Change {
 
 impl SetTokenBudget {
     pub(super) fn new() -> Self {
-        let tokens = "How many tokens there are. No lower than what is used and reserved already.";
-        let job =
-            "The job whose tasks may take no more than this together; without it the budget is that of all tasks.";
-        let window =
-            "After how long the tokens that were used are there again, each time; 0 for never. Only without job_id.";
+        let tokens = "At least what is used and reserved.";
+        let job = "Job whose tasks share this budget; all tasks if absent.";
+        let window = "Used tokens are cleared after each window; 0 for never. Not with job_id.";
         Self {
             budget_tokens: arguments::whole("budget_tokens", tokens, 0..=TOKENS_MAX),
             job_id: arguments::name("job_id", job, JobId::new),
             window_seconds: arguments::whole("window_seconds", window, 0..=WINDOW_SECONDS_MAX),
-            remove: arguments::flag("remove", "Take the budget of the job away, instead of setting one."),
+            remove: arguments::flag("remove", "Remove the job's budget instead."),
         }
     }
 
@@ -88,9 +86,9 @@ impl Run for SetTokenBudget {
         definition::<BudgetSetResult>(
             self.name(),
             "Set token budget",
-            "Set how many tokens tasks may take: all together, with a window after which what was used is there again, or those of one \
-             job. What is not given stays as it is. Raising a budget puts deferred tasks back into the queue; it cannot be lowered \
-             below what is used and reserved.",
+            "Set the token budget of all tasks, with the window after which used tokens are available again, or of \
+             one job. What is absent stays. Raising a budget requeues deferred tasks; it cannot go below what is \
+             used and reserved.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
         )

@@ -40,38 +40,29 @@ pub(super) struct SubmitTask {
 
 impl SubmitTask {
     pub(super) fn new(options: &ServerOptions) -> Self {
-        let task_id = "Your own id for the task. Submitting the same task again under it answers for the first one instead of \
-            queueing it twice: use it if you may have to retry. One is made up if absent.";
-        let job_id = "The job that the task is part of; its tokens count towards that job's budget, if it has one.";
-        let priority = "How urgent the task is: LOW is best effort, CRITICAL is for emergencies.";
-        let tokens = "How many tokens one attempt will take, if you know. If absent, it is estimated from complexity and input, \
-            or from how similar tasks went before.";
-        let input = "What the task has to work through. Only its length is used, to estimate tokens: it is not kept. What the \
-            agent needs goes into payload.";
-        let deadline =
-            "When the task should be done. As the time left runs short it goes before others of its priority.";
-        let batch_key = "Tasks with the same key go to the same agent together where it has room.";
-        let lease = "How long one attempt may take, in seconds: an agent that has not reported by then loses the task.";
+        let task_id = "Your own id: a repeat with it returns the first task. Set it if you may retry.";
+        let job_id = "Job whose token budget, if any, the task counts towards.";
+        let priority = "LOW is best effort, CRITICAL for emergencies.";
+        let tokens = "Per attempt. If absent, estimated from complexity and input, or from similar past tasks.";
+        let input = "Only its length is used, to estimate tokens; what the agent needs goes into payload.";
+        let deadline = "RFC 3339 with offset. As it approaches, the task goes before others of its priority.";
+        let batch_key = "Tasks with the same key go to one agent together if it has capacity.";
+        let lease = "Time per attempt: an agent that has not reported by then loses the task.";
         Self {
             default_lease: options.task_lease,
             task_id: arguments::task_id(task_id),
             job_id: arguments::name("job_id", job_id, JobId::new),
             agent_type: arguments::name("agent_type", "Only agents of this type may take it.", AgentType::new),
-            capabilities: arguments::capabilities("Only agents that have all of these may take it."),
+            capabilities: arguments::capabilities("Only agents with all of these may take it."),
             priority: arguments::task_priority(priority).with_default(priority_of_task(Priority::default())),
             estimated_tokens: arguments::whole("estimated_tokens", tokens, 1..=TOKENS_MAX),
-            complexity: arguments::complexity("How hard the task is, to estimate tokens by.")
-                .with_default(Complexity::default().as_str()),
+            complexity: arguments::complexity("To estimate tokens.").with_default(Complexity::default().as_str()),
             input: arguments::measured_text("input", input),
             deadline: arguments::moment("deadline", deadline),
             batch_key: arguments::name("batch_key", batch_key, BatchKey::new),
-            payload: arguments::any_json("payload", "What the agent is given, as it stands."),
-            max_attempts: arguments::whole(
-                "max_attempts",
-                "How often the task is tried before it is failed.",
-                1..=u64::from(ATTEMPTS_MAX),
-            )
-            .with_default(ATTEMPTS_DEFAULT),
+            payload: arguments::any_json("payload", "Any JSON up to 64 KiB, passed to the agent unchanged."),
+            max_attempts: arguments::whole("max_attempts", "", 1..=u64::from(ATTEMPTS_MAX))
+                .with_default(ATTEMPTS_DEFAULT),
             lease_seconds: arguments::whole("lease_seconds", lease, 1..=options.ttl_seconds_max)
                 .with_default(options.task_lease.as_seconds()),
         }
@@ -132,10 +123,9 @@ impl Run for SubmitTask {
         definition::<TaskSubmitResult>(
             self.name(),
             "Submit task",
-            "Put a task into the queue, from which agents take the best one for them with claim_task, or which assign_task hands \
-             out. Answers at once with its task_id; follow it with get_task. State \"deferred\" means that no tokens are left for \
-             it: it waits until the budget refills or is raised (set_token_budget). An attempt that fails, or whose agent is lost \
-             or late, goes back to the queue until max_attempts. Give a task_id of your own so that a repeat is safe.",
+            "Queue a task for agents (claim_task, assign_task). Returns its task_id immediately; follow it with \
+             get_task. State \"deferred\": no tokens are left, so it waits until the budget refills or is raised \
+             (set_token_budget). A failed, late or lost attempt returns to the queue until max_attempts.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: false },
         )

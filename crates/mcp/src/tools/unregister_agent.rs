@@ -28,8 +28,8 @@ impl Run for UnregisterAgent {
         definition::<UnregisterResult>(
             self.name(),
             "Unregister agent",
-            "Let an agent go, best when it holds nothing: a task that it holds goes back to the queue, and that counts as an \
-             attempt. Its worker slot is free at once.",
+            "Remove an agent, best when it holds no task: a held task returns to the queue, which counts as an \
+             attempt. Frees its worker slot immediately.",
             &[&self.agent_id],
             &Hints { is_read_only: false, is_destructive: true, is_idempotent: true },
         )

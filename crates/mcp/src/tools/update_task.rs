@@ -20,9 +20,9 @@ pub(super) struct UpdateTask {
 impl UpdateTask {
     pub(super) fn new() -> Self {
         Self {
-            task_id: arguments::task_id("The task, as submit_task answered with it.").required(),
-            priority: arguments::task_priority("Its priority from now on; as it is if absent."),
-            deadline: arguments::moment("deadline", "When it should be done; as it is if absent."),
+            task_id: arguments::task_id("From submit_task.").required(),
+            priority: arguments::task_priority("New priority; unchanged if absent."),
+            deadline: arguments::moment("deadline", "New deadline, RFC 3339 with offset; unchanged if absent."),
         }
     }
 
@@ -40,8 +40,8 @@ impl Run for UpdateTask {
         definition::<TaskUpdateResult>(
             self.name(),
             "Update task",
-            "Change the priority or the deadline of a task that has not ended; give at least one of them. It keeps its place \
-             among those as urgent as it is. To change anything else, cancel it and submit another.",
+            "Change the priority or deadline of a task that has not ended; give at least one. It keeps its \
+             position within its priority. To change anything else, cancel it and submit another.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
         )
