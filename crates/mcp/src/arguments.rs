@@ -57,7 +57,7 @@ pub(super) enum ArgumentError {
     #[error("unknown argument {name}: {advice}")]
     Unknown { name: String, advice: String },
     #[error("{0}")]
-    Together(String),
+    Combination(String),
 }
 
 /// One argument: its name, what it is for, what it may be, and how it is read.
@@ -67,10 +67,10 @@ pub(super) struct Parameter<T> {
     /// Completes "give …".
     allowed: String,
     schema: Value,
-    read: Read<T>,
+    read: ReadValue<T>,
 }
 
-type Read<T> = Box<dyn Fn(&Value) -> Option<T> + Send + Sync>;
+type ReadValue<T> = Box<dyn Fn(&Value) -> Option<T> + Send + Sync>;
 
 impl<T: 'static> Parameter<T> {
     fn new(
@@ -132,7 +132,7 @@ pub(super) fn server_name() -> Parameter<ServerName> {
 
 /// How many of the last lines that a process wrote are told.
 pub(super) fn last_lines() -> Parameter<u64> {
-    whole("last_lines", "", 0..=LAST_LINES_MAX).with_default(20)
+    integer("last_lines", "", 0..=LAST_LINES_MAX).with_default(20)
 }
 
 /// The id of the worker that a call is about.
@@ -155,16 +155,16 @@ pub(super) fn agent_id() -> Parameter<AgentId> {
 }
 
 /// A whole number.
-pub(super) fn whole(name: &'static str, description: &str, range: RangeInclusive<u64>) -> Parameter<u64> {
+pub(super) fn integer(name: &'static str, description: &str, range: RangeInclusive<u64>) -> Parameter<u64> {
     let allowed = format!("a whole number from {} to {}", range.start(), range.end());
     let schema = json!({"type": "integer", "minimum": range.start(), "maximum": range.end()});
     Parameter::new(name, description, allowed, schema, move |value| {
-        whole_number(value).filter(|number| range.contains(number))
+        read_whole_number(value).filter(|number| range.contains(number))
     })
 }
 
 /// JSON has one kind of number: `4.0` is a whole number too.
-fn whole_number(value: &Value) -> Option<u64> {
+fn read_whole_number(value: &Value) -> Option<u64> {
     const EXACT_UP_TO: f64 = 9_007_199_254_740_992.0;
     value.as_u64().or_else(|| {
         let number = value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..EXACT_UP_TO).contains(n))?;
@@ -234,7 +234,7 @@ pub(super) fn metadata(description: &str) -> Parameter<Metadata> {
         format!("a JSON object of at most {METADATA_BYTES_MAX} bytes, nested at most {METADATA_DEPTH_MAX} levels deep");
     let schema = json!({"type": "object", "additionalProperties": true});
     Parameter::new("metadata", description, allowed, schema, |value| {
-        if !is_at_most_so_deep(value, METADATA_DEPTH_MAX) {
+        if !is_within_depth(value, METADATA_DEPTH_MAX) {
             return None;
         }
         let metadata = Metadata::new(value.as_object()?);
@@ -242,10 +242,10 @@ pub(super) fn metadata(description: &str) -> Parameter<Metadata> {
     })
 }
 
-fn is_at_most_so_deep(value: &Value, levels: usize) -> bool {
+fn is_within_depth(value: &Value, levels: usize) -> bool {
     match value {
-        Value::Array(items) => levels > 0 && items.iter().all(|item| is_at_most_so_deep(item, levels - 1)),
-        Value::Object(object) => levels > 0 && object.values().all(|item| is_at_most_so_deep(item, levels - 1)),
+        Value::Array(items) => levels > 0 && items.iter().all(|item| is_within_depth(item, levels - 1)),
+        Value::Object(object) => levels > 0 && object.values().all(|item| is_within_depth(item, levels - 1)),
         _ => true,
     }
 }
@@ -281,7 +281,7 @@ pub(super) fn complexity(description: &str) -> Parameter<Complexity> {
 
 /// How many entries a page of a list has.
 pub(super) fn page_limit(default: u64, most: u64) -> Parameter<u64> {
-    whole("limit", "", 1..=most).with_default(default)
+    integer("limit", "", 1..=most).with_default(default)
 }
 
 /// Where a list goes on: a text that `read` knows from a page before.
@@ -290,7 +290,7 @@ pub(super) fn cursor<T: 'static>(read: fn(&str) -> Option<T>) -> Parameter<T> {
 }
 
 /// A text of which only the length is of interest: how many characters it has.
-pub(super) fn measured_text(name: &'static str, description: &str) -> Parameter<u64> {
+pub(super) fn text_length(name: &'static str, description: &str) -> Parameter<u64> {
     text(name, description, "a text", |text| Some(text.chars().count() as u64))
 }
 
@@ -305,11 +305,11 @@ pub(super) fn bounded_text(name: &'static str, description: &str, characters_max
 }
 
 /// A moment.
-pub(super) fn moment(name: &'static str, description: &str) -> Parameter<Timestamp> {
+pub(super) fn timestamp(name: &'static str, description: &str) -> Parameter<Timestamp> {
     text(name, description, "an RFC 3339 time with its offset, such as 2030-01-31T18:00:00Z", |text| {
-        let moment: Timestamp = text.parse().ok()?;
+        let timestamp: Timestamp = text.parse().ok()?;
         // The last hours of the year 9999 somewhere are those of a year elsewhere that RFC 3339 cannot spell.
-        (moment.to_string().parse() == Ok(moment)).then_some(moment)
+        (timestamp.to_string().parse() == Ok(timestamp)).then_some(timestamp)
     })
 }
 
@@ -319,7 +319,7 @@ pub(super) fn any_json(name: &'static str, description: &str) -> Parameter<JsonT
         "a JSON value of at most {JSON_BYTES_MAX} bytes as JSON text, nested at most {JSON_DEPTH_MAX} levels deep"
     );
     Parameter::new(name, description, allowed, json!({}), |value| {
-        if !is_at_most_so_deep(value, JSON_DEPTH_MAX) {
+        if !is_within_depth(value, JSON_DEPTH_MAX) {
             return None;
         }
         let text = JsonText::new(value);
@@ -336,13 +336,13 @@ fn shortened(text: &str) -> String {
 }
 
 /// A parameter, whatever its type.
-pub(super) trait Described {
+pub(super) trait AnyParameter {
     fn name(&self) -> &'static str;
     fn is_required(&self) -> bool;
     fn schema(&self) -> &Value;
 }
 
-impl<T> Described for Parameter<T> {
+impl<T> AnyParameter for Parameter<T> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -357,7 +357,7 @@ impl<T> Described for Parameter<T> {
 }
 
 /// The input schema of a tool with these parameters.
-pub(super) fn input_schema(parameters: &[&dyn Described]) -> JsonObject {
+pub(super) fn input_schema(parameters: &[&dyn AnyParameter]) -> JsonObject {
     let mut schema = JsonObject::new();
     schema.insert("type".to_owned(), Value::from("object"));
     // Without parameters it is an empty object: some clients refuse a schema that has none.
@@ -377,7 +377,7 @@ pub(super) struct Arguments(JsonObject);
 
 impl Arguments {
     /// Takes the arguments of a call to a tool with these parameters. One that is `null` counts as absent.
-    pub(super) fn new(given: Option<JsonObject>, parameters: &[&dyn Described]) -> Result<Self, ArgumentError> {
+    pub(super) fn new(given: Option<JsonObject>, parameters: &[&dyn AnyParameter]) -> Result<Self, ArgumentError> {
         let given = given.unwrap_or_default();
         let known = |name: &str| parameters.iter().any(|parameter| parameter.name() == name);
         if let Some(name) = given.keys().find(|name| !known(name)) {
@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn moments_have_an_offset_and_a_spelling() {
-        let parameter = moment("deadline", "");
+        let parameter = timestamp("deadline", "");
         let check = |text: &str, expected: Option<i64>| {
             let read = (parameter.read)(&json!(text)).map(Timestamp::as_millis);
             assert_eq!(read, expected, "{text}");
@@ -479,7 +479,7 @@ mod tests {
         assert!(read("") && read("a\nb\u{0}") && read("𝄞𝄞𝄞𝄞"));
         assert!(!read("abcde") && !read("𝄞𝄞𝄞𝄞𝄞"));
         assert_eq!((parameter.read)(&json!(5)), None);
-        assert_eq!((measured_text("input", "").read)(&json!("𝄞é\n")), Some(3));
+        assert_eq!((text_length("input", "").read)(&json!("𝄞é\n")), Some(3));
     }
 
     #[test]
@@ -510,7 +510,7 @@ mod tests {
 
     #[test]
     fn whole_numbers_are_read_however_json_writes_them() {
-        let parameter = whole("workers", "", 0..=u64::from(u32::MAX));
+        let parameter = integer("workers", "", 0..=u64::from(u32::MAX));
         let check = |text: &str, expected: Option<u64>| {
             let value = serde_json::from_str(text).expect("JSON");
             assert_eq!((parameter.read)(&value), expected, "{text}");

@@ -4,13 +4,13 @@
 
 mod arguments;
 mod notices;
-mod patience;
 mod progress;
 mod resources;
 mod results;
 mod server;
 mod tools;
 pub mod transport;
+mod wait;
 
-pub use resources::Shown;
+pub use resources::PlannerFeed;
 pub use server::{Server, ServerOptions};

@@ -1,7 +1,7 @@
 //! Notices that a watched resource has changed. Changes of one resource that follow each other quickly make one notice,
 //! so that a busy server does not flood its client: at most [`NOTICES_PER_SECOND_MAX`] for each resource.
 
-use super::resources::{ResourceUri, Shown};
+use super::resources::{PlannerFeed, ResourceUri};
 use cortex_engine::{Change, EngineHandle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,18 +53,18 @@ impl Watched {
 pub(super) struct Watcher {
     watched: Watched,
     changes: broadcast::Receiver<Arc<Change>>,
-    shown: Shown,
-    /// Changed, and not yet told.
+    planner_feed: PlannerFeed,
+    /// Changed, and not yet notified.
     changed: BTreeSet<ResourceUri>,
-    /// When each was last told, while that still holds a notice back.
-    told: BTreeMap<ResourceUri, Instant>,
+    /// When each was last notified, while that still holds a notice back.
+    notified: BTreeMap<ResourceUri, Instant>,
 }
 
 impl Watcher {
-    pub(super) fn new(engine: &EngineHandle, mut shown: Shown, watched: Watched) -> Self {
-        shown.plan.mark_unchanged();
-        shown.bottlenecks.mark_unchanged();
-        Self { watched, changes: engine.changes(), shown, changed: BTreeSet::new(), told: BTreeMap::new() }
+    pub(super) fn new(engine: &EngineHandle, mut planner_feed: PlannerFeed, watched: Watched) -> Self {
+        planner_feed.plan.mark_unchanged();
+        planner_feed.bottlenecks.mark_unchanged();
+        Self { watched, changes: engine.changes(), planner_feed, changed: BTreeSet::new(), notified: BTreeMap::new() }
     }
 
     /// The set that it looks at.
@@ -77,18 +77,18 @@ impl Watcher {
         let pause = Duration::from_secs(1) / NOTICES_PER_SECOND_MAX;
         loop {
             let now = Instant::now();
-            self.told.retain(|_, at| *at + pause > now);
-            let due = self.changed.iter().copied().find(|uri| !self.told.contains_key(uri));
+            self.notified.retain(|_, at| *at + pause > now);
+            let due = self.changed.iter().copied().find(|uri| !self.notified.contains_key(uri));
             if let Some(uri) = due {
                 self.changed.remove(&uri);
-                // Whoever stopped watching meanwhile is not told.
+                // Whoever stopped watching meanwhile is not notified.
                 if self.watched.contains(uri) {
-                    self.told.insert(uri, now);
+                    self.notified.insert(uri, now);
                     return Some(uri);
                 }
                 continue;
             }
-            let next = self.changed.iter().filter_map(|uri| self.told.get(uri)).min().map(|at| *at + pause);
+            let next = self.changed.iter().filter_map(|uri| self.notified.get(uri)).min().map(|at| *at + pause);
             tokio::select! {
                 change = self.changes.recv() => match change {
                     Ok(change) => self.note(&change),
@@ -96,7 +96,7 @@ impl Watcher {
                     Err(RecvError::Lagged(_)) => self.changed.extend(self.watched.lock().iter().copied()),
                     Err(RecvError::Closed) => return None,
                 },
-                changed = self.shown.changed() => match changed {
+                changed = self.planner_feed.changed() => match changed {
                     Some(uri) => self.changed.extend(self.watched.lock().get(&uri).copied()),
                     None => return None,
                 },

@@ -1,6 +1,6 @@
 //! Resources: the capacity, the plan, the forecast, the bottlenecks and each allocation, as documents that can be read and watched.
 
-use super::results::{AllocationResult, BottlenecksResult, CapacityResult, ForecastResult, PlanResult, Standing};
+use super::results::{AllocationResult, BottlenecksResult, CapacityResult, ForecastResult, PlanResult, RuntimeStatus};
 use super::tools::dry_run;
 use cortex_core::ids::AllocationId;
 use cortex_core::time::Timestamp;
@@ -34,7 +34,7 @@ pub(super) enum ResourceUri {
 
 /// What the loops show.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub struct PlannerFeed {
     /// The last plan.
     pub plan: watch::Receiver<Option<Arc<Plan>>>,
     /// When the last bin of demand began that forecasts are made from.
@@ -45,7 +45,7 @@ pub struct Shown {
     pub planner: Arc<Mutex<Planner>>,
 }
 
-impl Shown {
+impl PlannerFeed {
     /// The resource that shows something else by now, or nothing once the loops have ended.
     pub(super) async fn changed(&mut self) -> Option<ResourceUri> {
         tokio::select! {
@@ -139,30 +139,30 @@ pub(super) fn templates(is_managed: bool) -> Vec<ResourceTemplate> {
 /// `-32602` if there is none at this URI; `-32603` if the engine has ended.
 pub(super) async fn read(
     engine: &EngineHandle,
-    shown: &Shown,
+    planner_feed: &PlannerFeed,
     managed: Option<&RuntimeHandle>,
     uri: &str,
 ) -> Result<ReadResourceResult, ErrorData> {
     let text = match uri.parse() {
         Ok(ResourceUri::Capacity) => json(&CapacityResult::from(&engine.capacity().await.map_err(ended)?.value))?,
         Ok(ResourceUri::Plan) => {
-            let planned = shown.plan.borrow().clone();
+            let planned = planner_feed.plan.borrow().clone();
             let planned = match planned {
                 Some(planned) => planned,
                 // The planner has not looked yet.
-                None => Arc::new(dry_run(engine, &shown.planner, &WhatIf::default()).await.map_err(ended)?),
+                None => Arc::new(dry_run(engine, &planner_feed.planner, &WhatIf::default()).await.map_err(ended)?),
             };
             json(&PlanResult::from(&*planned))?
         }
         Ok(ResourceUri::Forecast) => {
             let forecast = {
-                let planner = shown.planner.lock().unwrap_or_else(PoisonError::into_inner);
+                let planner = planner_feed.planner.lock().unwrap_or_else(PoisonError::into_inner);
                 ForecastResult::new(planner.demand_forecast(), None)
             };
             json(&forecast)?
         }
         Ok(ResourceUri::Bottlenecks) => {
-            let looked = shown.bottlenecks.borrow().clone();
+            let looked = planner_feed.bottlenecks.borrow().clone();
             let looked = match looked {
                 Some(looked) => looked,
                 // The planner has not looked yet.
@@ -172,13 +172,13 @@ pub(super) async fn read(
         }
         Ok(ResourceUri::Allocation(id)) => {
             let reading = engine.allocation(id).await.map_err(ended)?.ok_or_else(|| not_found(uri))?;
-            let standing = match (managed, &reading.value) {
+            let runtime_status = match (managed, &reading.value) {
                 (Some(managed), Record::Allocation(view)) => {
-                    Standing::for_anybody(managed, view).await.map_err(ended)?
+                    RuntimeStatus::without_credentials(managed, view).await.map_err(ended)?
                 }
                 _ => None,
             };
-            json(&AllocationResult::new(&reading, standing.as_ref()))?
+            json(&AllocationResult::new(&reading, runtime_status.as_ref()))?
         }
         Err(UnknownUri) => return Err(not_found(uri)),
     };

@@ -13,10 +13,10 @@ mod list;
 mod plan;
 mod released;
 mod renewed;
+mod runtime_status;
 mod scaling;
 mod schema;
 mod servers;
-mod standing;
 mod task;
 mod task_cancelled;
 mod task_completed;
@@ -38,10 +38,10 @@ pub(super) use list::ListResult;
 pub(super) use plan::PlanResult;
 pub(super) use released::ReleaseResult;
 pub(super) use renewed::RenewResult;
+pub(super) use runtime_status::RuntimeStatus;
 pub(super) use scaling::{PolicySetResult, ScalingHistoryResult};
 pub(super) use schema::output_schema;
 pub(super) use servers::{McpServerResult, McpServersResult, RestartResult};
-pub(super) use standing::Standing;
 pub(super) use task::TaskResult;
 pub(super) use task_cancelled::TaskCancelResult;
 pub(super) use task_completed::TaskCompleteResult;
@@ -78,7 +78,7 @@ fn workers_shown(job: &JobId) -> usize {
 }
 
 /// How many entries of a list fit into so many bytes, given the lengths of their names in bytes and what each takes beside them.
-fn fitting(names: impl IntoIterator<Item = usize>, entry_bytes: usize, bytes_max: usize) -> usize {
+fn count_fitting(names: impl IntoIterator<Item = usize>, entry_bytes: usize, bytes_max: usize) -> usize {
     let mut taken = 0_usize;
     let fits = |name: &usize| {
         taken = taken.saturating_add(entry_bytes).saturating_add(name.saturating_mul(NAME_BYTE_BYTES));
@@ -105,7 +105,7 @@ const LINE_BYTES: usize = 10;
 /// The newest of these lines, at most so many and as many as fit into so many bytes of an answer; the oldest first.
 fn last_lines(lines: &[String], (lines_max, bytes_max): (usize, usize)) -> Vec<String> {
     let newest = lines.iter().rev().take(lines_max).map(String::len);
-    lines[lines.len() - fitting(newest, LINE_BYTES, bytes_max)..].to_vec()
+    lines[lines.len() - count_fitting(newest, LINE_BYTES, bytes_max)..].to_vec()
 }
 
 /// JSON text that is put into an answer as it stands.

@@ -2,7 +2,7 @@
 
 use super::notices::{WATCHED_MAX, Watched, Watcher};
 use super::progress::Progress;
-use super::resources::{self, ResourceUri, Shown};
+use super::resources::{self, PlannerFeed, ResourceUri};
 use super::tools::{Invocation, Tools};
 use super::transport::{Call, LISTENS_MAX};
 use cortex_config::Toolset;
@@ -43,7 +43,7 @@ pub struct ServerOptions {
 /// The server of one connection.
 pub struct Server {
     engine: EngineHandle,
-    shown: Shown,
+    planner_feed: PlannerFeed,
     /// Present where MCP servers and workers are really run.
     managed: Option<RuntimeHandle>,
     tools: Tools,
@@ -61,13 +61,21 @@ impl Server {
     #[must_use]
     pub fn new(
         engine: EngineHandle,
-        shown: Shown,
+        planner_feed: PlannerFeed,
         managed: Option<RuntimeHandle>,
         options: &ServerOptions,
         closing: CancellationToken,
     ) -> Self {
         let tools = Tools::new(options, managed.is_some());
-        Self { engine, shown, managed, tools, closing, subscriptions: OnceLock::new(), accepted: Mutex::default() }
+        Self {
+            engine,
+            planner_feed,
+            managed,
+            tools,
+            closing,
+            subscriptions: OnceLock::new(),
+            accepted: Mutex::default(),
+        }
     }
 
     fn instructions(&self) -> String {
@@ -82,7 +90,7 @@ impl Server {
     }
 
     fn watcher(&self, watched: Watched) -> Watcher {
-        Watcher::new(&self.engine, self.shown.clone(), watched)
+        Watcher::new(&self.engine, self.planner_feed.clone(), watched)
     }
 
     /// The set that a client of an older protocol watches; whoever asks first starts the task that tells it.
@@ -148,7 +156,7 @@ impl ServerHandler for Server {
         let progress = context.meta.get_progress_token().map(|token| Progress::new(context.peer, token));
         let invocation = Invocation {
             engine: self.engine.clone(),
-            planner: Arc::clone(&self.shown.planner),
+            planner: Arc::clone(&self.planner_feed.planner),
             managed: self.managed.clone(),
             arguments: request.arguments,
             call,
@@ -192,7 +200,9 @@ impl ServerHandler for Server {
         _context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let managed = self.managed.as_ref();
-        resources::read(&self.engine, &self.shown, managed, &request.uri).await.map(ReadResourceResponse::Complete)
+        resources::read(&self.engine, &self.planner_feed, managed, &request.uri)
+            .await
+            .map(ReadResourceResponse::Complete)
     }
 
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {

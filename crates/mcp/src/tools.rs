@@ -34,12 +34,12 @@ mod submit_task;
 mod unregister_agent;
 mod update_task;
 
-use super::arguments::{ArgumentError, Described, input_schema};
-use super::patience::Patience;
+use super::arguments::{AnyParameter, ArgumentError, input_schema};
 use super::progress::Progress;
 use super::results::output_schema;
 use super::server::ServerOptions;
 use super::transport::Call;
+use super::wait::Wait;
 use cortex_config::Toolset;
 use cortex_core::command::Denied;
 use cortex_core::fleet::command::FleetDenied;
@@ -80,12 +80,12 @@ pub(super) enum ToolError {
 }
 
 /// An answer that can become a result: the same JSON once as data and once as text.
-pub(super) struct Answer {
+pub(super) struct ToolOutput {
     structured: serde_json::Value,
     text: String,
 }
 
-impl Answer {
+impl ToolOutput {
     pub(super) fn new<T: Serialize>(result: &T) -> Result<Self, ToolError> {
         // Our own results always have a JSON form; a fault here is ours and is told as one.
         let fault = |_| ToolError::Engine(EngineError::Fault);
@@ -120,10 +120,10 @@ struct Hints {
     is_idempotent: bool,
 }
 
-trait Run: Send + Sync {
+trait ToolHandler: Send + Sync {
     fn name(&self) -> &'static str;
     fn describe(&self) -> Tool;
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>>;
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>>;
 }
 
 /// The definition of a tool as clients see it.
@@ -131,7 +131,7 @@ fn definition<T: JsonSchema>(
     name: &'static str,
     title: &str,
     description: &'static str,
-    parameters: &[&dyn Described],
+    parameters: &[&dyn AnyParameter],
     hints: &Hints,
 ) -> Tool {
     let annotations = ToolAnnotations::with_title(title)
@@ -147,7 +147,7 @@ fn definition<T: JsonSchema>(
 
 /// The tools that are on.
 pub(super) struct Tools {
-    tools: Vec<Arc<dyn Run>>,
+    tools: Vec<Arc<dyn ToolHandler>>,
     definitions: Vec<Tool>,
     /// Tools that are off, with the toolset that has them.
     off: Vec<(&'static str, &'static str)>,
@@ -156,10 +156,10 @@ pub(super) struct Tools {
 impl Tools {
     /// The tools that are on, for a server that really runs servers and workers or that does not.
     pub(super) fn new(options: &ServerOptions, is_managed: bool) -> Self {
-        let mut tools: Vec<Arc<dyn Run>> = Vec::new();
+        let mut tools: Vec<Arc<dyn ToolHandler>> = Vec::new();
         let mut off = Vec::new();
         for (name, toolset) in Toolset::ALL {
-            let of_set: Vec<Arc<dyn Run>> = match toolset {
+            let of_set: Vec<Arc<dyn ToolHandler>> = match toolset {
                 Toolset::Allocation => vec![
                     Arc::new(request_resources::RequestResources::new(options, is_managed)),
                     Arc::new(release_resources::ReleaseResources::new(is_managed)),
@@ -225,7 +225,7 @@ impl Tools {
         let tool = self.tools.iter().find(|tool| tool.name() == name).ok_or_else(|| self.unknown(name))?;
         // The transport answers for a handler that panics unless somebody still holds the call: here, us.
         let call = invocation.call.clone();
-        let result = contained(name, Arc::clone(tool).run(invocation)).await;
+        let result = catch_panic(name, Arc::clone(tool).run(invocation)).await;
         drop(call);
         Ok(result)
     }
@@ -249,9 +249,9 @@ impl Tools {
 }
 
 /// What a tool's future comes to, whatever it comes to.
-async fn contained(name: &str, run: BoxFuture<'_, Result<Answer, ToolError>>) -> CallToolResult {
+async fn catch_panic(name: &str, run: BoxFuture<'_, Result<ToolOutput, ToolError>>) -> CallToolResult {
     let error = match AssertUnwindSafe(run).catch_unwind().await {
-        Ok(Ok(Answer { structured, text })) => {
+        Ok(Ok(ToolOutput { structured, text })) => {
             let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
             result.structured_content = Some(structured);
             return result;
@@ -292,7 +292,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_tool_that_panics_is_an_error_result() {
-        let result = contained("test", async { panic!("on purpose") }.boxed()).await;
+        let result = catch_panic("test", async { panic!("on purpose") }.boxed()).await;
         assert_eq!(result.is_error, Some(true));
         assert_eq!(result.structured_content, None);
         let text = serde_json::to_value(&result.content).expect("JSON")[0]["text"].to_string();

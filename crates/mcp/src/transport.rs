@@ -37,8 +37,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::{call::Call, cancelled::CANCELLED_IDS_MAX, handle::ConnectionHandle, outbox::OUTBOX_HIGH_WATER_BYTES};
 use self::{
-    connection::{Admission, Connection, Gate},
-    message::{Incoming, Request},
+    connection::{Admission, Connection, ReadGate},
+    message::{Incoming, IncomingRequest},
 };
 pub use cortex_lines::ID_BYTES_MAX;
 use cortex_lines::{Line, LineBuffer};
@@ -78,11 +78,11 @@ pub struct LineTransport<R> {
     reader: R,
     lines: LineBuffer,
     /// The request that was read and waits to be taken in flight.
-    held: Option<Request>,
+    pending_request: Option<IncomingRequest>,
     /// Whether rmcp is to look at other things before the next message. It drops the replies of
     /// cancelled calls one by one, between messages taken: without a pause for each cancellation
     /// they would pile up behind a client that cancels all it sends.
-    pauses: bool,
+    must_yield: bool,
     connection: Arc<Connection>,
     limits: WireLimits,
 }
@@ -107,8 +107,8 @@ where
         let transport = Self {
             reader,
             lines: LineBuffer::new(limits.line_bytes_max),
-            held: None,
-            pauses: false,
+            pending_request: None,
+            must_yield: false,
             connection: connection.clone(),
             limits,
         };
@@ -118,26 +118,26 @@ where
     /// All that is underway is kept in `self`, so a poll may be the last: rmcp polls this among
     /// other things and drops it when one of those comes first.
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Option<ClientJsonRpcMessage>> {
-        if std::mem::take(&mut self.pauses) {
+        if std::mem::take(&mut self.must_yield) {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         loop {
             match self.connection.gate(context) {
-                Gate::Open => {}
-                Gate::Full => return self.read_ahead(context),
-                Gate::Over => break,
+                ReadGate::Open => {}
+                ReadGate::Full => return self.read_ahead(context),
+                ReadGate::Over => break,
             }
-            if let Some(request) = &mut self.held {
+            if let Some(request) = &mut self.pending_request {
                 match self.connection.admit(request, context) {
                     Admission::Delivered => {}
                     Admission::Refused => {
-                        self.held = None;
+                        self.pending_request = None;
                         continue;
                     }
                     Admission::Waits => return self.read_ahead(context),
                 }
-                if let Some(request) = self.held.take() {
+                if let Some(request) = self.pending_request.take() {
                     return Poll::Ready(Some(JsonRpcMessage::Request(request.message)));
                 }
             }
@@ -153,7 +153,7 @@ where
                 Line::End => break,
             };
             match incoming {
-                Incoming::Request(request) => self.held = Some(request),
+                Incoming::Request(request) => self.pending_request = Some(request),
                 Incoming::Other(message) => {
                     if let Some(message) = self.admit_other(message) {
                         return Poll::Ready(Some(message));
@@ -182,7 +182,7 @@ where
             && let Some(id) = &cancelled.params.request_id
         {
             self.connection.cancel(id);
-            self.pauses = true;
+            self.must_yield = true;
         }
         Some(message)
     }

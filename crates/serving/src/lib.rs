@@ -28,7 +28,7 @@ use cortex_journal::{
 use cortex_loops::{LoopStatus, PlannerOutputs, plan_capacity, sweep_expired};
 use cortex_managed::RuntimeHandle;
 use cortex_mcp::transport::{ConnectionHandle, LineTransport};
-use cortex_mcp::{Server, ServerOptions, Shown};
+use cortex_mcp::{PlannerFeed, Server, ServerOptions};
 use cortex_planning::{Bounds, Planner};
 #[cfg(unix)]
 use cortex_runtime::Host;
@@ -71,7 +71,7 @@ impl StartupError {
 /// The engine of this process, with its background loops and managed processes.
 pub struct Manager {
     engine: EngineHandle,
-    shown: Shown,
+    shown: PlannerFeed,
     settings: Settings,
     sweep: Arc<LoopStatus>,
     planner: Arc<LoopStatus>,
@@ -189,7 +189,7 @@ impl Manager {
             memory_mb = settings.total_memory.0,
             "manager ready"
         );
-        let shown = Shown { plan, bottlenecks, forecast, planner };
+        let shown = PlannerFeed { plan, bottlenecks, forecast, planner };
         let manager = Self {
             engine,
             shown,

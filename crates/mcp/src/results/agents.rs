@@ -1,6 +1,6 @@
 //! What the tools about agents answer.
 
-use super::{LIST_BYTES_MAX, fitting, raw};
+use super::{LIST_BYTES_MAX, count_fitting, raw};
 use cortex_core::fleet::command::{EndedAttempt, RemovedAgent};
 use cortex_core::fleet::health::Health;
 use cortex_core::fleet::view::{AgentView, HeldTask};
@@ -260,7 +260,7 @@ impl AgentsResult {
     /// A page, where `cursor` spells an agent to go on from.
     pub(crate) fn new(page: &AgentPage, cursor: impl Fn(&cortex_core::ids::AgentId) -> String) -> Self {
         // One fits whatever it has: a page without any would lead nowhere.
-        let fits = fitting(page.entries.iter().map(text_bytes), AGENT_BYTES, LIST_BYTES_MAX).max(1);
+        let fits = count_fitting(page.entries.iter().map(text_bytes), AGENT_BYTES, LIST_BYTES_MAX).max(1);
         let shown = &page.entries[..fits.min(page.entries.len())];
         let next = if shown.len() < page.entries.len() {
             shown.last().map(|view| &view.registration.request.agent)

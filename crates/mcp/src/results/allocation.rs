@@ -1,7 +1,7 @@
 //! What get_allocation answers.
 
 use super::access::McpConfig;
-use super::standing::{ShownServer, Standing};
+use super::runtime_status::{RuntimeStatus, ServerStatus};
 use super::{omitted, raw, reason, workers_shown};
 use cortex_core::allocation::{Allocation, EndReason, Phase, ServerHold, State};
 use cortex_core::ports::Port;
@@ -127,21 +127,21 @@ pub(crate) struct AllocationResult {
 
 impl AllocationResult {
     /// What is on record, with how what really stands behind it stands.
-    pub(crate) fn new(reading: &Reading<Record>, standing: Option<&Standing>) -> Self {
+    pub(crate) fn new(reading: &Reading<Record>, runtime_status: Option<&RuntimeStatus>) -> Self {
         match &reading.value {
-            Record::Allocation(view) => Self::of_allocation(view, standing),
+            Record::Allocation(view) => Self::of_allocation(view, runtime_status),
             Record::Refusal(refusal) => Self::of_refusal(refusal, reading.at),
         }
     }
 
-    fn of_allocation(view: &AllocationView, standing: Option<&Standing>) -> Self {
+    fn of_allocation(view: &AllocationView, runtime_status: Option<&RuntimeStatus>) -> Self {
         let AllocationView { allocation, at, expires_at } = view;
         let reservation = &allocation.reservation;
         let state = allocation.state();
         let workers = &reservation.workers;
         let taken = workers.resources();
         let server = |hold: &ServerHold| {
-            let ShownServer { endpoint, status, reason } = ShownServer::new(hold, state, standing);
+            let ServerStatus { endpoint, status, reason } = ServerStatus::new(hold, state, runtime_status);
             AllocatedServer { server_name: hold.name.to_string(), endpoint, status, reason, port: hold.port.0 }
         };
         Self {
@@ -158,7 +158,7 @@ impl AllocationResult {
             workers: workers
                 .iter()
                 .take(workers_shown(&reservation.job))
-                .map(|(number, port)| allocated_worker(number.worker_id(&reservation.job), port, view, standing))
+                .map(|(number, port)| allocated_worker(number.worker_id(&reservation.job), port, view, runtime_status))
                 .collect(),
             workers_omitted: omitted(&reservation.job, workers),
             timestamps: Timestamps {
@@ -171,8 +171,8 @@ impl AllocationResult {
             expires_at: expires_at.map(|at| at.to_string()),
             is_expired: view.is_expired(),
             fencing_token: Some(reservation.fencing_token.as_u64()),
-            access_token: standing.and_then(Standing::access_token).map(str::to_owned),
-            mcp_config: standing.and_then(|standing| standing.mcp_config(&reservation.servers)),
+            access_token: runtime_status.and_then(RuntimeStatus::access_token).map(str::to_owned),
+            mcp_config: runtime_status.and_then(|runtime_status| runtime_status.mcp_config(&reservation.servers)),
             ended_by: ended_by(allocation),
             error: failure(allocation),
             metadata: raw(reservation.metadata.as_json()),
@@ -212,10 +212,10 @@ fn allocated_worker(
     worker_id: String,
     port: Port,
     view: &AllocationView,
-    standing: Option<&Standing>,
+    runtime_status: Option<&RuntimeStatus>,
 ) -> AllocatedWorker {
     let (state, size) = (view.allocation.state(), view.allocation.reservation.workers.size);
-    let report = standing.and_then(|standing| standing.worker(&worker_id));
+    let report = runtime_status.and_then(|runtime_status| runtime_status.worker(&worker_id));
     AllocatedWorker {
         worker_type: "cortex-worker",
         cpu: size.cpu_millis.as_cores(),

@@ -1,7 +1,7 @@
 //! What detect_bottlenecks answers.
 
 use super::usage::BudgetBlock;
-use super::{LIST_BYTES_MAX, fitting};
+use super::{LIST_BYTES_MAX, count_fitting};
 use cortex_planning::{Bottleneck, Bottlenecks, Evidence};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -148,7 +148,7 @@ impl From<&Bottlenecks> for BottlenecksResult {
     fn from(bottlenecks: &Bottlenecks) -> Self {
         let found = &bottlenecks.found;
         let names = found.iter().map(|one| one.subject.name().unwrap_or_default().len());
-        let fits = fitting(names.take(BOTTLENECKS_MAX), BOTTLENECK_BYTES, LIST_BYTES_MAX);
+        let fits = count_fitting(names.take(BOTTLENECKS_MAX), BOTTLENECK_BYTES, LIST_BYTES_MAX);
         let left_out = found.len() - fits;
         Self {
             bottlenecks: found.iter().take(fits).map(BottleneckResult::from).collect(),

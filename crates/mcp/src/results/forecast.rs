@@ -72,23 +72,23 @@ pub(crate) struct ForecastResult {
 }
 
 impl ForecastResult {
-    pub(crate) fn new(outlook: &DemandForecast, only: Option<DemandSeries>) -> Self {
+    pub(crate) fn new(forecast: &DemandForecast, only: Option<DemandSeries>) -> Self {
         let asked = DemandSeries::ALL.into_iter().filter(|series| only.is_none_or(|only| only == *series));
         Self {
             bin_seconds: DEMAND_BIN.as_seconds(),
-            seen_until: outlook.last_bin_start().map(|from| from.after(DEMAND_BIN).to_string()),
-            quantile: outlook.forecaster(DemandSeries::Requests).quantile().as_fraction(),
+            seen_until: forecast.last_bin_start().map(|from| from.after(DEMAND_BIN).to_string()),
+            quantile: forecast.forecaster(DemandSeries::Requests).quantile().as_fraction(),
             confidence_min: CONFIDENCE_MIN,
             history_bins_min: HISTORY_BINS_MIN,
-            series: asked.map(|series| SeriesResult::new(outlook, series)).collect(),
+            series: asked.map(|series| SeriesResult::new(forecast, series)).collect(),
         }
     }
 }
 
 impl SeriesResult {
-    fn new(outlook: &DemandForecast, series: DemandSeries) -> Self {
-        let forecaster = outlook.forecaster(series);
-        let expected = outlook.expected(series);
+    fn new(forecast: &DemandForecast, series: DemandSeries) -> Self {
+        let forecaster = forecast.forecaster(series);
+        let expected = forecast.expected(series);
         Self {
             series: series.as_str(),
             history_bins: forecaster.bins(),
@@ -101,14 +101,14 @@ impl SeriesResult {
 }
 
 impl From<&HorizonForecast> for HorizonResult {
-    fn from(outlook: &HorizonForecast) -> Self {
+    fn from(forecast: &HorizonForecast) -> Self {
         Self {
-            ahead_seconds: u64::from(outlook.horizon.as_bins()) * DEMAND_BIN.as_seconds(),
-            wanted: outlook.wanted,
-            coverage: outlook.score.map(|score| score.coverage),
-            pinball_loss: outlook.score.map(|score| score.pinball_loss),
-            scored_bins: outlook.score.map_or(0, |score| score.bins as u64),
-            forecasters: outlook
+            ahead_seconds: u64::from(forecast.horizon.as_bins()) * DEMAND_BIN.as_seconds(),
+            wanted: forecast.wanted,
+            coverage: forecast.score.map(|score| score.coverage),
+            pinball_loss: forecast.score.map(|score| score.pinball_loss),
+            scored_bins: forecast.score.map_or(0, |score| score.bins as u64),
+            forecasters: forecast
                 .methods
                 .iter()
                 .filter(|method| method.wanted.is_some() || method.score.is_some())
@@ -119,12 +119,12 @@ impl From<&HorizonForecast> for HorizonResult {
 }
 
 impl From<&MethodForecast> for ForecasterResult {
-    fn from(outlook: &MethodForecast) -> Self {
+    fn from(forecast: &MethodForecast) -> Self {
         Self {
-            forecaster: outlook.method.as_str(),
-            wanted: outlook.wanted,
-            weight: outlook.weight,
-            pinball_loss: outlook.score.map(|score| score.pinball_loss),
+            forecaster: forecast.method.as_str(),
+            wanted: forecast.wanted,
+            weight: forecast.weight,
+            pinball_loss: forecast.score.map(|score| score.pinball_loss),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What request_resources answers.
 
 use super::access::McpConfig;
-use super::standing::{ShownServer, Standing};
+use super::runtime_status::{RuntimeStatus, ServerStatus};
 use super::{omitted, workers_shown};
 use cortex_core::allocation::{ServerHold, State};
 use cortex_core::ids::AllocationId;
@@ -106,7 +106,7 @@ pub(crate) struct FailedResult {
 
 impl RequestResult {
     /// A grant, with how what really stands behind it stands.
-    pub(crate) fn granted(grant: &Grant, standing: Option<&Standing>) -> Self {
+    pub(crate) fn granted(grant: &Grant, runtime_status: Option<&RuntimeStatus>) -> Self {
         let AllocationView { allocation, expires_at, .. } = &grant.view;
         let reservation = &allocation.reservation;
         let (servers, workers) = (&reservation.servers, &reservation.workers);
@@ -115,7 +115,7 @@ impl RequestResult {
             allocation_id: reservation.allocation.to_string(),
             status: allocation.state().as_str(),
             job_id: reservation.job.to_string(),
-            mcp_servers: servers.iter().map(|hold| granted_server(hold, allocation.state(), standing)).collect(),
+            mcp_servers: servers.iter().map(|hold| granted_server(hold, allocation.state(), runtime_status)).collect(),
             workers_allocated: workers
                 .iter()
                 .take(workers_shown(&reservation.job))
@@ -136,8 +136,8 @@ impl RequestResult {
             created_at: allocation.created_at.to_string(),
             expires_at: expires_at.map(|at| at.to_string()),
             fencing_token: reservation.fencing_token.as_u64(),
-            access_token: standing.and_then(Standing::access_token).map(str::to_owned),
-            mcp_config: standing.and_then(|standing| standing.mcp_config(servers)),
+            access_token: runtime_status.and_then(RuntimeStatus::access_token).map(str::to_owned),
+            mcp_config: runtime_status.and_then(|runtime_status| runtime_status.mcp_config(servers)),
         }))
     }
 
@@ -161,7 +161,7 @@ impl RequestResult {
     }
 }
 
-fn granted_server(hold: &ServerHold, state: State, standing: Option<&Standing>) -> GrantedServer {
-    let ShownServer { endpoint, status, .. } = ShownServer::new(hold, state, standing);
+fn granted_server(hold: &ServerHold, state: State, runtime_status: Option<&RuntimeStatus>) -> GrantedServer {
+    let ServerStatus { endpoint, status, .. } = ServerStatus::new(hold, state, runtime_status);
     GrantedServer { name: hold.name.to_string(), endpoint, status }
 }

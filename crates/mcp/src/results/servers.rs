@@ -1,7 +1,7 @@
 //! What the tools about MCP servers that are really run answer.
 
 use super::access::public_url;
-use super::{LIST_BYTES_MAX, fitting, last_lines, reason};
+use super::{LIST_BYTES_MAX, count_fitting, last_lines, reason};
 use cortex_core::ids::{AllocationId, ServerName};
 use cortex_core::provisioning::Sharing;
 use cortex_managed::{CallStats, MemoryLimit, ServerReport};
@@ -245,7 +245,7 @@ impl McpServerResult {
     pub(crate) fn new(reports: &[ServerReport], lines_max: usize) -> Option<Self> {
         let first = reports.first()?;
         let holders_max = HOLDERS_SHOWN_MAX.min(RUNS_BYTES_MAX / 2 / HOLDER_BYTES / reports.len());
-        let shown = fitting(reports.iter().map(text_bytes), RUN_BYTES, RUNS_BYTES_MAX / 2).max(1);
+        let shown = count_fitting(reports.iter().map(text_bytes), RUN_BYTES, RUNS_BYTES_MAX / 2).max(1);
         let lines = (lines_max, (LIST_BYTES_MAX - RUNS_BYTES_MAX) / shown);
         let runs: Vec<_> = reports[..shown].iter().map(|report| ServerRun::new(report, holders_max, lines)).collect();
         Some(Self {
@@ -261,7 +261,7 @@ impl McpServerResult {
 
 /// As many as fit, and how many do not.
 fn listed(reports: &[ServerReport]) -> (Vec<ListedServer>, Option<u64>) {
-    let shown = fitting(reports.iter().map(text_bytes), RUN_BYTES, LIST_BYTES_MAX);
+    let shown = count_fitting(reports.iter().map(text_bytes), RUN_BYTES, LIST_BYTES_MAX);
     (reports[..shown].iter().map(ListedServer::from).collect(), left_out(reports.len(), shown))
 }
 

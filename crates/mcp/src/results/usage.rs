@@ -1,6 +1,6 @@
 //! What the tools about quotas, tokens and the queue answer.
 
-use super::fitting;
+use super::count_fitting;
 use cortex_core::fleet::view::{
     AgentUsage, BudgetUsage, ConservationView, QueueUsage, TokenUsage, TypeUsage, UsageView, WaitingTasks,
 };
@@ -295,7 +295,7 @@ const fn status(is_removed: bool) -> &'static str {
 
 /// How many entries with names of these lengths an answer shows.
 fn shown(names: impl Iterator<Item = usize>) -> usize {
-    fitting(names.take(ENTRIES_MAX), ENTRY_BYTES, ENTRIES_BYTES_MAX)
+    count_fitting(names.take(ENTRIES_MAX), ENTRY_BYTES, ENTRIES_BYTES_MAX)
 }
 
 fn omitted(all: usize, shown: usize) -> Option<u64> {

@@ -1,6 +1,6 @@
 //! What the tools about workers that are really run answer.
 
-use super::{LIST_BYTES_MAX, fitting, last_lines, reason};
+use super::{LIST_BYTES_MAX, count_fitting, last_lines, reason};
 use cortex_managed::WorkerReport;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -94,7 +94,7 @@ impl WorkersResult {
             report.worker.len() + of_job + reason(&report.reason).map_or(0, |reason| reason.len())
         });
         // One at least, so that a list always comes to its end.
-        let shown = fitting(bytes, WORKER_BYTES, LIST_BYTES_MAX).max(1).min(rest.len());
+        let shown = count_fitting(bytes, WORKER_BYTES, LIST_BYTES_MAX).max(1).min(rest.len());
         let last = rest[..shown].last().filter(|_| shown < rest.len());
         Self {
             workers: rest[..shown].iter().map(WorkerResult::from).collect(),

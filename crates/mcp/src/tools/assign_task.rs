@@ -1,6 +1,6 @@
 //! `assign_task`: chooses an agent for a task and gives it to that one.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, Arguments, Parameter};
 use crate::results::AssignResult;
 use cortex_core::ids::TaskId;
@@ -19,7 +19,7 @@ impl AssignTask {
     }
 }
 
-impl Run for AssignTask {
+impl ToolHandler for AssignTask {
     fn name(&self) -> &'static str {
         "assign_task"
     }
@@ -36,12 +36,12 @@ impl Run for AssignTask {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.task_id])?;
             let task = arguments.required(&self.task_id)?;
             let (agent, tasks) = invocation.engine.assign_task(task).await?;
-            Answer::new(&AssignResult::new(&agent, &tasks))
+            ToolOutput::new(&AssignResult::new(&agent, &tasks))
         }
         .boxed()
     }

@@ -1,6 +1,6 @@
 //! `cancel_task`: takes a task back.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, Arguments, Parameter};
 use crate::results::TaskCancelResult;
 use cortex_core::ids::TaskId;
@@ -19,7 +19,7 @@ impl CancelTask {
     }
 }
 
-impl Run for CancelTask {
+impl ToolHandler for CancelTask {
     fn name(&self) -> &'static str {
         "cancel_task"
     }
@@ -35,11 +35,11 @@ impl Run for CancelTask {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.task_id])?;
             let after = invocation.engine.cancel_task(arguments.required(&self.task_id)?).await?;
-            Answer::new(&TaskCancelResult::from(&after))
+            ToolOutput::new(&TaskCancelResult::from(&after))
         }
         .boxed()
     }

@@ -1,7 +1,7 @@
 //! `claim_task`: an agent takes the best task for it.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::progress::Progress;
 use crate::results::ClaimResult;
 use crate::server::ServerOptions;
@@ -29,17 +29,17 @@ impl ClaimTask {
         let wait = "How long to wait if there is no task.";
         Self {
             agent_id: arguments::agent_id(),
-            wait_seconds: arguments::whole("wait_seconds", wait, 0..=WAIT_SECONDS_MAX).with_default(0),
+            wait_seconds: arguments::integer("wait_seconds", wait, 0..=WAIT_SECONDS_MAX).with_default(0),
             may_wait: Arc::new(Semaphore::new(options.claims_waiting_max)),
         }
     }
 
-    fn parameters(&self) -> [&dyn Described; 2] {
+    fn parameters(&self) -> [&dyn AnyParameter; 2] {
         [&self.agent_id, &self.wait_seconds]
     }
 }
 
-impl Run for ClaimTask {
+impl ToolHandler for ClaimTask {
     fn name(&self) -> &'static str {
         "claim_task"
     }
@@ -58,7 +58,7 @@ impl Run for ClaimTask {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let Invocation { engine, arguments, call, progress, closing, .. } = invocation;
             let arguments = Arguments::new(arguments, &self.parameters())?;
@@ -88,7 +88,7 @@ impl Run for ClaimTask {
                     engine.claim_task(agent, Duration::ZERO, cancel_handle()).await?
                 }
             };
-            Answer::new(&ClaimResult::from(&claim))
+            ToolOutput::new(&ClaimResult::from(&claim))
         }
         .boxed()
     }

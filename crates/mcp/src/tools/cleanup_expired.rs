@@ -1,6 +1,6 @@
 //! `cleanup_expired`: records the expiry of leases past their deadline now.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::Arguments;
 use crate::results::CleanupResult;
 use futures_util::FutureExt;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub(super) struct CleanupExpired;
 
-impl Run for CleanupExpired {
+impl ToolHandler for CleanupExpired {
     fn name(&self) -> &'static str {
         "cleanup_expired"
     }
@@ -26,11 +26,11 @@ impl Run for CleanupExpired {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             Arguments::new(invocation.arguments, &[])?;
             let expired = invocation.engine.sweep().await?;
-            Answer::new(&CleanupResult::from(&expired))
+            ToolOutput::new(&CleanupResult::from(&expired))
         }
         .boxed()
     }

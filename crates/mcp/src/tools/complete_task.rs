@@ -1,7 +1,7 @@
 //! `complete_task`: an agent reports how a task went.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter, TOKENS_MAX};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter, TOKENS_MAX};
 use crate::results::TaskCompleteResult;
 use cortex_core::fleet::command::{ReportedResult, TaskReport};
 use cortex_core::fleet::task::JsonText;
@@ -46,16 +46,16 @@ impl CompleteTask {
         Self {
             task_id: arguments::task_id("From claim_task.").required(),
             agent_id: arguments::name("agent_id", "", AgentId::new).required(),
-            fencing_token: arguments::whole("fencing_token", token, 0..=u64::MAX).required(),
+            fencing_token: arguments::integer("fencing_token", token, 0..=u64::MAX).required(),
             result: arguments::choice("result", result, &RESULTS.map(|(word, _)| word), read_result).required(),
-            tokens_used: arguments::whole("tokens_used", used, 0..=TOKENS_MAX),
-            duration_ms: arguments::whole("duration_ms", duration, 0..=DURATION_MS_MAX),
+            tokens_used: arguments::integer("tokens_used", used, 0..=TOKENS_MAX),
+            duration_ms: arguments::integer("duration_ms", duration, 0..=DURATION_MS_MAX),
             output: arguments::any_json("output", "Any JSON up to 64 KiB, for get_task."),
             error: arguments::bounded_text("error", error, ERROR_CHARACTERS_MAX),
         }
     }
 
-    fn parameters(&self) -> [&dyn Described; 8] {
+    fn parameters(&self) -> [&dyn AnyParameter; 8] {
         [
             &self.task_id,
             &self.agent_id,
@@ -79,7 +79,7 @@ impl CompleteTask {
     }
 }
 
-impl Run for CompleteTask {
+impl ToolHandler for CompleteTask {
     fn name(&self) -> &'static str {
         "complete_task"
     }
@@ -97,7 +97,7 @@ impl Run for CompleteTask {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let task = arguments.required(&self.task_id)?;
@@ -105,7 +105,7 @@ impl Run for CompleteTask {
             let fencing_token = FencingToken::new(arguments.required(&self.fencing_token)?);
             let report = self.read_report(&arguments)?;
             let after = invocation.engine.complete_task(task, agent, fencing_token, report).await?;
-            Answer::new(&TaskCompleteResult::new(&after, fencing_token))
+            ToolOutput::new(&TaskCompleteResult::new(&after, fencing_token))
         }
         .boxed()
     }

@@ -1,6 +1,6 @@
 //! `detect_bottlenecks`: what holds tasks up now.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::Arguments;
 use crate::results::BottlenecksResult;
 use cortex_planning::Bottlenecks;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub(super) struct DetectBottlenecks;
 
-impl Run for DetectBottlenecks {
+impl ToolHandler for DetectBottlenecks {
     fn name(&self) -> &'static str {
         "detect_bottlenecks"
     }
@@ -28,11 +28,11 @@ impl Run for DetectBottlenecks {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             Arguments::new(invocation.arguments, &[])?;
             let figures = invocation.engine.fleet_figures().await?;
-            Answer::new(&BottlenecksResult::from(&Bottlenecks::find(&figures)))
+            ToolOutput::new(&BottlenecksResult::from(&Bottlenecks::find(&figures)))
         }
         .boxed()
     }

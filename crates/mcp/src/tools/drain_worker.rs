@@ -1,6 +1,6 @@
 //! `drain_worker`: lets a worker of the pool come to its end.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, Arguments, Parameter};
 use crate::results::DrainResult;
 use cortex_managed::RuntimeRequest;
@@ -19,7 +19,7 @@ impl DrainWorker {
     }
 }
 
-impl Run for DrainWorker {
+impl ToolHandler for DrainWorker {
     fn name(&self) -> &'static str {
         "drain_worker"
     }
@@ -35,13 +35,13 @@ impl Run for DrainWorker {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.worker_id])?;
             let worker = arguments.required(&self.worker_id)?;
             let managed = invocation.managed.ok_or(ToolError::NoCatalog)?;
             let report = managed.request(|reply| RuntimeRequest::DrainWorker(worker, reply)).await??;
-            Answer::new(&DrainResult::from(&report))
+            ToolOutput::new(&DrainResult::from(&report))
         }
         .boxed()
     }

@@ -1,8 +1,8 @@
 //! `get_allocation`: reads one allocation back.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition, unknown_allocation};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition, unknown_allocation};
 use crate::arguments::{self, Arguments, Parameter};
-use crate::results::{AllocationResult, Standing};
+use crate::results::{AllocationResult, RuntimeStatus};
 use cortex_core::ids::AllocationId;
 use cortex_engine::Record;
 use futures_util::FutureExt;
@@ -31,7 +31,7 @@ impl GetAllocation {
     }
 }
 
-impl Run for GetAllocation {
+impl ToolHandler for GetAllocation {
     fn name(&self) -> &'static str {
         "get_allocation"
     }
@@ -46,17 +46,17 @@ impl Run for GetAllocation {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.allocation_id])?;
             let allocation = arguments.required(&self.allocation_id)?.map_err(ToolError::NotFound)?;
             let reading = invocation.engine.allocation(allocation).await?;
             let reading = reading.ok_or_else(|| unknown_allocation(allocation))?;
-            let standing = match (&invocation.managed, &reading.value) {
-                (Some(managed), Record::Allocation(view)) => Standing::for_holder(managed, view).await?,
+            let runtime_status = match (&invocation.managed, &reading.value) {
+                (Some(managed), Record::Allocation(view)) => RuntimeStatus::with_credentials(managed, view).await?,
                 _ => None,
             };
-            Answer::new(&AllocationResult::new(&reading, standing.as_ref()))
+            ToolOutput::new(&AllocationResult::new(&reading, runtime_status.as_ref()))
         }
         .boxed()
     }

@@ -1,6 +1,6 @@
 //! `get_capacity`: what there is, what is leased, what is free.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::Arguments;
 use crate::results::CapacityResult;
 use futures_util::FutureExt;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub(super) struct GetCapacity;
 
-impl Run for GetCapacity {
+impl ToolHandler for GetCapacity {
     fn name(&self) -> &'static str {
         "get_capacity"
     }
@@ -26,11 +26,11 @@ impl Run for GetCapacity {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             Arguments::new(invocation.arguments, &[])?;
             let capacity = invocation.engine.capacity().await?;
-            Answer::new(&CapacityResult::from(&capacity.value))
+            ToolOutput::new(&CapacityResult::from(&capacity.value))
         }
         .boxed()
     }

@@ -1,7 +1,7 @@
 //! `get_forecast`: what demand to expect, and how good such forecasts were.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::results::ForecastResult;
 use cortex_planning::DemandSeries;
 use futures_util::FutureExt;
@@ -15,17 +15,17 @@ pub(super) struct GetForecast {
 
 impl GetForecast {
     pub(super) fn new() -> Self {
-        let words = Series::ALL.map(Series::as_str);
-        let read = |text: &str| Series::ALL.into_iter().find(|one| text.eq_ignore_ascii_case(one.as_str()));
+        let words = DemandSeries::ALL.map(DemandSeries::as_str);
+        let read = |text: &str| DemandSeries::ALL.into_iter().find(|one| text.eq_ignore_ascii_case(one.as_str()));
         Self { series: arguments::choice("series", "Only this series; all if absent.", &words, read) }
     }
 
-    fn parameters(&self) -> [&dyn Described; 1] {
+    fn parameters(&self) -> [&dyn AnyParameter; 1] {
         [&self.series]
     }
 }
 
-impl Run for GetForecast {
+impl ToolHandler for GetForecast {
     fn name(&self) -> &'static str {
         "get_forecast"
     }
@@ -41,7 +41,7 @@ impl Run for GetForecast {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let series = arguments.optional(&self.series)?;
@@ -49,7 +49,7 @@ impl Run for GetForecast {
                 let planner = invocation.planner.lock().unwrap_or_else(PoisonError::into_inner);
                 ForecastResult::new(planner.demand_forecast(), series)
             };
-            Answer::new(&forecast)
+            ToolOutput::new(&forecast)
         }
         .boxed()
     }

@@ -1,7 +1,7 @@
 //! `get_mcp_server`: how one MCP server stands.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::results::McpServerResult;
 use cortex_core::ids::{AllocationId, ServerName};
 use cortex_managed::{RuntimeError, RuntimeRequest};
@@ -26,12 +26,12 @@ impl GetMcpServer {
         }
     }
 
-    fn parameters(&self) -> [&dyn Described; 3] {
+    fn parameters(&self) -> [&dyn AnyParameter; 3] {
         [&self.name, &self.allocation_id, &self.last_lines]
     }
 }
 
-impl Run for GetMcpServer {
+impl ToolHandler for GetMcpServer {
     fn name(&self) -> &'static str {
         "get_mcp_server"
     }
@@ -49,7 +49,7 @@ impl Run for GetMcpServer {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let name = arguments.required(&self.name)?;
@@ -62,7 +62,7 @@ impl Run for GetMcpServer {
                 (name, Some(allocation)) => RuntimeError::NotHeld { name, allocation },
                 (name, None) => RuntimeError::UnknownServer { name },
             };
-            Answer::new(&McpServerResult::new(&reports, lines_max).ok_or_else(none)?)
+            ToolOutput::new(&McpServerResult::new(&reports, lines_max).ok_or_else(none)?)
         }
         .boxed()
     }

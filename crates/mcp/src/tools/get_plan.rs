@@ -1,7 +1,7 @@
 //! `get_plan`: what the planner would do now, and why.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::results::PlanResult;
 use cortex_engine::{EngineError, EngineHandle};
 use cortex_planning::{Bottlenecks, Plan, Planner, WhatIf};
@@ -22,22 +22,22 @@ pub(super) struct GetPlan {
 impl GetPlan {
     pub(super) fn new() -> Self {
         Self {
-            queue_depth: arguments::whole("queue_depth", "Tasks that wait.", 0..=FIGURE_MAX),
-            rate_per_minute: arguments::whole(
+            queue_depth: arguments::integer("queue_depth", "Tasks that wait.", 0..=FIGURE_MAX),
+            rate_per_minute: arguments::integer(
                 "rate_per_minute",
                 "Resource requests, and as many tasks, a minute.",
                 0..=FIGURE_MAX,
             ),
-            agents: arguments::whole("agents", "Registered agents.", 0..=FIGURE_MAX),
+            agents: arguments::integer("agents", "Registered agents.", 0..=FIGURE_MAX),
         }
     }
 
-    fn parameters(&self) -> [&dyn Described; 3] {
+    fn parameters(&self) -> [&dyn AnyParameter; 3] {
         [&self.queue_depth, &self.rate_per_minute, &self.agents]
     }
 }
 
-impl Run for GetPlan {
+impl ToolHandler for GetPlan {
     fn name(&self) -> &'static str {
         "get_plan"
     }
@@ -53,7 +53,7 @@ impl Run for GetPlan {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let what_if = WhatIf {
@@ -62,7 +62,7 @@ impl Run for GetPlan {
                 agents: arguments.optional(&self.agents)?,
             };
             let plan = dry_run(&invocation.engine, &invocation.planner, &what_if).await?;
-            Answer::new(&PlanResult::from(&plan))
+            ToolOutput::new(&PlanResult::from(&plan))
         }
         .boxed()
     }

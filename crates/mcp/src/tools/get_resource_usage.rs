@@ -1,6 +1,6 @@
 //! `get_resource_usage`: what is used of quotas, tokens and the queue.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::Arguments;
 use crate::results::UsageResult;
 use futures_util::FutureExt;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub(super) struct GetResourceUsage;
 
-impl Run for GetResourceUsage {
+impl ToolHandler for GetResourceUsage {
     fn name(&self) -> &'static str {
         "get_resource_usage"
     }
@@ -27,11 +27,11 @@ impl Run for GetResourceUsage {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             Arguments::new(invocation.arguments, &[])?;
             let usage = invocation.engine.usage().await?;
-            Answer::new(&UsageResult::from(&usage))
+            ToolOutput::new(&UsageResult::from(&usage))
         }
         .boxed()
     }

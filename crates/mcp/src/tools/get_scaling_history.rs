@@ -1,7 +1,7 @@
 //! `get_scaling_history`: what the planner scaled, when and why.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::results::ScalingHistoryResult;
 use cortex_core::scaling_state::SCALINGS_MAX;
 use futures_util::FutureExt;
@@ -18,16 +18,16 @@ pub(super) struct GetScalingHistory {
 
 impl GetScalingHistory {
     pub(super) fn new() -> Self {
-        let limit = arguments::whole("limit", "", 1..=SCALINGS_MAX as u64);
+        let limit = arguments::integer("limit", "", 1..=SCALINGS_MAX as u64);
         Self { limit: limit.with_default(SHOWN) }
     }
 
-    fn parameters(&self) -> [&dyn Described; 1] {
+    fn parameters(&self) -> [&dyn AnyParameter; 1] {
         [&self.limit]
     }
 }
 
-impl Run for GetScalingHistory {
+impl ToolHandler for GetScalingHistory {
     fn name(&self) -> &'static str {
         "get_scaling_history"
     }
@@ -43,13 +43,13 @@ impl Run for GetScalingHistory {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let limit = arguments.optional(&self.limit)?.unwrap_or(SHOWN);
             let policy = invocation.engine.policy().await?;
             let (scalings, total) = invocation.engine.scalings(usize::try_from(limit).unwrap_or(SCALINGS_MAX)).await?;
-            Answer::new(&ScalingHistoryResult::new(&policy, &scalings, total))
+            ToolOutput::new(&ScalingHistoryResult::new(&policy, &scalings, total))
         }
         .boxed()
     }

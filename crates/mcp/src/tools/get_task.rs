@@ -1,6 +1,6 @@
 //! `get_task`: reads one task back.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition, unknown_task};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition, unknown_task};
 use crate::arguments::{self, Arguments, Parameter};
 use crate::results::TaskResult;
 use cortex_core::ids::TaskId;
@@ -19,7 +19,7 @@ impl GetTask {
     }
 }
 
-impl Run for GetTask {
+impl ToolHandler for GetTask {
     fn name(&self) -> &'static str {
         "get_task"
     }
@@ -35,12 +35,12 @@ impl Run for GetTask {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.task_id])?;
             let task = arguments.required(&self.task_id)?;
             let detail = invocation.engine.task(task.clone()).await?.ok_or_else(|| unknown_task(task))?;
-            Answer::new(&TaskResult::from(&detail))
+            ToolOutput::new(&TaskResult::from(&detail))
         }
         .boxed()
     }

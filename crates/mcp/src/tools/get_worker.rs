@@ -1,7 +1,7 @@
 //! `get_worker`: how one worker stands.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::results::WorkerResult;
 use cortex_managed::{RuntimeError, RuntimeRequest};
 use futures_util::FutureExt;
@@ -19,12 +19,12 @@ impl GetWorker {
         Self { worker_id: arguments::worker_id(), last_lines: arguments::last_lines() }
     }
 
-    fn parameters(&self) -> [&dyn Described; 2] {
+    fn parameters(&self) -> [&dyn AnyParameter; 2] {
         [&self.worker_id, &self.last_lines]
     }
 }
 
-impl Run for GetWorker {
+impl ToolHandler for GetWorker {
     fn name(&self) -> &'static str {
         "get_worker"
     }
@@ -40,7 +40,7 @@ impl Run for GetWorker {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let worker = arguments.required(&self.worker_id)?;
@@ -48,7 +48,7 @@ impl Run for GetWorker {
             let managed = invocation.managed.ok_or(ToolError::NoCatalog)?;
             let report = managed.request(|reply| RuntimeRequest::Worker(worker.clone(), reply)).await?;
             let report = report.ok_or(RuntimeError::UnknownWorker { worker })?;
-            Answer::new(&WorkerResult::with_lines(&report, lines_max))
+            ToolOutput::new(&WorkerResult::with_lines(&report, lines_max))
         }
         .boxed()
     }

@@ -1,6 +1,6 @@
 //! `heartbeat_agent`: a sign of life of an agent.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, Arguments, Parameter};
 use crate::results::HeartbeatResult;
 use crate::server::ServerOptions;
@@ -21,7 +21,7 @@ impl HeartbeatAgent {
     }
 }
 
-impl Run for HeartbeatAgent {
+impl ToolHandler for HeartbeatAgent {
     fn name(&self) -> &'static str {
         "heartbeat_agent"
     }
@@ -38,11 +38,11 @@ impl Run for HeartbeatAgent {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.agent_id])?;
             let view = invocation.engine.heartbeat(arguments.required(&self.agent_id)?).await?;
-            Answer::new(&HeartbeatResult::new(&view, self.heartbeat_seconds))
+            ToolOutput::new(&HeartbeatResult::new(&view, self.heartbeat_seconds))
         }
         .boxed()
     }

@@ -1,7 +1,7 @@
 //! `list_agents`: the registered agents, a page at a time.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::results::AgentsResult;
 use cortex_core::fleet::view::{AgentFilter, AgentState};
 use cortex_core::ids::{AgentId, AgentType};
@@ -40,7 +40,7 @@ impl ListAgents {
         }
     }
 
-    fn parameters(&self) -> [&dyn Described; 4] {
+    fn parameters(&self) -> [&dyn AnyParameter; 4] {
         [&self.agent_type, &self.state, &self.limit, &self.cursor]
     }
 }
@@ -54,7 +54,7 @@ fn read_cursor(text: &str) -> Option<AgentId> {
     AgentId::new(text.strip_prefix(CURSOR)?).ok()
 }
 
-impl Run for ListAgents {
+impl ToolHandler for ListAgents {
     fn name(&self) -> &'static str {
         "list_agents"
     }
@@ -69,7 +69,7 @@ impl Run for ListAgents {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let listing = AgentListing {
@@ -81,7 +81,7 @@ impl Run for ListAgents {
                 limit: usize::try_from(arguments.or_default(&self.limit)?).unwrap_or(usize::MAX),
             };
             let page = invocation.engine.agents(listing).await?;
-            Answer::new(&AgentsResult::new(&page, cursor))
+            ToolOutput::new(&AgentsResult::new(&page, cursor))
         }
         .boxed()
     }

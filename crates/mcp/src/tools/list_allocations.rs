@@ -1,7 +1,7 @@
 //! `list_allocations`: the allocations on record, a page at a time.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::results::ListResult;
 use cortex_core::allocation::State;
 use cortex_core::ids::JobId;
@@ -37,7 +37,7 @@ impl ListAllocations {
         }
     }
 
-    fn parameters(&self) -> [&dyn Described; 4] {
+    fn parameters(&self) -> [&dyn AnyParameter; 4] {
         [&self.state, &self.job_id, &self.limit, &self.cursor]
     }
 }
@@ -54,7 +54,7 @@ fn read_cursor(text: &str) -> Option<RecordPosition> {
     (cursor(place) == text && place.grant < u64::MAX).then_some(place)
 }
 
-impl Run for ListAllocations {
+impl ToolHandler for ListAllocations {
     fn name(&self) -> &'static str {
         "list_allocations"
     }
@@ -69,7 +69,7 @@ impl Run for ListAllocations {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let limit = arguments.optional(&self.limit)?.unwrap_or(PAGE_ENTRIES_DEFAULT);
@@ -79,7 +79,7 @@ impl Run for ListAllocations {
                 limit: usize::try_from(limit).unwrap_or(usize::MAX),
             };
             let page = invocation.engine.list(listing).await?;
-            Answer::new(&ListResult::new(&page, page.next.map(cursor)))
+            ToolOutput::new(&ListResult::new(&page, page.next.map(cursor)))
         }
         .boxed()
     }

@@ -1,6 +1,6 @@
 //! `list_mcp_servers`: the MCP servers that may be asked for, and how each stands.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::Arguments;
 use crate::results::McpServersResult;
 use cortex_managed::RuntimeRequest;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub(super) struct ListMcpServers;
 
-impl Run for ListMcpServers {
+impl ToolHandler for ListMcpServers {
     fn name(&self) -> &'static str {
         "list_mcp_servers"
     }
@@ -27,11 +27,11 @@ impl Run for ListMcpServers {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             Arguments::new(invocation.arguments, &[])?;
             let managed = invocation.managed.ok_or(ToolError::NoCatalog)?;
-            Answer::new(&McpServersResult::new(managed.request(RuntimeRequest::Servers).await?))
+            ToolOutput::new(&McpServersResult::new(managed.request(RuntimeRequest::Servers).await?))
         }
         .boxed()
     }

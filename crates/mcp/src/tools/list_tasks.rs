@@ -1,7 +1,7 @@
 //! `list_tasks`: the tasks on record, a page at a time.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::results::TaskListResult;
 use cortex_core::fleet::task::TaskState;
 use cortex_core::fleet::view::TaskFilter;
@@ -41,7 +41,7 @@ impl ListTasks {
         }
     }
 
-    fn parameters(&self) -> [&dyn Described; 5] {
+    fn parameters(&self) -> [&dyn AnyParameter; 5] {
         [&self.state, &self.job_id, &self.agent_id, &self.limit, &self.cursor]
     }
 }
@@ -57,7 +57,7 @@ fn read_cursor(text: &str) -> Option<TaskNumber> {
     (cursor(last) == text && last.as_u64() < u64::MAX).then_some(last)
 }
 
-impl Run for ListTasks {
+impl ToolHandler for ListTasks {
     fn name(&self) -> &'static str {
         "list_tasks"
     }
@@ -73,7 +73,7 @@ impl Run for ListTasks {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let limit = arguments.optional(&self.limit)?.unwrap_or(PAGE_ENTRIES_DEFAULT);
@@ -87,7 +87,7 @@ impl Run for ListTasks {
                 limit: usize::try_from(limit).unwrap_or(usize::MAX),
             };
             let page = invocation.engine.tasks(listing).await?;
-            Answer::new(&TaskListResult::new(&page, page.next.map(cursor)))
+            ToolOutput::new(&TaskListResult::new(&page, page.next.map(cursor)))
         }
         .boxed()
     }

@@ -1,7 +1,7 @@
 //! `list_workers`: the workers that are really run, a page at a time.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::results::WorkersResult;
 use cortex_managed::RuntimeRequest;
 use futures_util::FutureExt;
@@ -31,7 +31,7 @@ impl ListWorkers {
         }
     }
 
-    fn parameters(&self) -> [&dyn Described; 2] {
+    fn parameters(&self) -> [&dyn AnyParameter; 2] {
         [&self.limit, &self.cursor]
     }
 }
@@ -45,7 +45,7 @@ fn read_cursor(text: &str) -> Option<String> {
     text.strip_prefix(CURSOR).filter(|worker| arguments::is_worker_id(worker)).map(str::to_owned)
 }
 
-impl Run for ListWorkers {
+impl ToolHandler for ListWorkers {
     fn name(&self) -> &'static str {
         "list_workers"
     }
@@ -61,14 +61,14 @@ impl Run for ListWorkers {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let limit = usize::try_from(arguments.or_default(&self.limit)?).unwrap_or(usize::MAX);
             let after = arguments.optional(&self.cursor)?;
             let managed = invocation.managed.ok_or(ToolError::NoCatalog)?;
             let reports = managed.request(RuntimeRequest::Workers).await?;
-            Answer::new(&WorkersResult::new(reports, after.as_deref(), limit, cursor))
+            ToolOutput::new(&WorkersResult::new(reports, after.as_deref(), limit, cursor))
         }
         .boxed()
     }

@@ -1,7 +1,7 @@
 //! `register_agent`: takes an agent on.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::results::RegisterResult;
 use crate::server::ServerOptions;
 use cortex_core::allocation::Metadata;
@@ -43,14 +43,14 @@ impl RegisterAgent {
             agent_id: arguments::name("agent_id", agent_id, AgentId::new).required(),
             agent_type: arguments::name("agent_type", agent_type, AgentType::new).with_default(AGENT_TYPE_DEFAULT),
             capabilities: arguments::capabilities(capabilities),
-            max_concurrent: arguments::whole("max_concurrent", "Tasks it may hold at a time.", 1..=CONCURRENT_MAX)
+            max_concurrent: arguments::integer("max_concurrent", "Tasks it may hold at a time.", 1..=CONCURRENT_MAX)
                 .with_default(CONCURRENT_DEFAULT),
             allocation_id: arguments::allocation_id_for(allocation),
             metadata: arguments::metadata("Your own notes, for list_agents."),
         }
     }
 
-    fn parameters(&self) -> [&dyn Described; 6] {
+    fn parameters(&self) -> [&dyn AnyParameter; 6] {
         [
             &self.agent_id,
             &self.agent_type,
@@ -76,7 +76,7 @@ impl RegisterAgent {
     }
 }
 
-impl Run for RegisterAgent {
+impl ToolHandler for RegisterAgent {
     fn name(&self) -> &'static str {
         "register_agent"
     }
@@ -94,11 +94,11 @@ impl Run for RegisterAgent {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let taken_on = invocation.engine.register_agent(self.read(&arguments)?).await?;
-            Answer::new(&RegisterResult::new(&taken_on, self.heartbeat_seconds))
+            ToolOutput::new(&RegisterResult::new(&taken_on, self.heartbeat_seconds))
         }
         .boxed()
     }

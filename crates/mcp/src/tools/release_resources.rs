@@ -1,6 +1,6 @@
 //! `release_resources`: gives a lease back.
 
-use super::{Answer, Hints, Invocation, Patience, Run, ToolError, definition};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, Wait, definition};
 use crate::arguments::{self, Arguments, Parameter};
 use crate::results::ReleaseResult;
 use cortex_core::ids::AllocationId;
@@ -29,7 +29,7 @@ impl ReleaseResources {
     }
 }
 
-impl Run for ReleaseResources {
+impl ToolHandler for ReleaseResources {
     fn name(&self) -> &'static str {
         "release_resources"
     }
@@ -44,18 +44,18 @@ impl Run for ReleaseResources {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let Invocation { engine, managed, arguments, progress, closing, .. } = invocation;
             let arguments = Arguments::new(arguments, &[&self.allocation_id])?;
             let allocation = arguments.required(&self.allocation_id)?.map_err(ToolError::NotFound)?;
             if managed.is_none() {
-                return Answer::new(&ReleaseResult::from(engine.release(allocation).await?));
+                return ToolOutput::new(&ReleaseResult::from(engine.release(allocation).await?));
             }
-            let patience = Patience { engine: engine.clone(), progress, closing };
+            let wait = Wait { engine: engine.clone(), progress, closing };
             let mut release = Box::pin(async move { engine.release(allocation).await });
-            match patience.await_answer("ending what stands behind the lease", release.as_mut()).await {
-                Some(released) => Answer::new(&ReleaseResult::from(released?)),
+            match wait.for_reply("ending what stands behind the lease", release.as_mut()).await {
+                Some(released) => ToolOutput::new(&ReleaseResult::from(released?)),
                 None => {
                     // It may not even be sent yet, and it is to go on whoever asked for it.
                     tokio::spawn(release);

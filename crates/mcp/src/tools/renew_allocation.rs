@@ -1,7 +1,7 @@
 //! `renew_allocation`: lets a lease run anew from now.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::results::RenewResult;
 use crate::server::ServerOptions;
 use cortex_core::ids::{AllocationId, FencingToken};
@@ -23,17 +23,17 @@ impl RenewAllocation {
         let token = "From request_resources. The renewal is refused if it is not this lease's.";
         Self {
             allocation_id: arguments::allocation_id(),
-            ttl_seconds: arguments::whole("ttl_seconds", ttl, 1..=options.ttl_seconds_max),
-            fencing_token: arguments::whole("fencing_token", token, 0..=u64::MAX),
+            ttl_seconds: arguments::integer("ttl_seconds", ttl, 1..=options.ttl_seconds_max),
+            fencing_token: arguments::integer("fencing_token", token, 0..=u64::MAX),
         }
     }
 
-    fn parameters(&self) -> [&dyn Described; 3] {
+    fn parameters(&self) -> [&dyn AnyParameter; 3] {
         [&self.allocation_id, &self.ttl_seconds, &self.fencing_token]
     }
 }
 
-impl Run for RenewAllocation {
+impl ToolHandler for RenewAllocation {
     fn name(&self) -> &'static str {
         "renew_allocation"
     }
@@ -49,7 +49,7 @@ impl Run for RenewAllocation {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let allocation = arguments.required(&self.allocation_id)?;
@@ -57,7 +57,7 @@ impl Run for RenewAllocation {
             let fencing_token = arguments.optional(&self.fencing_token)?.map(FencingToken::new);
             let allocation = allocation.map_err(ToolError::NotFound)?;
             let view = invocation.engine.renew(allocation, ttl_seconds, fencing_token).await?;
-            Answer::new(&RenewResult::from(&view))
+            ToolOutput::new(&RenewResult::from(&view))
         }
         .boxed()
     }

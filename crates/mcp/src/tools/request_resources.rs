@@ -1,8 +1,8 @@
 //! `request_resources`: asks for a lease.
 
-use super::{Answer, Hints, Invocation, Patience, Run, ToolError, definition};
-use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter};
-use crate::results::{RequestResult, Standing};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, Wait, definition};
+use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
+use crate::results::{RequestResult, RuntimeStatus};
 use crate::server::ServerOptions;
 use cortex_config::Toolset;
 use cortex_core::allocation::Metadata;
@@ -55,16 +55,16 @@ impl RequestResources {
             default_ttl: options.default_ttl,
             job_id: arguments::name("job_id", "Job that holds the lease.", JobId::new).required(),
             mcp_servers: arguments::servers("mcp_servers", servers).required(),
-            workers: arguments::whole("workers", "", 0..=u64::from(u32::MAX)).with_default(0),
+            workers: arguments::integer("workers", "", 0..=u64::from(u32::MAX)).with_default(0),
             priority: arguments::priority(),
-            ttl_seconds: arguments::whole("ttl_seconds", ttl, 1..=options.ttl_seconds_max)
+            ttl_seconds: arguments::integer("ttl_seconds", ttl, 1..=options.ttl_seconds_max)
                 .with_default(options.default_ttl.as_seconds()),
             request_id: arguments::name("request_id", request_id, RequestId::new),
             metadata: arguments::metadata("Your own notes, for get_allocation."),
         }
     }
 
-    fn parameters(&self) -> [&dyn Described; 7] {
+    fn parameters(&self) -> [&dyn AnyParameter; 7] {
         [
             &self.job_id,
             &self.mcp_servers,
@@ -89,13 +89,13 @@ impl RequestResources {
         };
         if request.workers == 0 && request.servers.as_slice().is_empty() {
             let text = "mcp_servers is [] and workers is 0: ask for at least one MCP server or one worker";
-            return Err(ArgumentError::Together(text.to_owned()));
+            return Err(ArgumentError::Combination(text.to_owned()));
         }
         Ok(request)
     }
 }
 
-impl Run for RequestResources {
+impl ToolHandler for RequestResources {
     fn name(&self) -> &'static str {
         "request_resources"
     }
@@ -110,7 +110,7 @@ impl Run for RequestResources {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let Invocation { engine, managed, arguments, call, progress, closing, .. } = invocation;
             let request = self.read(arguments)?;
@@ -125,9 +125,9 @@ impl Run for RequestResources {
                 None => engine.request(request, cancel_handle.clone()).await,
                 Some(_) => {
                     let message = starting(&request);
-                    let patience = Patience { engine: engine.clone(), progress, closing };
+                    let wait = Wait { engine: engine.clone(), progress, closing };
                     let asked = std::pin::pin!(engine.request(request, cancel_handle.clone()));
-                    match patience.await_answer(&message, asked).await {
+                    match wait.for_reply(&message, asked).await {
                         Some(granted) => granted,
                         None => {
                             engine.cancel(cancel_handle);
@@ -138,18 +138,20 @@ impl Run for RequestResources {
             };
             match granted {
                 Ok(grant) => {
-                    let standing = match &managed {
-                        Some(managed) => Standing::for_holder(managed, &grant.view).await.inspect_err(|_| {
-                            // What the caller would be told is not known any more.
-                            engine.cancel(cancel_handle);
-                        })?,
+                    let runtime_status = match &managed {
+                        Some(managed) => {
+                            RuntimeStatus::with_credentials(managed, &grant.view).await.inspect_err(|_| {
+                                // What the caller would be told is not known any more.
+                                engine.cancel(cancel_handle);
+                            })?
+                        }
                         None => None,
                     };
-                    Answer::new(&RequestResult::granted(&grant, standing.as_ref()))
+                    ToolOutput::new(&RequestResult::granted(&grant, runtime_status.as_ref()))
                 }
-                Err(EngineError::Refused(refusal)) => Answer::new(&RequestResult::failed(&refusal)),
+                Err(EngineError::Refused(refusal)) => ToolOutput::new(&RequestResult::failed(&refusal)),
                 Err(EngineError::NotStarted { allocation, error }) => {
-                    Answer::new(&RequestResult::not_started(allocation, &error))
+                    ToolOutput::new(&RequestResult::not_started(allocation, &error))
                 }
                 Err(error) => Err(error.into()),
             }

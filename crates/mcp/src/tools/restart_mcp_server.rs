@@ -1,7 +1,7 @@
 //! `restart_mcp_server`: starts an MCP server again.
 
-use super::{Answer, Hints, Invocation, Patience, Run, ToolError, definition};
-use crate::arguments::{self, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, Wait, definition};
+use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::results::RestartResult;
 use cortex_core::ids::{AllocationId, ServerName};
 use cortex_managed::RuntimeRequest;
@@ -21,12 +21,12 @@ impl RestartMcpServer {
         Self { name: arguments::server_name(), allocation_id: arguments::allocation_id_for(allocation) }
     }
 
-    fn parameters(&self) -> [&dyn Described; 2] {
+    fn parameters(&self) -> [&dyn AnyParameter; 2] {
         [&self.name, &self.allocation_id]
     }
 }
 
-impl Run for RestartMcpServer {
+impl ToolHandler for RestartMcpServer {
     fn name(&self) -> &'static str {
         "restart_mcp_server"
     }
@@ -43,7 +43,7 @@ impl Run for RestartMcpServer {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let Invocation { engine, managed, arguments, progress, closing, .. } = invocation;
             let arguments = Arguments::new(arguments, &self.parameters())?;
@@ -51,14 +51,14 @@ impl Run for RestartMcpServer {
             let allocation = arguments.optional(&self.allocation_id)?;
             let managed = managed.ok_or(ToolError::NoCatalog)?;
             let allocation = allocation.transpose().map_err(ToolError::NotFound)?;
-            let patience = Patience { engine, progress, closing };
+            let wait = Wait { engine, progress, closing };
             let mut restart = {
                 let (managed, name) = (managed.clone(), name.clone());
                 Box::pin(async move {
                     managed.request(|reply| RuntimeRequest::RestartServer(name, allocation, reply)).await
                 })
             };
-            match patience.await_answer(&format!("restarting {name}"), restart.as_mut()).await {
+            match wait.for_reply(&format!("restarting {name}"), restart.as_mut()).await {
                 Some(restarted) => restarted??,
                 None => {
                     // It may not even be asked for yet.
@@ -67,7 +67,7 @@ impl Run for RestartMcpServer {
                 }
             }
             let reports = managed.request(|reply| RuntimeRequest::Server(name.clone(), allocation, reply)).await?;
-            Answer::new(&RestartResult::new(&name, &reports))
+            ToolOutput::new(&RestartResult::new(&name, &reports))
         }
         .boxed()
     }

@@ -1,7 +1,7 @@
 //! `set_agent_quota`: how many agents there may be at once, in all or of a type.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
 use crate::results::QuotaSetResult;
 use cortex_core::ids::AgentType;
 use futures_util::FutureExt;
@@ -20,18 +20,18 @@ impl SetAgentQuota {
         let quota = "";
         Self {
             agent_type: arguments::name("agent_type", "All agents together if absent.", AgentType::new),
-            quota: arguments::whole("quota", quota, 0..=u64::from(u32::MAX)),
+            quota: arguments::integer("quota", quota, 0..=u64::from(u32::MAX)),
             remove: arguments::flag("remove", "Remove the quota instead."),
         }
     }
 
-    fn parameters(&self) -> [&dyn Described; 3] {
+    fn parameters(&self) -> [&dyn AnyParameter; 3] {
         [&self.agent_type, &self.quota, &self.remove]
     }
 
     /// The quota; none to take it away.
     fn read_quota(&self, arguments: &Arguments) -> Result<Option<u64>, ArgumentError> {
-        let together = |text: &str| Err(ArgumentError::Together(text.to_owned()));
+        let together = |text: &str| Err(ArgumentError::Combination(text.to_owned()));
         match (arguments.optional(&self.quota)?, arguments.or_default(&self.remove)?) {
             (Some(_), true) => together("remove is true and quota is given: give one of them"),
             (None, false) => {
@@ -42,7 +42,7 @@ impl SetAgentQuota {
     }
 }
 
-impl Run for SetAgentQuota {
+impl ToolHandler for SetAgentQuota {
     fn name(&self) -> &'static str {
         "set_agent_quota"
     }
@@ -58,13 +58,13 @@ impl Run for SetAgentQuota {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let agent_type = arguments.optional(&self.agent_type)?;
             let quota = self.read_quota(&arguments)?;
             let usage = invocation.engine.set_agent_quota(agent_type.clone(), quota).await?;
-            Answer::new(&QuotaSetResult::new(&usage, quota.is_none(), agent_type.as_ref()))
+            ToolOutput::new(&QuotaSetResult::new(&usage, quota.is_none(), agent_type.as_ref()))
         }
         .boxed()
     }

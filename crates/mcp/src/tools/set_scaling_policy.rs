@@ -1,7 +1,7 @@
 //! `set_scaling_policy`: when the planner scales, and how far.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
 use crate::results::PolicySetResult;
 use cortex_core::policy::{Percent, Policy, PolicyName};
 use cortex_core::time::Millis;
@@ -22,11 +22,11 @@ const POLICIES: [PolicyName; 4] =
 
 pub(super) struct SetScalingPolicy {
     policy: Parameter<PolicyName>,
-    figures: Figures,
+    figures: PolicyParameters,
 }
 
 /// The figures of a custom policy.
-struct Figures {
+struct PolicyParameters {
     scale_up_threshold: Parameter<u64>,
     scale_down_threshold: Parameter<u64>,
     agents_per_threshold: Parameter<u64>,
@@ -51,12 +51,12 @@ impl SetScalingPolicy {
             &words,
             read,
         );
-        Self { policy: policy.required(), figures: Figures::new() }
+        Self { policy: policy.required(), figures: PolicyParameters::new() }
     }
 
-    fn parameters(&self) -> Vec<&dyn Described> {
-        let mut all: Vec<&dyn Described> = vec![&self.policy];
-        all.extend(self.figures.all().map(|figure| figure as &dyn Described));
+    fn parameters(&self) -> Vec<&dyn AnyParameter> {
+        let mut all: Vec<&dyn AnyParameter> = vec![&self.policy];
+        all.extend(self.figures.all().map(|figure| figure as &dyn AnyParameter));
         all
     }
 
@@ -65,17 +65,17 @@ impl SetScalingPolicy {
         let policy = self.figures.read(arguments, name.policy())?;
         if name != PolicyName::Custom && policy != name.policy() {
             let text = format!("figures are given, and policy is {name}, which has its own: give custom as policy");
-            return Err(ArgumentError::Together(text));
+            return Err(ArgumentError::Combination(text));
         }
         Ok(policy)
     }
 }
 
-impl Figures {
+impl PolicyParameters {
     fn new() -> Self {
         let balanced = Policy::BALANCED;
         let whole = |name, description: &str, range, of_balanced: u64| {
-            arguments::whole(name, &format!("{description}; balanced {of_balanced}"), range)
+            arguments::integer(name, &format!("{description}; balanced {of_balanced}"), range)
         };
         let percent = |name, description: &str, least, of_balanced: Percent| {
             whole(name, description, least..=100, u64::from(of_balanced.as_hundredths()))
@@ -183,7 +183,7 @@ impl Figures {
                 "{} is {}, above {}, which is {}: give a {0} of at most {3}, or a larger {2} (where none is given it is that of balanced)",
                 low.0, low.1, high.0, high.1
             );
-            if is_wrong { Err(ArgumentError::Together(text)) } else { Ok(()) }
+            if is_wrong { Err(ArgumentError::Combination(text)) } else { Ok(()) }
         };
         let hundredths = |percent: Percent| u64::from(percent.as_hundredths());
         let down = ("utilization_down_percent", hundredths(policy.utilization_down));
@@ -197,7 +197,7 @@ impl Figures {
     }
 }
 
-impl Run for SetScalingPolicy {
+impl ToolHandler for SetScalingPolicy {
     fn name(&self) -> &'static str {
         "set_scaling_policy"
     }
@@ -213,12 +213,12 @@ impl Run for SetScalingPolicy {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let policy = self.read(&arguments)?;
             let before = invocation.engine.set_policy(policy).await?;
-            Answer::new(&PolicySetResult::new(&policy, &before))
+            ToolOutput::new(&PolicySetResult::new(&policy, &before))
         }
         .boxed()
     }

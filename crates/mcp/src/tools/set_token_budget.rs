@@ -1,7 +1,7 @@
 //! `set_token_budget`: how many tokens there are, in all or for a job.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
 use crate::results::BudgetSetResult;
 use cortex_core::ids::JobId;
 use cortex_core::time::Millis;
@@ -24,7 +24,7 @@ pub(super) struct SetTokenBudget {
 }
 
 /// What to set.
-struct Change {
+struct BudgetChange {
     job: Option<JobId>,
     tokens: Option<u64>,
     window: Option<Millis>,
@@ -37,39 +37,39 @@ impl SetTokenBudget {
         let job = "Job whose tasks share this budget; all tasks if absent.";
         let window = "Used tokens are cleared after each window; 0 for never. Not with job_id.";
         Self {
-            budget_tokens: arguments::whole("budget_tokens", tokens, 0..=TOKENS_MAX),
+            budget_tokens: arguments::integer("budget_tokens", tokens, 0..=TOKENS_MAX),
             job_id: arguments::name("job_id", job, JobId::new),
-            window_seconds: arguments::whole("window_seconds", window, 0..=WINDOW_SECONDS_MAX),
+            window_seconds: arguments::integer("window_seconds", window, 0..=WINDOW_SECONDS_MAX),
             remove: arguments::flag("remove", "Remove the job's budget instead."),
         }
     }
 
-    fn parameters(&self) -> [&dyn Described; 4] {
+    fn parameters(&self) -> [&dyn AnyParameter; 4] {
         [&self.budget_tokens, &self.job_id, &self.window_seconds, &self.remove]
     }
 
-    fn read(&self, arguments: &Arguments) -> Result<Change, ArgumentError> {
-        let change = Change {
+    fn read(&self, arguments: &Arguments) -> Result<BudgetChange, ArgumentError> {
+        let change = BudgetChange {
             tokens: arguments.optional(&self.budget_tokens)?,
             job: arguments.optional(&self.job_id)?,
             window: arguments.optional(&self.window_seconds)?.map(Millis::from_seconds),
             is_removal: arguments.or_default(&self.remove)?,
         };
-        let together = |text: &str| Err(ArgumentError::Together(text.to_owned()));
+        let together = |text: &str| Err(ArgumentError::Combination(text.to_owned()));
         match change {
-            Change { job: Some(_), window: Some(_), .. } => together(
+            BudgetChange { job: Some(_), window: Some(_), .. } => together(
                 "window_seconds is given with job_id: give one of them, since a job's budget has no window of its own",
             ),
-            Change { job: None, is_removal: true, .. } => together(
+            BudgetChange { job: None, is_removal: true, .. } => together(
                 "remove is true without job_id: give the job_id whose budget shall go, since that of all tasks stays",
             ),
-            Change { tokens: Some(_), is_removal: true, .. } => {
+            BudgetChange { tokens: Some(_), is_removal: true, .. } => {
                 together("remove is true and budget_tokens is given: give one of them")
             }
-            Change { job: Some(_), tokens: None, is_removal: false, .. } => {
+            BudgetChange { job: Some(_), tokens: None, is_removal: false, .. } => {
                 together("budget_tokens is missing: give the budget of the job, or remove as true to take it away")
             }
-            Change { job: None, tokens: None, window: None, .. } => {
+            BudgetChange { job: None, tokens: None, window: None, .. } => {
                 together("budget_tokens and window_seconds are missing: give at least one of them")
             }
             change => Ok(change),
@@ -77,7 +77,7 @@ impl SetTokenBudget {
     }
 }
 
-impl Run for SetTokenBudget {
+impl ToolHandler for SetTokenBudget {
     fn name(&self) -> &'static str {
         "set_token_budget"
     }
@@ -94,12 +94,12 @@ impl Run for SetTokenBudget {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
-            let Change { job, tokens, window, is_removal } = self.read(&arguments)?;
+            let BudgetChange { job, tokens, window, is_removal } = self.read(&arguments)?;
             let usage = invocation.engine.set_token_budget(job.clone(), tokens, window).await?;
-            Answer::new(&BudgetSetResult::new(&usage, is_removal, job.as_ref()))
+            ToolOutput::new(&BudgetSetResult::new(&usage, is_removal, job.as_ref()))
         }
         .boxed()
     }

@@ -1,7 +1,7 @@
 //! `submit_task`: puts a task into the queue.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter, TOKENS_MAX};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter, TOKENS_MAX};
 use crate::results::{TaskSubmitResult, priority_of_task};
 use crate::server::ServerOptions;
 use cortex_core::fleet::agent::Capabilities;
@@ -55,20 +55,20 @@ impl SubmitTask {
             agent_type: arguments::name("agent_type", "Only agents of this type may take it.", AgentType::new),
             capabilities: arguments::capabilities("Only agents with all of these may take it."),
             priority: arguments::task_priority(priority).with_default(priority_of_task(Priority::default())),
-            estimated_tokens: arguments::whole("estimated_tokens", tokens, 1..=TOKENS_MAX),
+            estimated_tokens: arguments::integer("estimated_tokens", tokens, 1..=TOKENS_MAX),
             complexity: arguments::complexity("To estimate tokens.").with_default(Complexity::default().as_str()),
-            input: arguments::measured_text("input", input),
-            deadline: arguments::moment("deadline", deadline),
+            input: arguments::text_length("input", input),
+            deadline: arguments::timestamp("deadline", deadline),
             batch_key: arguments::name("batch_key", batch_key, BatchKey::new),
             payload: arguments::any_json("payload", "Any JSON up to 64 KiB, passed to the agent unchanged."),
-            max_attempts: arguments::whole("max_attempts", "", 1..=u64::from(ATTEMPTS_MAX))
+            max_attempts: arguments::integer("max_attempts", "", 1..=u64::from(ATTEMPTS_MAX))
                 .with_default(ATTEMPTS_DEFAULT),
-            lease_seconds: arguments::whole("lease_seconds", lease, 1..=options.ttl_seconds_max)
+            lease_seconds: arguments::integer("lease_seconds", lease, 1..=options.ttl_seconds_max)
                 .with_default(options.task_lease.as_seconds()),
         }
     }
 
-    fn parameters(&self) -> [&dyn Described; 13] {
+    fn parameters(&self) -> [&dyn AnyParameter; 13] {
         [
             &self.task_id,
             &self.job_id,
@@ -114,7 +114,7 @@ impl SubmitTask {
     }
 }
 
-impl Run for SubmitTask {
+impl ToolHandler for SubmitTask {
     fn name(&self) -> &'static str {
         "submit_task"
     }
@@ -131,7 +131,7 @@ impl Run for SubmitTask {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let request = self.read(invocation.arguments)?;
             let cancel_handle = CancelHandle::default();
@@ -142,7 +142,7 @@ impl Run for SubmitTask {
                 call.undo_if_cancelled(move || engine.cancel(cancel_handle));
             }
             let submitted = invocation.engine.submit_task(request, cancel_handle).await?;
-            Answer::new(&TaskSubmitResult::from(&submitted))
+            ToolOutput::new(&TaskSubmitResult::from(&submitted))
         }
         .boxed()
     }

@@ -1,6 +1,6 @@
 //! `unregister_agent`: lets an agent go.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, Arguments, Parameter};
 use crate::results::UnregisterResult;
 use cortex_core::ids::AgentId;
@@ -19,7 +19,7 @@ impl UnregisterAgent {
     }
 }
 
-impl Run for UnregisterAgent {
+impl ToolHandler for UnregisterAgent {
     fn name(&self) -> &'static str {
         "unregister_agent"
     }
@@ -35,11 +35,11 @@ impl Run for UnregisterAgent {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.agent_id])?;
             let left = invocation.engine.unregister_agent(arguments.required(&self.agent_id)?).await?;
-            Answer::new(&UnregisterResult::from(&left))
+            ToolOutput::new(&UnregisterResult::from(&left))
         }
         .boxed()
     }

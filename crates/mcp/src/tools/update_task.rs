@@ -1,7 +1,7 @@
 //! `update_task`: changes how urgent a task is.
 
-use super::{Answer, Hints, Invocation, Run, ToolError, definition};
-use crate::arguments::{self, ArgumentError, Arguments, Described, Parameter};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
 use crate::results::TaskUpdateResult;
 use cortex_core::ids::TaskId;
 use cortex_core::priority::Priority;
@@ -22,16 +22,16 @@ impl UpdateTask {
         Self {
             task_id: arguments::task_id("From submit_task.").required(),
             priority: arguments::task_priority("New priority; unchanged if absent."),
-            deadline: arguments::moment("deadline", "New deadline, RFC 3339 with offset; unchanged if absent."),
+            deadline: arguments::timestamp("deadline", "New deadline, RFC 3339 with offset; unchanged if absent."),
         }
     }
 
-    fn parameters(&self) -> [&dyn Described; 3] {
+    fn parameters(&self) -> [&dyn AnyParameter; 3] {
         [&self.task_id, &self.priority, &self.deadline]
     }
 }
 
-impl Run for UpdateTask {
+impl ToolHandler for UpdateTask {
     fn name(&self) -> &'static str {
         "update_task"
     }
@@ -47,7 +47,7 @@ impl Run for UpdateTask {
         )
     }
 
-    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<Answer, ToolError>> {
+    fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let task = arguments.required(&self.task_id)?;
@@ -55,10 +55,10 @@ impl Run for UpdateTask {
             let deadline = arguments.optional(&self.deadline)?;
             if priority.is_none() && deadline.is_none() {
                 let text = "priority and deadline are missing: give at least one of them";
-                return Err(ArgumentError::Together(text.to_owned()).into());
+                return Err(ArgumentError::Combination(text.to_owned()).into());
             }
             let after = invocation.engine.update_task(task, priority, deadline).await?;
-            Answer::new(&TaskUpdateResult::from(&after.view))
+            ToolOutput::new(&TaskUpdateResult::from(&after.view))
         }
         .boxed()
     }

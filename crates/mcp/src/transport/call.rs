@@ -17,11 +17,11 @@ type Undo = Box<dyn FnOnce() + Send>;
 /// A request in flight. The transport puts one into the extensions of every request it delivers:
 /// `context.extensions.get::<Call>()`.
 #[derive(Clone)]
-pub struct Call(Arc<Handed>);
+pub struct Call(Arc<HandlerSide>);
 
 impl Call {
-    pub(super) fn new(id: RequestId, is_listen: bool, fate: Arc<Fate>, connection: Weak<Connection>) -> Self {
-        Self(Arc::new(Handed { id, is_listen, fate, connection }))
+    pub(super) fn new(id: RequestId, is_listen: bool, state: Arc<CallState>, connection: Weak<Connection>) -> Self {
+        Self(Arc::new(HandlerSide { id, is_listen, state, connection }))
     }
 
     /// Registers what to do if the client cancels this call before its reply is handed over.
@@ -30,9 +30,9 @@ impl Call {
     /// `undo` is dropped. `undo` runs on the thread that reads the client's messages, so it must
     /// neither block nor panic. If it is called twice, both run, the later one first.
     pub fn undo_if_cancelled(&self, undo: impl FnOnce() + Send + 'static) {
-        let mut progress = self.0.fate.lock();
-        match &mut progress.stage {
-            Stage::Open(slot) => {
+        let mut inner = self.0.state.lock();
+        match &mut inner.phase {
+            Phase::Open(slot) => {
                 *slot = Some(match slot.take() {
                     None => Box::new(undo),
                     Some(earlier) => Box::new(move || {
@@ -41,29 +41,29 @@ impl Call {
                     }),
                 });
             }
-            Stage::Cancelled => {
-                drop(progress);
+            Phase::Cancelled => {
+                drop(inner);
                 undo();
             }
-            Stage::Answered => {}
+            Phase::Answered => {}
         }
     }
 
     /// Whether the client cancelled this call before it was answered.
     pub fn is_cancelled(&self) -> bool {
-        matches!(self.0.fate.lock().stage, Stage::Cancelled)
+        matches!(self.0.state.lock().phase, Phase::Cancelled)
     }
 }
 
 /// What the handler's clones of a [`Call`] share. It is dropped with the last of them.
-struct Handed {
+struct HandlerSide {
     id: RequestId,
     is_listen: bool,
-    fate: Arc<Fate>,
+    state: Arc<CallState>,
     connection: Weak<Connection>,
 }
 
-impl Drop for Handed {
+impl Drop for HandlerSide {
     /// Comes once the handler is done. A handler that panics takes its call down with it, and rmcp
     /// then never answers: only here can it be seen, so the client gets its error. A handler that
     /// catches its own panics keeps a clone outside of what may panic. And a cancelled call takes
@@ -72,68 +72,68 @@ impl Drop for Handed {
     fn drop(&mut self) {
         let Some(connection) = self.connection.upgrade() else { return };
         if std::thread::panicking() {
-            connection.abandon(&self.id, &self.fate);
+            connection.fail(&self.id, &self.state);
         }
-        if self.fate.leave() {
-            connection.free_place(self.is_listen);
+        if self.state.finish_handler() {
+            connection.release_slot(self.is_listen);
         }
     }
 }
 
 /// How far a call has come, shared by the transport and the handler.
-pub(super) struct Fate(Mutex<Progress>);
+pub(super) struct CallState(Mutex<Inner>);
 
-struct Progress {
-    stage: Stage,
+struct Inner {
+    phase: Phase,
     /// Whether the handler is done.
-    has_left: bool,
+    is_handler_done: bool,
 }
 
-enum Stage {
+enum Phase {
     Open(Option<Undo>),
     Cancelled,
     Answered,
 }
 
-impl Fate {
+impl CallState {
     pub(super) fn open() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Progress { stage: Stage::Open(None), has_left: false })))
+        Arc::new(Self(Mutex::new(Inner { phase: Phase::Open(None), is_handler_done: false })))
     }
 
     /// Settles the call as answered. An undo that was registered is dropped without running.
     pub(super) fn answer(&self) {
-        self.settle(Stage::Answered);
+        self.settle(Phase::Answered);
     }
 
     /// Settles the call as cancelled and runs its undo, if it has one. The caller holds no lock
     /// that an undo may want. Says whether the handler is done, so that the call's place in flight
     /// is free; otherwise it is when the handler is.
     pub(super) fn cancel(&self) -> bool {
-        let (undo, has_left) = self.settle(Stage::Cancelled);
+        let (undo, is_handler_done) = self.settle(Phase::Cancelled);
         if let Some(undo) = undo {
             undo();
         }
-        has_left
+        is_handler_done
     }
 
     /// Notes that the handler is done, and says whether the call was cancelled before.
-    fn leave(&self) -> bool {
-        let mut progress = self.lock();
-        progress.has_left = true;
-        matches!(progress.stage, Stage::Cancelled)
+    fn finish_handler(&self) -> bool {
+        let mut inner = self.lock();
+        inner.is_handler_done = true;
+        matches!(inner.phase, Phase::Cancelled)
     }
 
-    fn settle(&self, end: Stage) -> (Option<Undo>, bool) {
-        let mut progress = self.lock();
-        let undo = match &mut progress.stage {
-            Stage::Open(undo) => undo.take(),
-            Stage::Cancelled | Stage::Answered => return (None, progress.has_left),
+    fn settle(&self, end: Phase) -> (Option<Undo>, bool) {
+        let mut inner = self.lock();
+        let undo = match &mut inner.phase {
+            Phase::Open(undo) => undo.take(),
+            Phase::Cancelled | Phase::Answered => return (None, inner.is_handler_done),
         };
-        progress.stage = end;
-        (undo, progress.has_left)
+        inner.phase = end;
+        (undo, inner.is_handler_done)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Progress> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -154,8 +154,8 @@ mod tests {
     /// Runs `steps` on a fresh call and says how many undos ran.
     #[track_caller]
     fn check(steps: &[Step], undone: usize, cancelled: bool) {
-        let fate = Fate::open();
-        let call = Call::new(RequestId::Number(1), false, fate.clone(), Weak::new());
+        let state = CallState::open();
+        let call = Call::new(RequestId::Number(1), false, state.clone(), Weak::new());
         let count = Arc::new(AtomicUsize::new(0));
         for step in steps {
             match step {
@@ -166,9 +166,9 @@ mod tests {
                     });
                 }
                 Step::Cancel => {
-                    fate.cancel();
+                    state.cancel();
                 }
-                Step::Answer => fate.answer(),
+                Step::Answer => state.answer(),
             }
         }
         assert_eq!(count.load(Ordering::Relaxed), undone);

@@ -17,23 +17,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     WireLimits,
-    call::{Call, Fate},
+    call::{Call, CallState},
     cancelled::CancelledIds,
-    message::Request,
+    message::IncomingRequest,
     outbox::{Outbox, broken_pipe},
     text::shortened,
 };
 
 /// The shared state itself.
 pub(super) struct Connection {
-    state: Mutex<State>,
+    state: Mutex<ConnectionState>,
     limits: WireLimits,
     closing: CancellationToken,
     ended: CancellationToken,
     flushed: Notify,
 }
 
-struct State {
+struct ConnectionState {
     in_flight: HashMap<RequestId, InFlight>,
     calls: usize,
     listens: usize,
@@ -43,17 +43,17 @@ struct State {
     /// The task that reads, if it sleeps.
     reader: Option<Waker>,
     /// Whether that task sleeps for want of room, and not only of input.
-    wants_room: bool,
+    wants_capacity: bool,
     outbox: Outbox,
 }
 
 struct InFlight {
-    fate: Arc<Fate>,
+    call_state: Arc<CallState>,
     is_listen: bool,
 }
 
 /// Whether the next line may be looked at.
-pub(super) enum Gate {
+pub(super) enum ReadGate {
     Open,
     /// The client does not read its replies. The reader is woken when it has read some.
     Full,
@@ -74,7 +74,7 @@ pub(super) enum Admission {
 impl Connection {
     pub(super) fn new(limits: WireLimits) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State {
+            state: Mutex::new(ConnectionState {
                 in_flight: HashMap::new(),
                 calls: 0,
                 listens: 0,
@@ -82,7 +82,7 @@ impl Connection {
                 established: false,
                 stopped: false,
                 reader: None,
-                wants_room: false,
+                wants_capacity: false,
                 outbox: Outbox::default(),
             }),
             limits,
@@ -93,18 +93,18 @@ impl Connection {
     }
 
     /// Whether to go on reading. The task of `context` is woken when that changes.
-    pub(super) fn gate(&self, context: &Context<'_>) -> Gate {
+    pub(super) fn gate(&self, context: &Context<'_>) -> ReadGate {
         let mut state = self.lock();
         if state.stopped || state.outbox.is_broken() {
-            return Gate::Over;
+            return ReadGate::Over;
         }
         let full = state.outbox.is_over_high_water();
         state.sleep(context, full);
-        if full { Gate::Full } else { Gate::Open }
+        if full { ReadGate::Full } else { ReadGate::Open }
     }
 
     /// Takes `request` in flight, refuses it, or keeps it waiting.
-    pub(super) fn admit(self: &Arc<Self>, request: &mut Request, context: &Context<'_>) -> Admission {
+    pub(super) fn admit(self: &Arc<Self>, request: &mut IncomingRequest, context: &Context<'_>) -> Admission {
         let mut state = self.lock();
         let id = &request.message.id;
         if state.in_flight.contains_key(id) {
@@ -140,13 +140,13 @@ impl Connection {
         Admission::Refused
     }
 
-    fn deliver(self: &Arc<Self>, state: &mut State, request: &mut Request) {
+    fn deliver(self: &Arc<Self>, state: &mut ConnectionState, request: &mut IncomingRequest) {
         let is_listen = request.is_listen;
         let id = request.message.id.clone();
-        let fate = Fate::open();
-        let call = Call::new(id.clone(), is_listen, fate.clone(), Arc::downgrade(self));
+        let call_state = CallState::open();
+        let call = Call::new(id.clone(), is_listen, call_state.clone(), Arc::downgrade(self));
         request.message.request.extensions_mut().insert(call);
-        state.in_flight.insert(id, InFlight { fate, is_listen });
+        state.in_flight.insert(id, InFlight { call_state, is_listen });
         *state.count(is_listen) += 1;
     }
 
@@ -163,7 +163,7 @@ impl Connection {
     /// Settles the call `id` as cancelled, if it is in flight, and takes back what it did. Its place
     /// in flight is free once its handler is done too.
     pub(super) fn cancel(&self, id: &RequestId) {
-        let InFlight { fate, is_listen } = {
+        let InFlight { call_state, is_listen } = {
             let mut state = self.lock();
             let Some(call) = state.in_flight.remove(id) else {
                 return;
@@ -171,26 +171,26 @@ impl Connection {
             state.cancelled.remember(id.clone());
             call
         };
-        if fate.cancel() {
-            self.free_place(is_listen);
+        if call_state.cancel() {
+            self.release_slot(is_listen);
         }
     }
 
     /// Gives the place of a cancelled call to another.
-    pub(super) fn free_place(&self, is_listen: bool) {
+    pub(super) fn release_slot(&self, is_listen: bool) {
         let reader = {
             let mut state = self.lock();
             *state.count(is_listen) -= 1;
-            state.take_reader_for_room()
+            state.take_reader_for_capacity()
         };
         wake(reader);
     }
 
     /// Settles a call whose handler died without a reply.
-    pub(super) fn abandon(&self, id: &RequestId, fate: &Arc<Fate>) {
+    pub(super) fn fail(&self, id: &RequestId, call_state: &Arc<CallState>) {
         let (writer, reader) = {
             let mut state = self.lock();
-            if !state.in_flight.get(id).is_some_and(|call| Arc::ptr_eq(&call.fate, fate)) {
+            if !state.in_flight.get(id).is_some_and(|call| Arc::ptr_eq(&call.call_state, call_state)) {
                 return;
             }
             state.take_from_flight(id);
@@ -200,9 +200,9 @@ impl Connection {
                 None,
             );
             state.refuse(Some(id), &error);
-            (state.outbox.take_writer(), state.take_reader_for_room())
+            (state.outbox.take_writer(), state.take_reader_for_capacity())
         };
-        fate.answer();
+        call_state.answer();
         wake(writer);
         wake(reader);
     }
@@ -238,10 +238,10 @@ impl Connection {
                 (Err(error), _) => Err(error),
             };
             let writer = state.outbox.take_writer();
-            (result, writer, state.take_reader_for_room())
+            (result, writer, state.take_reader_for_capacity())
         };
-        if let Some(fate) = answered {
-            fate.answer();
+        if let Some(call_state) = answered {
+            call_state.answer();
         }
         wake(writer);
         wake(reader);
@@ -299,10 +299,10 @@ impl Connection {
     }
 
     /// Wakes the reader if it waits for room in the outbox and there is some.
-    pub(super) fn announce_room(&self) {
+    pub(super) fn announce_capacity(&self) {
         let reader = {
             let mut state = self.lock();
-            if state.outbox.is_over_high_water() { None } else { state.take_reader_for_room() }
+            if state.outbox.is_over_high_water() { None } else { state.take_reader_for_capacity() }
         };
         wake(reader);
     }
@@ -344,12 +344,12 @@ impl Connection {
     }
 
     /// A panic while the lock is held leaves the state whole: every change is a single step.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ConnectionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl ConnectionState {
     fn refuse(&mut self, id: Option<&RequestId>, error: &ErrorData) {
         /// rmcp's own type leaves out an absent id, where JSON-RPC asks for a null.
         #[derive(Serialize)]
@@ -364,10 +364,10 @@ impl State {
         }
     }
 
-    fn take_from_flight(&mut self, id: &RequestId) -> Option<Arc<Fate>> {
-        let InFlight { fate, is_listen } = self.in_flight.remove(id)?;
+    fn take_from_flight(&mut self, id: &RequestId) -> Option<Arc<CallState>> {
+        let InFlight { call_state, is_listen } = self.in_flight.remove(id)?;
         *self.count(is_listen) -= 1;
-        Some(fate)
+        Some(call_state)
     }
 
     fn count(&mut self, is_listen: bool) -> &mut usize {
@@ -375,16 +375,16 @@ impl State {
     }
 
     /// Remembers the task to wake when the connection ends, and when there is room if asked to.
-    fn sleep(&mut self, context: &Context<'_>, wants_room: bool) {
-        self.wants_room = wants_room;
+    fn sleep(&mut self, context: &Context<'_>, wants_capacity: bool) {
+        self.wants_capacity = wants_capacity;
         match &mut self.reader {
             Some(reader) => reader.clone_from(context.waker()),
             None => self.reader = Some(context.waker().clone()),
         }
     }
 
-    fn take_reader_for_room(&mut self) -> Option<Waker> {
-        if std::mem::take(&mut self.wants_room) { self.reader.take() } else { None }
+    fn take_reader_for_capacity(&mut self) -> Option<Waker> {
+        if std::mem::take(&mut self.wants_capacity) { self.reader.take() } else { None }
     }
 }
 

@@ -21,7 +21,7 @@ use super::{params, text};
 use cortex_lines::{ID_BYTES_MAX, parse_id};
 
 /// A request and what the transport must know of it.
-pub(super) struct Request {
+pub(super) struct IncomingRequest {
     pub(super) message: JsonRpcRequest<ClientRequest>,
     /// Whether it is a `subscriptions/listen`, which stays in flight for as long as it is wanted.
     pub(super) is_listen: bool,
@@ -29,7 +29,7 @@ pub(super) struct Request {
 
 /// What a line is.
 pub(super) enum Incoming {
-    Request(Request),
+    Request(IncomingRequest),
     /// A notification that rmcp knows, or a reply to a request of ours.
     Other(ClientJsonRpcMessage),
     /// Something that is answered with an error at once.
@@ -62,13 +62,13 @@ pub(super) fn parse(line: &[u8]) -> Incoming {
             return Incoming::unparsable(format_args!("byte {position} of the line is not UTF-8"));
         }
     };
-    match serde_json::from_str::<Top<'_>>(line) {
-        Ok(Top::Object(envelope)) => envelope.into_incoming(line),
-        Ok(Top::Array) => Incoming::invalid(
+    match serde_json::from_str::<TopLevel<'_>>(line) {
+        Ok(TopLevel::Object(envelope)) => envelope.into_incoming(line),
+        Ok(TopLevel::Array) => Incoming::invalid(
             None,
             "JSON-RPC batches (arrays) are not supported: send each message as a line of its own",
         ),
-        Ok(Top::Scalar) => Incoming::invalid(
+        Ok(TopLevel::Scalar) => Incoming::invalid(
             None,
             "the line is no JSON-RPC 2.0 message: give a JSON object with \"jsonrpc\", \"id\" and \
              \"method\"",
@@ -78,7 +78,7 @@ pub(super) fn parse(line: &[u8]) -> Incoming {
 }
 
 /// The outermost JSON value of a line.
-enum Top<'a> {
+enum TopLevel<'a> {
     Object(Envelope<'a>),
     Array,
     Scalar,
@@ -165,12 +165,12 @@ fn request(line: &str, id: RequestId, method: &str, params: Option<&str>) -> Inc
         any_request(line, method, params)
     };
     match request {
-        Ok(request) => Incoming::Request(Request {
+        Ok(request) => Incoming::Request(IncomingRequest {
             is_listen: matches!(request, ClientRequest::SubscriptionsListenRequest(_)),
             message: JsonRpcRequest { jsonrpc: JsonRpcVersion2_0, id, request },
         }),
-        Err(params::Misfit::Syntax(why)) => Incoming::unparsable(why),
-        Err(params::Misfit::Params(text)) => {
+        Err(params::ParamsError::Syntax(why)) => Incoming::unparsable(why),
+        Err(params::ParamsError::Params(text)) => {
             Incoming::Refused { id: Some(id), error: ErrorData::invalid_params(text, None) }
         }
     }
@@ -178,24 +178,24 @@ fn request(line: &str, id: RequestId, method: &str, params: Option<&str>) -> Inc
 
 /// Reads a request as rmcp does. Where rmcp takes a method it knows for a custom one because the
 /// parameters do not fit, the reason is found and given.
-fn any_request(line: &str, method: &str, params: Option<&str>) -> Result<ClientRequest, params::Misfit> {
+fn any_request(line: &str, method: &str, params: Option<&str>) -> Result<ClientRequest, params::ParamsError> {
     let parsed = serde_json::from_str::<ClientJsonRpcMessage>(line);
     match parsed {
         Ok(JsonRpcMessage::Request(JsonRpcRequest { request: ClientRequest::CustomRequest(request), .. })) => {
-            match params::misfit(method, params) {
-                Some(misfit) => Err(misfit),
+            match params::check(method, params) {
+                Some(error) => Err(error),
                 None => Ok(ClientRequest::CustomRequest(request)),
             }
         }
-        Ok(JsonRpcMessage::Request(message)) => match params::list_misfit(&message.request, params) {
-            Some(misfit) => Err(misfit),
+        Ok(JsonRpcMessage::Request(message)) => match params::check_list(&message.request, params) {
+            Some(error) => Err(error),
             None => Ok(message.request),
         },
-        Err(error) if error.classify() != Category::Data => Err(params::Misfit::Syntax(text::reason(&error))),
+        Err(error) if error.classify() != Category::Data => Err(params::ParamsError::Syntax(text::reason(&error))),
         // The shape was seen before, so all that can be wrong is that the parameters are not
         // even an object. The handler still says whether it knows the method.
-        Ok(_) | Err(_) => match params::misfit(method, params) {
-            Some(misfit) => Err(misfit),
+        Ok(_) | Err(_) => match params::check(method, params) {
+            Some(error) => Err(error),
             None => Ok(ClientRequest::CustomRequest(CustomRequest::new(method, None))),
         },
     }
@@ -214,16 +214,16 @@ fn other(line: &str) -> Incoming {
     }
 }
 
-impl<'de> Deserialize<'de> for Top<'de> {
+impl<'de> Deserialize<'de> for TopLevel<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TopVisitor)
+        deserializer.deserialize_any(TopLevelVisitor)
     }
 }
 
-struct TopVisitor;
+struct TopLevelVisitor;
 
-impl<'de> Visitor<'de> for TopVisitor {
-    type Value = Top<'de>;
+impl<'de> Visitor<'de> for TopLevelVisitor {
+    type Value = TopLevel<'de>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a JSON value")
@@ -248,36 +248,36 @@ impl<'de> Visitor<'de> for TopVisitor {
                 envelope.repeated = Some(name);
             }
         }
-        Ok(Top::Object(envelope))
+        Ok(TopLevel::Object(envelope))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
         while sequence.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Top::Array)
+        Ok(TopLevel::Array)
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Top::Scalar)
+        Ok(TopLevel::Scalar)
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Top::Scalar)
+        Ok(TopLevel::Scalar)
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(Top::Scalar)
+        Ok(TopLevel::Scalar)
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Top::Scalar)
+        Ok(TopLevel::Scalar)
     }
 
     fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-        Ok(Top::Scalar)
+        Ok(TopLevel::Scalar)
     }
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Top::Scalar)
+        Ok(TopLevel::Scalar)
     }
 }
 

@@ -158,7 +158,7 @@ where
         }
         rest = &rest[bytes..];
         connection.with_outbox(|outbox| outbox.advance(bytes));
-        connection.announce_room();
+        connection.announce_capacity();
     }
     // While more is pending, a flush would only come between two writes.
     if connection.with_outbox(|outbox| outbox.pending.is_empty()) {

@@ -17,7 +17,7 @@ use super::text::{reason, shortened};
 pub(super) const CALL_METHOD: &str = "tools/call";
 
 /// Why parameters do not fit their method.
-pub(super) enum Misfit {
+pub(super) enum ParamsError {
     /// They are no JSON that can be read, such as one nested too deep.
     Syntax(String),
     /// They are not what the method asks for. The text names the member, its value and the way
@@ -26,13 +26,15 @@ pub(super) enum Misfit {
 }
 
 /// Reads the parameters of `tools/call`, with `_meta` where rmcp's own parser puts it.
-pub(super) fn call_tool(params: Option<&str>) -> Result<CallToolRequest, Misfit> {
+pub(super) fn call_tool(params: Option<&str>) -> Result<CallToolRequest, ParamsError> {
     let Some(json) = params else {
-        return Err(Misfit::Params("params is missing: give {\"name\": \"<tool>\", \"arguments\": {…}}".to_owned()));
+        return Err(ParamsError::Params(
+            "params is missing: give {\"name\": \"<tool>\", \"arguments\": {…}}".to_owned(),
+        ));
     };
     // An array must be kept out by hand: it would be taken for the members in their order.
     if !json.starts_with('{') {
-        return Err(no_object("params", json));
+        return Err(not_an_object("params", json));
     }
     match serde_json::from_str::<CallToolRequestParams>(json) {
         Ok(mut params) => {
@@ -43,8 +45,8 @@ pub(super) fn call_tool(params: Option<&str>) -> Result<CallToolRequest, Misfit>
             }
             Ok(request)
         }
-        Err(error) if error.classify() == Category::Data => Err(Misfit::Params(call_tool_problem(json, &error))),
-        Err(error) => Err(Misfit::Syntax(reason(&error))),
+        Err(error) if error.classify() == Category::Data => Err(ParamsError::Params(call_tool_problem(json, &error))),
+        Err(error) => Err(ParamsError::Syntax(reason(&error))),
     }
 }
 
@@ -71,29 +73,29 @@ fn call_tool_problem(json: &str, error: &serde_json::Error) -> String {
 }
 
 /// The reason why `params` do not fit `method`; none if the method is not one of rmcp's.
-pub(super) fn misfit(method: &str, params: Option<&str>) -> Option<Misfit> {
+pub(super) fn check(method: &str, params: Option<&str>) -> Option<ParamsError> {
     let check = checker(method)?;
     let json = params.unwrap_or("{}");
     if !json.starts_with('{') {
-        return Some(no_object("params", json));
+        return Some(not_an_object("params", json));
     }
     if let Some(meta) = members(json).get("_meta").map(|meta| meta.get())
         && !meta.starts_with('{')
         && meta != "null"
     {
-        return Some(no_object("_meta", meta));
+        return Some(not_an_object("_meta", meta));
     }
     let why = match check(json) {
         Ok(()) if params.is_none() => "they are missing".to_owned(),
         Ok(()) => "they are not what the method asks for".to_owned(),
         Err(error) => reason(&error),
     };
-    Some(Misfit::Params(format!("params do not fit {method}: {why}")))
+    Some(ParamsError::Params(format!("params do not fit {method}: {why}")))
 }
 
 /// What is wrong with the parameters of a list, which rmcp leaves out where they do not fit: the
 /// client would get the first page again and again.
-pub(super) fn list_misfit(request: &ClientRequest, params: Option<&str>) -> Option<Misfit> {
+pub(super) fn check_list(request: &ClientRequest, params: Option<&str>) -> Option<ParamsError> {
     let is_left_out = match request {
         ClientRequest::ListToolsRequest(request) => request.params.is_none(),
         ClientRequest::ListPromptsRequest(request) => request.params.is_none(),
@@ -103,13 +105,13 @@ pub(super) fn list_misfit(request: &ClientRequest, params: Option<&str>) -> Opti
         _ => false,
     };
     match params {
-        Some(json) if is_left_out && json != "null" => misfit(request.method(), params),
+        Some(json) if is_left_out && json != "null" => check(request.method(), params),
         _ => None,
     }
 }
 
-fn no_object(name: &str, json: &str) -> Misfit {
-    Misfit::Params(format!("{name} is {}: give a JSON object", shortened(json)))
+fn not_an_object(name: &str, json: &str) -> ParamsError {
+    ParamsError::Params(format!("{name} is {}: give a JSON object", shortened(json)))
 }
 
 /// The members of a JSON object; none if it cannot be read.

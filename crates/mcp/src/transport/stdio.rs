@@ -63,16 +63,16 @@ enum Output {
 impl StdioReader {
     #[cfg(unix)]
     fn of(stream: BorrowedFd<'_>) -> Self {
-        match Kind::of(stream) {
+        match StreamKind::of(stream) {
             #[cfg(target_os = "linux")]
-            Kind::Pipe => pipe::OpenOptions::new()
+            StreamKind::Pipe => pipe::OpenOptions::new()
                 .open_receiver(path(stream))
                 .map(|receiver| Self(Input::Pipe(receiver)))
                 .unwrap_or_else(|error| {
                     tracing::debug!(%error, "standard input cannot be opened anew");
                     Self::blocking()
                 }),
-            Kind::Socket => socket(stream).map(|socket| Self(Input::Socket(socket))).unwrap_or_else(|error| {
+            StreamKind::Socket => socket(stream).map(|socket| Self(Input::Socket(socket))).unwrap_or_else(|error| {
                 tracing::debug!(%error, "standard input cannot be waited for");
                 Self::blocking()
             }),
@@ -99,16 +99,16 @@ impl StdioReader {
 impl StdioWriter {
     #[cfg(unix)]
     fn of(stream: BorrowedFd<'_>) -> Self {
-        match Kind::of(stream) {
+        match StreamKind::of(stream) {
             #[cfg(target_os = "linux")]
-            Kind::Pipe => pipe::OpenOptions::new()
+            StreamKind::Pipe => pipe::OpenOptions::new()
                 .open_sender(path(stream))
                 .map(|sender| Self(Output::Pipe(sender)))
                 .unwrap_or_else(|error| {
                     tracing::debug!(%error, "standard output cannot be opened anew");
                     Self::blocking()
                 }),
-            Kind::Socket => socket(stream).map(|socket| Self(Output::Socket(socket))).unwrap_or_else(|error| {
+            StreamKind::Socket => socket(stream).map(|socket| Self(Output::Socket(socket))).unwrap_or_else(|error| {
                 tracing::debug!(%error, "standard output cannot be waited for");
                 Self::blocking()
             }),
@@ -182,7 +182,7 @@ impl AsyncWrite for StdioWriter {
 
 /// What can be waited for, and what cannot.
 #[cfg(unix)]
-enum Kind {
+enum StreamKind {
     /// Only Linux can open a pipe anew; elsewhere one would have to share its blocking flag with
     /// whoever else writes to it.
     #[cfg(target_os = "linux")]
@@ -193,7 +193,7 @@ enum Kind {
 }
 
 #[cfg(unix)]
-impl Kind {
+impl StreamKind {
     fn of(stream: BorrowedFd<'_>) -> Self {
         use std::os::unix::fs::FileTypeExt;
 
@@ -232,7 +232,7 @@ mod tests {
         let mut writer = StdioWriter::of(write.as_fd());
         assert_eq!((reader.kind(), writer.kind()), ("pipe", "pipe"));
         drop(write);
-        carry(&mut reader, &mut writer).await;
+        transfer(&mut reader, &mut writer).await;
         drop(writer);
         assert_eq!(reader.read(&mut [0; 8]).await.expect("the end"), 0);
     }
@@ -243,7 +243,7 @@ mod tests {
         let mut reader = StdioReader::of(near.as_fd());
         let mut writer = StdioWriter::of(far.as_fd());
         assert_eq!((reader.kind(), writer.kind()), ("socket", "socket"));
-        carry(&mut reader, &mut writer).await;
+        transfer(&mut reader, &mut writer).await;
     }
 
     #[tokio::test]
@@ -254,7 +254,7 @@ mod tests {
     }
 
     /// Sends more than a pipe holds, so that both sides must wait.
-    async fn carry(reader: &mut StdioReader, writer: &mut StdioWriter) {
+    async fn transfer(reader: &mut StdioReader, writer: &mut StdioWriter) {
         let sent = vec![7; 300_000];
         let mut got = vec![0; sent.len()];
         let (written, read) = tokio::join!(writer.write_all(&sent), reader.read_exact(&mut got));

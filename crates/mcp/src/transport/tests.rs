@@ -5,8 +5,8 @@
 
 mod endings;
 mod equivalence;
-mod flight;
 mod handshake;
+mod in_flight;
 mod refusals;
 mod server;
 

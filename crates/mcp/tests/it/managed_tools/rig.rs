@@ -16,7 +16,7 @@ use cortex_engine::{Engine, EngineHandle, EngineOptions, Listing, Record, Record
 use cortex_journal::NullJournal;
 use cortex_managed::{AccessKey, RuntimeHandle};
 use cortex_mcp::transport::{LineTransport, WireLimits};
-use cortex_mcp::{Server, ServerOptions, Shown};
+use cortex_mcp::{PlannerFeed, Server, ServerOptions};
 use cortex_planning::{Bounds, Planner};
 use rmcp::ServiceExt;
 use tokio::sync::watch;
@@ -34,7 +34,7 @@ pub(crate) struct Rig {
     pub(crate) engine: EngineHandle,
     pub(crate) managed: RuntimeHandle,
     pub(crate) reports: Arc<Mutex<Reports>>,
-    shown: Shown,
+    shown: PlannerFeed,
     _show: Box<dyn Send>,
 }
 
@@ -56,7 +56,7 @@ impl Rig {
         let (show_forecast, forecast) = watch::channel(None);
         let (show_bottlenecks, bottlenecks) = watch::channel(None);
         let planner = Arc::new(Mutex::new(Planner::new(Bounds { workers_min: 10, workers_max: 10 })));
-        let shown = Shown { plan, forecast, bottlenecks, planner };
+        let shown = PlannerFeed { plan, forecast, bottlenecks, planner };
         let show = Box::new((show_plan, show_forecast, show_bottlenecks));
         Self { engine: handle, managed, reports, shown, _show: show }
     }

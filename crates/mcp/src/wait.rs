@@ -7,7 +7,7 @@ use std::pin::Pin;
 use tokio_util::sync::CancellationToken;
 
 /// What a call has that may wait: somebody who wants to hear of it, and an end.
-pub(super) struct Patience {
+pub(super) struct Wait {
     pub(super) engine: EngineHandle,
     /// Present if the caller wants to hear of the progress.
     pub(super) progress: Option<Progress>,
@@ -15,13 +15,13 @@ pub(super) struct Patience {
     pub(super) closing: CancellationToken,
 }
 
-impl Patience {
+impl Wait {
     /// What `work` comes to, which is something that was asked of the engine; nothing if the connection comes to its end
     /// before. What the engine answers without waiting is still given out then, as it is to any other call before the end
     /// of the input.
     ///
     /// `work` is looked at first of all, so that what it sends is sent in the order of the calls.
-    pub(super) async fn await_answer<T>(self, message: &str, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    pub(super) async fn for_reply<T>(self, message: &str, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let Self { engine, progress, closing } = self;
         let waiting = async {
             match progress {

@@ -9,37 +9,37 @@ use cortex_managed::{RuntimeError, RuntimeHandle, RuntimeRequest, ServerReport, 
 use std::collections::BTreeMap;
 
 /// How the servers and workers of an allocation stand, and how its holder gets at them.
-pub(crate) struct Standing {
+pub(crate) struct RuntimeStatus {
     servers: BTreeMap<ServerName, ServerReport>,
     workers: BTreeMap<String, WorkerReport>,
     /// Whether whoever asks is told how to get at the servers.
-    is_for_holder: bool,
+    has_credentials: bool,
     access_token: Option<String>,
 }
 
-impl Standing {
+impl RuntimeStatus {
     /// Asks how an allocation stands, to tell its holder; nothing of one that has ended.
     ///
     /// # Errors
     /// Whoever runs servers and workers has ended.
-    pub(crate) async fn for_holder(
+    pub(crate) async fn with_credentials(
         managed: &RuntimeHandle,
         view: &AllocationView,
     ) -> Result<Option<Self>, RuntimeError> {
         let reservation = &view.allocation.reservation;
-        let Some(mut standing) = Self::for_anybody(managed, view).await? else { return Ok(None) };
+        let Some(mut runtime_status) = Self::without_credentials(managed, view).await? else { return Ok(None) };
         if view.allocation.state() == State::Active && !view.is_expired() {
-            standing.is_for_holder = true;
-            standing.access_token = managed.access_token(reservation.allocation, reservation.fencing_token);
+            runtime_status.has_credentials = true;
+            runtime_status.access_token = managed.access_token(reservation.allocation, reservation.fencing_token);
         }
-        Ok(Some(standing))
+        Ok(Some(runtime_status))
     }
 
     /// The same for anybody else: nothing of it gives access.
     ///
     /// # Errors
     /// Whoever runs servers and workers has ended.
-    pub(crate) async fn for_anybody(
+    pub(crate) async fn without_credentials(
         managed: &RuntimeHandle,
         view: &AllocationView,
     ) -> Result<Option<Self>, RuntimeError> {
@@ -51,7 +51,7 @@ impl Standing {
         Ok(Some(Self {
             servers: servers.into_iter().map(|report| (report.name.clone(), report)).collect(),
             workers: workers.into_iter().map(|report| (report.worker.clone(), report)).collect(),
-            is_for_holder: false,
+            has_credentials: false,
             access_token: None,
         }))
     }
@@ -69,25 +69,26 @@ impl Standing {
     /// What the holder's client takes.
     pub(super) fn mcp_config(&self, servers: &[ServerHold]) -> Option<McpConfig> {
         let servers = servers.iter().map(|hold| (hold, self.servers.get(&hold.name)));
-        if self.is_for_holder { McpConfig::new(servers, self.access_token()) } else { None }
+        if self.has_credentials { McpConfig::new(servers, self.access_token()) } else { None }
     }
 }
 
 /// How one server of an allocation is shown.
-pub(super) struct ShownServer {
+pub(super) struct ServerStatus {
     pub(super) endpoint: String,
     pub(super) status: &'static str,
     pub(super) reason: Option<String>,
 }
 
-impl ShownServer {
+impl ServerStatus {
     /// A server of an allocation in this state: as it really stands, or as the books say where nothing real is known of it.
-    pub(super) fn new(hold: &ServerHold, state: State, standing: Option<&Standing>) -> Self {
-        let Some((standing, report)) = standing.and_then(|all| Some((all, all.servers.get(&hold.name)?))) else {
+    pub(super) fn new(hold: &ServerHold, state: State, runtime_status: Option<&RuntimeStatus>) -> Self {
+        let Some((runtime_status, report)) = runtime_status.and_then(|all| Some((all, all.servers.get(&hold.name)?)))
+        else {
             return Self { endpoint: hold.port.endpoint(), status: server_status(state), reason: None };
         };
         let endpoint = match &report.endpoint {
-            Some(url) if report.is_remote && standing.is_for_holder => url.clone(),
+            Some(url) if report.is_remote && runtime_status.has_credentials => url.clone(),
             Some(url) if report.is_remote => public_url(url),
             _ => hold.port.endpoint(),
         };
