@@ -1,5 +1,5 @@
-//! Arguments of tools: what each may be, stated once. The same statement gives the input schema and reads the value, so
-//! that what an error says is allowed is what the schema shows.
+//! Arguments of tools. One statement of what an argument may be gives its input schema and reads its value, so that
+//! what an error allows is what the schema shows.
 
 use super::results::priority_of_task;
 use cortex_core::allocation::Metadata;
@@ -16,7 +16,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// The most MCP servers one request may name.
+/// The most MCP servers that one request may name.
 pub(super) const SERVERS_PER_REQUEST_MAX: usize = 64;
 
 /// The most capabilities that one agent may have, or one task need.
@@ -25,29 +25,29 @@ pub(super) const CAPABILITIES_MAX: usize = 64;
 /// The most bytes of metadata, as JSON text.
 pub(super) const METADATA_BYTES_MAX: usize = 16 * 1024;
 
-/// How deep metadata may be nested. Readers of JSON give up somewhere past a hundred levels, and what is written with an
-/// event must be readable for ever.
+/// The deepest nesting of metadata. JSON readers fail beyond about a hundred levels, and what is written with an event
+/// must stay readable.
 pub(super) const METADATA_DEPTH_MAX: usize = 32;
 
-/// The most tokens that anything may be said to take: far more than any budget, and far less than a sum can hold.
+/// The most tokens of an estimate or a report: far more than any budget, and far less than a sum can hold.
 pub(super) const TOKENS_MAX: u64 = 1_000_000_000_000;
 
-/// The most bytes of what a task is given or what comes of it, as JSON text.
+/// The most bytes of the payload or output of a task, as JSON text.
 pub(super) const JSON_BYTES_MAX: usize = 64 * 1024;
 
-/// How deep that may be nested, for the same reason as metadata.
+/// The deepest nesting of a payload or output, for the same reason as metadata.
 pub(super) const JSON_DEPTH_MAX: usize = METADATA_DEPTH_MAX;
 
-/// The most of the last lines of a process that are told: as many as are kept.
+/// The most last lines of a process that a tool returns: as many as are kept.
 pub(super) const LAST_LINES_MAX: u64 = 200;
 
-/// The most characters of a worker's id, which has the name of its job in it.
+/// The most characters of a worker's id, which contains the name of its job.
 const WORKER_ID_CHARACTERS_MAX: usize = NAME_CHARACTERS_MAX + 32;
 
 /// The most characters of a value that an error repeats.
 const VALUE_CHARACTERS_SHOWN_MAX: usize = 60;
 
-/// What is wrong with the arguments of a call.
+/// Why the arguments of a call are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum ArgumentError {
     #[error("{name} is missing: give {allowed}")]
@@ -60,7 +60,7 @@ pub(super) enum ArgumentError {
     Combination(String),
 }
 
-/// One argument: its name, what it is for, what it may be, and how it is read.
+/// One argument: its name, schema and reader.
 pub(super) struct Parameter<T> {
     name: &'static str,
     is_required: bool,
@@ -87,20 +87,20 @@ impl<T: 'static> Parameter<T> {
         Self { name, is_required: false, allowed, schema, read: Box::new(read) }
     }
 
-    /// The same, but a call without it is refused.
+    /// Makes a call without this argument an error.
     pub(super) fn required(mut self) -> Self {
         self.is_required = true;
         self
     }
 
-    /// The same, with the value that is taken if it is absent shown in the schema.
+    /// Shows in the schema the value that an absent argument stands for.
     pub(super) fn with_default(mut self, value: impl Into<Value>) -> Self {
         self.schema["default"] = value.into();
         self
     }
 }
 
-/// A name that the client chooses: 1 to 256 characters, no control characters.
+/// A name that the client chooses: 1 to 256 characters without control characters.
 pub(super) fn name<T: 'static>(
     name: &'static str,
     description: &str,
@@ -116,7 +116,7 @@ pub(super) fn allocation_id() -> Parameter<Result<AllocationId, String>> {
     allocation_id_for("From request_resources, e.g. alloc-0123456789ab.").required()
 }
 
-/// The id of an allocation. A text that no allocation can have as its id is read too: it is not found.
+/// The id of an allocation. A text that is not an allocation's id is accepted as `Err`, and answered as not found.
 pub(super) fn allocation_id_for(description: &str) -> Parameter<Result<AllocationId, String>> {
     let read = |text: &str| match cortex_core::ids::JobId::new(text) {
         Ok(_) => Ok(text.parse().map_err(|_| text.to_owned())),
@@ -130,7 +130,7 @@ pub(super) fn server_name() -> Parameter<ServerName> {
     name("name", "As in list_mcp_servers.", ServerName::new).required()
 }
 
-/// How many of the last lines that a process wrote are told.
+/// How many last lines of a process to return.
 pub(super) fn last_lines() -> Parameter<u64> {
     integer("last_lines", "", 0..=LAST_LINES_MAX).with_default(20)
 }
@@ -163,7 +163,7 @@ pub(super) fn integer(name: &'static str, description: &str, range: RangeInclusi
     })
 }
 
-/// JSON has one kind of number: `4.0` is a whole number too.
+/// Reads a whole number. JSON has one kind of number, so `4.0` is one too.
 fn read_whole_number(value: &Value) -> Option<u64> {
     const EXACT_UP_TO: f64 = 9_007_199_254_740_992.0;
     value.as_u64().or_else(|| {
@@ -185,7 +185,7 @@ pub(super) fn choice<T: 'static>(
     Parameter::new(name, description, allowed, schema, move |value| read(value.as_str()?))
 }
 
-/// How urgent a job is.
+/// The priority of a job.
 pub(super) fn priority() -> Parameter<Priority> {
     let description = "low is best effort, critical for emergencies.";
     let words = Priority::ALL.map(Priority::as_str);
@@ -197,7 +197,7 @@ pub(super) fn servers(name: &'static str, description: &str) -> Parameter<Distin
     names(name, description, SERVERS_PER_REQUEST_MAX, ServerName::new, DistinctServers::new)
 }
 
-/// What an agent can do, or a task needs.
+/// The capabilities that an agent has, or a task needs.
 pub(super) fn capabilities(description: &str) -> Parameter<Capabilities> {
     names("capabilities", description, CAPABILITIES_MAX, Capability::new, Capabilities::new)
 }
@@ -211,7 +211,8 @@ fn names<N: 'static, T: 'static>(
     collect: fn(Vec<N>) -> T,
 ) -> Parameter<T> {
     let allowed = format!(
-        "a list of 0 to {count_max} names, each a text of 1 to {NAME_CHARACTERS_MAX} characters without control characters"
+        "a list of 0 to {count_max} names, each a text of 1 to {NAME_CHARACTERS_MAX} characters without control \
+         characters"
     );
     let item = json!({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX});
     let schema = json!({"type": "array", "items": item, "maxItems": count_max});
@@ -222,13 +223,13 @@ fn names<N: 'static, T: 'static>(
     })
 }
 
-/// Whether or not.
+/// A boolean, `false` by default.
 pub(super) fn flag(name: &'static str, description: &str) -> Parameter<bool> {
     let schema = json!({"type": "boolean"});
     Parameter::new(name, description, "true or false".to_owned(), schema, Value::as_bool).with_default(false)
 }
 
-/// A note of the client's own.
+/// The client's own notes, kept unchanged.
 pub(super) fn metadata(description: &str) -> Parameter<Metadata> {
     let allowed =
         format!("a JSON object of at most {METADATA_BYTES_MAX} bytes, nested at most {METADATA_DEPTH_MAX} levels deep");
@@ -250,7 +251,7 @@ fn is_within_depth(value: &Value, levels: usize) -> bool {
     }
 }
 
-/// Any text, read by `read`.
+/// A text that `read` parses.
 pub(super) fn text<T: 'static>(
     name: &'static str,
     description: &str,
@@ -260,7 +261,7 @@ pub(super) fn text<T: 'static>(
     Parameter::new(name, description, allowed.to_owned(), json!({"type": "string"}), move |value| read(value.as_str()?))
 }
 
-/// How urgent a task is, in the spelling of tasks or of allocations.
+/// The priority of a task, in the spelling of tasks or of allocations.
 pub(super) fn task_priority(description: &str) -> Parameter<Priority> {
     let mut words = Priority::ALL.map(priority_of_task);
     words.reverse();
@@ -272,29 +273,28 @@ pub(super) fn task_id(description: &str) -> Parameter<TaskId> {
     name("task_id", description, TaskId::new)
 }
 
-/// How hard a task is.
 pub(super) fn complexity(description: &str) -> Parameter<Complexity> {
     let words = Complexity::ALL.map(Complexity::as_str);
     let read = |text: &str| Complexity::ALL.into_iter().find(|one| text.eq_ignore_ascii_case(one.as_str()));
     choice("complexity", description, &words, read)
 }
 
-/// How many entries a page of a list has.
+/// The most entries of a page of a list.
 pub(super) fn page_limit(default: u64, most: u64) -> Parameter<u64> {
     integer("limit", "", 1..=most).with_default(default)
 }
 
-/// Where a list goes on: a text that `read` knows from a page before.
+/// The position at which a list continues: a text of an earlier page, which `read` parses.
 pub(super) fn cursor<T: 'static>(read: fn(&str) -> Option<T>) -> Parameter<T> {
-    text("cursor", "next_cursor of the previous page.", "the next_cursor of an earlier answer, unchanged", read)
+    text("cursor", "next_cursor of the previous page.", "the next_cursor of an earlier result, unchanged", read)
 }
 
-/// A text of which only the length is of interest: how many characters it has.
+/// The length of a text, in characters. The text itself is not kept.
 pub(super) fn text_length(name: &'static str, description: &str) -> Parameter<u64> {
     text(name, description, "a text", |text| Some(text.chars().count() as u64))
 }
 
-/// A text of at most so many characters, whatever they are: what went wrong often has several lines.
+/// A text of at most `characters_max` characters of any kind: error texts often have several lines.
 pub(super) fn bounded_text(name: &'static str, description: &str, characters_max: usize) -> Parameter<Arc<str>> {
     let allowed = format!("a text of at most {characters_max} characters");
     let schema = json!({"type": "string", "maxLength": characters_max});
@@ -304,11 +304,11 @@ pub(super) fn bounded_text(name: &'static str, description: &str, characters_max
     })
 }
 
-/// A moment.
+/// A point in time.
 pub(super) fn timestamp(name: &'static str, description: &str) -> Parameter<Timestamp> {
     text(name, description, "an RFC 3339 time with its offset, such as 2030-01-31T18:00:00Z", |text| {
         let timestamp: Timestamp = text.parse().ok()?;
-        // The last hours of the year 9999 somewhere are those of a year elsewhere that RFC 3339 cannot spell.
+        // With an offset, the end of the year 9999 can lie in a year of UTC that RFC 3339 cannot spell.
         (timestamp.to_string().parse() == Ok(timestamp)).then_some(timestamp)
     })
 }
@@ -327,7 +327,7 @@ pub(super) fn any_json(name: &'static str, description: &str) -> Parameter<JsonT
     })
 }
 
-/// The start of a text, marked if that is not all of it.
+/// Returns the start of a text, with a mark if it was cut.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(VALUE_CHARACTERS_SHOWN_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -335,7 +335,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// A parameter, whatever its type.
+/// A [`Parameter`] without the type of its value.
 pub(super) trait AnyParameter {
     fn name(&self) -> &'static str;
     fn is_required(&self) -> bool;
@@ -356,7 +356,7 @@ impl<T> AnyParameter for Parameter<T> {
     }
 }
 
-/// The input schema of a tool with these parameters.
+/// Returns the input schema of a tool with these parameters.
 pub(super) fn input_schema(parameters: &[&dyn AnyParameter]) -> JsonObject {
     let mut schema = JsonObject::new();
     schema.insert("type".to_owned(), Value::from("object"));
@@ -376,7 +376,10 @@ pub(super) fn input_schema(parameters: &[&dyn AnyParameter]) -> JsonObject {
 pub(super) struct Arguments(JsonObject);
 
 impl Arguments {
-    /// Takes the arguments of a call to a tool with these parameters. One that is `null` counts as absent.
+    /// Accepts the arguments of a call to a tool with these parameters. `null` counts as absent.
+    ///
+    /// # Errors
+    /// An argument is unknown.
     pub(super) fn new(given: Option<JsonObject>, parameters: &[&dyn AnyParameter]) -> Result<Self, ArgumentError> {
         let given = given.unwrap_or_default();
         let known = |name: &str| parameters.iter().any(|parameter| parameter.name() == name);
@@ -384,15 +387,15 @@ impl Arguments {
             let names: Vec<&str> = parameters.iter().map(|parameter| parameter.name()).collect();
             let advice = match suggest(name, names.iter().copied()) {
                 Some(near) => format!("did you mean {near}?"),
-                None if names.is_empty() => "this tool takes none".to_owned(),
-                None => format!("this tool takes {}", names.join(", ")),
+                None if names.is_empty() => "this tool has no arguments".to_owned(),
+                None => format!("this tool has {}", names.join(", ")),
             };
             return Err(ArgumentError::Unknown { name: shortened(name), advice });
         }
         Ok(Self(given))
     }
 
-    /// The value of an argument, if it is given.
+    /// Returns the value of an argument, if it is given.
     pub(super) fn optional<T>(&self, parameter: &Parameter<T>) -> Result<Option<T>, ArgumentError> {
         let Some(value) = self.0.get(parameter.name).filter(|value| !value.is_null()) else { return Ok(None) };
         match (parameter.read)(value) {
@@ -405,14 +408,14 @@ impl Arguments {
         }
     }
 
-    /// The value of an argument, or the default that its schema shows.
+    /// Returns the value of an argument, or the default in its schema.
     pub(super) fn or_default<T>(&self, parameter: &Parameter<T>) -> Result<T, ArgumentError> {
         let default = || parameter.schema.get("default").and_then(&parameter.read);
         let value = self.optional(parameter)?.or_else(default);
         value.ok_or_else(|| ArgumentError::Missing { name: parameter.name, allowed: parameter.allowed.clone() })
     }
 
-    /// The value of an argument that must be given.
+    /// Returns the value of an argument that must be given.
     pub(super) fn required<T>(&self, parameter: &Parameter<T>) -> Result<T, ArgumentError> {
         self.optional(parameter)?
             .ok_or_else(|| ArgumentError::Missing { name: parameter.name, allowed: parameter.allowed.clone() })

@@ -1,6 +1,6 @@
-//! The face towards MCP clients: transport, tools, resources.
+//! The MCP server: transport, tools and resources.
 //!
-//! Arguments become commands of the core, replies become typed results. Nothing here decides anything.
+//! Arguments become commands of the core, and its replies become typed results. Nothing here decides anything.
 
 mod arguments;
 mod notices;

@@ -1,5 +1,5 @@
-//! Notices that a watched resource has changed. Changes of one resource that follow each other quickly make one notice,
-//! so that a busy server does not flood its client: at most [`NOTICES_PER_SECOND_MAX`] for each resource.
+//! Notices that a watched resource has changed. Changes of one resource in quick succession make one notice, so that a
+//! busy server does not flood its client: at most [`NOTICES_PER_SECOND_MAX`] for each resource.
 
 use super::resources::{PlannerFeed, ResourceUri};
 use cortex_engine::{Change, EngineHandle};
@@ -10,18 +10,18 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep_until};
 
-/// At most so many notices a second for one resource.
+/// The most notices a second for one resource.
 const NOTICES_PER_SECOND_MAX: u32 = 10;
 
-/// How many resources one watcher may watch.
+/// The most resources that one watcher may watch.
 pub(super) const WATCHED_MAX: usize = 1_000;
 
-/// The resources that somebody watches. Shared between whoever changes the set and the [`Watcher`].
+/// The resources that a client watches, shared between its subscriptions and the [`Watcher`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watched(Arc<Mutex<BTreeSet<ResourceUri>>>);
 
 impl Watched {
-    /// Adds a resource; false if there are too many.
+    /// Adds a resource. Returns false if the set is full.
     pub(super) fn insert(&self, uri: ResourceUri) -> bool {
         let mut set = self.lock();
         if set.len() >= WATCHED_MAX && !set.contains(&uri) {
@@ -44,19 +44,19 @@ impl Watched {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<ResourceUri>> {
-        // The set is sound whatever happened to another holder of the lock.
+        // A panic of another holder of the lock leaves the set valid.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Sees changes from its making on.
+/// Receives the changes since it was created, and returns those of watched resources.
 pub(super) struct Watcher {
     watched: Watched,
     changes: broadcast::Receiver<Arc<Change>>,
     planner_feed: PlannerFeed,
-    /// Changed, and not yet notified.
+    /// Resources that have changed since their last notice.
     changed: BTreeSet<ResourceUri>,
-    /// When each was last notified, while that still holds a notice back.
+    /// The time of the last notice of each resource, while it delays the next one.
     notified: BTreeMap<ResourceUri, Instant>,
 }
 
@@ -67,12 +67,12 @@ impl Watcher {
         Self { watched, changes: engine.changes(), planner_feed, changed: BTreeSet::new(), notified: BTreeMap::new() }
     }
 
-    /// The set that it looks at.
+    /// Returns the set of watched resources.
     pub(super) const fn watched(&self) -> &Watched {
         &self.watched
     }
 
-    /// The next resource to tell of, or nothing once the engine has ended.
+    /// Returns the next resource to send a notice of, or nothing once the engine has ended.
     pub(super) async fn next(&mut self) -> Option<ResourceUri> {
         let pause = Duration::from_secs(1) / NOTICES_PER_SECOND_MAX;
         loop {
@@ -81,7 +81,7 @@ impl Watcher {
             let due = self.changed.iter().copied().find(|uri| !self.notified.contains_key(uri));
             if let Some(uri) = due {
                 self.changed.remove(&uri);
-                // Whoever stopped watching meanwhile is not notified.
+                // It may have been unsubscribed since the change.
                 if self.watched.contains(uri) {
                     self.notified.insert(uri, now);
                     return Some(uri);
@@ -92,7 +92,7 @@ impl Watcher {
             tokio::select! {
                 change = self.changes.recv() => match change {
                     Ok(change) => self.note(&change),
-                    // What was missed may have been any of them.
+                    // The missed changes may be of any resource.
                     Err(RecvError::Lagged(_)) => self.changed.extend(self.watched.lock().iter().copied()),
                     Err(RecvError::Closed) => return None,
                 },

@@ -1,14 +1,14 @@
-//! Progress notices of a call that waits, so that its client knows that it is not forgotten.
+//! Progress notices of a call that waits, so that its client does not time out.
 
 use rmcp::model::{ProgressNotificationParam, ProgressToken};
 use rmcp::{Peer, RoleServer};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-/// The time between two notices of one call. Clients give up on a call after a minute or so without one.
+/// The time between two notices of one call. Clients time out after about a minute without one.
 const NOTICE_EVERY: Duration = Duration::from_secs(5);
 
-/// The wish of a caller to hear of the progress of its call.
+/// A caller's request for progress notices.
 pub(super) struct Progress {
     peer: Peer<RoleServer>,
     token: ProgressToken,
@@ -19,9 +19,10 @@ impl Progress {
         Self { peer, token }
     }
 
-    /// Awaits `work`, which takes up to `total` if that is known, and tells the caller now and then how long it has been waiting.
+    /// Awaits `work`, which takes up to `total` if that is known, and sends the caller the time waited so far every
+    /// [`NOTICE_EVERY`].
     ///
-    /// A notice that has begun is sent before `work` is looked at again, so that none comes behind the answer.
+    /// A notice that has begun is sent before `work` is polled again, so that none follows the result.
     pub(super) async fn while_waiting<T>(
         self,
         message: &str,
@@ -42,7 +43,7 @@ impl Progress {
                 ProgressNotificationParam::new(self.token.clone(), begin.elapsed().as_secs_f64()).with_message(message);
             notice.total = total.as_ref().map(Duration::as_secs_f64);
             if self.peer.notify_progress(notice).await.is_err() {
-                // Nobody is there to be told any more; the end of the connection ends the work.
+                // The client is gone; the end of the connection ends the work.
                 return work.await;
             }
         }

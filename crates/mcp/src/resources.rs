@@ -1,4 +1,5 @@
-//! Resources: the capacity, the plan, the forecast, the bottlenecks and each allocation, as documents that can be read and watched.
+//! Resources: the capacity, the plan, the forecast, the bottlenecks and each allocation, as documents that clients read
+//! and watch.
 
 use super::results::{AllocationResult, BottlenecksResult, CapacityResult, ForecastResult, PlanResult, RuntimeStatus};
 use super::tools::dry_run;
@@ -22,7 +23,6 @@ const BOTTLENECKS: &str = "cluster://bottlenecks";
 const ALLOCATIONS: &str = "cluster://allocations/";
 const MIME_TYPE: &str = "application/json";
 
-/// Which resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ResourceUri {
     Capacity,
@@ -32,21 +32,21 @@ pub(super) enum ResourceUri {
     Allocation(AllocationId),
 }
 
-/// What the loops show.
+/// What the background loops publish: the planner's latest results.
 #[derive(Clone, Debug)]
 pub struct PlannerFeed {
     /// The last plan.
     pub plan: watch::Receiver<Option<Arc<Plan>>>,
-    /// When the last bin of demand began that forecasts are made from.
+    /// The beginning of the latest bin of demand that forecasts use.
     pub forecast: watch::Receiver<Option<Timestamp>>,
-    /// The bottlenecks that the last look found.
+    /// The bottlenecks of the last check.
     pub bottlenecks: watch::Receiver<Option<Arc<Bottlenecks>>>,
-    /// Who plans, to be asked what would be done now.
+    /// The planner itself, for dry runs.
     pub planner: Arc<Mutex<Planner>>,
 }
 
 impl PlannerFeed {
-    /// The resource that shows something else by now, or nothing once the loops have ended.
+    /// Waits for the next resource to change; returns nothing once the loops have ended.
     pub(super) async fn changed(&mut self) -> Option<ResourceUri> {
         tokio::select! {
             changed = self.plan.changed() => changed.ok().map(|()| ResourceUri::Plan),
@@ -56,7 +56,7 @@ impl PlannerFeed {
     }
 }
 
-/// A URI that is none of ours.
+/// A URI that does not name a resource of this server.
 pub(super) struct UnknownUri;
 
 impl FromStr for ResourceUri {
@@ -88,7 +88,7 @@ impl fmt::Display for ResourceUri {
     }
 }
 
-/// The resources that can be listed. Allocations are reached by their template.
+/// Returns the resources of `resources/list`. Allocations have a template instead.
 pub(super) fn listed() -> Vec<Resource> {
     vec![
         Resource::new(CAPACITY, "capacity")
@@ -118,7 +118,7 @@ pub(super) fn listed() -> Vec<Resource> {
     ]
 }
 
-/// The templates of resources.
+/// Returns the templates of resources.
 pub(super) fn templates(is_managed: bool) -> Vec<ResourceTemplate> {
     let allocation = if is_managed {
         "One allocation. The same as get_allocation, without the credentials for its MCP servers."
@@ -136,7 +136,7 @@ pub(super) fn templates(is_managed: bool) -> Vec<ResourceTemplate> {
 /// Reads a resource.
 ///
 /// # Errors
-/// `-32602` if there is none at this URI; `-32603` if the engine has ended.
+/// `-32602` if there is no resource at this URI; `-32603` if the engine has ended.
 pub(super) async fn read(
     engine: &EngineHandle,
     planner_feed: &PlannerFeed,
@@ -146,13 +146,13 @@ pub(super) async fn read(
     let text = match uri.parse() {
         Ok(ResourceUri::Capacity) => json(&CapacityResult::from(&engine.capacity().await.map_err(ended)?.value))?,
         Ok(ResourceUri::Plan) => {
-            let planned = planner_feed.plan.borrow().clone();
-            let planned = match planned {
-                Some(planned) => planned,
-                // The planner has not looked yet.
+            let latest = planner_feed.plan.borrow().clone();
+            let plan = match latest {
+                Some(plan) => plan,
+                // The planner has not run yet.
                 None => Arc::new(dry_run(engine, &planner_feed.planner, &WhatIf::default()).await.map_err(ended)?),
             };
-            json(&PlanResult::from(&*planned))?
+            json(&PlanResult::from(&*plan))?
         }
         Ok(ResourceUri::Forecast) => {
             let forecast = {
@@ -162,13 +162,13 @@ pub(super) async fn read(
             json(&forecast)?
         }
         Ok(ResourceUri::Bottlenecks) => {
-            let looked = planner_feed.bottlenecks.borrow().clone();
-            let looked = match looked {
-                Some(looked) => looked,
-                // The planner has not looked yet.
+            let latest = planner_feed.bottlenecks.borrow().clone();
+            let bottlenecks = match latest {
+                Some(bottlenecks) => bottlenecks,
+                // The planner has not run yet.
                 None => Arc::new(Bottlenecks::find(&engine.fleet_figures().await.map_err(ended)?)),
             };
-            json(&BottlenecksResult::from(&*looked))?
+            json(&BottlenecksResult::from(&*bottlenecks))?
         }
         Ok(ResourceUri::Allocation(id)) => {
             let reading = engine.allocation(id).await.map_err(ended)?.ok_or_else(|| not_found(uri))?;
@@ -193,12 +193,13 @@ fn ended(error: impl fmt::Display) -> ErrorData {
     ErrorData::internal_error(error.to_string(), None)
 }
 
-/// The error for a URI at which there is nothing.
+/// Returns the error for a URI without a resource.
 pub(super) fn not_found(uri: &str) -> ErrorData {
-    let shown: String = uri.chars().take(100).collect();
+    let excerpt: String = uri.chars().take(100).collect();
     ErrorData::invalid_params(
         format!(
-            "there is no resource {shown}: there are {CAPACITY}, {PLAN}, {FORECAST}, {BOTTLENECKS} and {ALLOCATIONS}{{allocation_id}}"
+            "unknown resource {excerpt}: read {CAPACITY}, {PLAN}, {FORECAST}, {BOTTLENECKS} or \
+             {ALLOCATIONS}{{allocation_id}}"
         ),
         None,
     )

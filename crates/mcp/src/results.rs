@@ -1,5 +1,5 @@
-//! Results as clients see them. Keys, types and spellings are those of the resource allocation API; what is new here is
-//! only added to them.
+//! Results as clients see them. Keys, types and spellings are those of the resource allocation API, with additions
+//! only.
 
 mod access;
 mod agents;
@@ -59,25 +59,25 @@ use cortex_core::ids::JobId;
 use cortex_core::priority::Priority;
 use serde_json::value::RawValue;
 
-/// How many workers of one allocation an answer shows at most.
+/// The most workers of one allocation that a result shows.
 const WORKERS_SHOWN_MAX: usize = 10_000;
 
-/// How many bytes of an answer a list may take. Some clients drop the connection on an answer of over 10 MiB.
+/// The most bytes of a list in a result. Some clients drop the connection on a result of over 10 MiB.
 const LIST_BYTES_MAX: usize = 6 * 1024 * 1024;
 
-/// How many bytes of an answer a byte of a name can take: two as data, escaped, and
-/// four in the text, escaped again.
+/// The most bytes of a result for a byte of a name: two as data, escaped, and four in the text, escaped again.
 const NAME_BYTE_BYTES: usize = 6;
 
-/// How many bytes one worker takes at most, its job's name left out, once as data and once as text.
+/// The most bytes of a worker without its job's name, once as data and once as text.
 const WORKER_BYTES: usize = 500;
 
-/// How many workers of this job an answer shows: fewer if its name, which is part of each worker's id, is long.
+/// Returns how many workers of a job a result shows: fewer if its name, which is part of each worker's id, is long.
 fn workers_shown(job: &JobId) -> usize {
     WORKERS_SHOWN_MAX.min(LIST_BYTES_MAX / (WORKER_BYTES + NAME_BYTE_BYTES * job.as_str().len()))
 }
 
-/// How many entries of a list fit into so many bytes, given the lengths of their names in bytes and what each takes beside them.
+/// Returns how many entries of a list fit into `bytes_max`, given the lengths of their names and the other bytes of
+/// each.
 fn count_fitting(names: impl IntoIterator<Item = usize>, entry_bytes: usize, bytes_max: usize) -> usize {
     let mut taken = 0_usize;
     let fits = |name: &usize| {
@@ -87,10 +87,10 @@ fn count_fitting(names: impl IntoIterator<Item = usize>, entry_bytes: usize, byt
     names.into_iter().take_while(fits).count()
 }
 
-/// How many characters of the reason why something does not run an answer shows at most. There may be many in one answer.
+/// The most characters of the reason why a process does not run. A result may have many of them.
 const REASON_CHARACTERS_MAX: usize = 2_000;
 
-/// Why something does not run, cut where it is too long.
+/// Returns the reason why a process does not run, cut to [`REASON_CHARACTERS_MAX`].
 fn reason(whole: &Option<String>) -> Option<String> {
     let whole = whole.as_ref()?;
     Some(match whole.char_indices().nth(REASON_CHARACTERS_MAX) {
@@ -99,18 +99,18 @@ fn reason(whole: &Option<String>) -> Option<String> {
     })
 }
 
-/// How many bytes a line takes beside its text, once as data and once as text.
+/// The bytes of a line without its text, once as data and once as text.
 const LINE_BYTES: usize = 10;
 
-/// The newest of these lines, at most so many and as many as fit into so many bytes of an answer; the oldest first.
+/// Returns the newest lines, at most `lines_max` and as many as fit into `bytes_max` of a result; the oldest first.
 fn last_lines(lines: &[String], (lines_max, bytes_max): (usize, usize)) -> Vec<String> {
     let newest = lines.iter().rev().take(lines_max).map(String::len);
     lines[lines.len() - count_fitting(newest, LINE_BYTES, bytes_max)..].to_vec()
 }
 
-/// JSON text that is put into an answer as it stands.
+/// Returns the JSON text of an object, for a result that contains it unchanged.
 fn raw(json: &str) -> Box<RawValue> {
-    // It is kept as JSON text, so that this cannot fail; an empty note is the safe answer if it did.
+    // It is stored as JSON text, so that this cannot fail; an empty object is the safe fallback.
     RawValue::from_string(json.to_owned())
         .unwrap_or_else(|_| RawValue::from_string("{}".to_owned()).unwrap_or_default())
 }
@@ -123,7 +123,7 @@ fn omitted(job: &JobId, workers: &Workers) -> Option<u64> {
     workers.count().checked_sub(workers_shown(job) as u64).filter(|rest| *rest > 0)
 }
 
-/// A priority as tasks spell it.
+/// Returns a priority in the spelling of tasks.
 pub(super) const fn priority_of_task(priority: Priority) -> &'static str {
     match priority {
         Priority::Low => "LOW",
@@ -133,20 +133,20 @@ pub(super) const fn priority_of_task(priority: Priority) -> &'static str {
     }
 }
 
-/// Why a task waits for tokens, in a word.
+/// Returns why a task waits for tokens, as one word.
 fn deferred_reason(view: &TaskView) -> Option<String> {
     view.deferral.map(|why| why.to_string())
 }
 
-/// How often a task can still be tried, the attempt that is under way left out.
+/// Returns how many attempts remain, without the current one.
 fn attempts_left(task: &Task) -> u64 {
     let used = task.attempts.len() as u64 + u64::from(task.lease().is_some());
     if task.is_open() { u64::from(task.spec.request.attempts_max).saturating_sub(used) } else { 0 }
 }
 
-/// A JSON value that is put into an answer as it stands.
+/// Returns the JSON text of a value, for a result that contains it unchanged.
 fn raw_json(value: &JsonText) -> Option<Box<RawValue>> {
-    // It is kept as JSON text, so that this cannot fail; null is the safe answer if it did.
+    // It is stored as JSON text, so that this cannot fail; null is the safe fallback.
     RawValue::from_string(value.as_str().to_owned()).ok()
 }
 

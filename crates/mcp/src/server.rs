@@ -1,4 +1,4 @@
-//! The MCP server: one for each connection, all on one engine.
+//! The MCP server of a connection. All connections share one engine.
 
 use super::notices::{WATCHED_MAX, Watched, Watcher};
 use super::progress::Progress;
@@ -22,21 +22,21 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio_util::sync::CancellationToken;
 
-/// What a server needs to know.
+/// Settings of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerOptions {
-    /// The tools that are on.
+    /// The enabled toolsets.
     pub toolsets: BTreeSet<Toolset>,
-    /// The time to live of a request that does not say.
+    /// The time to live of a request without `ttl_seconds`.
     pub default_ttl: TtlSeconds,
-    /// The longest time to live that may be asked for, in seconds.
+    /// The longest time to live that a request may have, in seconds.
     pub ttl_seconds_max: u64,
-    /// How often an agent sends a heartbeat, in seconds.
+    /// The interval of an agent's heartbeats, in seconds.
     pub heartbeat_seconds: u64,
-    /// How long an attempt at a task may take that does not say.
+    /// The lease time of a task submitted without `lease_seconds`.
     pub task_lease: TtlSeconds,
-    /// How many claims of one connection may wait at once: fewer than the calls that may be in flight, since a heartbeat or a
-    /// report that came behind them all would not even be read.
+    /// The most claims of one connection that may wait concurrently. It is less than the most calls in flight:
+    /// otherwise a heartbeat or a report sent after the claims would not be read.
     pub claims_waiting_max: usize,
 }
 
@@ -44,20 +44,20 @@ pub struct ServerOptions {
 pub struct Server {
     engine: EngineHandle,
     planner_feed: PlannerFeed,
-    /// Present where MCP servers and workers are really run.
+    /// Present where MCP servers and workers are managed.
     managed: Option<RuntimeHandle>,
     tools: Tools,
-    /// Is cancelled when the connection comes to its end.
+    /// Is cancelled when the connection begins to close.
     closing: CancellationToken,
-    /// What a client of an older protocol watches, from its first subscription on.
+    /// The resources that a client of an older protocol watches; set by its first subscription.
     subscriptions: OnceLock<Watched>,
-    /// Watchers of subscriptions that are accepted and about to be listened to: they see what changes in between.
+    /// Watchers of accepted subscriptions whose `listen` has not begun yet: they collect the changes in between.
     accepted: Mutex<VecDeque<Watcher>>,
 }
 
 impl Server {
-    /// A server for a connection that ends when `closing` is cancelled. Where servers and workers are really run, `managed` is
-    /// the way to whoever runs them.
+    /// Creates the server of a connection, which ends when `closing` is cancelled. `managed` is the handle on managed
+    /// servers and workers, where there are any.
     #[must_use]
     pub fn new(
         engine: EngineHandle,
@@ -93,14 +93,15 @@ impl Server {
         Watcher::new(&self.engine, self.planner_feed.clone(), watched)
     }
 
-    /// The set that a client of an older protocol watches; whoever asks first starts the task that tells it.
+    /// Returns the set that a client of an older protocol watches. The first call starts the task that sends the
+    /// notices.
     fn subscriptions(&self, peer: &Peer<RoleServer>) -> &Watched {
         self.subscriptions.get_or_init(|| {
             let watched = Watched::default();
             let mut watcher = self.watcher(watched.clone());
             let (peer, closing) = (peer.clone(), self.closing.clone());
             tokio::spawn(async move {
-                let tell = async {
+                let notify = async {
                     while let Some(uri) = watcher.next().await {
                         let update = ResourceUpdatedNotificationParam::new(uri.to_string());
                         if peer.notify_resource_updated(update).await.is_err() {
@@ -110,7 +111,7 @@ impl Server {
                 };
                 tokio::select! {
                     () = closing.cancelled() => {}
-                    () = tell => {}
+                    () = notify => {}
                 }
             });
             watched
@@ -118,23 +119,23 @@ impl Server {
     }
 }
 
-/// How many watchers may wait for their subscription to be listened to. The transport lets far fewer listen at once.
+/// The most watchers that may wait for their `listen`. The transport admits far fewer concurrent listens.
 const ACCEPTED_MAX: usize = 16 * LISTENS_MAX;
 
 const INSTRUCTIONS: &str = "Leases workers and shared MCP servers to jobs. Typical use: get_capacity to see what is \
     available; request_resources for a job (workers and/or mcp_servers, with a ttl_seconds that fits the job); use the \
-    endpoints; release_resources when done, also after a failure. A lease that is not released ends at its expires_at. A \
-    refused request returns status \"failed\" with the reason. Subscribe to cluster://capacity or \
+    endpoints; release_resources when done, also after a failure. A lease that is not released ends at its expires_at. \
+    A refused request returns status \"failed\" with the reason. Subscribe to cluster://capacity or \
     cluster://allocations/{allocation_id} for changes.";
 
 /// Added where MCP servers are managed.
-const MANAGED_INSTRUCTIONS: &str = " The MCP servers of a grant are running: give its mcp_config to an MCP client as its \
-    server list, and send its access_token, if there is one, to their endpoints. Both end with the lease.";
+const MANAGED_INSTRUCTIONS: &str = " The MCP servers of a grant are running: give its mcp_config to an MCP client as \
+    its server list, and send its access_token, if there is one, to their endpoints. Both end with the lease.";
 
 /// Added where the queue of tasks is on.
 const TASK_INSTRUCTIONS: &str = " Tasks: submit_task queues one. A worker calls register_agent once; then it repeats \
-    claim_task (with wait_seconds), does the task and calls complete_task with its fencing_token. While it works it calls \
-    heartbeat_agent in time, and at the end unregister_agent. The tasks of a silent agent go to another. \
+    claim_task (with wait_seconds), does the task and calls complete_task with its fencing_token. While it works it \
+    calls heartbeat_agent in time, and at the end unregister_agent. The tasks of a silent agent go to another. \
     get_resource_usage shows quotas, tokens and the queue.";
 
 impl ServerHandler for Server {
@@ -210,11 +211,11 @@ impl ServerHandler for Server {
         let uris = requested.resource_subscriptions.iter().flatten();
         let accepted: Vec<String> =
             uris.filter(|uri| uri.parse().is_ok_and(|uri: ResourceUri| watched.insert(uri))).cloned().collect();
-        // The watcher is made now, so that nothing is missed between the acknowledgement and the first look.
+        // The watcher is created now, so that no change between the acknowledgement and `listen` is missed.
         let watcher = self.watcher(watched);
         let mut waiting = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push_back(watcher);
-        // One whose call was cancelled meanwhile never comes: the oldest are such.
+        // The `listen` of a call cancelled since then never comes; the oldest watchers are of such calls.
         while waiting.len() > ACCEPTED_MAX {
             waiting.pop_front();
         }
@@ -229,11 +230,16 @@ impl ServerHandler for Server {
         };
         let mut watcher = {
             let mut waiting = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-            let place = waiting.iter().position(is_ours);
-            place.and_then(|place| waiting.remove(place))
+            let index = waiting.iter().position(is_ours);
+            index.and_then(|index| waiting.remove(index))
         }
-        .ok_or_else(|| ErrorData::internal_error("the subscription was accepted and then lost: listen again", None))?;
-        let tell = async {
+        .ok_or_else(|| {
+            ErrorData::internal_error(
+                "the accepted subscription was dropped before it began: send subscriptions/listen again",
+                None,
+            )
+        })?;
+        let notify = async {
             while let Some(uri) = watcher.next().await {
                 if context.sink().notify_resource_updated(uri.to_string()).await.is_err() {
                     break;
@@ -243,7 +249,7 @@ impl ServerHandler for Server {
         tokio::select! {
             () = context.cancelled() => {}
             () = self.closing.cancelled() => {}
-            () = tell => {}
+            () = notify => {}
         }
         Ok(())
     }
@@ -261,7 +267,9 @@ impl ServerHandler for Server {
         if self.subscriptions(&context.peer).insert(uri) {
             Ok(())
         } else {
-            let text = format!("at most {WATCHED_MAX} resources can be subscribed to: unsubscribe from some first");
+            let text = format!(
+                "{WATCHED_MAX} resources are subscribed to, the most for one connection: unsubscribe from one first"
+            );
             Err(ErrorData::invalid_params(text, None))
         }
     }
@@ -302,6 +310,6 @@ impl ServerHandler for Server {
 }
 
 fn no_such_method(method: &str) -> ErrorData {
-    let shown: String = method.chars().take(100).collect();
-    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("this server has no method {shown}"), None)
+    let excerpt: String = method.chars().take(100).collect();
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("unknown method {excerpt}"), None)
 }

@@ -1,4 +1,4 @@
-//! The tools, by toolset. Each tool is a file that states its description, its arguments and what it does.
+//! The tools, by toolset. Each tool is a file with its description, its arguments and its work.
 
 mod assign_task;
 mod cancel_task;
@@ -59,7 +59,7 @@ use std::sync::{Arc, Mutex};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-/// Why a tool did not do as asked: told to the model as a result, so that it can mend its call.
+/// Why a call of a tool failed. The model gets it as a result, so that it can correct the call.
 #[derive(Debug, Error)]
 pub(super) enum ToolError {
     #[error(transparent)]
@@ -71,15 +71,15 @@ pub(super) enum ToolError {
     #[error(transparent)]
     Ask(#[from] RuntimeError),
     #[error(
-        "there is no catalog: no MCP server or worker is run here, and endpoints are names alone. To have them run, start the \
-         server with --catalog FILE, an mcpServers file, or set CORTEX_CATALOG"
+        "no catalog is configured, so no MCP servers or workers are managed, and endpoints are reserved addresses only: \
+         start the server with --catalog FILE, an mcpServers file, or set CORTEX_CATALOG"
     )]
     NoCatalog,
-    #[error("the connection is coming to its end: {0}")]
+    #[error("the connection is closing: {0}")]
     Closing(&'static str),
 }
 
-/// An answer that can become a result: the same JSON once as data and once as text.
+/// The result of a call: the same JSON once as data and once as text.
 pub(super) struct ToolOutput {
     structured: serde_json::Value,
     text: String,
@@ -87,7 +87,7 @@ pub(super) struct ToolOutput {
 
 impl ToolOutput {
     pub(super) fn new<T: Serialize>(result: &T) -> Result<Self, ToolError> {
-        // Our own results always have a JSON form; a fault here is ours and is told as one.
+        // Our own results always have a JSON form, so that a failure here is an internal error.
         let fault = |_| ToolError::Engine(EngineError::Fault);
         Ok(Self {
             structured: serde_json::to_value(result).map_err(fault)?,
@@ -98,22 +98,22 @@ impl ToolOutput {
 
 pub(super) use get_plan::dry_run;
 
-/// What a tool is given for one call.
+/// The inputs of one call of a tool.
 pub(super) struct Invocation {
     pub(super) engine: EngineHandle,
     pub(super) planner: Arc<Mutex<Planner>>,
-    /// Present where MCP servers and workers are really run.
+    /// Present where MCP servers and workers are managed.
     pub(super) managed: Option<RuntimeHandle>,
     pub(super) arguments: Option<JsonObject>,
-    /// The call as the transport knows it; absent where no transport of ours carries it.
+    /// The call's state in the transport; absent with a transport that is not ours.
     pub(super) call: Option<Call>,
-    /// Present if the caller wants to hear of the progress.
+    /// Present if the caller asked for progress.
     pub(super) progress: Option<Progress>,
-    /// Is cancelled when the connection comes to its end: a tool that waits ends then.
+    /// Is cancelled when the connection begins to close: a tool that waits ends then.
     pub(super) closing: CancellationToken,
 }
 
-/// What an MCP client may assume of a tool before it calls it.
+/// What an MCP client may assume about a tool before a call.
 struct Hints {
     is_read_only: bool,
     is_destructive: bool,
@@ -126,7 +126,7 @@ trait ToolHandler: Send + Sync {
     fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>>;
 }
 
-/// The definition of a tool as clients see it.
+/// Returns the definition of a tool as clients see it.
 fn definition<T: JsonSchema>(
     name: &'static str,
     title: &str,
@@ -145,16 +145,16 @@ fn definition<T: JsonSchema>(
         .with_annotations(annotations)
 }
 
-/// The tools that are on.
+/// The enabled tools.
 pub(super) struct Tools {
     tools: Vec<Arc<dyn ToolHandler>>,
     definitions: Vec<Tool>,
-    /// Tools that are off, with the toolset that has them.
+    /// Disabled tools, each with its toolset.
     off: Vec<(&'static str, &'static str)>,
 }
 
 impl Tools {
-    /// The tools that are on, for a server that really runs servers and workers or that does not.
+    /// Creates the enabled tools, for a server that manages MCP servers and workers or one that does not.
     pub(super) fn new(options: &ServerOptions, is_managed: bool) -> Self {
         let mut tools: Vec<Arc<dyn ToolHandler>> = Vec::new();
         let mut off = Vec::new();
@@ -220,10 +220,10 @@ impl Tools {
         &self.definitions
     }
 
-    /// Calls a tool. A tool that panics is an error to its caller and to nobody else.
+    /// Calls a tool. A panic of the tool is an error of this call alone.
     pub(super) async fn call(&self, name: &str, invocation: Invocation) -> Result<CallToolResult, ErrorData> {
         let tool = self.tools.iter().find(|tool| tool.name() == name).ok_or_else(|| self.unknown(name))?;
-        // The transport answers for a handler that panics unless somebody still holds the call: here, us.
+        // The transport replies to a call whose handler panics, unless a clone of the call is still held, as here.
         let call = invocation.call.clone();
         let result = catch_panic(name, Arc::clone(tool).run(invocation)).await;
         drop(call);
@@ -231,24 +231,25 @@ impl Tools {
     }
 
     fn unknown(&self, name: &str) -> ErrorData {
-        let shown: String = name.chars().take(60).collect();
+        let excerpt: String = name.chars().take(60).collect();
         let known: Vec<&'static str> = self.tools.iter().map(|tool| tool.name()).collect();
         let message = match self.off.iter().find(|(tool, _)| *tool == name) {
             Some((tool, set)) => {
                 format!(
-                    "tool {tool} is in the toolset {set}, which is off: start the server with --toolsets all or --toolsets …,{set}"
+                    "tool {tool} is in the toolset {set}, which is off: start the server with --toolsets all or \
+                     --toolsets …,{set}"
                 )
             }
             None => match suggest(name, known.iter().copied()) {
-                Some(near) => format!("unknown tool {shown}: did you mean {near}?"),
-                None => format!("unknown tool {shown}: there are {}", known.join(", ")),
+                Some(near) => format!("unknown tool {excerpt}: did you mean {near}?"),
+                None => format!("unknown tool {excerpt}: call one of {}", known.join(", ")),
             },
         };
         ErrorData::invalid_params(message, None)
     }
 }
 
-/// What a tool's future comes to, whatever it comes to.
+/// Runs a tool's future to its result, an error or a panic included.
 async fn catch_panic(name: &str, run: BoxFuture<'_, Result<ToolOutput, ToolError>>) -> CallToolResult {
     let error = match AssertUnwindSafe(run).catch_unwind().await {
         Ok(Ok(ToolOutput { structured, text })) => {
@@ -258,12 +259,12 @@ async fn catch_panic(name: &str, run: BoxFuture<'_, Result<ToolOutput, ToolError
         }
         Ok(Err(error)) => error,
         Err(_) => {
-            tracing::error!(tool = name, "a tool panicked; its caller gets an error");
+            tracing::error!(tool = name, "tool panicked");
             ToolError::Engine(EngineError::Fault)
         }
     };
-    // Text only: some clients hold structured content of an error against the schema of a success.
-    let mut told = serde_json::json!({"status": "error", "error": error.to_string()});
+    // Text only: some clients check the structured content of an error against the output schema.
+    let mut body = serde_json::json!({"status": "error", "error": error.to_string()});
     let is_retryable = matches!(
         error,
         ToolError::Engine(EngineError::NotCommitted | EngineError::Stopped)
@@ -271,17 +272,17 @@ async fn catch_panic(name: &str, run: BoxFuture<'_, Result<ToolOutput, ToolError
             | ToolError::Closing(_)
     );
     if is_retryable {
-        told["retryable"] = true.into();
+        body["retryable"] = true.into();
     }
-    CallToolResult::error(vec![ContentBlock::text(told.to_string())])
+    CallToolResult::error(vec![ContentBlock::text(body.to_string())])
 }
 
-/// The denial of an id that no allocation has.
+/// Returns the denial of an unknown allocation id.
 fn unknown_allocation(allocation: cortex_core::ids::AllocationId) -> ToolError {
     ToolError::Engine(EngineError::Denied(Denied::UnknownAllocation(allocation)))
 }
 
-/// The denial of an id that no task has.
+/// Returns the denial of an unknown task id.
 fn unknown_task(task: TaskId) -> ToolError {
     ToolError::Engine(FleetDenied::UnknownTask(task).into())
 }

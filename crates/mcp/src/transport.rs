@@ -1,13 +1,13 @@
-//! Newline-delimited JSON-RPC under rmcp: fast, bounded, and answering what rmcp would ignore.
+//! Newline-delimited JSON-RPC for rmcp: fast, bounded, and with replies to lines that rmcp ignores.
 //!
-//! [`LineTransport`] stands between any byte streams and rmcp's service loop. It reads lines into
-//! messages, answers by itself what is no message, and writes replies in as few writes as the
-//! client's pace allows. Invariants:
+//! [`LineTransport`] connects byte streams to rmcp's service loop. It reads lines into messages, replies
+//! to a line that is not a message, and batches replies into as few writes as the client's reading
+//! allows. Invariants:
 //!
-//! - whatever bytes a client sends, the process lives on, and memory stays bounded by
-//!   [`WireLimits`] and [`OUTBOX_HIGH_WATER_BYTES`];
-//! - every request gets exactly one reply, or none if the client cancelled it first; which of the
-//!   two is decided at one point, and the [`Call`] of the request knows;
+//! - no input of a client ends the process, and memory stays bounded by [`WireLimits`] and
+//!   [`OUTBOX_HIGH_WATER_BYTES`];
+//! - every request gets exactly one reply, or none if the client cancelled it first; one point decides
+//!   which, and the [`Call`] of the request shows it;
 //! - messages are delivered in the order sent.
 
 mod call;
@@ -43,27 +43,27 @@ use self::{
 pub use cortex_lines::ID_BYTES_MAX;
 use cortex_lines::{Line, LineBuffer};
 
-/// The longest line a client may send unless told otherwise, its newline left out.
+/// The default of [`WireLimits::line_bytes_max`].
 pub const LINE_BYTES_MAX: usize = 1_048_576;
 
-/// How many calls may be in flight on a connection unless told otherwise.
+/// The default of [`WireLimits::calls_in_flight_max`].
 pub const CALLS_IN_FLIGHT_MAX: usize = 256;
 
-/// How many `subscriptions/listen` requests may be open on a connection unless told otherwise.
+/// The default of [`WireLimits::listens_max`].
 pub const LISTENS_MAX: usize = 64;
 
-/// How far nothing is given out, the input is still read ahead, so that its end is seen.
+/// The most bytes of input read ahead while no message can be delivered, so that its end is seen.
 const READ_AHEAD_BYTES_MAX: usize = 65_536;
 
-/// What one connection may take up.
+/// The limits of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireLimits {
-    /// The longest line, in bytes, without its newline. A longer one is refused, and never kept.
+    /// The longest line in bytes, without its newline. A longer one is refused without being buffered.
     pub line_bytes_max: usize,
-    /// How many calls may be in flight, at least 1. With so many nothing more is read.
+    /// The most calls in flight, at least 1. At the limit, reading pauses.
     pub calls_in_flight_max: usize,
-    /// How many `subscriptions/listen` requests may be open. One more is refused. They do not
-    /// count as calls in flight, because they last.
+    /// The most open `subscriptions/listen` requests. One more is refused. They do not count as calls
+    /// in flight, because they stay open.
     pub listens_max: usize,
 }
 
@@ -77,11 +77,11 @@ impl Default for WireLimits {
 pub struct LineTransport<R> {
     reader: R,
     lines: LineBuffer,
-    /// The request that was read and waits to be taken in flight.
+    /// The request that was read and waits for its admission.
     pending_request: Option<IncomingRequest>,
-    /// Whether rmcp is to look at other things before the next message. It drops the replies of
-    /// cancelled calls one by one, between messages taken: without a pause for each cancellation
-    /// they would pile up behind a client that cancels all it sends.
+    /// Whether the next poll yields to rmcp without a message. rmcp drops the replies of cancelled
+    /// calls one by one between messages: without a pause for each cancellation they would pile up
+    /// for a client that cancels all that it sends.
     must_yield: bool,
     connection: Arc<Connection>,
     limits: WireLimits,
@@ -91,10 +91,10 @@ impl<R> LineTransport<R>
 where
     R: AsyncRead + Unpin + Send,
 {
-    /// Makes a transport over a pair of byte streams, and the handle that goes with it.
+    /// Creates a transport over a pair of byte streams, and its handle.
     ///
-    /// The writer is driven by a task of its own, which ends once the transport is dropped and
-    /// all is written.
+    /// A task of its own drives the writer. It ends once the transport is dropped and everything is
+    /// written.
     ///
     /// # Panics
     /// If called outside of a tokio runtime.
@@ -115,8 +115,8 @@ where
         (transport, ConnectionHandle::new(connection))
     }
 
-    /// All that is underway is kept in `self`, so a poll may be the last: rmcp polls this among
-    /// other things and drops it when one of those comes first.
+    /// Keeps all progress in `self`, so that it can be dropped after any poll: rmcp does so when another
+    /// branch of its `select!` is ready first.
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Option<ClientJsonRpcMessage>> {
         if std::mem::take(&mut self.must_yield) {
             context.waker().wake_by_ref();
@@ -160,21 +160,21 @@ where
                     }
                 }
                 Incoming::Refused { id, error } => {
-                    tracing::debug!(?id, message = %error.message, "a line is refused");
+                    tracing::debug!(?id, message = %error.message, "line refused");
                     self.connection.refuse(id.as_ref(), &error);
                 }
-                Incoming::Ignored(why) => tracing::debug!(why, "a line is ignored"),
+                Incoming::Ignored(why) => tracing::debug!(why, "line ignored"),
             }
         }
         self.connection.announce_ended();
         Poll::Ready(None)
     }
 
-    /// Delivers a notification or a reply, unless rmcp is still in the handshake: it would end
-    /// the process over one. What a cancelled call did is taken back before rmcp hears of it.
+    /// Returns a notification or reply for delivery, or nothing during the handshake, where rmcp would
+    /// end the process. A cancelled call is undone before rmcp receives the cancellation.
     fn admit_other(&mut self, message: ClientJsonRpcMessage) -> Option<ClientJsonRpcMessage> {
         if !self.connection.is_established() {
-            tracing::debug!("a notification or reply before the first request is ignored");
+            tracing::debug!("notification or reply before the first request ignored");
             return None;
         }
         if let JsonRpcMessage::Notification(notification) = &message
@@ -195,8 +195,8 @@ where
         Poll::Ready(())
     }
 
-    /// While nothing can be delivered, reads a little so that the end of the input is seen, and
-    /// those who wait for it make room.
+    /// Reads up to [`READ_AHEAD_BYTES_MAX`] while nothing can be delivered, so that the end of the input
+    /// is seen and calls that wait for it end.
     fn read_ahead<T>(&mut self, context: &mut Context<'_>) -> Poll<T> {
         while !self.lines.is_ended() && self.lines.unread_bytes() < READ_AHEAD_BYTES_MAX {
             ready!(self.poll_fill(context));
@@ -236,7 +236,7 @@ impl<R> Drop for LineTransport<R> {
     }
 }
 
-/// The answer to a line over the limit.
+/// Returns the error for a line over the limit.
 pub fn too_long(bytes: u64, line_bytes_max: usize) -> ErrorData {
     let text = format!("the line is {bytes} bytes long: send at most {line_bytes_max} bytes on a line");
     ErrorData::invalid_request(text, None)

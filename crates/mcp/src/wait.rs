@@ -1,4 +1,4 @@
-//! Waiting for an answer that takes as long as processes take to start or to end.
+//! Waiting for a reply that takes as long as processes take to start or to end.
 
 use super::progress::Progress;
 use cortex_engine::EngineHandle;
@@ -6,21 +6,21 @@ use futures_util::FutureExt;
 use std::pin::Pin;
 use tokio_util::sync::CancellationToken;
 
-/// What a call has that may wait: somebody who wants to hear of it, and an end.
+/// A call that waits: it reports progress, and ends with its connection.
 pub(super) struct Wait {
     pub(super) engine: EngineHandle,
-    /// Present if the caller wants to hear of the progress.
+    /// Present if the caller asked for progress.
     pub(super) progress: Option<Progress>,
-    /// Is cancelled when the connection comes to its end.
+    /// Is cancelled when the connection begins to close.
     pub(super) closing: CancellationToken,
 }
 
 impl Wait {
-    /// What `work` comes to, which is something that was asked of the engine; nothing if the connection comes to its end
-    /// before. What the engine answers without waiting is still given out then, as it is to any other call before the end
-    /// of the input.
+    /// Returns the result of `work`, which is a request to the engine, or nothing if the connection closes before. A
+    /// result that the engine has without waiting is still returned then, as to any other call before the end of the
+    /// input.
     ///
-    /// `work` is looked at first of all, so that what it sends is sent in the order of the calls.
+    /// `work` is polled first, so that calls reach the engine in their order.
     pub(super) async fn for_reply<T>(self, message: &str, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let Self { engine, progress, closing } = self;
         let waiting = async {
@@ -34,7 +34,8 @@ impl Wait {
             done = waiting => return Some(done),
             () = closing.cancelled() => {}
         }
-        // This is answered behind what was sent before it. If it cannot be, neither can that.
+        // The engine replies in order: after this reply, one to `work` is there unless `work` has to wait. If the
+        // engine has ended, neither gets a reply.
         drop(engine.capacity().await);
         work.now_or_never()
     }

@@ -1,4 +1,4 @@
-//! How a client gets at the MCP servers of its lease.
+//! How a client connects to the MCP servers of its lease.
 
 use cortex_core::allocation::ServerHold;
 use cortex_managed::ServerReport;
@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// What a client puts into its own list of MCP servers, as it stands.
+/// The MCP servers of a lease, in the form of an MCP client's configuration.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct McpConfig {
@@ -20,15 +20,16 @@ pub(crate) struct ReachedServer {
     /// `http`: it speaks Streamable HTTP.
     #[serde(rename = "type")]
     transport: &'static str,
-    /// Where it is.
+    /// Its address.
     url: String,
-    /// What goes with each request.
+    /// HTTP headers of each request.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     headers: BTreeMap<String, String>,
 }
 
 impl McpConfig {
-    /// One for the servers of a lease, each with how it stands if that is known; nothing if there are none.
+    /// Builds the configuration for the servers of a lease, each with its report if there is one; nothing without
+    /// servers.
     pub(super) fn new<'a>(
         servers: impl Iterator<Item = (&'a ServerHold, Option<&'a ServerReport>)>,
         access_token: Option<&str>,
@@ -54,8 +55,8 @@ impl McpConfig {
     }
 }
 
-/// An address without what may be secret in it, for those who do not lease the server: what stands before the host, and
-/// behind the path.
+/// Returns a URL without its parts that may be secret, for callers that do not lease the server: user information,
+/// query and fragment.
 pub(super) fn public_url(url: &str) -> String {
     let plain = url.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = plain.split_once("://") else { return plain.to_owned() };

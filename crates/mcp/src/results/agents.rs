@@ -1,4 +1,4 @@
-//! What the tools about agents answer.
+//! The results of the tools about agents.
 
 use super::{LIST_BYTES_MAX, count_fitting, raw};
 use cortex_core::fleet::command::{EndedAttempt, RemovedAgent};
@@ -11,33 +11,30 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// How many bytes an entry of the list takes at most, the texts that its agent chose left out, once as data and once as text.
+/// The most bytes of a list entry without the texts that its agent chose, once as data and once as text.
 const AGENT_BYTES: usize = 1_500;
 
-/// The answer to register_agent.
+/// The result of register_agent.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct RegisterResult {
     /// `registered` by this call, or `already_registered` by one like it.
     status: &'static str,
-    /// Which agent.
     agent_id: String,
-    /// What kind of agent it is.
     agent_type: String,
-    /// What it can do, each once, in order.
+    /// Sorted, without repetitions.
     capabilities: Vec<String>,
-    /// How many tasks it may hold at once.
+    /// The most tasks that it may hold concurrently.
     max_concurrent: u32,
-    /// The allocation one of whose workers it is; null if it has a worker slot of its own.
+    /// The allocation whose worker it is; null if it has a worker slot of its own.
     allocation_id: Option<String>,
     /// `idle`, `busy`, `full` or `unresponsive`.
     state: &'static str,
-    /// How many tasks it holds.
+    /// Tasks that it holds.
     current_tasks: u64,
-    /// How often it has to send a heartbeat, in seconds.
+    /// The interval of its heartbeats, in seconds.
     heartbeat_seconds: u64,
-    /// When it was registered.
     registered_at: String,
-    /// When it is lost unless it is heard of before.
+    /// The time at which it is lost without a heartbeat until then.
     lost_at: String,
 }
 
@@ -64,11 +61,10 @@ impl RegisterResult {
 /// A task that an agent holds.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct HeldTaskResult {
-    /// Which task.
     task_id: String,
-    /// The token of the lease on it: complete_task wants it.
+    /// The token of its lease, for complete_task.
     fencing_token: u64,
-    /// When the lease runs out.
+    /// The deadline of the lease.
     lease_expires_at: String,
 }
 
@@ -82,20 +78,20 @@ impl From<&HeldTask> for HeldTaskResult {
     }
 }
 
-/// The answer to heartbeat_agent.
+/// The result of heartbeat_agent.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct HeartbeatResult {
     /// `ok`.
     status: &'static str,
-    /// Which agent.
     agent_id: String,
     /// `idle`, `busy` or `full`.
     state: &'static str,
-    /// When it is lost unless it is heard of before.
+    /// The time at which it is lost without a heartbeat until then.
     lost_at: String,
-    /// After how many seconds the next heartbeat is due.
+    /// Seconds until the next heartbeat is due.
     next_heartbeat_seconds: u64,
-    /// The tasks it holds, in the order in which it was given them. One that is missing was taken back: drop the work on it.
+    /// The tasks that it holds, oldest lease first. Drop the work on a task that is missing: it was cancelled or
+    /// reclaimed.
     tasks: Vec<HeldTaskResult>,
 }
 
@@ -107,7 +103,7 @@ impl HeartbeatResult {
             state: view.state.as_str(),
             lost_at: view.lost_at.to_string(),
             next_heartbeat_seconds: heartbeat_seconds,
-            // An agent holds a thousand at most, which fit even with the longest ids.
+            // At most a thousand, which fit even with the longest ids.
             tasks: view.tasks.iter().map(HeldTaskResult::from).collect(),
         }
     }
@@ -116,9 +112,8 @@ impl HeartbeatResult {
 /// A task that an agent held when it left.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct LeftTaskResult {
-    /// Which task.
     task_id: String,
-    /// Where it stands now: `queued` again, or `failed` if that was its last attempt.
+    /// `queued` again, or `failed` if that was its last attempt.
     state: &'static str,
 }
 
@@ -128,16 +123,14 @@ impl From<&EndedAttempt> for LeftTaskResult {
     }
 }
 
-/// The answer to unregister_agent.
+/// The result of unregister_agent.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct UnregisterResult {
     /// `unregistered`.
     status: &'static str,
-    /// Which agent.
     agent_id: String,
-    /// When.
     unregistered_at: String,
-    /// The tasks it held.
+    /// The tasks that it held.
     tasks: Vec<LeftTaskResult>,
 }
 
@@ -153,28 +146,28 @@ impl From<&Reading<RemovedAgent>> for UnregisterResult {
     }
 }
 
-/// How much an agent does.
+/// The load of an agent.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct LoadResult {
-    /// How many tasks it holds.
+    /// Tasks that it holds.
     current_tasks: u64,
-    /// How many it may hold.
+    /// The most tasks that it may hold.
     max_concurrent: u32,
 }
 
-/// How well an agent does, over the last minute and its last 100 tasks; every figure from 0 to 1.
+/// The health of an agent over the last minute and its last 100 tasks; each figure is from 0 to 1.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct HealthResult {
-    /// 40 % of the success rate, 30 % of the response time, 20 % of the load and 10 % of the regularity of heartbeats; 0.5 if no
-    /// task ended in its hands.
+    /// 40 % of the success rate, 30 % of the response time, 20 % of the load and 10 % of the regularity of heartbeats;
+    /// 0.5 while no attempt of it has ended.
     score: f64,
-    /// The part of its tasks that went well; null if there were none.
+    /// The part of its tasks that succeeded; null without tasks.
     success_rate: Option<f64>,
-    /// How far below the target their mean duration was: 1 for no time, 0 for the target and above; null if there were none.
+    /// How far their mean duration was below the target: 1 for no time, 0 for the target or more; null without tasks.
     response_time: Option<f64>,
-    /// The part of its room that is free.
+    /// The part of its task limit that is free.
     load: f64,
-    /// Heartbeats seen against heartbeats due.
+    /// Heartbeats received per heartbeat due.
     heartbeat_regularity: f64,
 }
 
@@ -190,7 +183,7 @@ impl From<&Health> for HealthResult {
     }
 }
 
-/// A part given in millionths, with three decimals.
+/// Converts millionths to a fraction with three decimals.
 fn thousandths(millionths: u32) -> f64 {
     f64::from(millionths.saturating_add(500) / 1_000) / 1_000.0
 }
@@ -198,27 +191,22 @@ fn thousandths(millionths: u32) -> f64 {
 /// An agent, as list_agents shows it.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ListedAgent {
-    /// Its id.
     agent_id: String,
-    /// What kind of agent it is.
     agent_type: String,
-    /// What it can do, each once, in order.
+    /// Sorted, without repetitions.
     capabilities: Vec<String>,
-    /// The allocation one of whose workers it is; null if it has a worker slot of its own.
+    /// The allocation whose worker it is; null if it has a worker slot of its own.
     allocation_id: Option<String>,
     /// `idle`, `busy`, `full`, or `unresponsive` after two missed heartbeats.
     state: &'static str,
-    /// How much it does.
     load: LoadResult,
-    /// How well it does.
     health: HealthResult,
-    /// When it was registered.
     registered_at: String,
-    /// When it was last heard of.
+    /// The time of its last heartbeat, claim or report.
     heard_at: String,
-    /// When it is lost unless it is heard of before.
+    /// The time at which it is lost without a heartbeat until then.
     lost_at: String,
-    /// What it noted.
+    /// The notes of its registration.
     #[schemars(with = "JsonObject")]
     metadata: Box<RawValue>,
 }
@@ -242,24 +230,24 @@ impl From<&AgentView> for ListedAgent {
     }
 }
 
-/// The answer to list_agents.
+/// The result of list_agents.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct AgentsResult {
     /// This page, by id.
     agents: Vec<ListedAgent>,
-    /// How many are on this page: fewer than asked for if they take too much room.
+    /// Entries on this page: fewer than `limit` if they take too many bytes.
     count: u64,
-    /// How many there are on all pages.
+    /// Entries on all pages.
     total: u64,
-    /// What to give as `cursor` for the next page; absent on the last.
+    /// The `cursor` of the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
 
 impl AgentsResult {
-    /// A page, where `cursor` spells an agent to go on from.
+    /// Builds a page. `cursor` writes the position after an agent.
     pub(crate) fn new(page: &AgentPage, cursor: impl Fn(&cortex_core::ids::AgentId) -> String) -> Self {
-        // One fits whatever it has: a page without any would lead nowhere.
+        // At least one: the cursor of an empty page would not advance.
         let fits = count_fitting(page.entries.iter().map(text_bytes), AGENT_BYTES, LIST_BYTES_MAX).max(1);
         let shown = &page.entries[..fits.min(page.entries.len())];
         let next = if shown.len() < page.entries.len() {
@@ -276,7 +264,7 @@ impl AgentsResult {
     }
 }
 
-/// How many bytes the texts have that an agent chose.
+/// Returns the bytes of the texts that an agent chose.
 fn text_bytes(view: &AgentView) -> usize {
     let request = &view.registration.request;
     let capabilities: usize = request.capabilities.as_slice().iter().map(|one| one.as_str().len() + 1).sum();

@@ -1,4 +1,4 @@
-//! What get_allocation answers.
+//! The result of get_allocation.
 
 use super::access::McpConfig;
 use super::runtime_status::{RuntimeStatus, ServerStatus};
@@ -16,117 +16,109 @@ use serde_json::value::RawValue;
 /// Amounts of an allocation.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct AllocatedResources {
-    /// CPU in cores.
+    /// CPU, in cores.
     cpu_allocated: f64,
-    /// Memory in MB.
+    /// Memory, in MB.
     memory_allocated: u64,
-    /// Worker slots.
     workers: u64,
 }
 
 /// An MCP server of an allocation.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct AllocatedServer {
-    /// Its name.
     server_name: String,
-    /// Where it is.
+    /// Its address.
     endpoint: String,
-    /// `running` while the allocation is live, then `released`. Where servers are really run, how it stands until then: also
-    /// `starting`, `restarting`, `failed` or `stopping`.
+    /// `running` while the allocation is live, then `released`. A managed server is also `starting`, `restarting`,
+    /// `failed` or `stopping`.
     status: &'static str,
     /// Why it is restarting or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// Its port.
     port: u16,
 }
 
 /// A worker of an allocation.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct AllocatedWorker {
-    /// Its id.
     worker_id: String,
     /// `cortex-worker`.
     worker_type: &'static str,
-    /// Its CPU in cores.
+    /// CPU, in cores.
     cpu: f64,
-    /// Its memory in MB.
+    /// Memory, in MB.
     memory: u64,
-    /// The state of its allocation. Where workers are really run, how it stands: `starting`, `running`, `restarting`, `failed`
-    /// or `stopping`.
+    /// The state of its allocation, or of a managed worker: `starting`, `running`, `restarting`, `failed` or
+    /// `stopping`.
     status: &'static str,
     /// Why it is restarting or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// Where it is.
+    /// Its address.
     endpoint: String,
 }
 
-/// Moments in the life of an allocation.
+/// Times of an allocation.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Timestamps {
-    /// When it was asked for.
+    /// The time of the request.
     created_at: String,
-    /// When it became active; null if it did not.
+    /// Null if it did not become active.
     activated_at: Option<String>,
-    /// When it ended; null while it has not.
+    /// Null while it has not ended.
     released_at: Option<String>,
-    /// Seconds since it was asked for.
+    /// Seconds since the request.
     age_seconds: u64,
 }
 
-/// The answer to get_allocation, and the resource `cluster://allocations/{allocation_id}`.
+/// The result of get_allocation, and the resource `cluster://allocations/{allocation_id}`.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct AllocationResult {
-    /// Its id.
     allocation_id: String,
-    /// The job that holds it.
     job_id: String,
     /// `pending`, `active`, `releasing`, `released` or `failed`.
     state: &'static str,
     /// `low`, `normal`, `high` or `critical`.
     priority: &'static str,
-    /// What the workers take together.
+    /// Total of the workers.
     resources: AllocatedResources,
-    /// The MCP servers, in the order asked for.
+    /// In the order of the request.
     mcp_servers: Vec<AllocatedServer>,
-    /// The workers.
     workers: Vec<AllocatedWorker>,
-    /// How many workers are left out of the list because it would be too long.
+    /// Workers left out of the list because it would be too long.
     #[serde(skip_serializing_if = "Option::is_none")]
     workers_omitted: Option<u64>,
-    /// Moments in its life.
     timestamps: Timestamps,
     /// The time to live in seconds, from the activation or the last renewal.
     ttl_seconds: u64,
-    /// When it ends unless it is renewed; null once it has ended.
+    /// The deadline unless it is renewed; null once it has ended.
     expires_at: Option<String>,
-    /// Whether that moment has passed; false once it has ended.
+    /// Whether it is past its deadline; false once it has ended.
     is_expired: bool,
     /// Larger than that of every earlier grant; absent if it was never granted.
     #[serde(skip_serializing_if = "Option::is_none")]
     fencing_token: Option<u64>,
-    /// What the endpoints of MCP servers that are really run ask for as a bearer token; told by get_allocation alone, while the
-    /// allocation is active.
+    /// The bearer token for the endpoints of managed MCP servers; only from get_allocation, while the allocation is
+    /// active.
     #[serde(skip_serializing_if = "Option::is_none")]
     access_token: Option<String>,
-    /// Where MCP servers are really run: what an MCP client takes as its list of servers, as it stands; told as the token is.
+    /// The configuration of an MCP client for managed MCP servers; present when the token is.
     #[serde(skip_serializing_if = "Option::is_none")]
     mcp_config: Option<McpConfig>,
-    /// How it ended: `released` by its holder, `expired`, or `cancelled` with the call that asked for it; absent while it
-    /// has not.
+    /// How it ended: `released` by its holder, `expired`, or `cancelled` with the call that requested it; absent while
+    /// it has not.
     #[serde(skip_serializing_if = "Option::is_none")]
     ended_by: Option<&'static str>,
     /// Why it failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// What the client noted.
+    /// The notes of the request.
     #[schemars(with = "JsonObject")]
     metadata: Box<RawValue>,
 }
 
 impl AllocationResult {
-    /// What is on record, with how what really stands behind it stands.
+    /// Builds the result from the record, with the runtime status where servers or workers are managed.
     pub(crate) fn new(reading: &Reading<Record>, runtime_status: Option<&RuntimeStatus>) -> Self {
         match &reading.value {
             Record::Allocation(view) => Self::of_allocation(view, runtime_status),

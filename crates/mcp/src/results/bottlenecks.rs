@@ -1,4 +1,4 @@
-//! What detect_bottlenecks answers.
+//! The result of detect_bottlenecks.
 
 use super::usage::BudgetBlock;
 use super::{LIST_BYTES_MAX, count_fitting};
@@ -6,58 +6,58 @@ use cortex_planning::{Bottleneck, Bottlenecks, Evidence};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// How many bytes a bottleneck takes at most, the name of what is affected left out, once as data and once as text.
+/// The most bytes of a bottleneck without the name of what is affected, once as data and once as text.
 const BOTTLENECK_BYTES: usize = 2_000;
 
-/// How many bottlenecks an answer shows at most.
+/// The most bottlenecks of a result.
 const BOTTLENECKS_MAX: usize = 1_000;
 
 /// The figures of a quota.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct QuotaMetrics {
-    /// How many agents there may be.
+    /// The most agents that may be registered.
     quota: u64,
     /// How many there are.
     active_agents: u64,
-    /// How many more may register without an allocation, as far as there are free workers.
+    /// Agents that can still register without an allocation, limited by free workers.
     available_slots: u64,
-    /// Which part of the quota is taken; 1 for a quota of 0.
+    /// The part of the quota in use; 1 for a quota of 0.
     usage_ratio: f64,
 }
 
 /// The figures of an agent over the last minute.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct AgentMetrics {
-    /// How many tasks ended in its hands.
+    /// Attempts of the agent that ended.
     ended_tasks: u64,
-    /// Which part of them went well.
+    /// The part of them that succeeded.
     success_rate: f64,
-    /// How long they took, in the mean.
+    /// Their mean duration.
     avg_duration_ms: u64,
-    /// How long the tasks of the other agents took, in the mean; null if too few ended to tell.
+    /// The mean duration of other agents' attempts; null if too few ended.
     others_avg_duration_ms: Option<u64>,
 }
 
 /// The figures of the queue.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct QueueMetrics {
-    /// How many tasks wait.
+    /// Waiting tasks.
     pending_tasks: u64,
-    /// How many of those are deferred for want of tokens.
+    /// Of these, the tasks deferred for lack of tokens.
     deferred_tasks: u64,
-    /// How many of those that wait no registered agent may take.
+    /// Of these, the tasks that no registered agent may take.
     unserved_tasks: u64,
-    /// How many tasks agents hold.
+    /// Tasks that agents hold.
     running_tasks: u64,
-    /// How many agents there are.
+    /// Registered agents.
     active_agents: u64,
-    /// How long the tasks have waited, in the mean.
+    /// The mean wait of waiting tasks.
     avg_wait_time_ms: u64,
-    /// How long the oldest has waited.
+    /// The wait of the oldest task.
     oldest_task_age_ms: u64,
 }
 
-/// The figures that a bottleneck was told by.
+/// The figures of a bottleneck, by its type.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum Metrics {
@@ -100,20 +100,17 @@ impl From<&Evidence> for Metrics {
     }
 }
 
-/// Something that holds tasks up, or is about to.
+/// Something that delays tasks, or soon will.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct BottleneckResult {
     /// `token_exhaustion`, `quota_exceeded`, `slow_agent` or `task_queue_backlog`.
     bottleneck_type: &'static str,
     /// `low`, `medium`, `high` or `critical`.
     severity: &'static str,
-    /// What is the matter.
     description: String,
-    /// The job, the type of agents or the agent that it is about; empty if it is about all of them.
+    /// The job, agent type or agent concerned; empty if it concerns all.
     affected: Vec<String>,
-    /// The figures that it was told by.
     metrics: Metrics,
-    /// What can be done about it.
     advice: String,
 }
 
@@ -130,17 +127,16 @@ impl From<&Bottleneck> for BottleneckResult {
     }
 }
 
-/// The answer to detect_bottlenecks, and the resource `cluster://bottlenecks`.
+/// The result of detect_bottlenecks, and the resource `cluster://bottlenecks`.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct BottlenecksResult {
-    /// What was found, the most severe first.
+    /// The most severe first.
     bottlenecks: Vec<BottleneckResult>,
-    /// How many were found.
+    /// Bottlenecks found, omitted ones included.
     count: u64,
-    /// How many are left out of the list because it would be too long.
+    /// Entries left out because the list would be too long.
     #[serde(skip_serializing_if = "Option::is_none")]
     omitted: Option<u64>,
-    /// When this was looked for.
     detected_at: String,
 }
 

@@ -1,39 +1,33 @@
-//! What get_capacity answers.
+//! The result of get_capacity.
 
 use cortex_core::view::CapacityView;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The answer to get_capacity, and the resource `cluster://capacity`.
+/// The result of get_capacity, and the resource `cluster://capacity`.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct CapacityResult {
-    /// CPU there is, in cores.
+    /// In cores.
     total_cpu: f64,
-    /// Memory there is, in MB.
+    /// In MB.
     total_memory: u64,
-    /// Worker slots there are.
+    /// Worker slots.
     total_workers: u64,
-    /// CPU leased.
     allocated_cpu: f64,
-    /// Memory leased.
     allocated_memory: u64,
-    /// Worker slots leased.
     allocated_workers: u64,
-    /// CPU not leased.
     available_cpu: f64,
-    /// Memory not leased.
     available_memory: u64,
-    /// Worker slots not leased.
     available_workers: u64,
-    /// CPU leased by leases past their deadline: a request that needs it gets it.
+    /// CPU of leases past their deadline: a request that needs it gets it.
     reclaimable_cpu: f64,
-    /// Memory leased by leases past their deadline.
+    /// Memory of leases past their deadline.
     reclaimable_memory: u64,
-    /// Worker slots leased by leases past their deadline.
+    /// Worker slots of leases past their deadline.
     reclaimable_workers: u64,
-    /// MCP servers that some allocation holds.
+    /// MCP servers that allocations hold.
     running_mcp_servers: Vec<String>,
-    /// Allocations that hold something.
+    /// Allocations that hold resources.
     active_allocations: u64,
 }
 

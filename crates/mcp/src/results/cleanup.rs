@@ -1,17 +1,17 @@
-//! What cleanup_expired answers.
+//! The result of cleanup_expired.
 
 use cortex_engine::Expired;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The answer to cleanup_expired.
+/// The result of cleanup_expired.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct CleanupResult {
-    /// The allocations that were cleaned up, the longest overdue first.
+    /// The ids of the reclaimed allocations, the longest overdue first.
     cleaned_up: Vec<String>,
-    /// How many there were.
+    /// Reclaimed allocations, omitted ones included.
     count: u64,
-    /// How many ids are left out of the list because it would be too long.
+    /// Ids left out because the list would be too long.
     #[serde(skip_serializing_if = "Option::is_none")]
     omitted: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! What get_forecast answers.
+//! The result of get_forecast.
 
 use cortex_core::demand::DEMAND_BIN;
 use cortex_planning::{
@@ -7,67 +7,63 @@ use cortex_planning::{
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// What to expect of one thing.
+/// The forecast of one series.
 #[derive(Serialize, JsonSchema)]
 struct SeriesResult {
     /// `requests`, `task_submissions` or `workers`, in a bin.
     series: &'static str,
-    /// How many bins were seen.
     history_bins: u64,
-    /// Whether plans go by it: its coverage is high enough for the next two bins.
+    /// Whether plans use it: its coverage is high enough for the next two bins.
     is_trusted: bool,
-    /// What is missing until plans can go by it; null once there is enough history.
+    /// What is missing before plans can use it; null once there is enough history.
     missing: Option<String>,
-    /// After how many seconds demand repeats itself; null if no season was found.
+    /// The period of demand, in seconds; null if no season was found.
     season_seconds: Option<u64>,
-    /// What is expected so far ahead, the nearest first.
+    /// The nearest first.
     horizons: Vec<HorizonResult>,
 }
 
-/// What to expect one horizon ahead.
+/// The forecast for one horizon.
 #[derive(Serialize, JsonSchema)]
 struct HorizonResult {
-    /// Until how many seconds after the last whole bin.
+    /// Seconds from the last whole bin.
     ahead_seconds: u64,
-    /// What stays at or below this in nine of ten bins; null while there is too little history.
+    /// Demand is at or below this in nine of ten bins; null while there is too little history.
     wanted: Option<f64>,
-    /// The part of past bins in which it was enough; null while no forecast has come due.
+    /// The part of past bins in which it was high enough; null while no forecast is due yet.
     coverage: Option<f64>,
-    /// Their mean pinball loss; null while no forecast has come due.
+    /// Mean pinball loss of past forecasts; null while none is due yet.
     pinball_loss: Option<f64>,
-    /// How many forecasts have come due.
+    /// Past forecasts with a known outcome.
     scored_bins: u64,
-    /// What each forecaster says that knows enough.
+    /// The forecasters with enough history.
     forecasters: Vec<ForecasterResult>,
 }
 
-/// What one forecaster says.
+/// The forecast of one method.
 #[derive(Serialize, JsonSchema)]
 struct ForecasterResult {
-    /// Its name.
     forecaster: &'static str,
-    /// What it wants, margin included; null while it knows too little.
+    /// Its forecast with the margin; null while it has too little history.
     wanted: Option<f64>,
-    /// How much it counts, from 0 to 1.
+    /// From 0 to 1.
     weight: f64,
-    /// The mean pinball loss of its past forecasts; null while none has come due.
+    /// Mean pinball loss of its past forecasts; null while none is due yet.
     pinball_loss: Option<f64>,
 }
 
-/// The answer to get_forecast.
+/// The result of get_forecast.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ForecastResult {
-    /// How long a bin is.
     bin_seconds: u64,
-    /// When the last bin ended that was seen; null before the first.
+    /// The end of the last bin seen; null before the first.
     seen_until: Option<String>,
     /// The quantile of demand that is forecast.
     quantile: f64,
-    /// From which coverage on plans go by a forecast.
+    /// The least coverage with which plans use a forecast.
     confidence_min: f64,
-    /// How many bins must be seen before anything is forecast.
+    /// The least bins of history for a forecast.
     history_bins_min: u64,
-    /// What to expect.
     series: Vec<SeriesResult>,
 }
 

@@ -1,4 +1,4 @@
-//! What request_resources answers.
+//! The result of request_resources.
 
 use super::access::McpConfig;
 use super::runtime_status::{RuntimeStatus, ServerStatus};
@@ -13,99 +13,94 @@ use serde::Serialize;
 /// Amounts of a lease.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct GrantedResources {
-    /// CPU in cores.
+    /// CPU, in cores.
     cpu: f64,
-    /// Memory in MB.
+    /// Memory, in MB.
     memory: u64,
-    /// Worker slots.
     workers: u64,
 }
 
 /// An MCP server of a new lease.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct GrantedServer {
-    /// Its name.
     name: String,
-    /// Where it is.
+    /// Its address.
     endpoint: String,
-    /// `running` while the lease is held. Where servers are really run, how it stands: also `starting`, `restarting`,
-    /// `failed` or `stopping`.
+    /// `running` while the lease is held. A managed server is also `starting`, `restarting`, `failed` or `stopping`.
     status: &'static str,
 }
 
 /// A worker of a new lease.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct GrantedWorker {
-    /// Its id.
     worker_id: String,
-    /// Where it is.
+    /// Its address.
     endpoint: String,
-    /// Its CPU in cores.
+    /// CPU, in cores.
     cpu: f64,
-    /// Its memory in MB.
+    /// Memory, in MB.
     memory: u64,
 }
 
-/// The answer to request_resources.
+/// The result of request_resources.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum RequestResult {
     /// A lease.
     Granted(Box<GrantedResult>),
-    /// There was no room, or what it was for could not be started.
+    /// There was not enough capacity, or a server or worker did not start.
     Failed(FailedResult),
 }
 
-/// A lease, as request_resources answers it.
+/// A lease, as request_resources returns it.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct GrantedResult {
     /// The handle of the lease.
     allocation_id: String,
-    /// `active`; when a request is repeated with its `request_id`, the state in which its lease is now.
+    /// `active`; for a repeated `request_id`, the current state of its lease.
     status: &'static str,
-    /// The job that holds it.
     job_id: String,
-    /// The MCP servers, in the order asked for.
+    /// In the order of the request.
     mcp_servers: Vec<GrantedServer>,
-    /// The workers.
     workers_allocated: Vec<GrantedWorker>,
-    /// How many workers are left out of the list because it would be too long.
+    /// Workers left out of the list because it would be too long.
     #[serde(skip_serializing_if = "Option::is_none")]
     workers_omitted: Option<u64>,
-    /// What the workers take together.
+    /// Total of the workers.
     resources: GrantedResources,
-    /// The time to live in seconds.
+    /// The lease time in seconds.
     ttl_seconds: u64,
-    /// When it was granted.
+    /// The time of the grant.
     created_at: String,
-    /// When it ends unless it is renewed; null once it has ended.
+    /// The deadline unless it is renewed; null once it has ended.
     expires_at: Option<String>,
-    /// Larger than that of every earlier grant. Show it to what the lease protects, so that a late writer is refused.
+    /// Larger than that of every earlier grant. Pass it to what the lease protects, so that it can refuse stale
+    /// writers.
     fencing_token: u64,
-    /// What the endpoints of MCP servers that are really run ask for as a bearer token. It is good for as long as the lease.
+    /// The bearer token for the endpoints of managed MCP servers, valid while the lease lasts.
     #[serde(skip_serializing_if = "Option::is_none")]
     access_token: Option<String>,
-    /// Where MCP servers are really run: what an MCP client takes as its list of servers, as it stands.
+    /// The configuration of an MCP client for managed MCP servers.
     #[serde(skip_serializing_if = "Option::is_none")]
     mcp_config: Option<McpConfig>,
 }
 
-/// A request that there was no room for, or that could not be made ready.
+/// A request that exceeded the capacity, or whose servers or workers did not start.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct FailedResult {
-    /// The id under which it can be read back for a while.
+    /// Readable with get_allocation for a while.
     allocation_id: String,
     /// `failed`.
     status: &'static str,
-    /// What there was too little of, or why an MCP server or a worker could not be started.
+    /// What was insufficient, or why an MCP server or worker did not start.
     error: String,
-    /// After how many seconds enough leases will have run out, if that is known.
+    /// Seconds until enough leases expire, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_seconds: Option<u64>,
 }
 
 impl RequestResult {
-    /// A grant, with how what really stands behind it stands.
+    /// Builds the result of a grant, with the runtime status where servers or workers are managed.
     pub(crate) fn granted(grant: &Grant, runtime_status: Option<&RuntimeStatus>) -> Self {
         let AllocationView { allocation, expires_at, .. } = &grant.view;
         let reservation = &allocation.reservation;
@@ -150,7 +145,7 @@ impl RequestResult {
         })
     }
 
-    /// A grant that failed whole, since something of it could not be started.
+    /// Builds the result of a grant that was undone because a server or worker did not start.
     pub(crate) fn not_started(allocation: AllocationId, error: &str) -> Self {
         Self::Failed(FailedResult {
             allocation_id: allocation.to_string(),

@@ -1,4 +1,4 @@
-//! What list_allocations answers.
+//! The result of list_allocations.
 
 use cortex_core::allocation::State;
 use cortex_core::time::Timestamp;
@@ -9,17 +9,14 @@ use serde::Serialize;
 /// One entry of a list.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ListedAllocation {
-    /// Its id.
     allocation_id: String,
-    /// The job that holds it.
     job_id: String,
     /// `pending`, `active`, `releasing`, `released` or `failed`.
     state: &'static str,
     /// `low`, `normal`, `high` or `critical`.
     priority: &'static str,
-    /// How many workers.
     workers: u64,
-    /// Seconds since it was asked for.
+    /// Seconds since the request.
     age_seconds: u64,
     /// Whether its deadline has passed; false once it has ended.
     is_expired: bool,
@@ -53,16 +50,16 @@ impl ListedAllocation {
     }
 }
 
-/// The answer to list_allocations.
+/// The result of list_allocations.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ListResult {
     /// This page, oldest first.
     allocations: Vec<ListedAllocation>,
-    /// How many are on this page.
+    /// Entries on this page.
     count: u64,
-    /// How many there are on all pages.
+    /// Entries on all pages.
     total: u64,
-    /// What to give as `cursor` for the next page; absent on the last.
+    /// The `cursor` of the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }

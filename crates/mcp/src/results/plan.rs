@@ -1,130 +1,121 @@
-//! What get_plan answers.
+//! The result of get_plan.
 
 use cortex_planning::{Action, AgentRequirement, Plan, Severity, Subject, Trend, WorkerRequirement};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The rate of requests now and the one to expect.
+/// The current rate of requests and its forecast.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct RateResult {
-    /// Requests a minute since the last look, refused ones included.
+    /// Requests a minute since the last check, refused ones included.
     current_rate_per_minute: f64,
     /// `increasing`, `stable` or `decreasing`.
     trend: &'static str,
-    /// Requests a minute to expect next.
     predicted_rate_per_minute: f64,
 }
 
-/// Something that holds tasks up.
+/// Something that delays tasks.
 #[derive(Serialize, JsonSchema)]
 struct PlanBottleneck {
     /// `token_exhaustion`, `quota_exceeded`, `slow_agent` or `task_queue_backlog`.
     bottleneck_type: &'static str,
     /// `low`, `medium`, `high` or `critical`.
     severity: &'static str,
-    /// The job, type or agent that it is about; empty if it is about all of them.
+    /// The job, agent type or agent concerned; empty if it concerns all.
     affected: Vec<String>,
 }
 
-/// How many agents the tasks to come take.
+/// Agents needed for the forecast tasks.
 #[derive(Serialize, JsonSchema)]
 struct AgentsAheadResult {
-    /// Tasks to expect in a minute: it stays at or below this in nine of ten cases.
+    /// Tasks a minute are at or below this in nine of ten cases.
     expected_tasks_per_minute: f64,
-    /// The part of such forecasts that was enough, as measured; null for a rate that was asked about.
+    /// The measured part of such forecasts that was high enough; null for a given `rate_per_minute`.
     confidence: Option<f64>,
-    /// Whether the plan goes by it.
+    /// Whether the plan uses it.
     is_trusted: bool,
-    /// How long a task takes, in the mean, as seen.
+    /// The mean duration of past tasks.
     avg_task_duration_ms: u64,
-    /// How bursty tasks come, as the variance of their number over its mean: 1 if they come independently.
+    /// The burstiness of arrivals, variance over mean: 1 for independent arrivals.
     arrival_variability: f64,
-    /// Tasks under way at once, in the mean, by Little's law.
+    /// Mean concurrent tasks, by Little's law.
     tasks_under_way: f64,
-    /// Places it takes so that the part of them that should be in use is.
+    /// Concurrent task slots that keep use at its target.
     places_for_utilization: u64,
-    /// Places it takes so that few tasks wait long.
+    /// Concurrent task slots that keep waits short.
     places_for_waiting: u64,
-    /// The chance to wait over 5 s with the larger number.
+    /// The probability of a wait over 5 s with the larger of the two.
     wait_chance: f64,
-    /// Agents that have so many places.
+    /// Agents that have as many slots.
     required_agents: u64,
 }
 
-/// How many workers the leases to come take.
+/// Workers needed for the forecast leases.
 #[derive(Serialize, JsonSchema)]
 struct WorkersAheadResult {
-    /// Workers that are wanted at once at the most, in nine of ten cases.
+    /// Concurrent workers are at or below this in nine of ten cases.
     required_workers: u64,
-    /// The part of such forecasts that was enough, as measured.
+    /// The measured part of such forecasts that was high enough.
     confidence: f64,
-    /// Whether the plan goes by it.
+    /// Whether the plan uses it.
     is_trusted: bool,
 }
 
-/// What the demand to come takes; null while too little is known.
+/// Capacity for the forecast demand; null while too little is known.
 #[derive(Serialize, JsonSchema)]
 struct CapacityPlanResult {
-    /// For tasks.
     agents: Option<AgentsAheadResult>,
-    /// For leases.
     workers: Option<WorkersAheadResult>,
 }
 
-/// The answer to get_plan.
+/// The result of get_plan.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct PlanResult {
-    /// When it was made.
     planned_at: String,
-    /// By which policy: `aggressive`, `balanced`, `conservative` or `custom`.
+    /// `aggressive`, `balanced`, `conservative` or `custom`.
     policy: &'static str,
-    /// What is done with the number of workers: `scale_up`, `scale_down` or `hold`.
+    /// The change of the number of workers: `scale_up`, `scale_down` or `hold`.
     action: &'static str,
-    /// What holds tasks up, the most severe first; at most ten. Null if the look for it failed.
+    /// The most severe first; at most ten. Null if their detection failed.
     bottlenecks: Option<Vec<PlanBottleneck>>,
-    /// Whether so many tokens are used that the rest is saved.
+    /// Whether tokens are conserved, because most of them are used.
     conservation_mode: bool,
     /// Tasks that wait for tokens.
     deferred_tasks: u64,
-    /// Workers there are.
     current_workers: u64,
-    /// Workers there should be.
     target_workers: u64,
-    /// Workers that are wanted, before bounds, steps and patience.
+    /// Workers wanted before limits, step sizes and cooldown.
     wanted_workers: u64,
-    /// The fewest there may be.
+    /// The least workers.
     min_workers: u64,
-    /// The most there may be.
+    /// The most workers.
     max_workers: u64,
-    /// Workers that are leased, leases past their deadline left out.
+    /// Leased workers, without leases past their deadline.
     leased_workers: u64,
-    /// The part of the workers that is leased, from 0 to 1.
+    /// The leased part of the workers, from 0 to 1.
     utilization: f64,
-    /// Agents there are.
     current_agents: u64,
-    /// Agents there should be: whoever runs agents starts and stops them.
+    /// Agents there should be; the caller starts and stops agents.
     target_agents: u64,
-    /// Agents that are wanted, before steps and patience.
+    /// Agents wanted before step sizes and cooldown.
     wanted_agents: u64,
-    /// The part of what the agents may hold that they hold, from 0 to 1.
+    /// The used part of the agents' task limits, from 0 to 1.
     agent_utilization: f64,
     /// Tasks that wait for an agent.
     pending_tasks: u64,
-    /// How long what waits has waited, in the mean.
+    /// The mean wait of waiting tasks.
     avg_wait_time_ms: u64,
-    /// Over how many seconds requests were counted.
+    /// The time in which requests were counted.
     window_seconds: f64,
     /// Requests granted in that time.
     granted_requests: u64,
     /// Requests refused in that time.
     refused_requests: u64,
-    /// The rate of requests, and the one to expect by its trend.
     forecast: RateResult,
-    /// What the demand to come takes.
     capacity_plan: CapacityPlanResult,
-    /// Steps of the plan that failed; the others went on without them.
+    /// Steps of planning that failed; the others went on without them.
     failed_steps: Vec<&'static str>,
-    /// Why, in order.
+    /// The reasons, in the order of the decisions.
     reasons: Vec<String>,
 }
 

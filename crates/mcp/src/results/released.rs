@@ -1,16 +1,16 @@
-//! What release_resources answers.
+//! The result of release_resources.
 
 use cortex_core::command::Release;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The answer to release_resources.
+/// The result of release_resources.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum ReleaseResult {
     /// This call ended the lease.
     Released(ReleasedResult),
-    /// It had ended before.
+    /// It had already ended.
     AlreadyReleased(AlreadyReleasedResult),
 }
 
@@ -19,30 +19,23 @@ pub(crate) enum ReleaseResult {
 pub(crate) struct ReleasedResult {
     /// `released`.
     status: &'static str,
-    /// Which allocation.
     allocation_id: String,
-    /// Whose it was.
     job_id: String,
-    /// How many workers are free again.
     workers_released: u64,
-    /// CPU that is free again, in cores.
+    /// In cores.
     cpu_freed: f64,
-    /// Memory that is free again, in MB.
+    /// In MB.
     memory_freed: u64,
-    /// When.
     released_at: String,
-    /// How long it was held.
     duration_seconds: u64,
 }
 
-/// A lease that had ended before.
+/// A lease that had already ended.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct AlreadyReleasedResult {
     /// `already_released`.
     status: &'static str,
-    /// Which allocation.
     allocation_id: String,
-    /// When it ended.
     released_at: String,
 }
 

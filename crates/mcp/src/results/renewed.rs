@@ -1,25 +1,22 @@
-//! What renew_allocation answers.
+//! The result of renew_allocation.
 
 use cortex_core::view::AllocationView;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The answer to renew_allocation.
+/// The result of renew_allocation.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct RenewResult {
     /// `active`.
     status: &'static str,
-    /// Which allocation.
     allocation_id: String,
-    /// The job that holds it.
     job_id: String,
-    /// The time to live from now on, in seconds.
+    /// The lease time from now on, in seconds.
     ttl_seconds: u64,
-    /// When it was renewed.
     renewed_at: String,
-    /// When it ends unless it is renewed again.
+    /// The deadline unless it is renewed again.
     expires_at: Option<String>,
-    /// Its token, which a renewal keeps.
+    /// Unchanged by a renewal.
     fencing_token: u64,
 }
 

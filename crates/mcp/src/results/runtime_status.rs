@@ -1,4 +1,4 @@
-//! How what really stands behind an allocation stands, beside what the books say of it.
+//! The runtime status of the managed servers and workers of an allocation. The state of the cluster does not have it.
 
 use super::access::{McpConfig, public_url};
 use super::{reason, server_status};
@@ -8,20 +8,20 @@ use cortex_core::view::AllocationView;
 use cortex_managed::{RuntimeError, RuntimeHandle, RuntimeRequest, ServerReport, WorkerReport};
 use std::collections::BTreeMap;
 
-/// How the servers and workers of an allocation stand, and how its holder gets at them.
+/// The status of an allocation's servers and workers, and for its holder the access to them.
 pub(crate) struct RuntimeStatus {
     servers: BTreeMap<ServerName, ServerReport>,
     workers: BTreeMap<String, WorkerReport>,
-    /// Whether whoever asks is told how to get at the servers.
+    /// Whether the caller holds the allocation and gets access to its servers.
     has_credentials: bool,
     access_token: Option<String>,
 }
 
 impl RuntimeStatus {
-    /// Asks how an allocation stands, to tell its holder; nothing of one that has ended.
+    /// Reads the status of an allocation for its holder; nothing if the allocation has ended.
     ///
     /// # Errors
-    /// Whoever runs servers and workers has ended.
+    /// The manager of servers and workers has stopped.
     pub(crate) async fn with_credentials(
         managed: &RuntimeHandle,
         view: &AllocationView,
@@ -35,10 +35,10 @@ impl RuntimeStatus {
         Ok(Some(runtime_status))
     }
 
-    /// The same for anybody else: nothing of it gives access.
+    /// Reads the status of an allocation for other callers, without anything that gives access.
     ///
     /// # Errors
-    /// Whoever runs servers and workers has ended.
+    /// The manager of servers and workers has stopped.
     pub(crate) async fn without_credentials(
         managed: &RuntimeHandle,
         view: &AllocationView,
@@ -56,24 +56,24 @@ impl RuntimeStatus {
         }))
     }
 
-    /// How a worker stands, if it is a real one.
+    /// Returns the report on a worker, if it is managed.
     pub(super) fn worker(&self, worker_id: &str) -> Option<&WorkerReport> {
         self.workers.get(worker_id)
     }
 
-    /// What the holder shows at the endpoints, if they ask for something.
+    /// Returns the bearer token for the endpoints, if the holder gets one.
     pub(super) fn access_token(&self) -> Option<&str> {
         self.access_token.as_deref()
     }
 
-    /// What the holder's client takes.
+    /// Returns the client configuration for the holder.
     pub(super) fn mcp_config(&self, servers: &[ServerHold]) -> Option<McpConfig> {
         let servers = servers.iter().map(|hold| (hold, self.servers.get(&hold.name)));
         if self.has_credentials { McpConfig::new(servers, self.access_token()) } else { None }
     }
 }
 
-/// How one server of an allocation is shown.
+/// The address and status of one server of an allocation.
 pub(super) struct ServerStatus {
     pub(super) endpoint: String,
     pub(super) status: &'static str,
@@ -81,7 +81,7 @@ pub(super) struct ServerStatus {
 }
 
 impl ServerStatus {
-    /// A server of an allocation in this state: as it really stands, or as the books say where nothing real is known of it.
+    /// Takes the status from the report on a managed server, or else from the state of the allocation.
     pub(super) fn new(hold: &ServerHold, state: State, runtime_status: Option<&RuntimeStatus>) -> Self {
         let Some((runtime_status, report)) = runtime_status.and_then(|all| Some((all, all.servers.get(&hold.name)?)))
         else {

@@ -1,4 +1,4 @@
-//! What set_scaling_policy and get_scaling_history answer.
+//! The results of set_scaling_policy and get_scaling_history.
 
 use cortex_core::policy::Policy;
 use cortex_core::scaling_state::PastScaling;
@@ -10,70 +10,60 @@ use serde::Serialize;
 struct PolicyResult {
     /// `aggressive`, `balanced`, `conservative` or `custom`.
     name: &'static str,
-    /// With more waiting tasks than this there are too few agents.
+    /// More agents above this many waiting tasks.
     scale_up_threshold: u64,
-    /// With at least so many there are not too many.
+    /// No fewer agents from this many waiting tasks on.
     scale_down_threshold: u64,
-    /// For so many tasks above scale_up_threshold there is to be one agent more.
+    /// Tasks above scale_up_threshold for each further agent.
     agents_per_threshold: u64,
-    /// How long after a change nothing is changed.
+    /// Pause after a change.
     cooldown_ms: u64,
-    /// If tasks have waited longer than this in the mean there are too few agents.
+    /// More agents above this mean wait.
     wait_up_ms: u64,
-    /// If they have waited at least so long there are not too many.
+    /// No fewer agents from this mean wait on.
     wait_down_ms: u64,
-    /// With more than this part in use there are too few agents or workers.
+    /// More agents or workers above this use.
     utilization_up_percent: u8,
-    /// With less than this part in use there are too many.
+    /// Fewer agents or workers below this use.
     utilization_down_percent: u8,
-    /// The part that should be in use.
+    /// The use to aim for.
     utilization_target_percent: u8,
-    /// By how much a number may differ from the wanted one.
+    /// The accepted difference from the wanted number.
     tolerance_percent: u8,
-    /// The number goes down no further than to the highest that was wanted over this time.
+    /// Scale in to no less than the highest number wanted over this time.
     scale_in_window_seconds: u64,
 }
 
-/// The answer to set_scaling_policy.
+/// The result of set_scaling_policy.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct PolicySetResult {
     /// `set`.
     status: &'static str,
-    /// The policy from now on.
     policy: PolicyResult,
-    /// The policy before.
     previous_policy: PolicyResult,
 }
 
-/// A change of how many there should be.
+/// A change by the planner.
 #[derive(Serialize, JsonSchema)]
 struct ScalingResult {
-    /// When.
     scaled_at: String,
-    /// By which policy.
     policy: &'static str,
-    /// Workers there were.
     from_workers: u64,
-    /// Workers there are since.
     to_workers: u64,
-    /// Agents there were.
     from_agents: u64,
-    /// Agents there should be since: whoever runs agents starts and stops them.
+    /// Agents there should be since then; the caller starts and stops agents.
     to_agents: u64,
-    /// Why.
     reason: String,
 }
 
-/// The answer to get_scaling_history.
+/// The result of get_scaling_history.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ScalingHistoryResult {
-    /// The policy in force.
     policy: PolicyResult,
-    /// The changes, the newest first.
+    /// The newest first.
     scalings: Vec<ScalingResult>,
-    /// How many are shown.
     count: usize,
-    /// How many are on record.
+    /// Changes on record.
     total: usize,
 }
 

@@ -1,10 +1,10 @@
-//! Output schemas, in a form that every client takes.
+//! Output schemas, in a form that all clients accept.
 
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde_json::Value;
 
-/// The output schema of a result, in the plain form that every client takes.
+/// Returns the output schema of a result, in the plain form that all clients accept.
 pub(crate) fn output_schema<T: JsonSchema>() -> JsonObject {
     let settings =
         schemars::generate::SchemaSettings::draft2020_12().for_serialize().with(|s| s.inline_subschemas = true);
@@ -12,7 +12,7 @@ pub(crate) fn output_schema<T: JsonSchema>() -> JsonObject {
     simplify(&mut schema);
     match schema {
         Value::Object(mut object) => {
-            // The top must be an object; a result of several shapes says so beside them.
+            // MCP requires an object at the top, also where a result has several shapes.
             object.remove("$schema");
             object.remove("title");
             object.entry("type").or_insert_with(|| Value::from("object"));
@@ -22,7 +22,7 @@ pub(crate) fn output_schema<T: JsonSchema>() -> JsonObject {
     }
 }
 
-/// Takes out what some clients stumble over: number formats that they do not know, and `null` where a field is left out
+/// Removes what some clients reject: number formats that they do not know, and `null` for a field that is left out
 /// rather than null.
 fn simplify(schema: &mut Value) {
     match schema {

@@ -1,4 +1,4 @@
-//! What the tools about MCP servers that are really run answer.
+//! The results of the tools about managed MCP servers.
 
 use super::access::public_url;
 use super::{LIST_BYTES_MAX, count_fitting, last_lines, reason};
@@ -9,46 +9,46 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// How many bytes a run takes at most, its texts and its holders left out, once as data and once as text.
+/// The most bytes of a run without its texts and holders, once as data and once as text.
 const RUN_BYTES: usize = 2_000;
 
-/// How many bytes a holder takes at most, once as data and once as text.
+/// The most bytes of a holder, once as data and once as text.
 const HOLDER_BYTES: usize = 600;
 
-/// How many holders of a run an answer shows at most.
+/// The most holders of a run that a result shows.
 const HOLDERS_SHOWN_MAX: usize = 1_000;
 
-/// The part of an answer that may be taken up by all but last lines.
+/// The most bytes of a result without last lines.
 const RUNS_BYTES_MAX: usize = LIST_BYTES_MAX / 2;
 
-/// A server as it stands: a run of it, or that nobody runs it.
+/// A run of a server, or a stopped server.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ListedServer {
-    /// Its name: what request_resources takes.
+    /// The name that request_resources takes.
     name: String,
-    /// `stopped` if nobody needs it, `starting`, `running`, `restarting`, `failed` or `stopping`.
+    /// `stopped` if no allocation holds it, `starting`, `running`, `restarting`, `failed` or `stopping`.
     state: &'static str,
     /// Why it is restarting or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// `shared` by all allocations that name it, or run `per_allocation`.
+    /// `shared` by the allocations that lease it, or `per_allocation`.
     sharing: &'static str,
-    /// The allocation whose own it is; absent if it is shared or nobody runs it.
+    /// The allocation that it belongs to; absent if it is shared or stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
     allocation_id: Option<String>,
-    /// Whose lease that is.
+    /// The job of that allocation.
     #[serde(skip_serializing_if = "Option::is_none")]
     job_id: Option<String>,
-    /// Whether it runs elsewhere, and is only handed out.
+    /// Whether it runs elsewhere and only its address is leased.
     is_remote: bool,
-    /// Where it is; absent if nobody runs it.
+    /// Where it is; absent if it is stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
     endpoint: Option<String>,
-    /// How many allocations hold it.
+    /// Allocations that hold it.
     holders_count: u64,
-    /// How often it was started again by itself.
+    /// Automatic restarts.
     restarts: u64,
-    /// Since when it runs.
+    /// The time since which it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     running_since: Option<String>,
 }
@@ -71,15 +71,14 @@ impl From<&ServerReport> for ListedServer {
     }
 }
 
-/// The answer to list_mcp_servers.
+/// The result of list_mcp_servers.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct McpServersResult {
-    /// All servers of the catalog by name, and what still runs of those that it has no more. One that is run per allocation
-    /// is there once for each run.
+    /// The servers of the catalog by name, and those that were removed from it but still run. A server that is run per
+    /// allocation has an entry for each run.
     servers: Vec<ListedServer>,
-    /// How many are listed.
     count: u64,
-    /// How many are left out because the list would be too long.
+    /// Entries left out because the list would be too long.
     #[serde(skip_serializing_if = "Option::is_none")]
     omitted: Option<u64>,
 }
@@ -92,18 +91,16 @@ impl McpServersResult {
     }
 }
 
-/// The answer to restart_mcp_server.
+/// The result of restart_mcp_server.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct RestartResult {
     /// `restarted`.
     status: &'static str,
-    /// Which server.
     name: String,
-    /// The runs of it that were started again, as they stand.
+    /// The restarted runs.
     runs: Vec<ListedServer>,
-    /// How many runs are listed.
     count: u64,
-    /// How many are left out because the list would be too long.
+    /// Entries left out because the list would be too long.
     #[serde(skip_serializing_if = "Option::is_none")]
     omitted: Option<u64>,
 }
@@ -115,18 +112,15 @@ impl RestartResult {
     }
 }
 
-/// What was called through an endpoint.
+/// The requests to an endpoint.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct CallsResult {
-    /// How many requests.
     count: u64,
-    /// How many of them were answered with an error, or not at all.
+    /// Requests with an error or without a response.
     errors: u64,
-    /// Bytes from clients.
     bytes_in: u64,
-    /// Bytes to clients.
     bytes_out: u64,
-    /// How long requests took together, in milliseconds.
+    /// Total duration of the requests, in milliseconds.
     busy_ms: u64,
 }
 
@@ -139,53 +133,50 @@ impl From<CallStats> for CallsResult {
 /// An allocation that holds a run.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct HolderResult {
-    /// Which allocation.
     allocation_id: String,
-    /// What it called.
     calls: CallsResult,
 }
 
 /// A bound on the memory of a run.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct MemoryLimitResult {
-    /// The bound in MB.
+    /// In MB.
     memory: u64,
-    /// `cgroup` for all its processes together, `rlimit` for each, or `none` where the system cannot hold it.
+    /// `cgroup` for all its processes together, `rlimit` for each, or `none` where the system cannot enforce it.
     held_by: &'static str,
 }
 
-/// A run of a server, or that nobody runs it.
+/// A run of a server, or the stopped server.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ServerRun {
-    /// `stopped` if nobody needs it, `starting`, `running`, `restarting`, `failed` or `stopping`.
+    /// `stopped` if no allocation holds it, `starting`, `running`, `restarting`, `failed` or `stopping`.
     state: &'static str,
     /// Why it is restarting or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// The allocation whose own it is; absent if it is shared or nobody runs it.
+    /// The allocation that it belongs to; absent if it is shared or stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
     allocation_id: Option<String>,
-    /// Whose lease that is.
+    /// The job of that allocation.
     #[serde(skip_serializing_if = "Option::is_none")]
     job_id: Option<String>,
-    /// Where it is.
+    /// Its address.
     #[serde(skip_serializing_if = "Option::is_none")]
     endpoint: Option<String>,
     /// The allocations that hold it, at most a thousand.
     holders: Vec<HolderResult>,
-    /// How many there are.
+    /// Allocations that hold it.
     holders_count: u64,
-    /// What was called in all.
+    /// Requests of all allocations.
     calls: CallsResult,
-    /// How often it was started again by itself.
+    /// Automatic restarts.
     restarts: u64,
-    /// Since when it runs.
+    /// The time since which it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     running_since: Option<String>,
-    /// What its processes take, in MB.
+    /// Memory of its processes, in MB.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<u64>,
-    /// How many processes it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     processes: Option<u64>,
     /// The bound on its memory, if it has one.
@@ -222,26 +213,25 @@ impl ServerRun {
     }
 }
 
-/// The answer to get_mcp_server.
+/// The result of get_mcp_server.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct McpServerResult {
-    /// Its name: what request_resources takes.
+    /// The name that request_resources takes.
     name: String,
-    /// `shared` by all allocations that name it, or run `per_allocation`.
+    /// `shared` by the allocations that lease it, or `per_allocation`.
     sharing: &'static str,
-    /// Whether it runs elsewhere, and is only handed out.
+    /// Whether it runs elsewhere and only its address is leased.
     is_remote: bool,
-    /// Each run of it; one that is stopped if nobody runs it.
+    /// Its runs; one with the state `stopped` if it does not run.
     runs: Vec<ServerRun>,
-    /// How many runs are shown.
     count: u64,
-    /// How many are left out because the answer would be too long: name one by the allocation_id of its holder.
+    /// Runs left out because the result would be too long: select one by the allocation_id of its holder.
     #[serde(skip_serializing_if = "Option::is_none")]
     omitted: Option<u64>,
 }
 
 impl McpServerResult {
-    /// The runs of a server with at most so many last lines of each; nothing if there are none.
+    /// Builds the result with at most `lines_max` last lines of each run; nothing without reports.
     pub(crate) fn new(reports: &[ServerReport], lines_max: usize) -> Option<Self> {
         let first = reports.first()?;
         let holders_max = HOLDERS_SHOWN_MAX.min(RUNS_BYTES_MAX / 2 / HOLDER_BYTES / reports.len());
@@ -259,7 +249,7 @@ impl McpServerResult {
     }
 }
 
-/// As many as fit, and how many do not.
+/// Returns as many reports as fit, and the number of the others.
 fn listed(reports: &[ServerReport]) -> (Vec<ListedServer>, Option<u64>) {
     let shown = count_fitting(reports.iter().map(text_bytes), RUN_BYTES, LIST_BYTES_MAX);
     (reports[..shown].iter().map(ListedServer::from).collect(), left_out(reports.len(), shown))
@@ -269,14 +259,14 @@ fn left_out(all: usize, shown: usize) -> Option<u64> {
     Some((all - shown) as u64).filter(|rest| *rest > 0)
 }
 
-/// How many bytes the texts of a run have.
+/// Returns the bytes of the texts of a run.
 fn text_bytes(report: &ServerReport) -> usize {
     let of = |text: Option<String>| text.map_or(0, |text| text.len());
     let job = report.owner.as_ref().map_or(0, |(_, job)| job.as_str().len());
     job + report.name.as_str().len() + of(endpoint(report)) + of(reason(&report.reason))
 }
 
-/// Where a server is, as it is shown to those who need not hold it.
+/// Returns a server's address for a caller that may not hold it.
 fn endpoint(report: &ServerReport) -> Option<String> {
     let endpoint = report.endpoint.as_deref()?;
     Some(if report.is_remote { public_url(endpoint) } else { endpoint.to_owned() })

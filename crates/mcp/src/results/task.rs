@@ -1,4 +1,4 @@
-//! What get_task answers.
+//! The result of get_task.
 
 use super::{attempts_left, deferred_reason, priority_of_task, raw_json};
 use cortex_core::fleet::task::{Attempt, TaskState};
@@ -9,112 +9,102 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// An attempt at a task that has ended.
+/// An ended attempt at a task.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct TaskAttempt {
-    /// Which: 1 is the first.
+    /// Its number, from 1.
     attempt: u64,
-    /// The agent that made it.
     agent_id: String,
-    /// The token of its lease.
     fencing_token: u64,
     /// `success`, `failure` or `timeout` as reported; `lease_expired`, `agent_lost`, `agent_unregistered` or
     /// `allocation_ended` if nothing was reported in time; `cancelled` with the task.
     outcome: &'static str,
-    /// The tokens that it took, as far as is known.
+    /// The tokens that it took, as far as known.
     tokens_used: u64,
-    /// How long it took, in milliseconds.
     duration_ms: u64,
-    /// What went wrong, if that was reported.
+    /// The reported error, if any.
     error: Option<String>,
-    /// When it began.
     started_at: String,
-    /// When it ended.
     ended_at: String,
 }
 
-/// An agent's hold on a task.
+/// The lease of a task.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct TaskLeaseHeld {
-    /// Who holds it.
     agent_id: String,
-    /// The token to report with.
+    /// The token for complete_task.
     fencing_token: u64,
-    /// Which attempt this is: 1 is the first.
+    /// The attempt's number, from 1.
     attempt: u64,
-    /// Since when.
     leased_at: String,
-    /// When it ends unless the agent reports before.
+    /// The time by which the agent has to report.
     expires_at: String,
 }
 
-/// Moments in the life of a task.
+/// Times of a task.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct TaskTimestamps {
-    /// When it was submitted.
     submitted_at: String,
-    /// When the attempt under way, or else the last one, began; null if there was none.
+    /// The start of the current or else the last attempt; null without one.
     started_at: Option<String>,
-    /// When it ended; null while it has not.
+    /// Null while it has not ended.
     ended_at: Option<String>,
     /// Seconds since it was submitted.
     age_seconds: u64,
 }
 
-/// The answer to get_task.
+/// The result of get_task.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct TaskResult {
-    /// Its id.
     task_id: String,
-    /// The job it is part of.
+    /// The job that it belongs to.
     job_id: Option<String>,
     /// `queued`, `deferred`, `running`, `completed`, `failed` or `cancelled`.
     state: &'static str,
-    /// Why it is deferred: `insufficient_tokens`, or `insufficient_job_tokens` of its job's own budget; null if it is not.
+    /// `insufficient_tokens`, or `insufficient_job_tokens` of its job's own budget; null if it is not deferred.
     deferred_reason: Option<String>,
     /// `CRITICAL`, `HIGH`, `MEDIUM` or `LOW`.
     priority: &'static str,
-    /// How urgent it counts after its waiting; null unless it waits.
+    /// The priority raised by its wait; null unless it waits.
     effective_priority: Option<&'static str>,
-    /// The type of agent that it is for; null for any.
+    /// The type of agent that may take it; null for any.
     agent_type: Option<String>,
-    /// What an agent must be capable of to take it.
+    /// Capabilities that an agent needs to take it.
     capabilities: Vec<String>,
-    /// How many agents are registered that may take it, now or later; null once it has ended.
+    /// Registered agents that may take it, now or later; null once it has ended.
     able_agents: Option<u64>,
-    /// What it has in common with others that the same agent takes.
+    /// Tasks with the same key go to one agent together.
     batch_key: Option<String>,
-    /// How many tokens an attempt is expected to take, and reserves.
+    /// Tokens that an attempt is expected to take, and reserves.
     estimated_tokens: u64,
-    /// Whether that was estimated here rather than given.
+    /// Whether the server estimated them.
     is_estimated: bool,
     /// `simple`, `medium` or `complex`.
     complexity: &'static str,
-    /// How long the input was that it was estimated from, in characters.
+    /// The length of the input for the estimate.
     input_characters: u64,
-    /// When it should be done.
+    /// The time by which it should be done.
     deadline: Option<String>,
-    /// How long one attempt may take, in seconds.
+    /// The time limit of an attempt, in seconds.
     lease_seconds: u64,
-    /// How often it is tried.
+    /// The most attempts.
     max_attempts: u32,
-    /// How often it can still be tried, the attempt under way left out; 0 once it has ended.
+    /// Attempts that remain, without the current one; 0 once it has ended.
     attempts_left: u64,
-    /// The attempts that have ended, oldest first.
+    /// Ended attempts, oldest first.
     attempts: Vec<TaskAttempt>,
-    /// Who holds it; null unless it is running.
+    /// Null unless it is running.
     lease: Option<TaskLeaseHeld>,
-    /// What its agent is given.
+    /// The payload for its agent.
     #[schemars(with = "Value")]
     payload: Option<Box<RawValue>>,
-    /// What came of it; null while it is not completed.
+    /// Null unless it is completed.
     #[schemars(with = "Value")]
     output: Option<Box<RawValue>>,
-    /// What went wrong in the last attempt, if that was reported.
+    /// The reported error of the last attempt, if any.
     error: Option<String>,
-    /// The tokens that all its attempts took, as far as is known.
+    /// The tokens of all its attempts, as far as known.
     tokens_used: u64,
-    /// Moments in its life.
     timestamps: TaskTimestamps,
 }
 

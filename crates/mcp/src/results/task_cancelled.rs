@@ -1,22 +1,20 @@
-//! What cancel_task answers.
+//! The result of cancel_task.
 
 use cortex_core::fleet::command::FleetOutcome;
 use cortex_engine::TaskAfter;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The answer to cancel_task.
+/// The result of cancel_task.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct TaskCancelResult {
-    /// `cancelled`, or `already_ended` if there was nothing left to cancel.
+    /// `cancelled`, or `already_ended` if it had ended before.
     status: &'static str,
-    /// Which task.
     task_id: String,
-    /// How it ended: `cancelled`, `completed` or `failed`.
+    /// `cancelled`, `completed` or `failed`.
     state: &'static str,
-    /// The agent that held it, whose report will be refused: tell it to stop. Null if nobody did.
+    /// The agent that held it and whose report will be refused: stop it. Null if no agent held it.
     agent_id: Option<String>,
-    /// When it ended.
     ended_at: String,
 }
 

@@ -1,4 +1,4 @@
-//! What complete_task answers.
+//! The result of complete_task.
 
 use super::{attempts_left, deferred_reason};
 use cortex_core::fleet::command::FleetOutcome;
@@ -8,36 +8,34 @@ use cortex_engine::TaskAfter;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The answer to complete_task.
+/// The result of complete_task.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct TaskCompleteResult {
-    /// `completed`; `requeued` if it failed and is tried again; `failed` if that was its last attempt; `already_reported` if
-    /// this attempt was reported on before.
+    /// `completed`; `requeued` if it failed and will be retried; `failed` if that was its last attempt;
+    /// `already_reported` if this attempt was reported before.
     status: &'static str,
-    /// Which task.
     task_id: String,
-    /// Where it stands now.
+    /// The current state of the task.
     state: &'static str,
-    /// Why it is deferred, if it is.
+    /// Why it is deferred; null if it is not.
     deferred_reason: Option<String>,
-    /// How this attempt was reported: `success`, `failure` or `timeout`.
+    /// The reported result of this attempt: `success`, `failure` or `timeout`.
     result: Option<&'static str>,
-    /// The tokens that are booked for this attempt.
+    /// The tokens counted for this attempt.
     tokens_used: u64,
-    /// How long it took, in milliseconds.
     duration_ms: u64,
-    /// How often it was tried, this attempt included.
+    /// Ended attempts, this one included.
     attempts: u64,
-    /// How often it is tried at most.
+    /// The most attempts.
     max_attempts: u32,
-    /// How often it can still be tried; 0 once it has ended.
+    /// Attempts that remain; 0 once it has ended.
     attempts_left: u64,
-    /// When this attempt was reported on.
+    /// The time of the report on this attempt.
     reported_at: String,
 }
 
 impl TaskCompleteResult {
-    /// What came of the report on the attempt with this token.
+    /// Builds the result of a report on the attempt with this token.
     pub(crate) fn new(after: &TaskAfter, fencing_token: FencingToken) -> Self {
         let TaskAfter { outcome, view } = after;
         let task = &view.task;

@@ -1,4 +1,4 @@
-//! What list_tasks answers.
+//! The result of list_tasks.
 
 use super::{deferred_reason, priority_of_task};
 use cortex_core::fleet::view::TaskView;
@@ -9,29 +9,27 @@ use serde::Serialize;
 /// One entry of a list.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ListedTask {
-    /// Its id.
     task_id: String,
-    /// The job it is part of.
+    /// The job that it belongs to.
     job_id: Option<String>,
     /// `queued`, `deferred`, `running`, `completed`, `failed` or `cancelled`.
     state: &'static str,
-    /// Why it is deferred, if it is.
+    /// Why it is deferred; null if it is not.
     deferred_reason: Option<String>,
     /// `CRITICAL`, `HIGH`, `MEDIUM` or `LOW`.
     priority: &'static str,
-    /// The type of agent that it is for; null for any.
+    /// The type of agent that may take it; null for any.
     agent_type: Option<String>,
-    /// The agent that holds it; null unless it is running.
+    /// Null unless it is running.
     agent_id: Option<String>,
-    /// How many tokens an attempt is expected to take.
+    /// Tokens that an attempt is expected to take.
     estimated_tokens: u64,
-    /// How many attempts have ended.
+    /// Ended attempts.
     attempts: u64,
-    /// How often it is tried.
+    /// The most attempts.
     max_attempts: u32,
-    /// When it should be done.
+    /// The time by which it should be done.
     deadline: Option<String>,
-    /// When it was submitted.
     submitted_at: String,
     /// Seconds since it was submitted.
     age_seconds: u64,
@@ -59,16 +57,16 @@ impl From<&TaskView> for ListedTask {
     }
 }
 
-/// The answer to list_tasks.
+/// The result of list_tasks.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct TaskListResult {
-    /// This page, in the order in which they were submitted.
+    /// This page, in order of submission.
     tasks: Vec<ListedTask>,
-    /// How many are on this page.
+    /// Entries on this page.
     count: u64,
-    /// How many there are on all pages.
+    /// Entries on all pages.
     total: u64,
-    /// What to give as `cursor` for the next page; absent on the last.
+    /// The `cursor` of the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }

@@ -1,38 +1,36 @@
-//! What submit_task answers.
+//! The result of submit_task.
 
 use super::{deferred_reason, priority_of_task};
 use cortex_engine::Submitted;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The answer to submit_task.
+/// The result of submit_task.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct TaskSubmitResult {
     /// `submitted`, or `already_submitted` if this repeats an earlier call with the same `task_id`.
     status: &'static str,
-    /// The handle of the task.
     task_id: String,
-    /// The job it is part of.
+    /// The job that it belongs to.
     job_id: Option<String>,
-    /// `queued`, or `deferred` if there are no tokens for it; on a repeat, where the task is now.
+    /// `queued`, or `deferred` if there are no tokens for it; for a repeat, the current state.
     state: &'static str,
-    /// Why it is deferred: `insufficient_tokens`, or `insufficient_job_tokens` of its job's own budget; null if it is not.
+    /// `insufficient_tokens`, or `insufficient_job_tokens` of its job's own budget; null if it is not deferred.
     deferred_reason: Option<String>,
     /// `CRITICAL`, `HIGH`, `MEDIUM` or `LOW`.
     priority: &'static str,
-    /// How many agents are registered that may take it, now or later.
+    /// Registered agents that may take it, now or later.
     able_agents: u64,
-    /// How many tokens an attempt is expected to take, and reserves.
+    /// Tokens that an attempt is expected to take, and reserves.
     estimated_tokens: u64,
-    /// Whether that was estimated here rather than given.
+    /// Whether the server estimated them.
     is_estimated: bool,
-    /// When it should be done.
+    /// The time by which it should be done.
     deadline: Option<String>,
-    /// How long one attempt may take, in seconds.
+    /// The time limit of an attempt, in seconds.
     lease_seconds: u64,
-    /// How often it is tried.
+    /// The most attempts.
     max_attempts: u32,
-    /// When it was submitted.
     submitted_at: String,
 }
 

@@ -1,24 +1,21 @@
-//! What update_task answers.
+//! The result of update_task.
 
 use super::{deferred_reason, priority_of_task};
 use cortex_core::fleet::view::TaskView;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The answer to update_task.
+/// The result of update_task.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct TaskUpdateResult {
     /// `updated`.
     status: &'static str,
-    /// Which task.
     task_id: String,
-    /// Where it stands.
     state: &'static str,
-    /// Why it is deferred, if it is.
+    /// Why it is deferred; null if it is not.
     deferred_reason: Option<String>,
-    /// `CRITICAL`, `HIGH`, `MEDIUM` or `LOW`, as it is now.
+    /// `CRITICAL`, `HIGH`, `MEDIUM` or `LOW`.
     priority: &'static str,
-    /// When it should be done, as it is now.
     deadline: Option<String>,
 }
 

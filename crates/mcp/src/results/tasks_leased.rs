@@ -1,4 +1,4 @@
-//! What claim_task and assign_task answer.
+//! The results of claim_task and assign_task.
 
 use super::{priority_of_task, raw_json};
 use cortex_core::fleet::command::NoTaskReason;
@@ -11,87 +11,83 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// How many bytes the answer to a claim may take, text and data together. Some clients drop the connection on an answer of
+/// The most bytes of the result of a claim, text and data together. Some clients drop the connection on a result of
 /// over 10 MiB.
 const CLAIM_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// How many bytes one task takes at most, its names and its payload left out, once as data and once as text.
+/// The most bytes of a task without its names and payload, once as data and once as text.
 const TASK_BYTES: usize = 1_200;
 
-/// How many bytes each character of a name takes at most, once as data and once as text: four twice, or a quote that is
-/// escaped there and escaped again here.
+/// The most bytes of a character of a name, once as data and once as text: four twice, or a quote that is escaped, and
+/// escaped again in the text.
 const NAME_CHARACTER_BYTES: usize = 8;
 
-/// A task that an agent holds, as it is assigned.
+/// A leased task.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct LeasedTask {
-    /// Its id.
     task_id: String,
-    /// The token to report with: complete_task wants it.
+    /// The token for complete_task.
     fencing_token: u64,
-    /// When the lease ends: report before, or the task goes to another agent.
+    /// Report before this time, or the task goes to another agent.
     lease_expires_at: String,
-    /// Which attempt this is: 1 is the first.
+    /// The attempt's number, from 1.
     attempt: u64,
-    /// How often it is tried.
+    /// The most attempts.
     max_attempts: u32,
     /// `CRITICAL`, `HIGH`, `MEDIUM` or `LOW`.
     priority: &'static str,
-    /// How many tokens are reserved for this attempt.
+    /// Tokens reserved for this attempt.
     estimated_tokens: u64,
-    /// The job it is part of.
+    /// The job that it belongs to.
     job_id: Option<String>,
-    /// What it has in common with others that the same agent takes.
+    /// Tasks with the same key go to one agent together.
     batch_key: Option<String>,
-    /// When it should be done.
+    /// The time by which it should be done.
     deadline: Option<String>,
 }
 
-/// A task that an agent holds, as it is claimed.
+/// A claimed task with its payload.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ClaimedTask {
     #[serde(flatten)]
     lease: LeasedTask,
-    /// What the submitter gave the agent; null if nothing.
+    /// The submitter's payload; null without one.
     #[schemars(with = "Value")]
     payload: Option<Box<RawValue>>,
-    /// True if the payload is left out because the answer would be too long: get_task has it.
+    /// True if the payload is left out because the result would be too long: get_task has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_omitted: Option<bool>,
 }
 
-/// The answer to claim_task.
+/// The result of claim_task.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ClaimResult {
-    /// `claimed`, or `none` if there was nothing for the agent.
+    /// `claimed`, or `none` if there was no task for the agent.
     status: &'static str,
-    /// How many tasks the agent was given.
     count: u64,
-    /// The tasks, the best one first; several if they have a `batch_key` in common.
+    /// The best task first; several if they share a `batch_key`.
     tasks: Vec<ClaimedTask>,
-    /// Why there was nothing: `no_task`, `agent_is_full`, `no_tokens` or `draining`; absent if there was something.
+    /// `no_task`, `agent_is_full`, `no_tokens` or `draining`; absent if a task was claimed.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
-    /// The same in words.
+    /// The reason in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
 }
 
-/// The answer to assign_task.
+/// The result of assign_task.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct AssignResult {
     /// `assigned`.
     status: &'static str,
-    /// The agent that holds the tasks now.
     agent_id: String,
-    /// How many tasks it was given.
     count: u64,
-    /// The tasks, the one asked for first; others that have its `batch_key` in common go with it. get_task has the payloads.
+    /// The requested task first, then others of its `batch_key`. get_task has the payloads.
     tasks: Vec<LeasedTask>,
 }
 
 impl LeasedTask {
-    /// Nothing if nobody holds the task.
+    /// Returns nothing if no agent holds the task.
     fn new(view: &TaskView) -> Option<Self> {
         let (spec, lease) = (&view.task.spec, view.task.lease()?);
         let request = &spec.request;
@@ -109,7 +105,7 @@ impl LeasedTask {
         })
     }
 
-    /// How many bytes of an answer it takes at most.
+    /// Returns the most bytes that it takes in a result.
     fn bytes(&self) -> usize {
         let names = [Some(&self.task_id), self.job_id.as_ref(), self.batch_key.as_ref()];
         let characters: usize = names.into_iter().flatten().map(|name| name.chars().count()).sum();
@@ -117,7 +113,8 @@ impl LeasedTask {
     }
 }
 
-/// How many bytes of an answer a payload takes, once as data and once as text, where quotes and backslashes are escaped again.
+/// Returns the bytes that a payload takes in a result, once as data and once as text, where quotes and backslashes are
+/// escaped again.
 fn payload_bytes(payload: &JsonText) -> usize {
     let text = payload.as_str();
     2 * text.len() + text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count()
@@ -185,7 +182,7 @@ mod tests {
     use cortex_core::time::{Timestamp, TtlSeconds};
     use std::sync::Arc;
 
-    /// A task in an agent's hands, with names of 256 of this character.
+    /// A leased task whose names are this character 256 times.
     fn named(character: char, payload: Option<&Value>) -> TaskView {
         let at = Timestamp::from_millis(0);
         let name = character.to_string().repeat(256);

@@ -1,4 +1,4 @@
-//! What the tools about quotas, tokens and the queue answer.
+//! The results of the tools about quotas, tokens and the queue.
 
 use super::count_fitting;
 use cortex_core::fleet::view::{
@@ -9,46 +9,44 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// How many bytes of an answer the types of agents may take, and how many the jobs.
+/// The most bytes of a result for the types of agents, and for the jobs.
 const ENTRIES_BYTES_MAX: usize = 3 * 1024 * 1024;
 
-/// How many bytes a type or a job takes at most, its name left out, once as data and once as text.
+/// The most bytes of a type or a job without its name, once as data and once as text.
 const ENTRY_BYTES: usize = 600;
 
-/// How many types, and how many jobs, an answer shows at most.
+/// The most types, and the most jobs, that a result shows.
 const ENTRIES_MAX: usize = 1_000;
 
-/// How many agents of a type there are.
+/// The agents of a type.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct TypeBlock {
-    /// How many there may be: its own quota, or that of all types.
+    /// Its own quota, or that of all agents.
     quota: u64,
-    /// How many there are.
     active: u64,
-    /// Whether that is its own quota.
+    /// Whether `quota` is its own.
     has_own_quota: bool,
 }
 
-/// How many agents there are.
+/// The registered agents.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct AgentsBlock {
-    /// How many there may be: the quota, or as many as there are worker slots if none was set.
+    /// The quota of all agents, or the number of worker slots if none was set.
     total_quotas: u64,
-    /// How many there are.
     active_agents: u64,
-    /// How many more may register without an allocation: what the quota leaves, and no more than there are free workers.
+    /// Agents that can still register without an allocation, limited by quota and free workers.
     available_slots: u64,
-    /// Of each type that has a quota or agents.
+    /// Each type that has a quota or agents.
     by_type: BTreeMap<String, TypeBlock>,
-    /// How many types are left out because the answer would be too long.
+    /// Types left out because the result would be too long.
     #[serde(skip_serializing_if = "Option::is_none")]
     types_omitted: Option<u64>,
-    /// Whether a quota in all was set.
+    /// Whether a quota of all agents was set.
     has_quota: bool,
 }
 
 impl AgentsBlock {
-    /// The agents. The type that `about` names is not left out.
+    /// Builds the block. The type `about` is never left out.
     fn new(usage: &AgentUsage, about: Option<&AgentType>) -> Self {
         let total = usage.total();
         let show = |of_type: &TypeUsage| {
@@ -70,20 +68,19 @@ impl AgentsBlock {
     }
 }
 
-/// What is used of a token budget.
+/// The use of a token budget.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct BudgetBlock {
-    /// How many tokens there are.
     total_budget: u64,
-    /// How many were used, by tasks that ended.
+    /// Tokens used by ended attempts.
     consumed: u64,
-    /// How many are left for tasks that do not run yet: neither used nor reserved.
+    /// Tokens neither used nor reserved.
     remaining: u64,
-    /// Which part is used or reserved: 1 is all of it, more is an overrun. A budget of 0 is used up, which is 1.
+    /// The used or reserved part: above 1 is an overrun; 1 for a budget of 0.
     usage_ratio: f64,
-    /// How many are reserved, for tasks that run.
+    /// Tokens reserved for running tasks.
     reserved: u64,
-    /// How many tokens tasks took beyond what was reserved for them, in sum.
+    /// Total tokens that tasks took beyond their reservations.
     overrun: u64,
 }
 
@@ -100,27 +97,27 @@ impl From<&BudgetUsage> for BudgetBlock {
     }
 }
 
-/// What is used of the tokens.
+/// The use of tokens.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct TokensBlock {
-    /// Of the budget of all tasks together.
+    /// The budget of all tasks.
     #[serde(flatten)]
     all: BudgetBlock,
-    /// How many tokens a task took, in the mean; null before one ended.
+    /// The mean of ended tasks; null without any.
     avg_per_task: Option<u64>,
-    /// After how many seconds what was used is cleared, each time; 0 for never.
+    /// The period after which used tokens are cleared; 0 for never.
     window_seconds: u64,
-    /// When that is next; null for never.
+    /// The next time they are cleared; null for never.
     refills_at: Option<String>,
-    /// Of each job with a budget of its own.
+    /// Each job with a budget of its own.
     jobs: BTreeMap<String, BudgetBlock>,
-    /// How many jobs are left out because the answer would be too long.
+    /// Jobs left out because the result would be too long.
     #[serde(skip_serializing_if = "Option::is_none")]
     jobs_omitted: Option<u64>,
 }
 
 impl TokensBlock {
-    /// The tokens. The job that `about` names is not left out.
+    /// Builds the block. The job `about` is never left out.
     fn new(usage: &TokenUsage, about: Option<&JobId>) -> Self {
         let fits = shown(usage.jobs.iter().map(|(job, _)| job.as_str().len()));
         let named = usage.jobs.iter().skip(fits).filter(|(job, _)| Some(job) == about);
@@ -138,19 +135,16 @@ impl TokensBlock {
     }
 }
 
-/// Something for each priority.
+/// A value for each priority.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ByPriority<T> {
-    /// Of emergencies.
     #[serde(rename = "CRITICAL")]
     critical: T,
-    /// Of what is important or time-sensitive.
     #[serde(rename = "HIGH")]
     high: T,
-    /// Of tasks that do not say.
+    /// The default.
     #[serde(rename = "MEDIUM")]
     medium: T,
-    /// Of best effort.
     #[serde(rename = "LOW")]
     low: T,
 }
@@ -162,31 +156,30 @@ impl<T> ByPriority<T> {
     }
 }
 
-/// How long tasks have waited.
+/// The waits of tasks.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct WaitBlock {
-    /// In the mean.
+    /// The mean wait.
     avg_ms: u64,
-    /// The oldest.
+    /// The wait of the oldest.
     oldest_ms: u64,
 }
 
-/// What waits.
+/// The queue of tasks.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct QueueBlock {
-    /// How many tasks wait, those deferred for want of tokens included.
+    /// Waiting tasks, deferred ones included.
     pending_tasks: u64,
-    /// How many were submitted with each priority.
+    /// Waiting tasks by submitted priority.
     by_priority: ByPriority<u64>,
-    /// How long they have waited, in the mean; 0 if none waits.
+    /// The mean wait; 0 if none waits.
     avg_wait_time_ms: u64,
-    /// How long the oldest has waited; 0 if none waits.
+    /// The wait of the oldest; 0 if none waits.
     oldest_task_age_ms: u64,
-    /// How many tasks agents hold.
+    /// Tasks that agents hold.
     running_tasks: u64,
-    /// How long those of each priority have waited.
     wait_by_priority: ByPriority<WaitBlock>,
-    /// How many bytes the texts of waiting and running tasks take.
+    /// Bytes of the texts of waiting and running tasks.
     bytes: u64,
 }
 
@@ -207,18 +200,19 @@ impl From<&QueueUsage> for QueueBlock {
     }
 }
 
-/// What the tokens that remain do for the queue.
+/// How the remaining tokens serve the queue.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ConservationBlock {
-    /// Whether tokens are saved, above 80 % use: tasks go by priority for a token, and what does not fit any more is deferred.
+    /// Whether tokens are conserved (above 80 % use): tasks are ordered by priority per token, and those over the
+    /// budget are deferred.
     is_on: bool,
-    /// How many waiting tasks the tokens are there for.
+    /// Waiting tasks that the tokens suffice for.
     active_tasks: u64,
-    /// How many are deferred for want of tokens.
+    /// Tasks deferred for lack of tokens.
     deferred_tasks: u64,
-    /// How many tokens the active ones are expected to take.
+    /// Tokens that the active tasks are expected to take.
     estimated_tokens: u64,
-    /// How many tokens are left to be reserved.
+    /// Tokens left to reserve.
     remaining_tokens: u64,
 }
 
@@ -229,16 +223,12 @@ impl From<&ConservationView> for ConservationBlock {
     }
 }
 
-/// The answer to get_resource_usage.
+/// The result of get_resource_usage.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct UsageResult {
-    /// How many agents there are.
     agents: AgentsBlock,
-    /// What is used of the tokens.
     tokens: TokensBlock,
-    /// What waits.
     queue: QueueBlock,
-    /// What the tokens that remain do for the queue.
     conservation: ConservationBlock,
 }
 
@@ -253,12 +243,12 @@ impl From<&UsageView> for UsageResult {
     }
 }
 
-/// The answer to set_agent_quota.
+/// The result of set_agent_quota.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct QuotaSetResult {
     /// `set` or `removed`.
     status: &'static str,
-    /// How many agents there are, and may be from now on.
+    /// The agents and their quotas from now on.
     agents: AgentsBlock,
 }
 
@@ -268,14 +258,13 @@ impl QuotaSetResult {
     }
 }
 
-/// The answer to set_token_budget.
+/// The result of set_token_budget.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct BudgetSetResult {
     /// `set` or `removed`.
     status: &'static str,
-    /// What is used of the tokens, and what there is from now on.
+    /// The tokens and budgets from now on.
     tokens: TokensBlock,
-    /// What the tokens that remain do for the queue.
     conservation: ConservationBlock,
 }
 
@@ -293,7 +282,7 @@ const fn status(is_removed: bool) -> &'static str {
     if is_removed { "removed" } else { "set" }
 }
 
-/// How many entries with names of these lengths an answer shows.
+/// Returns how many entries with names of these lengths a result shows.
 fn shown(names: impl Iterator<Item = usize>) -> usize {
     count_fitting(names.take(ENTRIES_MAX), ENTRY_BYTES, ENTRIES_BYTES_MAX)
 }

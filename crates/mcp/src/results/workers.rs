@@ -1,46 +1,45 @@
-//! What the tools about workers that are really run answer.
+//! The results of the tools about managed workers.
 
 use super::{LIST_BYTES_MAX, count_fitting, last_lines, reason};
 use cortex_managed::WorkerReport;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// How many bytes a worker takes at most, its texts left out, once as data and once as text.
+/// The most bytes of a worker without its texts, once as data and once as text.
 const WORKER_BYTES: usize = 1_000;
 
-/// A worker as it stands.
+/// A managed worker.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct WorkerResult {
-    /// Its id.
     worker_id: String,
     /// `starting`, `running`, `restarting`, `failed`, `stopping` or `stopped`.
     state: &'static str,
     /// Why it is restarting or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// Where it is.
+    /// Its address.
     endpoint: String,
     /// The allocation that it belongs to; absent for one of the pool of agents.
     #[serde(skip_serializing_if = "Option::is_none")]
     allocation_id: Option<String>,
-    /// The job that holds that allocation.
+    /// The job of that allocation.
     #[serde(skip_serializing_if = "Option::is_none")]
     job_id: Option<String>,
-    /// How often it was started again by itself.
+    /// Automatic restarts.
     restarts: u64,
-    /// Since when it runs.
+    /// The time since which it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     running_since: Option<String>,
-    /// What its processes take, in MB.
+    /// Memory of its processes, in MB.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<u64>,
-    /// The last lines of its output and its standard error, oldest first; only get_worker tells them.
+    /// The last lines of its output and standard error, oldest first; only from get_worker.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_lines: Option<Vec<String>>,
 }
 
 impl WorkerResult {
-    /// A worker with at most so many of its last lines.
+    /// Builds the result with at most `lines_max` last lines.
     pub(crate) fn with_lines(report: &WorkerReport, lines_max: usize) -> Self {
         let lines = last_lines(&report.last_lines, (lines_max, LIST_BYTES_MAX));
         Self { last_lines: Some(lines), ..Self::from(report) }
@@ -64,22 +63,22 @@ impl From<&WorkerReport> for WorkerResult {
     }
 }
 
-/// The answer to list_workers.
+/// The result of list_workers.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct WorkersResult {
     /// This page, by id.
     workers: Vec<WorkerResult>,
-    /// How many are on this page.
+    /// Entries on this page.
     count: u64,
-    /// How many there are on all pages.
+    /// Entries on all pages.
     total: u64,
-    /// What to give as `cursor` for the next page; absent on the last.
+    /// The `cursor` of the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
 
 impl WorkersResult {
-    /// The page of at most `limit` workers behind the one with the id `after`.
+    /// Builds the page of at most `limit` workers after the id `after`.
     pub(crate) fn new(
         mut reports: Vec<WorkerReport>,
         after: Option<&str>,
@@ -93,7 +92,7 @@ impl WorkersResult {
             let of_job = report.job.as_ref().map_or(0, |job| job.as_str().len());
             report.worker.len() + of_job + reason(&report.reason).map_or(0, |reason| reason.len())
         });
-        // One at least, so that a list always comes to its end.
+        // At least one: the cursor of an empty page would not advance.
         let shown = count_fitting(bytes, WORKER_BYTES, LIST_BYTES_MAX).max(1).min(rest.len());
         let last = rest[..shown].last().filter(|_| shown < rest.len());
         Self {
@@ -105,12 +104,11 @@ impl WorkersResult {
     }
 }
 
-/// The answer to drain_worker.
+/// The result of drain_worker.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct DrainResult {
     /// `draining`.
     status: &'static str,
-    /// The worker as it stands.
     worker: WorkerResult,
 }
 

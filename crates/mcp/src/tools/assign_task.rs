@@ -1,4 +1,4 @@
-//! `assign_task`: chooses an agent for a task and gives it to that one.
+//! `assign_task`: chooses an agent for a task and leases the task to it.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, Arguments, Parameter};

@@ -1,4 +1,4 @@
-//! `cancel_task`: takes a task back.
+//! `cancel_task`: cancels a task.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, Arguments, Parameter};

@@ -1,4 +1,4 @@
-//! `claim_task`: an agent takes the best task for it.
+//! `claim_task`: leases the best task to the agent that calls.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
@@ -14,14 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// How long a claim may wait, in seconds: well under the minute after which some clients give up on a call.
+/// The longest wait of a claim, in seconds: well under the minute after which some clients time out.
 const WAIT_SECONDS_MAX: u64 = 30;
 
 pub(super) struct ClaimTask {
     agent_id: Parameter<AgentId>,
     wait_seconds: Parameter<u64>,
-    /// The claims of this connection that may still wait.
-    may_wait: Arc<Semaphore>,
+    /// Permits for claims of this connection that wait.
+    wait_permits: Arc<Semaphore>,
 }
 
 impl ClaimTask {
@@ -30,7 +30,7 @@ impl ClaimTask {
         Self {
             agent_id: arguments::agent_id(),
             wait_seconds: arguments::integer("wait_seconds", wait, 0..=WAIT_SECONDS_MAX).with_default(0),
-            may_wait: Arc::new(Semaphore::new(options.claims_waiting_max)),
+            wait_permits: Arc::new(Semaphore::new(options.claims_waiting_max)),
         }
     }
 
@@ -64,8 +64,8 @@ impl ToolHandler for ClaimTask {
             let arguments = Arguments::new(arguments, &self.parameters())?;
             let agent = arguments.required(&self.agent_id)?;
             let wait = Duration::from_secs(arguments.optional(&self.wait_seconds)?.unwrap_or(0));
-            // Tasks that the agent never hears of would be held until their leases run out. This comes before the claim, as
-            // with request_resources.
+            // If the call is cancelled, the agent does not receive the tasks: they would be held until their leases
+            // expire. This is registered before the claim, as with request_resources.
             let cancel_handle = || {
                 let cancel_handle = CancelHandle::default();
                 if let Some(call) = &call {
@@ -74,15 +74,15 @@ impl ToolHandler for ClaimTask {
                 }
                 cancel_handle
             };
-            // A claim that comes with the end of the input has nothing to wait for, and one more than may wait does not.
-            let place = if wait.is_zero() { None } else { self.may_wait.try_acquire().ok() };
-            let wait = if closing.is_cancelled() || place.is_none() { Duration::ZERO } else { wait };
+            // At the end of the input, or without a permit, a claim does not wait.
+            let permit = if wait.is_zero() { None } else { self.wait_permits.try_acquire().ok() };
+            let wait = if closing.is_cancelled() || permit.is_none() { Duration::ZERO } else { wait };
             let waiting = cancel_handle();
             let claim = tokio::select! {
                 biased;
                 claim = claim_within(&engine, agent.clone(), wait, waiting.clone(), progress) => claim?,
-                // rmcp waits for a call in flight, so that the waiting ends here. What is there is still given out, as it is
-                // to any other call before the end of the input.
+                // rmcp waits for calls in flight, so that the wait ends here. A task that is available is still leased,
+                // as to any other call before the end of the input.
                 () = closing.cancelled(), if !wait.is_zero() => {
                     engine.cancel(waiting);
                     engine.claim_task(agent, Duration::ZERO, cancel_handle()).await?

@@ -1,4 +1,4 @@
-//! `cleanup_expired`: records the expiry of leases past their deadline now.
+//! `cleanup_expired`: records the expiry of leases past their deadline.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::Arguments;

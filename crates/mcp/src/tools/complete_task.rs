@@ -1,4 +1,4 @@
-//! `complete_task`: an agent reports how a task went.
+//! `complete_task`: records an agent's report on a task.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter, TOKENS_MAX};
@@ -12,13 +12,13 @@ use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
 use std::sync::Arc;
 
-/// The longest that a task may be said to have taken: a year, in milliseconds.
+/// The longest duration of an attempt in a report: a year, in milliseconds.
 const DURATION_MS_MAX: u64 = 31_536_000_000;
 
-/// The most characters of what went wrong.
+/// The most characters of the error in a report.
 const ERROR_CHARACTERS_MAX: usize = 4_096;
 
-/// How an agent may say that a task went.
+/// The results that an agent may report.
 const RESULTS: [(&str, ReportedResult); 3] =
     [("success", ReportedResult::Success), ("failure", ReportedResult::Failure), ("timeout", ReportedResult::Timeout)];
 

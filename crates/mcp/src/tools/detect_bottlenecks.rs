@@ -1,4 +1,4 @@
-//! `detect_bottlenecks`: what holds tasks up now.
+//! `detect_bottlenecks`: returns what delays tasks.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::Arguments;

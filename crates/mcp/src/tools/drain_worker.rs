@@ -1,4 +1,4 @@
-//! `drain_worker`: lets a worker of the pool come to its end.
+//! `drain_worker`: ends a worker of the pool once it has no task.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, Arguments, Parameter};

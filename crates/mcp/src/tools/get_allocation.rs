@@ -13,7 +13,7 @@ use std::sync::Arc;
 const DESCRIPTION: &str = "Read one allocation: state, workers, MCP servers with endpoints, timestamps, expiry and \
     metadata. Ended allocations and refused requests stay readable for a while.";
 
-/// The same where MCP servers are really run.
+/// The description where MCP servers are managed.
 const MANAGED_DESCRIPTION: &str = "Read one allocation: state, workers, MCP servers with endpoints and status \
     (starting, running, restarting, failed with the reason), timestamps, expiry and metadata; while active also \
     access_token, if its endpoints need one, and mcp_config for an MCP client. Ended allocations and refused \

@@ -1,4 +1,4 @@
-//! `get_capacity`: what there is, what is leased, what is free.
+//! `get_capacity`: returns total, leased and available amounts.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::Arguments;

@@ -1,4 +1,4 @@
-//! `get_forecast`: what demand to expect, and how good such forecasts were.
+//! `get_forecast`: returns the demand forecast and its measured accuracy.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};

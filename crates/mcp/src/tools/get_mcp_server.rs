@@ -1,4 +1,4 @@
-//! `get_mcp_server`: how one MCP server stands.
+//! `get_mcp_server`: returns the status of one MCP server.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};

@@ -1,4 +1,4 @@
-//! `get_plan`: what the planner would do now, and why.
+//! `get_plan`: returns a dry run of the planner.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The most of anything that can be asked about: no fleet comes near it.
+/// The largest figure of a dry run, far above any fleet.
 const FIGURE_MAX: u64 = 1_000_000_000;
 
 pub(super) struct GetPlan {
@@ -68,7 +68,7 @@ impl ToolHandler for GetPlan {
     }
 }
 
-/// What the planner would do now, if what is asked about were so. Nothing is changed or remembered.
+/// Returns the planner's plan for the current figures, replaced by those of `what_if`, without applying it.
 pub(crate) async fn dry_run(
     engine: &EngineHandle,
     planner: &Mutex<Planner>,

@@ -1,4 +1,4 @@
-//! `get_resource_usage`: what is used of quotas, tokens and the queue.
+//! `get_resource_usage`: returns the use of quotas, tokens and the queue.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::Arguments;

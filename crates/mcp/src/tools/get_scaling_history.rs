@@ -1,4 +1,4 @@
-//! `get_scaling_history`: what the planner scaled, when and why.
+//! `get_scaling_history`: returns past changes by the planner.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
@@ -9,8 +9,8 @@ use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
 use std::sync::Arc;
 
-/// How many are shown unless another number is asked for.
-const SHOWN: u64 = 50;
+/// The default of `limit`.
+const LIMIT_DEFAULT: u64 = 50;
 
 pub(super) struct GetScalingHistory {
     limit: Parameter<u64>,
@@ -19,7 +19,7 @@ pub(super) struct GetScalingHistory {
 impl GetScalingHistory {
     pub(super) fn new() -> Self {
         let limit = arguments::integer("limit", "", 1..=SCALINGS_MAX as u64);
-        Self { limit: limit.with_default(SHOWN) }
+        Self { limit: limit.with_default(LIMIT_DEFAULT) }
     }
 
     fn parameters(&self) -> [&dyn AnyParameter; 1] {
@@ -46,7 +46,7 @@ impl ToolHandler for GetScalingHistory {
     fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
-            let limit = arguments.optional(&self.limit)?.unwrap_or(SHOWN);
+            let limit = arguments.optional(&self.limit)?.unwrap_or(LIMIT_DEFAULT);
             let policy = invocation.engine.policy().await?;
             let (scalings, total) = invocation.engine.scalings(usize::try_from(limit).unwrap_or(SCALINGS_MAX)).await?;
             ToolOutput::new(&ScalingHistoryResult::new(&policy, &scalings, total))

@@ -1,4 +1,4 @@
-//! `get_worker`: how one worker stands.
+//! `get_worker`: returns the status of one worker.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};

@@ -1,4 +1,4 @@
-//! `heartbeat_agent`: a sign of life of an agent.
+//! `heartbeat_agent`: records a heartbeat of an agent.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, Arguments, Parameter};

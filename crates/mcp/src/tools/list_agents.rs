@@ -1,4 +1,4 @@
-//! `list_agents`: the registered agents, a page at a time.
+//! `list_agents`: returns the registered agents, a page at a time.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
@@ -11,13 +11,13 @@ use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
 use std::sync::Arc;
 
-/// How many entries a page has unless the caller says.
+/// The default of `limit`.
 const PAGE_ENTRIES_DEFAULT: u64 = 1_000;
 
-/// How many entries a page may have; it has fewer if those take too much room.
+/// The most entries of a page. A page has fewer if they take too many bytes.
 const PAGE_ENTRIES_MAX: u64 = 2_000;
 
-/// What a cursor begins with.
+/// The start of each cursor.
 const CURSOR: &str = "after-";
 
 pub(super) struct ListAgents {
@@ -45,7 +45,7 @@ impl ListAgents {
     }
 }
 
-/// A place in the list as an opaque text.
+/// Writes a position in the list as an opaque text.
 fn cursor(agent: &AgentId) -> String {
     format!("{CURSOR}{agent}")
 }

@@ -1,4 +1,4 @@
-//! `list_allocations`: the allocations on record, a page at a time.
+//! `list_allocations`: returns the allocations on record, a page at a time.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
@@ -12,10 +12,10 @@ use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
 use std::sync::Arc;
 
-/// How many entries a page has unless the caller says.
+/// The default of `limit`.
 const PAGE_ENTRIES_DEFAULT: u64 = 1_000;
 
-/// How many entries a page may have. With the longest job ids that is about 5 MiB, and some clients take no more than 10.
+/// The most entries of a page. With the longest job ids that is about 5 MiB, and some clients accept at most 10 MiB.
 const PAGE_ENTRIES_MAX: u64 = 2_000;
 
 pub(super) struct ListAllocations {
@@ -42,16 +42,16 @@ impl ListAllocations {
     }
 }
 
-/// A place in the list as an opaque text.
-fn cursor(place: RecordPosition) -> String {
-    format!("after-{}-{}", place.grant, place.refusal)
+/// Writes a position in the list as an opaque text.
+fn cursor(position: RecordPosition) -> String {
+    format!("after-{}-{}", position.grant, position.refusal)
 }
 
 fn read_cursor(text: &str) -> Option<RecordPosition> {
     let (grant, refusal) = text.strip_prefix("after-")?.split_once('-')?;
-    let place = RecordPosition { grant: grant.parse().ok()?, refusal: refusal.parse().ok()? };
-    // Only the spelling that was handed out: no signs, no leading zeros. The last number there is has none behind it.
-    (cursor(place) == text && place.grant < u64::MAX).then_some(place)
+    let position = RecordPosition { grant: grant.parse().ok()?, refusal: refusal.parse().ok()? };
+    // Only the spelling of `cursor` is accepted: no signs, no leading zeros. No entry follows the largest number.
+    (cursor(position) == text && position.grant < u64::MAX).then_some(position)
 }
 
 impl ToolHandler for ListAllocations {
@@ -91,9 +91,9 @@ mod tests {
 
     #[test]
     fn a_cursor_has_one_spelling() {
-        let place = RecordPosition { grant: 12, refusal: 3 };
-        assert_eq!(cursor(place), "after-12-3");
-        assert_eq!(read_cursor("after-12-3"), Some(place));
+        let position = RecordPosition { grant: 12, refusal: 3 };
+        assert_eq!(cursor(position), "after-12-3");
+        assert_eq!(read_cursor("after-12-3"), Some(position));
         for bad in
             ["", "after-", "after-12", "after-12-", "after-012-3", "after-+12-3", "after-12-3 ", "12-3", "after--1-3"]
         {

@@ -1,4 +1,4 @@
-//! `list_mcp_servers`: the MCP servers that may be asked for, and how each stands.
+//! `list_mcp_servers`: returns the MCP servers of the catalog with their status.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::Arguments;

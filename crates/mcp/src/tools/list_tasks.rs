@@ -1,4 +1,4 @@
-//! `list_tasks`: the tasks on record, a page at a time.
+//! `list_tasks`: returns the tasks on record, a page at a time.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
@@ -12,11 +12,11 @@ use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
 use std::sync::Arc;
 
-/// How many entries a page has unless the caller says.
+/// The default of `limit`.
 const PAGE_ENTRIES_DEFAULT: u64 = 100;
 
-/// How many entries a page may have. With the longest of the four names that each has that is about 5 MiB, and some clients
-/// take no more than 10.
+/// The most entries of a page. With the longest of the four names of each that is about 5 MiB, and some clients accept
+/// at most 10 MiB.
 const PAGE_ENTRIES_MAX: u64 = 500;
 
 pub(super) struct ListTasks {
@@ -46,14 +46,14 @@ impl ListTasks {
     }
 }
 
-/// A place in the list as an opaque text.
+/// Writes a position in the list as an opaque text.
 fn cursor(last: TaskNumber) -> String {
     format!("after-task-{}", last.as_u64())
 }
 
 fn read_cursor(text: &str) -> Option<TaskNumber> {
     let last = TaskNumber::new(text.strip_prefix("after-task-")?.parse().ok()?);
-    // Only the spelling that was handed out: no signs, no leading zeros. The last number there is has none behind it.
+    // Only the spelling of `cursor` is accepted: no signs, no leading zeros. No entry follows the largest number.
     (cursor(last) == text && last.as_u64() < u64::MAX).then_some(last)
 }
 

@@ -1,4 +1,4 @@
-//! `register_agent`: takes an agent on.
+//! `register_agent`: registers an agent.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
@@ -12,13 +12,13 @@ use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
 use std::sync::Arc;
 
-/// The type of an agent that does not say.
+/// The default of `agent_type`.
 const AGENT_TYPE_DEFAULT: &str = "general";
 
-/// How many tasks an agent may hold at once that does not say: as many as in the health score of the Resource Allocation Module.
+/// The default of `max_concurrent`: the one in the health score of the Resource Allocation Module.
 const CONCURRENT_DEFAULT: u64 = 3;
 
-/// How many tasks an agent may hold at once.
+/// The most tasks that an agent may hold concurrently.
 const CONCURRENT_MAX: u64 = 1_000;
 
 pub(super) struct RegisterAgent {
@@ -66,7 +66,7 @@ impl RegisterAgent {
             agent: arguments.required(&self.agent_id)?,
             agent_type: arguments.or_default(&self.agent_type)?,
             capabilities: arguments.optional(&self.capabilities)?.unwrap_or_default(),
-            // Within the bounds of the argument, so that nothing is cut off.
+            // The argument's bounds are within those of `u32`.
             tasks_max: u32::try_from(arguments.or_default(&self.max_concurrent)?).unwrap_or(u32::MAX),
             allocation: None,
             metadata: arguments.optional(&self.metadata)?.unwrap_or_else(Metadata::empty),

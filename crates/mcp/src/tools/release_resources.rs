@@ -1,4 +1,4 @@
-//! `release_resources`: gives a lease back.
+//! `release_resources`: releases a lease.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, Wait, definition};
 use crate::arguments::{self, Arguments, Parameter};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 const DESCRIPTION: &str = "Release a lease when its job ends, even if it failed. Frees its workers immediately; \
     MCP servers stay for other leases. Repeating is safe: \"already_released\".";
 
-/// The same where MCP servers are really run.
+/// The description where MCP servers are managed.
 const MANAGED_DESCRIPTION: &str = "Release a lease when its job ends, even if it failed. Its access_token becomes \
     invalid. Returns when its own processes have ended, which may take seconds; MCP servers stay for other leases. \
     Repeating is safe: \"already_released\".";
@@ -54,10 +54,10 @@ impl ToolHandler for ReleaseResources {
             }
             let wait = Wait { engine: engine.clone(), progress, closing };
             let mut release = Box::pin(async move { engine.release(allocation).await });
-            match wait.for_reply("ending what stands behind the lease", release.as_mut()).await {
+            match wait.for_reply("ending the processes of the lease", release.as_mut()).await {
                 Some(released) => ToolOutput::new(&ReleaseResult::from(released?)),
                 None => {
-                    // It may not even be sent yet, and it is to go on whoever asked for it.
+                    // It may not be sent yet, and must go on although the caller is gone.
                     tokio::spawn(release);
                     Err(ToolError::Closing("the release goes on"))
                 }

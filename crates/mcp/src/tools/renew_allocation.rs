@@ -1,4 +1,4 @@
-//! `renew_allocation`: lets a lease run anew from now.
+//! `renew_allocation`: restarts the time of a lease.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};

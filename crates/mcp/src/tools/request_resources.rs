@@ -1,4 +1,4 @@
-//! `request_resources`: asks for a lease.
+//! `request_resources`: requests a lease.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, Wait, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
@@ -21,7 +21,7 @@ const DESCRIPTION: &str = "Lease workers and MCP servers for a job, all or nothi
     retry_after_seconds. Endpoints are reserved addresses; nothing is started there. Always call release_resources \
     afterwards.";
 
-/// The same where MCP servers are really run.
+/// The description where MCP servers are managed.
 const MANAGED_DESCRIPTION: &str = "Lease workers and MCP servers for a job, all or nothing. Starts the servers and \
     returns when all respond, which may take half a minute: status \"active\" with allocation_id, endpoints and \
     expires_at, or \"failed\" with the reason (a server did not start: its last output; no capacity: ask for less, \
@@ -88,7 +88,7 @@ impl RequestResources {
             metadata: arguments.optional(&self.metadata)?.unwrap_or_else(Metadata::empty),
         };
         if request.workers == 0 && request.servers.as_slice().is_empty() {
-            let text = "mcp_servers is [] and workers is 0: ask for at least one MCP server or one worker";
+            let text = "mcp_servers is [] and workers is 0: request at least one MCP server or one worker";
             return Err(ArgumentError::Combination(text.to_owned()));
         }
         Ok(request)
@@ -115,8 +115,9 @@ impl ToolHandler for RequestResources {
             let Invocation { engine, managed, arguments, call, progress, closing, .. } = invocation;
             let request = self.read(arguments)?;
             let cancel_handle = CancelHandle::default();
-            // A grant that the caller never hears of would be held until it expires. This comes before the request, so that
-            // the cancelling takes effect before any call that the client sends behind it.
+            // If the call is cancelled, the caller does not receive the grant: it would be held until it expires. This
+            // is registered before the request, so that the cancellation takes effect before any later call of the
+            // client.
             if let Some(call) = &call {
                 let (engine, cancel_handle) = (engine.clone(), cancel_handle.clone());
                 call.undo_if_cancelled(move || engine.cancel(cancel_handle));
@@ -131,7 +132,7 @@ impl ToolHandler for RequestResources {
                         Some(granted) => granted,
                         None => {
                             engine.cancel(cancel_handle);
-                            return Err(ToolError::Closing("the request was called off, and nothing was granted"));
+                            return Err(ToolError::Closing("the request was cancelled, and nothing was granted"));
                         }
                     }
                 }
@@ -141,7 +142,8 @@ impl ToolHandler for RequestResources {
                     let runtime_status = match &managed {
                         Some(managed) => {
                             RuntimeStatus::with_credentials(managed, &grant.view).await.inspect_err(|_| {
-                                // What the caller would be told is not known any more.
+                                // The endpoints and the token are unknown, so that the grant is of no use to the
+                                // caller.
                                 engine.cancel(cancel_handle);
                             })?
                         }
@@ -160,7 +162,7 @@ impl ToolHandler for RequestResources {
     }
 }
 
-/// What a caller is told that waits for its grant.
+/// Returns the progress message of a request that waits for its servers and workers to start.
 fn starting(request: &Request) -> String {
     let servers = request.servers.as_slice().iter().map(ToString::to_string);
     let workers = match request.workers {

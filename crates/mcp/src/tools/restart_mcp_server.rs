@@ -1,4 +1,4 @@
-//! `restart_mcp_server`: starts an MCP server again.
+//! `restart_mcp_server`: restarts an MCP server.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, Wait, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
@@ -61,9 +61,9 @@ impl ToolHandler for RestartMcpServer {
             match wait.for_reply(&format!("restarting {name}"), restart.as_mut()).await {
                 Some(restarted) => restarted??,
                 None => {
-                    // It may not even be asked for yet.
+                    // It may not be sent yet.
                     tokio::spawn(restart);
-                    return Err(ToolError::Closing("nobody waits for the restart any longer"));
+                    return Err(ToolError::Closing("the restart goes on"));
                 }
             }
             let reports = managed.request(|reply| RuntimeRequest::Server(name.clone(), allocation, reply)).await?;

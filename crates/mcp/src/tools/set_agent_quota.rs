@@ -1,4 +1,4 @@
-//! `set_agent_quota`: how many agents there may be at once, in all or of a type.
+//! `set_agent_quota`: sets the most agents that may be registered, in total or of a type.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
@@ -29,13 +29,13 @@ impl SetAgentQuota {
         [&self.agent_type, &self.quota, &self.remove]
     }
 
-    /// The quota; none to take it away.
+    /// Returns the new quota; none to remove it.
     fn read_quota(&self, arguments: &Arguments) -> Result<Option<u64>, ArgumentError> {
         let together = |text: &str| Err(ArgumentError::Combination(text.to_owned()));
         match (arguments.optional(&self.quota)?, arguments.or_default(&self.remove)?) {
             (Some(_), true) => together("remove is true and quota is given: give one of them"),
             (None, false) => {
-                together("quota is missing: give how many agents there may be, or remove as true to take it away")
+                together("quota is missing: give the most agents that may be registered, or remove as true")
             }
             (quota, _) => Ok(quota),
         }

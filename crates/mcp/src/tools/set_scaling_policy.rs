@@ -1,4 +1,4 @@
-//! `set_scaling_policy`: when the planner scales, and how far.
+//! `set_scaling_policy`: sets when the planner scales, and how far.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
@@ -11,10 +11,10 @@ use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
 use std::sync::Arc;
 
-/// The most tasks that a threshold can be: no queue comes near it.
+/// The largest threshold in tasks, far above any queue.
 const TASKS_MAX: u64 = 1_000_000_000;
 
-/// The longest wait that a threshold can be, and the longest cooldown: a day.
+/// The longest wait of a threshold, and the longest cooldown: a day.
 const WAIT_MS_MAX: u64 = 86_400_000;
 
 const POLICIES: [PolicyName; 4] =
@@ -25,7 +25,7 @@ pub(super) struct SetScalingPolicy {
     figures: PolicyParameters,
 }
 
-/// The figures of a custom policy.
+/// The arguments of a custom policy.
 struct PolicyParameters {
     scale_up_threshold: Parameter<u64>,
     scale_down_threshold: Parameter<u64>,
@@ -64,7 +64,7 @@ impl SetScalingPolicy {
         let name = arguments.required(&self.policy)?;
         let policy = self.figures.read(arguments, name.policy())?;
         if name != PolicyName::Custom && policy != name.policy() {
-            let text = format!("figures are given, and policy is {name}, which has its own: give custom as policy");
+            let text = format!("figures are given with policy {name}, which has its own: give custom as policy");
             return Err(ArgumentError::Combination(text));
         }
         Ok(policy)
@@ -152,7 +152,7 @@ impl PolicyParameters {
         .into_iter()
     }
 
-    /// The policy with the figures that are given.
+    /// Returns the policy `from` with the given figures.
     fn read(&self, arguments: &Arguments, from: Policy) -> Result<Policy, ArgumentError> {
         let whole = |figure: &Parameter<u64>, other: u64| Ok(arguments.optional(figure)?.unwrap_or(other));
         let millis = |figure: &Parameter<u64>, other: Millis| whole(figure, other.0).map(Millis);
@@ -180,7 +180,8 @@ impl PolicyParameters {
         let in_order = |low: (&str, u64), high: (&str, u64)| {
             let is_wrong = low.1 > high.1;
             let text = format!(
-                "{} is {}, above {}, which is {}: give a {0} of at most {3}, or a larger {2} (where none is given it is that of balanced)",
+                "{} is {}, above {}, which is {}: give a {0} of at most {3}, or a larger {2} (an absent one is that of \
+                 balanced)",
                 low.0, low.1, high.0, high.1
             );
             if is_wrong { Err(ArgumentError::Combination(text)) } else { Ok(()) }

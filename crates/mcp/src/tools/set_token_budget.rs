@@ -1,4 +1,4 @@
-//! `set_token_budget`: how many tokens there are, in all or for a job.
+//! `set_token_budget`: sets the token budget of all tasks or of a job.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
@@ -10,10 +10,10 @@ use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
 use std::sync::Arc;
 
-/// The largest budget, as in the table of the settings.
+/// The largest budget, as for the setting `token_budget`.
 const TOKENS_MAX: u64 = 1_000_000_000_000_000;
 
-/// The longest window, as in the table of the settings: a year.
+/// The longest window, as for the setting `token_window_seconds`: a year.
 const WINDOW_SECONDS_MAX: u64 = 31_536_000;
 
 pub(super) struct SetTokenBudget {
@@ -23,7 +23,6 @@ pub(super) struct SetTokenBudget {
     remove: Parameter<bool>,
 }
 
-/// What to set.
 struct BudgetChange {
     job: Option<JobId>,
     tokens: Option<u64>,
@@ -58,16 +57,16 @@ impl SetTokenBudget {
         let together = |text: &str| Err(ArgumentError::Combination(text.to_owned()));
         match change {
             BudgetChange { job: Some(_), window: Some(_), .. } => together(
-                "window_seconds is given with job_id: give one of them, since a job's budget has no window of its own",
+                "window_seconds is given with job_id: give one of them, as a job's budget has no window of its own",
             ),
             BudgetChange { job: None, is_removal: true, .. } => together(
-                "remove is true without job_id: give the job_id whose budget shall go, since that of all tasks stays",
+                "remove is true without job_id: give the job_id whose budget to remove, as that of all tasks stays",
             ),
             BudgetChange { tokens: Some(_), is_removal: true, .. } => {
                 together("remove is true and budget_tokens is given: give one of them")
             }
             BudgetChange { job: Some(_), tokens: None, is_removal: false, .. } => {
-                together("budget_tokens is missing: give the budget of the job, or remove as true to take it away")
+                together("budget_tokens is missing: give the budget of the job, or remove as true")
             }
             BudgetChange { job: None, tokens: None, window: None, .. } => {
                 together("budget_tokens and window_seconds are missing: give at least one of them")

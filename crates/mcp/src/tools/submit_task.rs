@@ -15,10 +15,10 @@ use futures_util::future::BoxFuture;
 use rmcp::model::{JsonObject, Tool};
 use std::sync::Arc;
 
-/// How often a task is tried unless its submitter says.
+/// The default of `max_attempts`.
 const ATTEMPTS_DEFAULT: u32 = 3;
 
-/// How often a task may be tried.
+/// The most attempts at a task.
 const ATTEMPTS_MAX: u32 = 100;
 
 pub(super) struct SubmitTask {
@@ -135,8 +135,8 @@ impl ToolHandler for SubmitTask {
         async move {
             let request = self.read(invocation.arguments)?;
             let cancel_handle = CancelHandle::default();
-            // A task whose id the caller never hears of would be done for nobody. This comes before the task, as with
-            // request_resources.
+            // If the call is cancelled, the caller does not receive the id: the task would be done for nothing. This is
+            // registered before the task is submitted, as with request_resources.
             if let Some(call) = &invocation.call {
                 let (engine, cancel_handle) = (invocation.engine.clone(), cancel_handle.clone());
                 call.undo_if_cancelled(move || engine.cancel(cancel_handle));

@@ -1,4 +1,4 @@
-//! `unregister_agent`: lets an agent go.
+//! `unregister_agent`: removes an agent.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, Arguments, Parameter};

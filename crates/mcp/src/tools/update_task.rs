@@ -1,4 +1,4 @@
-//! `update_task`: changes how urgent a task is.
+//! `update_task`: changes the priority or deadline of a task.
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};

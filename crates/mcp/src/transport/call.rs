@@ -1,9 +1,9 @@
 //! One request in flight, as its handler sees it.
 //!
-//! The transport decides at one point whether a request was answered or cancelled, so a handler
-//! that granted something asks it, and not the cancellation token, what to do with the grant.
-//! Invariant: a call is answered or cancelled at most once, never both, and its undo runs exactly
-//! if it was cancelled.
+//! The transport decides at one point whether a request is answered or cancelled. A handler that
+//! granted something therefore relies on its [`Call`], not on the cancellation token, to undo the
+//! grant. Invariant: a call is answered or cancelled at most once, never both, and its undo runs if and
+//! only if it is cancelled.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -11,7 +11,7 @@ use rmcp::model::RequestId;
 
 use super::connection::Connection;
 
-/// What takes back the effect of a cancelled call.
+/// Reverts the effect of a cancelled call.
 type Undo = Box<dyn FnOnce() + Send>;
 
 /// A request in flight. The transport puts one into the extensions of every request it delivers:
@@ -24,11 +24,11 @@ impl Call {
         Self(Arc::new(HandlerSide { id, is_listen, state, connection }))
     }
 
-    /// Registers what to do if the client cancels this call before its reply is handed over.
+    /// Registers `undo` for the case that the client cancels this call before its reply is sent.
     ///
-    /// If the call is cancelled already, `undo` runs before this returns; if it is answered,
-    /// `undo` is dropped. `undo` runs on the thread that reads the client's messages, so it must
-    /// neither block nor panic. If it is called twice, both run, the later one first.
+    /// If the call is already cancelled, `undo` runs before this returns; if it is answered, `undo` is
+    /// dropped. `undo` runs on the thread that reads the client's messages, so it must not block or
+    /// panic. After two registrations both run, the later one first.
     pub fn undo_if_cancelled(&self, undo: impl FnOnce() + Send + 'static) {
         let mut inner = self.0.state.lock();
         match &mut inner.phase {
@@ -49,13 +49,13 @@ impl Call {
         }
     }
 
-    /// Whether the client cancelled this call before it was answered.
+    /// Returns whether the client cancelled this call before it was answered.
     pub fn is_cancelled(&self) -> bool {
         matches!(self.0.state.lock().phase, Phase::Cancelled)
     }
 }
 
-/// What the handler's clones of a [`Call`] share. It is dropped with the last of them.
+/// The shared part of the handler's clones of a [`Call`], dropped with the last of them.
 struct HandlerSide {
     id: RequestId,
     is_listen: bool,
@@ -64,11 +64,11 @@ struct HandlerSide {
 }
 
 impl Drop for HandlerSide {
-    /// Comes once the handler is done. A handler that panics takes its call down with it, and rmcp
-    /// then never answers: only here can it be seen, so the client gets its error. A handler that
-    /// catches its own panics keeps a clone outside of what may panic. And a cancelled call takes
-    /// up its place in flight until here: a client that cancels all it sends must not fill the
-    /// memory with handlers that have not run.
+    /// Runs once the handler is done. If the handler panicked, rmcp never replies, and only this drop
+    /// detects it, so it sends the client an error. A handler that catches its own panics keeps a
+    /// clone outside of the code that may panic. A cancelled call holds its slot in flight until here:
+    /// otherwise a client that cancels all that it sends could fill the memory with handlers that have
+    /// not run.
     fn drop(&mut self) {
         let Some(connection) = self.connection.upgrade() else { return };
         if std::thread::panicking() {
@@ -80,12 +80,11 @@ impl Drop for HandlerSide {
     }
 }
 
-/// How far a call has come, shared by the transport and the handler.
+/// The state of a call, shared by the transport and the handler.
 pub(super) struct CallState(Mutex<Inner>);
 
 struct Inner {
     phase: Phase,
-    /// Whether the handler is done.
     is_handler_done: bool,
 }
 
@@ -105,9 +104,9 @@ impl CallState {
         self.settle(Phase::Answered);
     }
 
-    /// Settles the call as cancelled and runs its undo, if it has one. The caller holds no lock
-    /// that an undo may want. Says whether the handler is done, so that the call's place in flight
-    /// is free; otherwise it is when the handler is.
+    /// Settles the call as cancelled and runs its undo, if it has one. The caller must not hold a lock
+    /// that an undo needs. Returns whether the handler is done: if so, the caller releases the call's
+    /// slot in flight; otherwise the end of the handler does.
     pub(super) fn cancel(&self) -> bool {
         let (undo, is_handler_done) = self.settle(Phase::Cancelled);
         if let Some(undo) = undo {
@@ -116,7 +115,7 @@ impl CallState {
         is_handler_done
     }
 
-    /// Notes that the handler is done, and says whether the call was cancelled before.
+    /// Records that the handler is done, and returns whether the call was cancelled before.
     fn finish_handler(&self) -> bool {
         let mut inner = self.lock();
         inner.is_handler_done = true;
@@ -151,7 +150,7 @@ mod tests {
         Answer,
     }
 
-    /// Runs `steps` on a fresh call and says how many undos ran.
+    /// Runs `steps` on a new call and checks how many undos ran.
     #[track_caller]
     fn check(steps: &[Step], undone: usize, cancelled: bool) {
         let state = CallState::open();

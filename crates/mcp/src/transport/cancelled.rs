@@ -6,11 +6,11 @@ use std::collections::{HashSet, VecDeque};
 
 use rmcp::model::RequestId;
 
-/// How many cancelled ids are remembered. rmcp sends the late reply of a cancelled call as the
-/// answer to a new one of the same id, so such an id is refused.
+/// The most cancelled ids that are remembered. rmcp would send the late reply of a cancelled call as the
+/// reply to a new one with the same id, so such an id is refused.
 pub const CANCELLED_IDS_MAX: usize = 1_024;
 
-/// The last ids that were cancelled, the oldest forgotten first.
+/// The ids cancelled last; the oldest is forgotten first.
 #[derive(Default)]
 pub(super) struct CancelledIds {
     order: VecDeque<RequestId>,

@@ -1,4 +1,4 @@
-//! What the reading side, the writing side and the application share of one connection.
+//! The state of one connection, shared by its reader, its writer and the application.
 //!
 //! Invariants: an id is in flight at most once; the calls and the listens in flight never exceed
 //! their limits; an id that was cancelled is not delivered again while it is remembered.
@@ -24,7 +24,6 @@ use super::{
     text::shortened,
 };
 
-/// The shared state itself.
 pub(super) struct Connection {
     state: Mutex<ConnectionState>,
     limits: WireLimits,
@@ -40,9 +39,9 @@ struct ConnectionState {
     cancelled: CancelledIds,
     established: bool,
     stopped: bool,
-    /// The task that reads, if it sleeps.
+    /// The waker of the reader, if it sleeps.
     reader: Option<Waker>,
-    /// Whether that task sleeps for want of room, and not only of input.
+    /// Whether the reader waits for capacity, and not only for input.
     wants_capacity: bool,
     outbox: Outbox,
 }
@@ -52,22 +51,22 @@ struct InFlight {
     is_listen: bool,
 }
 
-/// Whether the next line may be looked at.
+/// Whether the next line may be read.
 pub(super) enum ReadGate {
     Open,
-    /// The client does not read its replies. The reader is woken when it has read some.
+    /// The outbox is full. The reader is woken once the client has read replies.
     Full,
-    /// Nothing more is to be read.
+    /// The connection ends: nothing more is read.
     Over,
 }
 
-/// What becomes of a request that was read.
+/// The outcome of an attempt to deliver a request.
 pub(super) enum Admission {
-    /// It is in flight now, and bears its [`Call`].
+    /// It is in flight, and its extensions have its [`Call`].
     Delivered,
     /// It was refused, and the refusal is in the outbox.
     Refused,
-    /// It waits for room. The reader is woken when there is some.
+    /// It waits for a free slot in flight. The reader is woken when there is one.
     Waits,
 }
 
@@ -92,7 +91,7 @@ impl Connection {
         })
     }
 
-    /// Whether to go on reading. The task of `context` is woken when that changes.
+    /// Returns whether to go on reading. The task of `context` is woken when that changes.
     pub(super) fn gate(&self, context: &Context<'_>) -> ReadGate {
         let mut state = self.lock();
         if state.stopped || state.outbox.is_broken() {
@@ -103,20 +102,20 @@ impl Connection {
         if full { ReadGate::Full } else { ReadGate::Open }
     }
 
-    /// Takes `request` in flight, refuses it, or keeps it waiting.
+    /// Delivers or refuses `request`, or lets it wait for a slot.
     pub(super) fn admit(self: &Arc<Self>, request: &mut IncomingRequest, context: &Context<'_>) -> Admission {
         let mut state = self.lock();
         let id = &request.message.id;
         if state.in_flight.contains_key(id) {
-            // The refusal bears no id: the client would take it for the answer to the first.
+            // The refusal has no id: with it, the client would take it for the reply to the first request.
             let text = format!(
-                "id {} is that of a request still in flight: give each request an id of its own",
+                "id {} is already in use by a request in flight: give each request an id of its own",
                 shortened(&id.to_string())
             );
             state.refuse(None, &ErrorData::invalid_request(text, None));
         } else if state.cancelled.contains(id) {
             let text = format!(
-                "id {} is that of a cancelled request: give each request an id of its own",
+                "id {} was used by a cancelled request: give each request an id of its own",
                 shortened(&id.to_string())
             );
             state.refuse(Some(id), &ErrorData::invalid_request(text, None));
@@ -150,7 +149,7 @@ impl Connection {
         *state.count(is_listen) += 1;
     }
 
-    /// Answers a line that is not delivered. Nothing is done if the client no longer listens.
+    /// Replies with an error to a line that is not delivered. Does nothing once the client has closed its end.
     pub(super) fn refuse(&self, id: Option<&RequestId>, error: &ErrorData) {
         let writer = {
             let mut state = self.lock();
@@ -160,8 +159,8 @@ impl Connection {
         wake(writer);
     }
 
-    /// Settles the call `id` as cancelled, if it is in flight, and takes back what it did. Its place
-    /// in flight is free once its handler is done too.
+    /// Settles the call `id` as cancelled, if it is in flight, and runs its undo. Its slot in flight is
+    /// free once its handler is done too.
     pub(super) fn cancel(&self, id: &RequestId) {
         let InFlight { call_state, is_listen } = {
             let mut state = self.lock();
@@ -176,7 +175,7 @@ impl Connection {
         }
     }
 
-    /// Gives the place of a cancelled call to another.
+    /// Frees the slot in flight of a cancelled call.
     pub(super) fn release_slot(&self, is_listen: bool) {
         let reader = {
             let mut state = self.lock();
@@ -186,7 +185,7 @@ impl Connection {
         wake(reader);
     }
 
-    /// Settles a call whose handler died without a reply.
+    /// Replies with an error to a call whose handler panicked.
     pub(super) fn fail(&self, id: &RequestId, call_state: &Arc<CallState>) {
         let (writer, reader) = {
             let mut state = self.lock();
@@ -196,7 +195,7 @@ impl Connection {
             state.take_from_flight(id);
             let error = ErrorData::internal_error(
                 "internal error: the server failed while it handled this request; \
-                 its log says more",
+                 see its log",
                 None,
             );
             state.refuse(Some(id), &error);
@@ -207,9 +206,9 @@ impl Connection {
         wake(reader);
     }
 
-    /// Puts a message of rmcp's into the outbox. A reply is done with that; anything else comes
-    /// with a receiver that resolves once it is written, which slows down those who send without
-    /// being asked to the pace of the client.
+    /// Appends a message of rmcp to the outbox. For a message other than a reply it returns a receiver
+    /// that resolves once the message is written, which slows senders of notices to the pace of the
+    /// client.
     pub(super) fn put(&self, message: &ServerJsonRpcMessage) -> io::Result<Option<oneshot::Receiver<()>>> {
         let reply_to = match message {
             JsonRpcMessage::Response(response) => Some(&response.id),
@@ -222,8 +221,8 @@ impl Connection {
             if let Some(id) = reply_to {
                 answered = state.take_from_flight(id);
                 if answered.is_none() {
-                    // The call was settled otherwise: a second reply would only confuse.
-                    tracing::debug!(%id, "a reply to no call in flight is not sent");
+                    // The call is already settled: a client must not get a second reply.
+                    tracing::debug!(%id, "reply to a settled call dropped");
                     return Ok(None);
                 }
             }
@@ -231,7 +230,7 @@ impl Connection {
                 (Ok(()), Some(_)) => Ok(None),
                 (Ok(()), None) => Ok(Some(state.outbox.written())),
                 (Err(error), Some(id)) if !state.outbox.is_broken() => {
-                    let text = format!("internal error: the reply cannot be written: {error}");
+                    let text = format!("internal error: the reply could not be written: {error}");
                     state.refuse(Some(id), &ErrorData::internal_error(text, None));
                     Ok(None)
                 }
@@ -298,7 +297,7 @@ impl Connection {
         wake(reader);
     }
 
-    /// Wakes the reader if it waits for room in the outbox and there is some.
+    /// Wakes the reader if it waits for capacity in the outbox and there is some.
     pub(super) fn announce_capacity(&self) {
         let reader = {
             let mut state = self.lock();
@@ -311,7 +310,7 @@ impl Connection {
         self.flushed.notify_waiters();
     }
 
-    /// Fails if the client closed its end before all was written.
+    /// Waits until everything is written and flushed. Fails if the client closed its end before.
     pub(super) async fn wait_flushed(&self) -> io::Result<()> {
         loop {
             let flushed = self.flushed.notified();
@@ -343,7 +342,7 @@ impl Connection {
         work(&mut self.lock().outbox)
     }
 
-    /// A panic while the lock is held leaves the state whole: every change is a single step.
+    /// Locks the state. A panic of another holder leaves it valid: every change is a single step.
     fn lock(&self) -> MutexGuard<'_, ConnectionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -351,7 +350,7 @@ impl Connection {
 
 impl ConnectionState {
     fn refuse(&mut self, id: Option<&RequestId>, error: &ErrorData) {
-        /// rmcp's own type leaves out an absent id, where JSON-RPC asks for a null.
+        /// An error reply. rmcp's own type omits an absent id, where JSON-RPC requires null.
         #[derive(Serialize)]
         struct Refusal<'a> {
             jsonrpc: &'static str,
@@ -360,7 +359,7 @@ impl ConnectionState {
         }
         let refusal = Refusal { jsonrpc: "2.0", id, error };
         if let Err(error) = self.outbox.append(&refusal) {
-            tracing::debug!(%error, "a refusal is not sent");
+            tracing::debug!(%error, "refusal dropped");
         }
     }
 
@@ -374,7 +373,7 @@ impl ConnectionState {
         if is_listen { &mut self.listens } else { &mut self.calls }
     }
 
-    /// Remembers the task to wake when the connection ends, and when there is room if asked to.
+    /// Stores the task to wake when the connection ends, and also when there is capacity if it wants it.
     fn sleep(&mut self, context: &Context<'_>, wants_capacity: bool) {
         self.wants_capacity = wants_capacity;
         match &mut self.reader {

@@ -1,4 +1,4 @@
-//! What the application and the handlers may know of a connection, and do to it.
+//! The handle on a connection for the application and its handlers.
 
 use std::{io, sync::Arc};
 
@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
 
-/// A handle on a connection, for the application and for handlers that wait.
+/// A handle on a connection.
 #[derive(Clone)]
 pub struct ConnectionHandle(Arc<Connection>);
 
@@ -15,47 +15,47 @@ impl ConnectionHandle {
         Self(connection)
     }
 
-    /// Says that the handshake is over: from now on notifications and responses are delivered.
+    /// Ends the handshake: from now on notifications and responses are delivered.
     ///
-    /// Until then they are dropped, since rmcp ends the process over one. To be called as soon as
-    /// `service.serve(transport).await` has returned, before anything else is awaited.
+    /// Until then they are dropped, because rmcp would end the process on one. Call this as soon as
+    /// `service.serve(transport).await` has returned, before awaiting anything else.
     pub fn established(&self) {
         self.0.establish();
     }
 
-    /// Stops reading. The transport behaves as at the end of the input: calls already delivered
-    /// are answered, what the client sent after them is not looked at.
+    /// Stops reading. The transport behaves as at the end of the input: calls already delivered are
+    /// answered, and later input is ignored.
     pub fn stop(&self) {
         self.0.stop();
     }
 
-    /// Is cancelled once the connection is coming to its end: the end of the input was seen,
-    /// [`stop`](Self::stop) was called, or the client closed its end. A handler that waits for
-    /// something returns then, because rmcp waits for it for up to five seconds.
+    /// Returns a token that is cancelled once the connection begins to close: at the end of the input,
+    /// by [`stop`](Self::stop), or when the client closes its end. A handler that waits returns then,
+    /// because rmcp waits up to five seconds for it.
     pub fn closing(&self) -> CancellationToken {
         self.0.closing().clone()
     }
 
-    /// Is cancelled once rmcp was told that no further message will come. What remains is to
-    /// answer the calls in flight and to flush, which the application bounds in time.
+    /// Returns a token that is cancelled once rmcp has received the end of the input. The calls in
+    /// flight and a flush remain, which the application bounds in time.
     pub fn ended(&self) -> CancellationToken {
         self.0.ended().clone()
     }
 
-    /// Resolves once everything handed over so far was written and flushed.
+    /// Waits until everything sent so far is written and flushed.
     ///
     /// # Errors
-    /// If the client closed its end before.
+    /// The client closed its end before.
     pub async fn flushed(&self) -> io::Result<()> {
         self.0.wait_flushed().await
     }
 
-    /// How many calls are in flight, those of `subscriptions/listen` left out.
+    /// Returns the number of calls in flight, without `subscriptions/listen` requests.
     pub fn calls_in_flight(&self) -> usize {
         self.0.calls_in_flight()
     }
 
-    /// How many `subscriptions/listen` requests are in flight.
+    /// Returns the number of `subscriptions/listen` requests in flight.
     pub fn listens_in_flight(&self) -> usize {
         self.0.listens_in_flight()
     }

@@ -1,9 +1,9 @@
-//! A line into a message, or into the answer to what is none.
+//! Parsing of a line into a message, or into the error reply to it.
 //!
-//! rmcp reads a message by trying every type it could be, and says nothing when none fits. Here
-//! the envelope is read first, borrowing from the line, and the method decides what the
-//! parameters must be. Invariant: whatever the line, the result is one of [`Incoming`]; nothing
-//! panics, and no answer repeats more than an excerpt of the line.
+//! rmcp parses a message by trying every type, and gives no reason if none fits. Here the envelope is
+//! parsed first, borrowing from the line, and the method decides the type of the parameters.
+//! Invariant: every line results in one of [`Incoming`]; nothing panics, and no reply repeats more than
+//! an excerpt of the line.
 
 use std::{borrow::Cow, fmt};
 
@@ -20,24 +20,24 @@ use serde_json::{error::Category, value::RawValue};
 use super::{params, text};
 use cortex_lines::{ID_BYTES_MAX, parse_id};
 
-/// A request and what the transport must know of it.
+/// A parsed request.
 pub(super) struct IncomingRequest {
     pub(super) message: JsonRpcRequest<ClientRequest>,
-    /// Whether it is a `subscriptions/listen`, which stays in flight for as long as it is wanted.
+    /// Whether it is a `subscriptions/listen`, which stays in flight until it is cancelled.
     pub(super) is_listen: bool,
 }
 
-/// What a line is.
+/// The result of parsing a line.
 pub(super) enum Incoming {
     Request(IncomingRequest),
     /// A notification that rmcp knows, or a reply to a request of ours.
     Other(ClientJsonRpcMessage),
-    /// Something that is answered with an error at once.
+    /// The line gets an error reply immediately.
     Refused {
         id: Option<RequestId>,
         error: ErrorData,
     },
-    /// Something that JSON-RPC has no answer for, and why it is not delivered.
+    /// The line gets no reply under JSON-RPC and is dropped, for this reason.
     Ignored(&'static str),
 }
 
@@ -53,7 +53,7 @@ impl Incoming {
     }
 }
 
-/// Reads one line.
+/// Parses one line.
 pub(super) fn parse(line: &[u8]) -> Incoming {
     let line = match str::from_utf8(line) {
         Ok(line) => line,
@@ -70,7 +70,7 @@ pub(super) fn parse(line: &[u8]) -> Incoming {
         ),
         Ok(TopLevel::Scalar) => Incoming::invalid(
             None,
-            "the line is no JSON-RPC 2.0 message: give a JSON object with \"jsonrpc\", \"id\" and \
+            "the line is not a JSON-RPC 2.0 message: give a JSON object with \"jsonrpc\", \"id\" and \
              \"method\"",
         ),
         Err(error) => Incoming::unparsable(error),
@@ -84,7 +84,7 @@ enum TopLevel<'a> {
     Scalar,
 }
 
-/// The members of a message, each as the JSON text it is.
+/// The members of a message, each as its JSON text.
 #[derive(Default)]
 struct Envelope<'a> {
     jsonrpc: Option<&'a RawValue>,
@@ -93,7 +93,7 @@ struct Envelope<'a> {
     params: Option<&'a RawValue>,
     has_result: bool,
     has_error: bool,
-    /// A member given twice. Two parsers may differ in which one counts, so neither does.
+    /// A member given twice. Parsers differ in which one counts, so such a message is refused.
     repeated: Option<&'static str>,
 }
 
@@ -147,7 +147,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The method's name, or an excerpt of what stands in its place.
+/// Returns the method's name, or an excerpt of a value that is not a string.
 fn method_name(json: &str) -> Result<Cow<'_, str>, String> {
     let inner = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     match inner {
@@ -157,7 +157,7 @@ fn method_name(json: &str) -> Result<Cow<'_, str>, String> {
     }
 }
 
-/// Reads a request whose envelope is sound.
+/// Parses a request whose envelope is valid.
 fn request(line: &str, id: RequestId, method: &str, params: Option<&str>) -> Incoming {
     let request = if method == params::CALL_METHOD {
         params::call_tool(params).map(ClientRequest::CallToolRequest)
@@ -176,8 +176,8 @@ fn request(line: &str, id: RequestId, method: &str, params: Option<&str>) -> Inc
     }
 }
 
-/// Reads a request as rmcp does. Where rmcp takes a method it knows for a custom one because the
-/// parameters do not fit, the reason is found and given.
+/// Parses a request as rmcp does. Where rmcp falls back to a custom request because the parameters of a
+/// known method do not fit, this returns the reason.
 fn any_request(line: &str, method: &str, params: Option<&str>) -> Result<ClientRequest, params::ParamsError> {
     let parsed = serde_json::from_str::<ClientJsonRpcMessage>(line);
     match parsed {
@@ -192,8 +192,8 @@ fn any_request(line: &str, method: &str, params: Option<&str>) -> Result<ClientR
             None => Ok(message.request),
         },
         Err(error) if error.classify() != Category::Data => Err(params::ParamsError::Syntax(text::reason(&error))),
-        // The shape was seen before, so all that can be wrong is that the parameters are not
-        // even an object. The handler still says whether it knows the method.
+        // The envelope is valid, so that only parameters that are not an object can be wrong. The handler
+        // still decides whether the method exists.
         Ok(_) | Err(_) => match params::check(method, params) {
             Some(error) => Err(error),
             None => Ok(ClientRequest::CustomRequest(CustomRequest::new(method, None))),
@@ -201,7 +201,7 @@ fn any_request(line: &str, method: &str, params: Option<&str>) -> Result<ClientR
     }
 }
 
-/// Reads a message that is not answered: a notification or a reply.
+/// Parses a message without a reply: a notification or a response.
 fn other(line: &str) -> Incoming {
     match serde_json::from_str::<ClientJsonRpcMessage>(line) {
         Ok(JsonRpcMessage::Notification(message)) => match message.notification {
@@ -281,7 +281,7 @@ impl<'de> Visitor<'de> for TopLevelVisitor {
     }
 }
 
-/// The members of an object that matter.
+/// The members of a message's object.
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "lowercase")]
 enum Member {

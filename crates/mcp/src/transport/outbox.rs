@@ -1,7 +1,7 @@
-//! What waits to be written to the client, and the task that writes it.
+//! The buffer of bytes to write to the client, and the task that writes them.
 //!
-//! Messages are serialised straight into one buffer, which the writer takes as a whole: replies
-//! that are ready together leave in one write. Invariants: `flushed <= written <= appended`, all
+//! Messages are serialized directly into one buffer, which the writer takes as a whole: replies that
+//! are ready together leave in one write. Invariants: `flushed <= written <= appended`, all
 //! three counting bytes since the start, and no bytes are kept once the writer has failed.
 
 use std::{
@@ -19,21 +19,21 @@ use tokio::{
 
 use super::connection::Connection;
 
-/// From how many unwritten bytes on nothing more is read from the client.
+/// The number of unwritten bytes from which on nothing more is read from the client.
 pub const OUTBOX_HIGH_WATER_BYTES: usize = 1_048_576;
 
-/// The capacity that an empty buffer may keep. A single large reply is not remembered for ever.
+/// The capacity that an empty buffer keeps, so that the memory of a large reply is freed.
 const BUFFER_BYTES_KEPT: usize = 262_144;
 
-/// The bytes not yet written, and who waits for them.
+/// The unwritten bytes, and the senders that wait for them.
 #[derive(Default)]
 pub(super) struct Outbox {
     pending: Vec<u8>,
     appended: u64,
     written: u64,
     flushed: u64,
-    /// Those who wait until everything up to a count of bytes is written, in order of the count.
-    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+    /// Each is resolved once that many bytes are written; in ascending order.
+    write_waiters: VecDeque<(u64, oneshot::Sender<()>)>,
     writer: Option<Waker>,
     broken: bool,
     closed: bool,
@@ -55,14 +55,14 @@ impl Outbox {
         Ok(())
     }
 
-    /// Resolves once all that was appended so far is written; fails if it never will be.
+    /// Returns a receiver that resolves once everything appended so far is written, or fails with the connection.
     pub(super) fn written(&mut self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        self.waiting.push_back((self.appended, sender));
+        self.write_waiters.push_back((self.appended, sender));
         receiver
     }
 
-    /// The task to wake because there is something to write, if it sleeps.
+    /// Returns the waker of the writer, if it sleeps and there is something to do.
     pub(super) fn take_writer(&mut self) -> Option<Waker> {
         if self.pending.is_empty() && !self.closed { None } else { self.writer.take() }
     }
@@ -71,7 +71,7 @@ impl Outbox {
         self.appended - self.written >= OUTBOX_HIGH_WATER_BYTES as u64
     }
 
-    /// Whether nothing is left to write, or nothing can be.
+    /// Returns whether everything is flushed, or the writer has failed.
     pub(super) fn is_flushed(&self) -> bool {
         self.broken || self.flushed == self.appended
     }
@@ -80,16 +80,16 @@ impl Outbox {
         self.broken
     }
 
-    /// Says that nothing more will be appended, so the writer may end when it is done.
+    /// Ends the writer once everything is written. Nothing may be appended after this.
     pub(super) fn close(&mut self) {
         self.closed = true;
     }
 
     fn advance(&mut self, bytes: usize) {
         self.written += bytes as u64;
-        while self.waiting.front().is_some_and(|(count, _)| *count <= self.written) {
-            if let Some((_, sender)) = self.waiting.pop_front() {
-                // A receiver that is gone no longer wants to know.
+        while self.write_waiters.front().is_some_and(|(count, _)| *count <= self.written) {
+            if let Some((_, sender)) = self.write_waiters.pop_front() {
+                // The receiver may be dropped.
                 let _ = sender.send(());
             }
         }
@@ -99,12 +99,12 @@ impl Outbox {
         self.broken = true;
         self.pending = Vec::new();
         self.written = self.appended;
-        // Dropping the senders fails those who wait.
-        self.waiting.clear();
+        // Dropping the senders fails their receivers.
+        self.write_waiters.clear();
     }
 }
 
-/// The error of everything that is sent to a client that no longer listens.
+/// Returns the error of a message for a client that has closed its end.
 pub(super) fn broken_pipe() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the client closed its end")
 }
@@ -117,7 +117,7 @@ where
     let mut chunk = Vec::new();
     while next_chunk(&connection, &mut chunk).await {
         if let Err(error) = write_chunk(&connection, &mut writer, &chunk).await {
-            tracing::debug!(%error, "writing to the client failed: the connection ends");
+            tracing::debug!(%error, "write to the client failed");
             connection.with_outbox(Outbox::fail);
             connection.announce_broken();
             return;
@@ -127,8 +127,8 @@ where
     }
 }
 
-/// Takes what is pending into `chunk`, which is empty, waiting until there is something. False
-/// if there will be nothing more.
+/// Waits for pending bytes and moves them into `chunk`, which is empty. Returns false once the outbox is
+/// closed and empty.
 async fn next_chunk(connection: &Connection, chunk: &mut Vec<u8>) -> bool {
     std::future::poll_fn(|context| {
         connection.with_outbox(|outbox| {
@@ -160,7 +160,7 @@ where
         connection.with_outbox(|outbox| outbox.advance(bytes));
         connection.announce_capacity();
     }
-    // While more is pending, a flush would only come between two writes.
+    // With more bytes pending, a flush would only separate two writes.
     if connection.with_outbox(|outbox| outbox.pending.is_empty()) {
         writer.flush().await?;
         connection.with_outbox(|outbox| outbox.flushed = outbox.written);

@@ -1,4 +1,4 @@
-//! The parameters of the methods that rmcp knows, and what is wrong with those that do not fit.
+//! The parameters of the methods that rmcp knows, and the reasons why parameters do not fit.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -13,26 +13,25 @@ use serde_json::{error::Category, value::RawValue};
 
 use super::text::{reason, shortened};
 
-/// The method whose parameters are read here and not by rmcp.
+/// The method whose parameters are parsed here and not by rmcp.
 pub(super) const CALL_METHOD: &str = "tools/call";
 
 /// Why parameters do not fit their method.
 pub(super) enum ParamsError {
-    /// They are no JSON that can be read, such as one nested too deep.
+    /// They cannot be parsed as JSON, for example because of their depth.
     Syntax(String),
-    /// They are not what the method asks for. The text names the member, its value and the way
-    /// out.
+    /// They do not fit the method. The text has the member, its value and what to give.
     Params(String),
 }
 
-/// Reads the parameters of `tools/call`, with `_meta` where rmcp's own parser puts it.
+/// Parses the parameters of `tools/call`, with `_meta` where rmcp's own parser puts it.
 pub(super) fn call_tool(params: Option<&str>) -> Result<CallToolRequest, ParamsError> {
     let Some(json) = params else {
         return Err(ParamsError::Params(
             "params is missing: give {\"name\": \"<tool>\", \"arguments\": {…}}".to_owned(),
         ));
     };
-    // An array must be kept out by hand: it would be taken for the members in their order.
+    // Arrays must be refused here: serde would accept one as the members in their order.
     if !json.starts_with('{') {
         return Err(not_an_object("params", json));
     }
@@ -72,7 +71,7 @@ fn call_tool_problem(json: &str, error: &serde_json::Error) -> String {
     format!("params do not fit {CALL_METHOD}: {}", reason(error))
 }
 
-/// The reason why `params` do not fit `method`; none if the method is not one of rmcp's.
+/// Returns why `params` do not fit `method`; nothing if rmcp does not know the method.
 pub(super) fn check(method: &str, params: Option<&str>) -> Option<ParamsError> {
     let check = checker(method)?;
     let json = params.unwrap_or("{}");
@@ -87,14 +86,14 @@ pub(super) fn check(method: &str, params: Option<&str>) -> Option<ParamsError> {
     }
     let why = match check(json) {
         Ok(()) if params.is_none() => "they are missing".to_owned(),
-        Ok(()) => "they are not what the method asks for".to_owned(),
+        Ok(()) => "they are not those of the method".to_owned(),
         Err(error) => reason(&error),
     };
     Some(ParamsError::Params(format!("params do not fit {method}: {why}")))
 }
 
-/// What is wrong with the parameters of a list, which rmcp leaves out where they do not fit: the
-/// client would get the first page again and again.
+/// Returns why the parameters of a list do not fit. rmcp drops such parameters, so that the client would
+/// get the first page repeatedly.
 pub(super) fn check_list(request: &ClientRequest, params: Option<&str>) -> Option<ParamsError> {
     let is_left_out = match request {
         ClientRequest::ListToolsRequest(request) => request.params.is_none(),
@@ -114,15 +113,15 @@ fn not_an_object(name: &str, json: &str) -> ParamsError {
     ParamsError::Params(format!("{name} is {}: give a JSON object", shortened(json)))
 }
 
-/// The members of a JSON object; none if it cannot be read.
+/// Returns the members of a JSON object; none if it cannot be parsed.
 fn members(json: &str) -> BTreeMap<Cow<'_, str>, &RawValue> {
     serde_json::from_str(json).unwrap_or_default()
 }
 
 type Checker = fn(&str) -> Result<(), serde_json::Error>;
 
-/// What reads the parameters of a method that rmcp knows. Completion is not among them: no server of ours declares it, so
-/// whatever the parameters are, the answer is that there is no such method.
+/// Returns the parser of the parameters of a method that rmcp knows. Completion is left out: our servers do not declare
+/// it, so that the reply is always that the method is unknown.
 fn checker(method: &str) -> Option<Checker> {
     Some(match method {
         "initialize" => fits::<InitializeRequestParams>,

@@ -1,8 +1,8 @@
-//! The process's standard streams as fast as what they are allows.
+//! The process's standard streams, each in the fastest way that its type allows.
 //!
-//! tokio's own `stdin()` and `stdout()` hand every read and write to a thread, which costs most
-//! of the time of a call. A pipe or a socket can be waited for instead. Each direction is chosen
-//! by itself, and whatever cannot be waited for falls back to the threads.
+//! tokio's own `stdin()` and `stdout()` pass every read and write to a thread, which takes most of the
+//! time of a call. A pipe or a socket can be polled instead. The two directions are chosen
+//! independently, and a stream that cannot be polled falls back to the threads.
 
 use std::{
     io,
@@ -21,11 +21,10 @@ use tokio::net::unix::pipe;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Opens standard input and standard output, each in the fastest way for what it is.
+/// Opens standard input and standard output, each in the fastest way for its type.
 ///
-/// On Linux a pipe is opened anew, so that the blocking flag of the stream that children inherit
-/// stays as it was. A socket cannot be opened anew: it no longer blocks from then on, for nobody
-/// who shares it.
+/// On Linux a pipe is reopened, so that the stream that children inherit keeps its blocking flag. A
+/// socket cannot be reopened: it becomes non-blocking for all processes that share it.
 ///
 /// # Panics
 /// If called outside of a tokio runtime with its I/O enabled.
@@ -69,11 +68,11 @@ impl StdioReader {
                 .open_receiver(path(stream))
                 .map(|receiver| Self(Input::Pipe(receiver)))
                 .unwrap_or_else(|error| {
-                    tracing::debug!(%error, "standard input cannot be opened anew");
+                    tracing::debug!(%error, "standard input could not be reopened");
                     Self::blocking()
                 }),
             StreamKind::Socket => socket(stream).map(|socket| Self(Input::Socket(socket))).unwrap_or_else(|error| {
-                tracing::debug!(%error, "standard input cannot be waited for");
+                tracing::debug!(%error, "standard input could not be polled");
                 Self::blocking()
             }),
             _ => Self::blocking(),
@@ -84,7 +83,7 @@ impl StdioReader {
         Self(Input::Blocking(tokio::io::stdin()))
     }
 
-    /// What the stream is taken for: `pipe`, `socket` or `blocking`.
+    /// Returns how the stream is driven: `pipe`, `socket` or `blocking`.
     pub fn kind(&self) -> &'static str {
         match &self.0 {
             #[cfg(target_os = "linux")]
@@ -105,11 +104,11 @@ impl StdioWriter {
                 .open_sender(path(stream))
                 .map(|sender| Self(Output::Pipe(sender)))
                 .unwrap_or_else(|error| {
-                    tracing::debug!(%error, "standard output cannot be opened anew");
+                    tracing::debug!(%error, "standard output could not be reopened");
                     Self::blocking()
                 }),
             StreamKind::Socket => socket(stream).map(|socket| Self(Output::Socket(socket))).unwrap_or_else(|error| {
-                tracing::debug!(%error, "standard output cannot be waited for");
+                tracing::debug!(%error, "standard output could not be polled");
                 Self::blocking()
             }),
             _ => Self::blocking(),
@@ -120,7 +119,7 @@ impl StdioWriter {
         Self(Output::Blocking(tokio::io::stdout()))
     }
 
-    /// What the stream is taken for: `pipe`, `socket` or `blocking`.
+    /// Returns how the stream is driven: `pipe`, `socket` or `blocking`.
     pub fn kind(&self) -> &'static str {
         match &self.0 {
             #[cfg(target_os = "linux")]
@@ -180,15 +179,15 @@ impl AsyncWrite for StdioWriter {
     }
 }
 
-/// What can be waited for, and what cannot.
+/// The type of a stream.
 #[cfg(unix)]
 enum StreamKind {
-    /// Only Linux can open a pipe anew; elsewhere one would have to share its blocking flag with
-    /// whoever else writes to it.
+    /// Only Linux can reopen a pipe; elsewhere its blocking flag would be shared with its other
+    /// writers.
     #[cfg(target_os = "linux")]
     Pipe,
     Socket,
-    /// A file, a terminal, a device, or nothing that can be looked at.
+    /// A file, a terminal, a device, or a stream without metadata.
     Other,
 }
 

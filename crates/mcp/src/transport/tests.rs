@@ -1,7 +1,7 @@
 //! The transport under a real rmcp server, over pipes in memory.
 //!
-//! Where a test must know that nothing more will happen by itself, it asks [`idle`]: under the
-//! paused clock that returns only once every task sleeps.
+//! A test that needs all tasks to be idle awaits [`idle`]: under the paused clock it returns only once
+//! every task sleeps.
 
 mod endings;
 mod equivalence;
@@ -12,7 +12,7 @@ mod server;
 
 use std::time::Duration;
 
-/// Returns once no task can go on by itself. Only for tests that start with the clock paused.
+/// Returns once no task can make progress. Only for tests that start with the clock paused.
 async fn idle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }

@@ -1,18 +1,18 @@
-//! Pieces of the client's input in our own error texts, always short.
+//! Excerpts of the client's input for error texts.
 
-/// How many characters of the client's input an error text repeats.
+/// The most characters of the client's input in an error text.
 const EXCERPT_CHARACTERS_MAX: usize = 60;
 
-/// How many characters of a parser's message an error text repeats; it may quote the input too.
+/// The most characters of a parser's message in an error text; it may quote the input.
 const REASON_CHARACTERS_MAX: usize = 100;
 
-/// The beginning of `text`, with a mark if it was longer.
+/// Returns the start of `text`, with a mark if it was cut.
 pub(super) fn shortened(text: &str) -> String {
     cut(text, EXCERPT_CHARACTERS_MAX)
 }
 
-/// What a parser said, without where: it counts from the start of a part that the client does not
-/// know of.
+/// Returns a parser's message without its position, which counts from the start of a part that the client
+/// does not know.
 pub(super) fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let end = text.rfind(" at line ").unwrap_or(text.len());

@@ -1,5 +1,5 @@
-//! The tools of managed mode as a client sees them: a real server and a real engine, with a stub for whoever runs the servers
-//! and workers.
+//! The tools of managed mode as a client sees them: a real server and a real engine, with a stub for the manager of
+//! servers and workers.
 
 mod client;
 mod grants;

@@ -1,4 +1,4 @@
-//! How a connection ends, and what its writer lives through.
+//! The end of a connection, and failures of its writer.
 
 use std::{
     io,
@@ -79,7 +79,7 @@ async fn a_client_that_closes_its_end_ends_the_connection() {
     drop(client.writer);
 }
 
-/// A writer that takes a few bytes at a time, and none while it is stalled.
+/// A writer that accepts a few bytes at a time, and none while it is stalled.
 #[derive(Clone, Default)]
 struct Drip(Arc<Mutex<Dripped>>);
 
@@ -121,7 +121,7 @@ impl AsyncWrite for Drip {
             state.waker = Some(context.waker().clone());
             return Poll::Pending;
         }
-        // Every other time there is nothing to be had, as with a pipe that is nearly full.
+        // Every other write is pending, as with a pipe that is nearly full.
         state.takes_next = !state.takes_next;
         if !state.takes_next {
             context.waker().wake_by_ref();
@@ -178,7 +178,7 @@ async fn a_notification_waits_until_it_is_written() {
     second.await.expect("no panic").expect("it is written");
     first.await.expect("no panic").expect("it is written");
     assert_eq!(sink.lines().len(), 2);
-    // And one that never can be fails.
+    // A flush that never can succeed fails.
     sink.set(|state| state.stalled = true);
     let third = tokio::spawn(transport.send(progress(3)));
     idle().await;

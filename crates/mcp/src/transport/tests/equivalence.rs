@@ -1,4 +1,4 @@
-//! The same messages as rmcp reads, however the bytes arrive.
+//! The transport parses the same messages as rmcp, however the bytes are split.
 
 use std::{
     collections::VecDeque,
@@ -100,7 +100,7 @@ fn the_meta_of_a_call_is_found_where_rmcp_looks_for_it() {
     assert!(meta.is_some_and(|meta| meta.get_progress_token().is_some()));
 }
 
-/// An input that comes in the pieces it was cut into, with a pause before each.
+/// An input in pieces, with a pause before each.
 struct Pieces {
     rest: VecDeque<Vec<u8>>,
     paused: bool,

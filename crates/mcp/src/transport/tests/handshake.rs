@@ -1,4 +1,4 @@
-//! What comes before the first proper request, which ends a process that runs rmcp alone.
+//! Input before the first valid request, which ends a process with rmcp's own transport.
 
 use rmcp::service::{QuitReason, ServerInitializeError};
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ async fn a_modern_client_needs_no_handshake() {
     client.send(&format!(r#"{{"jsonrpc":"2.0","id":0,"method":"server/discover","params":{{{MODERN_META}}}}}"#)).await;
     let reply = client.reply().await;
     assert!(reply["result"]["supportedVersions"].is_array(), "{reply}");
-    // The first call is what ends the handshake, and it can be cancelled at once.
+    // The first call ends the handshake, and can be cancelled immediately.
     client
         .send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"grant",{MODERN_META}}}}}"#))
         .await;

@@ -1,4 +1,4 @@
-//! Calls in flight: one reply for each, cancelled ones taken back, never too many at once.
+//! Calls in flight: one reply each, undone if cancelled, never over the limit.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ async fn an_id_in_flight_is_not_taken_twice() {
     let mut client = Client::legacy(WireLimits::default()).await;
     client.call(5, "hold").await;
     client.call(5, "echo").await;
-    check_error(&client.reply().await, &Value::Null, -32600, "id 5 is that of a request still in flight");
+    check_error(&client.reply().await, &Value::Null, -32600, "id 5 is already in use by a request in flight");
     client.seen.gate.add_permits(1);
     assert_eq!(answered(&client.reply().await).0, 5);
     // Answered, it may be used again; and a string is another id than a number.
@@ -34,7 +34,7 @@ async fn a_cancelled_id_is_not_taken_again() {
     client.call(5, "hold").await;
     client.cancel(5).await;
     client.call(5, "echo").await;
-    check_error(&client.reply().await, &json!(5), -32600, "id 5 is that of a cancelled request");
+    check_error(&client.reply().await, &json!(5), -32600, "id 5 was used by a cancelled request");
     client.seen.gate.add_permits(1);
     client.check_alive().await;
 }
@@ -138,20 +138,20 @@ async fn listens_have_a_maximum_of_their_own() {
         .send(&format!(r#"{{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{{"name":"echo",{MODERN_META}}}}}"#))
         .await;
     assert_eq!(answered(&client.reply().await).0, 9);
-    // At the end of the input the other listen is told so.
+    // At the end of the input the other listen gets its reply.
     let (rest, ended) = client.finish().await;
     assert_eq!(rest.len(), 1);
     assert_eq!(rest[0]["id"], 2);
     assert!(ended.is_ok());
 }
 
-/// Sends `lines` lines as fast as they are taken, without reading a reply; then reads them all.
+/// Sends `lines` lines as fast as they are accepted, without reading a reply; then reads all replies.
 async fn check_flood(line: &str, lines: usize, reply_bytes_min: usize) {
     let mut client = Client::legacy(WireLimits::default()).await;
     let line = format!("{line}\n");
     let taken_at_most = {
         let replies = OUTBOX_HIGH_WATER_BYTES / reply_bytes_min;
-        // What lies in the pipes and in the buffers between them, and what is in flight.
+        // The capacity of the pipes and buffers, and the calls in flight.
         replies * line.len() + 4 * 65_536 + 512 * line.len()
     };
     assert!(lines * line.len() > taken_at_most, "too few to tell");

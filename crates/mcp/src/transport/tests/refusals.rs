@@ -1,4 +1,4 @@
-//! Lines that are no good, each answered as it should be.
+//! Invalid lines, each with its error reply.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
 const INVALID_PARAMS: i64 = -32602;
 
-/// Sends `line` and checks its error, and that the server goes on.
+/// Sends `line`, and checks its error and that the server goes on.
 async fn check(line: impl AsRef<[u8]>, id: Value, code: i64, part: &str) {
     let mut client = Client::legacy(WireLimits::default()).await;
     client.send_bytes(line.as_ref()).await;
@@ -73,9 +73,9 @@ async fn what_is_nested_too_deep_is_a_parse_error() {
 #[tokio::test]
 async fn json_that_is_no_message_is_an_invalid_request() {
     let cases = [
-        ("1", Value::Null, "no JSON-RPC 2.0 message"),
-        ("\"text\"", Value::Null, "no JSON-RPC 2.0 message"),
-        ("null", Value::Null, "no JSON-RPC 2.0 message"),
+        ("1", Value::Null, "not a JSON-RPC 2.0 message"),
+        ("\"text\"", Value::Null, "not a JSON-RPC 2.0 message"),
+        ("null", Value::Null, "not a JSON-RPC 2.0 message"),
         ("[]", Value::Null, "batches"),
         (r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, Value::Null, "a line of its own"),
         ("{}", Value::Null, "jsonrpc is missing"),

@@ -1,4 +1,4 @@
-//! A server with a few telling tools, and the client's end of the wire to it.
+//! A server with a few test tools, and the client's end of its connection.
 
 use std::sync::{
     Arc, OnceLock,
@@ -25,7 +25,7 @@ use super::super::{Call, ConnectionHandle, LineTransport, WireLimits};
 /// The `_meta` that a client of 2026-07-28 puts into each request.
 pub(super) const MODERN_META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"test","version":"0"},"io.modelcontextprotocol/clientCapabilities":{}}"#;
 
-/// What the server did, as the test sees it.
+/// What the server did, as seen by the test.
 pub(super) struct Seen {
     /// Calls that reached the handler.
     pub(super) delivered: AtomicUsize,
@@ -142,7 +142,7 @@ impl Client {
         Self { writer, replies: BufReader::new(replies).lines(), seen, handle, served }
     }
 
-    /// A client of the older generation that has shaken hands.
+    /// A client of the older generation after its handshake.
     pub(super) async fn legacy(limits: WireLimits) -> Self {
         let mut client = Self::connect(limits, 65_536);
         client.shake_hands().await;
@@ -187,14 +187,14 @@ impl Client {
         Some(serde_json::from_str(&line).expect("a JSON line"))
     }
 
-    /// Shows that the server lives and that nothing was left unread before this.
+    /// Checks that the server responds and that no earlier output is unread.
     pub(super) async fn check_alive(&mut self) {
         self.send(r#"{"jsonrpc":"2.0","id":"alive","method":"ping"}"#).await;
         let reply = self.reply().await;
         assert_eq!(reply, json!({"jsonrpc":"2.0","id":"alive","result":{}}));
     }
 
-    /// Ends the input, and gives the replies that still came and how the server ended.
+    /// Ends the input, and returns the remaining replies and how the server ended.
     pub(super) async fn finish(self) -> (Vec<Value>, Result<QuitReason, ServerInitializeError>) {
         let Self { writer, mut replies, served, .. } = self;
         drop(writer);

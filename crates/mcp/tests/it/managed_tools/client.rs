@@ -1,4 +1,4 @@
-//! A client that writes lines and reads lines. It holds every result against the schema that its tool was listed with.
+//! A client that writes lines and reads lines. It checks every result against its tool's schema.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,11 +12,11 @@ pub(crate) struct Client {
     lines: Lines<BufReader<DuplexStream>>,
     next_id: i64,
     replies: BTreeMap<i64, Value>,
-    /// What came that is no reply.
+    /// Received messages other than replies.
     pub(crate) notices: VecDeque<Value>,
     /// The tools as they were listed, by name.
     pub(crate) tools: BTreeMap<String, Value>,
-    /// What the server says of itself.
+    /// The result of `initialize`.
     pub(crate) greeting: Value,
 }
 
@@ -46,7 +46,7 @@ impl Client {
         self.writer.write_all(format!("{message}\n").as_bytes()).await.expect("a server that reads");
     }
 
-    /// Sends a request, and gives its id.
+    /// Sends a request, and returns its id.
     async fn begin_request(&mut self, method: &str, params: Value) -> i64 {
         let id = self.next_id;
         self.next_id += 1;
@@ -59,7 +59,7 @@ impl Client {
         self.reply(id).await
     }
 
-    /// Begins a call that asks for progress, and gives its id.
+    /// Begins a call with a progress token, and returns its id.
     pub(crate) async fn begin(&mut self, tool: &str, arguments: Value) -> i64 {
         let progress = json!({"progressToken": format!("of {tool}")});
         self.begin_request("tools/call", json!({"name": tool, "arguments": arguments, "_meta": progress})).await
@@ -89,14 +89,14 @@ impl Client {
         }
     }
 
-    /// What a call was answered with, which was no error.
+    /// Returns the result of a successful call.
     pub(crate) async fn answer(&mut self, tool: &str, id: i64) -> Value {
         let reply = self.reply(id).await;
         let result = &reply["result"];
         assert_eq!(result["isError"], false, "{reply}");
         let structured = &result["structuredContent"];
         let text: Value = serde_json::from_str(result["content"][0]["text"].as_str().expect("a text")).expect("JSON");
-        assert_eq!(text, *structured, "the text says the same");
+        assert_eq!(text, *structured, "the text has the same content");
         schema::check(&self.tools[tool]["outputSchema"], structured);
         structured.clone()
     }
@@ -106,7 +106,7 @@ impl Client {
         self.answer(tool, id).await
     }
 
-    /// The error that a call was answered with.
+    /// Returns the error text of a failed call.
     pub(crate) async fn error_of(&mut self, id: i64) -> Value {
         let reply = self.reply(id).await;
         assert_eq!(reply["result"]["isError"], true, "{reply}");
@@ -119,7 +119,7 @@ impl Client {
         self.error_of(id).await["error"].as_str().expect("a text").to_owned()
     }
 
-    /// Ends the input, and gives the replies that still come, by id.
+    /// Ends the input, and returns the remaining replies by id.
     pub(crate) async fn finish(self) -> BTreeMap<i64, Value> {
         let Self { writer, mut lines, mut replies, .. } = self;
         drop(writer);

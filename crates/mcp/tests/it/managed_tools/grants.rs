@@ -1,4 +1,4 @@
-//! What a grant and a reading of it give to whoever holds it, and what others see.
+//! What the holder of a grant gets from it and from reading it, and what others see.
 
 use std::time::Instant;
 
@@ -31,7 +31,7 @@ async fn granted(rig: &Rig) -> (Client, Value) {
 }
 
 #[tokio::test]
-async fn a_grant_gives_what_a_client_takes_as_it_stands() {
+async fn a_grant_has_a_client_configuration() {
     let rig = Rig::new().await;
     let (_, answer) = granted(&rig).await;
     let allocation = rig.only(State::Active).await;
@@ -82,7 +82,7 @@ async fn workers_alone_come_with_a_token_and_no_list_of_servers() {
 }
 
 #[tokio::test]
-async fn a_reading_shows_how_all_really_stands() {
+async fn a_reading_shows_the_runtime_status() {
     let rig = Rig::new().await;
     let (mut client, answer) = granted(&rig).await;
     let allocation = rig.only(State::Active).await;
@@ -111,14 +111,14 @@ async fn a_reading_shows_how_all_really_stands() {
 }
 
 #[tokio::test]
-async fn nobody_else_is_told_a_token_or_a_header() {
+async fn only_the_holder_gets_a_token_or_a_header() {
     let rig = Rig::new().await;
     let (mut client, answer) = granted(&rig).await;
     let id = answer["allocation_id"].as_str().expect("an id").to_owned();
     let token = answer["access_token"].as_str().expect("a token");
     let uri = format!("cluster://allocations/{id}");
     let resource = client.ask("resources/read", json!({"uri": uri})).await["result"].take();
-    let told = [
+    let shown = [
         resource,
         client.call("list_allocations", json!({})).await,
         client.call("list_mcp_servers", json!({})).await,
@@ -127,11 +127,11 @@ async fn nobody_else_is_told_a_token_or_a_header() {
         client.call("list_workers", json!({})).await,
         client.call("restart_mcp_server", json!({"name": "search"})).await,
     ];
-    for told in &told {
-        let text = told.to_string();
+    for shown in &shown {
+        let text = shown.to_string();
         assert!(!text.contains(token) && !text.contains("hidden") && !text.contains("X-Api-Key"), "{text}");
     }
-    let text = told[0]["contents"][0]["text"].as_str().expect("a text");
+    let text = shown[0]["contents"][0]["text"].as_str().expect("a text");
     let shown: Value = serde_json::from_str(text).expect("JSON");
     assert_eq!(shown["mcp_servers"][1]["endpoint"], "https://search.example/mcp");
     assert_eq!((shown.get("access_token"), shown.get("mcp_config")), (None, None));
@@ -225,6 +225,6 @@ async fn each_mode_describes_itself() {
     insta::with_settings!({prepend_module_to_snapshot => false, snapshot_path => "../snapshots"}, {
         insta::assert_json_snapshot!("managed_tools__differing_tools", differing);
     });
-    let says = |client: &Client| client.greeting["instructions"].to_string().contains("mcp_config");
-    assert_eq!((says(&managed), says(&tracked)), (true, false));
+    let mentions = |client: &Client| client.greeting["instructions"].to_string().contains("mcp_config");
+    assert_eq!((mentions(&managed), mentions(&tracked)), (true, false));
 }

@@ -1,4 +1,4 @@
-//! A server on an engine behind which servers and workers are taken to be real.
+//! A server on an engine whose servers and workers count as managed.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,7 +27,7 @@ use super::stub::{self, Reports};
 /// Far longer than any wait takes: it only turns a hang into a failure.
 pub(crate) const HANG: Duration = Duration::from_secs(30);
 
-/// How many bytes each direction holds that nobody has read.
+/// The unread bytes that each direction holds.
 const PIPE_BYTES: usize = 1_048_576;
 
 pub(crate) struct Rig {
@@ -39,7 +39,7 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// One that asks for tokens.
+    /// Creates one whose endpoints require tokens.
     pub(crate) async fn new() -> Self {
         Self::with_key(Some(AccessKey::random())).await
     }
@@ -49,9 +49,9 @@ impl Rig {
             Engine::start(engine_options(), NullJournal, EngineClock::system()).await.expect("an engine");
         tokio::spawn(engine.run());
         handle.set_provisioning(provisioning(), Some(Box::new(|_, _| true))).await.expect("an engine");
-        let (managed, asked) = RuntimeHandle::new(key);
+        let (managed, requests) = RuntimeHandle::new(key);
         let reports = Arc::new(Mutex::new(Reports::default()));
-        tokio::spawn(stub::answer(asked, Arc::clone(&reports)));
+        tokio::spawn(stub::answer(requests, Arc::clone(&reports)));
         let (show_plan, plan) = watch::channel(None);
         let (show_forecast, forecast) = watch::channel(None);
         let (show_bottlenecks, bottlenecks) = watch::channel(None);
@@ -91,9 +91,9 @@ impl Rig {
         self.reports.lock().expect("no panic")
     }
 
-    /// The one allocation in this state, once there is one.
+    /// Waits for the only allocation in this state.
     pub(crate) async fn only(&self, state: State) -> AllocationId {
-        // By the clock of the system, since that of the runtime may stand still.
+        // By the system clock, as that of the runtime may be paused.
         let begin = Instant::now();
         while begin.elapsed() < HANG {
             if let [one] = self.all(state).await[..] {

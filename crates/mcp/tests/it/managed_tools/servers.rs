@@ -55,11 +55,11 @@ async fn one_server_is_told_of_whole() {
     let rig = Rig::new().await;
     let mut client = rig.client().await;
     rig.reports().servers = vec![running("filesystem", &[lease(1), lease(2)])];
-    let told = client.call("get_mcp_server", json!({"name": "filesystem"})).await;
+    let shown = client.call("get_mcp_server", json!({"name": "filesystem"})).await;
     let calls = |count: u64| json!({"count": count, "errors": 0, "bytes_in": 0, "bytes_out": 0, "busy_ms": 0});
     let lines: Vec<String> = (10..30).map(|number| format!("line {number}")).collect();
     assert_eq!(
-        told,
+        shown,
         json!({
             "name": "filesystem", "sharing": "shared", "is_remote": false, "count": 1,
             "runs": [{
@@ -75,9 +75,9 @@ async fn one_server_is_told_of_whole() {
             }]
         })
     );
-    for (asked, lines) in [(0, 0), (1, 1), (200, 30)] {
-        let told = client.call("get_mcp_server", json!({"name": "filesystem", "last_lines": asked})).await;
-        assert_eq!(told["runs"][0]["last_lines"].as_array().map(Vec::len), Some(lines));
+    for (requested, lines) in [(0, 0), (1, 1), (200, 30)] {
+        let shown = client.call("get_mcp_server", json!({"name": "filesystem", "last_lines": requested})).await;
+        assert_eq!(shown["runs"][0]["last_lines"].as_array().map(Vec::len), Some(lines));
     }
     let unknown = client.error("get_mcp_server", json!({"name": "filesytem"})).await;
     assert_eq!(unknown, "MCP server \"filesytem\" not found: list_mcp_servers lists the known servers");
@@ -129,14 +129,14 @@ async fn answers_have_a_size_whatever_there_is() {
     });
     rig.reports().servers = (1..=100).map(run).chain([busy]).chain(catalog).collect();
     let size = |answer: &Value| 2 * answer.to_string().len() + answer.to_string().matches(['"', '\\']).count();
-    let told = client.call("get_mcp_server", json!({"name": "memory", "last_lines": 200})).await;
-    assert!((1_000_000..10_000_000).contains(&size(&told)), "{}", size(&told));
-    assert!(told["runs"][0]["last_lines"].as_array().is_some_and(|lines| !lines.is_empty()));
-    assert_eq!(told["count"].as_u64().expect("a count") + told["omitted"].as_u64().unwrap_or(0), 100);
-    let told = client.call("get_mcp_server", json!({"name": "filesystem"})).await;
-    assert_eq!(told["runs"][0]["holders_count"], 20_000);
-    assert_eq!(told["runs"][0]["holders"].as_array().map(Vec::len), Some(1_000));
-    assert!(size(&told) < 10_000_000, "{}", size(&told));
+    let shown = client.call("get_mcp_server", json!({"name": "memory", "last_lines": 200})).await;
+    assert!((1_000_000..10_000_000).contains(&size(&shown)), "{}", size(&shown));
+    assert!(shown["runs"][0]["last_lines"].as_array().is_some_and(|lines| !lines.is_empty()));
+    assert_eq!(shown["count"].as_u64().expect("a count") + shown["omitted"].as_u64().unwrap_or(0), 100);
+    let shown = client.call("get_mcp_server", json!({"name": "filesystem"})).await;
+    assert_eq!(shown["runs"][0]["holders_count"], 20_000);
+    assert_eq!(shown["runs"][0]["holders"].as_array().map(Vec::len), Some(1_000));
+    assert!(size(&shown) < 10_000_000, "{}", size(&shown));
     let listed = client.call("list_mcp_servers", json!({})).await;
     assert!((1_000_000..10_000_000).contains(&size(&listed)), "{}", size(&listed));
     assert_eq!(listed["count"].as_u64().expect("a count") + listed["omitted"].as_u64().expect("a count"), 1_101);
@@ -175,8 +175,8 @@ async fn without_a_catalog_each_tool_says_how_to_give_one() {
         ("drain_worker", json!({"worker_id": "worker-job-000"})),
     ] {
         let error = client.error(tool, arguments).await;
-        assert!(error.contains("there is no catalog") && error.contains("--catalog FILE"), "{tool}: {error}");
+        assert!(error.contains("no catalog is configured") && error.contains("--catalog FILE"), "{tool}: {error}");
         let mistake = client.error(tool, json!({"nmae": 1})).await;
-        assert!(mistake.starts_with("unknown argument nmae"), "a mistake is told all the same: {mistake}");
+        assert!(mistake.starts_with("unknown argument nmae"), "a mistake is reported all the same: {mistake}");
     }
 }

@@ -1,4 +1,4 @@
-//! Whoever runs servers and workers, as far as the tools can tell: it answers with the reports that it was given.
+//! A stub of the manager of servers and workers: it replies with the given reports.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,27 +10,27 @@ use cortex_core::units::MemoryMb;
 use cortex_managed::{CallStats, MemoryLimit, ProcessState, RuntimeError, RuntimeRequest, ServerReport, WorkerReport};
 use tokio::sync::{mpsc, oneshot};
 
-/// What is told of.
+/// The reports to reply with.
 #[derive(Default)]
 pub(crate) struct Reports {
     pub(crate) servers: Vec<ServerReport>,
     pub(crate) workers: Vec<WorkerReport>,
-    /// What was asked to be restarted.
+    /// The requested restarts.
     pub(crate) restarted: Vec<(String, Option<AllocationId>)>,
-    /// Whoever waits for a restart that takes its time, if they do.
+    /// The replies to delayed restarts, where restarts are delayed.
     pub(crate) restarts_waiting: Option<Vec<oneshot::Sender<Result<(), RuntimeError>>>>,
 }
 
-/// Answers until nobody can ask any more.
-pub(crate) async fn answer(mut asked: mpsc::Receiver<RuntimeRequest>, reports: Arc<Mutex<Reports>>) {
-    while let Some(ask) = asked.recv().await {
+/// Replies until all senders are gone.
+pub(crate) async fn answer(mut requests: mpsc::Receiver<RuntimeRequest>, reports: Arc<Mutex<Reports>>) {
+    while let Some(ask) = requests.recv().await {
         let mut reports = reports.lock().expect("no panic");
         let named = |name: &ServerName, of: Option<AllocationId>| {
             let holds = |report: &&ServerReport| of.is_none_or(|allocation| report.holders.contains(&allocation));
             let servers = reports.servers.iter().filter(|report| report.name == *name);
             servers.filter(holds).cloned().collect::<Vec<_>>()
         };
-        // Whoever asked may be gone.
+        // The caller may be gone.
         match ask {
             RuntimeRequest::Servers(reply) => drop(reply.send(reports.servers.clone())),
             RuntimeRequest::Server(name, holder, reply) => drop(reply.send(named(&name, holder))),
@@ -71,7 +71,7 @@ pub(crate) async fn answer(mut asked: mpsc::Receiver<RuntimeRequest>, reports: A
     }
 }
 
-/// A server that nobody runs.
+/// A stopped server.
 pub(crate) fn stopped(name: &str) -> ServerReport {
     ServerReport {
         name: ServerName::new(name).expect("a name"),
@@ -113,7 +113,7 @@ pub(crate) fn running(name: &str, holders: &[AllocationId]) -> ServerReport {
     }
 }
 
-/// A server elsewhere, handed out to these allocations.
+/// A remote server, leased to these allocations.
 pub(crate) fn remote(name: &str, holders: &[AllocationId]) -> ServerReport {
     ServerReport {
         is_remote: true,
@@ -129,7 +129,7 @@ pub(crate) fn figures(calls: u64) -> CallStats {
     CallStats { calls, ..CallStats::default() }
 }
 
-/// A worker that runs.
+/// A running worker.
 pub(crate) fn worker(id: &str, allocation: Option<AllocationId>) -> WorkerReport {
     WorkerReport {
         worker: id.to_owned(),

@@ -1,4 +1,4 @@
-//! Calls that wait: progress, and what becomes of them if their caller is gone.
+//! Calls that wait: their progress, and their end with the connection.
 
 use cortex_core::allocation::State;
 use cortex_managed::RuntimeError;
@@ -14,7 +14,7 @@ fn request() -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_hears_of_it() {
+async fn a_call_that_waits_reports_progress() {
     let rig = Rig::new().await;
     let mut client = rig.client().await;
     let id = client.begin(REQUEST, request()).await;
@@ -31,13 +31,13 @@ async fn whoever_waits_hears_of_it() {
 
     let release = client.begin("release_resources", json!({"allocation_id": allocation.to_string()})).await;
     let notice = client.next().await.expect("a notice");
-    assert_eq!(notice["params"]["message"], "ending what stands behind the lease", "{notice}");
+    assert_eq!(notice["params"]["message"], "ending the processes of the lease", "{notice}");
     rig.engine.finish_release(allocation).await.expect("a release");
     assert_eq!(client.answer("release_resources", release).await["status"], "released");
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_for_a_restart_hears_of_it() {
+async fn a_call_that_waits_for_a_restart_reports_progress() {
     let rig = Rig::new().await;
     let mut client = rig.client().await;
     rig.reports().restarts_waiting = Some(Vec::new());
@@ -45,24 +45,24 @@ async fn whoever_waits_for_a_restart_hears_of_it() {
     let id = client.begin("restart_mcp_server", json!({"name": "memory"})).await;
     let notice = client.next().await.expect("a notice");
     assert_eq!(notice["params"]["message"], "restarting memory", "{notice}");
-    let asked = rig.reports().restarts_waiting.replace(Vec::new()).into_iter().flatten().next();
-    asked.expect("it was asked for").send(Ok(())).expect("somebody waits");
+    let reply = rig.reports().restarts_waiting.replace(Vec::new()).into_iter().flatten().next();
+    reply.expect("the restart was requested").send(Ok(())).expect("the call waits");
     let answer = client.answer("restart_mcp_server", id).await;
     assert_eq!((&answer["status"], &answer["runs"][0]["state"]), (&json!("restarted"), &json!("running")));
 
     let id = client.begin("restart_mcp_server", json!({"name": "memory"})).await;
     client.next().await.expect("a notice");
-    let asked = rig.reports().restarts_waiting.replace(Vec::new()).into_iter().flatten().next();
+    let reply = rig.reports().restarts_waiting.replace(Vec::new()).into_iter().flatten().next();
     let why = RuntimeError::NotRestarted { server: "\"memory\"".to_owned(), why: "it exited with code 3".to_owned() };
-    asked.expect("it was asked for").send(Err(why)).expect("somebody waits");
+    reply.expect("the restart was requested").send(Err(why)).expect("the call waits");
     let error = client.error_of(id).await;
     assert_eq!(error["error"], "MCP server \"memory\" was restarted and cannot be used: it exited with code 3");
 
     let id = client.begin("restart_mcp_server", json!({"name": "memory"})).await;
     let replies = client.finish().await;
     let text = replies[&id]["result"]["content"][0]["text"].as_str().expect("a text");
-    assert!(text.contains("nobody waits for the restart any longer"), "{text}");
-    assert_eq!(rig.reports().restarted.len(), 3, "and was asked for");
+    assert!(text.contains("the restart goes on"), "{text}");
+    assert_eq!(rig.reports().restarted.len(), 3, "and was requested");
 }
 
 #[tokio::test]
@@ -86,8 +86,8 @@ async fn a_request_ends_with_its_connection() {
     let allocation = rig.only(State::Pending).await;
     let replies = client.finish().await;
     let text = replies[&id]["result"]["content"][0]["text"].as_str().expect("a text");
-    let told: Value = serde_json::from_str(text).expect("JSON");
-    assert!(told["error"].as_str().is_some_and(|error| error.contains("nothing was granted")), "{told}");
+    let body: Value = serde_json::from_str(text).expect("JSON");
+    assert!(body["error"].as_str().is_some_and(|error| error.contains("nothing was granted")), "{body}");
     assert_eq!(rig.only(State::Releasing).await, allocation);
 }
 

@@ -48,9 +48,9 @@ async fn a_worker_with_the_longest_id_is_found() {
     let mut client = rig.client().await;
     let id = format!("worker-{}-57435", "é".repeat(256));
     rig.reports().workers = vec![worker(&id, None)];
-    let told = client.call("get_worker", json!({"worker_id": id})).await;
-    assert_eq!(told["last_lines"].as_array().map(Vec::len), Some(20));
-    assert_eq!(told["last_lines"][19], "line 299");
+    let shown = client.call("get_worker", json!({"worker_id": id})).await;
+    assert_eq!(shown["last_lines"].as_array().map(Vec::len), Some(20));
+    assert_eq!(shown["last_lines"][19], "line 299");
     for bad in [json!(""), json!("a".repeat(289)), json!("a\nb"), json!(5)] {
         let error = client.error("get_worker", json!({"worker_id": bad})).await;
         assert!(error.starts_with("worker_id is ") && error.contains("give a text of 1 to 288"), "{error}");
