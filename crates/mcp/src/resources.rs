@@ -1,8 +1,8 @@
 //! Resources: the capacity, the plan, the forecast, the bottlenecks and each allocation, as documents that clients read
 //! and watch.
 
-use super::results::{AllocationResult, BottlenecksResult, CapacityResult, ForecastResult, PlanResult, RuntimeStatus};
-use super::tools::dry_run;
+use super::results::RuntimeStatus;
+use super::tools::{AllocationResult, BottlenecksResult, CapacityResult, ForecastResult, PlanResult, dry_run};
 use cortex_core::ids::AllocationId;
 use cortex_core::time::Timestamp;
 use cortex_engine::{EngineHandle, Record};

@@ -1,55 +1,24 @@
-//! Results as clients see them. Keys, types and spellings are those of the resource allocation API, with additions
-//! only.
+//! Results that several tools share, as clients see them. Keys, types and spellings are those of the resource
+//! allocation API, with additions only.
 
 mod access;
 mod agents;
-mod allocation;
-mod bottlenecks;
-mod capacity;
-mod cleanup;
-mod forecast;
-mod granted;
-mod list;
-mod plan;
-mod released;
-mod renewed;
 mod runtime_status;
 mod scaling;
 mod schema;
 mod servers;
-mod task;
-mod task_cancelled;
-mod task_completed;
-mod task_list;
-mod task_submitted;
-mod task_updated;
 mod tasks_leased;
 mod usage;
 mod workers;
 
+pub(super) use access::McpConfig;
 pub(super) use agents::{AgentsResult, HeartbeatResult, RegisterResult, UnregisterResult};
-pub(super) use allocation::AllocationResult;
-pub(super) use bottlenecks::BottlenecksResult;
-pub(super) use capacity::CapacityResult;
-pub(super) use cleanup::CleanupResult;
-pub(super) use forecast::ForecastResult;
-pub(super) use granted::RequestResult;
-pub(super) use list::ListResult;
-pub(super) use plan::PlanResult;
-pub(super) use released::ReleaseResult;
-pub(super) use renewed::RenewResult;
-pub(super) use runtime_status::RuntimeStatus;
+pub(super) use runtime_status::{RuntimeStatus, ServerStatus};
 pub(super) use scaling::{PolicySetResult, ScalingHistoryResult};
 pub(super) use schema::output_schema;
 pub(super) use servers::{McpServerResult, McpServersResult, RestartResult};
-pub(super) use task::TaskResult;
-pub(super) use task_cancelled::TaskCancelResult;
-pub(super) use task_completed::TaskCompleteResult;
-pub(super) use task_list::TaskListResult;
-pub(super) use task_submitted::TaskSubmitResult;
-pub(super) use task_updated::TaskUpdateResult;
 pub(super) use tasks_leased::{AssignResult, ClaimResult};
-pub(super) use usage::{BudgetSetResult, QuotaSetResult, UsageResult};
+pub(super) use usage::{BudgetBlock, BudgetSetResult, QuotaSetResult, UsageResult};
 pub(super) use workers::{DrainResult, WorkerResult, WorkersResult};
 
 use cortex_core::allocation::{State, Workers};
@@ -63,7 +32,7 @@ use serde_json::value::RawValue;
 const WORKERS_SHOWN_MAX: usize = 10_000;
 
 /// The most bytes of a list in a result. Some clients drop the connection on a result of over 10 MiB.
-const LIST_BYTES_MAX: usize = 6 * 1024 * 1024;
+pub(super) const LIST_BYTES_MAX: usize = 6 * 1024 * 1024;
 
 /// The most bytes of a result for a byte of a name: two as data, escaped, and four in the text, escaped again.
 const NAME_BYTE_BYTES: usize = 6;
@@ -72,13 +41,13 @@ const NAME_BYTE_BYTES: usize = 6;
 const WORKER_BYTES: usize = 500;
 
 /// Returns how many workers of a job a result shows: fewer if its name, which is part of each worker's id, is long.
-fn workers_shown(job: &JobId) -> usize {
+pub(super) fn workers_shown(job: &JobId) -> usize {
     WORKERS_SHOWN_MAX.min(LIST_BYTES_MAX / (WORKER_BYTES + NAME_BYTE_BYTES * job.as_str().len()))
 }
 
 /// Returns how many entries of a list fit into `bytes_max`, given the lengths of their names and the other bytes of
 /// each.
-fn count_fitting(names: impl IntoIterator<Item = usize>, entry_bytes: usize, bytes_max: usize) -> usize {
+pub(super) fn count_fitting(names: impl IntoIterator<Item = usize>, entry_bytes: usize, bytes_max: usize) -> usize {
     let mut taken = 0_usize;
     let fits = |name: &usize| {
         taken = taken.saturating_add(entry_bytes).saturating_add(name.saturating_mul(NAME_BYTE_BYTES));
@@ -91,7 +60,7 @@ fn count_fitting(names: impl IntoIterator<Item = usize>, entry_bytes: usize, byt
 const REASON_CHARACTERS_MAX: usize = 2_000;
 
 /// Returns the reason why a process does not run, cut to [`REASON_CHARACTERS_MAX`].
-fn reason(whole: &Option<String>) -> Option<String> {
+pub(super) fn reason(whole: &Option<String>) -> Option<String> {
     let whole = whole.as_ref()?;
     Some(match whole.char_indices().nth(REASON_CHARACTERS_MAX) {
         Some((end, _)) => format!("{}…", &whole[..end]),
@@ -109,7 +78,7 @@ fn last_lines(lines: &[String], (lines_max, bytes_max): (usize, usize)) -> Vec<S
 }
 
 /// Returns the JSON text of an object, for a result that contains it unchanged.
-fn raw(json: &str) -> Box<RawValue> {
+pub(super) fn raw(json: &str) -> Box<RawValue> {
     // It is stored as JSON text, so that this cannot fail; an empty object is the safe fallback.
     RawValue::from_string(json.to_owned())
         .unwrap_or_else(|_| RawValue::from_string("{}".to_owned()).unwrap_or_default())
@@ -119,7 +88,7 @@ const fn server_status(state: State) -> &'static str {
     if state.is_live() { "running" } else { "released" }
 }
 
-fn omitted(job: &JobId, workers: &Workers) -> Option<u64> {
+pub(super) fn omitted(job: &JobId, workers: &Workers) -> Option<u64> {
     workers.count().checked_sub(workers_shown(job) as u64).filter(|rest| *rest > 0)
 }
 
@@ -134,18 +103,18 @@ pub(super) const fn priority_of_task(priority: Priority) -> &'static str {
 }
 
 /// Returns why a task waits for tokens, as one word.
-fn deferred_reason(view: &TaskView) -> Option<String> {
+pub(super) fn deferred_reason(view: &TaskView) -> Option<String> {
     view.deferral.map(|why| why.to_string())
 }
 
 /// Returns how many attempts remain, without the current one.
-fn attempts_left(task: &Task) -> u64 {
+pub(super) fn attempts_left(task: &Task) -> u64 {
     let used = task.attempts.len() as u64 + u64::from(task.lease().is_some());
     if task.is_open() { u64::from(task.spec.request.attempts_max).saturating_sub(used) } else { 0 }
 }
 
 /// Returns the JSON text of a value, for a result that contains it unchanged.
-fn raw_json(value: &JsonText) -> Option<Box<RawValue>> {
+pub(super) fn raw_json(value: &JsonText) -> Option<Box<RawValue>> {
     // It is stored as JSON text, so that this cannot fail; null is the safe fallback.
     RawValue::from_string(value.as_str().to_owned()).ok()
 }

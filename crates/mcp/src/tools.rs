@@ -1,4 +1,5 @@
-//! The tools, by toolset. Each tool is a file with its description, its arguments and its work.
+//! The tools, by toolset. Each tool is a file with its description, its arguments, its work and its result. Results of
+//! several tools are in `results`.
 
 mod assign_task;
 mod cancel_task;
@@ -96,7 +97,11 @@ impl ToolOutput {
     }
 }
 
-pub(super) use get_plan::dry_run;
+pub(super) use detect_bottlenecks::BottlenecksResult;
+pub(super) use get_allocation::AllocationResult;
+pub(super) use get_capacity::CapacityResult;
+pub(super) use get_forecast::ForecastResult;
+pub(super) use get_plan::{PlanResult, dry_run};
 
 /// The inputs of one call of a tool.
 pub(super) struct Invocation {

@@ -57,32 +57,32 @@ impl RuntimeStatus {
     }
 
     /// Returns the report on a worker, if it is managed.
-    pub(super) fn worker(&self, worker_id: &str) -> Option<&WorkerReport> {
+    pub(crate) fn worker(&self, worker_id: &str) -> Option<&WorkerReport> {
         self.workers.get(worker_id)
     }
 
     /// Returns the bearer token for the endpoints, if the holder gets one.
-    pub(super) fn access_token(&self) -> Option<&str> {
+    pub(crate) fn access_token(&self) -> Option<&str> {
         self.access_token.as_deref()
     }
 
     /// Returns the client configuration for the holder.
-    pub(super) fn mcp_config(&self, servers: &[ServerHold]) -> Option<McpConfig> {
+    pub(crate) fn mcp_config(&self, servers: &[ServerHold]) -> Option<McpConfig> {
         let servers = servers.iter().map(|hold| (hold, self.servers.get(&hold.name)));
         if self.has_credentials { McpConfig::new(servers, self.access_token()) } else { None }
     }
 }
 
 /// The address and status of one server of an allocation.
-pub(super) struct ServerStatus {
-    pub(super) endpoint: String,
-    pub(super) status: &'static str,
-    pub(super) reason: Option<String>,
+pub(crate) struct ServerStatus {
+    pub(crate) endpoint: String,
+    pub(crate) status: &'static str,
+    pub(crate) reason: Option<String>,
 }
 
 impl ServerStatus {
     /// Takes the status from the report on a managed server, or else from the state of the allocation.
-    pub(super) fn new(hold: &ServerHold, state: State, runtime_status: Option<&RuntimeStatus>) -> Self {
+    pub(crate) fn new(hold: &ServerHold, state: State, runtime_status: Option<&RuntimeStatus>) -> Self {
         let Some((runtime_status, report)) = runtime_status.and_then(|all| Some((all, all.servers.get(&hold.name)?)))
         else {
             return Self { endpoint: hold.port.endpoint(), status: server_status(state), reason: None };

@@ -2,10 +2,12 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::Arguments;
-use crate::results::CleanupResult;
+use cortex_engine::Expired;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 pub(super) struct CleanupExpired;
@@ -33,5 +35,28 @@ impl ToolHandler for CleanupExpired {
             ToolOutput::new(&CleanupResult::from(&expired))
         }
         .boxed()
+    }
+}
+
+/// The result of cleanup_expired.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct CleanupResult {
+    /// The ids of the reclaimed allocations, the longest overdue first.
+    cleaned_up: Vec<String>,
+    /// Reclaimed allocations, omitted ones included.
+    count: u64,
+    /// Ids left out because the list would be too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    omitted: Option<u64>,
+}
+
+impl From<&Expired> for CleanupResult {
+    fn from(expired: &Expired) -> Self {
+        let left_out = expired.count - expired.named.len() as u64;
+        Self {
+            cleaned_up: expired.named.iter().map(ToString::to_string).collect(),
+            count: expired.count,
+            omitted: (left_out > 0).then_some(left_out),
+        }
     }
 }

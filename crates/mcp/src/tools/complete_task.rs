@@ -2,14 +2,17 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter, TOKENS_MAX};
-use crate::results::TaskCompleteResult;
-use cortex_core::fleet::command::{ReportedResult, TaskReport};
-use cortex_core::fleet::task::JsonText;
+use crate::results::{attempts_left, deferred_reason};
+use cortex_core::fleet::command::{FleetOutcome, ReportedResult, TaskReport};
+use cortex_core::fleet::task::{JsonText, TaskState};
 use cortex_core::ids::{AgentId, FencingToken, TaskId};
 use cortex_core::time::Millis;
+use cortex_engine::TaskAfter;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 /// The longest duration of an attempt in a report: a year, in milliseconds.
@@ -88,7 +91,7 @@ impl ToolHandler for CompleteTask {
         definition::<TaskCompleteResult>(
             self.name(),
             "Complete task",
-            "Report the result of a task that the agent holds. Returns \"completed\", \"requeued\" (failed, will \
+            "TaskReport the result of a task that the agent holds. Returns \"completed\", \"requeued\" (failed, will \
              be retried), \"failed\" (that was the last attempt) or \"already_reported\" (a repeat). A report by \
              another agent, with an old fencing_token or after the lease expired is refused: drop the work and \
              call claim_task.",
@@ -108,5 +111,63 @@ impl ToolHandler for CompleteTask {
             ToolOutput::new(&TaskCompleteResult::new(&after, fencing_token))
         }
         .boxed()
+    }
+}
+
+/// The result of complete_task.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct TaskCompleteResult {
+    /// `completed`; `requeued` if it failed and will be retried; `failed` if that was its last attempt;
+    /// `already_reported` if this attempt was reported before.
+    status: &'static str,
+    task_id: String,
+    /// The current state of the task.
+    state: &'static str,
+    /// Why it is deferred; null if it is not.
+    deferred_reason: Option<String>,
+    /// The reported result of this attempt: `success`, `failure` or `timeout`.
+    result: Option<&'static str>,
+    /// The tokens counted for this attempt.
+    tokens_used: u64,
+    duration_ms: u64,
+    /// Ended attempts, this one included.
+    attempts: u64,
+    /// The most attempts.
+    max_attempts: u32,
+    /// Attempts that remain; 0 once it has ended.
+    attempts_left: u64,
+    /// The time of the report on this attempt.
+    reported_at: String,
+}
+
+impl TaskCompleteResult {
+    /// Builds the result of a report on the attempt with this token.
+    pub(crate) fn new(after: &TaskAfter, fencing_token: FencingToken) -> Self {
+        let TaskAfter { outcome, view } = after;
+        let task = &view.task;
+        let attempt = task.attempts.iter().rfind(|attempt| attempt.fencing_token == fencing_token);
+        let state = match outcome {
+            FleetOutcome::Reported(left) => left.state,
+            _ => view.state,
+        };
+        let status = match (outcome, state) {
+            (FleetOutcome::AlreadyReported { .. }, _) => "already_reported",
+            (_, TaskState::Completed) => "completed",
+            (_, TaskState::Failed) => "failed",
+            _ => "requeued",
+        };
+        Self {
+            status,
+            task_id: task.spec.task.to_string(),
+            state: view.state.as_str(),
+            deferred_reason: deferred_reason(view),
+            result: attempt.map(|attempt| attempt.outcome.as_str()),
+            tokens_used: attempt.map_or(0, |attempt| attempt.tokens_used),
+            duration_ms: attempt.map_or(0, |attempt| attempt.duration_ms.0),
+            attempts: task.attempts.len() as u64,
+            max_attempts: task.spec.request.attempts_max,
+            attempts_left: attempts_left(task),
+            reported_at: attempt.map_or(view.at, |attempt| attempt.ended_at).to_string(),
+        }
     }
 }

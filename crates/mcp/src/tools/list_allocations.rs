@@ -2,14 +2,16 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
-use crate::results::ListResult;
 use cortex_core::allocation::State;
 use cortex_core::ids::JobId;
+use cortex_core::time::Timestamp;
 use cortex_core::view::Filter;
-use cortex_engine::{Listing, RecordPosition};
+use cortex_engine::{Listing, Page, Record, RecordPosition};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 /// The default of `limit`.
@@ -82,6 +84,71 @@ impl ToolHandler for ListAllocations {
             ToolOutput::new(&ListResult::new(&page, page.next.map(cursor)))
         }
         .boxed()
+    }
+}
+
+/// One entry of a list.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ListedAllocation {
+    allocation_id: String,
+    job_id: String,
+    /// `pending`, `active`, `releasing`, `released` or `failed`.
+    state: &'static str,
+    /// `low`, `normal`, `high` or `critical`.
+    priority: &'static str,
+    workers: u64,
+    /// Seconds since the request.
+    age_seconds: u64,
+    /// Whether its deadline has passed; false once it has ended.
+    is_expired: bool,
+}
+
+impl ListedAllocation {
+    fn new(record: &Record, now: Timestamp) -> Self {
+        match record {
+            Record::Allocation(view) => {
+                let reservation = &view.allocation.reservation;
+                Self {
+                    allocation_id: reservation.allocation.to_string(),
+                    job_id: reservation.job.to_string(),
+                    state: view.allocation.state().as_str(),
+                    priority: reservation.priority.as_str(),
+                    workers: reservation.workers.count(),
+                    age_seconds: view.allocation.age(now).as_seconds(),
+                    is_expired: view.is_expired(),
+                }
+            }
+            Record::Refusal(refusal) => Self {
+                allocation_id: refusal.allocation.to_string(),
+                job_id: refusal.job.to_string(),
+                state: State::Failed.as_str(),
+                priority: refusal.priority.as_str(),
+                workers: 0,
+                age_seconds: now.since(refusal.refused_at).as_seconds(),
+                is_expired: false,
+            },
+        }
+    }
+}
+
+/// The result of list_allocations.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ListResult {
+    /// This page, oldest first.
+    allocations: Vec<ListedAllocation>,
+    /// Entries on this page.
+    count: u64,
+    /// Entries on all pages.
+    total: u64,
+    /// The `cursor` of the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+impl ListResult {
+    pub(crate) fn new(page: &Page, next_cursor: Option<String>) -> Self {
+        let allocations: Vec<_> = page.entries.iter().map(|record| ListedAllocation::new(record, page.at)).collect();
+        Self { count: allocations.len() as u64, allocations, total: page.total, next_cursor }
     }
 }
 

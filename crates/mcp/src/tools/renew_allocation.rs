@@ -2,13 +2,15 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
-use crate::results::RenewResult;
 use crate::server::ServerOptions;
 use cortex_core::ids::{AllocationId, FencingToken};
 use cortex_core::time::TtlSeconds;
+use cortex_core::view::AllocationView;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 pub(super) struct RenewAllocation {
@@ -60,5 +62,36 @@ impl ToolHandler for RenewAllocation {
             ToolOutput::new(&RenewResult::from(&view))
         }
         .boxed()
+    }
+}
+
+/// The result of renew_allocation.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct RenewResult {
+    /// `active`.
+    status: &'static str,
+    allocation_id: String,
+    job_id: String,
+    /// The lease time from now on, in seconds.
+    ttl_seconds: u64,
+    renewed_at: String,
+    /// The deadline unless it is renewed again.
+    expires_at: Option<String>,
+    /// Unchanged by a renewal.
+    fencing_token: u64,
+}
+
+impl From<&AllocationView> for RenewResult {
+    fn from(view: &AllocationView) -> Self {
+        let reservation = &view.allocation.reservation;
+        Self {
+            status: view.allocation.state().as_str(),
+            allocation_id: reservation.allocation.to_string(),
+            job_id: reservation.job.to_string(),
+            ttl_seconds: view.allocation.ttl_seconds.as_seconds(),
+            renewed_at: view.at.to_string(),
+            expires_at: view.expires_at.map(|at| at.to_string()),
+            fencing_token: reservation.fencing_token.as_u64(),
+        }
     }
 }

@@ -2,13 +2,16 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
-use crate::results::TaskUpdateResult;
+use crate::results::{deferred_reason, priority_of_task};
+use cortex_core::fleet::view::TaskView;
 use cortex_core::ids::TaskId;
 use cortex_core::priority::Priority;
 use cortex_core::time::Timestamp;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 pub(super) struct UpdateTask {
@@ -61,5 +64,32 @@ impl ToolHandler for UpdateTask {
             ToolOutput::new(&TaskUpdateResult::from(&after.view))
         }
         .boxed()
+    }
+}
+
+/// The result of update_task.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct TaskUpdateResult {
+    /// `updated`.
+    status: &'static str,
+    task_id: String,
+    state: &'static str,
+    /// Why it is deferred; null if it is not.
+    deferred_reason: Option<String>,
+    /// `CRITICAL`, `HIGH`, `MEDIUM` or `LOW`.
+    priority: &'static str,
+    deadline: Option<String>,
+}
+
+impl From<&TaskView> for TaskUpdateResult {
+    fn from(view: &TaskView) -> Self {
+        Self {
+            status: "updated",
+            task_id: view.task.spec.task.to_string(),
+            state: view.state.as_str(),
+            deferred_reason: deferred_reason(view),
+            priority: priority_of_task(view.task.priority),
+            deadline: view.task.deadline.map(|at| at.to_string()),
+        }
     }
 }
