@@ -116,7 +116,7 @@ fn unknown_arguments() {
     }
     check_refused(&mut server, "list_agents", &[(json!({"stat": "idle"}), &["stat", "did you mean state?"])]);
     for tool in ["get_resource_usage", "detect_bottlenecks"] {
-        check_refused(&mut server, tool, &[(json!({"verbose": true}), &["verbose", "takes none"])]);
+        check_refused(&mut server, tool, &[(json!({"verbose": true}), &["verbose", "this tool has no arguments"])]);
     }
     check_refused(
         &mut server,

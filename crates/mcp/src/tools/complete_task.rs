@@ -91,7 +91,7 @@ impl ToolHandler for CompleteTask {
         definition::<TaskCompleteResult>(
             self.name(),
             "Complete task",
-            "TaskReport the result of a task that the agent holds. Returns \"completed\", \"requeued\" (failed, will \
+            "Report the result of a task that the agent holds. Returns \"completed\", \"requeued\" (failed, will \
              be retried), \"failed\" (that was the last attempt) or \"already_reported\" (a repeat). A report by \
              another agent, with an old fencing_token or after the lease expired is refused: drop the work and \
              call claim_task.",

@@ -75,7 +75,7 @@ pub(crate) struct AgentMetrics {
 /// The figures of the queue.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct QueueMetrics {
-    /// WaitingTasks tasks.
+    /// Waiting tasks.
     pending_tasks: u64,
     /// Of these, the tasks deferred for lack of tokens.
     deferred_tasks: u64,
