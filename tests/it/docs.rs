@@ -128,7 +128,7 @@ fn mcp_config_json_stands_in_the_readme() {
     assert!(blocks(README, "json").contains(&MCP_CONFIG.trim_end()), "the README shows another mcp-config.json");
 }
 
-/// `.ci/interop.py` runs the one in Python.
+/// `tests/interop/interop.py` runs the one in Python.
 #[test]
 fn the_worker_in_rust_is_that_of_the_example() {
     let shown = blocks(AGENTS_AND_TASKS, "rust");

@@ -2,7 +2,7 @@
 
 usage: interop.py SERVER
 The SDK itself holds every structured result against the tool's output schema and fails if it does not fit.
-The worker of the README is taken out of it and run, also while its daemon is killed and its agent is lost.
+The worker of the guide is taken out of it and run, also while its daemon is killed and its agent is lost.
 """
 
 import asyncio
@@ -179,19 +179,19 @@ async def drive_fleet(server, mode):
         assert "agent-001" in refusal(await client.call_tool("heartbeat_agent", agent))
 
 
-def readme_worker():
-    """The definitions of the README's worker."""
-    readme = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
-    (worker,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    names = {"__name__": "readme"}
-    exec(compile(worker, "README.md", "exec"), names)
+def guide_worker():
+    """The definitions of the guide's worker."""
+    guide = (pathlib.Path(__file__).parents[2] / "docs/guides/agents-and-tasks.md").read_text()
+    (worker,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    names = {"__name__": "guide"}
+    exec(compile(worker, "agents-and-tasks.md", "exec"), names)
     return names
 
 
 @contextlib.asynccontextmanager
 async def at_work(client, do):
-    """Runs the worker of the README as agent-001."""
-    working = asyncio.create_task(readme_worker()["work"](client, "agent-001", do))
+    """Runs the worker of the guide as agent-001."""
+    working = asyncio.create_task(guide_worker()["work"](client, "agent-001", do))
     try:
         yield working
     finally:
@@ -205,7 +205,7 @@ async def until(condition, working):
         await asyncio.sleep(0.02)
 
 
-async def drive_readme_worker(server, mode):
+async def drive_guide_worker(server, mode):
     begun = {0: asyncio.Event(), 1: asyncio.Event()}
 
     async def double(payload):
@@ -292,7 +292,7 @@ class Coordinator:
 
     async def call(self, tool, **arguments):
         # This session uses the same daemon, and loses it too.
-        return await readme_worker()["insist"](self.client, tool, **arguments)
+        return await guide_worker()["insist"](self.client, tool, **arguments)
 
     async def submit(self, task_id, payload=None):
         await self.call("submit_task", task_id=task_id, payload=payload)
@@ -320,7 +320,7 @@ class Coordinator:
         await until(is_heard, working)
 
 
-async def drive_readme_worker_through_losses(server, mode):
+async def drive_guide_worker_through_losses(server, mode):
     with Home(server) as home:
         async with home.connect(mode) as client, home.connect(mode) as other:
             worker, coordinator, seen, stopped = Spied(client), Coordinator(other), [], []
@@ -372,7 +372,7 @@ async def drive_readme_worker_through_losses(server, mode):
 
 async def main():
     for mode in ("legacy", "2026-07-28", "auto"):
-        for drive in (drive_allocations, drive_fleet, drive_readme_worker, drive_readme_worker_through_losses):
+        for drive in (drive_allocations, drive_fleet, drive_guide_worker, drive_guide_worker_through_losses):
             await asyncio.wait_for(drive(sys.argv[1], mode), timeout=60)
         print(f"interop: the Python SDK in mode {mode}: ok")
 
