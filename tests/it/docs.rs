@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
 const README: &str = include_str!("../../README.md");
+const ARCHITECTURE: &str = include_str!("../../ARCHITECTURE.md");
 const SUMMARY: &str = include_str!("../../docs/SUMMARY.md");
 const TOOL_EXAMPLES: &str = include_str!("../../docs/reference/tool-examples.md");
 const GLOSSARY: &str = include_str!("../../docs/contributing/glossary.md");
@@ -115,6 +116,17 @@ fn the_files_that_the_glossary_names_are_there() {
     let named = GLOSSARY.split("| `").skip(1).filter_map(|rest| rest.split("` |").next());
     let missing: Vec<&str> = named.filter(|path| !root.join(path).exists()).collect();
     assert_eq!(missing, [""; 0]);
+}
+
+#[test]
+fn the_files_that_the_map_of_the_code_names_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let quoted = ARCHITECTURE.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = quoted.filter(|text| text.contains("/src/") || text.contains("/tests/")).collect();
+    let missing: Vec<&&str> =
+        named.iter().filter(|path| !root.join(path).exists() && !root.join("crates").join(path).exists()).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(named.len() > 20, "only {} files were found", named.len());
 }
 
 #[test]

@@ -61,7 +61,8 @@ impl DaemonFiles {
         let bytes = socket.as_os_str().len();
         if bytes > SOCKET_PATH_BYTES_MAX {
             return Err(StartupError::new(format!(
-                "the path of the daemon's socket, {}, is {bytes} bytes long, and the maximum is {SOCKET_PATH_BYTES_MAX}: \
+                "the path of the daemon's socket, {}, is {bytes} bytes long, and the maximum is \
+                 {SOCKET_PATH_BYTES_MAX}: \
                  set XDG_RUNTIME_DIR to a directory with a shorter path",
                 socket.display()
             )));

@@ -48,7 +48,6 @@ pub enum Line<'a> {
         /// The id of the message, if it could be read.
         id: Option<RequestId>,
         /// Whether the message has no method, so that it is a response.
-        #[cfg_attr(not(unix), expect(dead_code, reason = "only the bridge receives responses that may be too long"))]
         is_answer: bool,
         bytes: u64,
     },

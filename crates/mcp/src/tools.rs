@@ -72,8 +72,8 @@ pub(super) enum ToolError {
     #[error(transparent)]
     Ask(#[from] RuntimeError),
     #[error(
-        "no catalog is configured, so no MCP servers or workers are managed, and endpoints are reserved addresses only: \
-         start the server with --catalog FILE, an mcpServers file, or set CORTEX_CATALOG"
+        "no catalog is configured, so no MCP servers or workers are managed, and endpoints are reserved addresses \
+         only: start the server with --catalog FILE, an mcpServers file, or set CORTEX_CATALOG"
     )]
     NoCatalog,
     #[error("the connection is closing: {0}")]

@@ -350,7 +350,8 @@ mod tests {
                 "refills_at": "1970-01-01T00:01:00.000Z",
                 "jobs": {
                     "job": {
-                        "total_budget": 0, "consumed": 0, "remaining": 0, "usage_ratio": 1.0, "reserved": 0, "overrun": 0
+                        "total_budget": 0, "consumed": 0, "remaining": 0, "usage_ratio": 1.0,
+                        "reserved": 0, "overrun": 0
                     }
                 },
             },
@@ -363,7 +364,8 @@ mod tests {
                 },
             },
             "conservation": {
-                "is_on": false, "active_tasks": 0, "deferred_tasks": 0, "estimated_tokens": 0, "remaining_tokens": 50_000
+                "is_on": false, "active_tasks": 0, "deferred_tasks": 0, "estimated_tokens": 0,
+                "remaining_tokens": 50_000
             },
         });
         assert_eq!(shown_of(&view), expected);

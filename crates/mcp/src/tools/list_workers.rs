@@ -55,7 +55,7 @@ impl ToolHandler for ListWorkers {
             self.name(),
             "List workers",
             "List the workers that run as processes here, of allocations and of the agent pool, by id with state, \
-             endpoint and memory; get_worker shows more.",
+             endpoint and restarts; get_worker shows more.",
             &self.parameters(),
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )
