@@ -91,7 +91,7 @@ type ReadyWait = (String, BoxFuture<'static, Result<(), String>>);
 
 /// The phase of an allocation in the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum AllocationPhase {
     /// Its servers and workers are being started, and the engine waits for them.
     Starting,
     /// The engine has activated it.
@@ -103,7 +103,7 @@ enum Phase {
 /// The server instances and workers of an allocation.
 struct AllocationState {
     job: JobId,
-    phase: Phase,
+    phase: AllocationPhase,
     instances: BTreeSet<InstanceKey>,
     workers: Vec<String>,
 }
@@ -260,11 +260,14 @@ impl Supervisor {
                     self.leases.update(&view);
                 }
             }
-            (Some(State::Releasing), None | Some(Phase::Starting | Phase::Active)) => {
+            (Some(State::Releasing), None | Some(AllocationPhase::Starting | AllocationPhase::Active)) => {
                 self.stop_allocation(allocation, Ended::Released);
             }
             // It ended without waiting for the runtime: it was granted without provisioning, or the state was replaced.
-            (None | Some(State::Released | State::Failed), Some(Phase::Starting | Phase::Active)) => {
+            (
+                None | Some(State::Released | State::Failed),
+                Some(AllocationPhase::Starting | AllocationPhase::Active),
+            ) => {
                 self.stop_allocation(allocation, Ended::Released);
             }
             _ => {}
@@ -301,7 +304,7 @@ impl Supervisor {
         // Before the grant is answered, since a worker may call its servers as soon as it starts.
         self.leases.admit(view, instances.clone());
         let workers = self.start_workers(reservation, &mut waits);
-        let phase = if is_new { Phase::Starting } else { Phase::Active };
+        let phase = if is_new { AllocationPhase::Starting } else { AllocationPhase::Active };
         let job = reservation.job.clone();
         self.allocations.insert(allocation, AllocationState { job, phase, instances, workers });
         if is_new {
@@ -347,7 +350,7 @@ impl Supervisor {
         self.leases.end(allocation);
         let (keys, workers) = match self.allocations.get_mut(&allocation) {
             Some(state) => {
-                state.phase = Phase::Ending;
+                state.phase = AllocationPhase::Ending;
                 (std::mem::take(&mut state.instances), std::mem::take(&mut state.workers))
             }
             None => (BTreeSet::new(), Vec::new()),
@@ -378,11 +381,11 @@ impl Supervisor {
 
     /// Reports to the engine that all of an allocation is ready, or stops the allocation if something did not start.
     async fn handle_started(&mut self, allocation: AllocationId, started: Result<(), String>) {
-        let state = self.allocations.get_mut(&allocation).filter(|state| state.phase == Phase::Starting);
+        let state = self.allocations.get_mut(&allocation).filter(|state| state.phase == AllocationPhase::Starting);
         let Some(state) = state else { return };
         match started {
             Ok(()) => match self.engine.activate(allocation).await {
-                Ok(()) => state.phase = Phase::Active,
+                Ok(()) => state.phase = AllocationPhase::Active,
                 // It is being released, or its batch was not committed: another reconciliation follows.
                 Err(error) => {
                     tracing::debug!(%allocation, %error, "allocation was not activated");

@@ -33,7 +33,7 @@ use super::{
     memory_limit::{Enforcement, Limit},
     spawn_spec::SpawnSpec,
     subcommand::GUARDIAN,
-    tree::{Marker, ProcessTree, TreeEnd, Usage},
+    tree::{Marker, ProcessTree, TreeEnd, TreeUsage},
 };
 use cortex_core::units::MemoryMb;
 
@@ -214,9 +214,9 @@ impl Child {
     ///
     /// # Errors
     /// The system's process table cannot be read.
-    pub async fn usage(&self) -> io::Result<Usage> {
+    pub async fn usage(&self) -> io::Result<TreeUsage> {
         if self.exit_reason.is_some() {
-            return Ok(Usage::default());
+            return Ok(TreeUsage::default());
         }
         let tree = self.tree();
         tokio::task::spawn_blocking(move || tree.usage()).await.map_err(io::Error::other)?

@@ -76,7 +76,7 @@ pub struct ProcessTree {
 
 /// What the processes of a tree use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
+pub struct TreeUsage {
     /// The sum of their resident memory. Shared pages count for each process.
     pub memory: MemoryMb,
     /// The number of processes.
@@ -134,10 +134,10 @@ impl ProcessTree {
     ///
     /// # Errors
     /// The system's process table cannot be read.
-    pub fn usage(&self) -> io::Result<Usage> {
+    pub fn usage(&self) -> io::Result<TreeUsage> {
         let members = ProcessTable::new()?.members(self);
         let bytes: u64 = members.iter().map(|member| member.memory_bytes).sum();
-        Ok(Usage { memory: MemoryMb(bytes.div_ceil(BYTES_OF_A_MB)), processes: members.len() })
+        Ok(TreeUsage { memory: MemoryMb(bytes.div_ceil(BYTES_OF_A_MB)), processes: members.len() })
     }
 
     /// Sends a signal to each process of the tree, and returns their number.
@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn the_descendants_of_a_process_do_not_include_it() {
         let process = Sleep::start(marker(1));
-        assert_eq!(ProcessTree::below(process.0.id()).usage().expect("a table"), Usage::default());
+        assert_eq!(ProcessTree::below(process.0.id()).usage().expect("a table"), TreeUsage::default());
         let usage = ProcessTree::below(process::id()).usage().expect("a table");
         assert!(usage.processes >= 1 && usage.memory.0 >= 1, "{usage:?}");
     }

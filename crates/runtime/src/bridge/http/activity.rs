@@ -26,7 +26,7 @@ const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(300);
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug)]
-enum Phase {
+enum ConnectionPhase {
     /// A request head is expected or being received, since this time.
     ReadingHead(Instant),
     /// A request is being handled.
@@ -41,14 +41,17 @@ pub(crate) struct Activity(Mutex<ActivityState>);
 
 #[derive(Debug)]
 struct ActivityState {
-    phase: Phase,
+    phase: ConnectionPhase,
     /// When the last write could not make progress; `None` while writes succeed.
     write_stalled_since: Option<Instant>,
 }
 
 impl Activity {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(ActivityState { phase: Phase::ReadingHead(Instant::now()), write_stalled_since: None }))
+        Self(Mutex::new(ActivityState {
+            phase: ConnectionPhase::ReadingHead(Instant::now()),
+            write_stalled_since: None,
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, ActivityState> {
@@ -57,18 +60,18 @@ impl Activity {
 
     /// Marks the start of a request.
     pub(crate) fn begin_request(&self) {
-        self.state().phase = Phase::Working;
+        self.state().phase = ConnectionPhase::Working;
     }
 
     /// Marks the end of a request: its response was sent.
     pub(crate) fn end_request(&self) {
-        self.state().phase = Phase::Idle(Instant::now());
+        self.state().phase = ConnectionPhase::Idle(Instant::now());
     }
 
     fn received(&self) {
         let mut state = self.state();
-        if matches!(state.phase, Phase::Idle(_)) {
-            state.phase = Phase::ReadingHead(Instant::now());
+        if matches!(state.phase, ConnectionPhase::Idle(_)) {
+            state.phase = ConnectionPhase::ReadingHead(Instant::now());
         }
     }
 
@@ -84,9 +87,9 @@ impl Activity {
             return true;
         }
         match state.phase {
-            Phase::ReadingHead(since) => since.elapsed() > HEAD_WAIT_MAX,
-            Phase::Idle(since) => since.elapsed() > CONNECTION_IDLE_MAX,
-            Phase::Working => false,
+            ConnectionPhase::ReadingHead(since) => since.elapsed() > HEAD_WAIT_MAX,
+            ConnectionPhase::Idle(since) => since.elapsed() > CONNECTION_IDLE_MAX,
+            ConnectionPhase::Working => false,
         }
     }
 }
