@@ -1,7 +1,7 @@
-//! Look at what is free before asking, and ask for no more than that.
+//! Reads the available capacity first, and requests no more than that.
 //!
 //! Run it with `cargo run --example check_before_allocate`.
-#![expect(clippy::print_stdout, reason = "an example tells what it does")]
+#![expect(clippy::print_stdout, reason = "an example prints what it does")]
 
 mod support;
 
@@ -9,7 +9,7 @@ use rmcp::{Peer, RoleClient};
 use serde_json::{Value, json};
 use support::call;
 
-/// Leases as many workers as there are, at most `wanted`; nothing if there are not even `least`.
+/// Leases the available workers, at most `wanted`. Leases nothing if fewer than `least` are available.
 async fn lease_up_to(
     client: &Peer<RoleClient>,
     job_id: &str,
@@ -18,16 +18,19 @@ async fn lease_up_to(
 ) -> anyhow::Result<Option<Value>> {
     let capacity = call(client, "get_capacity", json!({})).await?;
     let figure = |key: &str| capacity[key].as_u64().unwrap_or(0);
-    // Leases past their deadline give way to whoever needs the room, so that they count as free.
-    let free = figure("available_workers") + figure("reclaimable_workers");
-    println!("{job_id:8} wants {wanted} workers, needs {least}: {free} of {} are free", figure("total_workers"));
-    let workers = wanted.min(free);
+    // Expired leases are reclaimed on demand, so their workers count as available.
+    let available = figure("available_workers") + figure("reclaimable_workers");
+    println!(
+        "{job_id:8} wants {wanted} workers, needs {least}: {available} of {} are available",
+        figure("total_workers")
+    );
+    let workers = wanted.min(available);
     if workers < least {
         return Ok(None);
     }
     let request = json!({"job_id": job_id, "mcp_servers": ["filesystem"], "workers": workers, "ttl_seconds": 600});
     let answer = call(client, "request_resources", request).await?;
-    // Between the look and the request somebody else may have been quicker: only the answer tells.
+    // Another client may have leased workers since the capacity was read, so only this answer is reliable.
     Ok((answer["status"] == "active").then_some(answer))
 }
 
@@ -38,10 +41,10 @@ async fn main() -> anyhow::Result<()> {
     for job in ["build", "test", "lint"] {
         match lease_up_to(&client, job, 6, 2).await? {
             Some(lease) => {
-                println!("{job:8} has {} workers", lease["resources"]["workers"]);
+                println!("{job:8} holds {} workers", lease["resources"]["workers"]);
                 leases.push(lease);
             }
-            None => println!("{job:8} does without for now"),
+            None => println!("{job:8} gets no lease for now"),
         }
     }
     for lease in leases {

@@ -1,8 +1,8 @@
-//! Watch the cluster: be told when the capacity changes, read it, and list who holds what.
+//! Monitors the cluster: receives a notification when the capacity changes, reads the capacity, and lists the leases.
 //!
-//! Run it with `cargo run --example monitor`. A server keeps the books of the client that started it, so that the example
-//! brings its own jobs.
-#![expect(clippy::print_stdout, reason = "an example tells what it does")]
+//! Run it with `cargo run --example monitor`. The server keeps its state for the client that started it, so the example
+//! runs its own jobs.
+#![expect(clippy::print_stdout, reason = "an example prints what it does")]
 
 mod support;
 
@@ -13,16 +13,16 @@ use rmcp::{Peer, RoleClient};
 use serde_json::{Value, json};
 use support::call;
 
-/// The resource that is watched.
+/// The monitored resource.
 const CAPACITY: &str = "cluster://capacity";
 
-/// Waits for the notice that the capacity changed, and shows what it is now.
-async fn show_change(client: &Peer<RoleClient>, notices: &mut Subscription) -> anyhow::Result<()> {
-    match notices.next().await? {
-        Some(ServerNotification::ResourceUpdatedNotification(notice)) if notice.params.uri == CAPACITY => {}
-        other => bail!("expected a notice about {CAPACITY}, got {other:?}"),
+/// Waits for a notification that the capacity has changed, and prints the new capacity.
+async fn show_change(client: &Peer<RoleClient>, notifications: &mut Subscription) -> anyhow::Result<()> {
+    match notifications.next().await? {
+        Some(ServerNotification::ResourceUpdatedNotification(updated)) if updated.params.uri == CAPACITY => {}
+        other => bail!("expected a notification about {CAPACITY}, got {other:?}"),
     }
-    // A notice says that there is something new; what it is has to be read.
+    // A notification does not contain the new value, so the client reads the resource.
     let answer = client.read_resource(ReadResourceRequestParams::new(CAPACITY)).await?;
     let Some(ResourceContents::TextResourceContents { text, .. }) = answer.contents.first() else {
         bail!("{CAPACITY} is empty");
@@ -35,7 +35,7 @@ async fn show_change(client: &Peer<RoleClient>, notices: &mut Subscription) -> a
     Ok(())
 }
 
-/// Lists the live leases.
+/// Prints the live leases.
 async fn show_leases(client: &Peer<RoleClient>) -> anyhow::Result<()> {
     println!("job        workers    age  expired");
     let mut page = json!({"state": "active", "limit": 100});
@@ -56,22 +56,22 @@ async fn show_leases(client: &Peer<RoleClient>) -> anyhow::Result<()> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let client = support::start(&["--total-workers", "10"]).await?;
-    // A client of an older protocol than 2026-07-28 sends resources/subscribe instead, and gets the same notices.
+    // A client that uses a protocol version before 2026-07-28 sends resources/subscribe for the same notifications.
     let filter = SubscriptionFilter::builder().resource_subscriptions(vec![CAPACITY.to_owned()]).build();
-    let mut notices = client.listen(filter).await?;
+    let mut notifications = client.listen(filter).await?;
 
     let mut leases = Vec::new();
     for (job, workers, servers) in [("build", 4, json!(["git"])), ("review", 3, json!(["git", "github"]))] {
-        println!("{job} asks for {workers} workers");
+        println!("{job} requests {workers} workers");
         let request = json!({"job_id": job, "mcp_servers": servers, "workers": workers});
         leases.push(call(&client, "request_resources", request).await?);
-        show_change(&client, &mut notices).await?;
+        show_change(&client, &mut notifications).await?;
     }
     show_leases(&client).await?;
     for lease in leases {
         println!("{} is done", lease["job_id"].as_str().unwrap_or_default());
         call(&client, "release_resources", json!({"allocation_id": lease["allocation_id"]})).await?;
-        show_change(&client, &mut notices).await?;
+        show_change(&client, &mut notifications).await?;
     }
     client.cancel().await?;
     Ok(())

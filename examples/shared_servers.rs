@@ -1,8 +1,9 @@
-//! From the MCP servers of a Claude Desktop file to leased endpoints: two jobs share them, each with a token of its own.
+//! Leases the MCP servers of a Claude Desktop file to two jobs, which share them and have separate tokens.
 //!
-//! Run it with `cargo run --example shared_servers`, or with a file of yours: `cargo run --example shared_servers --
-//! claude_desktop_config.json`. Of the servers in a file of yours it starts those that are commands, and calls none of their tools.
-#![expect(clippy::print_stdout, reason = "an example tells what it does")]
+//! Run it with `cargo run --example shared_servers`, or with your own file: `cargo run --example shared_servers --
+//! claude_desktop_config.json`. From your own file it starts the servers that have a command, and calls none of their
+//! tools.
+#![expect(clippy::print_stdout, reason = "an example prints what it does")]
 
 mod support;
 
@@ -20,20 +21,20 @@ use support::call;
 /// The jobs that lease the servers.
 const JOBS: [&str; 2] = ["review", "deploy"];
 
-/// The server of the example's own file: it is shared by both jobs, and counts its calls in its memory.
+/// The shared server of the built-in file. It counts its calls in memory.
 const SHARED: &str = "counter";
 
-/// The same program again, of which each job has one of its own.
-const OWN: &str = "notebook";
+/// The same program, but with a separate process for each job.
+const PRIVATE: &str = "notebook";
 
-/// The name that this manager has in the files of clients. One that starts itself is of no use.
+/// The name of this manager in the files of clients. The example does not lease it, so that it does not start itself.
 const MANAGER: &str = "cortex-resource-manager";
 
-/// A lease of servers, as its job has it.
+/// A lease of servers.
 struct Lease {
     job: &'static str,
     allocation_id: String,
-    /// The name and the address of each server.
+    /// The name and the URL of each server.
     servers: Vec<(String, String)>,
     token: String,
 }
@@ -48,73 +49,79 @@ async fn main() -> anyhow::Result<()> {
         None => write_catalog(folder.path(), &manager)?,
     };
     let state = folder.path().join("state.db");
-    let [state, catalog] = [&state, &catalog].map(|path| path.to_str().context("a path that is no text"));
+    let [state, catalog] = [&state, &catalog].map(|path| path.to_str().context("a path is not valid UTF-8"));
     let (state, catalog) = (state?, catalog?);
     let options = ["--state", state, "--catalog", catalog, "--toolsets", "allocation,servers"];
     let client = support::start(&options).await?;
     let shown = show(&client, catalog, given.is_none()).await;
     client.cancel().await?;
-    // The servers are the daemon's. Without this it would end some minutes after the last of them.
-    let ended = support::command(&manager).args(["stop", "--state", state]).status()?;
-    ensure!(ended.success(), "the daemon did not end: {ended}");
+    // The servers belong to the daemon. Without this command it exits some minutes after the last server.
+    let status = support::command(&manager).args(["stop", "--state", state]).status()?;
+    ensure!(status.success(), "the daemon did not stop: {status}");
     shown
 }
 
-/// Writes a file as Claude Desktop has it. The block `cortex` is the manager's: clients pass it over.
+/// Writes a file in the format of Claude Desktop. Clients ignore the block `cortex`, which is for the manager.
 fn write_catalog(folder: &Path, manager: &Path) -> anyhow::Result<PathBuf> {
     let server =
         manager.with_file_name("examples").join("misbehaving_server").with_extension(env::consts::EXE_EXTENSION);
     let servers = json!({
         SHARED: {"command": server},
-        OWN: {"command": server, "cortex": {"sharing": "per_allocation"}}
+        PRIVATE: {"command": server, "cortex": {"sharing": "per_allocation"}}
     });
     let path = folder.join("claude_desktop_config.json");
     fs::write(&path, json!({"mcpServers": servers}).to_string())?;
     Ok(path)
 }
 
-async fn show(manager: &Peer<RoleClient>, catalog: &str, is_own: bool) -> anyhow::Result<()> {
-    println!("1. The file of a client is the catalog: {catalog}");
-    let names = look_at_catalog(manager).await?;
+async fn show(manager: &Peer<RoleClient>, catalog: &str, is_built_in: bool) -> anyhow::Result<()> {
+    println!("1. The file of the client is the catalog: {catalog}");
+    let names = list_catalog(manager).await?;
 
-    println!("\n2. Two jobs lease what is in it, and are answered when all of it runs");
+    println!("\n2. Two jobs lease its servers, and each answer arrives when all servers run");
     let first = lease(manager, JOBS[0], &names).await?;
     let second = lease(manager, JOBS[1], &names).await?;
 
-    println!("\n3. What is shared runs once for both, anything else once for each");
+    println!("\n3. A shared server runs once for both jobs, any other server once per job");
     for name in &names {
-        let told = call(manager, "get_mcp_server", json!({"name": name})).await?;
-        println!("   {name:12} runs: {}", told["runs"].as_array().map_or(0, Vec::len));
+        let server = call(manager, "get_mcp_server", json!({"name": name})).await?;
+        println!("   {name:12} runs: {}", server["runs"].as_array().map_or(0, Vec::len));
     }
     for lease in [&first, &second] {
         for (name, url) in &lease.servers {
             let server = connect(url, &lease.token).await?;
             let tools = server.list_all_tools().await?.len();
-            let counted = if is_own { format!(", {} calls counted", counted(&server).await?) } else { String::new() };
-            println!("   {} at {name}: {tools} tools{counted}", lease.job);
+            let count =
+                if is_built_in { format!(", {} calls counted", call_count(&server).await?) } else { String::new() };
+            println!("   {} at {name}: {tools} tools{count}", lease.job);
             server.cancel().await?;
         }
     }
 
-    println!("\n4. A lease ends: its token is refused, and what was its own is gone");
-    let pids = if is_own { Some((pid(&first, SHARED).await?, pid(&first, OWN).await?)) } else { None };
+    println!("\n4. A lease ends: its token is refused, and its private server exits");
+    let pids = if is_built_in { Some((pid(&first, SHARED).await?, pid(&first, PRIVATE).await?)) } else { None };
     release(manager, &first).await?;
     for (name, url) in &first.servers {
-        let Err(refused) = connect(url, &first.token).await else { bail!("{name} takes a token that is over") };
+        let Err(refused) = connect(url, &first.token).await else {
+            bail!("{name} accepts the token of a released lease")
+        };
         let is_refused = refused.to_string().contains("Auth required");
-        let why = if is_refused { "the token is refused" } else { "nothing listens there any more" };
+        let why = if is_refused { "the token is refused" } else { "nothing listens on its port" };
         println!("   {} at {name}: {why}", first.job);
     }
-    if let Some((shared, own)) = pids {
-        ensure!(pid(&second, SHARED).await? == shared, "{} has another {SHARED} now", second.job);
-        ensure!(!lives(own), "process {own} lives on");
-        println!("   process {own}, {} of {}, is gone; {SHARED}, process {shared}, goes on", OWN, first.job);
+    if let Some((shared, private)) = pids {
+        ensure!(pid(&second, SHARED).await? == shared, "{} has a new process of {SHARED}", second.job);
+        ensure!(!is_running(private), "process {private} still runs");
+        println!(
+            "   {PRIVATE} of {}, process {private}, has exited; {SHARED}, process {shared}, still runs",
+            first.job
+        );
     }
     release(manager, &second).await
 }
 
-/// The names of the servers that there are, apart from this manager and those that run elsewhere.
-async fn look_at_catalog(manager: &Peer<RoleClient>) -> anyhow::Result<Vec<String>> {
+/// Returns the names of the servers in the catalog, except this manager and remote servers.
+async fn list_catalog(manager: &Peer<RoleClient>) -> anyhow::Result<Vec<String>> {
     let listed = call(manager, "list_mcp_servers", json!({})).await?;
     let mut names = Vec::new();
     for server in listed["servers"].as_array().into_iter().flatten() {
@@ -124,7 +131,7 @@ async fn look_at_catalog(manager: &Peer<RoleClient>) -> anyhow::Result<Vec<Strin
             names.push(name.to_owned());
         }
     }
-    ensure!(!names.is_empty(), "the file has no MCP server that can be run");
+    ensure!(!names.is_empty(), "the file has no MCP server with a command");
     Ok(names)
 }
 
@@ -132,8 +139,8 @@ async fn look_at_catalog(manager: &Peer<RoleClient>) -> anyhow::Result<Vec<Strin
 async fn lease(manager: &Peer<RoleClient>, job: &'static str, names: &[String]) -> anyhow::Result<Lease> {
     let request = json!({"job_id": job, "mcp_servers": names, "ttl_seconds": 600});
     let answer = call(manager, "request_resources", request).await?;
-    ensure!(answer["status"] == "active", "{job} gets nothing: {}", text(&answer, "error"));
-    // The same block is what any MCP client takes as it stands.
+    ensure!(answer["status"] == "active", "{job} gets no lease: {}", text(&answer, "error"));
+    // Any MCP client accepts this block unchanged.
     let servers = answer["mcp_config"]["mcpServers"].as_object().context("no mcp_config")?;
     let servers: Vec<_> = servers.iter().map(|(name, entry)| (name.clone(), text(entry, "url").to_owned())).collect();
     let lease = Lease {
@@ -153,36 +160,36 @@ async fn release(manager: &Peer<RoleClient>, lease: &Lease) -> anyhow::Result<()
     Ok(())
 }
 
-/// Connects to a leased server as any MCP client does: with its address, and the token of the lease.
+/// Connects to a leased server as any MCP client does: with its URL and the token of the lease.
 async fn connect(url: &str, token: &str) -> anyhow::Result<RunningService<RoleClient, ()>> {
     let config = StreamableHttpClientTransportConfig::with_uri(url).auth_header(token);
     Ok(().serve(StreamableHttpClientTransport::from_config(config)).await?)
 }
 
-/// How many calls the server has counted in its memory, whoever made them.
-async fn counted(server: &Peer<RoleClient>) -> anyhow::Result<Value> {
+/// Returns the number of calls that the server has counted, from all jobs.
+async fn call_count(server: &Peer<RoleClient>) -> anyhow::Result<Value> {
     Ok(call(server, "count", json!({})).await?["count"].take())
 }
 
-/// The process that answers the holder of a lease.
+/// Returns the id of the process that answers the holder of a lease.
 async fn pid(lease: &Lease, name: &str) -> anyhow::Result<i32> {
-    let (_, url) = lease.servers.iter().find(|(known, _)| known == name).context("a server that is not leased")?;
+    let (_, url) = lease.servers.iter().find(|(known, _)| known == name).context("the server is not leased")?;
     let server = connect(url, &lease.token).await?;
-    let told = call(&server, "echo", json!({})).await?;
+    let answer = call(&server, "echo", json!({})).await?;
     server.cancel().await?;
-    let pid = told["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-    pid.with_context(|| format!("{told} has no pid"))
+    let pid = answer["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+    pid.with_context(|| format!("{answer} has no pid"))
 }
 
-/// Whether there is such a process.
-fn lives(pid: i32) -> bool {
+/// Returns whether a process runs.
+fn is_running(pid: i32) -> bool {
     #[cfg(unix)]
     return rustix::process::Pid::from_raw(pid).is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
     #[cfg(not(unix))]
     return pid == 0;
 }
 
-/// The text at a key, or nothing.
+/// Returns the text at a key, or an empty string.
 fn text<'a>(answer: &'a Value, key: &str) -> &'a str {
     answer[key].as_str().unwrap_or_default()
 }

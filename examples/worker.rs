@@ -1,9 +1,9 @@
-//! The loop of an agent: claim a task, say that you live while you work on it, report how it went; and begin anew when something
-//! came between.
+//! The loop of an agent: it claims a task, sends heartbeats while it works, reports the result, and starts over after a
+//! failure.
 //!
-//! Run it with `cargo run --example worker`. The agent does what a process before it left behind, is unregistered by somebody
-//! midway, and goes on.
-#![expect(clippy::print_stdout, reason = "an example tells what it does")]
+//! Run it with `cargo run --example worker`. The agent takes over the task of an earlier process, is unregistered by
+//! another client midway, and continues.
+#![expect(clippy::print_stdout, reason = "an example prints what it does")]
 
 mod support;
 
@@ -16,12 +16,14 @@ use std::time::Duration;
 use support::{Failure, call};
 use tokio::time::{interval, sleep};
 
-/// How long the agent waits before it begins anew, or repeats a call.
+/// The delay before the agent starts over or repeats a call.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How often the submitter looks whether its tasks are done, and how often it does at most.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-const LOOKS_MAX: u32 = 1_500;
+/// The interval at which the submitter polls for the end of a task.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The maximum number of polls for one task.
+const POLLS_MAX: u32 = 1_500;
 
 /// Works until the session ends.
 async fn work(server: &Peer<RoleClient>, agent_id: &str) -> anyhow::Result<()> {
@@ -101,7 +103,8 @@ async fn insist(server: &Peer<RoleClient>, tool: &'static str, arguments: Value)
     call(server, tool, arguments).await
 }
 
-/// What the agent is there for: gives what came of it, and the tokens it took. It never blocks, so that the agent can beat.
+/// Does the work of a task. Returns its output and the tokens it used. It never blocks, so that the agent can send
+/// heartbeats.
 async fn carry_out(payload: &Value) -> anyhow::Result<(Value, u64)> {
     match payload.as_u64() {
         Some(number) => Ok((json!(number * 2), 10)),
@@ -113,47 +116,47 @@ async fn carry_out(payload: &Value) -> anyhow::Result<(Value, u64)> {
 async fn main() -> anyhow::Result<()> {
     let client = support::start(&["--toolsets", "all"]).await?;
     let server = client.peer();
-    // A process before this one took a task, and ended without a word.
+    // An earlier process claimed a task and crashed.
     call(server, "register_agent", json!({"agent_id": "backend-1", "agent_type": "backend"})).await?;
     submit(server, "task-1", json!(21)).await?;
     call(server, "claim_task", json!({"agent_id": "backend-1"})).await?;
     tokio::select! {
         outcome = work(server, "backend-1") => outcome?,
-        outcome = give_work(server) => outcome?,
+        outcome = submit_and_wait(server) => outcome?,
     }
     client.cancel().await?;
     Ok(())
 }
 
-/// Submits tasks and waits for them, whatever becomes of the agent.
-async fn give_work(server: &Peer<RoleClient>) -> anyhow::Result<()> {
+/// Submits tasks and waits for them, even if the agent is unregistered.
+async fn submit_and_wait(server: &Peer<RoleClient>) -> anyhow::Result<()> {
     submit(server, "task-2", json!("x")).await?;
     submit(server, "task-3", json!(4)).await?;
     for task_id in ["task-1", "task-2", "task-3"] {
-        watch(server, task_id).await?;
+        wait_for_end(server, task_id).await?;
     }
-    println!("somebody unregisters the agent");
+    println!("another client unregisters the agent");
     call(server, "unregister_agent", json!({"agent_id": "backend-1"})).await?;
     submit(server, "task-4", json!(5)).await?;
-    watch(server, "task-4").await
+    wait_for_end(server, "task-4").await
 }
 
 async fn submit(server: &Peer<RoleClient>, task_id: &str, payload: Value) -> anyhow::Result<()> {
     call(server, "submit_task", json!({"task_id": task_id, "payload": payload})).await.map(drop)
 }
 
-/// Waits until a task has ended, and tells how.
-async fn watch(server: &Peer<RoleClient>, task_id: &str) -> anyhow::Result<()> {
+/// Waits until a task has ended, and prints its result.
+async fn wait_for_end(server: &Peer<RoleClient>, task_id: &str) -> anyhow::Result<()> {
     let is_ended = |task: &Value| ["completed", "failed"].iter().any(|state| task["state"] == *state);
-    let mut looks = 0;
+    let mut polls = 0;
     let task = loop {
         let task = call(server, "get_task", json!({"task_id": task_id})).await?;
         if is_ended(&task) {
             break task;
         }
-        looks += 1;
-        ensure!(looks < LOOKS_MAX, "{task_id} is not done: {task}");
-        sleep(LOOK_EVERY).await;
+        polls += 1;
+        ensure!(polls < POLLS_MAX, "{task_id} has not ended: {task}");
+        sleep(POLL_INTERVAL).await;
     };
     let outcome = if task["output"].is_null() { &task["error"] } else { &task["output"] };
     println!("{task_id} is {}: {outcome}", task["state"].as_str().unwrap_or_default());

@@ -1,4 +1,4 @@
-//! An agent: it claims tasks, says that it lives while it works on them, and reports how they went.
+//! An agent: it claims tasks, sends heartbeats while it works on them, and reports the results.
 
 use crate::support::call;
 use crate::{Timeline, figure};
@@ -8,57 +8,54 @@ use std::time::Duration;
 use tokio::time::{Instant, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// What kind of agent it is.
+/// The properties of an agent.
 pub(crate) struct Profile {
     pub(crate) agent_id: &'static str,
     pub(crate) agent_type: &'static str,
     pub(crate) capabilities: &'static [&'static str],
     pub(crate) tasks_max: u64,
-    /// How long it takes for a thousand tokens.
+    /// The time per thousand tokens.
     pub(crate) pace: Duration,
     pub(crate) failures_percent: u64,
-    pub(crate) fate: Fate,
+    pub(crate) behavior: Behavior,
 }
 
-/// What becomes of it.
+/// The planned behavior of an agent.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Behavior {
+    /// Works until it is stopped.
     Works,
-    /// It ends without a word when it has been given so many tasks.
-    Dies {
-        at_task: u64,
-    },
-    /// It goes on with this one when its lease has run out, without a look at what it still holds.
-    Stalls {
-        at_task: u64,
-    },
+    /// Crashes when it receives this task, counted from 1.
+    Crashes { at_task: u64 },
+    /// Stops working on this task until its lease has expired, and then reports it anyway.
+    Stalls { at_task: u64 },
 }
 
-/// What an agent did, by its own account.
+/// The work of an agent, as counted by the agent.
 #[derive(Default)]
 pub(crate) struct Tally {
     pub(crate) completed: u64,
     pub(crate) claimed: u64,
-    /// How many tasks came together with another one.
+    /// The number of tasks that were claimed in a batch with others.
     pub(crate) claimed_together: u64,
-    /// The tokens of its reports that were taken.
+    /// The number of tokens in accepted reports.
     pub(crate) tokens: u64,
-    /// How many reports were refused.
+    /// The number of refused reports.
     pub(crate) refused: u64,
-    pub(crate) has_died: bool,
+    pub(crate) has_crashed: bool,
 }
 
 pub(crate) struct Agent {
     pub(crate) profile: Profile,
     pub(crate) server: Peer<RoleClient>,
     pub(crate) timeline: Timeline,
-    /// Ends the agent when it has nothing in its hands.
+    /// Stops the agent once it holds no task.
     pub(crate) stop: CancellationToken,
     pub(crate) random: fastrand::Rng,
 }
 
 impl Agent {
-    /// Works until it is stopped, or its fate comes.
+    /// Works until the agent is stopped or crashes.
     pub(crate) async fn run(mut self) -> anyhow::Result<Tally> {
         let mut tally = Tally::default();
         let Profile { agent_id, agent_type, capabilities, tasks_max, .. } = self.profile;
@@ -72,9 +69,9 @@ impl Agent {
             tally.claimed_together += if tasks.len() > 1 { tasks.len() as u64 } else { 0 };
             for task in tasks {
                 tally.claimed += 1;
-                if self.profile.fate == (Fate::Dies { at_task: tally.claimed }) {
-                    self.tell(&format!("dies, with {} in its hands", task["task_id"]));
-                    tally.has_died = true;
+                if self.profile.behavior == (Behavior::Crashes { at_task: tally.claimed }) {
+                    self.log(&format!("crashes while it holds {}", task["task_id"]));
+                    tally.has_crashed = true;
                     return Ok(tally);
                 }
                 self.work(task, beat_every, &mut tally).await?;
@@ -84,13 +81,13 @@ impl Agent {
         Ok(tally)
     }
 
-    /// Works on a task and reports it.
+    /// Works on a task and reports the result.
     async fn work(&mut self, task: &Value, beat_every: Duration, tally: &mut Tally) -> anyhow::Result<()> {
         let agent_id = self.profile.agent_id;
         let tokens = figure(task, "estimated_tokens") * self.random.u64(60..=115) / 100;
-        let is_stalling = self.profile.fate == (Fate::Stalls { at_task: tally.claimed });
+        let is_stalling = self.profile.behavior == (Behavior::Stalls { at_task: tally.claimed });
         if is_stalling {
-            self.tell(&format!("stalls on {}", task["task_id"]));
+            self.log(&format!("stalls on {}", task["task_id"]));
         }
         let done_at = Instant::now() + self.profile.pace.mul_f64(tokens as f64 / 1_000.0);
         let mut beats = interval(beat_every);
@@ -108,7 +105,7 @@ impl Agent {
                 if is_stalling {
                     break;
                 }
-                // It was taken back: whoever has it now does it.
+                // The task was reclaimed, and another agent does it.
                 return Ok(());
             }
         }
@@ -126,13 +123,13 @@ impl Agent {
             }
             Err(error) => {
                 tally.refused += 1;
-                self.tell(&format!("reports too late: {error}"));
+                self.log(&format!("reports too late: {error}"));
             }
         }
         Ok(())
     }
 
-    fn tell(&self, what: &str) {
-        self.timeline.tell(self.profile.agent_id, what);
+    fn log(&self, text: &str) {
+        self.timeline.log(self.profile.agent_id, text);
     }
 }

@@ -1,4 +1,4 @@
-//! What the examples share: starting the real server as an MCP client does, and calling its tools.
+//! Shared by the examples: starts the real server as an MCP client does, and calls its tools.
 
 use anyhow::{Context, anyhow, bail, ensure};
 use rmcp::model::{CallToolRequestParams, ProtocolVersion};
@@ -12,19 +12,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use thiserror::Error;
 
-/// The name of the server's binary.
+/// The name of the server binary.
 const SERVER: &str = env!("CARGO_PKG_NAME");
 
-/// Starts the server with these options and connects to it. Only its warnings are shown.
+/// Starts the server with these options and connects to it. The server logs only warnings and errors.
 ///
 /// # Errors
-/// If the server cannot be built or started, or does not answer.
+/// The server cannot be built or started, or does not answer.
 pub(crate) async fn start(options: &[&str]) -> anyhow::Result<RunningService<RoleClient, ()>> {
     let mut command = command(&build(&[])?);
     command.args(["--log-level", "warn"]).args(options);
     let child = TokioChildProcess::new(tokio::process::Command::from(command))
         .with_context(|| format!("{SERVER} could not be started"))?;
-    // The newest protocol that both sides speak.
+    // The newest protocol version that both sides support.
     let lifecycle = ClientLifecycleMode::Auto {
         preferred_versions: vec![ProtocolVersion::V_2026_07_28],
         legacy_version: Some(ProtocolVersion::V_2025_11_25),
@@ -32,29 +32,29 @@ pub(crate) async fn start(options: &[&str]) -> anyhow::Result<RunningService<Rol
     ().serve_with_lifecycle(child, lifecycle).await.with_context(|| format!("{SERVER} did not answer"))
 }
 
-/// Why a call failed although the session goes on.
+/// The reason why a call failed while the session continues.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
-    /// The server has something against the call, such as a bad argument.
+    /// The server refused the call, for example because of an invalid argument.
     #[error("{0}")]
     Refused(String),
-    /// The call may or may not have taken effect: the server was restarted, or could not write.
+    /// The call may or may not have taken effect: the server restarted, or could not write its state.
     #[error("{0}")]
     Lost(String),
 }
 
-/// Calls a tool and gives its answer.
+/// Calls a tool and returns its answer.
 ///
 /// # Errors
-/// [`Failure`], or what ended the session. A request that is refused for want of room is no error: its answer has the status
-/// `failed`.
+/// [`Failure`], or the error that ended the session. A request that exceeds the available capacity is not an error: its
+/// answer has the status `failed`.
 pub(crate) async fn call(
     client: &rmcp::Peer<RoleClient>,
     tool: &'static str,
     arguments: Value,
 ) -> anyhow::Result<Value> {
     let Value::Object(arguments) = arguments else { bail!("the arguments of {tool} are {arguments}: give an object") };
-    let is_retryable = |told: &Value| told["retryable"] == true;
+    let is_retryable = |details: &Value| details["retryable"] == true;
     let result = match client.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments)).await {
         Err(ServiceError::McpError(error)) if error.data.as_ref().is_some_and(is_retryable) => {
             bail!(Failure::Lost(error.message.into_owned()));
@@ -62,16 +62,16 @@ pub(crate) async fn call(
         result => result?,
     };
     if result.is_error == Some(true) {
-        // An error comes as text, which is JSON with the reason in it.
+        // The text of an error is JSON that contains the reason.
         let text = result.content.first().and_then(|content| content.as_text()).map_or("", |content| &content.text);
-        let told: Value = serde_json::from_str(text).with_context(|| format!("{tool} answered {text}"))?;
-        let reason = told["error"].as_str().unwrap_or(text).to_owned();
-        bail!(if is_retryable(&told) { Failure::Lost(reason) } else { Failure::Refused(reason) });
+        let details: Value = serde_json::from_str(text).with_context(|| format!("{tool} answered {text}"))?;
+        let reason = details["error"].as_str().unwrap_or(text).to_owned();
+        bail!(if is_retryable(&details) { Failure::Lost(reason) } else { Failure::Refused(reason) });
     }
     result.structured_content.ok_or_else(|| anyhow!("{tool} answered without structured content"))
 }
 
-/// The server as a command. Its settings are those that the example gives, whatever the environment says.
+/// Returns a command that runs the server without the settings of the environment.
 pub(crate) fn command(server: &Path) -> Command {
     let mut command = Command::new(server);
     for (name, _) in env::vars_os() {
@@ -82,11 +82,11 @@ pub(crate) fn command(server: &Path) -> Command {
     command
 }
 
-/// Builds the server, and these examples, if they are not up to date, and says where the server is: beside the folder of
-/// this example.
+/// Builds the server and these examples if they are out of date. Returns the path of the server, which is in the parent
+/// of the folder of this example.
 ///
 /// # Errors
-/// If it cannot be built.
+/// The build fails, or the path of this example is unknown.
 pub(crate) fn build(examples: &[&str]) -> anyhow::Result<PathBuf> {
     let example = env::current_exe().context("the path of this example is unknown")?;
     // …/target/debug/examples/quickstart
@@ -99,17 +99,18 @@ pub(crate) fn build(examples: &[&str]) -> anyhow::Result<PathBuf> {
         Some(name) => name,
     };
     let mut cargo = Command::new(env!("CARGO"));
-    // What cargo tells the examples that it runs. Some crates are built anew where it differs, and all that depend on them.
-    let told = |name: &OsStr| {
+    // Cargo sets these variables for the examples that it runs. Some crates and their dependents are rebuilt when a
+    // variable differs.
+    let is_set_by_cargo = |name: &OsStr| {
         let name = name.as_encoded_bytes();
         name.starts_with(b"CARGO_PKG_") || name.starts_with(b"CARGO_MANIFEST_")
     };
-    for (name, _) in env::vars_os().filter(|(name, _)| told(name)) {
+    for (name, _) in env::vars_os().filter(|(name, _)| is_set_by_cargo(name)) {
         cargo.env_remove(name);
     }
     let status = cargo
         .args(["build", "--quiet", "--bin", SERVER])
-        // Together with the example, so that both are built with the same features and nothing is compiled twice.
+        // The example is built too, so that both have the same features and no crate is compiled twice.
         .args(["--example", env!("CARGO_BIN_NAME"), "--profile", profile])
         .args(examples.iter().flat_map(|example| ["--example", example]))
         .arg("--manifest-path")
