@@ -1,8 +1,8 @@
-//! What the lease core costs: grants, releases, sweeps and memory, against the figures to reach.
+//! Benchmarks of the lease core: grants, releases, sweeps and memory, against target figures.
 //!
-//! `cargo bench --bench core` prints a markdown table; words after `--` choose the rows whose name has one of them.
-//! Commands are made in chunks outside the timed part, each a new object with a job of its own, so that a request is as
-//! hot as one that was just read from a client, and no hotter. Times are medians of several samples.
+//! `cargo bench --bench core` prints a markdown table; words after `--` select the rows whose name contains one
+//! of them. Commands are created in chunks outside the timed part, each a new object with its own job. A request is
+//! thus as hot in the cache as one that was just read from a client. Times are medians of several samples.
 
 use cortex_core::allocation::{EndReason, Metadata};
 use cortex_core::command::{Command, Decision, DistinctServers, Outcome, Request};
@@ -18,25 +18,26 @@ use std::collections::VecDeque;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// The most commands made ahead of a timed part: so few that the last is still in the cache when its turn comes.
+/// The number of commands that are created before a timed part, few enough that all of them stay in the cache.
 const CHUNK: usize = 100;
-/// How many distinct servers the requests name.
+/// The number of distinct servers in the requests.
 const SERVERS: usize = 50;
-/// The live leases of the large books.
+/// The number of live leases in the large state.
 const MANY: usize = 1_000_000;
-/// The pairs of grant and release in one sample.
+/// The number of grant and release pairs in one sample.
 const PAIRS: usize = 200_000;
-/// How many leases a sweep ends in one batch.
+/// The maximum number of leases that a sweep ends in one batch.
 const SWEEP_LEASES_MAX: usize = 500;
-/// The time to live of leases that are to stay, and of those that are to run out, in seconds.
+/// The time to live of leases that stay live, in seconds.
 const LONG_TTL_SECONDS: u64 = 3_600;
+/// The time to live of leases that expire, in seconds.
 const SHORT_TTL_SECONDS: u64 = 1;
 
 fn main() {
     cortex_test_support::table::print(&MEASUREMENTS);
 }
 
-/// All rows. That of memory is the first, since it looks at what the process takes in all.
+/// All rows. The memory row is first, because it measures the resident memory of the process.
 const MEASUREMENTS: [Measurement; 8] = [
     ("memory per live allocation of 1 server, 1,000,000 live", "≤ 1,024 bytes", memory),
     ("grant + release, 100 live leases of 2 workers and 1 server", "≥ 1,000,000 pairs/s", few_live),
@@ -48,7 +49,7 @@ const MEASUREMENTS: [Measurement; 8] = [
     ("first look at 1,000,000 leases that ran out at once", "none", first_look),
 ];
 
-/// What one lease asks for.
+/// The resources and the time to live of a lease.
 #[derive(Clone, Copy)]
 struct Shape {
     workers: u64,
@@ -59,18 +60,18 @@ const SERVER_ONLY: Shape = Shape { workers: 0, ttl_seconds: LONG_TTL_SECONDS };
 const TWO_WORKERS: Shape = Shape { workers: 2, ttl_seconds: LONG_TTL_SECONDS };
 const SHORT_LIVED: Shape = Shape { workers: 0, ttl_seconds: SHORT_TTL_SECONDS };
 
-/// In which order leases are given back.
+/// The order in which leases are released.
 #[derive(Clone, Copy)]
 enum Order {
     OldestFirst,
     Random,
 }
 
-/// The books under test, with what it takes to drive them.
+/// The state under test, with the inputs to drive it.
 struct Driver {
     cluster: Cluster,
     now: Timestamp,
-    /// The live leases, oldest first until one is taken from the middle.
+    /// The live leases, oldest first until one is removed from the middle.
     held: VecDeque<AllocationId>,
     jobs: u64,
     random: Rng,
@@ -79,7 +80,7 @@ struct Driver {
 }
 
 impl Driver {
-    /// Books with room for all, and `live` leases of one shape.
+    /// Returns a state with enough capacity and `live` leases of one shape.
     fn with_live(live: usize, shape: Shape) -> Self {
         let names = (0..SERVERS).map(|n| ServerName::new(&format!("server-{n}")).expect("a name")).collect();
         let mut driver = Self {
@@ -95,7 +96,7 @@ impl Driver {
             Resources { cpu_millis: CpuMillis::from_millis(1 << 40), memory_mb: MemoryMb(1 << 40), workers: 50_000 };
         driver.run(&Command::SetCapacity { node: NodeId::local(), capacity });
         driver.run(&Command::SetLimits(cortex_core::event::Limits {
-            // Room for the lease that is granted before another is given back.
+            // A lease is granted before another one is released, so the limit is above the number of live leases.
             live_allocations_max: MANY as u64 * 2,
             ..cortex_core::event::Limits::default()
         }));
@@ -124,7 +125,7 @@ impl Driver {
         (0..count).map(|_| self.request(shape)).collect()
     }
 
-    /// Decides and applies, as the engine does.
+    /// Decides a command and applies its events, as the engine does.
     fn run(&mut self, command: &Command) -> Outcome {
         run(&mut self.cluster, self.now, command)
     }
@@ -139,13 +140,13 @@ impl Driver {
         }
     }
 
-    /// Lets so many milliseconds pass.
+    /// Advances the time.
     fn pass(&mut self, millis: i64) {
         self.now = Timestamp::from_millis(self.now.as_millis() + millis);
         self.cluster.observe(self.now);
     }
 
-    /// The ids of leases to give back next; they are taken from those held.
+    /// Removes the next leases to release from the live ones, and returns their ids.
     fn choose(&mut self, count: usize, order: Order) -> Vec<AllocationId> {
         let take = |driver: &mut Self| match order {
             Order::OldestFirst => driver.held.pop_front(),
@@ -157,7 +158,7 @@ impl Driver {
         (0..count).filter_map(|_| take(self)).collect()
     }
 
-    /// How many pairs of a grant and the release of another lease are done in a second.
+    /// Returns the number of pairs per second. A pair is a grant and the release of another lease.
     fn pairs_per_second(&mut self, shape: Shape, order: Order) -> f64 {
         let chunk = CHUNK.min(self.held.len());
         let chunks = PAIRS / chunk;
@@ -179,7 +180,7 @@ impl Driver {
         (chunks * chunk) as f64 / spent.as_secs_f64()
     }
 
-    /// How long one batch of a sweep takes, and whether more is left.
+    /// Returns the time of one batch of a sweep, and whether expired leases remain.
     fn sweep_batch(&mut self) -> (Duration, bool) {
         let command = Command::Sweep { leases_max: SWEEP_LEASES_MAX };
         let start = Instant::now();
@@ -231,7 +232,7 @@ fn many_at_random() -> String {
 
 fn pairs(live: usize, shape: Shape, order: Order) -> String {
     let mut driver = Driver::with_live(live, shape);
-    // A sample that does not count fills the history, so that all that count drop a record for each they add.
+    // A warm-up sample fills the history, so each measured sample drops a record for each record it adds.
     driver.pairs_per_second(shape, order);
     let median = median(|| driver.pairs_per_second(shape, order));
     assert_eq!(driver.cluster.capacity(driver.now).live_allocations, live as u64);

@@ -1,7 +1,7 @@
-//! What agents, tasks and tokens cost in the core, against the figures to reach.
+//! Benchmarks of agents, tasks and tokens in the core, against target figures.
 //!
-//! `cargo bench --bench fleet` prints a markdown table; words after `--` choose the rows whose name has one of them. Times
-//! are medians of several samples.
+//! `cargo bench --bench fleet` prints a markdown table; words after `--` select the rows whose name contains one
+//! of them. Times are medians of several samples.
 
 use cortex_core::allocation::Metadata;
 use cortex_core::command::{Command, Decision, Outcome};
@@ -23,22 +23,22 @@ use fastrand::Rng;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// The waiting tasks of the large queue.
+/// The number of waiting tasks in the large queue.
 const QUEUED: usize = 100_000;
-/// The agents that take them.
+/// The number of agents that claim them.
 const AGENTS: usize = 1_000;
-/// How many tasks are submitted, claimed and reported on in one sample.
+/// The number of tasks that are submitted, claimed and completed in one sample.
 const ROUNDS: usize = 50_000;
-/// How many choices among agents, or beats, are timed in one sample.
+/// The number of choices among agents in one sample.
 const CHOICES: usize = 10_000;
-/// How many types of agents there are, and so how many lanes of tasks.
+/// The number of agent types, and thus of task lanes.
 const TYPES: usize = 8;
-/// What a worker takes.
+/// The resources of a worker.
 const WORKER_SIZE: WorkerSize = WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) };
-/// Tokens for whatever comes.
+/// A number of tokens that is never exhausted.
 const PLENTY: u64 = 1 << 60;
 
-/// All rows. That of memory is the first, since it looks at what the process takes in all.
+/// All rows. The memory row is first, because it measures the resident memory of the process.
 const MEASUREMENTS: [Measurement; 9] = [
     ("memory per queued task without payload, 100,000 queued", "≤ 512 bytes", memory),
     ("submit + claim + complete, 100,000 queued, 1,000 agents", "≥ 100,000 a second", rounds),
@@ -55,18 +55,18 @@ fn main() {
     cortex_test_support::table::print(&MEASUREMENTS);
 }
 
-/// The books under test, with what it takes to drive them.
+/// The state under test, with the inputs to drive it.
 struct Driver {
     cluster: Cluster,
     now: Timestamp,
     random: Rng,
     submitted: usize,
-    /// What each task is reported to have taken.
+    /// The number of tokens reported for each task.
     tokens_used: u64,
 }
 
 impl Driver {
-    /// Books with room for all, and these agents and waiting tasks.
+    /// Returns a state with enough capacity and these numbers of agents and waiting tasks.
     fn new(agents: usize, tasks: usize) -> Self {
         let mut driver = Self {
             cluster: Cluster::default(),
@@ -104,7 +104,7 @@ impl Driver {
         self.fleet(FleetCommand::Register { request: Box::new(request), worker_size: WORKER_SIZE });
     }
 
-    /// A task for agents of one type.
+    /// Returns a task for agents of one type.
     fn task(&mut self) -> TaskRequest {
         self.submitted += 1;
         let number = self.submitted;
@@ -128,7 +128,7 @@ impl Driver {
         self.fleet(FleetCommand::Submit { request: Box::new(request), random: 0 });
     }
 
-    /// Decides and applies, as the engine does.
+    /// Decides a command and applies its events, as the engine does.
     fn run(&mut self, command: &Command) -> Outcome {
         let Decision { events, outcome } = self.cluster.decide(self.now, command).expect("there is room");
         for event in events {
@@ -144,17 +144,17 @@ impl Driver {
         }
     }
 
-    /// Lets so many milliseconds pass.
+    /// Advances the time.
     fn pass(&mut self, millis: u64) {
         self.now = self.now.after(Millis(millis));
         self.cluster.observe(self.now);
     }
 
-    /// An agent takes the best task for it and reports on it.
+    /// Claims the best task for an agent and completes it.
     fn claim_and_complete(&mut self, agent: &AgentId) {
         let tasks = match self.fleet(FleetCommand::Claim { agent: agent.clone() }) {
             FleetOutcome::Leased { tasks, .. } => tasks,
-            // While tokens are saved, they may all be for tasks of other types.
+            // During token conservation, all eligible tasks may be of other types.
             FleetOutcome::NoTask(NoTaskReason::NoTokens) => Vec::new(),
             other => panic!("agent {agent} found no task: {other:?}"),
         };
@@ -175,7 +175,7 @@ impl Driver {
         view.task.lease().expect("one that runs").fencing_token
     }
 
-    /// How many tasks are submitted, claimed and reported on in a second.
+    /// Returns the number of tasks that are submitted, claimed and completed per second.
     fn rounds_per_second(&mut self) -> f64 {
         let requests: Vec<TaskRequest> = (0..ROUNDS).map(|_| self.task()).collect();
         let agents: Vec<AgentId> = (0..AGENTS).map(agent).collect();
@@ -223,7 +223,7 @@ fn rounds() -> String {
 
 fn rounds_saving() -> String {
     let mut driver = Driver::new(AGENTS, QUEUED);
-    // Nine tenths are reserved by one task.
+    // One task reserves nine tenths of the budget.
     driver.fleet(FleetCommand::SetTokenBudget { job: None, tokens: Some(PLENTY / 2), window: None });
     let hog = TaskRequest {
         tokens: TokenHints { given: Some(PLENTY / 2 / 10 * 9), ..TokenHints::default() },
@@ -238,7 +238,8 @@ fn rounds_saving() -> String {
     driver.submit(hog);
     driver.fleet(FleetCommand::Assign { task, random: 0 });
     let used = driver.cluster.usage(driver.now, WORKER_SIZE).tokens.all.reserved;
-    // What is left is enough for some thousand others, and stays so: they are reported to have taken nothing.
+    // The remaining tokens suffice for some thousand other tasks. They do not decrease, because those tasks report no
+    // usage.
     driver.fleet(FleetCommand::SetTokenBudget { job: None, tokens: Some(used + 1_000_000), window: None });
     driver.tokens_used = 0;
     assert!(driver.cluster.usage(driver.now, WORKER_SIZE).conservation.is_on);
@@ -255,7 +256,7 @@ fn ordering_many() -> String {
     let driver = Driver::new(0, MANY);
     assert_eq!(driver.cluster.tasks_by_efficiency().len(), MANY);
     let mut shuffling = Rng::with_seed(2);
-    // What a task's place takes at least: its worth for a token, and its number to tell it from others.
+    // The minimum data to order a task: its efficiency, and its number, which makes the key unique.
     let of_pairs = median(|| {
         let pairs = (0..MANY).map(|number| (shuffling.u64(..30_000), number));
         ordering(&driver) / sorting(pairs.collect())
@@ -265,7 +266,7 @@ fn ordering_many() -> String {
     format!("{of_pairs:.1}x of pairs, {of_numbers:.1}x of numbers, {spent}")
 }
 
-/// How long it takes to sort these keys.
+/// Returns the time to sort these keys.
 fn sorting<K: Ord>(mut keys: Vec<K>) -> f64 {
     let start = Instant::now();
     keys.sort_unstable();
@@ -274,7 +275,7 @@ fn sorting<K: Ord>(mut keys: Vec<K>) -> f64 {
     spent
 }
 
-/// How long it takes to go through all waiting tasks by efficiency.
+/// Returns the time to iterate over all waiting tasks by efficiency.
 fn ordering(driver: &Driver) -> f64 {
     let start = Instant::now();
     black_box(driver.cluster.tasks_by_efficiency());
@@ -329,7 +330,7 @@ fn raising() -> String {
 fn scaling() -> String {
     let mut driver = Driver::new(10_000, 1_000_000);
     let mut planner = Planner::new(Bounds { workers_min: 1, workers_max: 50_000 });
-    // Two weeks of demand, so that capacity is planned too, and as much of it as such a fleet does.
+    // Two weeks of demand, sized for this fleet, so that the planner also plans capacity.
     let start = DemandBin::start_of(driver.now.before(Millis(DEMAND_BIN.0 * DEMAND_BINS_MAX as u64)));
     let bins = (0..DEMAND_BINS_MAX as u64).map(|bin| DemandBin {
         task_submissions: 300_000 + driver.random.u64(..100_000),
@@ -337,13 +338,13 @@ fn scaling() -> String {
         ..DemandBin::empty(start.after(Millis(DEMAND_BIN.0 * bin)))
     });
     planner.ingest(&bins.collect::<Vec<_>>(), driver.now);
-    // What tasks take is known from some that were done.
+    // A few completed tasks provide the estimates for the others.
     for _ in 0..20 {
         let request = driver.task();
         driver.submit(request);
         driver.claim_and_complete(&agent(0));
     }
-    // Nothing is counted before the first look.
+    // The first sample is the baseline of all counts.
     planner.sample(driver.now, &driver.cluster.demand(driver.now, RequestCounts::default(), WORKER_SIZE));
     let spent = median(|| {
         driver.pass(30_000);

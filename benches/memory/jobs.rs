@@ -1,4 +1,4 @@
-//! Ten jobs that use the same servers, which they lease or start for themselves.
+//! Ten jobs that use the same servers, either leased or started by each job.
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +18,12 @@ use super::processes::mib_now_and_steady;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cortex-resource-manager");
 const JOBS: usize = 10;
 const SERVERS: usize = 5;
-/// What a server has of the environment, be it started by the manager or by a job.
+/// The environment variables of a server, whether the manager or a job starts it.
 const PASSED_ON: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 
 type Client = RunningService<RoleClient, ()>;
 
-/// A server, and what each job calls there. It only reads.
+/// A server, and the read-only tool that each job calls.
 struct Entry {
     name: &'static str,
     arguments: Vec<PathBuf>,
@@ -31,7 +31,7 @@ struct Entry {
     given: Value,
 }
 
-/// Says what is missing.
+/// Returns what is missing, as an error.
 pub(crate) fn check_installed() -> Result<(), String> {
     if Command::new("node").arg("--version").stdout(Stdio::null()).status().is_err() {
         return Err("there is no `node`".to_owned());
@@ -72,7 +72,7 @@ async fn call(client: &Client, tool: &'static str, given: Value) -> Value {
     result.structured_content.unwrap_or_default()
 }
 
-/// Does what a job does with a server, which is the same on both sides, and leaves the session open.
+/// Performs the calls of a job on a server, which are the same on both sides, and leaves the session open.
 async fn work(client: Client, entry: &Entry) -> Client {
     client.list_all_tools().await.expect("tools");
     call(&client, entry.tool, entry.given.clone()).await;
@@ -85,7 +85,7 @@ async fn end(clients: Vec<Client>) {
     }
 }
 
-/// The memory while each job has started all servers for itself.
+/// Returns the memory while each job has started its own servers.
 pub(crate) async fn each_its_own_mib() -> [f64; 2] {
     let folder = tempfile::tempdir().expect("a folder");
     let mut clients = Vec::new();
@@ -102,7 +102,7 @@ pub(crate) async fn each_its_own_mib() -> [f64; 2] {
     mib
 }
 
-/// The memory while each job has a session of the manager and has leased all servers from it.
+/// Returns the memory while each job has a session of the manager and leases all servers from it.
 pub(crate) async fn sharing_mib() -> [f64; 2] {
     let manager = Manager { folder: tempfile::tempdir().expect("a folder") };
     let entries = entries(manager.folder.path());
@@ -123,14 +123,14 @@ pub(crate) async fn sharing_mib() -> [f64; 2] {
         }
         sessions.push(session);
     }
-    // A session for each job, the daemon, and each server with its guardian.
+    // One session per job, the daemon, and each server with its guardian.
     let mib = mib_now_and_steady(Some(manager.daemon()), JOBS + 1 + 2 * SERVERS).await;
     end(clients).await;
     end(sessions).await;
     mib
 }
 
-/// A manager with a state in a folder of its own. Its daemon is stopped when this is dropped, whatever came of it.
+/// A manager with a state in its own folder. Dropping it stops its daemon.
 struct Manager {
     folder: TempDir,
 }
@@ -144,7 +144,7 @@ impl Manager {
         path
     }
 
-    /// The program for this state, with nothing of the environment that it would listen to.
+    /// Returns a command that runs the program on this state without the settings of the environment.
     fn command(&self, arguments: &[&Path]) -> Command {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).arg("--state").arg(self.folder.path().join("state.db"));
@@ -155,7 +155,7 @@ impl Manager {
         command
     }
 
-    /// The process of the daemon.
+    /// Returns the process id of the daemon.
     fn daemon(&self) -> u32 {
         let output = self.command(&["status".as_ref()]).output().expect("the program");
         let told = String::from_utf8_lossy(&output.stdout);
@@ -166,7 +166,7 @@ impl Manager {
 
 impl Drop for Manager {
     fn drop(&mut self) {
-        // It fails only where no daemon was started.
+        // Fails only if no daemon was started.
         let _ = self.command(&["stop".as_ref()]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }

@@ -1,9 +1,9 @@
-//! The memory of MCP servers that others wrote: leased and shared by ten jobs, and started by each job for itself.
+//! Measures the memory of third-party MCP servers: leased and shared by ten jobs, or started by each job.
 //!
-//! `cargo bench --bench memory` prints a table. The servers are those that `.ci/servers` installs; without them nothing is
-//! measured, and the rows say what is missing. The same jobs do the same on both sides, in turn. What is measured is the
-//! proportional set size (PSS) of all processes of a side, in which what several have is counted once between them. On the
-//! side of the manager these are also the daemon, the guardians, and a session for each job. Only Linux tells it.
+//! `cargo bench --bench memory` prints a table. `.ci/servers` installs the servers; without them nothing is measured,
+//! and the rows state what is missing. The runs alternate between both sides, which perform the same calls. The figure
+//! is the proportional set size (PSS) of all processes of a side, which counts shared memory once. On the side of the
+//! manager it includes the daemon, the guardians, and a session for each job. Only Linux reports the PSS.
 
 #[cfg(target_os = "linux")]
 mod jobs;
@@ -14,15 +14,15 @@ const RUNS: usize = 3;
 
 #[expect(clippy::print_stdout, reason = "the table is what a bench is for")]
 fn main() {
-    let [at_once, steady] = measured().unwrap_or_else(|missing| [(); 2].map(|()| format!("not measured: {missing}")));
+    let [initial, steady] = measured().unwrap_or_else(|missing| [(); 2].map(|()| format!("not measured: {missing}")));
     println!("| what | figure to reach | measured (median of {RUNS}) |\n|---|---|---|");
     println!(
-        "| memory of 10 jobs that share 5 real servers, right after their calls | ≥ 5x less than with their own | {at_once} |"
+        "| memory of 10 jobs that share 5 real servers, right after their calls | ≥ 5x less than with their own | {initial} |"
     );
     println!("| the same once it is steady for 30 s | ≥ 5x less than with their own | {steady} |");
 }
 
-/// What is measured, or what is missing for it.
+/// Returns the figures, or what is missing to measure them.
 #[cfg(target_os = "linux")]
 fn measured() -> Result<[String; 2], String> {
     jobs::check_installed()?;

@@ -1,4 +1,4 @@
-//! Drives a server with so many calls in flight and takes the time.
+//! Drives a server with a number of calls in flight and measures the time.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 const RUNS: usize = 5;
 const CALLS: usize = 20_000;
-/// How many durable calls a run has: each takes as long as the disk.
+/// The number of durable calls in a run. Each waits for the disk.
 const DURABLE_CALLS: usize = 1_000;
-/// One call in so many is made before the time is taken.
+/// The share of calls that are not measured, as warm-up: one in this number.
 const WARM_UP_SHARE: usize = 20;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -24,7 +24,7 @@ enum Channel {
 struct Server {
     program: String,
     arguments: Vec<String>,
-    /// Where the daemon that carries out its calls has its socket, if there may be one.
+    /// The runtime directory for the socket of the daemon, if the server may use one.
     runtime_directory: Option<PathBuf>,
     tool: &'static str,
     given: &'static str,
@@ -38,7 +38,7 @@ struct Connection {
     started: Duration,
 }
 
-/// What one run measured.
+/// The measurements of one run.
 struct Run {
     calls_per_second: f64,
     median_micros: f64,
@@ -66,7 +66,7 @@ impl Connection {
                 (child, Box::new(writer), Box::new(reader))
             }
         };
-        // The command holds the server's ends until it is gone.
+        // The command keeps the server's ends of the sockets open until it is dropped.
         drop(command);
         let mut connection = Self {
             child,
@@ -88,7 +88,7 @@ impl Connection {
         self.writer.write_all(text.as_bytes()).expect("a server that reads");
     }
 
-    /// The id of the next reply, which must be a success.
+    /// Returns the id of the next response, which must be a success.
     fn receive(&mut self) -> usize {
         self.line.clear();
         self.reader.read_line(&mut self.line).expect("a server that answers");
@@ -132,7 +132,7 @@ fn run(server: &Server, channel: Channel, depth: usize, calls: usize) -> Run {
             next += 1;
         }
         connection.send(&lines);
-        // Every reply that is here already is taken before more is sent, as a client does that awaits them all.
+        // Reads all responses that have arrived before it sends more calls, as a concurrent client does.
         loop {
             let id = connection.receive();
             done += 1;
@@ -162,7 +162,7 @@ fn row(what: &str, aim: &str, measured: &str) {
     let _ = writeln!(out, "| {what} | {aim} | {measured} |");
 }
 
-/// Measures both servers in turn and prints the table.
+/// Measures both servers alternately and prints the table.
 pub(crate) fn table() {
     let ours = Server {
         program: env!("CARGO_BIN_EXE_cortex-resource-manager").to_owned(),
@@ -221,9 +221,9 @@ pub(crate) fn table() {
     }
 }
 
-/// Measures a durable call through the daemon and without one, in turn, each on a state of its own.
+/// Measures a durable call alternately through the daemon and without one, each with a separate state.
 fn daemon_row(durability: &str) {
-    // Beside what is built: a temporary folder may be kept in memory, which no disk is. A socket's path has to be short.
+    // In the target folder, since the temporary folder of the system may be in memory. A socket path must be short.
     let states = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let sockets = tempfile::tempdir().expect("a folder");
     let on = |mode: &str| {

@@ -1,4 +1,4 @@
-//! The yardstick: an MCP server of six tools that return their argument, on rmcp's own fast transport.
+//! The baseline: an MCP server with six tools that return their argument, on the fast transport of rmcp.
 
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::wrapper::Parameters;

@@ -1,7 +1,7 @@
-//! What a call costs over standard input and output, beside a server whose tools do nothing.
+//! Measures the time of a call over standard input and output, compared with a server whose tools do nothing.
 //!
-//! `cargo bench --bench wire` prints a table. Both servers are driven in turn in one sitting, since a shared machine is
-//! faster at one time than at another; the figures are medians, and the ratios are what counts.
+//! `cargo bench --bench wire` prints a table. The runs alternate between both servers, since the speed of a shared
+//! machine varies over time. The figures are medians, and the ratios are the relevant results.
 
 #[cfg(unix)]
 mod driver;
