@@ -12,10 +12,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-/// The jobs that every test leases for, in this order.
+/// The jobs that each test leases for, in this order.
 const JOBS: [&str; 2] = ["painting", "printing"];
 
-/// Leases, renews and releases something for each job; one lease stays.
+/// Leases, renews and releases resources for each job; one lease remains.
 fn lease(server: &mut Server) {
     for (job, count) in JOBS.into_iter().zip(2..) {
         let mut request = workers(job, count);
@@ -28,8 +28,8 @@ fn lease(server: &mut Server) {
     }
 }
 
-/// Registers an agent with a worker of its own and one that is a worker of an allocation, and lets tasks come to each
-/// end but a failure; one runs, one waits, and one waits for tokens.
+/// Registers an agent with its own worker and one with a worker of an allocation. Tasks come to each end but a failure;
+/// one runs, one waits, and one waits for tokens.
 fn keep_busy(server: &mut Server) {
     let id = server.grant(&workers("hosting", 1));
     server.answer("set_token_budget", &json!({"budget_tokens": 20_000, "window_seconds": 86_400}));
@@ -51,29 +51,29 @@ fn keep_busy(server: &mut Server) {
     server.answer("claim_task", &json!({"agent_id": "own"}));
 }
 
-/// The expected line of tasks then.
+/// The expected line about tasks.
 const TASKS: &str = "1 queued, 1 deferred, 1 running; 1 completed, 0 failed, 1 cancelled on record";
 
-/// The expected line of tokens then, up to the time of the refill.
+/// The expected line about tokens, up to the time of the refill.
 const TOKENS: &str = "410 used and 4000 reserved of 20000, refill at ";
 
-/// The types of events, in order.
+/// The types of the events, in order.
 fn types(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["event"]["type"].as_str().expect("a type")).collect()
 }
 
-/// The allocation that an event is about.
+/// Returns the allocation of an event.
 fn subject(event: &Value) -> Option<&str> {
     let event = &event["event"];
     event["allocation"].as_str().or_else(|| event["reservation"]["allocation"].as_str())
 }
 
-/// Checks that every line is an event as it was written, and that none is missing.
+/// Checks that every line is an event as it was written, and that no event is missing.
 fn check_events(events: &[Value]) {
     let first = events.first().expect("events")["sequence"].as_u64().expect("a number");
     for (event, sequence) in events.iter().zip(first..) {
         assert_eq!(event["sequence"], sequence, "numbered without a gap: {event}");
-        // Agents, tasks and tokens came with the second version, demand and scaling with the third.
+        // The second version added agents, tasks and tokens, the third demand and scaling.
         let kind = event["event"]["type"].as_str().expect("a type");
         let is_of = |prefixes: &[&str]| prefixes.iter().any(|of| kind.starts_with(of));
         let version = match kind {
@@ -84,7 +84,7 @@ fn check_events(events: &[Value]) {
         assert_eq!(event["version"], version, "{event}");
         assert!(crate::support::pattern::is_time(event["at"].as_str().expect("a time")), "{event}");
         let keys: BTreeSet<&str> = event.as_object().expect("an object").keys().map(String::as_str).collect();
-        // An event may have further keys, but never fewer.
+        // An event may have more keys, but not fewer.
         assert!(keys.is_superset(&BTreeSet::from(["sequence", "version", "at", "event"])), "{event}");
     }
     let found = types(events);
@@ -130,7 +130,7 @@ fn events_are_printed_whole_and_by_job_and_time() {
         let afterwards = home.events(&[]);
         assert_eq!(afterwards[..while_running.len()], while_running, "an end takes nothing back");
         check_filters(&home, &afterwards);
-        // The environment names the state as well as the flag does.
+        // The variable names the state as the flag does.
         let mut command = home.command(&["events"]);
         command.env("CORTEX_STATE", home.state());
         let ended = run(command);
@@ -161,7 +161,7 @@ fn wrong_uses_are_told() {
     }
 }
 
-/// `events --follow`, line by line.
+/// The output of `events --follow`, line by line.
 struct Follower {
     child: Child,
     lines: Receiver<Value>,
@@ -184,7 +184,7 @@ impl Follower {
         Self { child, lines }
     }
 
-    /// The lines up to the first that is wanted.
+    /// Returns the lines up to the first that matches.
     fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let mut seen = Vec::new();
         loop {
@@ -199,7 +199,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        // Either fails only if it is gone already.
+        // Both fail only if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -228,7 +228,7 @@ fn a_follower_sees_what_a_running_owner_writes() {
         assert!(lines.iter().all(|line| subject(line) == Some(&id)), "{lines:?}");
 
         if mode == Mode::Auto {
-            // Another owner goes on where the killed one stopped, and the follower with it.
+            // Another owner continues where the killed one stopped, and the follower continues too.
             let daemon = home.daemon(None, &[server.process_id()]);
             kill(daemon);
             home.daemon(Some(daemon), &[server.process_id()]);
@@ -266,7 +266,7 @@ fn a_reader_that_goes_away_is_no_fault() {
     assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
 }
 
-/// The arguments that name the lease that is left.
+/// Returns the arguments that identify the remaining lease.
 fn last_active(server: &mut Server) -> Value {
     let list = server.answer("list_allocations", &json!({"state": "active"}));
     allocation(list["allocations"][0]["allocation_id"].as_str().expect("an id"))
@@ -283,7 +283,7 @@ fn a_state_is_verified_while_it_runs_and_while_nothing_does() {
             let count = home.events(&[]).len();
             assert!(seen.contains(&count.to_string()), "{count} events are there: {seen}");
         }
-        // Reading the state does not disturb its owner.
+        // Reading the state does not affect its owner.
         server.grant(&workers("afterwards", 1));
         home.end(server, Ending::InOrder);
         let before = fs::read(home.state()).expect("a file");
@@ -322,7 +322,7 @@ fn check_contiguous(events: &[Value]) {
     }
 }
 
-/// The value of a name in `status`.
+/// Returns the value of a name in `status`.
 fn value<'a>(status: &'a str, name: &str) -> &'a str {
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     line.unwrap_or_else(|| panic!("{name} is not in {status}"))

@@ -1,8 +1,8 @@
-//! Real crashes: clients drive the real program on a state while it is killed at random moments, and afterwards everything that was
-//! acknowledged is there, once.
+//! Real crashes: clients call the real program while it is killed at random times. Afterwards every acknowledged effect
+//! is present exactly once.
 //!
-//! `CORTEX_CRASH_ROUNDS` says how often it is killed, `CORTEX_CRASH_SEED` what is drawn; `.ci/crashes` runs the full counts. The moments
-//! of the kills depend on the machine too, so that a seed repeats the calls but not every interleaving.
+//! `CORTEX_CRASH_ROUNDS` sets the number of kills, and `CORTEX_CRASH_SEED` the random seed; `.ci/crashes` runs the full
+//! counts. The times of the kills also depend on the machine, so a seed repeats the calls but not every interleaving.
 
 mod client;
 mod lease;
@@ -21,28 +21,28 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tally::{Fault, Tally};
 use whole::{check_live, check_log};
 
-/// How often the process is killed in `cargo test`.
+/// The number of times that the process is killed in `cargo test`.
 const NEVER_ROUNDS: u64 = 15;
 
-/// How often the daemon is killed in `cargo test`.
+/// The number of times that the daemon is killed in `cargo test`.
 const DAEMON_ROUNDS: u64 = 8;
 
-/// The sessions on one daemon.
+/// The number of sessions of one daemon.
 const SESSIONS: usize = 4;
 
-/// The workers there are: few, so that most requests compete.
+/// The number of workers: few, so that most requests compete.
 const WORKERS: usize = 10;
 
-/// The longest time that calls go on before a kill, in milliseconds.
+/// The longest time of calls before a kill, in milliseconds.
 const WORK_MS_MAX: u64 = 40;
 
-/// The longest time from a start to an early kill, which meets the recovery, in milliseconds.
+/// The longest time from a start to an early kill, which interrupts the recovery, in milliseconds.
 const EARLY_MS_MAX: u64 = 15;
 
-/// The longest time from the end of the input to a kill, which meets the writing of the snapshot, in milliseconds.
+/// The longest time from the end of the input to a kill, which interrupts the writing of the snapshot, in milliseconds.
 const ENDING_MS_MAX: u64 = 8;
 
-/// In one round of so many the next daemon is killed early too.
+/// In one round of this number, the next daemon is also killed early.
 const EARLY_ROUNDS: u64 = 5;
 
 fn seed() -> u64 {
@@ -54,14 +54,14 @@ fn moment(random: &mut Rng, most: u64) -> Duration {
     Duration::from_micros(random.u64(0..=most * 1000))
 }
 
-/// When a process is killed.
+/// The time at which a process is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
-    /// While it starts and recovers, or soon after.
+    /// During its start and recovery, or soon after.
     Early,
     /// While calls are in flight.
     Working,
-    /// While it ends in order.
+    /// During a clean end.
     Ending,
 }
 
@@ -96,7 +96,7 @@ fn a_process_killed_at_any_moment_loses_and_doubles_nothing() {
     tally.conclude("--daemon never", rounds, seed);
 }
 
-/// One life of a process: it begins with all that was acknowledged, works, and is killed.
+/// Runs one life of a process: it starts with everything that was acknowledged, works, and is killed.
 fn live_and_die(
     tally: &Tally,
     clients: &mut [Client<'_>; 1],
@@ -130,7 +130,7 @@ fn live_and_die(
     session.receive(SILENCE_MAX).map(drop)
 }
 
-/// The first calls on a new process: all that was acknowledged is there.
+/// Makes the first calls on a new process, and checks that everything that was acknowledged is present.
 fn begin(tally: &Tally, clients: &mut [Client<'_>; 1], session: &mut Session) -> Result<(), Gone> {
     session.greet(SILENCE_MAX)?;
     begin_greeted(tally, clients, session)
@@ -169,7 +169,7 @@ fn a_daemon_killed_at_any_moment_loses_nothing_and_its_sessions_go_on() {
     for session in sessions {
         assert_eq!(session.finish().code(), Some(0), "a session ends in order");
     }
-    // Whatever candidates the last kill called up, they are all ended before the log is looked at.
+    // The daemons that start after the last kill must all end before the log is read.
     let stopped = wait_within(SILENCE_MAX, || {
         home.told("stop", &[]);
         home.processes().is_empty().then_some(())
@@ -179,8 +179,8 @@ fn a_daemon_killed_at_any_moment_loses_nothing_and_its_sessions_go_on() {
     tally.conclude("the daemon under four sessions", rounds, seed);
 }
 
-/// Lets all clients call, kills the daemon meanwhile, and lets them find out what came of their calls on the sessions they have. Gives
-/// which sessions went on, and the process that was killed last.
+/// Lets all clients call, kills the daemon meanwhile, and lets the clients determine the effects of their calls on
+/// their sessions. Returns which sessions continued, and the process that was killed last.
 fn disturb(
     home: &Home,
     random: &mut Rng,
@@ -197,11 +197,11 @@ fn disturb(
             .zip(&mut *sessions)
             .map(|(client, session)| scope.spawn(|| client.work(session, &stop)))
             .collect();
-        // Nothing here may panic before the clients are told to stop.
+        // Nothing here may panic before the clients receive the signal to stop.
         thread::sleep(moment(random, WORK_MS_MAX));
         kill(daemon);
         if random.u64(0..EARLY_ROUNDS) == 0 {
-            // The next one is killed as soon as it owns the state: it recovers just then.
+            // The next daemon is killed as soon as it owns the state, during its recovery.
             if let Some(next) = wait_within(SILENCE_MAX, || home.next_daemon(Some(daemon), &ids)) {
                 thread::sleep(moment(random, EARLY_MS_MAX));
                 kill(next);

@@ -1,5 +1,5 @@
-//! One allocator for several sessions, from outside: the real binary with `--daemon always`, each test with a runtime
-//! directory of its own. No daemon outlives its test.
+//! Several sessions that share one allocator, from outside: the real binary with `--daemon always`, each test with its
+//! own runtime directory. No daemon outlives its test.
 
 mod endings;
 mod home;

@@ -1,4 +1,4 @@
-//! The demo, as a newcomer runs it.
+//! The demo, as a new user runs it.
 
 use crate::support::server::command;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! The README and the book, compared with the program: their snippets, their tools and their commands.
+//! The README and the book: their snippets, tools and commands match the program.
 
 use cortex_config::SETTINGS;
 use rmcp::model::CallToolRequestParams;
@@ -20,7 +20,7 @@ const AGENTS_AND_TASKS: &str = include_str!("../../docs/guides/agents-and-tasks.
 const MCP_CONFIG: &str = include_str!("../../mcp-config.json");
 const WORKER: &str = include_str!("../../examples/worker.rs");
 
-/// The server with these options, connected to as by a client.
+/// Starts a server with these options, and connects a client.
 async fn server(options: &[String]) -> RunningService<RoleClient, ()> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cortex-resource-manager"));
     for setting in SETTINGS {
@@ -30,18 +30,18 @@ async fn server(options: &[String]) -> RunningService<RoleClient, ()> {
     ().serve(TokioChildProcess::new(command).expect("a server that starts")).await.expect("a server that answers")
 }
 
-/// The server with every toolset on.
+/// Starts a server with all toolsets.
 async fn server_with_all_tools() -> RunningService<RoleClient, ()> {
     server(&["--toolsets".to_owned(), "all".to_owned()]).await
 }
 
-/// The blocks of code in this language, in order.
+/// Returns the code blocks in this language, in order.
 fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     let start = format!("```{language}\n");
     text.split(&start).skip(1).filter_map(|rest| rest.split("\n```").next()).collect()
 }
 
-/// The text below a heading, up to the next one of the same or a higher level.
+/// Returns the text below a heading, up to the next one of the same or a higher level.
 fn section<'a>(text: &'a str, heading: &str) -> &'a str {
     let start = text.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("the README has no heading {heading}"));
     let body = &text[start + heading.len() + 2..];
@@ -50,7 +50,7 @@ fn section<'a>(text: &'a str, heading: &str) -> &'a str {
     &body[..ends.min().unwrap_or(body.len())]
 }
 
-/// The tables of a text as rows of cells, without their headings.
+/// Returns the tables of a text as rows of cells, without their headings.
 fn rows(text: &str) -> Vec<Vec<&str>> {
     let lines: Vec<&str> = text.lines().collect();
     let is_heading = |place: usize| lines.get(place).is_some_and(|next| next.starts_with("|--"));
@@ -60,12 +60,12 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
         .collect()
 }
 
-/// Puts a text between backticks.
+/// Encloses a text in backticks.
 fn code(text: impl std::fmt::Display) -> String {
     format!("`{text}`")
 }
 
-/// The README and all pages of the book, by path.
+/// Returns the README and all pages of the book, by path.
 fn pages() -> BTreeMap<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = BTreeMap::from([(root.join("README.md"), README.to_owned())]);
@@ -168,7 +168,7 @@ async fn every_tool_has_an_example_and_the_default_ones_are_in_the_readme() {
     client.cancel().await.expect("an orderly end");
 }
 
-/// What changes from run to run, made the same: times, ages and the ids of allocations.
+/// Replaces the values that differ between runs: times, ages and the ids of allocations.
 fn without_chance(value: &Value) -> Value {
     match value {
         Value::Object(object) => object
@@ -199,14 +199,14 @@ fn without_chance(value: &Value) -> Value {
     }
 }
 
-/// Makes the calls of the examples one after the other, and compares the answers with those that are shown.
+/// Makes the calls of the examples in order, and compares the answers with those on the page.
 #[tokio::test]
 async fn the_calls_of_the_examples_are_answered_as_shown() {
     let client = server_with_all_tools().await;
     let blocks = blocks(TOOL_EXAMPLES, "json");
     let (pairs, rest) = blocks.as_chunks::<2>();
     assert!(rest.is_empty(), "a call without an answer: {rest:?}");
-    // The ids that the page shows, with those that they have in this run.
+    // Maps the ids on the page to the ids of this run.
     let mut ids: BTreeMap<String, String> = BTreeMap::new();
     for [call, answer] in pairs {
         let call = ids.iter().fold((*call).to_owned(), |call, (shown, real)| call.replace(shown, real));

@@ -1,6 +1,7 @@
-//! Sessions that compete for the same workers on one state: never more is held than there is, and everybody gets a share.
+//! Sessions that compete for the same workers on one state: the workers are never overcommitted, and each session gets
+//! a share.
 //!
-//! `CORTEX_FAIRNESS_SECONDS` says for how long; `.ci/fairness` runs longer than `cargo test` has time for.
+//! `CORTEX_FAIRNESS_SECONDS` sets the duration; `.ci/fairness` runs longer than `cargo test`.
 
 use crate::support::HANG;
 use crate::support::durable::{Home, Mode, allocation, workers};
@@ -11,32 +12,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long they compete in `cargo test`, in seconds.
+/// The duration in `cargo test`, in seconds.
 const SECONDS: u64 = 3;
 
-/// The sessions that compete.
+/// The number of sessions.
 const SESSIONS: usize = 4;
 
-/// The workers there are, all of which each session asks for.
+/// The number of workers. Each session requests all of them.
 const WORKERS: u64 = 10;
 
-/// How long a grant is held: the work that the workers would do.
+/// The time that a grant is held, which represents the work.
 const HOLD: Duration = Duration::from_millis(3);
 
-/// How long a session that was refused waits every other time before it asks again.
+/// The delay of a refused session before every second request.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The least share of all grants that each session gets, in per cent.
+/// The minimum share of all grants that each session gets, in percent.
 const SHARE_PERCENT_MIN: u64 = 10;
 
-/// What a session got.
+/// The grants of a session.
 #[derive(Debug, Default, Clone, Copy)]
 struct Share {
     grants: u64,
     refusals: u64,
 }
 
-/// Asks, holds and releases until the time is over.
+/// Requests, holds and releases until the time is over.
 fn compete(session: &mut Session, name: &str, held: &AtomicU64, deadline: Instant) -> Share {
     let mut share = Share::default();
     while Instant::now() < deadline {

@@ -1,5 +1,5 @@
-//! What may be wrong with a state and around it: each is a clear error with code 3 or a correct continuation, never a wrong grant and
-//! never a silent start from nothing.
+//! Faults of a state and its environment: each leads to a clear error with code 3 or to a correct continuation, never
+//! to a wrong grant or a silently empty state.
 
 mod books;
 mod clock;
@@ -12,7 +12,7 @@ mod snapshots;
 mod stranger;
 mod totals;
 
-/// Says why a test has not looked at something: it needs what this machine does not have.
+/// Prints why a test was skipped: this machine lacks a requirement.
 #[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
 fn skip(why: &str) {
     println!("skipped: {why}");

@@ -1,7 +1,7 @@
-//! Every concurrent history of request, release, renewal and reading has an order in which one manager alone would have given the same
-//! answers, and in which each call takes effect between its sending and its reply.
+//! Checks that every concurrent history of requests, releases, renewals and reads is linearizable: some sequential
+//! order of the calls gives the same answers, and each call takes effect between its sending and its reply.
 //!
-//! `CORTEX_HISTORIES` says how many histories of each kind are recorded, `CORTEX_HISTORY_SEED` what is drawn.
+//! `CORTEX_HISTORIES` sets the number of histories of each kind, and `CORTEX_HISTORY_SEED` the random seed.
 
 mod checker;
 mod model;
@@ -18,25 +18,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many histories of each kind `cargo test` records.
+/// The number of histories of each kind in `cargo test`.
 const HISTORIES: u64 = 3;
 
-/// The seed of the first history; the next one has the next number.
+/// The seed of the first history. Each next history uses the next number.
 const SEED: u64 = 20_260_101;
 
-/// The calls of each session in one history.
+/// The number of calls of each session in one history.
 const CALLS: usize = 250;
 
-/// How often the daemon is killed in one history.
+/// The number of times that the daemon is killed in one history.
 const KILLS: usize = 2;
 
-/// The workers there are: few, so that most calls depend on each other.
+/// The number of workers: few, so that most calls depend on each other.
 const WORKERS: u64 = 6;
 
-/// The number of workers as the flag takes it.
+/// The number of workers as a flag.
 const OPTIONS: [&str; 2] = ["--total-workers", "6"];
 
-/// Records histories of so many sessions with so many calls in flight on each, and checks them.
+/// Records histories of a number of sessions with a number of calls in flight on each, and checks them.
 fn check_histories(mode: Mode, sessions: usize, in_flight: usize, is_disturbed: bool) {
     let first = setting("CORTEX_HISTORY_SEED", SEED);
     for seed in first..first + setting("CORTEX_HISTORIES", HISTORIES) {
@@ -49,7 +49,7 @@ fn check_histories(mode: Mode, sessions: usize, in_flight: usize, is_disturbed: 
     }
 }
 
-/// One history of calls by all sessions at once, in the middle of which the daemon may be killed.
+/// Records one history of concurrent calls of all sessions. The daemon may be killed in the middle.
 fn concurrently(
     home: &Home,
     sessions: &mut [Session],

@@ -1,4 +1,4 @@
-//! The `mcp-config.json` that the README tells clients to take starts the server.
+//! The `mcp-config.json` that the README recommends to clients starts the server.
 
 use std::{env, fs, path::Path, process::Command};
 
@@ -10,14 +10,14 @@ use crate::support::{
     server::{Server, Transport},
 };
 
-/// What an MCP client reads of such a file.
+/// The part of such a file that an MCP client reads.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Configuration {
     mcp_servers: std::collections::BTreeMap<String, Entry>,
 }
 
-/// How to start one server.
+/// The command of one server.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -32,7 +32,7 @@ fn it_starts_the_server() {
     let configuration: Configuration = serde_json::from_str(&text).expect("what clients read");
     let (name, entry) = configuration.mcp_servers.first_key_value().expect("a server");
     assert_eq!((name.as_str(), configuration.mcp_servers.len()), ("cortex-resource-manager", 1));
-    // Installed means that a folder of PATH has the binary.
+    // An installed binary is in a folder of PATH.
     let folder = Path::new(env!("CARGO_BIN_EXE_cortex-resource-manager")).parent().expect("a folder");
     let mut command = Command::new(&entry.command);
     command.args(&entry.args).env("PATH", folder);

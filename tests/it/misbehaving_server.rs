@@ -1,4 +1,5 @@
-//! The server of tests is what the tests take it for: well-behaved in the eyes of rmcp's own client, and bad as told.
+//! The test server behaves as the tests expect: correctly for the client of rmcp, and incorrectly where its flags say
+//! so.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -18,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-/// What the tests hold of a server, which never outlives them.
+/// A running server. Dropping it kills it.
 struct Server {
     child: Child,
     input: Option<ChildStdin>,
@@ -55,14 +56,14 @@ impl Server {
         self.ask(id, "tools/call", &json!({"name": tool, "arguments": {}}));
     }
 
-    /// The next line of the output, as JSON if it is that.
+    /// Returns the next line of the output, as JSON if it is valid JSON.
     fn line(&mut self) -> Result<Value, String> {
         let mut line = String::new();
         self.output.read_line(&mut line).expect("text");
         serde_json::from_str(&line).map_err(|_| line)
     }
 
-    /// The id of the next line of the output.
+    /// Returns the id of the next line of the output.
     fn id(&mut self) -> Value {
         self.line().expect("JSON")["id"].clone()
     }
@@ -80,7 +81,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may already have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -91,7 +92,7 @@ struct Grandchild(Pid);
 
 impl Drop for Grandchild {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may already have ended.
         let _ = kill_process(self.0, Signal::KILL);
     }
 }
@@ -175,7 +176,7 @@ fn it_starts_and_ends_badly_as_told() {
     let mut grandchildren = Vec::new();
     while grandchildren.len() < 2 {
         let line = stubborn.error_line();
-        // The grandchildren write there, too.
+        // The grandchildren write to it, too.
         if let Some(pid) = line.strip_prefix("grandchild ") {
             grandchildren.push(Grandchild(Pid::from_raw(pid.parse().expect("a pid")).expect("a pid")));
         }

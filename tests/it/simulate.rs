@@ -1,5 +1,4 @@
-//! The command that simulates a trace, as the binary does it: table, JSON, page, and what is wrong with a trace or a
-//! flag.
+//! The command `simulate` of the real binary: its table, JSON and page, and its errors for invalid traces and flags.
 
 use cortex_simulation::AGENTS_MAX;
 use serde_json::Value;
@@ -9,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
-/// A folder with a trace in it.
+/// A folder with a trace.
 struct Place {
     folder: TempDir,
 }
@@ -21,7 +20,7 @@ impl Place {
         Self { folder }
     }
 
-    /// A trace that goes up and down: 20 to 180 requests in each five minutes of a day.
+    /// Returns a trace with a wave: 20 to 180 requests in each five minutes of a day.
     fn with_wave() -> Self {
         let mut trace = String::from("seconds,requests\n");
         for bin in 0..288 {
@@ -45,7 +44,7 @@ impl Place {
         self.command(arguments).output().expect("a program that starts")
     }
 
-    /// What it prints, where all is well.
+    /// Returns the output of a run that succeeds.
     fn told(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let error = String::from_utf8_lossy(&output.stderr);
@@ -53,7 +52,7 @@ impl Place {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
-    /// Its exit code and its one line on standard error, where it is not.
+    /// Returns the exit code and the single line on standard error of a run that fails.
     fn refused(&self, arguments: &[&str]) -> (i32, String) {
         let output = self.run(arguments);
         assert!(output.stdout.is_empty(), "{arguments:?} printed something");
@@ -63,7 +62,7 @@ impl Place {
     }
 }
 
-/// The cells of a table's row, which are two blanks apart.
+/// Returns the cells of a table row, which are separated by two blanks.
 fn cells(line: &str) -> Vec<&str> {
     line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()
 }
@@ -192,7 +191,7 @@ fn bad_traces_end_it_with_code_3_and_the_line() {
 
 #[test]
 fn a_page_that_cannot_be_written_is_told_before_anything_else() {
-    // The trace is bad, too, which would show as soon as it is read.
+    // The trace is also invalid, which would be reported as soon as it is read.
     let place = Place::with("seconds\n0\nlate\n");
     let folder = (3, "error: the page none/page.html is in a folder that does not exist: create it first".to_owned());
     assert_eq!(place.refused(&["--trace", "trace.csv", "--html", "none/page.html"]), folder);
@@ -242,7 +241,7 @@ fn the_help_page_is_no_wider_than_a_terminal() {
     }
 }
 
-/// Its memory, where the system reports it.
+/// Returns its memory, if the system reports it.
 #[cfg(target_os = "linux")]
 mod memory {
     use super::Place;
@@ -251,7 +250,7 @@ mod memory {
     use std::path::Path;
     use std::process::Stdio;
 
-    /// The most memory that a process has had, in bytes, while it runs.
+    /// Returns the peak memory of a process, in bytes.
     fn peak_bytes(process: u32) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,4 +1,5 @@
-//! Bad input over the real binary: a model gets a text that it can mend its call by, and nothing is held afterwards.
+//! Invalid input to the real binary: the model gets a text with which it can correct its call, and nothing is held
+//! afterwards.
 
 use serde_json::{Value, json};
 
@@ -7,10 +8,10 @@ use crate::support::{
     server::{Server, call},
 };
 
-/// Longer than any error has to be: a long value is shown shortened.
+/// An upper bound for the length of errors, since long values are shortened.
 const TEXT_LENGTH_MAX: usize = 500;
 
-/// A request that would be granted, with one argument set to something else.
+/// Returns a valid request with one argument replaced.
 fn request(key: &str, value: Value) -> Value {
     let mut request = json!({
         "job_id": "job", "mcp_servers": ["server"], "workers": 2, "priority": "high", "ttl_seconds": 60,
@@ -20,14 +21,14 @@ fn request(key: &str, value: Value) -> Value {
     request
 }
 
-/// A request that would be granted, without one argument.
+/// Returns a valid request without one argument.
 fn request_without(key: &str) -> Value {
     let mut request = request("workers", json!(2));
     request.as_object_mut().expect("an object").remove(key);
     request
 }
 
-/// Checks that each call is refused with a text that has all of its parts, and that nothing came of any of them.
+/// Checks that each call is refused with a text that contains all of its parts, and that no call had an effect.
 fn check_refused(tool: &str, cases: &[(Value, &[&str])]) {
     let mut server = Server::ready(&["--toolsets", "all"]);
     let before = server.capacity();
@@ -40,7 +41,7 @@ fn check_refused(tool: &str, cases: &[(Value, &[&str])]) {
         assert_eq!(server.capacity(), before, "{arguments} changed something");
     }
     assert_eq!(server.answer("list_allocations", &json!({}))["total"], 0);
-    // No port, no name, no token and no request_id is used up: the first grant looks as if nothing had been before it.
+    // No port, name, token or request_id is used: the first grant looks as if nothing had happened before.
     let first = server.answer("request_resources", &request("workers", json!(2)));
     check(
         &first,

@@ -1,4 +1,4 @@
-//! What the planner would do, by which policy, and what demand it expects, asked of the real binary.
+//! The plans of the planner, its policies and the demand forecasts of the real binary.
 
 mod forecast;
 mod policy;
@@ -11,21 +11,21 @@ use std::time::{Duration, Instant};
 
 const OPTIONS: [&str; 6] = ["--toolsets", "all", "--min-workers", "2", "--max-workers", "40"];
 
-/// The same for what serves a state, which has all tools anyway.
+/// The same for a process that serves a state, which has all tools by default.
 const WORKERS: &[&str] = &["--min-workers", "2", "--max-workers", "40"];
 
 fn plan(server: &mut Server, what_if: &Value) -> Value {
     server.answer("get_plan", what_if)
 }
 
-/// The plan of the planner's last look.
+/// Returns the plan of the last sample.
 fn shown(server: &mut Server) -> Value {
     let reply = server.ask("resources/read", &json!({"uri": "cluster://plan"}));
     let text = reply["result"]["contents"][0]["text"].as_str().unwrap_or_else(|| panic!("no plan: {reply}"));
     serde_json::from_str(text).expect("a text that is JSON")
 }
 
-/// What does not depend on when it was asked.
+/// Returns the values that do not depend on the time of reading.
 fn timeless(mut plan: Value) -> Value {
     let fields = plan.as_object_mut().expect("an object");
     for key in ["planned_at", "window_seconds", "forecast", "granted_requests", "refused_requests"] {

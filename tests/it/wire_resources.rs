@@ -1,4 +1,5 @@
-//! The server as rmcp's own client sees it, in both generations of the protocol: tools, resources and notices of their changes.
+//! The server as the client of rmcp sees it, in both generations of the protocol: tools, resources and notifications of
+//! changes.
 
 use std::time::Instant;
 
@@ -27,44 +28,44 @@ const CAPACITY: &str = "cluster://capacity";
 /// The last plan of the planner.
 const PLAN: &str = "cluster://plan";
 
-/// The demand to expect.
+/// The forecast demand.
 const FORECAST: &str = "cluster://forecast";
 
-/// What the planner found when it last looked.
+/// The findings of the last sample of the planner.
 const BOTTLENECKS: &str = "cluster://bottlenecks";
 
-/// The most notices that one resource may cause in a second.
+/// The maximum number of notifications per resource and second.
 const NOTICES_PER_SECOND_MAX: u32 = 10;
 
-/// Changes of the capacity in a burst.
+/// The number of capacity changes in a burst.
 const BURST_CHANGES: u32 = 1000;
 
-/// Invalid params, of JSON-RPC.
+/// The JSON-RPC error code for invalid params.
 const INVALID_PARAMS: i32 = -32602;
 
-/// The two ways in which a client and a server come together.
+/// The two ways in which a client connects to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Generation {
-    /// A handshake first, and `resources/subscribe`.
+    /// A handshake, and `resources/subscribe`.
     Legacy,
     /// No handshake, and `subscriptions/listen`.
     Modern,
 }
 
-/// Both of them.
+/// Both generations.
 const GENERATIONS: [Generation; 2] = [Generation::Legacy, Generation::Modern];
 
-/// Passes on which resources have changed.
+/// Forwards the URIs of changed resources.
 struct Handler(UnboundedSender<String>);
 
 impl ClientHandler for Handler {
     async fn on_resource_updated(&self, params: ResourceUpdatedNotificationParam, _: NotificationContext<RoleClient>) {
-        // Nobody waits for it any more at the end of a test.
+        // At the end of a test the receiver may be dropped.
         let _ = self.0.send(params.uri);
     }
 }
 
-/// A client with a server of its own.
+/// A client with its own server.
 struct Client {
     generation: Generation,
     service: RunningService<RoleClient, Handler>,
@@ -76,7 +77,7 @@ impl Client {
     async fn connect(generation: Generation, arguments: &[&str]) -> Self {
         let (sender, updated) = unbounded_channel();
         let mut command = tokio::process::Command::from(command(arguments));
-        // Standard error is the tester's own here.
+        // The server inherits standard error.
         command.args(["--log-level", "off"]).kill_on_drop(true);
         let transport = TokioChildProcess::new(command).expect("the binary");
         let lifecycle = match generation {
@@ -113,7 +114,7 @@ impl Client {
         serde_json::from_str(text).expect("a text that is JSON")
     }
 
-    /// Has the server tell of changes of these resources, as this generation does it.
+    /// Subscribes to changes of these resources, as the generation does.
     #[expect(deprecated, reason = "clients of the older protocol generation have no other way")]
     async fn watch(&mut self, uris: &[&str]) {
         match self.generation {
@@ -132,7 +133,7 @@ impl Client {
         }
     }
 
-    /// The resource that the next notice is about.
+    /// Returns the resource of the next notification.
     async fn notice(&mut self) -> String {
         match &mut self.listen {
             None => within(self.updated.recv()).await.expect("a notice"),
@@ -143,7 +144,8 @@ impl Client {
         }
     }
 
-    /// Reads at each notice, as a client would, until what is read is as expected. Gives how many notices there were.
+    /// Reads at each notification, as a client does, until the value is as expected. Returns the number of
+    /// notifications.
     async fn read_until(&mut self, uri: &str, expected: impl Fn(&Value) -> bool) -> u32 {
         let mut notices = 1;
         loop {
@@ -160,7 +162,7 @@ impl Client {
     }
 }
 
-/// Calls a tool that answers.
+/// Calls a tool that succeeds.
 async fn call(peer: &Peer<RoleClient>, tool: &'static str, arguments: Value) -> Value {
     let arguments = arguments.as_object().expect("an object").clone();
     let call = peer.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments));
@@ -169,19 +171,19 @@ async fn call(peer: &Peer<RoleClient>, tool: &'static str, arguments: Value) -> 
     result.structured_content.expect("a structured result")
 }
 
-/// Asks for workers, which have to be granted; gives the allocation's id.
+/// Requests workers that must be granted, and returns the id of the allocation.
 async fn grant(peer: &Peer<RoleClient>, workers: u32) -> String {
     let answer = call(peer, "request_resources", json!({"job_id": "a", "mcp_servers": [], "workers": workers})).await;
     assert_eq!(answer["status"], "active", "{answer}");
     answer["allocation_id"].as_str().expect("an id").to_owned()
 }
 
-/// Waits for what must not take long.
+/// Waits with a time limit.
 async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(HANG, future).await.expect("an answer in time")
 }
 
-/// The code of an error of the protocol.
+/// Returns the code of a protocol error.
 fn code(error: &ServiceError) -> i32 {
     match error {
         ServiceError::McpError(error) => error.code.0,
@@ -315,7 +317,7 @@ async fn an_allocation_tells_of_its_own_changes_only() {
         let (watched, other) = (client.grant(1).await, client.grant(1).await);
         let uri = format!("cluster://allocations/{watched}");
         client.watch(&[&uri]).await;
-        // If this were told, it would come before what is waited for, and another state would be read then.
+        // A notification about this release would come before the awaited one, with another state.
         client.release(&other).await;
         client.call("renew_allocation", json!({"allocation_id": watched, "ttl_seconds": 77})).await;
         assert_eq!(client.read_until(&uri, |allocation| allocation["ttl_seconds"] == 77).await, 1);
@@ -339,10 +341,10 @@ async fn what_is_unsubscribed_from_is_not_told() {
         let id = client.grant(1).await;
         client.release(&id).await;
     }
-    // The only notice from now on is about the allocation, though the capacity changes with it.
+    // The only later notification is about the allocation, although the capacity changes too.
     client.release(&first).await;
     assert_eq!(client.notice().await, allocation);
-    // To unsubscribe from what is not subscribed to changes nothing.
+    // Unsubscribing without a subscription changes nothing.
     within(client.service.unsubscribe(UnsubscribeRequestParams::new(PLAN))).await.expect("nothing to end");
     assert!(client.updated.try_recv().is_err());
     client.end().await;
@@ -354,7 +356,7 @@ async fn a_burst_of_changes_is_told_at_most_ten_times_a_second_and_its_last_stat
         let mut client = Client::connect(generation, &[]).await;
         client.watch(&[CAPACITY]).await;
         let start = Instant::now();
-        // At the side, so that notices are seen as they come.
+        // Runs in another task, so that notifications are read when they arrive.
         let peer = client.service.peer().clone();
         let burst = tokio::spawn(async move {
             for _ in 0..BURST_CHANGES / 2 {
@@ -365,7 +367,7 @@ async fn a_burst_of_changes_is_told_at_most_ten_times_a_second_and_its_last_stat
         });
         let notices = client.read_until(CAPACITY, |capacity| capacity["allocated_workers"] == 1).await;
         within(burst).await.expect("a burst without a failure");
-        // So many whole seconds cover the time from the first change to the last notice.
+        // This number of whole seconds covers the time from the first change to the last notification.
         let seconds = start.elapsed().as_secs() as u32 + 1;
         assert!(
             notices <= NOTICES_PER_SECOND_MAX * seconds,

@@ -1,4 +1,4 @@
-//! What a client may do wrong, or just do, without the server ending, hanging, losing anything or writing a line on standard output
+//! Client errors and unusual input: the server does not end, hang, lose anything or write a line on standard output
 //! that is not JSON-RPC.
 
 mod endings;

@@ -1,4 +1,4 @@
-//! What the tools look like and answer, recorded: a change of the wire shows as a change of a file.
+//! Recorded definitions and answers of the tools: a change of the protocol appears as a change of a file.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ fn check_snapshot(name: &str, mut value: Value) {
     insta::assert_json_snapshot!(name, value);
 }
 
-/// The whole result of a call, whose text becomes the JSON that it is, so that ids and times in it can be replaced too.
+/// Returns the whole result of a call. Its text is parsed as JSON, so that ids and times in it can be replaced.
 fn result(server: &mut Server, tool: &str, arguments: &Value) -> Value {
     let mut result = server.call(tool, arguments);
     let text = result["content"][0]["text"].as_str().expect("a text");
@@ -18,7 +18,7 @@ fn result(server: &mut Server, tool: &str, arguments: &Value) -> Value {
     result
 }
 
-/// A request with all that can be asked for.
+/// Returns a request with all arguments.
 fn request() -> Value {
     json!({
         "job_id": "job-001", "mcp_servers": ["filesystem", "github"], "workers": 2, "priority": "high",
@@ -68,7 +68,7 @@ fn the_answer_of_each_tool_about_servers_without_a_catalog() {
         ("get_worker", &worker_by_id),
         ("drain_worker", &worker_by_id),
     ] {
-        // Each says the same.
+        // All of them give the same answer.
         check_snapshot("list_mcp_servers_no_catalog", result(&mut server, tool, arguments));
     }
 }

@@ -1,4 +1,4 @@
-//! The toolset `tasks` over the real binary: what becomes of a task, who may say so, and what is refused.
+//! The toolset `tasks` of the real binary: the states of a task, who may change them, and what is refused.
 
 mod bad_input;
 mod claims;

@@ -1,4 +1,4 @@
-//! The tools over the real binary: what is asked, and what is answered, to the letter of the resource allocation API.
+//! The tools of the real binary: requests and answers, exactly as in the resource allocation API.
 
 mod expiry;
 mod grants;

@@ -1,6 +1,7 @@
-//! A client: draws calls, keeps a few of them in flight, notes what was acknowledged, and finds out afterwards what came of the rest.
+//! A client: makes random calls with a few in flight, records what was acknowledged, and later determines the effects
+//! of the others.
 //!
-//! Each request is of a job of its own, so that the list of allocations tells what came of it even without an answer.
+//! Each request has its own job, so the list of allocations shows its effect even without an answer.
 
 use super::lease::{Lease, Standing};
 use super::tally::{Fault, Tally};
@@ -12,24 +13,24 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A session that is silent for so long did not go on.
+/// The longest silence after which a session counts as ended.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// The most calls that a client has in flight.
+/// The maximum number of calls in flight per client.
 const BURST_MAX: usize = 4;
 
-/// With so many leases a client releases rather than asks.
+/// The number of leases from which a client releases instead of requesting.
 const LEASES_MAX: usize = 4;
 
-/// Times to live, in seconds: far longer than a run.
+/// The times to live, in seconds: far longer than a run.
 const TTL_SECONDS: std::ops::RangeInclusive<u64> = 100_000..=600_000;
 
-/// A request with what it was asked with.
+/// A request and its arguments.
 #[derive(Debug, Clone)]
 struct Asked {
     job: String,
     arguments: Value,
-    /// The largest token seen before it was first sent.
+    /// The largest token seen before the request was first sent.
     floor: u64,
 }
 
@@ -42,17 +43,17 @@ enum Call {
     Read(String),
 }
 
-/// One client with its memory, which outlives its session.
+/// A client and its records, which outlive its session.
 pub(crate) struct Client<'a> {
     tally: &'a Tally,
     name: String,
     random: Rng,
     asked: u64,
-    /// All leases ever acknowledged, by id.
+    /// All leases that were ever acknowledged, by id.
     pub(crate) leases: BTreeMap<String, Lease>,
-    /// Released since the last look.
+    /// The leases released since the last check.
     just_released: Vec<String>,
-    /// Requests of which it is not known what came of them.
+    /// The requests with unknown effect.
     open: Vec<Asked>,
 }
 
@@ -61,12 +62,12 @@ impl<'a> Client<'a> {
         Self { tally, name, random, asked: 0, leases: BTreeMap::new(), just_released: Vec::new(), open: Vec::new() }
     }
 
-    /// The leases that are held, as far as is known.
+    /// Returns the leases that are held, as far as the client knows.
     pub(crate) fn held(&self) -> impl Iterator<Item = &Lease> {
         self.leases.values().filter(|lease| lease.standing == Standing::Held)
     }
 
-    /// Calls until told to stop, or until the session is gone.
+    /// Makes calls until the signal to stop, or until the session ends.
     pub(crate) fn work(&mut self, session: &mut Session, stop: &AtomicBool) -> Result<(), Gone> {
         while !stop.load(Ordering::Relaxed) {
             let mut in_flight = BTreeMap::new();
@@ -89,7 +90,7 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// Some calls that do not depend on each other.
+    /// Returns some calls that do not depend on each other.
     fn burst(&mut self) -> Vec<(&'static str, Value, Call)> {
         let mut free: Vec<String> = self.held().map(|lease| lease.id.clone()).collect();
         self.random.shuffle(&mut free);
@@ -128,7 +129,7 @@ impl<'a> Client<'a> {
         Asked { job, arguments, floor: self.tally.largest_token() }
     }
 
-    /// Takes a reply in.
+    /// Processes a reply.
     fn note(&mut self, call: Call, reply: Reply) {
         let answer = match reply {
             Reply::Answer(answer) => answer,
@@ -149,7 +150,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// The call was not answered: what it may have done is to be found out.
+    /// Records a call without an answer, whose effect must be determined.
     fn note_nothing(&mut self, call: Call) {
         self.tally.unanswered();
         match call {
@@ -163,7 +164,7 @@ impl<'a> Client<'a> {
     fn note_request(&mut self, asked: &Asked, answer: &Value) {
         match answer["status"].as_str() {
             Some("active") => self.adopt(asked, Lease::read(answer)),
-            // For want of room; it is no fact, so that nothing has to be remembered.
+            // Too few workers were available. There is nothing to record.
             Some("failed") => {}
             _ => self.tally.fault(Fault::Wrong, format!("{asked:?} is answered with {answer}")),
         }
@@ -200,7 +201,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Finds out what came of everything unanswered, and checks that all that was acknowledged is so.
+    /// Determines the effects of all unanswered calls, and checks that everything that was acknowledged is present.
     pub(crate) fn settle(&mut self, session: &mut Session) -> Result<(), Gone> {
         self.settle_requests(session)?;
         self.settle_releases(session)?;
@@ -209,7 +210,7 @@ impl<'a> Client<'a> {
             match reply {
                 Reply::Answer(answer) => {
                     self.compare(&id, &answer);
-                    // A renewal that was not answered has happened or not: from here on it is known.
+                    // A renewal without an answer has either happened or not. From here on its effect is known.
                     self.lease(&id).expires_at = answer["expires_at"].as_str().map(str::to_owned);
                 }
                 other => self.tally.fault(Fault::Lost, format!("{:?} is answered with {other:?}", self.leases[&id])),
@@ -225,7 +226,7 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// A request with a key is repeated, which grants it once; what came of one without a key is looked up.
+    /// Repeats a request that has a key, which grants it once. Looks up the effect of a request without a key.
     fn settle_requests(&mut self, session: &mut Session) -> Result<(), Gone> {
         while let Some(asked) = self.open.last().cloned() {
             if asked.arguments.get("request_id").is_some() {
@@ -250,7 +251,7 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// A request has one grant at the most; gives its id.
+    /// Checks that a request has at most one grant, and returns its id.
     fn count_grants(&self, session: &mut Session, asked: &Asked) -> Result<Option<String>, Gone> {
         let reply = session.insist("list_allocations", &json!({"job_id": asked.job}), SILENCE_MAX)?;
         let Some(list) = reply.answer() else {
@@ -265,7 +266,7 @@ impl<'a> Client<'a> {
         Ok(ids.first().map(|id| (*id).to_owned()))
     }
 
-    /// A release that was not answered has happened or not, and nothing in between; some are then repeated.
+    /// Checks that a release without an answer has either happened or not. Repeats some of the releases.
     fn settle_releases(&mut self, session: &mut Session) -> Result<(), Gone> {
         let is_open = |lease: &&Lease| lease.standing == Standing::MaybeReleased;
         for id in self.leases.values().filter(is_open).map(|lease| lease.id.clone()).collect::<Vec<_>>() {

@@ -1,37 +1,37 @@
-//! A lease as a client knows it from the answers it got.
+//! A lease as a client knows it from its answers.
 
 use serde_json::Value;
 
-/// What is known of a lease's end.
+/// What a client knows about the end of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It was granted, and nobody asked to release it.
+    /// It was granted, and no release was requested.
     Held,
-    /// Its release was asked for and not answered.
+    /// Its release was requested but not answered.
     MaybeReleased,
     /// Its release was answered.
     Released,
 }
 
-/// A lease, with all that must never change.
+/// A lease with all its immutable properties.
 #[derive(Debug, Clone)]
 pub(crate) struct Lease {
     pub(crate) id: String,
     pub(crate) job: String,
     pub(crate) token: u64,
-    /// Worker ids with their endpoints.
+    /// Worker ids and their endpoints.
     pub(crate) workers: Vec<(String, String)>,
-    /// Names of MCP servers with their endpoints.
+    /// Names of MCP servers and their endpoints.
     pub(crate) servers: Vec<(String, String)>,
-    /// The deadline; unknown after a renewal that was not answered.
+    /// The deadline; unknown after a renewal without an answer.
     pub(crate) expires_at: Option<String>,
     pub(crate) standing: Standing,
 }
 
 impl Lease {
-    /// The lease that an answer of `request_resources` or of `get_allocation` describes.
+    /// Returns the lease in an answer of `request_resources` or `get_allocation`.
     pub(crate) fn read(answer: &Value) -> Self {
-        // The two answers name some things differently.
+        // The two answers use different names for some properties.
         let pairs = |keys: [&str; 2], name: [&str; 2]| {
             let list = keys.iter().find_map(|key| answer[*key].as_array()).expect("a list");
             let text = |item: &Value, key: &str| item[key].as_str().map(str::to_owned);
@@ -49,7 +49,7 @@ impl Lease {
         }
     }
 
-    /// How an answer of `get_allocation` differs from what was acknowledged of a lease that is held.
+    /// Returns the differences between an answer of `get_allocation` and the acknowledged state of a held lease.
     pub(crate) fn difference(&self, answer: &Value) -> Option<String> {
         let found = Self::read(answer);
         let is_alike = answer["state"] == "active"

@@ -1,25 +1,25 @@
-//! What is counted over all rounds, and what all clients know together.
+//! The counts over all rounds, and the shared knowledge of all clients.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-/// How many faults are told in full; the others only count.
+/// The number of faults that are printed in full. The others are only counted.
 const FAULTS_TOLD_MAX: usize = 20;
 
-/// What can go wrong.
+/// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
-    /// Something acknowledged is not so any more.
+    /// An acknowledged effect is missing.
     Lost,
-    /// Something was granted twice.
+    /// A request was granted twice.
     Doubled,
-    /// A session did not answer in time, or ended.
+    /// A session ended or did not answer in time.
     DidNotGoOn,
     /// An answer that no history explains.
     Wrong,
 }
 
-/// Shared by all clients of a run.
+/// The counts that all clients of a run share.
 #[derive(Default)]
 pub(crate) struct Tally {
     inner: Mutex<Inner>,
@@ -31,7 +31,7 @@ struct Inner {
     unanswered: u64,
     faults: BTreeMap<Fault, u64>,
     told: Vec<String>,
-    /// The allocation of each fencing token ever seen.
+    /// The allocation of each fencing token.
     tokens: BTreeMap<u64, String>,
 }
 
@@ -40,17 +40,17 @@ impl Tally {
         run(&mut self.inner.lock().expect("no panic while counting"))
     }
 
-    /// A grant, release or renewal was answered.
+    /// Counts an answered grant, release or renewal.
     pub(crate) fn acknowledged(&self) {
         self.with(|inner| inner.acknowledged += 1);
     }
 
-    /// A call was not answered: what came of it is to be found out.
+    /// Counts a call without an answer, whose effect must be determined.
     pub(crate) fn unanswered(&self) {
         self.with(|inner| inner.unanswered += 1);
     }
 
-    /// Something went wrong.
+    /// Records a fault.
     pub(crate) fn fault(&self, fault: Fault, what: impl Into<String>) {
         self.with(|inner| {
             *inner.faults.entry(fault).or_default() += 1;
@@ -60,12 +60,13 @@ impl Tally {
         });
     }
 
-    /// The largest fencing token seen so far: a request that is sent from now on gets a larger one.
+    /// Returns the largest fencing token seen so far. A request that is sent later gets a larger one.
     pub(crate) fn largest_token(&self) -> u64 {
         self.with(|inner| inner.tokens.last_key_value().map_or(0, |(token, _)| *token))
     }
 
-    /// Notes a grant's token, which no other allocation may have and which exceeds all that were seen before it was asked for.
+    /// Records the token of a grant. No other allocation may have it, and it must exceed all tokens seen before the
+    /// request.
     pub(crate) fn token(&self, token: u64, floor: u64, allocation: &str) {
         if token <= floor {
             self.fault(Fault::Wrong, format!("{allocation} has token {token} although {floor} was given before"));
@@ -76,7 +77,7 @@ impl Tally {
         }
     }
 
-    /// Prints the counts, and fails if there is a fault among them.
+    /// Prints the counts, and fails if there was a fault.
     #[expect(clippy::print_stdout, reason = "the counts are what this is for")]
     pub(crate) fn conclude(&self, what: &str, rounds: u64, seed: u64) {
         self.with(|inner| {

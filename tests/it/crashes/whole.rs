@@ -1,4 +1,4 @@
-//! Checks over everything at once: the list of live leases, the capacity, and at the end the log itself.
+//! Checks of the whole state: the list of live leases, the capacity, and finally the log.
 
 use super::client::{Client, SILENCE_MAX};
 use super::lease::{Lease, Standing};
@@ -8,7 +8,8 @@ use crate::support::session::{Gone, Reply, Session};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Checks that exactly the held leases are live, that they fit, and that no port is held twice. Nobody may be calling meanwhile.
+/// Checks that exactly the held leases are live, that they fit, and that no port is held twice. No client may call
+/// meanwhile.
 pub(crate) fn check_live(
     tally: &Tally,
     clients: &[Client<'_>],
@@ -57,7 +58,7 @@ pub(crate) fn check_live(
     Ok(())
 }
 
-/// What the log says of one allocation.
+/// The events of one allocation in the log.
 #[derive(Default)]
 struct Logged {
     token: Option<u64>,
@@ -65,7 +66,8 @@ struct Logged {
     is_released: bool,
 }
 
-/// Checks the log after everything has ended: it is sound, nothing acknowledged is missing, and no request was granted twice.
+/// Checks the log after all processes have ended: it is valid, nothing acknowledged is missing, and no request was
+/// granted twice.
 pub(crate) fn check_log(tally: &Tally, clients: &[Client<'_>], home: &Home) {
     let verified = home.ask("verify", &[]);
     assert_eq!(verified.code, Some(0), "{verified:#?}");

@@ -51,7 +51,7 @@ fn the_daemon_ends_when_nobody_needs_it() {
     let pid = home.pid();
     session.close_input();
     session.check_end();
-    // A lease keeps it: as long as three times the wait nothing changes.
+    // A lease keeps the daemon running: nothing changes for three times the idle time.
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(home.status("pid"), Some(pid.to_string()));
     let mut session = home.session(&[]);
@@ -67,7 +67,7 @@ fn a_lease_past_its_deadline_keeps_no_daemon_and_is_recorded_at_its_end() {
     let home = Home::new();
     let state = home.path("state.db");
     let state = state.to_str().expect("a path");
-    // Far from the next sweep.
+    // The next sweep is far in the future.
     let options = ["--state", state, "--daemon-idle-seconds", "1", "--sweep-seconds", "86400"];
     let mut session = home.session(&options);
     session.grant(&json!({"job_id": "a", "mcp_servers": [], "workers": 1, "ttl_seconds": 1}));
@@ -140,7 +140,7 @@ fn a_daemon_runs_in_the_foreground_too() {
 fn a_daemon_that_was_told_to_end_is_no_loss() {
     let home = Home::new();
     let mut session = home.session(&[]);
-    // More often than daemons may be lost. A notification wakes the session and is not answered.
+    // There are more daemons than may be lost. A notification wakes the session and gets no answer.
     for ended in 1..=7 {
         assert!(home.printed(&["stop"]).contains("has stopped"));
         wait_for("the session to have heard", || {

@@ -1,4 +1,4 @@
-//! A runtime directory for one test, and what lives in it.
+//! A runtime directory for one test, and its processes.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::support::{
     wait_for, wait_within,
 };
 
-/// A runtime directory. Whatever daemon is left in it is ended when this is dropped.
+/// A runtime directory. Dropping it ends any remaining daemon.
 pub(crate) struct Home {
     folder: TempDir,
 }
@@ -27,12 +27,12 @@ impl Home {
         Self { folder }
     }
 
-    /// A path in the folder of the runtime directory.
+    /// Returns a path in the folder of the runtime directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// A file of the in-memory state's daemon.
+    /// Returns a file of the daemon for the in-memory state.
     pub(crate) fn file(&self, ending: &str) -> PathBuf {
         self.path("cortex-resource-manager").join(format!("memory.{ending}"))
     }
@@ -43,19 +43,19 @@ impl Home {
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs a command until it ends.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("the binary")
     }
 
-    /// What a command prints, which has to succeed.
+    /// Returns the output of a command that must succeed.
     pub(crate) fn printed(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// The line of error of a command that cannot use the daemon.
+    /// Returns the error line of a command that cannot use the daemon.
     pub(crate) fn refusal(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let text = String::from_utf8(output.stderr).expect("text");
@@ -65,7 +65,7 @@ impl Home {
         (*line).to_owned()
     }
 
-    /// A session before its handshake, without its log.
+    /// Starts a session without a handshake or a log.
     pub(crate) fn start(&self, arguments: &[&str]) -> Server {
         self.start_on(Transport::Pipes, arguments)
     }
@@ -75,7 +75,7 @@ impl Home {
         Server::start_on(transport, self.command(&always))
     }
 
-    /// A session that was greeted.
+    /// Starts a session and completes the handshake.
     pub(crate) fn session(&self, arguments: &[&str]) -> Server {
         let mut server = self.start(arguments);
         server.greet("2025-11-25");
@@ -83,25 +83,25 @@ impl Home {
         server
     }
 
-    /// The value of a line of the status.
+    /// Returns the value of a line of the status.
     pub(crate) fn status(&self, name: &str) -> Option<String> {
         let text = self.printed(&["status"]);
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
         line.map(str::to_owned)
     }
 
-    /// The record of the daemon, if it has written one.
+    /// Returns the record of the daemon, if it has written one.
     pub(crate) fn record(&self) -> Option<Value> {
         serde_json::from_str(&fs::read_to_string(self.file("json")).ok()?).ok()
     }
 
-    /// The process id of the daemon, which has to be there.
+    /// Returns the process id of the daemon, which must exist.
     pub(crate) fn pid(&self) -> u64 {
         let record = wait_for("the daemon's record", || self.record());
         record["pid"].as_u64().expect("a process id")
     }
 
-    /// Kills the daemon without a warning; gives its process id.
+    /// Kills the daemon with SIGKILL, and returns its process id.
     pub(crate) fn kill(&self) -> u64 {
         let pid = self.pid();
         signal("KILL", pid);
@@ -112,7 +112,7 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         let stopped = self.command(&["stop"]).output();
-        // A test that failed may leave daemons of states too: each has its record here.
+        // A failed test may also leave daemons of states, which have their records here.
         for entry in fs::read_dir(self.path("cortex-resource-manager")).into_iter().flatten().flatten() {
             let text = fs::read_to_string(entry.path()).unwrap_or_default();
             let record: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -126,25 +126,25 @@ impl Drop for Home {
     }
 }
 
-/// Sends a signal, by its name without SIG. A process that is gone does not matter.
+/// Sends a signal, given by its name without SIG. The process may have ended.
 pub(crate) fn signal(name: &str, pid: u64) {
     let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).output();
 }
 
-/// Whether the process runs. One that has ended and was not collected does not.
+/// Returns whether the process runs. A process that has ended but was not reaped does not.
 pub(crate) fn is_running(pid: u64) -> bool {
     let output = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().expect("ps is there");
     let state = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     !state.is_empty() && !state.starts_with('Z')
 }
 
-/// Waits until the process is gone.
+/// Waits until the process has ended.
 pub(crate) fn wait_until_gone(pid: u64) {
     let gone = wait_within(crate::support::HANG, || (!is_running(pid)).then_some(()));
     gone.unwrap_or_else(|| panic!("process {pid} is still there"));
 }
 
-/// The processes that this one has started and that are still in the table, those that ended included.
+/// Returns the children of this process that are in the process table, including those that have ended.
 pub(crate) fn children(pid: u32) -> Vec<String> {
     let output = Command::new("ps").args(["-o", "pid=,stat=", "--ppid", &pid.to_string()]).output();
     let text = String::from_utf8_lossy(&output.expect("ps is there").stdout).into_owned();

@@ -1,4 +1,4 @@
-//! Daemons that are killed under their sessions.
+//! Daemons that are killed while sessions use them.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::support::{
 
 const CAPACITY: &str = "cluster://capacity";
 
-/// Sends a call that the daemon has and cannot answer, since it is halted; gives its id.
+/// Sends a call to a suspended daemon, which cannot answer it, and returns its id.
 fn call_into_silence(home: &Home, session: &mut Server, params: &Value) -> u64 {
     signal("STOP", home.pid());
     session.send("tools/call", params)
@@ -79,9 +79,9 @@ fn subscriptions_go_on() {
     let mut other = home.session(&[]);
     for round in 0..2 {
         home.kill();
-        // The first notice to the older client reports that updates may have been missed.
+        // The first notification to the older client reports that updates may have been missed.
         told(&mut older);
-        // A call that is answered shows that the session is on the new daemon, behind its listens.
+        // An answered call shows that the session uses the new daemon and has renewed its subscriptions.
         let capacity = modern(json!({"name": "get_capacity", "arguments": {}}));
         wait_for("the newer session", || newer.ask("tools/call", &capacity).get("result").map(drop));
         wait_for("the other session", || {
@@ -108,7 +108,8 @@ fn a_session_whose_daemons_keep_dying_gives_up() {
     let mut last = 0;
     let start = std::time::Instant::now();
     let status = loop {
-        // A daemon is killed as soon as the session is attached to it: one that is killed before is no loss of its.
+        // The daemon is killed as soon as the session is attached. An earlier kill would not count as a loss of the
+        // session.
         let log = session.log();
         let pid = log.rsplit_once("pid=").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
         if let Some(pid) = pid.filter(|pid| *pid != last) {
@@ -149,7 +150,7 @@ fn the_end_comes_within_a_second_while_a_new_daemon_does_not_agree() {
         let (aside, socket) = (home.path("aside.sock"), home.file("sock"));
         let version = env!("CARGO_PKG_VERSION");
         let answered = pretend_at(&aside, &json!({"protocol": 1, "version": version, "pid": 1}).to_string());
-        // Halted, so that it does not recreate its socket.
+        // The daemon is suspended so that it does not recreate its socket.
         signal("STOP", pid);
         std::fs::rename(&aside, &socket).expect("the socket's place");
         signal("KILL", pid);

@@ -1,4 +1,5 @@
-//! What others find a daemon by, and what becomes of it when that is copied, removed or silent.
+//! The files by which other processes find a daemon, and its behavior when they are copied or removed, or when it is
+//! silent.
 
 use std::{
     fs,
@@ -26,7 +27,7 @@ fn on_state(home: &Home, state: &Path) -> Server {
     server
 }
 
-/// The owner record in the lock of a state.
+/// Returns the owner record in the lock of a state.
 fn owner(state: &Path) -> Value {
     let lock = PathBuf::from(format!("{}.lock", text(state)));
     wait_for("the owner's record", || serde_json::from_str(&fs::read_to_string(&lock).ok()?).ok())
@@ -120,7 +121,7 @@ fn a_daemon_whose_memory_another_has_taken_over_ends() {
     let home = Home::new();
     let mut first = home.session(&[]);
     let pid = home.pid();
-    // Halted, so that it does not recreate its files before the other daemon runs.
+    // The daemon is suspended so that it does not recreate its files before the other daemon runs.
     signal("STOP", pid);
     fs::remove_dir_all(home.path("cortex-resource-manager")).expect("the daemon's directory");
     let mut second = home.session(&[]);
@@ -168,7 +169,7 @@ fn connections_that_say_nothing_do_not_keep_a_daemon_from_being_ended() {
     let mut session = home.session(&[]);
     let mut mute = Vec::new();
     for _ in 0..400 {
-        // A queue that is full is full enough.
+        // A full backlog is sufficient.
         mute.extend(UnixStream::connect(home.file("sock")).ok());
     }
     assert_eq!(session.capacity()["total_workers"], 10);

@@ -1,4 +1,4 @@
-//! One task queue for several sessions: agents and submitters need not be clients of the same process.
+//! One task queue for several sessions: agents and submitters may be clients of different processes.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::support::{
     wait_for,
 };
 
-/// A session that offers all tools.
+/// Starts a session that offers all tools.
 fn session(home: &Home) -> Server {
     home.session(&["--toolsets", "all"])
 }
@@ -19,7 +19,7 @@ fn register(server: &mut Server, agent: &str) {
     server.answer("register_agent", &arguments);
 }
 
-/// Sends a claim that waits for longer than any of the tests takes, and is known to wait when this returns.
+/// Sends a claim that waits longer than any test. It is known to wait when this function returns.
 fn wait_for_task(server: &mut Server, agent: &str) -> u64 {
     let arguments = json!({"agent_id": agent, "wait_seconds": 30});
     let id = server.send("tools/call", &json!({"name": "claim_task", "arguments": arguments}));
@@ -98,7 +98,7 @@ fn a_claim_that_is_cancelled_with_the_end_of_its_session_holds_nothing() {
         worker.write_line(lines.join("\n"));
         worker.close_input();
         worker.check_end();
-        // A claim whose answer was faster than its cancelling keeps the task, since its client knows of it.
+        // A claim that was answered before its cancellation keeps the task, since its client knows of it.
         let is_answered = worker.rest().iter().any(|reply| reply["id"] == claims);
         wait_for("the end of the session", || (home.status("sessions")? == "1").then_some(()));
         let read = coordinator.answer("get_task", &task);

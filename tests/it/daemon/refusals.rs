@@ -45,13 +45,13 @@ fn other_totals_are_refused_and_other_settings_are_told() {
     }
 }
 
-/// Answers each connection to the in-memory state's socket with this line, and then reads until it closes.
+/// Answers each connection to the socket of the in-memory state with this line, and then reads until it closes.
 fn pretend(home: &Home, answer: &str) {
     home.printed(&["status"]);
     pretend_at(&home.file("sock"), answer);
 }
 
-/// The same at a path. Each answered connection is reported.
+/// Does the same at a path. Each answered connection is reported.
 pub(crate) fn pretend_at(path: &Path, answer: &str) -> Receiver<()> {
     let listener = UnixListener::bind(path).expect("a socket");
     let (answered, receiver) = channel();
@@ -136,15 +136,15 @@ fn whatever_comes_over_the_socket_harms_nobody() {
         b"{\"protocol\":1}\n".to_vec(),
         [vec![b'x'; 200_000], b"\n".to_vec()].concat(),
         format!("{}\n{{}}\n", hello(own(1))).into_bytes(),
-        // Nothing at all: closed after five seconds.
+        // No input: the connection is closed after five seconds.
         Vec::new(),
     ];
     for bytes in closed {
         let mut stream = connect();
-        // It may be closed before all is written.
+        // The connection may be closed before everything is written.
         let _ = stream.write_all(&bytes);
         let mut text = Vec::new();
-        // A reset is an end too.
+        // A reset ends the connection as well.
         let _ = stream.read_to_end(&mut text);
         assert_eq!(text, b"", "{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(100)]));
     }

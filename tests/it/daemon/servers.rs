@@ -1,4 +1,4 @@
-//! Managed servers of a daemon: its sessions share them, and they outlive the sessions, but not the daemon.
+//! Managed servers of a daemon: its sessions share them. They outlive the sessions, but not the daemon.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::daemon::home::{Home, is_running, wait_until_gone};
 use crate::support::{misbehaving::misbehaving_server, server::Server, wait_for};
 
-/// A catalog with a shared server and one that is each allocation's own.
+/// Returns a catalog with a shared server and a server with one process per allocation.
 fn catalog(home: &Home) -> String {
     let path = home.path("catalog.json");
     let server = |cortex| json!({"command": misbehaving_server(), "cortex": cortex});
@@ -30,7 +30,7 @@ fn lease(session: &mut Server, job: &str) -> Value {
     session.answer("request_resources", &json!({"job_id": job, "mcp_servers": ["shared", "own"], "request_id": job}))
 }
 
-/// What a server's endpoint answers to a call with a lease's token: its status and its body.
+/// Returns the status and the body that an endpoint answers to a call with the token of a lease.
 fn call(grant: &Value, server: &str, tool: &str) -> (u16, String) {
     let config = &grant["mcp_config"]["mcpServers"][server];
     let port: u16 = config["url"]
@@ -62,7 +62,7 @@ fn call(grant: &Value, server: &str, tool: &str) -> (u16, String) {
     (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
 
-/// The process that answers at a leased endpoint.
+/// Returns the process that answers at a leased endpoint.
 fn pid(grant: &Value, server: &str) -> Option<u64> {
     let (status, body) = call(grant, server, "state");
     let answer: Value = serde_json::from_str(&body).ok().filter(|_| status == 200)?;
@@ -98,7 +98,7 @@ fn sessions_share_a_server_and_none_of_them_ends_it() {
     ] {
         assert!(status.lines().any(|shown| shown == line), "{line} is not in\n{status}");
     }
-    // The lease of the first goes on without its session.
+    // The lease of the first session continues without its session.
     one.close_input();
     one.check_end();
     assert_eq!((pid(&first, "shared"), pid(&first, "own")), (Some(shared), Some(own)));
@@ -131,11 +131,11 @@ fn a_daemon_that_is_killed_leaves_nothing_and_the_next_goes_on() {
         crate::daemon::home::signal("KILL", daemon);
         wait_until_gone(daemon);
         before.into_iter().for_each(wait_until_gone);
-        // The session finds the next, which runs again what is leased, where it was.
+        // The session connects to the next daemon, which restarts the leased servers at the same endpoints.
         let again = lease(&mut session, "one");
         assert_eq!(again["allocation_id"], grant["allocation_id"], "the request is known");
         assert_eq!(again["access_token"], grant["access_token"], "and so is its token");
-        // They may be starting still.
+        // The servers may still be starting.
         let places = |grant: &Value| [0, 1].map(|server| grant["mcp_servers"][server]["endpoint"].clone());
         assert_eq!(places(&again), places(&grant));
         let after = ["shared", "own"].map(|server| wait_for("it answers", || pid(&grant, server)));
@@ -150,7 +150,7 @@ fn a_daemon_that_is_killed_leaves_nothing_and_the_next_goes_on() {
     assert!(home.printed(&["verify", "--state", &state]).contains("sound"));
 }
 
-/// How many threads a process has.
+/// Returns the number of threads of a process.
 fn threads(pid: u64) -> usize {
     fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |tasks| tasks.count())
 }

@@ -46,7 +46,7 @@ fn a_sessions_own_settings_are_its_own() {
         one.error("request_resources", &json!({"job_id": "a", "mcp_servers": [], "workers": 1, "ttl_seconds": 6000}))
             .contains("5000")
     );
-    // A line that is too long is answered by the session itself, with the id.
+    // The session itself answers a line that is too long, with its id.
     let long = one.send("tools/call", &json!({"name": "x".repeat(3_000)}));
     let refused = one.reply(long);
     assert!(refused["error"]["message"].as_str().expect("a text").contains("at most 2000 bytes"), "{refused}");
@@ -62,7 +62,7 @@ fn two_that_start_at_once_end_with_one_daemon() {
                 let mut server = home.session(&[]);
                 server.capacity();
                 let pid = home.pid();
-                // Losers are collected while the session goes on; nothing but the daemon itself may be left.
+                // While it continues, the session reaps the daemons that lost the race. Only the daemon itself may remain.
                 wait_for("the end of those that lost", || {
                     let children = children(server.process_id());
                     children.iter().all(|child| child.starts_with(&format!("{pid} "))).then_some(())

@@ -1,4 +1,4 @@
-//! Leases that have to survive whatever is done to their state, and the check that they did.
+//! Leases that must survive all faults of their state, and the check that they did.
 
 use serde_json::{Value, json};
 use std::fs;
@@ -11,20 +11,20 @@ use crate::support::{
     session::{Gone, Reply, Session},
 };
 
-/// The workers of a state that nobody has given totals.
+/// The number of workers of a state without configured totals.
 const WORKERS: u64 = 10;
 
-/// What was acknowledged on a state.
+/// The acknowledged leases of a state.
 #[derive(Default)]
 pub(crate) struct Books {
-    /// Leases that are held, as `get_allocation` answered.
+    /// The held leases, as `get_allocation` answered.
     held: Vec<Value>,
-    /// The largest token given.
+    /// The largest token.
     last_token: u64,
 }
 
 impl Books {
-    /// A lease of this job that is kept.
+    /// Leases resources for a job and keeps the lease.
     pub(crate) fn hold(&mut self, server: &mut Server, job: &str, count: u64) {
         let id = server.grant(&workers(job, count));
         let answer = server.allocation(&id);
@@ -32,7 +32,7 @@ impl Books {
         self.held.push(answer);
     }
 
-    /// So many leases that are given back, with enough about them to fill some pages of a file.
+    /// Leases and releases a number of times, with metadata that fills some pages of a file.
     pub(crate) fn pass(&mut self, server: &mut Server, job: &str, count: usize) {
         for number in 0..count {
             let mut request = workers(&format!("{job}-{number}"), 1);
@@ -44,7 +44,7 @@ impl Books {
         }
     }
 
-    /// Checks that a session on the state begins with these books.
+    /// Checks that a session on the state starts with these leases.
     pub(crate) fn check(&self, session: &mut Session) {
         let mut taken = 0;
         for lease in &self.held {
@@ -62,7 +62,7 @@ impl Books {
         session.answer("release_resources", &allocation(granted["allocation_id"].as_str().expect("an id")));
     }
 
-    /// Checks that a session on the state has these books or does not begin at all, with code 3; gives what it logged.
+    /// Checks that a session on the state either has these leases or does not start, with code 3. Returns its log.
     pub(crate) fn check_or_refused(&self, home: &Home, what: &str) -> String {
         let mut session = Session::start(home.serving(Mode::Never, &[]));
         match session.greet(HANG) {
@@ -82,7 +82,7 @@ impl Books {
     }
 }
 
-/// A state with some pages of events, three leases held, and a clean end.
+/// Returns a state with some pages of events, three held leases, and a clean end.
 pub(crate) fn filled(home: &Home) -> Books {
     let (mut books, mut server) = (Books::default(), home.server(Mode::Never, &[]));
     books.hold(&mut server, "first", 1);
@@ -94,17 +94,17 @@ pub(crate) fn filled(home: &Home) -> Books {
     books
 }
 
-/// All files of a state with what is in them.
+/// All files of a state with their contents.
 pub(crate) struct Files(Vec<(PathBuf, Vec<u8>)>);
 
 impl Files {
-    /// As they are now.
+    /// Reads the present files.
     pub(crate) fn of(home: &Home) -> Self {
         let paths = home.files();
         Self(paths.into_iter().map(|path| (path.clone(), fs::read(path).expect("a file that can be read"))).collect())
     }
 
-    /// Makes the files as they were.
+    /// Restores the files.
     pub(crate) fn restore(&self, home: &Home) {
         for path in home.files() {
             fs::remove_file(path).expect("a file that can be removed");
@@ -115,7 +115,7 @@ impl Files {
     }
 }
 
-/// Checks that a call is answered with an error that says it may be repeated, and gives its text.
+/// Checks that a call answers with a retryable error, and returns its text.
 pub(crate) fn check_retryable(reply: Result<Reply, Gone>) -> String {
     let Ok(Reply::Retry(message)) = reply else { panic!("{reply:?} does not say that it may be repeated") };
     let result = &message["result"];

@@ -1,7 +1,7 @@
-//! A wrong clock: leases neither end early nor live for ever, and the log's times do not go back.
+//! A wrong clock: leases neither end early nor live forever, and the times in the log do not go back.
 //!
-//! The clock is changed for the process under test alone, by the library faketime; without it these tests are skipped.
-//! The variable `CORTEX_FAKETIME` names another place for the library.
+//! The library faketime changes the clock only for the process under test. Without it these tests are skipped. The
+//! variable `CORTEX_FAKETIME` sets another path of the library.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::support::{
     server::{Server, Transport},
 };
 
-/// Where distributions put the library.
+/// The paths of the library in common distributions.
 const PLACES: [&str; 4] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
@@ -20,13 +20,13 @@ const PLACES: [&str; 4] = [
     "/usr/lib/faketime/libfaketime.so.1",
 ];
 
-/// The library, if it is there.
+/// Returns the path of the library, if it exists.
 fn library() -> Option<String> {
     let named = std::env::var("CORTEX_FAKETIME").ok();
     named.into_iter().chain(PLACES.map(str::to_owned)).find(|place| Path::new(place).exists())
 }
 
-/// A session of which the clock is wrong by this much.
+/// Starts a session whose clock is wrong by this offset.
 fn server(home: &Home, library: &str, offset: &str) -> Server {
     let mut command: Command = home.serving(Mode::Never, &["--recovery-grace-seconds", "30"]);
     command.env("LD_PRELOAD", library).env("FAKETIME", offset).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
@@ -36,8 +36,8 @@ fn server(home: &Home, library: &str, offset: &str) -> Server {
     server
 }
 
-/// Checks that a lease goes on when the process starts again with its clock wrong by this much, and that the log is
-/// sound.
+/// Checks that a lease continues when the process restarts with a clock that is wrong by this offset, and that the log
+/// is valid.
 fn check_restart(offset: &str) {
     let Some(library) = library() else { return skip("faketime is not installed") };
     let home = Home::new();

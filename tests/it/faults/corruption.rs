@@ -1,4 +1,4 @@
-//! Damage in the file of the state after a clean end: it is found, and what starts nevertheless has the right books.
+//! Damage in the file of the state after a clean end: it is detected, or the process starts with the correct leases.
 
 use std::fs;
 
@@ -6,13 +6,13 @@ use super::books::{Books, Files, filled};
 use crate::support::durable::{Ending, Home, Mode, UNUSABLE, is_retryable, workers};
 use serde_json::json;
 
-/// The bytes of a page.
+/// The size of a page, in bytes.
 const PAGE_BYTES: usize = 4096;
 
-/// What is done to the bytes of the file, around the text of an event in the middle of it.
+/// A change of the bytes of the file, near the text of an event in the middle.
 type Damage = fn(&mut Vec<u8>, &std::ops::Range<usize>);
 
-/// Every kind of damage, by name.
+/// All kinds of damage, by name.
 const DAMAGES: [(&str, Damage); 10] = [
     ("a letter of a job's name", |bytes, text| {
         let name = find(&bytes[text.clone()], b"late-30").expect("the name") + text.start;
@@ -41,12 +41,12 @@ const DAMAGES: [(&str, Damage); 10] = [
     ("the head of the file", |bytes, _| bytes[..16].fill(b' ')),
 ];
 
-/// Where the first of these bytes is.
+/// Returns the position of the first occurrence of these bytes.
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
-/// Where the text of an event in the middle of the file lies.
+/// Returns the position of the text of an event in the middle of the file.
 fn event_in_the_middle(bytes: &[u8]) -> std::ops::Range<usize> {
     let name = find(bytes, b"\"job\":\"late-30\"").expect("the event in the file, once it has ended in order");
     let start =
@@ -76,7 +76,7 @@ fn damage_in_the_middle_is_found_and_never_makes_a_wrong_grant() {
     home.told("verify", &[]);
 }
 
-/// How many states are damaged at random.
+/// The number of states with random damage.
 const RANDOM_DAMAGES: u64 = 40;
 
 #[test]
@@ -128,13 +128,13 @@ fn damage_without_snapshots_is_never_passed_over() {
     }
     files.restore(&home);
     home.snapshots().iter().for_each(|snapshot| fs::remove_file(snapshot).expect("a file"));
-    // The whole log alone makes the same books.
+    // The full log alone gives the same leases.
     books.check_or_refused(&home, "without snapshots");
     let mut session = home.session(Mode::Never, &[]);
     books.check(&mut session);
 }
 
-/// What is done to the write-ahead file that a crash left.
+/// A change of the write-ahead file that a crash left.
 type AheadDamage = fn(&mut Vec<u8>);
 
 #[test]
@@ -195,7 +195,7 @@ fn a_state_that_is_removed_while_it_is_in_use_grants_nothing_more() {
     books.hold(&mut server, "before", 2);
     fs::remove_file(home.state()).expect("a file");
     let id = server.send("tools/call", &json!({"name": "request_resources", "arguments": workers("after", 1)}));
-    // Either the call is told to ask again, or the process is gone before it can be told.
+    // Either the call gets a retryable error, or the process ends before it can answer.
     let is_granted = server.rest().iter().any(|reply| reply["id"] == id && !is_retryable(reply));
     assert!(!is_granted, "a grant into a file that nobody finds");
     assert_eq!(server.end().code(), Some(UNUSABLE));

@@ -1,5 +1,5 @@
-//! A full disk: grants are refused with errors that may be repeated, reads go on, and with room again so does
-//! everything else.
+//! A full disk: grants are refused with retryable errors while reads continue. Everything works again once there is
+//! space.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -17,25 +17,25 @@ use crate::support::{
     session::{Reply, Session},
 };
 
-/// The bytes of the disk.
+/// The size of the disk, in bytes.
 const DISK_BYTES: u64 = 2 << 20;
 
-/// How many calls have to meet the end of the disk.
+/// The number of calls that must hit the full disk.
 const REFUSALS: usize = 3;
 
-/// How long leasing may go on in the room that files have already taken before a full disk has to show.
+/// The time limit for leasing within the space that files have already allocated, until the full disk has an effect.
 const FULL_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long it may take until grants work again once there is room.
+/// The time limit until grants work again once there is space.
 const MEND_LIMIT: Duration = Duration::from_secs(20);
 
-/// A small disk of its own. It goes when this is dropped.
+/// A small separate disk. Dropping it unmounts it.
 struct Disk {
     folder: tempfile::TempDir,
 }
 
 impl Disk {
-    /// A disk, if this process may mount one.
+    /// Returns a disk, if this process is allowed to mount one.
     fn new() -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let size = format!("size={DISK_BYTES}");
@@ -52,7 +52,7 @@ impl Disk {
         self.folder.path().join(name)
     }
 
-    /// Takes all the room that is left.
+    /// Fills the remaining space.
     fn fill(&self) {
         let mut file = File::options().create(true).append(true).open(self.path("filler")).expect("a file");
         for piece in [4096, 1] {
@@ -67,19 +67,19 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily, so that what a failed test left open does not hold it.
+        // The lazy unmount succeeds even if a failed test left files open.
         let _ = Command::new("umount").arg("-l").arg(self.folder.path()).stderr(Stdio::null()).status();
     }
 }
 
-/// Leases and gives back until the disk has had no room for it so often; looks at the books after each time. What is
-/// held in the end is what the caller holds and what could not be given back.
+/// Leases and releases until the disk has refused a number of calls for lack of space, and checks the leases after each
+/// refusal. At the end, the held leases are those of the caller and those that could not be released.
 fn lease_until_refused(session: &mut Session, held: &Value, refusals: usize) -> Vec<String> {
     let (start, mut left, mut refused) = (Instant::now(), Vec::<String>::new(), 0);
     let mut request = workers("filling", 1);
     request["metadata"] = json!({"note": "x".repeat(2000)});
     while refused < refusals {
-        // What files have taken already can be written again, so that not every call meets the end of the disk.
+        // Space that files have already allocated can be written again, so not every call hits the full disk.
         assert!(start.elapsed() < FULL_LIMIT, "the disk is full, and nothing shows it\n{}", session.log());
         let reply = match left.last() {
             Some(id) => session.call("release_resources", &allocation(id), HANG),
@@ -101,7 +101,7 @@ fn lease_until_refused(session: &mut Session, held: &Value, refusals: usize) -> 
     left
 }
 
-/// Checks that reads go on, and see what was acknowledged.
+/// Checks that reads continue, and return what was acknowledged.
 fn check_reads(session: &mut Session, held: &Value, others: usize) {
     let capacity = session.call("get_capacity", &json!({}), HANG);
     let Ok(Reply::Answer(capacity)) = capacity else { panic!("reads go on: {capacity:?}\n{}", session.log()) };
@@ -136,7 +136,7 @@ fn check_full_disk(disk: &Disk, mode: Mode) {
     }
     home.told("verify", &[]);
 
-    // What is refused for want of room at the start leaves the state alone.
+    // A start that is refused for lack of space does not change the state.
     disk.fill();
     let mut session = Session::start(home.serving(mode, &[]));
     if session.greet(HANG).is_ok() {
@@ -170,7 +170,7 @@ fn a_disk_without_room_for_a_state_is_told() {
     let home = Home::with_state(disk.path("state.db"));
     let line = home.check_unusable(Mode::Never, &[], &[&home.state().display().to_string()]);
     disk.make_room();
-    // What a failed start left behind must not be taken for somebody's file.
+    // Files of a failed start must not be mistaken for foreign files.
     let mut server = home.server(Mode::Never, &[]);
     assert_eq!(server.capacity()["allocated_workers"], 0, "after: {line}");
     home.end(server, Ending::InOrder);

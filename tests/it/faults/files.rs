@@ -1,4 +1,4 @@
-//! Paths at which there is no state and cannot be one, and files that are somebody else's.
+//! Paths without a state where none can be created, and foreign files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::faults::skip;
 use crate::support::durable::{Ending, Home, MODES, Mode, UNUSABLE, workers};
 
-/// Checks that neither a session nor a look at the state begins, and that what lies there stays as it is.
+/// Checks that neither a session nor a command starts, and that the content of the path does not change.
 fn check_refused(home: &Home, words: &[&str]) {
     let before = fs::read(home.state()).ok();
     let path = home.state().display().to_string();
@@ -27,14 +27,14 @@ fn check_refused(home: &Home, words: &[&str]) {
     assert!(home.processes().is_empty(), "nothing is left running");
 }
 
-/// A home with something else in the place of its state.
+/// Returns a home with something else in the place of its state.
 fn with_file(bytes: &[u8]) -> Home {
     let home = Home::new();
     fs::write(home.state(), bytes).expect("a file");
     home
 }
 
-/// A home with a database of somebody else in the place of its state.
+/// Returns a home with a foreign database in the place of its state.
 fn with_database(statements: &str) -> Home {
     let home = Home::new();
     let database = Connection::open(home.state()).expect("a database");
@@ -91,7 +91,7 @@ fn a_database_of_somebody_else_is_no_state() {
     check_refused(&with_database("PRAGMA application_id = 7; CREATE TABLE notes (text TEXT);"), &[]);
     let alike = "CREATE TABLE events (sequence INTEGER PRIMARY KEY, at INTEGER, job TEXT, event TEXT, chain INTEGER);";
     check_refused(&with_database(alike), &[]);
-    // A database that was made and never used is not ours either.
+    // A database that was created and never used is foreign as well.
     check_refused(&with_database("PRAGMA user_version = 1;"), &[]);
 }
 
@@ -116,7 +116,7 @@ fn a_newer_schema_is_refused_naming_both() {
     assert_eq!(version(Some(99)), 99);
     for mode in MODES {
         let line = home.check_unusable(mode, &[], &["99"]);
-        // Digits of the path and of the newer version are no answer.
+        // Digits of the path and of the newer version are not an answer.
         let rest = line.replace(&home.state().display().to_string(), "").replace("99", "");
         let is_named = rest.split(|character: char| !character.is_ascii_digit()).any(|word| word == known.to_string());
         assert!(is_named, "version {known} is not named in {line}");

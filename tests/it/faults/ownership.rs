@@ -1,4 +1,4 @@
-//! One owner of a state at a time: a second one is told who the first is, and the first goes on.
+//! A state has one owner at a time: a second process reports the owner, and the owner continues.
 
 use std::{os::unix::fs::symlink, path::Path, process::Command, thread};
 
@@ -9,11 +9,11 @@ use crate::support::{
     session::Session,
 };
 
-/// So that a start which fails says nothing but why.
+/// The log level at which a failed start prints only its reason.
 const ERRORS_ONLY: [&str; 2] = ["--log-level", "error"];
 
-/// Checks that none of these sessions begins, and that each names the owner. They wait for it to go first, so they do
-/// it together.
+/// Checks that none of these sessions starts, and that each names the owner. They first wait for the owner to end, so
+/// they run concurrently.
 fn check_all_unusable<const COUNT: usize>(commands: [Command; COUNT], owner: &str) {
     thread::scope(|scope| {
         commands.map(|command| scope.spawn(|| check_unusable(command, &[owner]))).map(thread::ScopedJoinHandle::join)
@@ -22,7 +22,7 @@ fn check_all_unusable<const COUNT: usize>(commands: [Command; COUNT], owner: &st
     .for_each(|checked| drop(checked.expect("a session that is refused")));
 }
 
-/// Checks that the session still leases.
+/// Checks that the session still grants leases.
 fn check_goes_on(server: &mut Server) {
     let id = server.grant(&workers("goes-on", 1));
     server.answer("release_resources", &allocation(&id));
@@ -35,7 +35,7 @@ fn a_second_process_is_told_the_first_ones_id() {
         let mut first = home.server(Mode::Never, &[]);
         let id = first.process_id().to_string();
         assert_eq!(home.owner(), Some(first.process_id()));
-        // What shares a daemon with others cannot share with a process that serves itself alone.
+        // A process that uses a daemon cannot share a state with a process that serves it alone.
         let refused = MODES.map(|mode| home.serving(mode, &ERRORS_ONLY));
         check_all_unusable(refused, &id);
         check_goes_on(&mut first);
@@ -96,8 +96,8 @@ fn the_lock_of_a_process_that_was_killed_holds_up_nobody() {
     home.end(last, Ending::InOrder);
 }
 
-/// So many sessions start on a state that is not there yet, all at once; gives those that begin. The others have to say
-/// why not.
+/// Starts a number of sessions concurrently on a state that does not exist yet. Returns those that start. The others
+/// must report the reason.
 fn start_at_once(home: &Home, mode: Mode, count: usize) -> Vec<Session> {
     let started: Vec<Session> = (0..count).map(|_| Session::start(home.serving(mode, &[]))).collect();
     let begun = started.into_iter().filter_map(|mut session| {

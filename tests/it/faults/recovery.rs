@@ -1,4 +1,4 @@
-//! What a restart keeps: leases with all that is theirs, tokens, and the answers to requests that are repeated.
+//! What a restart preserves: leases with all their properties, tokens, and the answers to repeated requests.
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,10 +12,10 @@ use crate::support::{
     wait_for,
 };
 
-/// The grace that overdue leases get.
+/// The grace period of overdue leases.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How much later than twice the grace a lease may still be seen, since a busy machine looks late.
+/// How much later than twice the grace period a lease may still be live, because a busy machine sweeps late.
 const LOOK_SLACK: Duration = Duration::from_secs(2);
 
 fn check_kept(mode: Mode, ending: Ending) {
@@ -88,7 +88,7 @@ fn a_state_survives_many_starts() {
     home.told("verify", &[]);
 }
 
-/// Waits until this moment of the wall clock has passed.
+/// Waits until this time of the wall clock.
 fn wait_until(moment: &str) {
     let moment = SystemTime::from(chrono::DateTime::parse_from_rfc3339(moment).expect("a time"));
     wait_for("a deadline to pass", || (SystemTime::now() > moment).then_some(()));
@@ -115,7 +115,7 @@ fn check_overdue(mode: Mode, ending: Ending) {
     }
     let renewal = server.answer("renew_allocation", &json!({"allocation_id": renewed, "ttl_seconds": 3600}));
     assert_eq!(renewal["status"], "active", "{renewal}");
-    // Two workers are free: what is spared is not taken.
+    // Two workers are available, so the leases in their grace period are not reclaimed.
     let refused = server.answer("request_resources", &workers("wants", 4));
     assert_eq!(refused["status"], "failed", "{refused}");
 
@@ -125,7 +125,7 @@ fn check_overdue(mode: Mode, ending: Ending) {
     };
     let mut ends = [None; 2];
     wait_for("the end of the grace", || {
-        // The later one first: if that has ended, so has the earlier one.
+        // The later lease is checked first: if it has ended, so has the earlier one.
         let (late_is_over, early_is_over) = (is_over(&mut server, &late), is_over(&mut server, &early));
         assert!(early_is_over || !late_is_over, "leases end in the order of their deadlines");
         for (end, is_over) in ends.iter_mut().zip([early_is_over, late_is_over]) {
@@ -153,7 +153,7 @@ fn check_overdue(mode: Mode, ending: Ending) {
 
 #[test]
 fn overdue_leases_get_a_grace_and_then_end() {
-    // Each waits for most of its time, so they go side by side.
+    // Each check mostly waits, so they run concurrently.
     thread::scope(|scope| {
         for (mode, ending) in
             [(Mode::Never, Ending::Killed), (Mode::Never, Ending::InOrder), (Mode::Auto, Ending::Killed)]

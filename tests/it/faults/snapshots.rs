@@ -1,4 +1,4 @@
-//! Snapshots that are damaged, missing, or of another moment than the log.
+//! Snapshots that are damaged, missing, or older or newer than the log.
 
 use std::fs;
 use std::path::Path;
@@ -14,11 +14,11 @@ use crate::support::{
     wait_for,
 };
 
-/// How long leases may be granted and released before a snapshot is due.
+/// The time limit for granting and releasing leases until a snapshot is due.
 const LONG_LIFE_LIMIT: Duration = Duration::from_secs(120);
 
-/// A state with two snapshots, between which leases were granted and released. Gives the books of the older one's
-/// moment too.
+/// Returns a state with two snapshots, between which leases were granted and released, and the files at the time of the
+/// older snapshot.
 fn with_two_snapshots(home: &Home) -> (Books, Files) {
     let mut books = filled(home);
     let older = Files::of(home);
@@ -36,7 +36,7 @@ fn change(path: &Path, how: impl Fn(&mut Vec<u8>)) {
     fs::write(path, bytes).expect("a file");
 }
 
-/// What is done to the bytes of a snapshot.
+/// A change of the bytes of a snapshot.
 type Damage = fn(&mut Vec<u8>);
 
 /// Ways to damage a snapshot.
@@ -54,7 +54,7 @@ const DAMAGES: [(&str, Damage); 5] = [
     ("all of it is missing", Vec::clear),
 ];
 
-/// Checks that the state still has its books, and that the log says what was wrong.
+/// Checks that the state still has its leases, and that the log reports the problem.
 fn check_falls_back(home: &Home, books: &Books, what: &str) {
     let mut session = home.session(Mode::Never, &[]);
     books.check(&mut session);
@@ -182,7 +182,7 @@ fn events_that_are_gone_are_in_the_snapshots_or_nothing_starts() {
     assert_eq!(home.ask("verify", &[]).code, Some(UNUSABLE));
 }
 
-/// Leases and gives back the four workers that are free, all at once, so often: each time sixteen events.
+/// Leases and releases the four available workers concurrently, a number of times. Each time writes sixteen events.
 fn churn(session: &mut Session, times: usize) {
     let answers = |session: &mut Session, count: usize| -> Vec<Value> {
         (0..count).map(|_| session.receive(HANG).expect("a reply").reply.answer().expect("an answer")).collect()

@@ -1,5 +1,5 @@
-//! Somebody else's program that holds the database: calls say that they may be repeated, and work again when it lets
-//! go.
+//! A foreign program that locks the database: calls answer that they are retryable, and work again after the lock is
+//! released.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ use crate::support::{
     session::{Reply, Session},
 };
 
-/// Within this time a call that cannot be written is answered.
+/// The time limit for the answer to a call that cannot be written.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
-/// How long the stranger tries to get hold of the database.
+/// The time limit for the stranger to lock the database.
 const STRANGER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A connection that holds the lock for writing; nothing if it is kept out, which is as good.
+/// Returns a connection that holds the write lock; `None` if the database is locked, which suffices as well.
 fn hold(home: &Home) -> Option<Connection> {
     let stranger = Connection::open(home.state()).expect("a database");
     stranger.busy_timeout(STRANGER_PATIENCE).expect("a connection");
@@ -33,7 +33,7 @@ fn hold(home: &Home) -> Option<Connection> {
     }
 }
 
-/// A call that has to be answered within the limit.
+/// Makes a call that must be answered within the limit.
 fn call(session: &mut Session, tool: &str, arguments: &Value) -> Reply {
     let start = Instant::now();
     let reply = session.call(tool, arguments, HANG);
@@ -54,7 +54,7 @@ fn check_lock_held(mode: Mode) {
         {
             check_retryable(Ok(call(&mut session, tool, arguments)));
         }
-        // A read changes nothing: it sees what is committed, or says to come again.
+        // A read changes nothing: it returns the committed state, or a retryable error.
         match call(&mut session, "get_capacity", &json!({})) {
             Reply::Answer(capacity) => assert_eq!(capacity["allocated_workers"], 3, "{capacity}"),
             other => drop(check_retryable(Ok(other))),
@@ -90,7 +90,7 @@ fn a_stranger_that_writes_at_the_start_is_no_reason_for_empty_books() {
         home.end(server, Ending::InOrder);
         let stranger = hold(&home);
         let mut session = Session::start(home.serving(mode, &[]));
-        // Either it says that it cannot begin, or it begins with what there is.
+        // The session either reports that it cannot start, or starts with the present state.
         if session.greet(HANG).is_ok() {
             let reply = session.insist("request_resources", &workers("other", 6), Duration::from_secs(1));
             let is_granted = matches!(&reply, Ok(Reply::Answer(answer)) if answer["status"] == "active");

@@ -1,4 +1,4 @@
-//! A state remembers its totals: a start that names others is refused, unless it says that they shall change.
+//! A state stores its totals: a start with other totals is refused, unless `--resize` allows the change.
 
 use serde_json::json;
 
@@ -15,7 +15,7 @@ fn check_totals(mode: Mode) {
     let lease = server.grant(&workers("held", 3));
     home.end(server, Ending::InOrder);
 
-    // Not naming them takes the state's.
+    // A start without totals uses those of the state.
     let mut server = home.server(mode, &[]);
     check(
         &server.capacity(),

@@ -1,39 +1,40 @@
-//! The search for an order of a concurrent history, after Wing and Gong, with the memory of Lowe.
+//! A search for a sequential order of a concurrent history, after Wing and Gong, with the memoization of Lowe.
 //!
-//! At each step one of the calls that may come first is placed: those that were sent before the first reply to a call not yet placed. A
-//! set of placed calls that led to the same state before is not tried again, which keeps the search short where calls commute.
+//! Each step places one of the calls that can come first: those that were sent before the first reply to an unplaced
+//! call. A set of placed calls that led to the same state before is not searched again, which keeps the search short if
+//! calls commute.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::{Debug, Write};
 use std::hash::Hash;
 use std::time::Duration;
 
-/// The most places that a search may look at: a history that needs more has far too many calls at once.
+/// The maximum number of positions in a search. A history that needs more has too many concurrent calls.
 const PLACES_MAX: usize = 5_000_000;
 
-/// How many of the calls that fit nowhere are shown.
+/// The number of unplaceable calls that are shown.
 const STUCK_SHOWN_MAX: usize = 24;
 
-/// What one caller alone would see.
+/// The sequential model of one caller.
 pub(crate) trait Model: Clone + Eq + Hash + Debug {
     /// A call with its answer.
     type Done: Debug;
 
-    /// The state after the call, if the call is answered so in this state.
+    /// Returns the state after the call, if the call has this answer in this state.
     fn step(&self, done: &Self::Done) -> Option<Self>;
 }
 
-/// A call of a history, by one clock for all callers.
+/// A call of a history. All callers share one clock.
 #[derive(Debug)]
 pub(crate) struct Entry<D> {
-    /// When it was sent, or earlier.
+    /// The time of its sending, or earlier.
     pub(crate) sent: Duration,
-    /// When its reply had come, or later.
+    /// The time of its reply, or later.
     pub(crate) replied: Duration,
     pub(crate) done: D,
 }
 
-/// Which calls are placed: all before `first`, and those in `ahead`.
+/// The placed calls: all before `first`, and those in `ahead`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Place<M> {
     first: usize,
@@ -42,12 +43,12 @@ struct Place<M> {
 }
 
 impl<M: Model> Place<M> {
-    /// The places one call further, the one whose call was answered first at the end.
+    /// Returns the positions one call further. The call that was answered first comes last.
     fn next(&self, history: &[Entry<M::Done>]) -> Vec<Self> {
         let open = || (self.first..history.len()).filter(|index| !self.ahead.contains(index));
         let mut first_reply = Duration::MAX;
         let mut candidates = Vec::new();
-        // They are in the order of their sending: nothing behind one sent after a reply can come before it.
+        // The calls are in the order of their sending, so the loop ends at the first call that was sent after a reply.
         for index in open() {
             if history[index].sent > first_reply {
                 break;
@@ -76,10 +77,10 @@ impl<M: Model> Place<M> {
     }
 }
 
-/// Checks that the history has an order in which one caller alone would have got the same answers.
+/// Checks that the history has a sequential order with the same answers.
 ///
 /// # Errors
-/// Where the search got furthest, and which calls fit nowhere there.
+/// The furthest position of the search, and the calls that cannot be placed there.
 pub(crate) fn check<M: Model>(start: M, mut history: Vec<Entry<M::Done>>) -> Result<(), String> {
     history.sort_by_key(|entry| (entry.sent, entry.replied));
     let mut furthest = Place { first: 0, ahead: BTreeSet::new(), state: start };
@@ -101,7 +102,7 @@ pub(crate) fn check<M: Model>(start: M, mut history: Vec<Entry<M::Done>>) -> Res
     Err(explain(&furthest, &history))
 }
 
-/// What a failure shows: the state, and the calls that could not be placed from there.
+/// Describes a failure: the state, and the calls that cannot be placed from there.
 fn explain<M: Model>(place: &Place<M>, history: &[Entry<M::Done>]) -> String {
     let mut text =
         format!("{} of {} calls have an order, which leads to {:?};", place.placed(), history.len(), place.state);
@@ -121,7 +122,7 @@ mod tests {
     use super::{Entry, check};
     use std::time::Duration;
 
-    /// A call from one moment to another.
+    /// Returns a call from one time to another.
     fn entry(sent: u64, replied: u64, done: Done) -> Entry<Done> {
         Entry { sent: Duration::from_millis(sent), replied: Duration::from_millis(replied), done }
     }
@@ -153,7 +154,7 @@ mod tests {
             entry(2, 5, granted(2, 3)),
             entry(3, 6, Done::Released { token: 1, workers: 4 }),
         ]));
-        // A long call takes effect anywhere within it.
+        // A long call takes effect at any time within it.
         assert!(passes(vec![
             entry(0, 100, Done::Capacity { available: 1 }),
             entry(1, 2, granted(1, 1)),
@@ -168,7 +169,7 @@ mod tests {
         assert!(!passes(vec![entry(0, 5, granted(1, 3)), entry(1, 4, granted(2, 3))]));
         let between = entry(2, 3, Done::Released { token: 1, workers: 3 });
         assert!(passes(vec![entry(0, 5, granted(1, 3)), entry(1, 4, granted(2, 3)), between]));
-        // The release came only after both were answered.
+        // The release came only after both calls were answered.
         let late = entry(6, 7, Done::Released { token: 1, workers: 3 });
         assert!(!passes(vec![entry(0, 5, granted(1, 3)), entry(1, 4, granted(2, 3)), late]));
     }
@@ -201,7 +202,7 @@ mod tests {
         // The read was sent after the grant was answered.
         assert!(!passes(vec![entry(0, 1, granted(1, 2)), entry(2, 3, Done::Capacity { available: 4 })]));
         assert!(passes(vec![entry(0, 3, granted(1, 2)), entry(2, 4, Done::Capacity { available: 4 })]));
-        // Two reads during one release must not see it undone.
+        // Of two reads during one release, the second must not see it undone.
         let during = |first, second| {
             vec![
                 entry(0, 1, granted(1, 2)),

@@ -1,25 +1,25 @@
-//! What one manager alone would answer: so many workers, leases known by their tokens, all-or-nothing requests. Leases live longer here
-//! than any history lasts.
+//! The sequential model of one manager: a number of workers, leases identified by their tokens, and all-or-nothing
+//! requests. Leases in the model do not expire, because they live longer than any history lasts.
 
 use super::checker::Model;
 use std::collections::BTreeMap;
 
-/// A call with its answer. A lease is named by its token, which is as good as its id and grows with each grant.
+/// A call with its answer. The token identifies a lease as its id does, and grows with each grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Done {
     /// A request was granted.
     Granted { token: u64, workers: u64 },
-    /// A request was refused for want of workers.
+    /// A request was refused because too few workers were available.
     Refused { workers: u64, available: u64 },
     /// A lease was released.
     Released { token: u64, workers: u64 },
-    /// A lease had been released before.
+    /// A lease was already released.
     ReleasedBefore { token: u64 },
-    /// A lease is released, by this call or by an earlier sending of it that was not answered.
+    /// A lease is released, by this call or by an earlier sending of it that had no answer.
     ReleasedAnyhow { token: u64 },
     /// A lease was renewed.
     Renewed { token: u64 },
-    /// A lease was not renewed since it is not live.
+    /// A lease was not renewed because it is not live.
     RenewalRefused { token: u64 },
     /// A lease was read.
     Read { token: u64, is_live: bool },
@@ -27,7 +27,7 @@ pub(crate) enum Done {
     Capacity { available: u64 },
 }
 
-/// The state: how many workers are free, who holds the others, and the token given last.
+/// The state: the number of available workers, the holders of the others, and the last token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Books {
     free: u64,
@@ -36,12 +36,12 @@ pub(crate) struct Books {
 }
 
 impl Books {
-    /// Books with this many workers, all free.
+    /// Returns a state with this number of workers, all available.
     pub(crate) const fn new(workers: u64) -> Self {
         Self { free: workers, live: BTreeMap::new(), last_token: 0 }
     }
 
-    /// Whether the lease was granted and has ended.
+    /// Returns whether the lease was granted and has ended.
     fn is_over(&self, token: u64) -> bool {
         token <= self.last_token && !self.live.contains_key(&token)
     }

@@ -1,7 +1,7 @@
-//! Records what callers see: each call with the instants of its sending and its reply, by one monotonic clock.
+//! Records what callers observe: each call with the times of its sending and its reply, by one monotonic clock.
 //!
-//! A call that was answered with "ask again" is sent again until it is known what came of it: in the history it is one call, from its
-//! first sending to its last reply. Requests carry a `request_id`, so that they are granted once.
+//! A call whose answer is retryable is sent again until its effect is known. In the history it is one call, from its
+//! first sending to its last reply. Requests carry a `request_id`, so that they are granted only once.
 
 use super::checker::Entry;
 use super::model::Done;
@@ -14,17 +14,17 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// How many of the newest leases callers choose among: few, so that they meet on the same ones.
+/// The number of newest leases among which callers choose: few, so that they often choose the same ones.
 const POOL_MAX: usize = 8;
 
-/// The most workers that a request asks for.
+/// The largest number of workers in a request.
 const ASKED_MAX: u64 = 4;
 
-/// The leases that all callers know of.
+/// The leases that all callers know.
 #[derive(Default)]
 pub(crate) struct Pool(Mutex<Vec<Known>>);
 
-/// A lease by its token and its id.
+/// The token and the id of a lease.
 #[derive(Debug, Clone)]
 struct Known {
     token: u64,
@@ -45,7 +45,7 @@ impl Pool {
     }
 }
 
-/// What a call is about.
+/// The subject of a call.
 #[derive(Debug, Clone)]
 enum Asked {
     Request { workers: u64 },
@@ -64,7 +64,7 @@ struct Pending {
     is_repeat: bool,
 }
 
-/// Sends so many calls with so many of them in flight, and gives their history.
+/// Sends a number of calls, a limited number of them in flight, and returns their history.
 pub(crate) fn record(
     session: &mut Session,
     random: &mut Rng,
@@ -115,7 +115,7 @@ fn draw(random: &mut Rng, pool: &Pool, key: &str) -> (&'static str, Value, Asked
     }
 }
 
-/// The call with its answer, in the words of the model.
+/// Returns the call with its answer, in the types of the model.
 fn understand(pending: &Pending, reply: Reply, pool: &Pool) -> Done {
     let Pending { tool, asked, is_repeat, .. } = pending;
     let answer = match (asked, reply) {

@@ -1,7 +1,7 @@
-//! A state that lasts, in a folder of its own: how tests start what serves it, and how all of it is ended again.
+//! A durable state in its own folder: the processes that serve it, and how they are ended.
 //!
-//! Sockets and process records lie in a runtime directory inside the folder, so that no test meets the daemon of another one. Dropping
-//! the home ends every process that was started with that directory, whether or not anything else still knows of it.
+//! Sockets and process records are in a runtime directory inside the folder, so that no test uses the daemon of another
+//! one. Dropping the home ends every process that was started with that directory.
 
 use std::{
     fs,
@@ -26,29 +26,29 @@ use super::{
 /// The exit code of a process that cannot use the state or the daemon.
 pub(crate) const UNUSABLE: i32 = 3;
 
-/// How long the end of all processes of a home may take before they are killed.
+/// The time limit for the end of all processes of a home before they are killed.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// The variable that names the runtime directory.
+/// The variable of the runtime directory.
 const RUNTIME_DIRECTORY: &str = "XDG_RUNTIME_DIR";
 
-/// The flag that says which log lines are written.
+/// The flag that sets the log level.
 const LOG_LEVEL: &str = "--log-level";
 
-/// How a session reaches its state: the value of `--daemon`.
+/// The way in which a session accesses its state: the value of `--daemon`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// The process serves the state itself.
     Never,
-    /// The process carries lines to a daemon.
+    /// The process forwards lines to a daemon.
     Auto,
 }
 
-/// Both of them, for tests that have to hold in each.
+/// Both modes, for tests that must pass in each.
 pub(crate) const MODES: [Mode; 2] = [Mode::Never, Mode::Auto];
 
 impl Mode {
-    /// The value as it is given on the command line.
+    /// Returns the value as on the command line.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Never => "never",
@@ -57,16 +57,16 @@ impl Mode {
     }
 }
 
-/// How what serves a state ends.
+/// The way in which a process that serves a state ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The client goes away, and the daemon is told to stop.
+    /// The client disconnects, and the daemon is stopped.
     InOrder,
     /// By SIGKILL.
     Killed,
 }
 
-/// Both of them, for tests that have to hold after each.
+/// Both endings, for tests that must pass after each.
 pub(crate) const ENDINGS: [Ending; 2] = [Ending::InOrder, Ending::Killed];
 
 /// A folder with a state and its runtime directory.
@@ -78,21 +78,21 @@ pub(crate) struct Home {
 /// A process that has ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// The exit code; absent if a signal ended it.
+    /// The exit code; `None` if a signal ended the process.
     pub(crate) code: Option<i32>,
-    /// All of its standard output.
+    /// Its whole standard output.
     pub(crate) output: String,
-    /// All of its standard error.
+    /// Its whole standard error.
     pub(crate) log: String,
 }
 
 impl Home {
-    /// A fresh folder, without a state as yet.
+    /// Returns a new folder without a state.
     pub(crate) fn new() -> Self {
         Self::with_state("state.db")
     }
 
-    /// The same with another name for the state; an absolute one leads out of the folder.
+    /// Returns a new folder with another file name for the state. An absolute one is outside the folder.
     pub(crate) fn with_state(name: impl AsRef<Path>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let state = folder.path().join(name);
@@ -101,24 +101,24 @@ impl Home {
         home
     }
 
-    /// A file of this name in the folder.
+    /// Returns the path of a file in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// The file of the state.
+    /// Returns the path of the state.
     pub(crate) fn state(&self) -> &Path {
         &self.state
     }
 
-    /// The file beside the state with this ending added to its name.
+    /// Returns the path of the state with a suffix.
     pub(crate) fn beside(&self, ending: &str) -> PathBuf {
         let mut name = self.state.clone().into_os_string();
         name.push(ending);
         name.into()
     }
 
-    /// Everything that belongs to the state: its file and those beside it.
+    /// Returns all files of the state: the database and the files next to it.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let folder = self.state.parent().expect("a file in a folder");
         let name = self.state.file_name().expect("a name").to_string_lossy();
@@ -131,16 +131,16 @@ impl Home {
         found
     }
 
-    /// The snapshots of the state, oldest first.
+    /// Returns the snapshots of the state, oldest first.
     pub(crate) fn snapshots(&self) -> Vec<PathBuf> {
         let start = self.beside(".snapshot-").to_string_lossy().into_owned();
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        // What is still being written has another ending behind the number.
+        // A snapshot that is still being written has another extension after the number.
         let is_whole = |path: &PathBuf| path.to_string_lossy().strip_prefix(&start).is_some_and(is_number);
         self.files().into_iter().filter(is_whole).collect()
     }
 
-    /// What the daemons of this home have logged.
+    /// Returns the log of the daemons of this home.
     pub(crate) fn daemon_log(&self) -> String {
         let folder = self.runtime().join("cortex-resource-manager");
         let paths = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
@@ -152,14 +152,14 @@ impl Home {
         self.path("run")
     }
 
-    /// The binary in this home's surroundings, with these arguments and no others.
+    /// Returns a command that runs the binary in the environment of this home, with only these arguments.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = server::command(arguments);
         command.env(RUNTIME_DIRECTORY, self.runtime());
         command
     }
 
-    /// A session on the state with more options.
+    /// Returns a command for a session on the state with more options.
     pub(crate) fn serving(&self, mode: Mode, options: &[&str]) -> Command {
         let mut command = self.command(&["--daemon", mode.name(), "--toolsets", "all"]);
         if !options.contains(&LOG_LEVEL) {
@@ -169,7 +169,7 @@ impl Home {
         command
     }
 
-    /// A session on the state that has been greeted, and whose answers are checked against its own output schemas.
+    /// Starts a session on the state and completes the handshake. Its answers are checked against its output schemas.
     pub(crate) fn server(&self, mode: Mode, options: &[&str]) -> Server {
         let mut server = Server::start_on(Transport::Pipes, self.serving(mode, options));
         server.greet("2025-11-25");
@@ -177,7 +177,7 @@ impl Home {
         server
     }
 
-    /// A session on the state that has been greeted, and that may be killed or cut off.
+    /// Starts a session on the state that may be killed or disconnected, and completes the handshake.
     pub(crate) fn session(&self, mode: Mode, options: &[&str]) -> Session {
         let mut session = Session::start(self.serving(mode, options));
         if let Err(gone) = session.greet(HANG) {
@@ -186,53 +186,54 @@ impl Home {
         session
     }
 
-    /// Runs one of the commands beside serving on the state, to its end.
+    /// Runs a command on the state until it ends.
     pub(crate) fn ask(&self, name: &str, options: &[&str]) -> Ended {
         let mut command = self.command(&[name]);
         command.arg("--state").arg(&self.state).args(options);
         run(command)
     }
 
-    /// Runs one of the commands, which has to end with code 0; gives its output.
+    /// Runs a command that must exit with code 0, and returns its output.
     pub(crate) fn told(&self, name: &str, options: &[&str]) -> String {
         let ended = self.ask(name, options);
         assert_eq!(ended.code, Some(0), "{name} {options:?}: {ended:#?}");
         ended.output
     }
 
-    /// The events of the state, as printed.
+    /// Returns the events of the state, as printed.
     pub(crate) fn events(&self, options: &[&str]) -> Vec<Value> {
         let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
         self.told("events", options).lines().map(read).collect()
     }
 
-    /// Checks that a session on the state does not begin: it ends with code 3 and one line that has all of these words. Gives the line.
+    /// Checks that a session on the state does not start: it exits with code 3 and one line that contains all of these
+    /// words. Returns the line.
     pub(crate) fn check_unusable(&self, mode: Mode, options: &[&str], words: &[&str]) -> String {
         check_unusable(self.serving(mode, &[options, &[LOG_LEVEL, "error"]].concat()), words)
     }
 
-    /// The process that owns the state, as its lock says.
+    /// Returns the process that owns the state, from its lock.
     pub(crate) fn owner(&self) -> Option<u32> {
         let record: Value = serde_json::from_slice(&fs::read(self.beside(".lock")).ok()?).ok()?;
         u32::try_from(record["pid"].as_u64()?).ok()
     }
 
-    /// The daemon that owns the state, if it is neither the one of before nor one of these sessions.
+    /// Returns the daemon that owns the state, if it is neither the previous one nor one of these sessions.
     pub(crate) fn next_daemon(&self, before: Option<u32>, sessions: &[u32]) -> Option<u32> {
         self.owner().filter(|&owner| Some(owner) != before && !sessions.contains(&owner) && is_running(owner))
     }
 
-    /// Waits until there is one; gives its process id.
+    /// Waits for such a daemon, and returns its process id.
     pub(crate) fn daemon(&self, before: Option<u32>, sessions: &[u32]) -> u32 {
         wait_for("a daemon that owns the state", || self.next_daemon(before, sessions))
     }
 
-    /// Every running process that was started in this home's surroundings, daemons as well as sessions.
+    /// Returns every running process that was started in the environment of this home, both daemons and sessions.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let mark = format!("{RUNTIME_DIRECTORY}={}", self.runtime().display()).into_bytes();
         let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
         let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        // What has ended and waits for its parent has no surroundings any more.
+        // A process that has ended but was not waited for has no environment.
         ids.filter(|id: &u32| {
             let surroundings = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
             surroundings.split(|byte| *byte == 0).any(|variable| variable == mark)
@@ -240,7 +241,7 @@ impl Home {
         .collect()
     }
 
-    /// Ends the daemon in order, and checks that nothing is left running.
+    /// Stops the daemon, and checks that no process still runs.
     pub(crate) fn stop(&self) {
         let said = self.told("stop", &[]);
         if wait_within(STOP_LIMIT, || self.processes().is_empty().then_some(())).is_none() {
@@ -260,7 +261,7 @@ impl Home {
                 }
             }
             Ending::Killed => {
-                // The session first, so that it starts no other daemon.
+                // The session ends first, so that it does not start another daemon.
                 drop(server);
                 wait_for("the end of all processes", || {
                     let left = self.processes();
@@ -277,12 +278,12 @@ impl Drop for Home {
         if self.processes().is_empty() {
             return;
         }
-        // In order first, so that a test which failed half-way leaves no more behind than one that passed.
+        // A clean end comes first, so that a failed test leaves no more behind than one that passed.
         let mut command = self.command(&["stop"]);
         command.arg("--state").arg(&self.state).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         if let Ok(mut child) = command.spawn() {
             wait_within(STOP_LIMIT, || child.try_wait().ok().flatten());
-            // Either fails only if it is gone already.
+            // Both fail only if the process has already ended.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -300,15 +301,15 @@ fn described(id: u32) -> String {
     format!("{id}: {}", String::from_utf8_lossy(&arguments).replace('\0', " "))
 }
 
-/// Ends a process at once, if it is there.
+/// Kills a process, if it runs.
 pub(crate) fn kill(id: u32) {
     if let Some(id) = process(id) {
-        // Fails only if it is gone already.
+        // Fails only if the process has already ended.
         let _ = kill_process(id, Signal::KILL);
     }
 }
 
-/// Whether there is such a process.
+/// Returns whether a process exists.
 pub(crate) fn is_running(id: u32) -> bool {
     process(id).is_some_and(|id| test_kill_process(id).is_ok())
 }
@@ -317,7 +318,7 @@ fn process(id: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(id).ok()?)
 }
 
-/// Runs a command to its end. Whatever it leaves running must not hold its output open.
+/// Runs a command until it ends. Processes that it leaves running must not keep its output open.
 pub(crate) fn run(mut command: Command) -> Ended {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     finish(command.spawn().expect("the binary"))
@@ -343,14 +344,14 @@ pub(crate) fn finish(mut child: Child) -> Ended {
 fn read_all(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        // What was read before an error is all there is.
+        // Output that was read before an error is complete.
         let _ = pipe.read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     })
 }
 
-/// Checks that a process which shall serve a client ends with code 3, and with one line on standard error that has all of these words.
-/// Its input stays open: that it ends is its own decision.
+/// Checks that a process for a client exits with code 3 and one line on standard error that contains all of these
+/// words. Its input stays open, so that the process itself decides to end.
 pub(crate) fn check_unusable(mut command: Command, words: &[&str]) -> String {
     let described = format!("{command:?}");
     let mut child =
@@ -367,7 +368,7 @@ pub(crate) fn check_unusable(mut command: Command, words: &[&str]) -> String {
     ended.log
 }
 
-/// Whether a reply says that the call can be repeated: as a tool's error, or as an error of the protocol.
+/// Returns whether a reply is retryable: an error of the tool or of the protocol.
 pub(crate) fn is_retryable(reply: &Value) -> bool {
     let of_tool = || {
         let result = reply.get("result").unwrap_or(reply);
@@ -378,17 +379,18 @@ pub(crate) fn is_retryable(reply: &Value) -> bool {
     reply["error"]["data"]["retryable"] == true || of_tool() == Some(true)
 }
 
-/// A request for workers by a job of this name.
+/// Returns a request for workers by a job.
 pub(crate) fn workers(job: &str, count: u64) -> Value {
     json!({"job_id": job, "mcp_servers": [], "workers": count})
 }
 
-/// The arguments that name an allocation.
+/// Returns the arguments that identify an allocation.
 pub(crate) fn allocation(id: &str) -> Value {
     json!({"allocation_id": id})
 }
 
-/// What a lease is known by for ever: its id, token, worker ids, endpoints and servers, as `get_allocation` answers.
+/// Returns the immutable properties of a lease: its id, token, worker ids, endpoints and servers, as `get_allocation`
+/// answers.
 pub(crate) fn identity(answer: &Value) -> Value {
     let workers: Vec<Value> = answer["workers"]
         .as_array()

@@ -1,6 +1,7 @@
-//! What the tests over the real binary share: a server as a child process, and checks of what it answers.
+//! Shared by the tests of the real binary: a server as a child process, and checks of its answers.
 //!
-//! Every wait has a limit that is far longer than the wait takes, so that a hang becomes a failure. A child never outlives its test.
+//! Every wait has a time limit far above its usual duration, so that a hang becomes a failure. A child never outlives
+//! its test.
 
 pub(crate) mod durable;
 pub(crate) mod misbehaving;
@@ -13,16 +14,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Far longer than any single wait takes: it only turns a hang into a failure.
+/// A time limit far above the usual duration of a wait.
 pub(crate) const HANG: Duration = Duration::from_secs(30);
 
-/// Within this time the process has to be gone once it is told to end.
+/// The time limit for a process to end on request.
 pub(crate) const END_LIMIT: Duration = Duration::from_secs(1);
 
-/// The time between two looks at a condition.
+/// The interval between two checks of a condition.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Looks again and again until `look` sees what it waits for.
+/// Repeats `look` until it returns a value.
 pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     match wait_within(HANG, look) {
         Some(seen) => seen,
@@ -30,7 +31,7 @@ pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Looks again and again until `look` sees what it waits for, or the time is over.
+/// Repeats `look` until it returns a value, or until the time limit.
 pub(crate) fn wait_within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {

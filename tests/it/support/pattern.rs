@@ -1,18 +1,18 @@
-//! Compares an answer with what is expected of it, where the parts that differ from run to run are placeholders.
+//! Comparison of an answer with the expected one, with placeholders for the parts that differ between runs.
 
 use serde_json::Value;
 
 /// Any allocation id: `alloc-` and 12 hex digits.
 pub(crate) const ID: &str = "<id>";
 
-/// Any moment: RFC 3339 in UTC with a `Z`.
+/// Any timestamp: RFC 3339 in UTC with a `Z`.
 pub(crate) const TIME: &str = "<time>";
 
-/// Any whole number from 0 up.
+/// Any non-negative integer.
 pub(crate) const COUNT: &str = "<count>";
 
-/// Checks that `actual` has all of `expected`. Objects may have more keys, since keys may be added to an answer; lists have to be
-/// equally long; numbers have to be written alike, so 4 is not 4.0.
+/// Checks that `actual` contains all of `expected`. Objects may have more keys, since keys may be added to an answer;
+/// lists must have the same length; numbers must have the same type, so 4 is not 4.0.
 pub(crate) fn check(actual: &Value, expected: &Value) {
     if let Err(difference) = compare("", actual, expected) {
         panic!("{difference}\nactual: {actual:#}\nexpected: {expected:#}");
@@ -50,19 +50,19 @@ fn compare(place: &str, actual: &Value, expected: &Value) -> Result<(), String> 
     }
 }
 
-/// Whether the text is an allocation id.
+/// Returns whether the text is an allocation id.
 pub(crate) fn is_id(text: &str) -> bool {
     let is_hex_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     text.strip_prefix("alloc-").is_some_and(|digits| digits.len() == 12 && digits.bytes().all(is_hex_digit))
 }
 
-/// Whether the text is a moment in UTC with a `Z`.
+/// Returns whether the text is a timestamp in UTC with a `Z`.
 pub(crate) fn is_time(text: &str) -> bool {
     text.ends_with('Z') && chrono::DateTime::parse_from_rfc3339(text).is_ok()
 }
 
-/// Puts the placeholders where an answer has ids and times, so that it can be compared with a recorded one. Seconds of age depend on
-/// how fast the machine is, so they go too.
+/// Replaces ids and times in an answer with the placeholders, to compare it with a recorded one. It also replaces ages
+/// in seconds, which depend on the speed of the machine.
 pub(crate) fn redact(value: &mut Value) {
     match value {
         Value::Object(members) => {

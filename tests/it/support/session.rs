@@ -1,6 +1,6 @@
-//! A session that may be killed, cut off or silent at any moment: each of them is an outcome here and no panic.
+//! A session that may be killed, disconnected or silent at any time. Each of these is a result here, not a panic.
 //!
-//! Lines go out as they are written and come in with the instant at which they were read, for tests that reason about time.
+//! Received lines carry the time at which they were read, for tests that reason about time.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 
 use super::{HANG, durable::is_retryable, server, wait_within};
 
-/// The time before a call is repeated, so that many who wait for one daemon leave it room to start.
+/// The delay before a call is repeated, so that many sessions that wait for one daemon do not slow its start.
 const RETRY_PAUSE: Duration = Duration::from_millis(2);
 
-/// A session with its own process. It is killed when this is dropped.
+/// A session with its own process. Dropping it kills the process.
 pub(crate) struct Session {
     child: Child,
     input: Option<ChildStdin>,
@@ -29,27 +29,27 @@ pub(crate) struct Session {
     last_id: u64,
 }
 
-/// What came of waiting for a reply.
+/// The result of waiting for a reply.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Reply {
-    /// The tool answered with this.
+    /// The answer of the tool.
     Answer(Value),
-    /// Nothing is known of the call, and it may be repeated.
+    /// The effect of the call is unknown, and the call is retryable.
     Retry(Value),
     /// The tool or the protocol refused the call.
     Error(Value),
 }
 
-/// Why there was no reply.
+/// The reason why there was no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gone {
     /// The output has ended.
     Ended,
-    /// Nothing came in time.
+    /// There was no reply in time.
     Silent,
 }
 
-/// A reply with its request and the instant it was read at.
+/// A reply with its request and the time at which it was read.
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) id: u64,
@@ -58,7 +58,7 @@ pub(crate) struct Received {
 }
 
 impl Session {
-    /// A session that nothing has been said to.
+    /// Starts a session without a handshake.
     pub(crate) fn start(mut command: Command) -> Self {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary");
@@ -66,7 +66,7 @@ impl Session {
         let output = child.stdout.take().expect("a pipe");
         thread::spawn(move || {
             let (mut output, mut line) = (BufReader::new(output), Vec::new());
-            // A last line without its end is none: a process that is killed cannot finish it.
+            // An incomplete last line is ignored: a killed process cannot complete it.
             while output.read_until(b'\n', &mut line).is_ok() && line.pop() == Some(b'\n') {
                 let at = Instant::now();
                 let message = serde_json::from_slice(&line)
@@ -89,7 +89,7 @@ impl Session {
         Self { child, input, messages, log, last_id: 0 }
     }
 
-    /// The handshake, which has to be answered in time. One that is answered with an error is as good as none.
+    /// Performs the handshake, which must be answered in time. An error as answer counts as a failed handshake.
     pub(crate) fn greet(&mut self, limit: Duration) -> Result<(), Gone> {
         let client = json!({"name": "test", "version": "1"});
         let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
@@ -105,24 +105,24 @@ impl Session {
         Ok(())
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub(crate) fn process_id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What the process has logged so far.
+    /// Returns the log so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().expect("no panic while writing").clone()
     }
 
-    /// Calls a tool without waiting; gives the id of the request.
+    /// Calls a tool without waiting, and returns the id of the request.
     pub(crate) fn send(&mut self, tool: &str, arguments: &Value) -> u64 {
         let id = self.next_id();
         self.write(&server::call(id, tool, arguments));
         id
     }
 
-    /// The next reply, whatever request it belongs to; notices are passed over.
+    /// Returns the next reply to any request, and skips notifications.
     pub(crate) fn receive(&mut self, limit: Duration) -> Result<Received, Gone> {
         let deadline = Instant::now() + limit;
         loop {
@@ -137,7 +137,7 @@ impl Session {
         }
     }
 
-    /// Calls a tool and waits for the reply to it; nothing else may be in flight.
+    /// Calls a tool and returns its reply. No other call may be in flight.
     pub(crate) fn call(&mut self, tool: &str, arguments: &Value, limit: Duration) -> Result<Reply, Gone> {
         let id = self.send(tool, arguments);
         let received = self.receive(limit)?;
@@ -145,7 +145,7 @@ impl Session {
         Ok(received.reply)
     }
 
-    /// Calls a tool again and again until it is known what came of it.
+    /// Repeats a call until its effect is known.
     pub(crate) fn insist(&mut self, tool: &str, arguments: &Value, limit: Duration) -> Result<Reply, Gone> {
         let deadline = Instant::now() + limit;
         loop {
@@ -156,7 +156,7 @@ impl Session {
         }
     }
 
-    /// Calls a tool that has to answer.
+    /// Calls a tool that must answer.
     pub(crate) fn answer(&mut self, tool: &str, arguments: &Value) -> Value {
         match self.insist(tool, arguments, HANG) {
             Ok(Reply::Answer(answer)) => answer,
@@ -164,12 +164,12 @@ impl Session {
         }
     }
 
-    /// Ends the input, at which the process ends by itself.
+    /// Closes the input, so that the process ends.
     pub(crate) fn close_input(&mut self) {
         self.input = None;
     }
 
-    /// Ends the input, and waits for the end of the process.
+    /// Closes the input, and waits for the end of the process.
     pub(crate) fn finish(mut self) -> ExitStatus {
         self.close_input();
         let status = wait_within(HANG, || self.child.try_wait().expect("a child to wait for"));
@@ -181,7 +181,7 @@ impl Session {
         self.last_id
     }
 
-    /// A process that is gone does not read: that shows when its reply is waited for.
+    /// The process may have ended. The error appears when its reply is awaited.
     fn write(&mut self, line: &str) {
         if let Some(input) = &mut self.input {
             let _ = input.write_all(format!("{line}\n").as_bytes());
@@ -191,7 +191,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Either fails only if the process is gone already.
+        // Both fail only if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -209,7 +209,7 @@ impl Reply {
         }
     }
 
-    /// The answer, if it is one.
+    /// Returns the answer, if the outcome is one.
     pub(crate) fn answer(self) -> Option<Value> {
         match self {
             Self::Answer(answer) => Some(answer),

@@ -1,4 +1,4 @@
-//! Agents as they come, beat and leave, and the room that they take.
+//! Registration, heartbeats and unregistration of agents, and the capacity that they use.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::{
 };
 use crate::wire_fleet::fleet::{agent, claim, listed, ready, register, register_as, submit, usage};
 
-/// A registration with all that can be said of an agent.
+/// Returns a registration with all arguments.
 fn full() -> Value {
     json!({
         "agent_id": "agent-1", "agent_type": "backend", "capabilities": ["rust", "review", "rust"], "max_concurrent": 5,
@@ -43,7 +43,7 @@ fn a_repeated_registration_answers_for_the_first() {
     let first = server.answer("register_agent", &full());
     submit(&mut server, "task-1", 1);
     claim(&mut server, "agent-1");
-    // The same in other words: another order, and null for what is absent.
+    // The same registration with another order of keys, and null for absent values.
     let worded = json!({
         "metadata": {"cores": [1, 2], "host": "a"}, "max_concurrent": 5, "capabilities": ["review", "rust"],
         "allocation_id": null, "agent_type": "backend", "agent_id": "agent-1"
@@ -80,12 +80,12 @@ fn the_same_id_with_other_particulars_is_an_error() {
         assert!(error.contains("agent_id agent-1 is registered with different arguments"), "{key}: {error}");
     }
     let mut after = listed(&mut server, "agent-1");
-    // A registration is a sign of life, even one that is refused or not.
+    // A registration counts as a heartbeat, even one that is refused.
     for key in ["heard_at", "lost_at"] {
         after[key] = before[key].clone();
     }
     assert_eq!(after, before);
-    // Once it has left, its id is free.
+    // After an agent has left, its id is available again.
     server.answer("unregister_agent", &agent("agent-1"));
     register_as(&mut server, "agent-1", json!({"agent_type": "frontend"}));
 }
@@ -192,7 +192,7 @@ fn agents_and_allocations_share_the_workers() {
     check(&server.capacity(), &json!({"allocated_workers": 4, "active_allocations": 1}));
 }
 
-/// What is said to an agent that there is no worker for.
+/// The error for an agent without an available worker.
 fn no_worker(shortage: &str) -> String {
     format!(
         "an agent needs a worker, and there is not enough capacity for one ({shortage}): unregister an agent, \
@@ -237,7 +237,7 @@ fn agents_of_an_allocation_are_its_workers() {
     third["agent_id"] = json!("agent-3");
     let error = server.error("register_agent", &third);
     assert!(error.contains(&allocation) && error.contains("2 workers"), "{error}");
-    // Beside them there is one worker.
+    // One worker outside the allocation is available.
     register(&mut server, "agent-3");
     check(&server.capacity(), &json!({"allocated_workers": 3}));
 
@@ -279,7 +279,7 @@ fn quotas_are_kept_in_all_and_by_type() {
     let error = server.error("register_agent", &third);
     assert!(error.starts_with("Agent quota exceeded: 2 of 2 agents of type backend are registered"), "{error}");
     assert!(error.contains("set_agent_quota"), "the way out: {error}");
-    // A repeat is no agent more.
+    // A repeated registration adds no agent.
     let repeat = json!({"agent_id": "b-1", "agent_type": "backend"});
     assert_eq!(server.answer("register_agent", &repeat)["status"], "already_registered");
 
@@ -299,7 +299,7 @@ fn quotas_are_kept_in_all_and_by_type() {
         }),
     );
 
-    // Lowering it sends nobody away, and without one the workers are the limit.
+    // A lower limit removes no agent. Without a limit, the workers are the limit.
     server.answer("set_agent_quota", &json!({"quota": 1}));
     check(&usage(&mut server)["agents"], &json!({"total_quotas": 1, "active_agents": 4, "available_slots": 0}));
     let removed = server.answer("set_agent_quota", &json!({"remove": true}));

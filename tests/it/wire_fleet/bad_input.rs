@@ -1,14 +1,14 @@
-//! Bad input: a model gets a text that it can mend its call by, and nothing has changed afterwards.
+//! Invalid input: the model gets a text with which it can correct its call, and nothing changes.
 
 use serde_json::{Value, json};
 
 use crate::support::server::Server;
 use crate::wire_fleet::fleet::{ready, usage};
 
-/// Longer than any error has to be: a long value is shown shortened.
+/// An upper bound for the length of errors, since long values are shortened.
 const TEXT_LENGTH_MAX: usize = 500;
 
-/// A registration that would be taken, with one argument set to something else.
+/// Returns a valid registration with one argument replaced.
 fn agent(key: &str, value: Value) -> Value {
     let mut agent = json!({
         "agent_id": "agent-1", "agent_type": "backend", "capabilities": ["rust"], "max_concurrent": 2,
@@ -18,7 +18,7 @@ fn agent(key: &str, value: Value) -> Value {
     agent
 }
 
-/// Checks that each call is refused with a text that has all of its parts, and that nothing came of any of them.
+/// Checks that each call is refused with a text that contains all of its parts, and that no call had an effect.
 fn check_refused(server: &mut Server, tool: &str, cases: &[(Value, &[&str])]) {
     let before = usage(server);
     for (arguments, parts) in cases {
@@ -33,7 +33,7 @@ fn check_refused(server: &mut Server, tool: &str, cases: &[(Value, &[&str])]) {
     assert_eq!(server.capacity()["allocated_workers"], 0);
 }
 
-/// What no name is, each with what an error about it says.
+/// Invalid names, each with a part of its error.
 fn no_names(key: &'static str) -> Vec<(Value, [&'static str; 3])> {
     vec![
         (json!(""), [key, "\"\"", "256"]),
@@ -47,7 +47,7 @@ fn no_names(key: &'static str) -> Vec<(Value, [&'static str; 3])> {
     ]
 }
 
-/// What no whole number in a range is.
+/// Values that are not an integer in a range.
 fn no_counts(key: &'static str, least: u64, most: u64) -> Vec<(Value, Vec<String>)> {
     let mut values = vec![json!(-1), json!(1.5), json!("3"), json!(true), json!([3]), json!(1e300), json!(most + 1)];
     if least > 0 {
@@ -194,7 +194,7 @@ fn words_notes_and_flags() {
         &[
             (agent("metadata", json!([])), &["metadata", "[]", "object"]),
             (agent("metadata", json!("text")), &["metadata", "text", "object"]),
-            // {"k":"…"} is 8 bytes around its text.
+            // {"k":"…"} adds 8 bytes to its text.
             (agent("metadata", json!({"k": "v".repeat(16 * 1024 - 7)})), &["metadata", "vvv", "16384"]),
         ],
     );

@@ -1,4 +1,4 @@
-//! Bottlenecks: what is found when it is asked for, and what the planner shows and tells by itself.
+//! Bottlenecks: those that a call finds, and those that the planner finds and reports by itself.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::support::{
 };
 use crate::wire_fleet::fleet::{agent, claim, ready, register, register_as, report, submit, work};
 
-/// The bottlenecks that there are now.
+/// Returns the present bottlenecks.
 fn detect(server: &mut Server) -> Vec<Value> {
     let answer = server.answer("detect_bottlenecks", &json!({}));
     let found = answer["bottlenecks"].as_array().expect("a list").clone();
@@ -22,7 +22,7 @@ fn detect(server: &mut Server) -> Vec<Value> {
     found
 }
 
-/// Checks which bottlenecks there are, by kind, affected names and severity.
+/// Checks the bottlenecks, by type, affected names and severity.
 fn check_found(server: &mut Server, expected: &[(&str, &[&str], &str)]) -> Vec<Value> {
     let found = detect(server);
     let seen: Vec<Value> =
@@ -32,14 +32,14 @@ fn check_found(server: &mut Server, expected: &[(&str, &[&str], &str)]) -> Vec<V
     found
 }
 
-/// What the last look of the planner found.
+/// Returns what the planner found in its last sample.
 fn shown(server: &mut Server) -> Value {
     let reply = server.ask("resources/read", &json!({"uri": "cluster://bottlenecks"}));
     let text = reply["result"]["contents"][0]["text"].as_str().unwrap_or_else(|| panic!("{reply} has no text"));
     serde_json::from_str(text).expect("JSON")
 }
 
-/// Waits until the planner has looked again, from before to after something that was done.
+/// Waits until the planner has taken a sample after a change.
 fn wait_for_looks(server: &mut Server) {
     let mut looks = 0;
     let mut last = shown(server)["detected_at"].clone();
@@ -66,7 +66,7 @@ fn tokens_that_run_out() {
     server.answer("set_token_budget", &json!({"job_id": "job-1", "budget_tokens": 800}));
     server.answer("submit_task", &json!({"task_id": "a", "job_id": "job-1", "estimated_tokens": 800}));
     claim(&mut server, "agent-1");
-    // All of the job's, and four fifths of all, which is not above them.
+    // All of the job's tokens, but exactly four fifths of the total, which does not exceed the limit.
     check_found(&mut server, &[("token_exhaustion", &["job-1"], "critical")]);
     submit(&mut server, "b", 10);
     claim(&mut server, "agent-1");
@@ -104,7 +104,7 @@ fn agents_that_are_slow_or_fail() {
     work(&mut server, "good", &[("success", 100); 10]);
     work(&mut server, "slow", &[("success", 1_000); 5]);
     work(&mut server, "bad", &[("failure", 100); 4]);
-    // Four failures are too few to tell; the slow one is held against the 14 tasks of the others.
+    // Four failures are too few for a rate. The slow agent is compared with the 14 tasks of the others.
     let found = check_found(&mut server, &[("slow_agent", &["slow"], "high")]);
     check(
         &found[0]["metrics"],
@@ -140,7 +140,7 @@ fn a_bottleneck_appears_and_goes_and_each_is_told_once() {
             "avg_wait_time_ms": COUNT, "oldest_task_age_ms": COUNT
         }),
     );
-    // What is asked for anew is told by nobody; the planner does that by itself.
+    // A call does not cause a notification. The planner's own samples do.
     wait_for("what the planner finds", || (shown(&mut server)["count"] == 1).then_some(()));
     server.find("a notice", is_notice);
     check(

@@ -1,20 +1,20 @@
-//! A server with all toolsets, and short words for what the tests do with it.
+//! A server with all toolsets, and short functions for its tools.
 
 use serde_json::{Value, json};
 
 use crate::support::server::Server;
 
-/// A server that offers all tools, with more arguments.
+/// Starts a server that offers all tools, with more arguments.
 pub(crate) fn ready(arguments: &[&str]) -> Server {
     Server::ready(&[&["--toolsets", "all"], arguments].concat())
 }
 
-/// Registers an agent, which has to be new.
+/// Registers a new agent.
 pub(crate) fn register(server: &mut Server, agent: &str) -> Value {
     register_as(server, agent, json!({}))
 }
 
-/// Registers an agent with more arguments, which has to be new.
+/// Registers a new agent with more arguments.
 pub(crate) fn register_as(server: &mut Server, agent: &str, mut arguments: Value) -> Value {
     arguments["agent_id"] = agent.into();
     let answer = server.answer("register_agent", &arguments);
@@ -22,33 +22,33 @@ pub(crate) fn register_as(server: &mut Server, agent: &str, mut arguments: Value
     answer
 }
 
-/// The arguments that name an agent.
+/// Returns the arguments that identify an agent.
 pub(crate) fn agent(agent: &str) -> Value {
     json!({"agent_id": agent})
 }
 
-/// An agent as the list shows it.
+/// Returns an agent as the list shows it.
 pub(crate) fn listed(server: &mut Server, agent: &str) -> Value {
     let list = server.answer("list_agents", &json!({}));
     let agents = list["agents"].as_array().expect("a list");
     agents.iter().find(|one| one["agent_id"] == agent).unwrap_or_else(|| panic!("{agent} is not in {list}")).clone()
 }
 
-/// Submits a task of so many tokens, which has to be new.
+/// Submits a new task with an estimate of tokens.
 pub(crate) fn submit(server: &mut Server, task: &str, tokens: u64) -> Value {
     let answer = server.answer("submit_task", &json!({"task_id": task, "estimated_tokens": tokens}));
     assert_eq!(answer["status"], "submitted", "{answer}");
     answer
 }
 
-/// Claims for an agent that has to be given exactly one task; gives it.
+/// Claims exactly one task for an agent, and returns it.
 pub(crate) fn claim(server: &mut Server, agent: &str) -> Value {
     let answer = server.answer("claim_task", &json!({"agent_id": agent}));
     assert_eq!((&answer["status"], &answer["count"]), (&json!("claimed"), &json!(1)), "{answer}");
     answer["tasks"][0].clone()
 }
 
-/// Has an agent report on a task that it was given.
+/// Reports the result of a task for its agent.
 pub(crate) fn report(server: &mut Server, task: &Value, agent: &str, result: &str, duration_ms: u64, tokens: u64) {
     let report = json!({
         "task_id": task["task_id"], "agent_id": agent, "fencing_token": task["fencing_token"], "result": result,
@@ -57,7 +57,7 @@ pub(crate) fn report(server: &mut Server, task: &Value, agent: &str, result: &st
     server.answer("complete_task", &report);
 }
 
-/// Has an agent work off tasks of its own, of no tokens, with these results and durations.
+/// Has an agent complete its own tasks without tokens, with these results and durations.
 pub(crate) fn work(server: &mut Server, agent: &str, results: &[(&str, u64)]) {
     for (number, (result, duration_ms)) in results.iter().enumerate() {
         let task = json!({"task_id": format!("{agent}-{number}"), "estimated_tokens": 1, "max_attempts": 1});
@@ -67,7 +67,7 @@ pub(crate) fn work(server: &mut Server, agent: &str, results: &[(&str, u64)]) {
     }
 }
 
-/// What is used of quotas, tokens and the queue.
+/// Returns the usage of quotas, tokens and the queue.
 pub(crate) fn usage(server: &mut Server) -> Value {
     server.answer("get_resource_usage", &json!({}))
 }

@@ -1,4 +1,4 @@
-//! How well an agent does, as the list tells it.
+//! The health of an agent, as the list shows it.
 
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ fn the_score_is_made_of_its_four_parts() {
             "heartbeat_regularity": 1.0
         })
     };
-    // 0.4 of 2/3, 0.3 of 1 - 1000/3000, 0.2 of all its room, 0.1 of all beats.
+    // 0.4 of 2/3, 0.3 of 1 - 1000/3000, 0.2 of its whole capacity, 0.1 of all heartbeats.
     check(&[], &[("success", 500), ("failure", 1_500), ("success", 1_000)], 0, health(0.767, 0.667, 0.667, 1.0));
     check(&[], &[("success", 0)], 0, health(1.0, 1.0, 1.0, 1.0));
     check(&[], &[("success", 0)], 1, health(0.933, 1.0, 1.0, 0.667));
@@ -52,7 +52,7 @@ fn the_score_is_made_of_its_four_parts() {
 fn beats_that_are_missed_count_against_an_agent() {
     let mut server = ready(&["--heartbeat-seconds", "2"]);
     register_as(&mut server, "agent-1", json!({}));
-    // It is heard of again just before it would be lost, and so has missed beats behind it.
+    // The agent sends a heartbeat just before it would be lost, so it has missed some.
     wait_for("an agent that is late", || (listed(&mut server, "agent-1")["state"] == "unresponsive").then_some(()));
     server.answer("heartbeat_agent", &agent("agent-1"));
     let shown = listed(&mut server, "agent-1");

@@ -8,14 +8,14 @@ use crate::support::{
 };
 use crate::wire_fleet::fleet::{claim, ready, register_as, submit};
 
-/// The ids on a page.
+/// Returns the ids on a page.
 fn ids(page: &Value) -> Vec<String> {
     let entries = page["agents"].as_array().expect("a list");
     assert_eq!(page["count"], entries.len());
     entries.iter().map(|entry| entry["agent_id"].as_str().expect("an id").to_owned()).collect()
 }
 
-/// All ids that match, read page by page.
+/// Returns all matching ids, read page by page.
 fn read_pages(server: &mut Server, filter: &Value, limit: usize) -> Vec<String> {
     let mut read = Vec::new();
     let mut arguments = filter.clone();

@@ -1,4 +1,4 @@
-//! What is used of quotas, tokens and the queue, and how it is set.
+//! The usage of quotas, tokens and the queue, and how they are set.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::support::{
 };
 use crate::wire_fleet::fleet::{claim, ready, register, register_as, report, submit, usage};
 
-/// Sets a token budget, which has to be taken; gives the tokens.
+/// Sets a token budget, which must be accepted, and returns the tokens.
 fn set_budget(server: &mut Server, arguments: &Value) -> Value {
     let answer = server.answer("set_token_budget", arguments);
     assert_eq!(answer["status"], "set", "{answer}");
@@ -24,7 +24,7 @@ fn set_budget(server: &mut Server, arguments: &Value) -> Value {
     answer["tokens"].clone()
 }
 
-/// Has an agent take one task of so many tokens, and use so many.
+/// Has an agent claim a task and report the tokens used.
 fn spend(server: &mut Server, task: &Value, used: u64) {
     let mut task = task.clone();
     task["max_attempts"] = json!(1);
@@ -130,7 +130,7 @@ fn above_four_fifths_tokens_are_saved() {
             "is_on": true, "active_tasks": 2, "deferred_tasks": 2, "estimated_tokens": 110, "remaining_tokens": 150
         }),
     );
-    // A larger budget puts them back into the queue, and ends the saving.
+    // A larger budget returns the tasks to the queue, and ends the conservation.
     let raised = server.answer("set_token_budget", &json!({"budget_tokens": 2_000}));
     check(
         &raised,
@@ -170,7 +170,7 @@ fn a_window_gives_back_what_was_used() {
     spend(&mut server, &json!({"task_id": "done", "estimated_tokens": 100}), 600);
     submit(&mut server, "held", 200);
     claim(&mut server, "agent-1");
-    // The window alone leaves the tokens as they are.
+    // A new window alone does not change the tokens.
     check(
         &set_budget(&mut server, &json!({"window_seconds": 31_536_000})),
         &json!({"total_budget": 1_000, "window_seconds": 31_536_000, "refills_at": TIME, "consumed": 600}),
@@ -211,7 +211,7 @@ fn a_job_may_have_a_budget_of_its_own() {
     check(&removed, &json!({"status": "removed", "tokens": {"total_budget": 10_000}}));
     assert_eq!(removed["tokens"]["jobs"], json!({}));
     check(&server.answer("get_task", &json!({"task_id": "c"})), &json!({"state": "queued"}));
-    // What is not there can be taken away again, which changes nothing.
+    // Removing an absent value changes nothing.
     let removed = server.answer("set_token_budget", &json!({"job_id": "job-1", "remove": true}));
     assert_eq!(removed["tokens"]["jobs"], json!({}));
 }
@@ -245,7 +245,7 @@ fn a_quota_is_set_and_taken_away() {
     );
 }
 
-/// The budget and the window that a server on the state has.
+/// Returns the budget and the window of a server on the state.
 fn budget_on(server: &mut Server) -> (Value, Value) {
     let tokens = usage(server)["tokens"].clone();
     (tokens["total_budget"].clone(), tokens["window_seconds"].clone())
@@ -277,7 +277,7 @@ fn a_state_remembers_its_budget() {
         home.end(server, Ending::InOrder);
         let server = check(&["--token-budget", "900", "--resize", "yes"], (900, 60), None);
         home.end(server, Ending::InOrder);
-        // Whoever set it to 0 to stop everything does not find it raised.
+        // A budget of 0, which stops all work, is not raised by a restart.
         let mut server = check(&[], (900, 60), None);
         set_budget(&mut server, &json!({"budget_tokens": 0, "window_seconds": 0}));
         home.end(server, Ending::InOrder);

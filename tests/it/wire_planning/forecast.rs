@@ -1,4 +1,4 @@
-//! Forecasts of demand, from a state that has seen some.
+//! Forecasts of demand, from a state with recorded demand.
 
 use super::{OPTIONS, WORKERS, plan};
 use crate::support::durable::{ENDINGS, Ending, Home, Mode};
@@ -23,7 +23,7 @@ fn series<'a>(forecast: &'a Value, name: &str) -> &'a Value {
     series.iter().find(|one| one["series"] == name).unwrap_or_else(|| panic!("no {name} in {forecast}"))
 }
 
-/// Has a state see this demand in each of the last bins that are over, as if it had been there.
+/// Writes this demand to a state, as if it had occurred in the last completed bins.
 fn remember(state: &Path, bins: u64, demand: DemandBin) {
     let now = Timestamp::since_1970(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970"));
     let until = DemandBin::start_of(now);
@@ -81,7 +81,7 @@ fn without_history_it_says_what_is_missing() {
 #[test]
 fn a_state_that_has_seen_demand_forecasts_it_and_plans_for_it() {
     let home = Home::new();
-    // A first life makes the state.
+    // The first start creates the state.
     let server = home.server(Mode::Never, WORKERS);
     home.end(server, Ending::InOrder);
     remember(
@@ -112,7 +112,7 @@ fn a_state_that_has_seen_demand_forecasts_it_and_plans_for_it() {
     let text = resource["result"]["contents"][0]["text"].as_str().expect("a text");
     assert_eq!(serde_json::from_str::<Value>(text).expect("JSON"), told);
 
-    // Thirty workers were wanted at once, so that many there will be, however idle it is now.
+    // Thirty workers were needed concurrently, so the plan has that many, however idle the present is.
     let planned = plan(&mut server, &json!({}));
     check(
         &planned,
@@ -124,7 +124,7 @@ fn a_state_that_has_seen_demand_forecasts_it_and_plans_for_it() {
     assert!(reasons.contains("CPU and memory suffice for 16 workers"), "{reasons}");
     assert!(reasons.contains("no capacity plan for agents: no task has succeeded yet"), "{reasons}");
 
-    // Once a task was done it is known how long they take.
+    // Task durations are known once a task has completed.
     server.answer("register_agent", &json!({"agent_id": "a"}));
     server.answer("submit_task", &json!({"task_id": "t"}));
     let claimed = server.answer("claim_task", &json!({"agent_id": "a"}));

@@ -1,4 +1,5 @@
-//! The end of the process: by the end of its input or by a signal, within a second, with code 0 and every earned reply written.
+//! The end of the process: after the end of its input or a signal it exits within a second, with code 0 and all due
+//! replies written.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,7 +17,7 @@ use crate::support::{
     wait_within,
 };
 
-/// The signals that a parent or a terminal ends a process with.
+/// The signals with which a parent or a terminal ends a process.
 const SIGNALS: [&str; 2] = ["TERM", "INT"];
 
 /// A request that stays in flight.
@@ -28,7 +29,7 @@ fn listen(id: u64) -> String {
     )
 }
 
-/// A server with a request in flight that is never answered by itself.
+/// Starts a server with a request in flight that stays unanswered.
 fn listening(transport: crate::support::server::Transport) -> Server {
     let mut server = Server::start_on(transport, command(&[]));
     server.write_line(listen(5));
@@ -92,7 +93,7 @@ fn a_signal_ends_it_while_the_input_stays_open() {
             let mut listening = listening(transport);
             listening.signal(signal);
             listening.check_end();
-            // Before the handshake; the answer tells that the process has come as far as to listen for signals.
+            // This is before the handshake. The answer shows that the process handles signals.
             let mut new = Server::start_on(transport, command(&[]));
             new.write_line("no JSON");
             new.next().expect("a reply");
@@ -112,7 +113,7 @@ fn a_client_that_never_reads_cannot_hold_up_the_end() {
             server.check_end();
             drop(open);
         }
-        // The second signal ends it at once, with whatever code.
+        // The second signal ends it immediately, with any code.
         let (mut server, open) = unread(transport);
         let _flood = flood(&mut server);
         server.signal("TERM");
@@ -130,7 +131,7 @@ fn what_is_written_before_the_end_is_still_only_messages() {
         server.signal("TERM");
         drop(open);
         server.check_end();
-        // Each whole line has been checked to be a message.
+        // Each complete line was checked to be a message.
         let replies = server.rest();
         assert!(replies.iter().all(|reply| reply["result"]["structuredContent"].is_object()), "{replies:?}");
     }
@@ -161,7 +162,7 @@ fn no_input_at_all() {
     let mut child = command(&["--log-level", "off"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let child = child.as_mut().expect("the binary");
     let status = wait_within(END_LIMIT, || child.try_wait().expect("a child to wait for"));
-    // The pipe is read only now, so that a server which waited for its reader would be seen to hang.
+    // The pipe is read only now, so that a server that waits for its reader would hang.
     let mut written = Vec::new();
     child.stdout.take().expect("a pipe").read_to_end(&mut written).expect("a pipe to read");
     assert_eq!(status.and_then(|status| status.code()), Some(0));
@@ -176,7 +177,7 @@ fn a_terminal_as_input() {
         check(&server.next().expect("a reply"), &json!({"error": {"code": -32700}}));
         terminal.write_all((request(77, "server/discover", &modern(json!({}))) + "\n").as_bytes()).expect("a terminal");
         assert!(server.reply(77)["result"].is_object());
-        // The terminal stays open, and nobody types anything.
+        // The terminal stays open without any input.
         server.signal(signal);
         server.check_end();
         drop(terminal);
@@ -187,7 +188,7 @@ fn a_terminal_as_input() {
     server.check_end();
 }
 
-/// A server with a terminal as its standard input, and the other end of that terminal.
+/// Starts a server with a terminal as its standard input, and returns the other end of that terminal.
 fn on_terminal() -> (Server, File) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");

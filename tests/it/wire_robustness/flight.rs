@@ -1,4 +1,4 @@
-//! Requests in flight: two with one id, and those that are cancelled before their answer.
+//! Requests in flight: two with the same id, and requests that are cancelled before their answer.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::support::{
     server::{Server, TRANSPORTS, call, cancel, command, modern, request},
 };
 
-/// A request for one worker.
+/// Returns a request for one worker.
 fn one_worker() -> Value {
     json!({"job_id": "a", "mcp_servers": ["s"], "workers": 1})
 }
@@ -21,7 +21,7 @@ fn listen(id: u64) -> String {
     )
 }
 
-/// Whether a message tells that the capacity has changed.
+/// Returns whether a message is a notification that the capacity has changed.
 fn is_notice(message: &Value) -> bool {
     message["method"] == "notifications/resources/updated" && message["params"]["uri"] == "cluster://capacity"
 }
@@ -37,7 +37,7 @@ fn the_second_of_two_requests_with_one_id_is_refused() {
         let refusal = server.next().expect("a refusal");
         check(&refusal, &json!({"error": {"code": -32600}}));
         assert!(refusal["error"]["message"].as_str().is_some_and(|text| text.contains('5')), "{refusal}");
-        // The first one is still in flight, and the second one has done nothing.
+        // The first request is still in flight, and the second one had no effect.
         server.write_line(request(6, "tools/call", &modern(second)));
         check(&server.reply(6), &json!({"result": {"structuredContent": {"fencing_token": 1}}}));
         server.find("a notice", is_notice);
@@ -82,7 +82,7 @@ fn a_cancelled_listen_ends_and_makes_room_for_others() {
                 .find("the acknowledgement", |message| message["method"] == "notifications/subscriptions/acknowledged");
             server.write_line(cancel(id));
         }
-        // MCP does not let a client use an id twice; one that does is not left without an answer.
+        // MCP does not allow a client to reuse an id. A client that does still gets an answer.
         server.write_line(listen(499));
         let answer = server.next().expect("an answer");
         assert!(answer["error"]["code"] == -32600 || answer["method"] == "notifications/subscriptions/acknowledged");
@@ -98,7 +98,7 @@ fn the_grant_of_a_cancelled_request_is_rolled_back() {
         let empty = server.capacity();
         for round in 0..50 {
             let id = server.new_id();
-            // In one write, so that the server can know of the cancelling before it answers.
+            // Both are in one write, so that the server can read the cancellation before it answers.
             server.write_line([call(id, "request_resources", &one_worker()), cancel(id)].join("\n"));
             assert_eq!(server.capacity(), empty, "round {round}");
         }
@@ -110,7 +110,7 @@ fn the_grant_of_a_cancelled_request_is_rolled_back() {
 #[test]
 fn what_many_cancelled_requests_got_is_all_rolled_back() {
     for transport in TRANSPORTS {
-        // Half of them are cancelled at once, in a flood that the server reads in pieces of its own choosing.
+        // Half of the requests are cancelled in one burst, which the server reads in pieces of any size.
         let totals = ["--total-workers", "1000", "--total-cpu", "1000", "--total-memory", "10000000"];
         let mut server = Server::ready_on(transport, &totals);
         let ids: Vec<_> = (0..1000).map(|_| server.new_id()).collect();
@@ -122,7 +122,7 @@ fn what_many_cancelled_requests_got_is_all_rolled_back() {
         let capacity = server.capacity();
         server.close_input();
         let answered = server.rest();
-        // A request whose reply was faster than its cancelling keeps its grant, since its client knows of it.
+        // A request that was answered before its cancellation keeps its grant, since its client knows of it.
         let granted =
             answered.iter().filter(|reply| reply["result"]["structuredContent"]["status"] == "active").count();
         assert_eq!(granted, answered.len());
@@ -149,7 +149,7 @@ fn only_the_grant_is_rolled_back_and_not_what_a_cancelled_release_freed() {
     let held = server.grant(&one_worker());
     let id = server.new_id();
     server.write_line([call(id, "release_resources", &json!({"allocation_id": held})), cancel(id)].join("\n"));
-    // Either the release took place or it did not: the books say the same everywhere.
+    // The release either took place or it did not: all answers agree.
     let holds = server.allocation(&held)["state"] == "active";
     check(&server.capacity(), &json!({"allocated_workers": u32::from(holds), "active_allocations": u32::from(holds)}));
 }

@@ -1,4 +1,4 @@
-//! Clients that do not read what they are sent, be it replies or log lines.
+//! Clients that do not read their output, neither replies nor log lines.
 
 use std::{
     io::{Read, Write},
@@ -19,14 +19,15 @@ use crate::support::{
     wait_for,
 };
 
-/// Calls of a client that never reads: their replies are many times what pipes and requests in flight can hold.
+/// The number of calls of a client that never reads. Their replies far exceed the capacity of pipes and requests in
+/// flight.
 const FLOOD_CALLS: u64 = 20_000;
 
-/// What the process may at most have needed for that. Without a bound the replies alone would take 30 MB, and each waiting call
-/// much more.
+/// The memory limit of the process for these calls. Without a limit the replies alone would take 30 MB, and each
+/// waiting call much more.
 const FLOOD_MEMORY_KIB_MAX: u64 = 40 * 1024;
 
-/// So many looks in a row without progress mean that the server has stopped reading.
+/// The number of consecutive checks without progress after which the server counts as not reading.
 const LOOKS_WITHOUT_PROGRESS: u32 = 30;
 
 /// An output of the server that is not read until the gate opens.
@@ -38,14 +39,14 @@ struct Gated<R> {
 impl<R: Read> Read for Gated<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if let Some(gate) = self.gate.take() {
-            // An error means that the gate is gone, which opens it as well.
+            // An error means that the sender is dropped, which opens the gate as well.
             let _ = gate.recv();
         }
         self.output.read(buffer)
     }
 }
 
-/// A server whose output is not read until the sender is dropped.
+/// Starts a server whose output is not read until the sender is dropped.
 pub(crate) fn unread(transport: Transport) -> (Server, Sender<()>) {
     let (open, gate) = channel();
     let gate = Some(gate);
@@ -69,14 +70,14 @@ pub(crate) fn unread(transport: Transport) -> (Server, Sender<()>) {
     (server, open)
 }
 
-/// A client that goes on sending calls until all are sent, and then keeps the server's input open.
+/// A client that sends all its calls, and then keeps the input of the server open.
 pub(crate) struct Flood {
     written: Arc<AtomicU64>,
-    /// The input is open as long as this is.
+    /// Keeps the input open until it is dropped.
     _open: Sender<()>,
 }
 
-/// Has a thread send calls without end in sight, and waits until the server does not take any more.
+/// Sends calls endlessly in a thread, and waits until the server stops reading them.
 pub(crate) fn flood(server: &mut Server) -> Flood {
     let mut input = server.take_input();
     let (open, end) = channel();
@@ -85,13 +86,13 @@ pub(crate) fn flood(server: &mut Server) -> Flood {
     thread::spawn(move || {
         for id in 0..FLOOD_CALLS {
             let params = modern(json!({"name": "get_capacity"}));
-            // An error means that the server has ended, as some tests want it to.
+            // An error means that the server has ended, as some tests intend.
             if input.write_all((request(id, "tools/call", &params) + "\n").as_bytes()).is_err() {
                 return;
             }
             count.store(id + 1, Ordering::Relaxed);
         }
-        // An error is the end that is waited for.
+        // An error is the expected end.
         let _ = end.recv();
     });
     let (mut last, mut looks) = (0, 0);
@@ -122,7 +123,7 @@ fn a_client_that_never_reads_is_not_read_from_and_nothing_is_lost() {
     }
 }
 
-/// The most memory that the server has taken so far is bounded.
+/// Checks that the peak memory of the server is limited.
 fn check_memory(server: &Server) {
     if cfg!(target_os = "linux") {
         let status = std::fs::read_to_string(format!("/proc/{}/status", server.process_id())).expect("a status");
@@ -144,7 +145,7 @@ fn a_client_that_cancels_all_it_sends_takes_no_memory() {
             server.write(lines.collect::<String>());
         }
         let held = server.capacity()["allocated_workers"].clone();
-        // Where what is read at once ends between a call and its cancellation, the call may be answered before that comes.
+        // If a read ends between a call and its cancellation, the call may be answered before the cancellation arrives.
         let answered = server.count_kept(|reply| reply["result"]["structuredContent"]["status"] == "active");
         assert_eq!(held, answered, "what is held is what was answered");
         check_memory(&server);
@@ -158,7 +159,7 @@ fn a_parent_that_never_reads_the_log_stops_nothing() {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary");
     let input = child.stdin.take().expect("a pipe");
     let output = child.stdout.take().expect("a pipe");
-    // Held open and never read until the process has ended.
+    // Stays open without being read until the process has ended.
     let log = child.stderr.take().expect("a pipe");
     let mut server = Server::new(child, Box::new(input), output);
     server.greet("2025-11-25");
@@ -175,13 +176,13 @@ fn a_parent_that_never_reads_the_log_stops_nothing() {
 
 #[test]
 fn a_client_that_closes_its_end_ends_the_server() {
-    // The client's end of both is gone, as after a crash of it.
+    // The client has closed both ends, as after a crash.
     for transport in TRANSPORTS {
         let mut server = Server::ready_on(transport, &[]);
         server.close_input();
         server.check_end();
     }
-    // Only the server's output is gone: what it still has to say has nowhere to go.
+    // Only the output of the server is closed, so its remaining output is lost.
     let mut child =
         command(&["--log-level", "off"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the binary");
     let input = child.stdin.take().expect("a pipe");

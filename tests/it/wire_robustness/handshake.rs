@@ -1,4 +1,4 @@
-//! What comes before the first request, and what comes first instead of the handshake.
+//! Messages before the first request, and messages in the place of the handshake.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::support::{
     server::{Server, TRANSPORTS, cancel, command, modern},
 };
 
-/// Lines that want no answer.
+/// Lines without an answer.
 const UNANSWERED: [&str; 6] = [
     r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
     r#"{"jsonrpc":"2.0","method":"notifications/no/such"}"#,
@@ -60,7 +60,7 @@ fn a_wrong_handshake_is_refused_and_a_right_one_works_after_it() {
         server.greet("2025-11-25");
         server.learn_schemas();
         server.capacity();
-        // Another one on the way is no reason to end, whatever it is answered with.
+        // Another request in between is not a reason to end, whatever its answer.
         server.greet("2025-11-25");
         server.capacity();
     }

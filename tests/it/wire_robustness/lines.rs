@@ -1,4 +1,4 @@
-//! Lines that are no request, or a wrong one: each gets an answer, and the next line is served.
+//! Lines that are not a valid request: each is answered, and the next line is served.
 
 use serde_json::{Value, json};
 
@@ -7,23 +7,23 @@ use crate::support::{
     server::{Server, TRANSPORTS, command, modern, request},
 };
 
-/// The longest line that is served unless the setting says otherwise.
+/// The default limit of the length of a line.
 const LINE_LENGTH_MAX: usize = 1 << 20;
 
-/// Parse error, of JSON-RPC.
+/// The JSON-RPC code of a parse error.
 const PARSE_ERROR: i32 = -32700;
 
-/// Invalid request, of JSON-RPC.
+/// The JSON-RPC code of an invalid request.
 const INVALID_REQUEST: i32 = -32600;
 
-/// Method not found, of JSON-RPC.
+/// The JSON-RPC code of an unknown method.
 const METHOD_NOT_FOUND: i32 = -32601;
 
-/// Invalid params, of JSON-RPC.
+/// The JSON-RPC code of invalid params.
 const INVALID_PARAMS: i32 = -32602;
 
-/// Checks that the line is answered with this code and id on both transports, before the handshake and after it, and that the
-/// server goes on.
+/// Checks that the line is answered with this code and id on both transports, before and after the handshake, and that
+/// the server continues.
 fn check_refused(line: &[u8], code: i32, id: &Value, named: &str) {
     let shown = String::from_utf8_lossy(&line[..line.len().min(100)]).into_owned();
     for transport in TRANSPORTS {
@@ -40,14 +40,14 @@ fn check_refused(line: &[u8], code: i32, id: &Value, named: &str) {
     }
 }
 
-/// A ping with arrays nested so deep that the whole line has this depth.
+/// Returns a ping with nested arrays, whose whole line has this depth.
 fn nested(depth: usize) -> String {
     let arrays = depth - 2;
     let (open, close) = ("[".repeat(arrays), "]".repeat(arrays));
     format!(r#"{{"jsonrpc":"2.0","id":77,"method":"ping","params":{{"x":{open}{close}}}}}"#)
 }
 
-/// A ping of exactly so many bytes. The id stands before or behind what makes it long.
+/// Returns a ping with this number of bytes. The id is before or after the long part.
 fn long(bytes: usize, id_first: bool) -> String {
     let (before, behind) = if id_first { (r#""id":77,"#, "") } else { ("", r#","id":77"#) };
     let line = |text: &str| format!(r#"{{"jsonrpc":"2.0",{before}"method":"ping","params":{{"x":"{text}"}}{behind}}}"#);
@@ -75,7 +75,7 @@ fn what_is_nested_too_deep() {
     let mut server = Server::ready(&[]);
     server.write_line(nested(126));
     check(&server.reply(77), &json!({"result": {}}));
-    // One deeper is served or refused; ignored it must not be.
+    // A deeper line may be served or refused, but must not be ignored.
     server.write_line(nested(127));
     let reply = server.next().expect("a reply");
     assert!(reply["result"].is_object() || reply["error"]["code"] == PARSE_ERROR, "{reply}");

@@ -1,13 +1,13 @@
-//! Pipelined calls: they take effect in the order in which they were sent.
+//! Pipelined calls: they take effect in the order of their sending.
 
 use serde_json::{Value, json};
 
 use crate::support::server::{Server, TRANSPORTS, call};
 
-/// Calls that change something, each with two that look at it right behind.
+/// The number of calls with an effect, each followed by two that read it.
 const ROUNDS: usize = 700;
 
-/// Leases that are there from the start and are released on the way.
+/// The number of initial leases that are released meanwhile.
 const HELD: usize = 100;
 
 #[test]

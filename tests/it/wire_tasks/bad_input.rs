@@ -1,14 +1,15 @@
-//! Bad input: a model gets a text that names the argument, the value and what is allowed, and nothing is half done.
+//! Invalid input: the model gets a text that names the argument, the value and the allowed values, and no call has a
+//! partial effect.
 
 use serde_json::{Value, json};
 
 use crate::support::{server::Server, wait_for};
 use crate::wire_tasks::fleet::{claim_one, ready, register, report, submit, timeless};
 
-/// Longer than any error has to be: a long value is shown shortened.
+/// An upper bound for the length of errors, since long values are shortened.
 const TEXT_LENGTH_MAX: usize = 500;
 
-/// The tools, each with arguments that it needs.
+/// The tools, each with its required arguments.
 fn needed() -> [(&'static str, Value); 8] {
     [
         ("submit_task", json!({})),
@@ -22,14 +23,14 @@ fn needed() -> [(&'static str, Value); 8] {
     ]
 }
 
-/// The same with one argument set to something else.
+/// Returns the arguments of a tool with one argument replaced.
 fn with(tool: &str, key: &str, value: &Value) -> Value {
     let mut arguments = needed().into_iter().find(|(name, _)| *name == tool).expect("a tool").1;
     arguments[key] = value.clone();
     arguments
 }
 
-/// A server with an agent that holds one task, while another waits.
+/// Starts a server with an agent that holds one task, while another task waits.
 fn scene() -> Server {
     let mut server = ready(&[]);
     register(&mut server, "a", 3);
@@ -39,7 +40,7 @@ fn scene() -> Server {
     server
 }
 
-/// All there is to know of the tasks.
+/// Returns the complete state of the tasks.
 fn books(server: &mut Server) -> Value {
     let mut list = server.answer("list_tasks", &json!({}));
     for entry in list["tasks"].as_array_mut().expect("a list") {
@@ -49,7 +50,7 @@ fn books(server: &mut Server) -> Value {
     json!([list, tasks])
 }
 
-/// Checks that each call is refused with a text that has all of its parts, and that nothing came of any of them.
+/// Checks that each call is refused with a text that contains all of its parts, and that no call had an effect.
 fn check_refused(cases: &[(&str, Value, Vec<&str>)]) {
     let mut server = scene();
     let before = books(&mut server);

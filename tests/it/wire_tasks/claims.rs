@@ -1,4 +1,4 @@
-//! What a claim gives out, and in which order.
+//! The tasks that a claim returns, and their order.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::{
 };
 use crate::wire_tasks::fleet::{claim, claim_one, ids, ready, register, report, submit, task};
 
-/// The ids of all that an agent is given, one claim after the other.
+/// Returns the ids of all tasks that an agent gets, one claim after the other.
 fn claim_all(server: &mut Server, agent: &str) -> Vec<String> {
     let mut all = Vec::new();
     loop {
@@ -20,7 +20,7 @@ fn claim_all(server: &mut Server, agent: &str) -> Vec<String> {
     }
 }
 
-/// Submits tasks with ids of their own, in this order.
+/// Submits tasks with these ids, in this order.
 fn submit_all(server: &mut Server, tasks: &[(&str, Value)]) {
     for (id, arguments) in tasks {
         let mut arguments = arguments.clone();
@@ -50,7 +50,7 @@ fn the_most_urgent_come_first_and_the_oldest_among_equals() {
 
 #[test]
 fn a_task_whose_time_runs_short_goes_before_others_of_its_priority() {
-    // Urgent is what has less time left than twice what a task takes.
+    // A task is urgent if the time until its deadline is less than twice its duration.
     let mut server = ready(&["--response-target-ms", "60000"]);
     register(&mut server, "a", 10);
     let soon = chrono::Utc::now() + chrono::Duration::seconds(20);
@@ -122,7 +122,7 @@ fn tasks_of_one_batch_go_together_where_there_is_room() {
     assert_eq!(ids(&claim(&mut server, "many")), ["other"]);
     assert_eq!(ids(&claim(&mut server, "many")), ["c1"]);
     assert_eq!(ids(&claim(&mut server, "many")), ["b4"]);
-    // Each is reported on by itself.
+    // Each task is reported separately.
     let done = server.answer("complete_task", &report(&together["tasks"][1], "three", "success"));
     check(&done, &json!({"status": "completed"}));
     let held = server.answer("list_tasks", &json!({"agent_id": "three", "state": "running"}));
@@ -161,7 +161,7 @@ fn a_task_without_tokens_is_deferred_until_the_budget_is_raised() {
     check(&listed, &json!({"total": 1, "tasks": [{"task_id": "dear", "deferred_reason": "insufficient_tokens"}]}));
     let error = server.error("assign_task", &json!({"task_id": "dear"}));
     assert!(error.contains("dear") && error.contains("5000") && error.contains("1000"), "{error}");
-    // It does not stand in the way of what can be paid for.
+    // It does not block tasks that the budget can pay for.
     submit(&mut server, &json!({"task_id": "cheap", "estimated_tokens": 400}));
     let cheap = claim_one(&mut server, "a");
     assert_eq!(cheap["task_id"], "cheap");
@@ -196,7 +196,7 @@ fn the_task_of_a_cancelled_claim_goes_back_uncounted() {
         for wait_seconds in [0, 30].repeat(25) {
             let request = server.new_id();
             let arguments = json!({"agent_id": "a", "wait_seconds": wait_seconds});
-            // In one write, so that the server can know of the cancelling before it answers.
+            // Both are in one write, so that the server can read the cancellation before it answers.
             server.write_line([call(request, "claim_task", &arguments), cancel(request)].join("\n"));
             check(&task(&mut server, &id), &json!({"state": "queued", "attempts": [], "attempts_left": 1}));
         }

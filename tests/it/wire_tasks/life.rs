@@ -1,4 +1,4 @@
-//! One task from its submission to its end, and what can go wrong on the way.
+//! The life of a task from its submission to its end, and the failures on the way.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::wire_tasks::fleet::{
     claim, claim_one, ids, ready, register, report, submit, task, timeless, wait_for_state,
 };
 
-/// A task with all that can be said of one.
+/// Returns a task with all arguments.
 fn full() -> Value {
     json!({
         "task_id": "task-1", "job_id": "job-1", "agent_type": "worker", "capabilities": [], "priority": "high",
@@ -119,7 +119,7 @@ fn what_is_not_said_of_a_task_has_a_default() {
     );
     let held = claim_one(&mut server, "a");
     check(&held, &json!({"task_id": id, "job_id": null, "batch_key": null, "deadline": null, "payload": null}));
-    // What the agent does not say is taken from the estimate and from the clock.
+    // Values that the agent does not report come from the estimate and the clock.
     let done = server.answer("complete_task", &report(&held, "a", "success"));
     check(&done, &json!({"status": "completed", "tokens_used": 1000, "duration_ms": COUNT}));
 }
@@ -211,7 +211,7 @@ fn a_report_may_be_repeated_and_counts_once() {
         }),
     );
     assert_eq!(timeless(task(&mut server, &id)), before);
-    // Also while the next attempt is under way, and after the end.
+    // Also during the next attempt, and after the end.
     let second = claim_one(&mut server, "a");
     check(&server.answer("complete_task", &failed), &json!({"status": "already_reported", "state": "running"}));
     server.answer("complete_task", &report(&second, "a", "success"));
@@ -219,7 +219,7 @@ fn a_report_may_be_repeated_and_counts_once() {
         let again = server.answer("complete_task", &report(held, "a", result));
         check(&again, &json!({"status": "already_reported", "state": "completed", "result": result, "attempts": 2}));
     }
-    // One that says something else is no repeat.
+    // A report with other content is not a repeat.
     let error = server.error("complete_task", &report(&first, "a", "success"));
     assert!(error.contains("fencing_token"), "{error}");
 }
@@ -236,7 +236,7 @@ fn a_late_report_is_refused_and_changes_nothing() {
         &queued,
         &json!({"attempts": [{"outcome": "lease_expired", "agent_id": "slow", "tokens_used": 0}], "attempts_left": 2}),
     );
-    // While nobody holds it, while another does, and while its first agent does under a new token.
+    // While no agent holds it, while another one does, and while its first agent holds it under a new token.
     let check_refused = |server: &mut Server| {
         let before = timeless(task(server, &id));
         let error = server.error("complete_task", &report(&late, "slow", "success"));
@@ -302,7 +302,7 @@ fn a_task_may_be_submitted_again_under_its_id() {
         assert!(error.contains("task_id") && error.contains("task-1"), "{key}: {error}");
     }
     check(&server.answer("list_tasks", &json!({})), &json!({"total": 1}));
-    // A repeat answers with the task as it stands today.
+    // A repeated submission returns the present task.
     server.answer("cancel_task", &json!({"task_id": "task-1"}));
     check(&server.answer("submit_task", &full()), &json!({"status": "already_submitted", "state": "cancelled"}));
 }
@@ -365,7 +365,7 @@ fn a_task_can_be_made_more_or_less_urgent() {
     let order: Vec<_> = (0..3).map(|_| claim_one(&mut server, "a")).collect();
     let order: Vec<_> = order.iter().map(|held| held["task_id"].as_str().expect("an id")).collect();
     assert_eq!(order, [&tasks[2], &tasks[1], &tasks[0]]);
-    // One that has ended is as it is.
+    // A task that has ended does not change.
     server.answer("cancel_task", &json!({"task_id": tasks[1]}));
     let error = server.error("update_task", &json!({"task_id": tasks[1], "priority": "LOW"}));
     assert!(error.contains(&tasks[1]) && error.contains("cancelled"), "{error}");
@@ -442,7 +442,7 @@ fn what_does_not_exist_is_an_error_by_name() {
         let error = server.error(tool, &arguments);
         assert!(error.starts_with("Agent nobody not found") && error.contains("register_agent"), "{tool}: {error}");
     }
-    // Nobody reports on a task that nobody holds, nor on one that somebody else does.
+    // No report is accepted for a task that has no holder or another holder.
     let error = server.error("complete_task", &report(&id, "nobody"));
     assert!(error.contains(&id) && error.contains("no agent holds it"), "{error}");
     let held = claim_one(&mut server, "a");
@@ -458,11 +458,11 @@ fn a_submission_that_is_called_off_leaves_nothing_to_do() {
     register(&mut server, "a", 3);
     for _ in 0..50 {
         let id = server.new_id();
-        // In one write, so that the server can know of the cancelling before it answers.
+        // Both are in one write, so that the server can read the cancellation before it answers.
         server.write_line([call(id, "submit_task", &json!({})), cancel(id)].join("\n"));
         check(&claim(&mut server, "a"), &json!({"status": "none", "reason": "no_task"}));
     }
-    // One with an id of its submitter's can be asked for again, so that it stays where it was taken.
+    // A task with an id from its submitter can be submitted again, so it stays in the queue.
     for round in 0..50 {
         let (id, task) = (server.new_id(), json!({"task_id": format!("own {round}")}));
         server.write_line([call(id, "submit_task", &task), cancel(id)].join("\n"));

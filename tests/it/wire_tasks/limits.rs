@@ -1,19 +1,19 @@
-//! What is bounded, and what is answered at the bound.
+//! The limits, and the answers at the limits.
 
 use serde_json::{Value, json};
 
 use crate::support::{pattern::check, server::call};
 use crate::wire_tasks::fleet::{claim, claim_one, ids, ready, register, report, submit, task};
 
-/// Some clients drop the connection on an answer that is longer.
+/// Some clients close the connection on a longer answer.
 const ANSWER_BYTES_MAX: usize = 10 << 20;
 
-/// The longest payload there may be: 64 KiB as JSON text.
+/// The longest allowed payload: 64 KiB as JSON text.
 fn largest() -> Value {
     Value::from("p".repeat(64 * 1024 - 2))
 }
 
-/// A value nested so many levels deep.
+/// Returns a value with this number of nested levels.
 fn nested(levels: usize) -> Value {
     (0..levels).fold(json!(1), |inner, _| json!({"a": inner}))
 }
@@ -22,7 +22,7 @@ fn nested(levels: usize) -> Value {
 fn the_largest_task_fits_a_line_and_comes_back_whole() {
     let mut server = ready(&[]);
     register(&mut server, "a", 3);
-    // What is left of a line of a MiB goes to the input, of which only the length is kept.
+    // The rest of a line of one MiB goes to the input, of which only the length is stored.
     let characters = 950_000;
     let arguments = json!({"task_id": "t", "payload": largest(), "input": "i".repeat(characters)});
     let submitted = server.answer("submit_task", &arguments);
@@ -114,7 +114,7 @@ fn the_longest_names_leave_a_page_short_enough() {
 fn a_task_with_the_longest_history_can_be_read() {
     let mut server = ready(&["--token-budget", "1000000000"]);
     register(&mut server, "a", 1);
-    // What is escaped, and escaped again in the text, takes the most bytes.
+    // Text that is escaped twice takes the most bytes.
     let worst = "\u{1}".repeat(4_096);
     let id = submit(&mut server, &json!({"max_attempts": 100, "payload": "\"".repeat(32_000)}));
     for _ in 0..100 {

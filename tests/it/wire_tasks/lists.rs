@@ -8,7 +8,7 @@ use crate::support::{
 };
 use crate::wire_tasks::fleet::{claim_one, ids, ready, register, report, submit};
 
-/// All ids that match, read page by page.
+/// Returns all matching ids, read page by page.
 fn read_pages(server: &mut Server, filter: &Value, limit: usize) -> Vec<String> {
     let mut read: Vec<String> = Vec::new();
     let mut arguments = filter.clone();
@@ -30,7 +30,8 @@ fn read_pages(server: &mut Server, filter: &Value, limit: usize) -> Vec<String> 
     }
 }
 
-/// A server with 30 tasks of two jobs, of which every third each is queued, running and completed. Gives the ids, oldest first.
+/// Starts a server with 30 tasks of two jobs, of which every third is queued, running or completed. Returns the ids,
+/// oldest first.
 fn filled() -> (Server, Vec<String>) {
     let mut server = ready(&[]);
     register(&mut server, "a", 100);

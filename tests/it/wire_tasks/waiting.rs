@@ -1,4 +1,4 @@
-//! Claims that wait: what wakes them, what is heard of them meanwhile, and what ends them.
+//! Waiting claims: what wakes them, their progress notifications, and what ends them.
 
 use serde_json::{Value, json};
 
@@ -8,13 +8,13 @@ use crate::support::{
 };
 use crate::wire_tasks::fleet::{claim, claim_one, ids, ready, register, report, submit, task};
 
-/// Sends a claim that waits for longer than any of the tests takes; gives the id of the request.
+/// Sends a claim that waits longer than any test, and returns the id of the request.
 fn wait_for_task(server: &mut Server, agent: &str) -> u64 {
     let arguments = json!({"agent_id": agent, "wait_seconds": 30});
     server.send("tools/call", &json!({"name": "claim_task", "arguments": arguments}))
 }
 
-/// The answer to a claim that was sent before.
+/// Returns the answer to an earlier claim.
 fn claimed(server: &mut Server, request: u64) -> Value {
     let reply = server.reply(request);
     server.check_answer("claim_task", &reply["result"])
@@ -32,7 +32,7 @@ fn a_submitted_task_wakes_the_one_who_waits_for_it() {
         let second = wait_for_task(&mut server, "second");
         let one = submit(&mut server, &json!({"agent_type": "worker"}));
         let two = submit(&mut server, &json!({"agent_type": "worker"}));
-        // Whoever has waited longest is served first, and one that cannot take it is passed over.
+        // The longest waiting claim is served first, and a claim that does not match is skipped.
         assert_eq!(ids(&claimed(&mut server, first)), [&one]);
         assert_eq!(ids(&claimed(&mut server, second)), [&two]);
         let three = submit(&mut server, &json!({"agent_type": "other"}));
@@ -71,7 +71,7 @@ fn an_assigned_task_reaches_the_agent_that_waits() {
             call(assigns, "assign_task", &json!({"task_id": "t"})),
         ];
         server.write_line(lines.join("\n"));
-        // Whether it is the claim or the assignment that gives it away, the agent hears of it with its payload.
+        // The claim or the assignment gives the task to the agent. In both cases the agent gets it with its payload.
         let answer = claimed(&mut server, waits);
         check(&answer, &json!({"status": "claimed", "tasks": [{"task_id": "t", "payload": "p"}]}));
         let assigned = server.reply(assigns)["result"].clone();
@@ -101,7 +101,7 @@ fn one_that_waits_stays_alive() {
 }
 
 #[test]
-fn whoever_asks_for_it_hears_of_the_progress() {
+fn a_client_that_asks_for_progress_gets_notifications() {
     let with_progress = |agent: &str| {
         json!({
             "name": "claim_task", "arguments": {"agent_id": agent, "wait_seconds": 30},
@@ -142,7 +142,7 @@ fn whoever_asks_for_it_hears_of_the_progress() {
     }
     new.ask("tools/call", &modern(submit));
     check(&new.reply(modern_claim), &json!({"result": {"structuredContent": {"status": "claimed"}}}));
-    // Only the one who asked was told anything, and nothing comes behind an answer.
+    // Only the client that asked for progress is notified, and nothing follows an answer.
     for mut server in [old, new] {
         server.close_input();
         let rest = server.rest();
@@ -163,7 +163,7 @@ fn a_cancelled_claim_waits_no_more() {
         let id = submit(&mut server, &json!({}));
         check(&task(&mut server, &id), &json!({"state": "queued", "attempts": []}));
         assert_eq!(ids(&claim(&mut server, "b")), [&id]);
-        // Its place in flight is free again: many more than may be in flight at once.
+        // A cancelled claim no longer counts as in flight: these are more than may be in flight concurrently.
         for _ in 0..300 {
             let waits = wait_for_task(&mut server, "a");
             server.write_line(cancel(waits));

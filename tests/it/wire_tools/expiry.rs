@@ -1,4 +1,4 @@
-//! The end of a lease that nobody released: at its deadline it is expired, and no grant waits for it.
+//! The expiry of a lease that was not released: at its deadline it is expired, and the next grant can reclaim it.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::support::{
     wait_for,
 };
 
-/// Asks for so many workers for a second.
+/// Returns a request for workers with a time to live of one second.
 fn brief(workers: u32) -> serde_json::Value {
     json!({"job_id": "brief", "mcp_servers": ["s"], "workers": workers, "ttl_seconds": 1})
 }
@@ -60,10 +60,10 @@ fn a_request_that_lacks_room_takes_what_is_expired() {
     let mut server = Server::ready(&[]);
     let expired = server.grant(&brief(8));
     server.wait_until_expired(&expired);
-    // There is room for this one, so the expired lease is left alone.
+    // Enough workers are available for this request, so the expired lease is not reclaimed.
     server.grant(&json!({"job_id": "a", "mcp_servers": [], "workers": 2}));
     assert_eq!(server.allocation(&expired)["state"], "active");
-    // And for this one there is none without it.
+    // This request needs the workers of the expired lease.
     server.grant(&json!({"job_id": "a", "mcp_servers": [], "workers": 5}));
     assert_eq!(server.allocation(&expired)["state"], "released");
     check(&server.capacity(), &json!({"allocated_workers": 7, "reclaimable_workers": 0, "active_allocations": 2}));

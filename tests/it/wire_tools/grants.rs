@@ -1,4 +1,5 @@
-//! What makes a grant one of its own: names and ports, its fencing token, and the `request_id` that it can be asked for again by.
+//! The properties of a grant: names and ports, its fencing token, and the `request_id` that makes its request
+//! repeatable.
 
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ use crate::support::{
     server::{Server, call, cancel},
 };
 
-/// The values that a list of objects has under a key.
+/// Returns the values under a key in a list of objects.
 fn column<'a>(list: &'a Value, key: &str) -> Vec<&'a str> {
     list.as_array().expect("a list").iter().map(|item| item[key].as_str().expect("a text")).collect()
 }
@@ -22,7 +23,7 @@ fn a_job_goes_on_counting_its_workers() {
     assert_eq!(column(&second["workers_allocated"], "worker_id"), ["worker-a-002", "worker-a-003"]);
     let other = server.answer("request_resources", &json!({"job_id": "b", "mcp_servers": [], "workers": 1}));
     assert_eq!(column(&other["workers_allocated"], "worker_id"), ["worker-b-000"]);
-    // While the second one lives, a third must not take a name that it has.
+    // While the second lease is live, a third must not get one of its names.
     server.answer("release_resources", &json!({"allocation_id": first["allocation_id"]}));
     let third = server.answer("request_resources", &json!({"job_id": "a", "mcp_servers": [], "workers": 4}));
     let mut names = column(&third["workers_allocated"], "worker_id");
@@ -96,7 +97,7 @@ fn each_grant_has_a_larger_fencing_token() {
     assert!(tokens.is_sorted_by(|earlier, later| earlier < later), "{tokens:?}");
 }
 
-/// A request with an id of its own.
+/// Returns a request with a `request_id`.
 fn with_request_id(workers: u32) -> Value {
     json!({"job_id": "a", "mcp_servers": ["s"], "workers": workers, "request_id": "once", "metadata": {"x": [1, 2]}})
 }
@@ -107,7 +108,7 @@ fn a_repeated_request_answers_for_the_first_grant() {
     let first = server.answer("request_resources", &with_request_id(4));
     assert_eq!(server.answer("request_resources", &with_request_id(4)), first);
     check(&server.capacity(), &json!({"allocated_workers": 4, "active_allocations": 1}));
-    // The same body in other words: the order of keys, and defaults spelled out.
+    // The same body with another order of keys, and explicit defaults.
     let worded = json!({
         "priority": "MEDIUM", "request_id": "once", "metadata": {"x": [1, 2]}, "workers": 4, "ttl_seconds": 3600,
         "mcp_servers": ["s"], "job_id": "a"
@@ -162,7 +163,7 @@ fn cancelling_a_repeat_does_not_undo_the_first_grant() {
     let mut server = Server::ready(&[]);
     let first = server.grant(&with_request_id(4));
     let id = server.new_id();
-    // In one write, so that the server knows of the cancelling before it can have answered.
+    // Both are in one write, so that the server reads the cancellation before it answers.
     server.write_line([call(id, "request_resources", &with_request_id(4)), cancel(id)].join("\n"));
     check(&server.capacity(), &json!({"allocated_workers": 4, "active_allocations": 1}));
     assert_eq!(server.allocation(&first)["state"], "active");

@@ -1,4 +1,4 @@
-//! What is bounded, and what is answered at the bound.
+//! The limits, and the answers at the limits.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::{
     wait_for,
 };
 
-/// The text of a refusal.
+/// Returns the text of a refusal.
 fn refusal(server: &mut Server, request: &Value) -> String {
     let answer = server.answer("request_resources", request);
     assert_eq!(answer["status"], "failed", "{request}: {answer}");
@@ -25,7 +25,7 @@ fn a_hundred_server_ports_and_no_more() {
     let error = refusal(&mut server, &more);
     assert!(error.contains("100") && error.contains("port"), "{error}");
     check(&server.capacity(), &json!({"allocated_workers": 0, "active_allocations": 2}));
-    // All of the 100 are ports of their own between 9000 and 9099, and those that run can be shared further.
+    // Each of the 100 servers has its own port between 9000 and 9099. Running servers can still be shared.
     let mut ports = Vec::new();
     for from in [0, 50] {
         let id = server.grant(&json!({"job_id": "d", "mcp_servers": names(from)}));
@@ -34,7 +34,7 @@ fn a_hundred_server_ports_and_no_more() {
     }
     ports.sort_unstable();
     assert_eq!(ports, (9000..9100).map(Some).collect::<Vec<_>>());
-    // The names still have holders, so their ports are not free with the first of these.
+    // The names still have holders, so their ports do not become available with the first of these.
     server.answer("release_resources", &json!({"allocation_id": first}));
     refusal(&mut server, &more);
 }
@@ -59,7 +59,7 @@ fn all_worker_ports_and_no_more() {
     check(&server.allocation(&id), &json!({"resources": {"workers": all}}));
     let error = refusal(&mut server, &json!({"job_id": "a", "mcp_servers": [], "workers": 1}));
     assert_eq!(error, "Insufficient workers: requested 1, available 0");
-    // A long answer is cut, and says so.
+    // A long answer is truncated, and says so.
     let answer = server.allocation(&id);
     let shown = answer["workers"].as_array().expect("a list").len();
     assert_eq!(answer["workers_omitted"], all - shown);
@@ -152,11 +152,11 @@ fn released_records_are_kept_for_so_long() {
 }
 
 #[test]
-fn so_many_refusals_are_kept() {
+fn the_number_of_kept_refusals_is_limited() {
     let mut server = Server::ready(&[]);
     let request = json!({"job_id": "a", "mcp_servers": [], "workers": 99});
     let first = server.answer("request_resources", &request)["allocation_id"].clone();
-    // Bounded, whatever the bound is: after this many the first one is gone.
+    // The number of records is limited: after this many the first one is dropped.
     let many = 5_000;
     let ids: Vec<_> = (0..many).map(|_| server.new_id()).collect();
     server.write(ids.iter().map(|id| call(*id, "request_resources", &request) + "\n").collect::<String>());

@@ -7,14 +7,14 @@ use crate::support::{
     server::{Server, call},
 };
 
-/// The ids on a page.
+/// Returns the ids on a page.
 fn ids(page: &Value) -> Vec<String> {
     let entries = page["allocations"].as_array().expect("a list");
     assert_eq!(page["count"], entries.len());
     entries.iter().map(|entry| entry["allocation_id"].as_str().expect("an id").to_owned()).collect()
 }
 
-/// All ids that match, read page by page.
+/// Returns all matching ids, read page by page.
 fn read_pages(server: &mut Server, filter: &Value, limit: usize) -> Vec<String> {
     let mut read = Vec::new();
     let mut arguments = filter.clone();
@@ -37,7 +37,8 @@ fn read_pages(server: &mut Server, filter: &Value, limit: usize) -> Vec<String> 
     }
 }
 
-/// A server with 30 allocations of two jobs: granted, refused and released in turn. Gives the ids, oldest first.
+/// Starts a server with 30 allocations of two jobs: granted, refused and released in turn. Returns the ids, oldest
+/// first.
 fn filled() -> (Server, Vec<String>) {
     let mut server = Server::ready(&[]);
     let mut created = Vec::new();

@@ -1,4 +1,4 @@
-//! The toolset `leases`: a lease that is renewed, and those that cannot be.
+//! The toolset `leases`: renewals that succeed, and those that are refused.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::support::{
     server::Server,
 };
 
-/// Milliseconds since 1970 of a time in an answer.
+/// Returns a timestamp of an answer in milliseconds since 1970.
 fn milliseconds(time: &Value) -> i64 {
     let time = time.as_str().expect("a time");
     chrono::DateTime::parse_from_rfc3339(time).expect("a time").timestamp_millis()

@@ -9,7 +9,7 @@ use crate::support::{
 
 const JOB: &str = "job-001";
 
-/// The request of the API's first pages.
+/// Returns the request on the first pages of the API.
 fn feature() -> Value {
     json!({
         "job_id": JOB,
@@ -21,7 +21,7 @@ fn feature() -> Value {
     })
 }
 
-/// The worker with this number, as a request's answer shows it.
+/// Returns the worker with this number, as in the answer to a request.
 fn worker(number: u16) -> Value {
     json!({
         "worker_id": format!("worker-{JOB}-{number:03}"),
@@ -31,7 +31,7 @@ fn worker(number: u16) -> Value {
     })
 }
 
-/// The same as an allocation shows it.
+/// Returns the same worker, as in an allocation.
 fn worker_specification(number: u16) -> Value {
     let mut specification = worker(number);
     specification["worker_type"] = "cortex-worker".into();
@@ -128,7 +128,7 @@ fn capacity_tells_what_is_leased_and_what_is_left() {
     let mut running: Vec<_> = capacity["running_mcp_servers"].as_array().expect("a list").iter().collect();
     running.sort_by_key(|name| name.as_str());
     assert_eq!(json!(running), json!(["database", "filesystem", "github"]));
-    // No arguments at all is as good as none.
+    // Absent arguments are equivalent to empty ones.
     let reply = server.ask("tools/call", &json!({"name": "get_capacity"}));
     assert_eq!(server.check_answer("get_capacity", &reply["result"]), capacity);
 }
@@ -258,7 +258,7 @@ fn there_are_exactly_six_tools_unless_more_are_asked_for() {
     assert_eq!(reply["error"]["code"], -32602, "{reply}");
 }
 
-/// A tool tells all that a client and a model want to know of it, and nothing that makes a client complain.
+/// Checks that a tool describes all that a client and a model need, and nothing that a client rejects.
 fn check_description(tool: &Value) {
     for key in ["title", "description"] {
         assert!(tool[key].as_str().is_some_and(|text| !text.is_empty()), "{key}: {tool}");
