@@ -83,7 +83,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
     #[cfg(unix)]
     Subcommand {
         name: DEMO,
-        help: "Show two jobs that share an MCP server, a refusal and an expiry; takes seconds.",
+        help: "Show a shared MCP server, a refused request and an expired lease; takes a few seconds.",
         settings: &[],
     },
 ];
@@ -186,8 +186,8 @@ fn command() -> Command {
     #[cfg(unix)]
     let root = root.subcommand(Command::new(demo::SERVER).hide(true));
     SUBCOMMANDS.iter().fold(root, |root, subcommand| {
-        let name = format!("{} {}", program::NAME, subcommand.name);
-        let command = Command::new(subcommand.name).bin_name(name).about(subcommand.help);
+        let usage = format!("{} {} [OPTIONS]", program::NAME, subcommand.name);
+        let command = Command::new(subcommand.name).override_usage(usage).about(subcommand.help);
         let command = match subcommand.name {
             DAEMON => with_all_settings(command),
             "events" => with_event_filters(with_settings(command, subcommand.settings)),

@@ -46,8 +46,8 @@ const TRACE: SimulateFlag = SimulateFlag {
     flag: "--trace",
     placeholder: "FILE",
     allowed: "the path of a CSV file",
-    help: "Arrivals as CSV with a header: seconds, optionally requests (if a row counts several), and\n\
-           optionally tokens, or context_tokens and generated_tokens.",
+    help: "CSV of arrivals with a header. Columns: seconds; optional: requests (arrivals of the row), and\n\
+           tokens, or both context_tokens and generated_tokens.",
 };
 
 const POLICY: SimulateFlag = SimulateFlag {
@@ -64,7 +64,7 @@ const AGENTS: SimulateFlag = SimulateFlag {
     placeholder: "COUNT",
     allowed: "1 to 100000",
     help: "Agents at the start, and in the fleet of fixed size.\n\
-           Default: the mean number of agents under the balanced policy, started with one.",
+           Default: the mean number that the balanced policy reaches from one agent.",
 };
 
 const DURATION: SimulateFlag = SimulateFlag {

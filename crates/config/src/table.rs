@@ -167,7 +167,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--default-ttl-seconds",
         variable: "CORTEX_DEFAULT_TTL_SECONDS",
         placeholder: "SECONDS",
-        help: "Duration of a lease whose request gives none; at most max_ttl_seconds",
+        help: "Duration of a lease if its request gives none; at most max_ttl_seconds",
         follows: None,
         kind: ValueKind::Whole {
             min: 1,
@@ -347,7 +347,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--task-lease-seconds",
         variable: "CORTEX_TASK_LEASE_SECONDS",
         placeholder: "SECONDS",
-        help: "Time limit of a task attempt whose submission gives none; at most max_ttl_seconds",
+        help: "Time limit of an attempt if its task gives none; at most max_ttl_seconds",
         follows: None,
         kind: ValueKind::Whole {
             min: 1,
@@ -404,7 +404,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--durability",
         variable: "CORTEX_DURABILITY",
         placeholder: "LEVEL",
-        help: "What a confirmed change survives: full also a power cut, normal only a process crash (faster)",
+        help: "What a confirmed change survives: full a crash and a power cut; normal (faster) a crash only",
         follows: None,
         kind: ValueKind::Choice {
             names: || names_of(Durability::ALL),
@@ -432,7 +432,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--recovery-grace-seconds",
         variable: "CORTEX_RECOVERY_GRACE_SECONDS",
         placeholder: "SECONDS",
-        help: "Minimum time to renew leases that expired while no process was running",
+        help: "Time in which leases that expired during an outage can still be renewed, at least",
         follows: None,
         kind: ValueKind::Whole {
             min: 0,
@@ -447,7 +447,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--resize",
         variable: "CORTEX_RESIZE",
         placeholder: "ANSWER",
-        help: "Whether to change a state with other totals to those given here, instead of refusing it",
+        help: "If the state has other totals: yes changes it to those given here, no refuses to start",
         follows: None,
         kind: ValueKind::Choice {
             names: || names_of(YES_NO),
@@ -460,8 +460,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--daemon",
         variable: "CORTEX_DAEMON",
         placeholder: "WHEN",
-        help: "auto uses a daemon if a state or managed servers or workers are configured; \
-               never serves in-process",
+        help: "Use of a daemon; auto: if a state, a catalog or a worker command is set; never: serve in-process",
         follows: None,
         kind: ValueKind::Choice {
             names: || names_of(DaemonMode::ALL),
@@ -538,7 +537,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: "--worker-ready",
         variable: "CORTEX_WORKER_READY",
         placeholder: "WHEN",
-        help: "When a managed worker is ready: its port is open, a path answers with 2xx, or immediately (none)",
+        help: "A managed worker is ready when: tcp its port is open, a path answers 2xx, none immediately",
         follows: None,
         kind: ValueKind::Ready {
             get: |settings| &settings.worker_ready,

@@ -61,12 +61,15 @@ fn kind(schema: &Value) -> String {
         let words: Vec<String> = words.iter().map(|word| format!("`{}`", text(word))).collect();
         kind = words.join(", ");
     }
-    let bounds = [("minimum", "minLength", "minItems", "from"), ("maximum", "maxLength", "maxItems", "to")];
-    for (number, length, items, word) in bounds {
-        let bound = [number, length, items].into_iter().find_map(|bound| schema.get(bound));
-        if let Some(bound) = bound {
-            let _ = write!(kind, " {word} {bound}");
-        }
+    let bounds =
+        [("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " items")];
+    for (least, most, unit) in bounds {
+        let _ = match (schema.get(least), schema.get(most)) {
+            (Some(least), Some(most)) => write!(kind, ", {least} to {most}{unit}"),
+            (Some(least), None) => write!(kind, ", at least {least}{unit}"),
+            (None, Some(most)) => write!(kind, ", at most {most}{unit}"),
+            (None, None) => Ok(()),
+        };
     }
     if let Some(default) = schema.get("default") {
         let _ = write!(kind, ", default `{default}`");

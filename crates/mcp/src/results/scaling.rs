@@ -12,15 +12,15 @@ struct PolicyResult {
     name: &'static str,
     /// More agents above this many waiting tasks.
     scale_up_threshold: u64,
-    /// No fewer agents from this many waiting tasks on.
+    /// Keep agents while this many tasks wait.
     scale_down_threshold: u64,
-    /// Tasks above scale_up_threshold for each further agent.
+    /// One agent per this many tasks above scale_up_threshold.
     agents_per_threshold: u64,
     /// Pause after a change.
     cooldown_ms: u64,
     /// More agents above this mean wait.
     wait_up_ms: u64,
-    /// No fewer agents from this mean wait on.
+    /// Keep agents while the mean wait is this long.
     wait_down_ms: u64,
     /// More agents or workers above this use.
     utilization_up_percent: u8,
@@ -30,7 +30,7 @@ struct PolicyResult {
     utilization_target_percent: u8,
     /// The accepted difference from the wanted number.
     tolerance_percent: u8,
-    /// Scale in to no less than the highest number wanted over this time.
+    /// Never scale in below the highest number wanted in this time.
     scale_in_window_seconds: u64,
 }
 

@@ -28,7 +28,7 @@ impl GetPlan {
             queue_depth: arguments::integer("queue_depth", "Tasks that wait.", 0..=FIGURE_MAX),
             rate_per_minute: arguments::integer(
                 "rate_per_minute",
-                "Resource requests, and as many tasks, a minute.",
+                "Requests per minute, and as many tasks.",
                 0..=FIGURE_MAX,
             ),
             agents: arguments::integer("agents", "Registered agents.", 0..=FIGURE_MAX),

@@ -36,7 +36,7 @@ impl RegisterAgent {
         let agent_id = "Your own id, unique among registered agents.";
         let agent_type = "Kind of agent, e.g. backend; quotas and tasks select by it.";
         let capabilities = "What the agent can do, e.g. [\"rust\"]; it gets tasks that need nothing else.";
-        let allocation = "Allocation whose worker the agent is: it leaves when that ends. If absent, it takes a \
+        let allocation = "Allocation whose worker it is; the agent ends with it. If absent, it takes a \
              worker slot of its own.";
         Self {
             heartbeat_seconds: options.heartbeat_seconds,

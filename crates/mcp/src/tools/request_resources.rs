@@ -51,7 +51,7 @@ impl RequestResources {
             (true, true) => "Names from list_mcp_servers; [] for none.",
             (true, false) => "Names; [] for none. The error for an unknown name lists the known ones.",
         };
-        let ttl = "An expired lease can be reclaimed.";
+        let ttl = "Lease duration; an expired lease can be reclaimed.";
         let request_id = "Idempotency key: a repeat returns the first grant. Set it if you may retry.";
         Self {
             description: if is_managed { MANAGED_DESCRIPTION } else { DESCRIPTION },

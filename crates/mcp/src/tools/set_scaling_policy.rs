@@ -89,13 +89,13 @@ impl PolicyParameters {
             ),
             scale_down_threshold: whole(
                 "scale_down_threshold",
-                "No fewer agents from this many waiting tasks on",
+                "Keep agents while this many tasks wait",
                 0..=TASKS_MAX,
                 balanced.queue_depth_down,
             ),
             agents_per_threshold: whole(
                 "agents_per_threshold",
-                "Tasks above scale_up_threshold for each further agent",
+                "One agent per this many tasks above scale_up_threshold",
                 1..=TASKS_MAX,
                 balanced.tasks_per_agent,
             ),
@@ -103,7 +103,7 @@ impl PolicyParameters {
             wait_up_ms: whole("wait_up_ms", "More agents above this mean wait", 0..=WAIT_MS_MAX, balanced.wait_up_ms.0),
             wait_down_ms: whole(
                 "wait_down_ms",
-                "No fewer agents from this mean wait on",
+                "Keep agents while the mean wait is this long",
                 0..=WAIT_MS_MAX,
                 balanced.wait_down_ms.0,
             ),
@@ -128,7 +128,7 @@ impl PolicyParameters {
             ),
             scale_in_window_seconds: whole(
                 "scale_in_window_seconds",
-                "Scale in to no less than the highest number wanted over this time",
+                "Never scale in below the highest number wanted in this time",
                 0..=SCALE_IN_WINDOW_MAX.as_seconds(),
                 balanced.scale_in_window_ms.as_seconds(),
             ),

@@ -27,7 +27,7 @@ pub enum CatalogError {
     #[error("the catalog {} is larger than {FILE_BYTES_MAX} bytes: remove what is not a server entry", path.display())]
     TooLarge { path: PathBuf },
     #[error(
-        "the catalog {} is not valid JSON: correct it there; comments and trailing commas are not allowed, although \
+        "the catalog {} is not valid JSON: correct it; comments and trailing commas are not allowed, although \
          some clients accept them",
         path.display()
     )]
