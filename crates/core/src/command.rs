@@ -107,8 +107,8 @@ pub enum Command {
     CountDemand(Vec<DemandBin>),
     /// Sets the scaling policy.
     SetPolicy(Policy),
-    /// Records a scaling.
-    NoteScaling(Scaling),
+    /// Sets the worker slots of the node `local` to the target of a scaling, and records the scaling.
+    Scale(Scaling),
     /// A command about agents, tasks or tokens.
     Fleet(FleetCommand),
 }
@@ -163,6 +163,8 @@ pub enum Outcome {
         /// When the lease ended.
         released_at: Timestamp,
     },
+    /// The scaling policy is set.
+    PolicySet { previous: Policy, current: Policy },
     /// The lease was renewed.
     Renewed { allocation: AllocationId },
     /// The expiry of leases was recorded.

@@ -41,12 +41,12 @@ impl Cluster {
             Command::NoteOutage { since, grace, spread } => Ok(self.note_outage(now, *since, *grace, *spread)),
             Command::CountDemand(bins) => Ok(self.count_demand(bins)),
             Command::SetPolicy(policy) => Ok(self.set_policy(*policy)),
-            Command::NoteScaling(scaling) => Ok(Self::note_scaling(scaling)),
+            Command::Scale(scaling) => self.scale(scaling),
             Command::Fleet(command) => self.decide_fleet(now, command),
         }
     }
 
-    fn set_capacity(&self, id: &NodeId, capacity: Resources) -> Result<Decision, Denied> {
+    pub(super) fn set_capacity(&self, id: &NodeId, capacity: Resources) -> Result<Decision, Denied> {
         let node = self.nodes.get(id);
         let leased = node.map_or_else(Resources::default, |node| node.leased);
         if !capacity.covers(&leased) {

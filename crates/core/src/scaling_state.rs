@@ -1,12 +1,14 @@
 //! The scaling state: demand history, scaling policy and past scalings, which the planner reads.
 
 use super::cluster::Cluster;
-use super::command::{Decision, Outcome};
+use super::command::{Decision, Denied, Outcome};
 use super::demand::{DemandBin, DemandHistory};
 use super::event::Event;
+use super::ids::NodeId;
 use super::image::InvalidImage;
 use super::policy::{Policy, PolicyName};
 use super::time::Timestamp;
+use super::units::Resources;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -73,16 +75,21 @@ impl Cluster {
         Decision { events: additions.map(|bin| Event::DemandCounted { bin }).collect(), outcome: Outcome::Done }
     }
 
-    pub(super) fn note_scaling(scaling: &Scaling) -> Decision {
+    pub(super) fn scale(&self, scaling: &Scaling) -> Result<Decision, Denied> {
+        let node = NodeId::local();
+        let capacity = self.nodes.get(&node).ok_or(Denied::NoNode)?.capacity;
+        let mut decision = self.set_capacity(&node, Resources { workers: scaling.workers_to, ..capacity })?;
         let reason = scaling.reason.chars().take(SCALING_REASON_CHARACTERS_MAX).collect::<String>();
         let scaling = Scaling { reason: Arc::from(reason), ..scaling.clone() };
-        Decision { events: vec![Event::ScalingNoted { scaling }], outcome: Outcome::Done }
+        decision.events.push(Event::ScalingNoted { scaling });
+        Ok(decision)
     }
 
     pub(super) fn set_policy(&self, policy: Policy) -> Decision {
-        let is_new = self.scaling_state.policy != policy;
-        let event = is_new.then_some(Event::ScalingPolicySet { policy });
-        Decision { events: event.into_iter().collect(), outcome: Outcome::Done }
+        let previous = self.scaling_state.policy;
+        let event = (previous != policy).then_some(Event::ScalingPolicySet { policy });
+        let outcome = Outcome::PolicySet { previous, current: policy };
+        Decision { events: event.into_iter().collect(), outcome }
     }
 
     /// Returns the current scaling policy.

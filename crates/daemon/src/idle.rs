@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use cortex_engine::{EngineError, EngineHandle};
+use cortex_engine::{EngineError, EngineHandle, EngineState};
 
 /// The interval between two checks is a quarter of the idle time, within these bounds.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(250);
@@ -52,12 +52,10 @@ pub(super) async fn wait_until_idle(
 }
 
 async fn is_in_use(engine: &EngineHandle, is_durable: bool) -> Result<bool, EngineError> {
-    let capacity = engine.capacity().await?.value;
-    if capacity.live_allocations > capacity.expired_allocations {
-        return Ok(true);
-    }
-    let queue = engine.usage().await?.queue;
-    Ok(queue.running > 0 || !is_durable && queue.all.tasks > 0)
+    let read = |state: &EngineState<'_>, now| (state.cluster.capacity(now), state.usage(now).queue);
+    let (capacity, queue) = engine.read(read).await?;
+    let is_leased = capacity.live_allocations > capacity.expired_allocations;
+    Ok(is_leased || queue.running > 0 || !is_durable && queue.all.tasks > 0)
 }
 
 #[cfg(test)]
@@ -65,8 +63,9 @@ mod tests {
     use super::*;
     use cortex_config::Configuration;
     use cortex_core::allocation::Metadata;
-    use cortex_core::command::{DistinctServers, Request};
+    use cortex_core::command::{Command, DistinctServers, Request};
     use cortex_core::fleet::agent::{AgentRequest, Capabilities};
+    use cortex_core::fleet::command::FleetCommand;
     use cortex_core::fleet::task::{Selector, TaskRequest, TokenHints};
     use cortex_core::ids::{AgentId, AgentType, JobId, ServerName, TaskId};
     use cortex_core::priority::Priority;
@@ -131,7 +130,8 @@ mod tests {
         let start = Instant::now();
         let end = async {
             sleep(Duration::from_secs(1_000)).await;
-            engine.cancel_task(TaskId::new("held").expect("a name")).await.expect("a task");
+            let cancel = Command::Fleet(FleetCommand::Cancel { task: TaskId::new("held").expect("a name") });
+            engine.execute(cancel, |_, _, _| ()).await.expect("a task");
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -162,7 +162,10 @@ mod tests {
             engine.request(request, CancelHandle::default()).await.expect("room");
         }
         // The engine uses the system clock, which tokio's paused time does not stop.
-        while engine.capacity().await.expect("an engine").value.expired_allocations < LEASES {
+        let expired = async || {
+            engine.read(|state, now| state.cluster.capacity(now).expired_allocations).await.expect("an engine")
+        };
+        while expired().await < LEASES {
             std::thread::sleep(Duration::from_millis(10));
         }
         let (count, sessions) = watch::channel(0);

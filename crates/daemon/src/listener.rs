@@ -300,8 +300,7 @@ impl DaemonContext {
     /// Returns the status, also while the engine waits for the disk or a commit has failed.
     async fn status(&self) -> Status {
         let engine = self.manager.engine();
-        // Both requests are sent before either is answered, so that they belong to one batch, unless it is full.
-        let state = async { tokio::try_join!(engine.capacity(), engine.fleet_summary()) };
+        let state = engine.read(|state, now| StateSummary::of(&state.cluster.capacity(now), state.fleet_summary(now)));
         let managed = self.manager.managed();
         let running = async { ManagedProcesses::read(managed.as_ref()?).await };
         let (state, running) = tokio::join!(timeout(STATUS_WAIT_MAX, state), timeout(STATUS_WAIT_MAX, running));
@@ -313,7 +312,7 @@ impl DaemonContext {
             state: self.manager.settings().state.clone(),
             uptime_seconds: self.started.elapsed().as_secs(),
             sessions: *self.sessions.borrow() as u64,
-            books: state.map(|(capacity, fleet)| StateSummary::of(&capacity.value, fleet)),
+            books: state,
             running: running.ok().flatten(),
             log: self.log.clone(),
             loops: self.manager.loops().map(cortex_loops::LoopStatus::report).into(),

@@ -1,9 +1,11 @@
 //! The batch: events that are decided together are committed together, and the replies are sent after the commit. If a
 //! commit fails, the engine reloads its state from the journal.
 
-use super::message::Message;
-use super::{Change, Engine, Revocable};
+use super::Engine;
+use super::cancel::Revocable;
+use super::message::{Answer, Message};
 use cortex_core::event::Event;
+use cortex_core::ids::AllocationId;
 use cortex_journal::{Journal, JournalEntry, JournalError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,6 +23,15 @@ pub(super) const RELOADS_MAX: u32 = 60;
 /// lock the file that long.
 const RELOAD_WAIT: Duration = Duration::from_millis(500);
 
+/// What a committed batch changed of the resources that clients watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Whether the capacity or its use changed.
+    pub capacity: bool,
+    /// The allocations that changed.
+    pub allocations: BTreeSet<AllocationId>,
+}
+
 /// The events that are applied and not yet committed, with the replies that wait for the commit.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -34,7 +45,7 @@ pub(super) struct Batch {
     /// without a task id from the client, claims, and what was cancelled.
     revocable: Vec<Revocable>,
     /// Sends the replies. Runs after the commit.
-    answers: Vec<Box<dyn FnOnce() + Send>>,
+    answers: Vec<Answer>,
 }
 
 impl<J: Journal> Engine<J> {
@@ -67,7 +78,12 @@ impl<J: Journal> Engine<J> {
     /// Sends a reply after the batch is committed.
     pub(super) fn answer<T: Send + 'static>(&mut self, reply: oneshot::Sender<T>, answer: T) {
         // The send fails only if the caller has gone.
-        self.batch.answers.push(Box::new(move || drop(reply.send(answer))));
+        self.send_after_commit(Box::new(move || drop(reply.send(answer))));
+    }
+
+    /// Runs an answer after the batch is committed.
+    pub(super) fn send_after_commit(&mut self, answer: Answer) {
+        self.batch.answers.push(answer);
     }
 
     /// Notes what to revoke if the commit of this batch fails.

@@ -1,17 +1,16 @@
-//! What the engine does for the fleet: commands and queries about agents, tasks and tokens, waiting claims, and the
-//! deadlines of tasks and agents.
+//! What the engine does for the fleet: messages about agents and tasks, waiting claims, and the deadlines of tasks and
+//! agents.
 
-use super::message::{
-    AgentListing, AgentPage, CancelHandle, Claim, EngineError, FleetMessage, Reading, RegisteredAgent, Revocable,
-    Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage,
-};
-use super::{Engine, log_end};
+use super::Engine;
+use super::cancel::{CancelHandle, Revocable};
+use super::error::EngineError;
+use super::message::{Assignment, Claim, FleetMessage, RegisteredAgent, Submitted};
 use cortex_core::command::{Command, Outcome};
-use cortex_core::fleet::agent::{AgentEndReason, AgentRequest};
-use cortex_core::fleet::command::{EndedAttempt, FleetCommand, FleetDenied, FleetOutcome, NoTaskReason, RemovedAgent};
+use cortex_core::fleet::agent::AgentRequest;
+use cortex_core::fleet::command::{FleetCommand, FleetDenied, FleetOutcome, NoTaskReason};
 use cortex_core::fleet::task::{TaskRequest, TaskState};
-use cortex_core::fleet::view::{AgentFilter, AgentState, AgentView, FleetSummary, TaskView};
-use cortex_core::ids::{AgentId, FencingToken, TaskId, TaskNumber};
+use cortex_core::fleet::view::{AgentView, TaskView};
+use cortex_core::ids::{AgentId, FencingToken, TaskId};
 use cortex_core::time::{Millis, Timestamp};
 use cortex_journal::Journal;
 use std::collections::{BTreeSet, VecDeque};
@@ -90,14 +89,6 @@ impl<J: Journal> Engine<J> {
                 self.waiting_claims.expire_claims_of(now, &agent);
                 self.answer(reply, answer);
             }
-            FleetMessage::Unregister { agent, reply } => {
-                let answer = self.unregister(now, agent);
-                self.answer(reply, answer);
-            }
-            FleetMessage::Agents { listing, reply } => {
-                let answer = self.agents(now, &listing);
-                self.answer(reply, answer);
-            }
             FleetMessage::Submit { request, cancel_handle, reply } => {
                 let answer =
                     if cancel_handle.is_cancelled() { Err(EngineError::Cancelled) } else { self.submit(now, request) };
@@ -119,50 +110,6 @@ impl<J: Journal> Engine<J> {
                 let answer = self.assign(now, task);
                 self.answer(reply, answer);
             }
-            FleetMessage::Complete { task, agent, fencing_token, report, reply } => {
-                self.cluster.record_heartbeat(now, &agent);
-                let command = FleetCommand::Complete { task: task.clone(), agent, fencing_token, report };
-                let answer = self.change_task(now, task, command);
-                if let Ok(TaskAfter { outcome: FleetOutcome::Reported(left), .. }) = &answer {
-                    log_attempt_ended(left);
-                }
-                self.answer(reply, answer);
-            }
-            FleetMessage::Cancel { task, reply } => {
-                let answer = self.change_task(now, task.clone(), FleetCommand::Cancel { task });
-                self.answer(reply, answer);
-            }
-            FleetMessage::Update { task, priority, deadline, reply } => {
-                let command = FleetCommand::Update { task: task.clone(), priority, deadline };
-                let answer = self.change_task(now, task, command);
-                self.answer(reply, answer);
-            }
-            FleetMessage::Task { task, reply } => {
-                let answer = self.cluster.task(now, &task).map(|view| self.detail(view));
-                self.answer(reply, answer);
-            }
-            FleetMessage::Tasks { listing, reply } => {
-                let answer = self.tasks(now, &listing);
-                self.answer(reply, answer);
-            }
-            FleetMessage::Usage { reply } => {
-                let answer = self.cluster.usage(now, self.worker_size);
-                self.answer(reply, answer);
-            }
-            FleetMessage::Figures { reply } => {
-                let answer = self.cluster.fleet_metrics(now, self.worker_size);
-                self.answer(reply, answer);
-            }
-            FleetMessage::Summary { reply } => {
-                let filter = AgentFilter { state: Some(AgentState::Unresponsive), agent_type: None };
-                let unresponsive = Some(self.cluster.count_agents(now, &filter));
-                let answer = FleetSummary { unresponsive, ..self.cluster.fleet_summary(now) };
-                self.answer(reply, answer);
-            }
-            FleetMessage::Set { command, reply } => {
-                let answer = self.fleet(now, command).map(|_| self.cluster.usage(now, self.worker_size));
-                self.answer(reply, answer);
-            }
         }
     }
 
@@ -180,10 +127,9 @@ impl<J: Journal> Engine<J> {
     fn register(&mut self, now: Timestamp, request: Box<AgentRequest>) -> Result<RegisteredAgent, EngineError> {
         let agent = request.agent.clone();
         let command = FleetCommand::Register { request, worker_size: self.worker_size };
-        let FleetOutcome::Registered { is_new, reclaimed } = self.fleet(now, command)? else {
+        let FleetOutcome::Registered { is_new, .. } = self.fleet(now, command)? else {
             return Err(EngineError::Fault);
         };
-        reclaimed.iter().for_each(log_end);
         self.cluster.record_heartbeat(now, &agent);
         let view = self.agent(now, &agent)?;
         if is_new {
@@ -196,24 +142,6 @@ impl<J: Journal> Engine<J> {
             );
         }
         Ok(RegisteredAgent { view, is_new })
-    }
-
-    fn unregister(&mut self, now: Timestamp, agent: AgentId) -> Result<Reading<RemovedAgent>, EngineError> {
-        match self.fleet(now, FleetCommand::Unregister { agent })? {
-            FleetOutcome::Unregistered(left) => {
-                log_agent_left(&left);
-                Ok(Reading { at: now, value: left })
-            }
-            _ => Err(EngineError::Fault),
-        }
-    }
-
-    fn agents(&self, now: Timestamp, listing: &AgentListing) -> AgentPage {
-        let mut views = self.cluster.agents(now, &listing.filter, listing.after.as_ref());
-        let entries: Vec<AgentView> = views.by_ref().take(listing.limit).collect();
-        let more = views.next().is_some();
-        let next = entries.last().filter(|_| more).map(|view| view.registration.request.agent.clone());
-        AgentPage { at: now, total: self.cluster.count_agents(now, &listing.filter), entries, next }
     }
 
     fn submit(&mut self, now: Timestamp, request: Box<TaskRequest>) -> Result<Submitted, EngineError> {
@@ -234,11 +162,7 @@ impl<J: Journal> Engine<J> {
                 "task submitted"
             );
         }
-        Ok(Submitted { detail: self.detail(view), is_new })
-    }
-
-    fn detail(&self, view: TaskView) -> TaskDetail {
-        TaskDetail { able_agents: self.cluster.count_eligible_agents(&view.task.spec.request.selector), view }
+        Ok(Submitted { detail: self.state().detail(view), is_new })
     }
 
     fn task(&self, now: Timestamp, task: &TaskId) -> Result<TaskView, EngineError> {
@@ -308,7 +232,7 @@ impl<J: Journal> Engine<J> {
         }
     }
 
-    fn assign(&mut self, now: Timestamp, task: TaskId) -> Result<(AgentId, Vec<TaskView>), EngineError> {
+    fn assign(&mut self, now: Timestamp, task: TaskId) -> Result<Assignment, EngineError> {
         let draw = self.random_value();
         let FleetOutcome::Leased { agent, tasks } = self.fleet(now, FleetCommand::Assign { task, random: draw })?
         else {
@@ -323,20 +247,7 @@ impl<J: Journal> Engine<J> {
         {
             self.answer(claim.reply, Ok(Claim::Tasks { at: now, tasks: views.clone() }));
         }
-        Ok((agent, views))
-    }
-
-    fn change_task(&mut self, now: Timestamp, task: TaskId, command: FleetCommand) -> Result<TaskAfter, EngineError> {
-        let outcome = self.fleet(now, command)?;
-        Ok(TaskAfter { outcome, view: self.task(now, &task)? })
-    }
-
-    fn tasks(&self, now: Timestamp, listing: &TaskListing) -> TaskPage {
-        let mut views = self.cluster.tasks(now, &listing.filter, listing.after);
-        let entries: Vec<TaskView> = views.by_ref().take(listing.limit).collect();
-        let more = views.next().is_some();
-        let next: Option<TaskNumber> = entries.last().filter(|_| more).map(|view| view.task.spec.number);
-        TaskPage { at: now, total: self.cluster.count_tasks(&listing.filter), entries, next }
+        Ok(Assignment { agent, tasks: views })
     }
 
     /// Cancels a task that was never leased.
@@ -365,20 +276,10 @@ impl<J: Journal> Engine<J> {
         {
             return;
         }
-        let passed = match self.fleet(now, FleetCommand::AdvanceTime { steps_max: TIME_STEPS_MAX }) {
-            Ok(FleetOutcome::TimeAdvanced(passed)) => passed,
-            Ok(_) => return,
-            Err(error) => {
-                tracing::error!(%error, "recording of expired tasks and lost agents failed: it is retried");
-                self.waiting_claims.paused_until = Some(now.after(FAULT_PAUSE));
-                return;
-            }
-        };
-        if passed.refilled {
-            tracing::info!("token budget refilled");
+        if let Err(error) = self.fleet(now, FleetCommand::AdvanceTime { steps_max: TIME_STEPS_MAX }) {
+            tracing::error!(%error, "recording of expired tasks and lost agents failed: it is retried");
+            self.waiting_claims.paused_until = Some(now.after(FAULT_PAUSE));
         }
-        passed.expired.iter().for_each(log_attempt_ended);
-        passed.lost.iter().for_each(log_agent_left);
     }
 
     /// Records the agents of waiting claims as alive, once per heartbeat interval, since a client that waits for a task
@@ -465,19 +366,4 @@ fn log_leased(agent: &AgentId, tasks: &[TaskView]) {
         let token = view.task.lease().map(|lease| lease.fencing_token.as_u64());
         tracing::debug!(task = %view.task.spec.task, %agent, fencing_token = token, "task leased");
     }
-}
-
-fn log_attempt_ended(left: &EndedAttempt) {
-    let EndedAttempt { task, agent, outcome, state } = left;
-    tracing::info!(%task, %agent, outcome = outcome.as_str(), state = %state, "attempt ended");
-}
-
-fn log_agent_left(left: &RemovedAgent) {
-    let (agent, tasks) = (&left.agent, left.tasks.len());
-    match left.reason {
-        AgentEndReason::Unregistered => tracing::info!(%agent, tasks, "agent unregistered"),
-        AgentEndReason::Lost => tracing::warn!(%agent, tasks, "agent lost: it missed three heartbeats"),
-        AgentEndReason::AllocationEnded => tracing::info!(%agent, tasks, "agent unregistered: its allocation ended"),
-    }
-    left.tasks.iter().for_each(log_attempt_ended);
 }

@@ -1,24 +1,23 @@
 //! The handle through which clients, loops and the provisioner call the engine.
 
+use super::batch::Change;
+use super::cancel::CancelHandle;
+use super::error::EngineError;
 use super::message::{
-    AgentListing, AgentPage, CancelHandle, Change, Claim, EngineError, FleetMessage, Grant, Listing, Message, Page,
-    PlannerMessage, ProvisioningMessage, Reading, Record, RegisteredAgent, Released, Submitted, TaskAfter, TaskDetail,
-    TaskListing, TaskPage,
+    Answer, Assignment, Claim, FleetMessage, Grant, Message, ProvisioningMessage, ReadOutcome, RegisteredAgent,
+    Released, Reply, Submitted,
 };
 use super::provisioning_waits::ClaimPort;
-use cortex_core::command::Request;
-use cortex_core::demand::DemandBin;
+use super::state::EngineState;
+use cortex_core::command::{Command, Outcome, Request};
 use cortex_core::fleet::agent::AgentRequest;
-use cortex_core::fleet::command::{FleetCommand, RemovedAgent, TaskReport};
 use cortex_core::fleet::task::TaskRequest;
-use cortex_core::fleet::view::{AgentView, FleetMetrics, FleetSummary, TaskView, UsageView};
-use cortex_core::ids::{AgentId, AgentType, AllocationId, FencingToken, JobId, TaskId};
-use cortex_core::policy::Policy;
-use cortex_core::priority::Priority;
+use cortex_core::fleet::view::AgentView;
+use cortex_core::ids::{AgentId, AllocationId, TaskId};
 use cortex_core::provisioning::Provisioning;
-use cortex_core::scaling_state::{PastScaling, Scaling};
-use cortex_core::time::{Millis, Timestamp, TtlSeconds};
-use cortex_core::view::{AllocationView, CapacityView, Demand};
+use cortex_core::time::Timestamp;
+use cortex_core::view::Demand;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
@@ -58,6 +57,52 @@ impl EngineHandle {
         // A running engine drops a reply only with a batch that it could not commit.
         let lost = |_| if self.messages.is_closed() { EngineError::Stopped } else { EngineError::NotCommitted };
         answer.await.map_err(lost)
+    }
+
+    /// Reads the state. The value reaches the caller after the commit of everything that it shows.
+    ///
+    /// The engine serves no other call while `read` runs: make it return what was found, and convert that elsewhere.
+    ///
+    /// # Errors
+    /// [`EngineError::Fault`] if `read` panicked, [`EngineError::Stopped`] if the engine has stopped,
+    /// [`EngineError::NotCommitted`] if the batch of the call failed.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&EngineState<'_>, Timestamp) -> T + Send + 'static,
+    ) -> Result<T, EngineError> {
+        self.send(|reply| {
+            Message::Read(Box::new(move |state, now| {
+                let value = catch_unwind(AssertUnwindSafe(|| read(state, now)));
+                answer(reply, value.map_err(|_| EngineError::Fault))
+            }))
+        })
+        .await?
+    }
+
+    /// Executes a command, and then reads the state with the outcome of the command, before any other command.
+    ///
+    /// A report on a task counts as a heartbeat of its agent. The commands that the methods below send have effects
+    /// beside the state: call these methods instead.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] if the cluster denies the command; otherwise as [`Self::read`].
+    pub async fn execute<T: Send + 'static>(
+        &self,
+        command: Command,
+        read: impl FnOnce(Outcome, &EngineState<'_>, Timestamp) -> T + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let command = Box::new(command);
+        self.send(|reply| {
+            let read: ReadOutcome = Box::new(move |outcome, state, now| {
+                // The command has taken effect, so that a panic leaves its caller without the outcome.
+                let read = |outcome| {
+                    catch_unwind(AssertUnwindSafe(|| read(outcome, state, now))).map_err(|_| EngineError::NotCommitted)
+                };
+                answer(reply, outcome.and_then(read))
+            });
+            Message::Execute { command, read }
+        })
+        .await?
     }
 
     /// Requests a lease. The cancel handle cancels the request before and after it is decided. With provisioning, the
@@ -142,19 +187,6 @@ impl EngineHandle {
         }
     }
 
-    /// Renews a lease: its time to live starts again now.
-    ///
-    /// # Errors
-    /// [`EngineError::Denied`] if the lease is unknown, ended or expired, or the fencing token is stale.
-    pub async fn renew(
-        &self,
-        allocation: AllocationId,
-        ttl_seconds: Option<TtlSeconds>,
-        fencing_token: Option<FencingToken>,
-    ) -> Result<AllocationView, EngineError> {
-        self.send(|reply| Message::Renew { allocation, ttl_seconds, fencing_token, reply }).await?
-    }
-
     /// Records the expiry of every lease past its deadline, in batches between which other messages are served, and
     /// trims records that are too old.
     ///
@@ -163,109 +195,31 @@ impl EngineHandle {
     pub async fn sweep(&self) -> Result<Expired, EngineError> {
         let mut expired = Expired::default();
         loop {
-            let (batch, more) = self.send(|reply| Message::Sweep { reply }).await??;
-            expired.count += batch.len() as u64;
+            let batch = self.send(|reply| Message::Sweep { reply }).await??;
+            expired.count += batch.expired.len() as u64;
             let available = EXPIRED_NAMED_MAX - expired.named.len();
-            expired.named.extend(batch.into_iter().take(available));
-            if !more {
-                break;
+            expired.named.extend(batch.expired.into_iter().take(available));
+            if !batch.more {
+                return Ok(expired);
             }
             // Lets the runtime poll its input between two batches.
             tokio::task::yield_now().await;
         }
-        self.messages.send(Message::TrimHistory).await.map_err(|_| EngineError::Stopped)?;
-        Ok(expired)
     }
 
-    /// # Errors
-    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
-    /// failed.
-    pub async fn capacity(&self) -> Result<Reading<CapacityView>, EngineError> {
-        self.send(|reply| Message::Capacity { reply }).await
-    }
-
-    async fn send_planner<T>(
-        &self,
-        message: impl FnOnce(oneshot::Sender<T>) -> PlannerMessage,
-    ) -> Result<T, EngineError> {
-        self.send(|reply| Message::Planner(message(reply))).await
-    }
-
-    /// The capacity and the demand. With `is_sample`, the largest refused request is reset and the demand counted so
-    /// far is recorded in the cluster.
+    /// Reads the capacity and the demand, resets the largest refused request, and records the demand counted so far in
+    /// the cluster. Returns the time of the sample with it. The planner calls this once per plan.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
-    /// failed.
-    pub async fn demand(&self, is_sample: bool) -> Result<Reading<Demand>, EngineError> {
-        self.send_planner(|reply| PlannerMessage::Demand { is_sample, reply }).await
-    }
-
-    /// The recorded bins of demand that begin after this time, oldest first.
-    ///
-    /// # Errors
-    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
-    /// failed.
-    pub async fn demand_bins(&self, after: Option<Timestamp>) -> Result<Reading<Vec<DemandBin>>, EngineError> {
-        self.send_planner(|reply| PlannerMessage::DemandBins { after, reply }).await
-    }
-
-    /// Sets the worker slots of the node to the target of a scaling, and records the scaling.
-    ///
-    /// # Errors
-    /// [`EngineError::Denied`] if more slots are leased; then nothing is recorded.
-    pub async fn scale(&self, scaling: Scaling) -> Result<(), EngineError> {
-        let scaling = Box::new(scaling);
-        self.send_planner(|reply| PlannerMessage::Scale { scaling, reply }).await?
-    }
-
-    /// The latest scalings, newest first, at most `limit`, and the number on record.
-    ///
-    /// # Errors
-    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
-    /// failed.
-    pub async fn scalings(&self, limit: usize) -> Result<(Vec<PastScaling>, usize), EngineError> {
-        self.send_planner(|reply| PlannerMessage::Scalings { limit, reply }).await
-    }
-
-    /// The scaling policy in use.
-    ///
-    /// # Errors
-    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
-    /// failed.
-    pub async fn policy(&self) -> Result<Policy, EngineError> {
-        self.send_planner(|reply| PlannerMessage::Policy { reply }).await
-    }
-
-    /// Sets the scaling policy and returns the previous one.
-    ///
-    /// # Errors
-    /// Returns [`EngineError`] if the engine has a fault or has stopped.
-    pub async fn set_policy(&self, policy: Policy) -> Result<Policy, EngineError> {
-        self.send_planner(|reply| PlannerMessage::SetPolicy { policy, reply }).await?
+    /// As [`Self::read`].
+    pub async fn sample_demand(&self) -> Result<(Timestamp, Demand), EngineError> {
+        self.send(|reply| Message::SampleDemand { reply }).await
     }
 
     /// Waits until a replan trigger is raised: a backlog, a nearly used token budget, or a lost agent. Returns
     /// immediately if one was raised while nobody waited.
     pub async fn wait_for_replan(&self) {
         self.wake.notified().await;
-    }
-
-    /// The allocation or the refusal on record under this id.
-    ///
-    /// # Errors
-    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
-    /// failed.
-    pub async fn allocation(&self, allocation: AllocationId) -> Result<Option<Reading<Record>>, EngineError> {
-        self.send(|reply| Message::Allocation { allocation, reply }).await
-    }
-
-    /// # Errors
-    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
-    /// failed.
-    pub async fn list(&self, listing: Listing) -> Result<Page, EngineError> {
-        let listing = Box::new(listing);
-        self.send(|reply| Message::List { listing, reply }).await
     }
 
     /// Subscribes to the changes from now on, in order. A receiver that lags by more than 256 changes loses the oldest
@@ -296,14 +250,6 @@ impl EngineHandle {
         self.send_fleet(|reply| FleetMessage::Heartbeat { agent, reply }).await?
     }
 
-    /// Unregisters an agent. The tasks leased to it return to the queue.
-    ///
-    /// # Errors
-    /// [`EngineError::Denied`] if the agent is unknown.
-    pub async fn unregister_agent(&self, agent: AgentId) -> Result<Reading<RemovedAgent>, EngineError> {
-        self.send_fleet(|reply| FleetMessage::Unregister { agent, reply }).await?
-    }
-
     /// Starts or ends the draining of an agent, which is leased no more tasks and cannot register again. Returns the
     /// number of tasks leased to it, or `None` if it is not registered. Draining is not persisted: a restart and a
     /// failed batch forget it, so the caller repeats it.
@@ -313,14 +259,6 @@ impl EngineHandle {
     /// failed.
     pub async fn drain_agent(&self, agent: AgentId, is_draining: bool) -> Result<Option<usize>, EngineError> {
         self.send_fleet(|reply| FleetMessage::Drain { agent, is_draining, reply }).await
-    }
-
-    /// # Errors
-    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
-    /// failed.
-    pub async fn agents(&self, listing: AgentListing) -> Result<AgentPage, EngineError> {
-        let listing = Box::new(listing);
-        self.send_fleet(|reply| FleetMessage::Agents { listing, reply }).await
     }
 
     /// Adds a task to the queue. Cancelling removes the task only if its submitter gave it no id.
@@ -356,112 +294,13 @@ impl EngineHandle {
     /// # Errors
     /// [`EngineError::Denied`] if the task is unknown or not waiting, the token budget is used up, or no agent can take
     /// it.
-    pub async fn assign_task(&self, task: TaskId) -> Result<(AgentId, Vec<TaskView>), EngineError> {
+    pub async fn assign_task(&self, task: TaskId) -> Result<Assignment, EngineError> {
         self.send_fleet(|reply| FleetMessage::Assign { task, reply }).await?
     }
+}
 
-    /// Records an agent's report on a task that is leased to it.
-    ///
-    /// # Errors
-    /// [`EngineError::Denied`] if the task is unknown, or not leased to the agent under this fencing token.
-    pub async fn complete_task(
-        &self,
-        task: TaskId,
-        agent: AgentId,
-        fencing_token: FencingToken,
-        report: TaskReport,
-    ) -> Result<TaskAfter, EngineError> {
-        let report = Box::new(report);
-        self.send_fleet(|reply| FleetMessage::Complete { task, agent, fencing_token, report, reply }).await?
-    }
-
-    /// # Errors
-    /// [`EngineError::Denied`] if the task is unknown.
-    pub async fn cancel_task(&self, task: TaskId) -> Result<TaskAfter, EngineError> {
-        self.send_fleet(|reply| FleetMessage::Cancel { task, reply }).await?
-    }
-
-    /// Changes the priority and the deadline of a task.
-    ///
-    /// # Errors
-    /// [`EngineError::Denied`] if the task is unknown or has ended, or the deadline has passed.
-    pub async fn update_task(
-        &self,
-        task: TaskId,
-        priority: Option<Priority>,
-        deadline: Option<Timestamp>,
-    ) -> Result<TaskAfter, EngineError> {
-        self.send_fleet(|reply| FleetMessage::Update { task, priority, deadline, reply }).await?
-    }
-
-    /// A task, waiting, running or ended.
-    ///
-    /// # Errors
-    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
-    /// failed.
-    pub async fn task(&self, task: TaskId) -> Result<Option<TaskDetail>, EngineError> {
-        self.send_fleet(|reply| FleetMessage::Task { task, reply }).await
-    }
-
-    /// # Errors
-    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
-    /// failed.
-    pub async fn tasks(&self, listing: TaskListing) -> Result<TaskPage, EngineError> {
-        let listing = Box::new(listing);
-        self.send_fleet(|reply| FleetMessage::Tasks { listing, reply }).await
-    }
-
-    /// The use of quotas, tokens and the queue.
-    ///
-    /// # Errors
-    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
-    /// failed.
-    pub async fn usage(&self) -> Result<UsageView, EngineError> {
-        self.send_fleet(|reply| FleetMessage::Usage { reply }).await
-    }
-
-    /// The figures that bottlenecks are detected from.
-    ///
-    /// # Errors
-    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
-    /// failed.
-    pub async fn fleet_figures(&self) -> Result<FleetMetrics, EngineError> {
-        self.send_fleet(|reply| FleetMessage::Figures { reply }).await
-    }
-
-    /// Counts of the agents, tasks and tokens.
-    ///
-    /// # Errors
-    /// [`EngineError::Stopped`] if the engine has stopped, [`EngineError::NotCommitted`] if the batch of the call
-    /// failed.
-    pub async fn fleet_summary(&self) -> Result<FleetSummary, EngineError> {
-        self.send_fleet(|reply| FleetMessage::Summary { reply }).await
-    }
-
-    /// Sets the token budget of a job, or of all tasks together. See [`FleetCommand::SetTokenBudget`] for `None`.
-    ///
-    /// # Errors
-    /// [`EngineError::Denied`] if more tokens are used already, or too many jobs have a budget.
-    pub async fn set_token_budget(
-        &self,
-        job: Option<JobId>,
-        tokens: Option<u64>,
-        window: Option<Millis>,
-    ) -> Result<UsageView, EngineError> {
-        let command = FleetCommand::SetTokenBudget { job, tokens, window };
-        self.send_fleet(|reply| FleetMessage::Set { command, reply }).await?
-    }
-
-    /// Sets the largest number of agents of a type, or of all agents; `None` removes the quota.
-    ///
-    /// # Errors
-    /// [`EngineError::Denied`] if too many types have a quota.
-    pub async fn set_agent_quota(
-        &self,
-        agent_type: Option<AgentType>,
-        agents: Option<u64>,
-    ) -> Result<UsageView, EngineError> {
-        let command = FleetCommand::SetAgentQuota { agent_type, agents };
-        self.send_fleet(|reply| FleetMessage::Set { command, reply }).await?
-    }
+/// Makes the answer that sends a reply.
+fn answer<T: Send + 'static>(reply: Reply<T>, value: T) -> Answer {
+    // The send fails only if the caller has gone.
+    Box::new(move || drop(reply.send(value)))
 }

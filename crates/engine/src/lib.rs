@@ -5,41 +5,48 @@
 //! Clients reach the engine through an [`EngineHandle`]; the engine stops when the last handle is dropped.
 
 mod batch;
+mod cancel;
 pub mod clock;
+mod demand;
+mod error;
 mod fleet;
 mod handle;
 mod message;
 mod outage;
+mod outcome_log;
 mod provisioning_waits;
 mod refusals;
 mod requests;
-mod scaling;
 mod start;
+mod state;
 
+pub use batch::Change;
+pub use cancel::CancelHandle;
+pub use error::EngineError;
 pub use handle::{EngineHandle, Expired};
-pub use message::{
-    AgentListing, AgentPage, CancelHandle, Change, Claim, EngineError, Grant, Listing, Page, Reading, Record,
-    RegisteredAgent, Released, Submitted, TaskAfter, TaskDetail, TaskListing, TaskPage,
-};
+pub use message::{Assignment, Claim, Grant, RegisteredAgent, Released, Submitted};
 pub use provisioning_waits::ClaimPort;
 pub use refusals::{RecordPosition, Refusal};
 pub use start::{EngineOptions, StartError, TokenBudget, Totals};
+pub use state::{EngineState, Page, Record, TaskDetail};
 
 use batch::Batch;
+use cancel::Revocable;
 use clock::EngineClock;
 use cortex_core::Cluster;
 use cortex_core::allocation::EndReason;
-use cortex_core::command::{Command, Decision, Denied, Outcome, Release};
+use cortex_core::command::{Command, Decision, Denied, Outcome};
 use cortex_core::demand::DemandCounter;
 use cortex_core::event::{Event, Recorded};
+use cortex_core::fleet::command::FleetCommand;
 use cortex_core::fleet::replan_triggers::ReplanTriggers;
-use cortex_core::ids::{AllocationId, FencingToken, JobId};
+use cortex_core::ids::{AllocationId, JobId};
 use cortex_core::time::{Millis, Timestamp};
 use cortex_core::units::WorkerSize;
 use cortex_core::view::{AllocationView, RequestCounts};
 use cortex_journal::{Journal, JournalEntry, JournalError};
 use fleet::WaitingClaims;
-use message::{Message, Revocable};
+use message::{Message, ReadOutcome, SweepBatch};
 use outage::Outage;
 use provisioning_waits::ProvisioningWaits;
 use refusals::Refusals;
@@ -195,6 +202,7 @@ impl<J: Journal> Engine<J> {
         }
         self.append_if_due();
         self.end_claims_of(&left);
+        outcome_log::log(&outcome);
         outcome
     }
 
@@ -231,6 +239,11 @@ impl<J: Journal> Engine<J> {
 
     fn handle(&mut self, now: Timestamp, message: Message) {
         match message {
+            Message::Read(read) => {
+                let answer = read(&self.state(), now);
+                self.send_after_commit(answer);
+            }
+            Message::Execute { command, read } => self.execute_and_read(now, &command, read),
             Message::Request { request, cancel_handle, reply } => {
                 self.handle_request(now, request, cancel_handle, reply, None);
             }
@@ -248,38 +261,26 @@ impl<J: Journal> Engine<J> {
                     self.note_revocable(grants);
                 }
             }
-            Message::Renew { allocation, ttl_seconds, fencing_token, reply } => {
-                let command = Command::Renew { allocation, ttl_seconds, fencing_token };
-                let renewed = self.execute(now, &command);
-                let answer = renewed.and_then(|_| self.view(now, allocation));
-                self.answer(reply, answer);
-            }
             Message::Sweep { reply } => {
                 let answer = self.sweep(now);
                 self.answer(reply, answer);
             }
-            Message::TrimHistory => {
-                // Trimming history is never denied.
-                let _ = self.execute(now, &Command::TrimHistory { older_than: self.history_age });
-            }
-            Message::Capacity { reply } => {
-                let answer = Reading { at: now, value: self.cluster.capacity(now) };
-                self.answer(reply, answer);
-            }
-            Message::Allocation { allocation, reply } => {
-                let live = self.cluster.allocation(now, allocation).map(|view| Record::Allocation(Box::new(view)));
-                let record =
-                    live.or_else(|| self.refusals.find(allocation).cloned().map(|r| Record::Refusal(Box::new(r))));
-                self.answer(reply, record.map(|value| Reading { at: now, value }));
-            }
-            Message::List { listing, reply } => {
-                let answer = self.list(now, &listing);
+            Message::SampleDemand { reply } => {
+                let answer = self.sample_demand(now);
                 self.answer(reply, answer);
             }
             Message::Fleet(message) => self.handle_fleet(now, message),
-            Message::Planner(message) => self.handle_planner(now, message),
             Message::Provisioning(message) => self.handle_provisioning(now, message),
         }
+    }
+
+    fn execute_and_read(&mut self, now: Timestamp, command: &Command, read: ReadOutcome) {
+        if let Command::Fleet(FleetCommand::Complete { agent, .. }) = command {
+            self.cluster.record_heartbeat(now, agent);
+        }
+        let outcome = self.execute(now, command);
+        let answer = read(outcome, &self.state(), now);
+        self.send_after_commit(answer);
     }
 
     /// What to revoke for a cancelled request. A grant that also answered a repeated request belongs to that caller and
@@ -332,10 +333,7 @@ impl<J: Journal> Engine<J> {
         reason: EndReason,
     ) -> Result<Option<Released>, EngineError> {
         match self.execute(now, &Command::Release { allocation, reason })? {
-            Outcome::Released(release) => {
-                log_end(&release);
-                Ok(Some(Released::Now(release)))
-            }
+            Outcome::Released(release) => Ok(Some(Released::Now(release))),
             Outcome::AlreadyReleased { allocation, released_at } => {
                 Ok(Some(Released::Before { allocation, released_at }))
             }
@@ -344,64 +342,17 @@ impl<J: Journal> Engine<J> {
         }
     }
 
-    fn sweep(&mut self, now: Timestamp) -> Result<(Vec<AllocationId>, bool), EngineError> {
-        match self.execute(now, &Command::Sweep { leases_max: SWEEP_LEASES_MAX })? {
-            Outcome::Swept { expired, more } => {
-                expired.iter().for_each(log_end);
-                Ok((expired.into_iter().map(|release| release.allocation).collect(), more))
-            }
-            _ => Err(EngineError::Fault),
+    /// Records the expiry of leases past their deadline, and trims records that are too old once none is left.
+    fn sweep(&mut self, now: Timestamp) -> Result<SweepBatch, EngineError> {
+        let Outcome::Swept { expired, more } = self.execute(now, &Command::Sweep { leases_max: SWEEP_LEASES_MAX })?
+        else {
+            return Err(EngineError::Fault);
+        };
+        if !more {
+            self.execute(now, &Command::TrimHistory { older_than: self.history_age })?;
         }
+        Ok(SweepBatch { expired: expired.into_iter().map(|release| release.allocation).collect(), more })
     }
-
-    fn list(&self, now: Timestamp, listing: &Listing) -> Page {
-        let Listing { filter, after, limit } = listing;
-        let after_grant = FencingToken::new(after.grant);
-        let mut allocations = self.cluster.list(now, filter, after_grant).peekable();
-        let mut refusals = self.refusals.list(filter, *after).peekable();
-        let mut entries: Vec<Record> = Vec::new();
-        let mut position = *after;
-        while entries.len() < *limit {
-            let next_grant = allocations.peek().map(|view| view.allocation.reservation.fencing_token.as_u64());
-            let refusal_first = match (next_grant, refusals.peek()) {
-                (Some(grant), Some(refusal)) => refusal.position.grant < grant,
-                (None, Some(_)) => true,
-                (_, None) => false,
-            };
-            let entry = if refusal_first {
-                refusals.next().map(|refusal| (refusal.position, Record::Refusal(Box::new(refusal.clone()))))
-            } else {
-                allocations.next().map(|view| {
-                    let grant = view.allocation.reservation.fencing_token.as_u64();
-                    (RecordPosition { grant, refusal: 0 }, Record::Allocation(Box::new(view)))
-                })
-            };
-            let Some((at, record)) = entry else { break };
-            position = at;
-            entries.push(record);
-        }
-        let more = allocations.peek().is_some() || refusals.peek().is_some();
-        let total = self.cluster.count(filter) + self.refusals.list(filter, RecordPosition::default()).count() as u64;
-        Page { at: now, entries, total, next: more.then_some(position) }
-    }
-}
-
-fn log_end(release: &Release) {
-    let Release { allocation, job, reason, freed, duration, .. } = release;
-    let message = match reason {
-        EndReason::Requested => "lease released",
-        EndReason::Expired => "lease expired",
-        EndReason::Cancelled => "grant revoked: its call was cancelled",
-    };
-    tracing::info!(
-        %job,
-        %allocation,
-        workers = freed.workers,
-        cpu_cores = freed.cpu_millis.as_cores(),
-        memory_mb = freed.memory_mb.0,
-        duration_seconds = duration.as_seconds(),
-        "{message}"
-    );
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@
 //! [`super::EngineHandle::set_provisioning`]) learns of the decision from the change notifications and reports when the
 //! processes have started or stopped. Only the reply waits: the decision is committed before.
 
-use super::message::{CancelHandle, EngineError, Grant, ProvisioningMessage, Released, Reply, Revocable};
-use super::{Engine, log_end};
+use super::Engine;
+use super::cancel::{CancelHandle, Revocable};
+use super::error::EngineError;
+use super::message::{Grant, ProvisioningMessage, Released, Reply};
 use cortex_core::allocation::Phase;
 use cortex_core::command::{Command, Decision, Denied, Outcome, Request, Shortage};
 use cortex_core::event::Event;
@@ -229,7 +231,6 @@ impl<J: Journal> Engine<J> {
         let Outcome::Released(release) = self.execute(now, &Command::FinishRelease { allocation })? else {
             return Err(EngineError::Fault);
         };
-        log_end(&release);
         self.answer_starting(now, allocation, Err(Arc::from("it was released before it became active")));
         for reply in self.provisioning_waits.ending.remove(&allocation).unwrap_or_default() {
             self.answer(reply, Ok(Released::Now(release.clone())));

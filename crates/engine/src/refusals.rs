@@ -62,18 +62,22 @@ impl Refusals {
         &mut self,
         allocation: AllocationId,
         request: &Request,
-        (error, retry_at): (&Denied, Option<Timestamp>),
+        denied: &Denied,
         refused_at: Timestamp,
         last_grant: FencingToken,
     ) -> Refusal {
         self.count += 1;
+        let retry_at = match denied {
+            Denied::InsufficientCapacity { retry_at, .. } => *retry_at,
+            _ => None,
+        };
         let refusal = Refusal {
             allocation,
             job: request.job.clone(),
             priority: request.priority,
             ttl_seconds: request.ttl_seconds,
             metadata: request.metadata.clone(),
-            error: error.to_string(),
+            error: denied.to_string(),
             refused_at,
             retry_at,
             position: RecordPosition { grant: last_grant.as_u64(), refusal: self.count },

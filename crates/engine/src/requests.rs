@@ -1,8 +1,10 @@
 //! Requests for leases: decided, granted or refused, and answered immediately or after provisioning.
 
-use super::message::{CancelHandle, EngineError, Grant, Reply, Revocable};
+use super::cancel::{CancelHandle, Revocable};
+use super::error::EngineError;
+use super::message::{Grant, Reply};
 use super::provisioning_waits::WaitingRequest;
-use super::{Engine, REPEATS_REMEMBERED_MAX, log_end};
+use super::{Engine, REPEATS_REMEMBERED_MAX};
 use cortex_core::command::{Command, Denied, Outcome, Request, Shortage};
 use cortex_core::ids::AllocationId;
 use cortex_core::time::Timestamp;
@@ -60,10 +62,9 @@ impl<J: Journal> Engine<J> {
         }
         let decided = self.decide_request(now, &command);
         match decided.map(|decision| self.carry_out(now, decision)) {
-            Ok(Outcome::Granted { allocation, reclaimed }) => {
+            Ok(Outcome::Granted { allocation, .. }) => {
                 self.requests.granted += 1;
                 self.demand.note_request(now, false, self.cluster.workers_taken(now));
-                reclaimed.iter().for_each(log_end);
                 let view = self.view(now, allocation)?;
                 let reservation = &view.allocation.reservation;
                 tracing::info!(
@@ -87,8 +88,7 @@ impl<J: Journal> Engine<J> {
                 self.repeated.push_back(allocation);
                 Ok(RequestOutcome::Grant(Box::new(Grant { view, is_new: false })))
             }
-            Ok(Outcome::CapacityPending { shortage, reclaimed }) => {
-                reclaimed.iter().for_each(log_end);
+            Ok(Outcome::CapacityPending { shortage, .. }) => {
                 let Command::Request { request, .. } = command else { return Err(EngineError::Fault) };
                 Ok(RequestOutcome::Waits { request, shortage })
             }
@@ -106,16 +106,12 @@ impl<J: Journal> Engine<J> {
         self.requests.refused += 1;
         let wanted = self.cluster.workers_taken(now).saturating_add(request.workers);
         self.demand.note_request(now, true, wanted);
-        let mut retry = None;
-        if let Denied::InsufficientCapacity { shortage, retry_at } = denied {
-            retry = *retry_at;
-            if matches!(shortage, Shortage::Workers { .. }) {
-                self.requests.refused_workers_max = self.requests.refused_workers_max.max(request.workers);
-            }
+        if let Denied::InsufficientCapacity { shortage: Shortage::Workers { .. }, .. } = denied {
+            self.requests.refused_workers_max = self.requests.refused_workers_max.max(request.workers);
         }
         let id = AllocationId::from_bits(self.unused_random_value());
         let last = self.cluster.last_token();
-        let refusal = self.refusals.remember(id, request, (denied, retry), now, last);
+        let refusal = self.refusals.remember(id, request, denied, now, last);
         tracing::info!(
             job = %request.job,
             allocation = %id,

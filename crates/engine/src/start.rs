@@ -2,8 +2,8 @@
 
 use super::batch::Batch;
 use super::clock::EngineClock;
+use super::error::EngineError;
 use super::fleet::WaitingClaims;
-use super::message::EngineError;
 use super::outage::Outage;
 use super::provisioning_waits::ProvisioningWaits;
 use super::refusals::Refusals;

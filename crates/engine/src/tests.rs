@@ -1,9 +1,9 @@
 //! Tests of the engine through its handle.
 
+mod demand;
 mod durable;
 mod fleet;
 mod provisioning;
-mod scaling;
 
 use super::handle::EXPIRED_NAMED_MAX;
 use super::refusals::REFUSALS_MAX;
@@ -11,16 +11,16 @@ use super::*;
 use cortex_core::allocation::{Metadata, State};
 use cortex_core::check;
 use cortex_core::command::{DistinctServers, Request};
-use cortex_core::ids::{JobId, NodeId, RequestId, ServerName};
+use cortex_core::ids::{AgentId, JobId, NodeId, RequestId, ServerName};
 use cortex_core::policy::PolicyName;
 use cortex_core::priority::Priority;
 use cortex_core::scaling_state::Scaling;
 use cortex_core::time::TtlSeconds;
 use cortex_core::units::{CpuMillis, MemoryMb, Resources};
-use cortex_core::view::Filter;
+use cortex_core::view::{CapacityView, Filter};
 use cortex_journal::NullJournal;
 use futures_util::FutureExt;
-use message::{CancelHandle, Grant, Listing};
+use message::Grant;
 use std::collections::BTreeSet;
 
 /// An engine that does not run yet, without a durable journal.
@@ -74,8 +74,39 @@ fn id(grant: &Grant) -> AllocationId {
     grant.view.allocation.reservation.allocation
 }
 
+async fn capacity(engine: &EngineHandle) -> Result<CapacityView, EngineError> {
+    engine.read(|state, now| state.cluster.capacity(now)).await
+}
+
+/// Runs one turn of the engine.
+async fn turn(engine: &EngineHandle) -> Result<(), EngineError> {
+    engine.read(|_, _| ()).await
+}
+
+async fn record(engine: &EngineHandle, allocation: AllocationId) -> Option<Record> {
+    engine.read(move |state, now| state.record(now, allocation)).await.expect("a running engine")
+}
+
+async fn renew(engine: &EngineHandle, allocation: AllocationId) -> Result<(), EngineError> {
+    let renew = Command::Renew { allocation, ttl_seconds: None, fencing_token: None };
+    engine.execute(renew, |_, _, _| ()).await
+}
+
+async fn scale(engine: &EngineHandle, scaling: Scaling) -> Result<(), EngineError> {
+    engine.execute(Command::Scale(scaling), |_, _, _| ()).await
+}
+
+async fn set_token_budget(engine: &EngineHandle, tokens: u64) {
+    let budget = FleetCommand::SetTokenBudget { job: None, tokens: Some(tokens), window: None };
+    engine.execute(Command::Fleet(budget), |_, _, _| ()).await.expect("a budget");
+}
+
+async fn unregister(engine: &EngineHandle, agent: AgentId) -> Result<(), EngineError> {
+    engine.execute(Command::Fleet(FleetCommand::Unregister { agent }), |_, _, _| ()).await
+}
+
 async fn leased(engine: &EngineHandle) -> u64 {
-    engine.capacity().await.expect("a running engine").value.leased.workers
+    capacity(engine).await.expect("a running engine").leased.workers
 }
 
 async fn refused(engine: &EngineHandle, request: Request) -> Refusal {
@@ -90,7 +121,9 @@ async fn listed(engine: &EngineHandle, filter: Filter, limit: usize) -> Vec<Vec<
     let mut pages = Vec::new();
     let mut after = RecordPosition::default();
     loop {
-        let page = engine.list(Listing { filter: filter.clone(), after, limit }).await.expect("a running engine");
+        let filter = filter.clone();
+        let read = move |state: &EngineState<'_>, now| state.records(now, &filter, after, limit);
+        let page = engine.read(read).await.expect("a running engine");
         let entry = |record: &Record| match record {
             Record::Allocation(view) => (view.allocation.reservation.job.to_string(), view.allocation.state()),
             Record::Refusal(refusal) => (refusal.job.to_string(), State::Failed),
@@ -116,18 +149,17 @@ async fn messages_sent_together_take_effect_in_order() {
         engine.request(request("b", 1), CancelHandle::default()),
         engine.release(id(&grant)),
         engine.request(request("c", 10), CancelHandle::default()),
-        engine.capacity(),
+        capacity(&engine),
     );
     assert!(matches!(full, Err(EngineError::Refused(_))), "{full:?}");
     assert!(matches!(released, Ok(Released::Now(_))), "{released:?}");
     assert!(granted.is_ok_and(|grant| grant.is_new));
-    assert_eq!(read.expect("a running engine").value.leased.workers, 10);
+    assert_eq!(read.expect("a running engine").leased.workers, 10);
 }
 
 /// Why an allocation ended, if it did.
 async fn end_of(engine: &EngineHandle, id: AllocationId) -> Option<EndReason> {
-    let record = engine.allocation(id).await.expect("a running engine").expect("a record");
-    let Record::Allocation(view) = record.value else { panic!("not an allocation") };
+    let Some(Record::Allocation(view)) = record(engine, id).await else { panic!("not an allocation") };
     match view.allocation.phase {
         cortex_core::allocation::Phase::Released { reason, .. } => Some(reason),
         _ => None,
@@ -192,7 +224,7 @@ async fn a_repeated_request_is_recognized() {
     let other = engine.request(keyed("a", 3, "key"), CancelHandle::default()).await;
     assert!(matches!(other, Err(EngineError::Denied(Denied::RequestIdReused { .. }))), "{other:?}");
     assert_eq!(leased(&engine).await, 2);
-    let demand = engine.demand(true).await.expect("a running engine").value;
+    let demand = engine.sample_demand().await.expect("a running engine").1;
     assert_eq!((demand.granted, demand.refused), (1, 0), "a repeat is no demand");
 }
 
@@ -200,17 +232,16 @@ async fn a_repeated_request_is_recognized() {
 async fn refusals_are_remembered_up_to_a_bound() {
     let engine = start();
     let first = refused(&engine, request("first", 11)).await;
-    let read = engine.allocation(first.allocation).await.expect("a running engine").map(|reading| reading.value);
-    assert_eq!(read, Some(Record::Refusal(Box::new(first.clone()))));
+    assert_eq!(record(&engine, first.allocation).await, Some(Record::Refusal(Box::new(first.clone()))));
     let held = engine.release(first.allocation).await;
     assert_eq!(held, Err(EngineError::NothingHeld(first.allocation)));
 
     for _ in 1..REFUSALS_MAX {
         refused(&engine, request("more", 11)).await;
     }
-    assert!(engine.allocation(first.allocation).await.expect("a running engine").is_some());
+    assert!(record(&engine, first.allocation).await.is_some());
     refused(&engine, request("last", 11)).await;
-    assert_eq!(engine.allocation(first.allocation).await.expect("a running engine"), None);
+    assert_eq!(record(&engine, first.allocation).await, None);
     let failed = Filter { state: Some(State::Failed), job: None };
     assert_eq!(listed(&engine, failed, 2_000).await[0].len(), REFUSALS_MAX);
 }
@@ -253,10 +284,10 @@ async fn changes_name_what_they_touched() {
     let grant = engine.request(request("a", 1), CancelHandle::default()).await.expect("enough capacity");
     let granted = changes.recv().await.expect("a change");
     assert_eq!(*granted, Change { capacity: true, allocations: BTreeSet::from([id(&grant)]) });
-    engine.renew(id(&grant), None, None).await.expect("a live lease");
+    renew(&engine, id(&grant)).await.expect("a live lease");
     let renewed = changes.recv().await.expect("a change");
     assert_eq!(*renewed, Change { capacity: false, allocations: BTreeSet::from([id(&grant)]) });
-    engine.scale(to_workers(12)).await.expect("enough capacity");
+    scale(&engine, to_workers(12)).await.expect("enough capacity");
     let grown = changes.recv().await.expect("a change");
     assert_eq!(*grown, Change { capacity: true, allocations: BTreeSet::new() });
 }
@@ -265,9 +296,9 @@ async fn changes_name_what_they_touched() {
 async fn capacity_is_never_set_below_what_is_leased() {
     let engine = start();
     engine.request(request("a", 6), CancelHandle::default()).await.expect("enough capacity");
-    let denied = engine.scale(to_workers(5)).await;
+    let denied = scale(&engine, to_workers(5)).await;
     assert!(matches!(denied, Err(EngineError::Denied(Denied::BelowLeased { .. }))), "{denied:?}");
-    engine.scale(to_workers(6)).await.expect("as many as are leased");
+    scale(&engine, to_workers(6)).await.expect("as many as are leased");
     let refusal = refused(&engine, request("b", 1)).await;
     assert_eq!(refusal.error, "Insufficient workers: requested 1, available 0");
 }
@@ -297,6 +328,6 @@ async fn a_sweep_names_a_bounded_number_and_counts_all() {
 async fn without_its_engine_a_handle_returns_stopped() {
     let (engine, handle) = without_capacity();
     drop(engine);
-    assert_eq!(handle.capacity().await, Err(EngineError::Stopped));
+    assert_eq!(turn(&handle).await, Err(EngineError::Stopped));
     handle.cancel(CancelHandle::default());
 }

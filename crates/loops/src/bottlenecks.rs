@@ -24,7 +24,7 @@ impl BottleneckMonitor {
 
     /// Checks once. Notifies the receivers only if anything but the time has changed.
     pub(super) async fn check(&mut self, engine: &EngineHandle) -> Result<Arc<Bottlenecks>, EngineError> {
-        let bottlenecks = Arc::new(Bottlenecks::find(&engine.fleet_figures().await?));
+        let bottlenecks = Arc::new(Bottlenecks::find(&engine.read(|state, now| state.fleet_metrics(now)).await?));
         let (appeared, gone) = self.update(&bottlenecks);
         appeared.iter().take(LINES_MAX).for_each(|bottleneck| log_appeared(bottleneck));
         gone.iter().take(LINES_MAX).for_each(log_gone);

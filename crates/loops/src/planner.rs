@@ -3,8 +3,9 @@
 
 use super::bottlenecks::BottleneckMonitor;
 use super::{LoopStatus, every, once};
+use cortex_core::command::Command;
 use cortex_core::time::Timestamp;
-use cortex_engine::{EngineError, EngineHandle};
+use cortex_engine::{EngineError, EngineHandle, EngineState};
 use cortex_planning::{Action, Bottlenecks, Plan, Planner};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
@@ -54,13 +55,13 @@ impl PlannerLoop {
     /// Samples demand, learns, checks for bottlenecks, plans, and applies the plan. A step that fails is logged and the
     /// others continue. Without a sample of the demand the run fails.
     async fn run(&mut self, engine: &EngineHandle, planner: &Mutex<Planner>) -> Result<(), EngineError> {
-        let demand = engine.demand(true).await?;
-        let learned = step("update of the forecast", learn(engine, planner, demand.at)).await;
+        let (now, demand) = engine.sample_demand().await?;
+        let learned = step("update of the forecast", learn(engine, planner, now)).await;
         let bottlenecks = step("check for bottlenecks", self.monitor.check(engine)).await;
         // Locked only while it plans, since calls of `get_plan` wait for the lock.
         let (plan, scaling) = {
             let mut planner = lock(planner);
-            let seen = planner.sample(demand.at, &demand.value);
+            let seen = planner.sample(now, &demand);
             let plan = planner.plan(&seen, bottlenecks.as_deref().ok());
             let scaling = planner.scaling(&plan);
             (plan, scaling)
@@ -68,7 +69,10 @@ impl PlannerLoop {
         self.log(&plan);
         let planned = if plan.failed_steps.is_empty() { Ok(()) } else { Err(EngineError::Fault) };
         let applied = match scaling {
-            Some(scaling) => step("application of the plan", engine.scale(scaling)).await,
+            Some(scaling) => {
+                let scale = engine.execute(Command::Scale(scaling), |_, _, _| ());
+                step("application of the plan", scale).await
+            }
             None => Ok(()),
         };
         let shown_until = {
@@ -115,7 +119,8 @@ fn lock(planner: &Mutex<Planner>) -> MutexGuard<'_, Planner> {
 /// Adds the bins of demand that are complete to the forecast. After a start these may cover two weeks.
 async fn learn(engine: &EngineHandle, planner: &Mutex<Planner>, now: Timestamp) -> Result<(), EngineError> {
     let after = lock(planner).demand_forecast().last_bin_start();
-    let bins = engine.demand_bins(after).await?.value;
+    let read = move |state: &EngineState<'_>, _| state.cluster.demand_bins(after).copied().collect::<Vec<_>>();
+    let bins = engine.read(read).await?;
     for chunk in bins.chunks(BINS_PER_YIELD) {
         lock(planner).ingest(chunk, now);
         tokio::task::yield_now().await;
@@ -190,17 +195,21 @@ mod tests {
     async fn a_busy_cluster_grows_and_an_idle_one_shrinks() {
         let engine = start(4);
         let impatient = Policy { cooldown_ms: Millis(0), scale_in_window_ms: Millis(0), ..PolicyName::Custom.policy() };
-        engine.set_policy(impatient).await.expect("a running engine");
+        engine.execute(Command::SetPolicy(impatient), |_, _, _| ()).await.expect("a running engine");
         let planner = Mutex::new(Planner::new(Bounds { workers_min: 2, workers_max: 10 }));
         let (outputs, published, _) = outputs();
         let mut planning = PlannerLoop::new(outputs);
         // A sample an hour before each plan: the first sample has no earlier one to compare with.
         let sample_before = async || {
-            let demand = engine.demand(false).await.expect("a running engine");
-            planner.lock().expect("no panic").sample(demand.at.before(Millis::from_seconds(3_600)), &demand.value);
+            let read = engine.read(|state, now| (now, state.demand(now)));
+            let (now, demand) = read.await.expect("a running engine");
+            planner.lock().expect("no panic").sample(now.before(Millis::from_seconds(3_600)), &demand);
         };
         sample_before().await;
-        let workers = async || engine.capacity().await.expect("a running engine").value.total.workers;
+        let workers = async || {
+            let read = engine.read(|state, now| state.cluster.capacity(now).total.workers);
+            read.await.expect("a running engine")
+        };
 
         let grant = engine.request(request(4), CancelHandle::default()).await.expect("enough capacity");
         assert!(engine.request(request(1), CancelHandle::default()).await.is_err());

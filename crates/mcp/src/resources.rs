@@ -144,7 +144,9 @@ pub(super) async fn read(
     uri: &str,
 ) -> Result<ReadResourceResult, ErrorData> {
     let text = match uri.parse() {
-        Ok(ResourceUri::Capacity) => json(&CapacityResult::from(&engine.capacity().await.map_err(ended)?.value))?,
+        Ok(ResourceUri::Capacity) => {
+            json(&CapacityResult::from(&engine.read(|state, now| state.cluster.capacity(now)).await.map_err(ended)?))?
+        }
         Ok(ResourceUri::Plan) => {
             let latest = planner_feed.plan.borrow().clone();
             let plan = match latest {
@@ -166,19 +168,22 @@ pub(super) async fn read(
             let bottlenecks = match latest {
                 Some(bottlenecks) => bottlenecks,
                 // The planner has not run yet.
-                None => Arc::new(Bottlenecks::find(&engine.fleet_figures().await.map_err(ended)?)),
+                None => Arc::new(Bottlenecks::find(
+                    &engine.read(|state, now| state.fleet_metrics(now)).await.map_err(ended)?,
+                )),
             };
             json(&BottlenecksResult::from(&*bottlenecks))?
         }
         Ok(ResourceUri::Allocation(id)) => {
-            let reading = engine.allocation(id).await.map_err(ended)?.ok_or_else(|| not_found(uri))?;
-            let runtime_status = match (managed, &reading.value) {
+            let (now, record) = engine.read(move |state, now| (now, state.record(now, id))).await.map_err(ended)?;
+            let record = record.ok_or_else(|| not_found(uri))?;
+            let runtime_status = match (managed, &record) {
                 (Some(managed), Record::Allocation(view)) => {
                     RuntimeStatus::without_credentials(managed, view).await.map_err(ended)?
                 }
                 _ => None,
             };
-            json(&AllocationResult::new(&reading, runtime_status.as_ref()))?
+            json(&AllocationResult::new(&record, now, runtime_status.as_ref()))?
         }
         Err(UnknownUri) => return Err(not_found(uri)),
     };

@@ -261,8 +261,10 @@ impl ServerHandler for Server {
     ) -> Result<(), ErrorData> {
         let uri: ResourceUri = request.uri.parse().map_err(|_| resources::not_found(&request.uri))?;
         if let ResourceUri::Allocation(id) = uri {
-            let found = self.engine.allocation(id).await.map_err(|e| ErrorData::internal_error(e.to_string(), None))?;
-            found.ok_or_else(|| resources::not_found(&request.uri))?;
+            let is_known = self.engine.read(move |state, now| state.record(now, id).is_some()).await;
+            if !is_known.map_err(|error| ErrorData::internal_error(error.to_string(), None))? {
+                return Err(resources::not_found(&request.uri));
+            }
         }
         if self.subscriptions(&context.peer).insert(uri) {
             Ok(())

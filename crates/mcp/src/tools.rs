@@ -42,10 +42,11 @@ use super::server::ServerOptions;
 use super::transport::Call;
 use super::wait::Wait;
 use cortex_config::Toolset;
-use cortex_core::command::Denied;
-use cortex_core::fleet::command::FleetDenied;
+use cortex_core::command::{Command, Denied, Outcome};
+use cortex_core::fleet::command::{FleetCommand, FleetDenied, FleetOutcome};
+use cortex_core::fleet::view::TaskView;
 use cortex_core::ids::TaskId;
-use cortex_engine::{EngineError, EngineHandle};
+use cortex_engine::{EngineError, EngineHandle, EngineState};
 use cortex_managed::{RuntimeError, RuntimeHandle};
 use cortex_planning::Planner;
 use cortex_util::suggest::suggest;
@@ -290,6 +291,21 @@ fn unknown_allocation(allocation: cortex_core::ids::AllocationId) -> ToolError {
 /// Returns the denial of an unknown task id.
 fn unknown_task(task: TaskId) -> ToolError {
     ToolError::Engine(FleetDenied::UnknownTask(task).into())
+}
+
+/// Executes a command that changes a task, and returns its outcome with the task after it.
+async fn change_task(
+    engine: &EngineHandle,
+    task: TaskId,
+    command: FleetCommand,
+) -> Result<(FleetOutcome, TaskView), ToolError> {
+    let (changed, command) = (task.clone(), Command::Fleet(command));
+    let read = move |outcome, state: &EngineState<'_>, now| (outcome, state.cluster.task(now, &changed));
+    match engine.execute(command, read).await? {
+        (Outcome::Fleet(outcome), Some(view)) => Ok((outcome, view)),
+        (_, None) => Err(unknown_task(task)),
+        _ => Err(EngineError::Fault.into()),
+    }
 }
 
 #[cfg(test)]

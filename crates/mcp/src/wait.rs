@@ -36,7 +36,7 @@ impl Wait {
         }
         // The engine replies in order: after this reply, one to `work` is there unless `work` has to wait. If the
         // engine has ended, neither gets a reply.
-        drop(engine.capacity().await);
+        drop(engine.read(|_, _| ()).await);
         work.now_or_never()
     }
 }

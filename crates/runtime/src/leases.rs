@@ -14,7 +14,7 @@ use super::bridge::{AuthError, Authenticator};
 use cortex_core::ids::{AllocationId, FencingToken, ServerName};
 use cortex_core::provisioning::Sharing;
 use cortex_core::view::AllocationView;
-use cortex_engine::{EngineHandle, Record};
+use cortex_engine::EngineHandle;
 use cortex_managed::{AccessKey, allocation_of};
 
 /// The most ended leases that are remembered, so that their tokens get a precise error.
@@ -164,8 +164,8 @@ impl Leases {
     async fn has_expired(&self, allocation: AllocationId) -> bool {
         let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(engine) = engine else { return true };
-        let Ok(Some(reading)) = engine.allocation(allocation).await else { return true };
-        let Record::Allocation(view) = reading.value else { return true };
+        let read = engine.read(move |state, now| state.cluster.allocation(now, allocation));
+        let Ok(Some(view)) = read.await else { return true };
         self.update(&view);
         expires_at(&view).is_none_or(|at| at <= Instant::now())
     }

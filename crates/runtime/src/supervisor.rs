@@ -28,12 +28,12 @@ use super::process::child::Spawner;
 use super::service::{SERVER_GRACE, Service, ServiceKind, Timing, wait_until_running, without_lines};
 use super::worker::{WORKER_START_TIMEOUT, WorkerCommand, servers_json};
 use cortex_core::allocation::{Reservation, ServerHold, State};
-use cortex_core::ids::{AllocationId, JobId};
+use cortex_core::ids::{AllocationId, FencingToken, JobId};
 use cortex_core::ports::Port;
 use cortex_core::provisioning::Provisioning;
 use cortex_core::time::Millis;
 use cortex_core::view::{AllocationView, Filter};
-use cortex_engine::{EngineError, EngineHandle, Listing, Record, RecordPosition};
+use cortex_engine::{EngineError, EngineHandle};
 use cortex_managed::RuntimeRequest;
 use instances::ServerInstance;
 pub(super) use pool::Pool;
@@ -217,19 +217,18 @@ impl Supervisor {
     async fn reconcile_all(&mut self) {
         let mut live: BTreeSet<AllocationId> = self.allocations.keys().copied().collect();
         for state in [State::Pending, State::Active, State::Releasing] {
-            let filter = Filter { state: Some(state), job: None };
-            let mut after = RecordPosition::default();
+            let mut after = FencingToken::new(0);
             loop {
-                let listing = Listing { filter: filter.clone(), after, limit: PAGE };
-                let Ok(page) = self.engine.list(listing).await else { break };
-                live.extend(page.entries.iter().filter_map(|record| match record {
-                    Record::Allocation(view) => Some(view.allocation.reservation.allocation),
-                    Record::Refusal(_) => None,
-                }));
-                match page.next {
-                    Some(next) => after = next,
-                    None => break,
-                }
+                let page = self.engine.read(move |state_now, now| {
+                    let filter = Filter { state: Some(state), job: None };
+                    let views = state_now.cluster.list(now, &filter, after).take(PAGE);
+                    let reservations = views.map(|view| view.allocation.reservation);
+                    reservations.map(|reserved| (reserved.fencing_token, reserved.allocation)).collect::<Vec<_>>()
+                });
+                let Ok(page) = page.await else { break };
+                let Some((last, _)) = page.last() else { break };
+                after = *last;
+                live.extend(page.into_iter().map(|(_, allocation)| allocation));
             }
         }
         for allocation in live {
@@ -239,15 +238,9 @@ impl Supervisor {
 
     /// Reconciles the servers and workers of an allocation with its state in the engine.
     async fn reconcile(&mut self, allocation: AllocationId) {
-        let view = match self.engine.allocation(allocation).await {
-            Ok(Some(reading)) => match reading.value {
-                Record::Allocation(view) => Some(view),
-                Record::Refusal(_) => None,
-            },
-            Ok(None) => None,
-            // Its batch was not committed: the next change causes another reconciliation.
-            Err(_) => return,
-        };
+        let read = self.engine.read(move |state, now| state.cluster.allocation(now, allocation));
+        // After an error its batch was not committed: the next change causes another reconciliation.
+        let Ok(view) = read.await else { return };
         let phase = self.allocations.get(&allocation).map(|allocation| allocation.phase);
         match (view.as_ref().map(|view| view.allocation.state()), phase) {
             (Some(State::Pending | State::Active), None) => {

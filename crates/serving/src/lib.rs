@@ -121,7 +121,7 @@ impl Manager {
             None => start(options, NullJournal).await,
         }
         .map_err(startup_error)?;
-        let capacity = engine.capacity().await.ok().map(|reading| reading.value);
+        let capacity = engine.read(|state, now| state.cluster.capacity(now)).await.ok();
         #[cfg(unix)]
         if let (Some(state), Some(capacity)) = (&settings.state, &capacity) {
             RuntimeRecord::update(&settings, &state_path(state)?, capacity)?;
@@ -138,7 +138,7 @@ impl Manager {
                 settings.total_workers = u32::try_from(total.workers).unwrap_or(u32::MAX);
             }
         }
-        if let Ok(usage) = engine.usage().await {
+        if let Ok(usage) = engine.read(|state, now| state.usage(now)).await {
             settings.token_budget = usage.tokens.all.total;
             settings.token_window_seconds = usage.tokens.window.as_seconds();
         }
@@ -252,8 +252,9 @@ impl Manager {
         if let Some(host) = self.host {
             host.end(host_within).await;
             let state = self.settings.state.as_deref().and_then(|state| state_path(state).ok());
-            if let (Some(state), Ok(capacity)) = (state, self.engine.capacity().await) {
-                RuntimeRecord::remove_if_unused(&state, &capacity.value);
+            let capacity = self.engine.read(|state, now| state.cluster.capacity(now)).await;
+            if let (Some(state), Ok(capacity)) = (state, capacity) {
+                RuntimeRecord::remove_if_unused(&state, &capacity);
             }
         }
         #[cfg(not(unix))]

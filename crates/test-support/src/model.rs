@@ -138,7 +138,7 @@ impl Model {
                 self.note_outage(now, *since, *grace, *spread);
                 Ok(Outcome::Done)
             }
-            Command::Fleet(_) | Command::CountDemand(_) | Command::SetPolicy(_) | Command::NoteScaling(_) => {
+            Command::Fleet(_) | Command::CountDemand(_) | Command::SetPolicy(_) | Command::Scale(_) => {
                 panic!("it has a reference of its own: {command:?}")
             }
         }

@@ -2,6 +2,7 @@
 
 use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
 use crate::support::misbehaving::misbehaving_server;
+use cortex_core::command::Command;
 use cortex_managed::ProcessState;
 use serde_json::json;
 use std::time::Duration;
@@ -46,9 +47,9 @@ async fn a_lease_that_runs_out_is_not_let_in_and_one_that_is_renewed_is() {
     assert_eq!(lease.knock_as_holder("a").await.0, LET_IN);
     let renewed = within(rig.request("long", &["a"], 1, None)).await.expect("a grant");
     let kept = rig.lease_of(&renewed);
-    within(rig.engine.renew(kept.allocation, cortex_core::time::TtlSeconds::new(600), None))
-        .await
-        .expect("a live lease");
+    let ttl_seconds = cortex_core::time::TtlSeconds::new(600);
+    let renew = Command::Renew { allocation: kept.allocation, ttl_seconds, fencing_token: None };
+    within(rig.engine.execute(renew, |_, _, _| ())).await.expect("a live lease");
     until("the first has run out", || async { lease.knock_as_holder("a").await.0 == 401 }).await;
     let (status, body) = lease.knock_as_holder("a").await;
     assert!(status == 401 && body.contains("has expired"), "{status} {body}");
@@ -162,7 +163,7 @@ async fn a_release_waits_for_a_server_that_does_not_want_to_end() {
     });
     sleep(Duration::from_millis(300)).await;
     assert!(lives(stubborn) && !released.is_finished(), "it has its grace");
-    assert_eq!(rig.engine.capacity().await.expect("an engine").value.live_allocations, 1);
+    assert_eq!(rig.capacity().await.live_allocations, 1);
     within(released).await.expect("no panic").expect("a lease");
     assert!(!lives(stubborn));
     rig.end().await;

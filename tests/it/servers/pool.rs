@@ -3,8 +3,9 @@
 use super::rig::{Rig, entry, until, within};
 use super::workers::{get, worker};
 use cortex_core::allocation::Metadata;
+use cortex_core::command::Command;
 use cortex_core::fleet::agent::{AgentRequest, Capabilities};
-use cortex_core::fleet::command::{NoTaskReason, ReportedResult, TaskReport};
+use cortex_core::fleet::command::{FleetCommand, NoTaskReason, ReportedResult, TaskReport};
 use cortex_core::fleet::task::{Selector, TaskRequest, TokenHints};
 use cortex_core::ids::{AgentId, AgentType, TaskId};
 use cortex_core::policy::PolicyName;
@@ -36,7 +37,7 @@ async fn scale(rig: &Rig, from: u64, to: u64) {
         agents_to: to,
         reason: Arc::from("a test"),
     };
-    within(rig.engine.scale(scaling)).await.expect("an engine");
+    within(rig.engine.execute(Command::Scale(scaling), |_, _, _| ())).await.expect("an engine");
 }
 
 async fn workers(rig: &Rig) -> Vec<WorkerReport> {
@@ -121,9 +122,9 @@ async fn the_plan_is_carried_out() {
     assert_eq!(claim(Duration::from_secs(20)).await, nothing, "at once, rather than waiting for a task");
     let report =
         TaskReport { result: ReportedResult::Success, tokens_used: None, duration: None, output: None, error: None };
-    within(rig.engine.complete_task(TaskId::new("one").expect("a name"), busy.clone(), lease, report))
-        .await
-        .expect("its task");
+    let (task, report) = (TaskId::new("one").expect("a name"), Box::new(report));
+    let complete = FleetCommand::Complete { task, agent: busy.clone(), fencing_token: lease, report };
+    within(rig.engine.execute(Command::Fleet(complete), |_, _, _| ())).await.expect("its task");
     until("it is gone", || async { workers(&rig).await.is_empty() }).await;
     assert!(within(rig.engine.heartbeat(busy)).await.is_err());
     rig.end().await;

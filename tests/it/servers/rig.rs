@@ -1,11 +1,12 @@
 //! An engine with a host of servers, and clients of them.
 
-use cortex_core::allocation::Metadata;
+use cortex_core::allocation::{Metadata, State};
 use cortex_core::command::{DistinctServers, Request};
-use cortex_core::ids::{AllocationId, JobId, RequestId, ServerName};
+use cortex_core::ids::{AllocationId, FencingToken, JobId, RequestId, ServerName};
 use cortex_core::priority::Priority;
 use cortex_core::time::TtlSeconds;
 use cortex_core::units::{CpuMillis, MemoryMb, Resources};
+use cortex_core::view::{AllocationView, CapacityView, Filter};
 use cortex_engine::clock::EngineClock;
 use cortex_engine::{CancelHandle, Engine, EngineError, EngineHandle, EngineOptions, Grant};
 use cortex_journal::NullJournal;
@@ -84,6 +85,17 @@ fn options(folder: &TempDir, servers: &Value) -> HostOptions {
 }
 
 impl Rig {
+    pub(crate) async fn capacity(&self) -> CapacityView {
+        self.engine.read(|state, now| state.cluster.capacity(now)).await.expect("an engine")
+    }
+
+    /// The allocations in a state, oldest first.
+    pub(crate) async fn in_state(&self, state: State) -> Vec<AllocationView> {
+        let filter = Filter { state: Some(state), job: None };
+        let read = self.engine.read(move |state, now| state.cluster.list(now, &filter, FencingToken::new(0)).collect());
+        read.await.expect("an engine")
+    }
+
     pub(crate) async fn new(servers: Value) -> Self {
         Self::with(servers, |_| {}).await
     }

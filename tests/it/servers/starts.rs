@@ -2,8 +2,7 @@
 
 use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
 use cortex_core::allocation::State;
-use cortex_core::view::Filter;
-use cortex_engine::{EngineError, Listing, Record, RecordPosition};
+use cortex_engine::EngineError;
 use cortex_managed::ProcessState;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -62,11 +61,8 @@ async fn a_server_that_cannot_start_fails_the_grant_and_says_why() {
         let expected = format!("MCP server {name:?} cannot be used: ");
         assert!(error.starts_with(&expected), "{error}");
         assert!(complaints.iter().all(|complaint| error.contains(complaint)), "{error}");
-        let filter = Filter { state: Some(State::Failed), job: None };
-        let page =
-            rig.engine.list(Listing { filter, after: RecordPosition::default(), limit: 10 }).await.expect("an engine");
-        assert!(!page.entries.is_empty(), "{allocation} is on record");
-        assert_eq!(rig.engine.capacity().await.expect("an engine").value.live_allocations, 0);
+        assert!(!rig.in_state(State::Failed).await.is_empty(), "{allocation} is on record");
+        assert_eq!(rig.capacity().await.live_allocations, 0);
         assert_eq!(rig.report("own").await.state, ProcessState::Stopped, "nothing of its own is left");
         assert!(rig.report("good").await.holders.is_empty(), "what is shared is held by nobody");
     }
@@ -170,11 +166,7 @@ async fn a_server_that_has_failed_is_ended_with_its_port_released_when_nobody_ho
     let is_free = |port: u16| async move { TcpListener::bind(("127.0.0.1", port)).is_ok() };
     let refused = within(rig.request("job", &["broken"], 60, None)).await;
     assert!(matches!(refused, Err(EngineError::NotStarted { .. })), "{refused:?}");
-    let filter = Filter { state: Some(State::Failed), job: None };
-    let page =
-        rig.engine.list(Listing { filter, after: RecordPosition::default(), limit: 1 }).await.expect("an engine");
-    let Some(Record::Allocation(view)) = page.entries.first() else { panic!("{page:?}") };
-    let port = view.allocation.reservation.servers[0].port.0;
+    let port = rig.in_state(State::Failed).await[0].allocation.reservation.servers[0].port.0;
     assert_eq!(rig.report("broken").await.state, ProcessState::Stopped);
     until("its port is free", || is_free(port)).await;
 
@@ -221,14 +213,10 @@ async fn what_is_released_while_it_starts_is_ended() {
     let asked = tokio::time::timeout(std::time::Duration::from_millis(300), request).await;
     assert!(asked.is_err(), "it has not started yet");
     // Its caller has gone. Any other client can find and release the lease.
-    let filter = Filter { state: Some(State::Pending), job: None };
-    let page =
-        rig.engine.list(Listing { filter, after: RecordPosition::default(), limit: 10 }).await.expect("an engine");
-    let Record::Allocation(view) = &page.entries[0] else { panic!("{page:?}") };
-    let allocation = view.allocation.reservation.allocation;
+    let allocation = rig.in_state(State::Pending).await[0].allocation.reservation.allocation;
     within(rig.engine.release(allocation)).await.expect("a reservation");
     assert_eq!(rig.report("own").await.state, ProcessState::Stopped);
-    assert_eq!(rig.engine.capacity().await.expect("an engine").value.live_allocations, 0);
+    assert_eq!(rig.capacity().await.live_allocations, 0);
     rig.end().await;
 }
 

@@ -122,7 +122,7 @@ async fn workers_that_do_not_get_ready_fail_their_grant_whole() {
     assert!(error.starts_with("worker worker-job-00") && error.contains("before it was ready"), "{error}");
     let text = "exited with code 3 before it was ready; the last lines of its standard error: ";
     assert!(error.contains(text), "{error}");
-    let capacity = rig.engine.capacity().await.expect("an engine").value;
+    let capacity = rig.capacity().await;
     assert_eq!((capacity.leased.workers, capacity.live_allocations), (0, 0));
     assert_eq!(within(rig.managed.request(RuntimeRequest::Workers)).await.expect("a host"), []);
     rig.end().await;
@@ -136,9 +136,8 @@ async fn a_worker_that_does_not_want_to_end_is_made_to_and_its_room_is_waited_fo
     let engine = rig.engine.clone();
     let released = tokio::spawn(async move { engine.release(lease.allocation).await });
     until("it is being released", || async {
-        let records = rig.engine.allocation(lease.allocation).await.expect("an engine").expect("a record").value;
-        matches!(&records, cortex_engine::Record::Allocation(view)
-            if view.allocation.state() == cortex_core::allocation::State::Releasing)
+        let releasing = rig.in_state(cortex_core::allocation::State::Releasing).await;
+        releasing.iter().any(|view| view.allocation.reservation.allocation == lease.allocation)
     })
     .await;
     // Their capacity is free after they have ended, and a request that needs it waits for that.

@@ -58,7 +58,7 @@ const SITUATIONS: [&str; 26] = [
 /// Returns the situation that an outcome stands for.
 fn situation(outcome: &Result<Outcome, Denied>) -> &'static str {
     match outcome {
-        Ok(Outcome::Done) => "done",
+        Ok(Outcome::Done | Outcome::PolicySet { .. }) => "done",
         Ok(Outcome::Granted { reclaimed, .. }) if reclaimed.is_empty() => "granted",
         Ok(Outcome::Granted { .. }) => "granted after a reclaim",
         Ok(Outcome::Repeated { .. }) => "repeated",

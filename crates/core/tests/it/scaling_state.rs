@@ -3,10 +3,12 @@
 use cortex_core::command::{Command, Outcome};
 use cortex_core::demand::{DEMAND_BIN, DEMAND_BINS_MAX, DemandBin};
 use cortex_core::event::{Event, Recorded};
+use cortex_core::ids::NodeId;
 use cortex_core::image::Restoration;
 use cortex_core::policy::{Policy, PolicyName};
 use cortex_core::scaling_state::{PastScaling, SCALING_REASON_CHARACTERS_MAX, SCALINGS_MAX, Scaling};
 use cortex_core::time::{Millis, Timestamp};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources};
 use cortex_core::{Cluster, check};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -17,7 +19,7 @@ use std::sync::Arc;
 enum Step {
     Count(Vec<[u64; 4]>),
     Set(PolicyName, u64),
-    Note(u64, usize),
+    Scale(u64, usize),
 }
 
 fn step() -> impl Strategy<Value = (u64, Step)> {
@@ -29,7 +31,7 @@ fn step() -> impl Strategy<Value = (u64, Step)> {
                 [PolicyName::Aggressive, PolicyName::Balanced, PolicyName::Conservative, PolicyName::Custom];
             Step::Set(names[name], figure)
         }),
-        3 => (0..100_u64, 0..1_200_usize).prop_map(|(workers, characters)| Step::Note(workers, characters)),
+        3 => (0..100_u64, 0..1_200_usize).prop_map(|(workers, characters)| Step::Scale(workers, characters)),
     ];
     // Mostly within a bin, sometimes days.
     let later = prop_oneof![8 => 0..400_000_u64, 1 => 0..2_000_000_000_u64];
@@ -38,7 +40,11 @@ fn step() -> impl Strategy<Value = (u64, Step)> {
 
 fn decide(cluster: &mut Cluster, log: &mut Vec<Recorded>, now: Timestamp, command: &Command) -> usize {
     let decision = cluster.decide(now, command).expect("it is never refused");
-    assert_eq!(decision.outcome, Outcome::Done);
+    let expected = match command {
+        Command::SetPolicy(current) => Outcome::PolicySet { previous: cluster.policy(), current: *current },
+        _ => Outcome::Done,
+    };
+    assert_eq!(decision.outcome, expected);
     let events = decision.events.len();
     for event in decision.events {
         let recorded = Recorded { at: now, event };
@@ -66,6 +72,8 @@ proptest! {
         let mut now = Timestamp::from_millis(1_750_000_000_000);
         let mut demand: BTreeMap<Timestamp, [u64; 4]> = BTreeMap::new();
         let (mut policy, mut scalings) = (Policy::BALANCED, Vec::new());
+        let mut capacity = Resources { workers: 50, cpu_millis: CpuMillis::from_millis(8_000), memory_mb: MemoryMb(16_000) };
+        decide(&mut cluster, &mut log, now, &Command::SetCapacity { node: NodeId::local(), capacity });
         for (later_ms, step) in steps {
             now = now.after(Millis(later_ms));
             match step {
@@ -92,7 +100,7 @@ proptest! {
                     prop_assert_eq!(events, usize::from(set != policy));
                     policy = set;
                 }
-                Step::Note(workers, characters) => {
+                Step::Scale(workers, characters) => {
                     let scaling = Scaling {
                         policy: policy.name,
                         workers_from: workers,
@@ -101,7 +109,9 @@ proptest! {
                         agents_to: 0,
                         reason: Arc::from("ü".repeat(characters)),
                     };
-                    decide(&mut cluster, &mut log, now, &Command::NoteScaling(scaling.clone()));
+                    let events = decide(&mut cluster, &mut log, now, &Command::Scale(scaling.clone()));
+                    prop_assert_eq!(events, 1 + usize::from(capacity.workers != workers + 1));
+                    capacity.workers = workers + 1;
                     let reason = "ü".repeat(characters.min(SCALING_REASON_CHARACTERS_MAX));
                     scalings.push(PastScaling { at: now, scaling: Scaling { reason: Arc::from(reason), ..scaling } });
                 }
@@ -120,6 +130,7 @@ proptest! {
             prop_assert_eq!(cluster.demand_bins(Some(*first)).count(), kept.len() - 1);
         }
         prop_assert_eq!(cluster.policy(), policy);
+        prop_assert_eq!(cluster.capacity(now).total, capacity);
         let last = scalings.len().saturating_sub(SCALINGS_MAX);
         prop_assert!(cluster.scalings().eq(scalings[last..].iter().rev()));
 

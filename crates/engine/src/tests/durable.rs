@@ -146,9 +146,9 @@ async fn a_failed_batch_is_reported_to_all_its_callers() {
         memory.fail([fault]);
         let (granted, renewed, full, read) = tokio::join!(
             ask(&handle, keyed("lost", 2, "key")),
-            handle.renew(id(&held), None, None),
+            renew(&handle, id(&held)),
             ask(&handle, request("full", 11)),
-            handle.capacity(),
+            capacity(&handle),
         );
         assert_eq!(granted, Err(EngineError::NotCommitted), "{fault:?}");
         assert_eq!(renewed.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
@@ -191,7 +191,7 @@ async fn a_grant_that_cannot_be_requested_again_is_revoked() {
         memory.fail(faults.clone());
         assert_eq!(ask(&handle, request("lost", 4)).await, Err(EngineError::NotCommitted), "{faults:?}");
         for _ in 1..faults.len() {
-            assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted), "{faults:?}");
+            assert_eq!(turn(&handle).await, Err(EngineError::NotCommitted), "{faults:?}");
         }
         assert_eq!(leased(&handle).await, 0, "{faults:?}");
         assert_eq!(memory.cluster().capacity(at(0)).live_allocations, 0, "{faults:?}");
@@ -209,7 +209,7 @@ async fn what_was_cancelled_in_a_failed_batch_is_revoked() {
         handle.cancel(cancel_handle);
         for _ in 0..faults.len() {
             // The batch that revokes it.
-            assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted), "{faults:?}");
+            assert_eq!(turn(&handle).await, Err(EngineError::NotCommitted), "{faults:?}");
         }
         assert_eq!(leased(&handle).await, 0, "{faults:?}");
         assert_eq!(memory.cluster().capacity(at(0)).live_allocations, 0, "{faults:?}");
@@ -230,8 +230,8 @@ async fn what_is_cancelled_during_a_reload_is_revoked() {
     handle.cancel(unwanted);
     handle.cancel(repeated);
     // It is rejected after them.
-    assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted));
-    while handle.capacity().await == Err(EngineError::NotCommitted) {}
+    assert_eq!(turn(&handle).await, Err(EngineError::NotCommitted));
+    while turn(&handle).await == Err(EngineError::NotCommitted) {}
     assert_eq!(leased(&handle).await, 2, "only what was cancelled");
 }
 
@@ -260,11 +260,11 @@ async fn a_reload_is_tried_a_bounded_number_of_times() {
         assert!(ask(&handle, request("lost", 4)).await.is_err());
         if recovers {
             // During the reload each call returns `NotCommitted`.
-            while handle.capacity().await == Err(EngineError::NotCommitted) {}
+            while turn(&handle).await == Err(EngineError::NotCommitted) {}
             assert_eq!(leased(&handle).await, 0);
         } else {
             assert!(matches!(run.await.expect("no panic"), Err(JournalError::System { .. })));
-            assert_eq!(handle.capacity().await, Err(EngineError::Stopped));
+            assert_eq!(turn(&handle).await, Err(EngineError::Stopped));
         }
     }
 }
@@ -297,10 +297,10 @@ async fn other_totals_are_refused_or_written() {
         drop(start_on(&memory, &wall).await);
         let before = memory.kept().log.len();
         match (start_with(&memory, &wall, totals.clone()).await, expected) {
-            (Ok((handle, _)), Ok(capacity)) => {
-                assert_eq!(handle.capacity().await.expect("a running engine").value.total, capacity, "{totals:?}");
+            (Ok((handle, _)), Ok(expected)) => {
+                assert_eq!(capacity(&handle).await.expect("a running engine").total, expected, "{totals:?}");
                 let written = memory.kept().log.len() - before;
-                assert_eq!(written, usize::from(capacity != CAPACITY), "{totals:?}");
+                assert_eq!(written, usize::from(expected != CAPACITY), "{totals:?}");
             }
             (Err(error), Err(text)) => {
                 assert!(error.to_string().starts_with(text), "{totals:?}: {error}");
@@ -343,8 +343,7 @@ async fn totals_below_what_is_leased_are_refused() {
 
 /// When a lease expires, in seconds.
 async fn ends_at(handle: &EngineHandle, grant: &Grant) -> i64 {
-    let record = handle.allocation(id(grant)).await.expect("a running engine").expect("a record").value;
-    let Record::Allocation(view) = record else { panic!("not an allocation") };
+    let Some(Record::Allocation(view)) = record(handle, id(grant)).await else { panic!("not an allocation") };
     view.expires_at.expect("a live lease").as_millis() / 1_000
 }
 
@@ -358,7 +357,7 @@ async fn a_restart_extends_and_spreads_deadlines_that_passed() {
     // Second by second, since a jump would be an outage.
     for second in 1_001..=1_010 {
         wall.set(second);
-        handle.capacity().await.expect("a running engine");
+        turn(&handle).await.expect("a running engine");
     }
     let mut grants = Vec::new();
     for seconds in [10, 20, 30, 10_000] {
@@ -378,10 +377,10 @@ async fn a_restart_extends_and_spreads_deadlines_that_passed() {
     assert!(ends.is_sorted(), "not in the order of their deadlines: {ends:?}");
     assert_eq!(ends[3], 11_010, "a distant deadline stays");
     // A lease that expired before the outage stays expired; the others can be renewed.
-    let late = handle.renew(id(&gone), None, None).await;
+    let late = renew(&handle, id(&gone)).await;
     assert!(matches!(late, Err(EngineError::Denied(Denied::Expired { .. }))), "{late:?}");
     for grant in &grants {
-        handle.renew(id(grant), None, None).await.expect("a lease that is extended");
+        renew(&handle, id(grant)).await.expect("a lease that is extended");
     }
 }
 
@@ -403,8 +402,8 @@ async fn an_outage_is_noted_until_that_is_committed() {
         // Far after the deadline: without the recorded outage the lease would have expired.
         wall.set(100_000);
         memory.fail([fault]);
-        assert_eq!(handle.capacity().await.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
-        handle.renew(id(&grant), None, None).await.expect("a lease that is extended");
+        assert_eq!(turn(&handle).await, Err(EngineError::NotCommitted), "{fault:?}");
+        renew(&handle, id(&grant)).await.expect("a lease that is extended");
         assert_eq!(memory.outages().last(), Some(&(at(0), at(100_000))), "{fault:?}");
     }
 }
@@ -419,9 +418,9 @@ async fn time_does_not_go_back_before_the_journal() {
     run.await.expect("no panic").expect("a good end");
     wall.set(6_400);
     let (handle, _run) = start_on(&memory, &wall).await;
-    assert_eq!(handle.capacity().await.expect("a running engine").at, at(10_000));
+    assert_eq!(handle.read(|_, now| now).await.expect("a running engine"), at(10_000));
     ask(&handle, request("b", 1)).await.expect("enough capacity");
     wall.set(10_005);
-    assert_eq!(handle.capacity().await.expect("a running engine").at, at(10_005));
+    assert_eq!(handle.read(|_, now| now).await.expect("a running engine"), at(10_005));
     assert!(memory.kept().log.is_sorted_by_key(|recorded| recorded.at));
 }

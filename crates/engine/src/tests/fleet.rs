@@ -6,7 +6,7 @@ use cortex_core::fleet::agent::{AgentRequest, Capabilities};
 use cortex_core::fleet::command::{FleetDenied, FleetOutcome, NoTaskReason, ReportedResult, TaskReport};
 use cortex_core::fleet::task::{Selector, TaskRequest, TaskState, TokenHints};
 use cortex_core::fleet::view::{TaskFilter, TaskView};
-use cortex_core::ids::{AgentId, AgentType, TaskId, TaskNumber};
+use cortex_core::ids::{AgentId, AgentType, TaskId};
 
 /// The wait of a claim that is answered before its end.
 const WAIT: Duration = Duration::from_secs(30);
@@ -47,7 +47,7 @@ pub(super) fn task(name: Option<&str>) -> TaskRequest {
 }
 
 async fn with_tokens(engine: EngineHandle) -> EngineHandle {
-    engine.set_token_budget(None, Some(1_000), None).await.expect("a budget");
+    set_token_budget(&engine, 1_000).await;
     engine
 }
 
@@ -83,13 +83,14 @@ fn names(claim: &Result<Claim, EngineError>) -> Vec<String> {
 
 async fn state(engine: &EngineHandle, name: &str) -> (TaskState, usize) {
     let id = TaskId::new(name).expect("a name");
-    let view = engine.task(id).await.expect("a running engine").expect("a task").view;
+    let task = engine.read(move |state, now| state.task(now, &id)).await.expect("a running engine");
+    let view = task.expect("a task").view;
     (view.state, view.task.attempts.len())
 }
 
 async fn count(engine: &EngineHandle) -> u64 {
-    let listing = TaskListing { filter: TaskFilter::default(), after: TaskNumber::new(0), limit: 1 };
-    engine.tasks(listing).await.expect("a running engine").total
+    let count = engine.read(|state, _| state.cluster.count_tasks(&TaskFilter::default()));
+    count.await.expect("a running engine")
 }
 
 /// An engine with an agent that task `a` is leased to.
@@ -130,7 +131,7 @@ async fn an_assignment_answers_a_waiting_claim() {
     let a = TaskId::new("a").expect("a name");
     // Sent together, so that the task is assigned before the waiting claims are tried.
     let (claimed, _, assigned) = tokio::join!(claim(&engine, &only, WAIT), submit(&engine, "a"), engine.assign_task(a));
-    let (chosen, tasks) = assigned.expect("a free agent");
+    let Assignment { agent: chosen, tasks } = assigned.expect("a free agent");
     assert_eq!((chosen, tasks.len()), (only, 1));
     assert_eq!(names(&claimed), ["a"]);
 }
@@ -147,7 +148,7 @@ async fn a_cancelled_call_leaves_no_trace() {
     assert_eq!(names(&claimed), ["a"]);
     engine.cancel(cancel_handle);
     assert_eq!(state(&engine, "a").await, (TaskState::Queued, 0));
-    assert_eq!(engine.usage().await.expect("a running engine").tokens.all.reserved, 0);
+    assert_eq!(engine.read(|state, now| state.usage(now)).await.expect("a running engine").tokens.all.reserved, 0);
 
     // While it waits: the next task is not leased.
     let claimed = claim(&engine, &worker, Duration::ZERO).await;
@@ -186,7 +187,7 @@ async fn undelivered_claims_and_tasks_of_a_failed_batch_are_revoked() {
         memory.fail([fault]);
         let unnamed = engine.submit_task(task(None), CancelHandle::default()).await;
         assert_eq!(unnamed.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
-        let queue = engine.usage().await.expect("a running engine").queue;
+        let queue = engine.read(|state, now| state.usage(now)).await.expect("a running engine").queue;
         assert_eq!(
             (queue.all.tasks, count(&engine).await),
             (1, if fault == Fault::After { 2 } else { 1 }),
@@ -223,11 +224,14 @@ async fn a_restart_loses_no_task_and_no_agent() {
     let report =
         TaskReport { result: ReportedResult::Success, tokens_used: Some(7), duration: None, output: None, error: None };
     let a = TaskId::new("a").expect("a name");
-    let done = engine.complete_task(a.clone(), worker.clone(), token, report.clone()).await.expect("a good report");
-    assert_eq!(done.view.state, TaskState::Completed);
-    let again = engine.complete_task(a, worker, token, report).await.expect("the same report");
-    assert!(matches!(again.outcome, FleetOutcome::AlreadyReported { .. }), "{again:?}");
-    assert_eq!(engine.usage().await.expect("a running engine").tokens.all.settled, 7);
+    let complete = FleetCommand::Complete { task: a, agent: worker, fencing_token: token, report: Box::new(report) };
+    let complete = || engine.execute(Command::Fleet(complete.clone()), |outcome, _, _| outcome);
+    let first = complete().await.expect("a good report");
+    let Outcome::Fleet(FleetOutcome::Reported(ended)) = first else { panic!("not accepted: {first:?}") };
+    assert_eq!(ended.state, TaskState::Completed);
+    let again = complete().await.expect("the same report");
+    assert!(matches!(again, Outcome::Fleet(FleetOutcome::AlreadyReported { .. })), "{again:?}");
+    assert_eq!(engine.read(|state, now| state.usage(now)).await.expect("a running engine").tokens.all.settled, 7);
     assert_eq!(check::violations(&memory.cluster()), [""; 0]);
 }
 
@@ -347,7 +351,7 @@ async fn a_claim_of_an_agent_that_has_left_is_not_served_to_its_successor() {
     let worker = register(&engine, "worker").await;
     let (claimed, left, came, _) = tokio::join!(
         claim(&engine, &worker, WAIT),
-        engine.unregister_agent(worker.clone()),
+        unregister(&engine, worker.clone()),
         engine.register_agent(agent_request("worker", "special", 1)),
         submit(&engine, "a"),
     );

@@ -29,7 +29,8 @@ async fn start_provisioning() -> (EngineHandle, Memory, Wall) {
 /// The allocations in a state, oldest first.
 async fn in_state(engine: &EngineHandle, state: State) -> Vec<AllocationId> {
     let filter = Filter { state: Some(state), job: None };
-    let page = engine.list(Listing { filter, after: RecordPosition::default(), limit: 100 }).await.expect("an engine");
+    let read = move |state: &EngineState<'_>, now| state.records(now, &filter, RecordPosition::default(), 100);
+    let page = engine.read(read).await.expect("an engine");
     let id = |record: &Record| match record {
         Record::Allocation(view) => view.allocation.reservation.allocation,
         Record::Refusal(refusal) => refusal.allocation,
@@ -78,7 +79,7 @@ async fn what_cannot_be_started_fails_its_grant_whole() {
         .await
         .expect("a reservation");
     assert_eq!(not_started(first.await), "it printed nothing");
-    assert_eq!(engine.capacity().await.expect("an engine").value.leased, Resources::default());
+    assert_eq!(capacity(&engine).await.expect("an engine").leased, Resources::default());
     // A repeat of a failed request is a new request.
     let mut second = pin!(engine.request(keyed("a", 4, "k"), CancelHandle::default()));
     assert!(poll!(&mut second).is_pending());
@@ -99,7 +100,7 @@ async fn a_release_is_answered_when_nothing_is_left() {
     let (mut one, mut other) = (pin!(engine.release(allocation)), pin!(engine.release(allocation)));
     assert!(poll!(&mut one).is_pending() && poll!(&mut other).is_pending());
     assert_eq!(only(&engine, State::Releasing).await, allocation);
-    assert_eq!(engine.capacity().await.expect("an engine").value.leased.workers, 6, "it is held until it is gone");
+    assert_eq!(capacity(&engine).await.expect("an engine").leased.workers, 6, "it is held until it is gone");
     assert!(poll!(&mut one).is_pending());
     engine.finish_release(allocation).await.expect("a release");
     for released in [one.await, other.await] {
@@ -137,12 +138,12 @@ async fn a_request_waits_for_a_release_in_progress_and_not_forever() {
     assert!(poll!(&mut release).is_pending());
     let mut fourth = pin!(engine.request(request("d", 10), CancelHandle::default()));
     assert!(poll!(&mut fourth).is_pending());
-    engine.capacity().await.expect("an engine");
+    turn(&engine).await.expect("a running engine");
     wall.set(19);
     assert!(in_state(&engine, State::Pending).await.is_empty());
     assert!(poll!(&mut fourth).is_pending());
     wall.set(20);
-    engine.capacity().await.expect("an engine");
+    turn(&engine).await.expect("a running engine");
     let Err(EngineError::Refused(refusal)) = fourth.await else { panic!("it has waited long enough") };
     assert_eq!(refusal.error, "Insufficient workers: requested 10, available 5");
 }
@@ -186,7 +187,7 @@ async fn pending_and_releasing_allocations_are_ended_at_the_next_start() {
     let (next, _) = start_on(&memory, &wall).await;
     assert_eq!(only(&next, State::Released).await, left);
     assert_eq!(only(&next, State::Failed).await, pending);
-    assert_eq!(next.capacity().await.expect("an engine").value.leased, Resources::default());
+    assert_eq!(capacity(&next).await.expect("an engine").leased, Resources::default());
     assert!(next.request(keyed("b", 3, "k"), CancelHandle::default()).await.expect("a grant").is_new);
 }
 

@@ -4,8 +4,9 @@ use super::{LIST_BYTES_MAX, count_fitting, raw};
 use cortex_core::fleet::command::{EndedAttempt, RemovedAgent};
 use cortex_core::fleet::health::Health;
 use cortex_core::fleet::view::{AgentView, HeldTask};
-use cortex_core::ids::Capability;
-use cortex_engine::{AgentPage, Reading, RegisteredAgent};
+use cortex_core::ids::{AgentId, Capability};
+use cortex_core::time::Timestamp;
+use cortex_engine::{Page, RegisteredAgent};
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -134,13 +135,12 @@ pub(crate) struct UnregisterResult {
     tasks: Vec<LeftTaskResult>,
 }
 
-impl From<&Reading<RemovedAgent>> for UnregisterResult {
-    fn from(reading: &Reading<RemovedAgent>) -> Self {
-        let left = &reading.value;
+impl UnregisterResult {
+    pub(crate) fn new(left: &RemovedAgent, now: Timestamp) -> Self {
         Self {
             status: "unregistered",
             agent_id: left.agent.to_string(),
-            unregistered_at: reading.at.to_string(),
+            unregistered_at: now.to_string(),
             tasks: left.tasks.iter().map(LeftTaskResult::from).collect(),
         }
     }
@@ -246,7 +246,7 @@ pub(crate) struct AgentsResult {
 
 impl AgentsResult {
     /// Builds a page. `cursor` writes the position after an agent.
-    pub(crate) fn new(page: &AgentPage, cursor: impl Fn(&cortex_core::ids::AgentId) -> String) -> Self {
+    pub(crate) fn new(page: &Page<AgentView, AgentId>, cursor: impl Fn(&AgentId) -> String) -> Self {
         // At least one: the cursor of an empty page would not advance.
         let fits = count_fitting(page.entries.iter().map(text_bytes), AGENT_BYTES, LIST_BYTES_MAX).max(1);
         let shown = &page.entries[..fits.min(page.entries.len())];
@@ -316,7 +316,7 @@ mod tests {
         let check = |agents: usize, metadata_bytes: usize, next: Option<&str>, expected: (usize, Option<&str>)| {
             let entries = (0..agents).map(|number| view(&format!("a{number:04}"), metadata_bytes)).collect();
             let next = next.map(|agent| AgentId::new(agent).expect("a name"));
-            let page = AgentPage { at: Timestamp::from_millis(0), entries, total: 5_000, next };
+            let page = Page { at: Timestamp::from_millis(0), entries, total: 5_000, next };
             let result = AgentsResult::new(&page, ToString::to_string);
             let size = serde_json::to_string(&serde_json::to_string(&result).expect("JSON")).expect("JSON").len();
             assert!(size < LIST_BYTES_MAX, "{agents} agents take {size} bytes as a text");

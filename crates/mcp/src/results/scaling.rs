@@ -93,8 +93,8 @@ impl PolicySetResult {
 }
 
 impl ScalingHistoryResult {
-    pub(crate) fn new(policy: &Policy, scalings: &[PastScaling], total: usize) -> Self {
-        let scalings: Vec<ScalingResult> = scalings.iter().map(ScalingResult::from).collect();
+    pub(crate) fn new<'a>(policy: &Policy, scalings: impl Iterator<Item = &'a PastScaling>, total: usize) -> Self {
+        let scalings: Vec<ScalingResult> = scalings.map(ScalingResult::from).collect();
         Self { policy: policy.into(), count: scalings.len(), scalings, total }
     }
 }

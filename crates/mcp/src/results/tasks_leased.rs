@@ -4,8 +4,7 @@ use super::{priority_of_task, raw_json};
 use cortex_core::fleet::command::NoTaskReason;
 use cortex_core::fleet::task::JsonText;
 use cortex_core::fleet::view::TaskView;
-use cortex_core::ids::AgentId;
-use cortex_engine::Claim;
+use cortex_engine::{Assignment, Claim};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -164,10 +163,10 @@ impl ClaimResult {
     }
 }
 
-impl AssignResult {
-    pub(crate) fn new(agent: &AgentId, views: &[TaskView]) -> Self {
-        let tasks: Vec<LeasedTask> = views.iter().filter_map(LeasedTask::new).collect();
-        Self { status: "assigned", agent_id: agent.to_string(), count: tasks.len() as u64, tasks }
+impl From<&Assignment> for AssignResult {
+    fn from(assignment: &Assignment) -> Self {
+        let tasks: Vec<LeasedTask> = assignment.tasks.iter().filter_map(LeasedTask::new).collect();
+        Self { status: "assigned", agent_id: assignment.agent.to_string(), count: tasks.len() as u64, tasks }
     }
 }
 
@@ -177,7 +176,7 @@ mod tests {
     use cortex_core::fleet::task::{
         Complexity, Selector, Task, TaskLease, TaskPhase, TaskRequest, TaskSpec, TaskState, TokenHints,
     };
-    use cortex_core::ids::{BatchKey, FencingToken, JobId, TaskId, TaskNumber};
+    use cortex_core::ids::{AgentId, BatchKey, FencingToken, JobId, TaskId, TaskNumber};
     use cortex_core::priority::Priority;
     use cortex_core::time::{Timestamp, TtlSeconds};
     use std::sync::Arc;

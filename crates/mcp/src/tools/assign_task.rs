@@ -40,8 +40,7 @@ impl ToolHandler for AssignTask {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.task_id])?;
             let task = arguments.required(&self.task_id)?;
-            let (agent, tasks) = invocation.engine.assign_task(task).await?;
-            ToolOutput::new(&AssignResult::new(&agent, &tasks))
+            ToolOutput::new(&AssignResult::from(&invocation.engine.assign_task(task).await?))
         }
         .boxed()
     }

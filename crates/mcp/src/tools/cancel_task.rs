@@ -1,10 +1,10 @@
 //! `cancel_task`: cancels a task.
 
-use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, change_task, definition};
 use crate::arguments::{self, Arguments, Parameter};
-use cortex_core::fleet::command::FleetOutcome;
+use cortex_core::fleet::command::{FleetCommand, FleetOutcome};
+use cortex_core::fleet::view::TaskView;
 use cortex_core::ids::TaskId;
-use cortex_engine::TaskAfter;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -41,8 +41,10 @@ impl ToolHandler for CancelTask {
     fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.task_id])?;
-            let after = invocation.engine.cancel_task(arguments.required(&self.task_id)?).await?;
-            ToolOutput::new(&TaskCancelResult::from(&after))
+            let task = arguments.required(&self.task_id)?;
+            let command = FleetCommand::Cancel { task: task.clone() };
+            let (outcome, view) = change_task(&invocation.engine, task, command).await?;
+            ToolOutput::new(&TaskCancelResult::new(&outcome, &view))
         }
         .boxed()
     }
@@ -61,9 +63,8 @@ pub(crate) struct TaskCancelResult {
     ended_at: String,
 }
 
-impl From<&TaskAfter> for TaskCancelResult {
-    fn from(after: &TaskAfter) -> Self {
-        let TaskAfter { outcome, view } = after;
+impl TaskCancelResult {
+    fn new(outcome: &FleetOutcome, view: &TaskView) -> Self {
         let agent = match outcome {
             FleetOutcome::Cancelled { agent } => agent.as_ref(),
             _ => None,

@@ -1,13 +1,13 @@
 //! `complete_task`: records an agent's report on a task.
 
-use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, change_task, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter, TOKENS_MAX};
 use crate::results::{attempts_left, deferred_reason};
-use cortex_core::fleet::command::{FleetOutcome, ReportedResult, TaskReport};
+use cortex_core::fleet::command::{FleetCommand, FleetOutcome, ReportedResult, TaskReport};
 use cortex_core::fleet::task::{JsonText, TaskState};
+use cortex_core::fleet::view::TaskView;
 use cortex_core::ids::{AgentId, FencingToken, TaskId};
 use cortex_core::time::Millis;
-use cortex_engine::TaskAfter;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -107,8 +107,10 @@ impl ToolHandler for CompleteTask {
             let agent = arguments.required(&self.agent_id)?;
             let fencing_token = FencingToken::new(arguments.required(&self.fencing_token)?);
             let report = self.read_report(&arguments)?;
-            let after = invocation.engine.complete_task(task, agent, fencing_token, report).await?;
-            ToolOutput::new(&TaskCompleteResult::new(&after, fencing_token))
+            let report = Box::new(report);
+            let command = FleetCommand::Complete { task: task.clone(), agent, fencing_token, report };
+            let (outcome, view) = change_task(&invocation.engine, task, command).await?;
+            ToolOutput::new(&TaskCompleteResult::new(&outcome, &view, fencing_token))
         }
         .boxed()
     }
@@ -142,8 +144,7 @@ pub(crate) struct TaskCompleteResult {
 
 impl TaskCompleteResult {
     /// Builds the result of a report on the attempt with this token.
-    pub(crate) fn new(after: &TaskAfter, fencing_token: FencingToken) -> Self {
-        let TaskAfter { outcome, view } = after;
+    fn new(outcome: &FleetOutcome, view: &TaskView, fencing_token: FencingToken) -> Self {
         let task = &view.task;
         let attempt = task.attempts.iter().rfind(|attempt| attempt.fencing_token == fencing_token);
         let state = match outcome {

@@ -33,7 +33,7 @@ impl ToolHandler for DetectBottlenecks {
     fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             Arguments::new(invocation.arguments, &[])?;
-            let figures = invocation.engine.fleet_figures().await?;
+            let figures = invocation.engine.read(|state, now| state.fleet_metrics(now)).await?;
             ToolOutput::new(&BottlenecksResult::from(&Bottlenecks::find(&figures)))
         }
         .boxed()

@@ -8,7 +8,7 @@ use cortex_core::ids::AllocationId;
 use cortex_core::ports::Port;
 use cortex_core::time::Timestamp;
 use cortex_core::view::AllocationView;
-use cortex_engine::{Reading, Record, Refusal};
+use cortex_engine::{Record, Refusal};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::{JsonObject, Tool};
@@ -57,13 +57,13 @@ impl ToolHandler for GetAllocation {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.allocation_id])?;
             let allocation = arguments.required(&self.allocation_id)?.map_err(ToolError::NotFound)?;
-            let reading = invocation.engine.allocation(allocation).await?;
-            let reading = reading.ok_or_else(|| unknown_allocation(allocation))?;
-            let runtime_status = match (&invocation.managed, &reading.value) {
+            let (now, record) = invocation.engine.read(move |state, now| (now, state.record(now, allocation))).await?;
+            let record = record.ok_or_else(|| unknown_allocation(allocation))?;
+            let runtime_status = match (&invocation.managed, &record) {
                 (Some(managed), Record::Allocation(view)) => RuntimeStatus::with_credentials(managed, view).await?,
                 _ => None,
             };
-            ToolOutput::new(&AllocationResult::new(&reading, runtime_status.as_ref()))
+            ToolOutput::new(&AllocationResult::new(&record, now, runtime_status.as_ref()))
         }
         .boxed()
     }
@@ -175,10 +175,10 @@ pub(crate) struct AllocationResult {
 
 impl AllocationResult {
     /// Builds the result from the record, with the runtime status where servers or workers are managed.
-    pub(crate) fn new(reading: &Reading<Record>, runtime_status: Option<&RuntimeStatus>) -> Self {
-        match &reading.value {
+    pub(crate) fn new(record: &Record, now: Timestamp, runtime_status: Option<&RuntimeStatus>) -> Self {
+        match record {
             Record::Allocation(view) => Self::of_allocation(view, runtime_status),
-            Record::Refusal(refusal) => Self::of_refusal(refusal, reading.at),
+            Record::Refusal(refusal) => Self::of_refusal(refusal, now),
         }
     }
 

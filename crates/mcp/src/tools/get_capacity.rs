@@ -31,8 +31,8 @@ impl ToolHandler for GetCapacity {
     fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             Arguments::new(invocation.arguments, &[])?;
-            let capacity = invocation.engine.capacity().await?;
-            ToolOutput::new(&CapacityResult::from(&capacity.value))
+            let capacity = invocation.engine.read(|state, now| state.cluster.capacity(now)).await?;
+            ToolOutput::new(&CapacityResult::from(&capacity))
         }
         .boxed()
     }

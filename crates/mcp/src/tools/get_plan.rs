@@ -2,7 +2,7 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
-use cortex_engine::{EngineError, EngineHandle};
+use cortex_engine::{EngineError, EngineHandle, EngineState};
 use cortex_planning::{
     Action, AgentRequirement, Bottlenecks, Plan, Planner, Severity, Subject, Trend, WhatIf, WorkerRequirement,
 };
@@ -77,10 +77,11 @@ pub(crate) async fn dry_run(
     planner: &Mutex<Planner>,
     what_if: &WhatIf,
 ) -> Result<Plan, EngineError> {
-    let demand = engine.demand(false).await?;
-    let bottlenecks = Bottlenecks::find(&engine.fleet_figures().await?);
+    let read = |state: &EngineState<'_>, now| (now, state.demand(now), state.fleet_metrics(now));
+    let (now, demand, metrics) = engine.read(read).await?;
+    let bottlenecks = Bottlenecks::find(&metrics);
     let planner = planner.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(planner.plan(&planner.observe(demand.at, &demand.value).with(what_if), Some(&bottlenecks)))
+    Ok(planner.plan(&planner.observe(now, &demand).with(what_if), Some(&bottlenecks)))
 }
 
 /// The current rate of requests and its forecast.

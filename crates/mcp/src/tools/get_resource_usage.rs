@@ -30,7 +30,7 @@ impl ToolHandler for GetResourceUsage {
     fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             Arguments::new(invocation.arguments, &[])?;
-            let usage = invocation.engine.usage().await?;
+            let usage = invocation.engine.read(|state, now| state.usage(now)).await?;
             ToolOutput::new(&UsageResult::from(&usage))
         }
         .boxed()

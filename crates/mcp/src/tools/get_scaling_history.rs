@@ -47,9 +47,13 @@ impl ToolHandler for GetScalingHistory {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let limit = arguments.optional(&self.limit)?.unwrap_or(LIMIT_DEFAULT);
-            let policy = invocation.engine.policy().await?;
-            let (scalings, total) = invocation.engine.scalings(usize::try_from(limit).unwrap_or(SCALINGS_MAX)).await?;
-            ToolOutput::new(&ScalingHistoryResult::new(&policy, &scalings, total))
+            let limit = usize::try_from(limit).unwrap_or(SCALINGS_MAX);
+            let history = invocation.engine.read(move |state, _| {
+                let scalings = state.cluster.scalings();
+                let total = scalings.len();
+                ScalingHistoryResult::new(&state.cluster.policy(), scalings.take(limit), total)
+            });
+            ToolOutput::new(&history.await?)
         }
         .boxed()
     }

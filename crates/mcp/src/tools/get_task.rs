@@ -46,7 +46,9 @@ impl ToolHandler for GetTask {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.task_id])?;
             let task = arguments.required(&self.task_id)?;
-            let detail = invocation.engine.task(task.clone()).await?.ok_or_else(|| unknown_task(task))?;
+            let wanted = task.clone();
+            let detail = invocation.engine.read(move |state, now| state.task(now, &wanted)).await?;
+            let detail = detail.ok_or_else(|| unknown_task(task))?;
             ToolOutput::new(&TaskResult::from(&detail))
         }
         .boxed()

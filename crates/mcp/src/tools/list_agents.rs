@@ -5,7 +5,7 @@ use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::results::AgentsResult;
 use cortex_core::fleet::view::{AgentFilter, AgentState};
 use cortex_core::ids::{AgentId, AgentType};
-use cortex_engine::AgentListing;
+use cortex_engine::EngineState;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -72,15 +72,14 @@ impl ToolHandler for ListAgents {
     fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
-            let listing = AgentListing {
-                filter: AgentFilter {
-                    state: arguments.optional(&self.state)?,
-                    agent_type: arguments.optional(&self.agent_type)?,
-                },
-                after: arguments.optional(&self.cursor)?,
-                limit: usize::try_from(arguments.or_default(&self.limit)?).unwrap_or(usize::MAX),
+            let filter = AgentFilter {
+                state: arguments.optional(&self.state)?,
+                agent_type: arguments.optional(&self.agent_type)?,
             };
-            let page = invocation.engine.agents(listing).await?;
+            let after = arguments.optional(&self.cursor)?;
+            let limit = usize::try_from(arguments.or_default(&self.limit)?).unwrap_or(usize::MAX);
+            let read = move |state: &EngineState<'_>, now| state.agents(now, &filter, after.as_ref(), limit);
+            let page = invocation.engine.read(read).await?;
             ToolOutput::new(&AgentsResult::new(&page, cursor))
         }
         .boxed()

@@ -6,7 +6,7 @@ use cortex_core::allocation::State;
 use cortex_core::ids::JobId;
 use cortex_core::time::Timestamp;
 use cortex_core::view::Filter;
-use cortex_engine::{Listing, Page, Record, RecordPosition};
+use cortex_engine::{Page, Record, RecordPosition};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -75,12 +75,10 @@ impl ToolHandler for ListAllocations {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let limit = arguments.optional(&self.limit)?.unwrap_or(PAGE_ENTRIES_DEFAULT);
-            let listing = Listing {
-                filter: Filter { state: arguments.optional(&self.state)?, job: arguments.optional(&self.job_id)? },
-                after: arguments.optional(&self.cursor)?.unwrap_or_default(),
-                limit: usize::try_from(limit).unwrap_or(usize::MAX),
-            };
-            let page = invocation.engine.list(listing).await?;
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let filter = Filter { state: arguments.optional(&self.state)?, job: arguments.optional(&self.job_id)? };
+            let after = arguments.optional(&self.cursor)?.unwrap_or_default();
+            let page = invocation.engine.read(move |state, now| state.records(now, &filter, after, limit)).await?;
             ToolOutput::new(&ListResult::new(&page, page.next.map(cursor)))
         }
         .boxed()
@@ -146,7 +144,7 @@ pub(crate) struct ListResult {
 }
 
 impl ListResult {
-    pub(crate) fn new(page: &Page, next_cursor: Option<String>) -> Self {
+    pub(crate) fn new(page: &Page<Record, RecordPosition>, next_cursor: Option<String>) -> Self {
         let allocations: Vec<_> = page.entries.iter().map(|record| ListedAllocation::new(record, page.at)).collect();
         Self { count: allocations.len() as u64, allocations, total: page.total, next_cursor }
     }

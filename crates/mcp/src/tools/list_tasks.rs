@@ -6,7 +6,7 @@ use crate::results::{deferred_reason, priority_of_task};
 use cortex_core::fleet::task::TaskState;
 use cortex_core::fleet::view::{TaskFilter, TaskView};
 use cortex_core::ids::{AgentId, JobId, TaskNumber};
-use cortex_engine::{TaskListing, TaskPage};
+use cortex_engine::Page;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -79,16 +79,14 @@ impl ToolHandler for ListTasks {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let limit = arguments.optional(&self.limit)?.unwrap_or(PAGE_ENTRIES_DEFAULT);
-            let listing = TaskListing {
-                filter: TaskFilter {
-                    state: arguments.optional(&self.state)?,
-                    job: arguments.optional(&self.job_id)?,
-                    agent: arguments.optional(&self.agent_id)?,
-                },
-                after: arguments.optional(&self.cursor)?.unwrap_or(TaskNumber::new(0)),
-                limit: usize::try_from(limit).unwrap_or(usize::MAX),
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let filter = TaskFilter {
+                state: arguments.optional(&self.state)?,
+                job: arguments.optional(&self.job_id)?,
+                agent: arguments.optional(&self.agent_id)?,
             };
-            let page = invocation.engine.tasks(listing).await?;
+            let after = arguments.optional(&self.cursor)?.unwrap_or(TaskNumber::new(0));
+            let page = invocation.engine.read(move |state, now| state.tasks(now, &filter, after, limit)).await?;
             ToolOutput::new(&TaskListResult::new(&page, page.next.map(cursor)))
         }
         .boxed()
@@ -161,7 +159,7 @@ pub(crate) struct TaskListResult {
 }
 
 impl TaskListResult {
-    pub(crate) fn new(page: &TaskPage, next_cursor: Option<String>) -> Self {
+    pub(crate) fn new(page: &Page<TaskView, TaskNumber>, next_cursor: Option<String>) -> Self {
         let tasks: Vec<_> = page.entries.iter().map(ListedTask::from).collect();
         Self { count: tasks.len() as u64, tasks, total: page.total, next_cursor }
     }

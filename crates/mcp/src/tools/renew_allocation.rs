@@ -1,11 +1,13 @@
 //! `renew_allocation`: restarts the time of a lease.
 
-use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition, unknown_allocation};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::server::ServerOptions;
+use cortex_core::command::Command;
 use cortex_core::ids::{AllocationId, FencingToken};
 use cortex_core::time::TtlSeconds;
 use cortex_core::view::AllocationView;
+use cortex_engine::EngineState;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -58,7 +60,10 @@ impl ToolHandler for RenewAllocation {
             let ttl_seconds = arguments.optional(&self.ttl_seconds)?.and_then(TtlSeconds::new);
             let fencing_token = arguments.optional(&self.fencing_token)?.map(FencingToken::new);
             let allocation = allocation.map_err(ToolError::NotFound)?;
-            let view = invocation.engine.renew(allocation, ttl_seconds, fencing_token).await?;
+            let command = Command::Renew { allocation, ttl_seconds, fencing_token };
+            let read = move |_, state: &EngineState<'_>, now| state.cluster.allocation(now, allocation);
+            let view = invocation.engine.execute(command, read).await?;
+            let view = view.ok_or_else(|| unknown_allocation(allocation))?;
             ToolOutput::new(&RenewResult::from(&view))
         }
         .boxed()

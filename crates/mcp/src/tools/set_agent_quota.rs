@@ -3,6 +3,8 @@
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
 use crate::results::QuotaSetResult;
+use cortex_core::command::Command;
+use cortex_core::fleet::command::FleetCommand;
 use cortex_core::ids::AgentType;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -63,7 +65,9 @@ impl ToolHandler for SetAgentQuota {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let agent_type = arguments.optional(&self.agent_type)?;
             let quota = self.read_quota(&arguments)?;
-            let usage = invocation.engine.set_agent_quota(agent_type.clone(), quota).await?;
+            let command = FleetCommand::SetAgentQuota { agent_type: agent_type.clone(), agents: quota };
+            let command = Command::Fleet(command);
+            let usage = invocation.engine.execute(command, |_, state, now| state.usage(now)).await?;
             ToolOutput::new(&QuotaSetResult::new(&usage, quota.is_none(), agent_type.as_ref()))
         }
         .boxed()

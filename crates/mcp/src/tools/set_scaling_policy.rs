@@ -3,8 +3,10 @@
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
 use crate::results::PolicySetResult;
+use cortex_core::command::{Command, Outcome};
 use cortex_core::policy::{Percent, Policy, PolicyName};
 use cortex_core::time::Millis;
+use cortex_engine::EngineError;
 use cortex_planning::SCALE_IN_WINDOW_MAX;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -218,8 +220,10 @@ impl ToolHandler for SetScalingPolicy {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let policy = self.read(&arguments)?;
-            let before = invocation.engine.set_policy(policy).await?;
-            ToolOutput::new(&PolicySetResult::new(&policy, &before))
+            match invocation.engine.execute(Command::SetPolicy(policy), |outcome, _, _| outcome).await? {
+                Outcome::PolicySet { previous, .. } => ToolOutput::new(&PolicySetResult::new(&policy, &previous)),
+                _ => Err(EngineError::Fault.into()),
+            }
         }
         .boxed()
     }

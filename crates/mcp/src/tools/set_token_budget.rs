@@ -3,6 +3,8 @@
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
 use crate::results::BudgetSetResult;
+use cortex_core::command::Command;
+use cortex_core::fleet::command::FleetCommand;
 use cortex_core::ids::JobId;
 use cortex_core::time::Millis;
 use futures_util::FutureExt;
@@ -97,7 +99,8 @@ impl ToolHandler for SetTokenBudget {
         async move {
             let arguments = Arguments::new(invocation.arguments, &self.parameters())?;
             let BudgetChange { job, tokens, window, is_removal } = self.read(&arguments)?;
-            let usage = invocation.engine.set_token_budget(job.clone(), tokens, window).await?;
+            let command = Command::Fleet(FleetCommand::SetTokenBudget { job: job.clone(), tokens, window });
+            let usage = invocation.engine.execute(command, |_, state, now| state.usage(now)).await?;
             ToolOutput::new(&BudgetSetResult::new(&usage, is_removal, job.as_ref()))
         }
         .boxed()

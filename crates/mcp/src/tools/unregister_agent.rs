@@ -3,7 +3,10 @@
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, Arguments, Parameter};
 use crate::results::UnregisterResult;
+use cortex_core::command::{Command, Outcome};
+use cortex_core::fleet::command::{FleetCommand, FleetOutcome};
 use cortex_core::ids::AgentId;
+use cortex_engine::EngineError;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
@@ -38,8 +41,14 @@ impl ToolHandler for UnregisterAgent {
     fn run(self: Arc<Self>, invocation: Invocation) -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
         async move {
             let arguments = Arguments::new(invocation.arguments, &[&self.agent_id])?;
-            let left = invocation.engine.unregister_agent(arguments.required(&self.agent_id)?).await?;
-            ToolOutput::new(&UnregisterResult::from(&left))
+            let agent = arguments.required(&self.agent_id)?;
+            let command = Command::Fleet(FleetCommand::Unregister { agent });
+            match invocation.engine.execute(command, |outcome, _, now| (outcome, now)).await? {
+                (Outcome::Fleet(FleetOutcome::Unregistered(left)), now) => {
+                    ToolOutput::new(&UnregisterResult::new(&left, now))
+                }
+                _ => Err(EngineError::Fault.into()),
+            }
         }
         .boxed()
     }

@@ -1,8 +1,9 @@
 //! `update_task`: changes the priority or deadline of a task.
 
-use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
+use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, change_task, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
 use crate::results::{deferred_reason, priority_of_task};
+use cortex_core::fleet::command::FleetCommand;
 use cortex_core::fleet::view::TaskView;
 use cortex_core::ids::TaskId;
 use cortex_core::priority::Priority;
@@ -60,8 +61,9 @@ impl ToolHandler for UpdateTask {
                 let text = "priority and deadline are missing: give at least one of them";
                 return Err(ArgumentError::Combination(text.to_owned()).into());
             }
-            let after = invocation.engine.update_task(task, priority, deadline).await?;
-            ToolOutput::new(&TaskUpdateResult::from(&after.view))
+            let command = FleetCommand::Update { task: task.clone(), priority, deadline };
+            let (_, view) = change_task(&invocation.engine, task, command).await?;
+            ToolOutput::new(&TaskUpdateResult::from(&view))
         }
         .boxed()
     }

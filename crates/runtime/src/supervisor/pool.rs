@@ -13,10 +13,11 @@ use tokio::task::JoinHandle;
 use super::super::service::{Service, ServiceKind};
 use super::super::worker::{PoolOptions, WorkerCommand};
 use super::Supervisor;
-use cortex_core::fleet::view::AgentFilter;
+use cortex_core::command::Command;
+use cortex_core::fleet::command::FleetCommand;
+use cortex_core::fleet::view::{AgentFilter, AgentView};
 use cortex_core::ids::AgentId;
 use cortex_core::ports::{Port, SERVER_PORTS};
-use cortex_engine::AgentListing;
 
 /// The most agents that one reconciliation starts, so that a large step does not start all of them at the same moment.
 const STARTS_MAX: usize = 8;
@@ -167,7 +168,8 @@ impl Supervisor {
             }
             if tasks.is_some() {
                 // An error does not matter: the agent has no tasks and is ended below.
-                let _ = self.engine.unregister_agent(id.clone()).await;
+                let unregister = Command::Fleet(FleetCommand::Unregister { agent: id.clone() });
+                let _ = self.engine.execute(unregister, |_, _, _| ()).await;
             }
             if let Some(agent) = pool.agents.remove(&id) {
                 pool.ending.insert(id, agent.service.end());
@@ -177,24 +179,27 @@ impl Supervisor {
 
     /// Reads the fleet from the engine; none if there was no scaling yet, since the pool has no agents then.
     async fn fleet(&self) -> Option<Fleet> {
-        let (scalings, _) = self.engine.scalings(1).await.ok()?;
-        let agents_wanted = scalings.first()?.scaling.agents_to;
+        let read = self.engine.read(|state, now| {
+            let agents_wanted = state.cluster.scalings().next()?.scaling.agents_to;
+            let capacity = state.cluster.capacity(now);
+            Some((agents_wanted, capacity.total.workers.saturating_sub(capacity.leased.workers)))
+        });
+        let (agents_wanted, free_workers) = read.await.ok()??;
         let mut tasks = BTreeMap::new();
         let mut after = None;
         loop {
-            let listing = AgentListing { filter: AgentFilter::default(), after, limit: PAGE };
-            let page = self.engine.agents(listing).await.ok()?;
-            let tasks_of = |view: &cortex_core::fleet::view::AgentView| {
-                (view.registration.request.agent.clone(), view.tasks.len())
-            };
-            tasks.extend(page.entries.iter().map(tasks_of));
-            after = page.next;
+            let page = self.engine.read(move |state, now| {
+                let page = state.agents(now, &AgentFilter::default(), after.as_ref(), PAGE);
+                let tasks_of = |view: &AgentView| (view.registration.request.agent.clone(), view.tasks.len());
+                (page.entries.iter().map(tasks_of).collect::<Vec<_>>(), page.next)
+            });
+            let (entries, next) = page.await.ok()?;
+            tasks.extend(entries);
+            after = next;
             if after.is_none() {
                 break;
             }
         }
-        let capacity = self.engine.capacity().await.ok()?.value;
-        let free_workers = capacity.total.workers.saturating_sub(capacity.leased.workers);
         Some(Fleet { tasks, agents_wanted, free_workers })
     }
 }

@@ -290,7 +290,7 @@ impl Player {
 
     fn outcome_text(&self, outcome: &Outcome) -> String {
         match outcome {
-            Outcome::Done => "done".to_owned(),
+            Outcome::Done | Outcome::PolicySet { .. } => "done".to_owned(),
             Outcome::Granted { allocation, reclaimed } => {
                 let mut text = format!("granted {}", self.name(*allocation));
                 if !reclaimed.is_empty() {

@@ -1,6 +1,6 @@
 //! The calls of simulated clients.
 
-use cortex_core::command::Request;
+use cortex_core::command::{Command, Request};
 use cortex_core::ids::AllocationId;
 use cortex_core::view::AllocationView;
 use cortex_engine::{CancelHandle, EngineError, EngineHandle, Expired, Grant, Released};
@@ -34,10 +34,14 @@ pub(crate) fn make(handle: &EngineHandle, call: Call) -> BoxFuture<'_, Answer> {
                 Answer::Request(request, answer)
             }
             Call::Release(id) => Answer::Release(id, handle.release(id).await),
-            Call::Renew(id) => Answer::Renew(id, handle.renew(id, None, None).await),
+            Call::Renew(id) => {
+                let renew = Command::Renew { allocation: id, ttl_seconds: None, fencing_token: None };
+                let renewed = handle.execute(renew, move |_, state, now| state.cluster.allocation(now, id));
+                Answer::Renew(id, renewed.await.map(|view| view.expect("a renewed lease")))
+            }
             Call::Sweep => Answer::Sweep(handle.sweep().await),
             Call::ReadCapacity => {
-                Answer::ReadCapacity(handle.capacity().await.map(|reading| reading.value.leased.workers))
+                Answer::ReadCapacity(handle.read(|state, now| state.cluster.capacity(now).leased.workers).await)
             }
         }
     }

@@ -13,7 +13,7 @@ use cortex_core::units::{CpuMillis, MemoryMb, Resources};
 use cortex_core::view::{AllocationView, Filter};
 use cortex_core::{Cluster, check};
 use cortex_engine::clock::EngineClock;
-use cortex_engine::{Engine, EngineError, EngineHandle, EngineOptions, Listing, Record, RecordPosition, StartError};
+use cortex_engine::{Engine, EngineError, EngineHandle, EngineOptions, StartError};
 use cortex_journal::{JournalError, SqliteJournal, SqliteOptions, Synchronous, find_snapshots, open_to_read, recover};
 use cortex_util::lock::{LOCK_WAIT_MAX, OwnerRecord};
 use fastrand::Rng;
@@ -183,18 +183,15 @@ impl Run {
 
     /// Reads all live leases and checks that they do not exceed the capacity.
     async fn read_live(&mut self, handle: &EngineHandle) -> Result<Vec<AllocationView>, EngineError> {
-        let filter = Filter { state: Some(State::Active), job: None };
-        let listing = Listing { filter, after: RecordPosition::default(), limit: 10_000 };
-        let (page, capacity) = tokio::join!(handle.list(listing), handle.capacity());
-        let (page, capacity) = (page?, capacity?);
-        assert_eq!(page.at, self.now, "the engine's time");
-        let views = page.entries.into_iter().filter_map(|record| match record {
-            Record::Allocation(view) => Some(*view),
-            Record::Refusal(_) => None,
+        let read = handle.read(|state, now| {
+            let filter = Filter { state: Some(State::Active), job: None };
+            let views: Vec<_> = state.cluster.list(now, &filter, FencingToken::new(0)).collect();
+            (now, views, state.cluster.capacity(now))
         });
-        let views: Vec<_> = views.collect();
+        let (now, views, capacity) = read.await?;
+        assert_eq!(now, self.now, "the engine's time");
         let held: u64 = views.iter().map(|view| view.allocation.reservation.workers.count()).sum();
-        assert_eq!(capacity.value.leased.workers, held, "the leased workers are not the sum over the leases");
+        assert_eq!(capacity.leased.workers, held, "the leased workers are not the sum over the leases");
         assert!(held <= WORKERS, "{held} of {WORKERS} workers are leased");
         Ok(views)
     }

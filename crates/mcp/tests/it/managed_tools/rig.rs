@@ -12,7 +12,7 @@ use cortex_core::time::{Millis, TtlSeconds};
 use cortex_core::units::{CpuMillis, MemoryMb, Resources};
 use cortex_core::view::Filter;
 use cortex_engine::clock::EngineClock;
-use cortex_engine::{Engine, EngineHandle, EngineOptions, Listing, Record, RecordPosition};
+use cortex_engine::{Engine, EngineHandle, EngineOptions, EngineState, Record, RecordPosition};
 use cortex_journal::NullJournal;
 use cortex_managed::{AccessKey, RuntimeHandle};
 use cortex_mcp::transport::{LineTransport, WireLimits};
@@ -107,8 +107,8 @@ impl Rig {
     /// All allocations in a state.
     pub(crate) async fn all(&self, state: State) -> Vec<AllocationId> {
         let filter = Filter { state: Some(state), job: None };
-        let listing = Listing { filter, after: RecordPosition::default(), limit: 100 };
-        let page = self.engine.list(listing).await.expect("an engine");
+        let read = move |state: &EngineState<'_>, now| state.records(now, &filter, RecordPosition::default(), 100);
+        let page = self.engine.read(read).await.expect("an engine");
         let id = |record: &Record| match record {
             Record::Allocation(view) => view.allocation.reservation.allocation,
             Record::Refusal(refusal) => refusal.allocation,

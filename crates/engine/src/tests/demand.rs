@@ -39,23 +39,24 @@ async fn each_sample_records_the_demand() {
     submit(&handle, "task", 10).await;
     submit(&handle, "task", 10).await;
     assert_eq!(counted(&memory), [], "no sample was taken");
-    handle.demand(false).await.expect("a running engine");
+    handle.read(|state, now| state.demand(now)).await.expect("a running engine");
     assert_eq!(counted(&memory), [], "a query is not a sample");
-    handle.demand(true).await.expect("a running engine");
+    handle.sample_demand().await.expect("a running engine");
     assert_eq!(counted(&memory), [(start, [2, 1, 1, 12])], "a repeat is not a second task");
     let events = memory.events();
-    handle.demand(true).await.expect("a running engine");
+    handle.sample_demand().await.expect("a running engine");
     assert_eq!(memory.events(), events, "no event without new demand");
     ask(&handle, "three", 1).await;
-    handle.demand(true).await.expect("a running engine");
+    handle.sample_demand().await.expect("a running engine");
     assert_eq!(counted(&memory), [(start, [3, 1, 1, 12])]);
 
     // The leases last into the next bin, which has no requests.
     wall.set(START_SECONDS + 300);
-    handle.demand(true).await.expect("a running engine");
+    handle.sample_demand().await.expect("a running engine");
     assert_eq!(counted(&memory)[1..], [(at(START_SECONDS + 300), [0, 0, 0, 4])]);
-    let bins = handle.demand_bins(Some(start)).await.expect("a running engine").value;
-    assert_eq!(bins.iter().map(|bin| bin.from).collect::<Vec<_>>(), [at(START_SECONDS + 300)]);
+    let read = move |state: &EngineState<'_>, _| state.cluster.demand_bins(Some(start)).map(|bin| bin.from).collect();
+    let bins: Vec<Timestamp> = handle.read(read).await.expect("a running engine");
+    assert_eq!(bins, [at(START_SECONDS + 300)]);
 }
 
 #[tokio::test]
@@ -65,7 +66,7 @@ async fn a_bin_that_is_over_is_written_without_a_sample() {
     let (handle, _run) = start_on(&memory, &wall).await;
     ask(&handle, "one", 3).await;
     wall.set(START_SECONDS + 300);
-    handle.capacity().await.expect("a running engine");
+    turn(&handle).await.expect("a running engine");
     assert_eq!(counted(&memory), [(at(START_SECONDS), [1, 0, 0, 3])]);
 }
 
@@ -88,8 +89,8 @@ async fn a_count_that_could_not_be_written_is_written_once() {
         let (handle, _run) = start_on(&memory, &wall).await;
         ask(&handle, "one", 3).await;
         memory.fail([fault]);
-        assert_eq!(handle.demand(true).await.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
-        handle.demand(true).await.expect("a running engine");
+        assert_eq!(handle.sample_demand().await.map(drop), Err(EngineError::NotCommitted), "{fault:?}");
+        handle.sample_demand().await.expect("a running engine");
         assert_eq!(counted(&memory), [(at(START_SECONDS), [1, 0, 0, 3])], "{fault:?}");
     }
 }
@@ -98,26 +99,27 @@ async fn a_count_that_could_not_be_written_is_written_once() {
 async fn policy_and_scalings_are_part_of_the_state() {
     let (memory, wall) = (Memory::default(), Wall::default());
     let (handle, run) = start_on(&memory, &wall).await;
-    assert_eq!(handle.set_policy(Policy::AGGRESSIVE).await, Ok(Policy::BALANCED));
-    handle.scale(to_workers(12)).await.expect("enough capacity");
+    let set = handle.execute(Command::SetPolicy(Policy::AGGRESSIVE), |outcome, _, _| outcome).await;
+    assert_eq!(set, Ok(Outcome::PolicySet { previous: Policy::BALANCED, current: Policy::AGGRESSIVE }));
+    scale(&handle, to_workers(12)).await.expect("enough capacity");
     ask(&handle, "job", 8).await;
-    assert!(matches!(handle.scale(to_workers(5)).await, Err(EngineError::Denied(Denied::BelowLeased { .. }))));
-    handle.scale(to_workers(12)).await.expect("as many as there are");
+    assert!(matches!(scale(&handle, to_workers(5)).await, Err(EngineError::Denied(Denied::BelowLeased { .. }))));
+    scale(&handle, to_workers(12)).await.expect("as many as there are");
     drop(handle);
     run.await.expect("no panic").expect("a good end");
 
     assert_eq!(memory.cluster().capacity(at(0)).total.workers, 12);
     let (handle, _run) = start_on(&memory, &wall).await;
-    assert_eq!(handle.policy().await, Ok(Policy::AGGRESSIVE));
-    let (scalings, total) = handle.scalings(1).await.expect("a running engine");
-    assert_eq!((scalings.len(), total), (1, 2), "what was refused is not among them");
-    assert_eq!(scalings[0].scaling, to_workers(12));
+    assert_eq!(handle.read(|state, _| state.cluster.policy()).await, Ok(Policy::AGGRESSIVE));
+    let read = |state: &EngineState<'_>, _| state.cluster.scalings().map(|past| past.scaling.clone()).collect();
+    let scalings: Vec<Scaling> = handle.read(read).await.expect("a running engine");
+    assert_eq!(scalings, [to_workers(12), to_workers(12)], "what was refused is not among them");
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_replan_trigger_wakes_the_planner_once() {
     let engine = start();
-    engine.set_token_budget(None, Some(1_000), None).await.expect("a budget");
+    set_token_budget(&engine, 1_000).await;
     let is_woken = async || tokio::time::timeout(Duration::from_millis(100), engine.wait_for_replan()).await.is_ok();
     assert!(!is_woken().await, "there is nothing yet");
     for number in 0..=Policy::BALANCED.queue_depth_up {
@@ -129,12 +131,12 @@ async fn each_replan_trigger_wakes_the_planner_once() {
 
     engine.register_agent(agent_request("a", "general", 1)).await.expect("enough capacity");
     submit(&engine, "large", 900).await;
-    engine.set_token_budget(None, Some(10_000), None).await.expect("a budget");
+    set_token_budget(&engine, 10_000).await;
     engine.assign_task(TaskId::new("large").expect("a name")).await.expect("an agent");
     assert!(!is_woken().await, "a tenth of the tokens is in use");
-    engine.set_token_budget(None, Some(1_000), None).await.expect("a budget");
+    set_token_budget(&engine, 1_000).await;
     assert!(is_woken().await, "nine of ten are in use");
-    engine.unregister_agent(agent("a")).await.expect("an agent");
+    unregister(&engine, agent("a")).await.expect("an agent");
     assert!(!is_woken().await, "an agent that unregisters is not lost");
 }
 
@@ -147,8 +149,8 @@ async fn a_lost_agent_wakes_the_planner() {
     // Three heartbeat intervals of ten seconds, in steps too small to count as a stall.
     for seconds in 1..=31 {
         wall.set(START_SECONDS + seconds);
-        handle.capacity().await.expect("a running engine");
+        turn(&handle).await.expect("a running engine");
     }
     handle.wait_for_replan().await;
-    assert_eq!(handle.demand(false).await.expect("a running engine").value.fleet.agents, 0);
+    assert_eq!(handle.read(|state, now| state.demand(now)).await.expect("a running engine").fleet.agents, 0);
 }
