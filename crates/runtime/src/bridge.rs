@@ -19,4 +19,10 @@ mod mux;
 
 pub use endpoint::{Endpoint, EndpointOptions};
 pub use http::auth::{AuthError, Authenticator};
-pub use mux::{connected_child::InvalidOutputHandler, link::Link, multiplexer::ChildState, usage::Usage};
+pub use mux::{
+    connected_child::InvalidOutputHandler,
+    handshake::HandshakeError,
+    link::{Link, LinkError},
+    multiplexer::ChildState,
+    usage::Usage,
+};

@@ -22,7 +22,7 @@ use super::process::child::Spawner;
 use super::process::memory_limit::MemoryLimiter;
 use super::process::orphans::ProcessRecord;
 use super::process::tree::MARKER_VARIABLE;
-use super::service::{SERVER_GRACE, Timing};
+use super::service::{SERVER_GRACE, ServiceOptions, Timing};
 use super::supervisor::{Pool, Supervisor, provisioning};
 use super::worker::{PoolOptions, WorkerCommand};
 use cortex_engine::{EngineError, EngineHandle};
@@ -138,8 +138,7 @@ impl PreparedHost {
         let thread = HostThread {
             engine,
             catalog,
-            spawner: Arc::new(spawner),
-            timing: options.timing,
+            services: ServiceOptions { spawner: Arc::new(spawner), timing: options.timing },
             pool: pool.zip(worker.clone()).map(|(pool, worker)| Pool::new(pool, worker, prefix)),
             worker,
             leases,
@@ -166,8 +165,7 @@ fn begin_record(path: Option<&Path>, instance: Uuid) -> Result<Option<ProcessRec
 struct HostThread {
     engine: EngineHandle,
     catalog: Option<CatalogFile>,
-    spawner: Arc<Spawner>,
-    timing: Timing,
+    services: ServiceOptions,
     worker: Option<Arc<WorkerCommand>>,
     pool: Option<Pool>,
     leases: Arc<Leases>,
@@ -185,19 +183,11 @@ impl HostThread {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(%error, "supervisor could not be started"),
         };
-        let Self { engine, catalog, spawner, timing, worker, pool, leases, ports, requests, running, stop, ended } =
-            self;
+        let Self { engine, catalog, services, worker, pool, leases, ports, requests, running, stop, ended } = self;
         runtime.block_on(async {
             let catalog = catalog.map(CatalogFile::watch);
-            let supervisor = Supervisor::new(
-                engine,
-                catalog,
-                (spawner, timing),
-                (leases, ports),
-                (requests, running),
-                (worker, pool),
-            );
-            supervisor.run(stop).await;
+            let supervisor = Supervisor::new(engine, catalog, services, leases, ports, worker, pool);
+            supervisor.run(requests, running, stop).await;
         });
         runtime.shutdown_background();
         drop(ended);

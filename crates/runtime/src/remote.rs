@@ -17,10 +17,11 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
-use http::Target;
+use http::{ProbeFailure, Target};
 use session::{END_TIMEOUT, ProbeResult, ProbeSession};
 
 /// The most concurrent checks, each on a thread. A server that hangs occupies its thread for a whole check, by default
@@ -30,6 +31,19 @@ const THREADS_MAX: usize = 32;
 
 /// The permits for threads of all checks of this process.
 static THREADS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(THREADS_MAX)));
+
+/// Why a check failed. `Display` continues a sentence that begins with the name of the server.
+#[derive(Debug, Error)]
+pub(crate) enum CheckError {
+    #[error("did not answer within {} s", .0.as_secs_f64())]
+    Late(Duration),
+    #[error(transparent)]
+    Probe(ProbeFailure),
+    #[error("cannot be checked because no thread can be started ({0})")]
+    NoThread(io::Error),
+    #[error("cannot be checked because the check panicked")]
+    Panicked,
+}
 
 /// Checks the health of one remote server.
 pub(crate) struct HealthProbe {
@@ -49,8 +63,8 @@ impl HealthProbe {
     /// too.
     ///
     /// # Errors
-    /// It does not answer, or not with MCP. The reason continues a sentence that begins with its name.
-    pub(crate) async fn check(&mut self, within: Duration) -> Result<(), String> {
+    /// It does not answer, or not with MCP.
+    pub(crate) async fn check(&mut self, within: Duration) -> Result<(), CheckError> {
         // Fails only if the semaphore is closed, which it never is.
         let Ok(permit) = Arc::clone(&self.threads).acquire_owned().await else { return Ok(()) };
         let (target, session) = (Arc::clone(&self.target), self.session.take());
@@ -62,10 +76,13 @@ impl HealthProbe {
                 session.end(&target);
             }
         })
-        .map_err(|error| format!("cannot be checked because no thread can be started ({error})"))?;
-        let checked = receiver.await.map_err(|_| "cannot be checked because the check panicked".to_owned())?;
+        .map_err(CheckError::NoThread)?;
+        let checked = receiver.await.map_err(|_| CheckError::Panicked)?;
         self.session = checked.session;
-        checked.health.map_err(|failure| failure.reason(within))
+        checked.health.map_err(|failure| match failure {
+            ProbeFailure::Late => CheckError::Late(within),
+            failure => CheckError::Probe(failure),
+        })
     }
 
     /// Deletes the session at the server, and waits for that up to [`END_TIMEOUT`].

@@ -5,7 +5,7 @@
 //! ran and failed later is restarted with exponential backoff, until it counts as crash looping and has failed as well.
 //! Invariant: a service is restarted only after the whole process tree of its last run has ended.
 
-mod reasons;
+mod failure;
 mod remote;
 mod restart;
 mod server;
@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 use super::bridge::{ChildState, Endpoint};
 use super::catalog::CatalogEntry;
-use super::process::child::{LastLines, Spawner};
+use super::process::child::{ExitReason, LastLines, Spawner};
 use super::process::tree::ProcessTree;
 use super::worker::Worker;
 use cortex_core::ids::AllocationId;
@@ -31,14 +31,11 @@ use remote::RemoteServer;
 use server::ServerProcess;
 use worker::WorkerProcess;
 
-pub(super) use reasons::without_lines;
+pub(super) use failure::{Failure, FailureReason};
 pub(super) use restart::{wait_until_restarted, wait_until_running};
 
 /// The time between asking a server to end and killing it.
 pub const SERVER_GRACE: Duration = Duration::from_secs(5);
-
-/// The reason of a requested restart.
-const RESTART_REQUESTED: &str = "a restart was requested";
 
 /// The periods and limits of the supervision of servers and workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +80,7 @@ impl Timing {
 pub(super) struct ServiceStatus {
     pub(super) state: ProcessState,
     /// Why it is restarting or failed.
-    pub(super) reason: Option<String>,
+    pub(super) reason: Option<Arc<Failure>>,
     pub(super) running_since: Option<Timestamp>,
     /// The number of automatic restarts.
     pub(super) restarts: u64,
@@ -117,6 +114,13 @@ impl Default for ServiceStatus {
     }
 }
 
+/// What all services of a manager are run with.
+#[derive(Clone, Debug)]
+pub(super) struct ServiceOptions {
+    pub(super) spawner: Arc<Spawner>,
+    pub(super) timing: Timing,
+}
+
 /// What a service runs.
 #[derive(Debug)]
 pub(super) enum ServiceKind {
@@ -144,7 +148,7 @@ impl Service {
     pub(super) fn start(
         name: String,
         kind: ServiceKind,
-        (spawner, timing): (Arc<Spawner>, Timing),
+        ServiceOptions { spawner, timing }: ServiceOptions,
         after: Option<JoinHandle<()>>,
     ) -> Self {
         let (publisher, status) = watch::channel(ServiceStatus::default());
@@ -182,7 +186,9 @@ enum RunEnd {
     /// A restart was requested.
     Restart,
     /// It ended or no longer answers, for this reason.
-    Failed(String),
+    Failed(FailureReason),
+    /// The service is to end.
+    Stop,
 }
 
 /// The task of a service.
@@ -200,6 +206,13 @@ struct SupervisedProcess {
     failures: u32,
 }
 
+/// How the process of a run ended.
+struct ProcessEnd {
+    exit_reason: ExitReason,
+    /// The last lines that it wrote.
+    lines: Vec<String>,
+}
+
 enum RunningService {
     Server(ServerProcess),
     Remote(RemoteServer),
@@ -215,10 +228,14 @@ impl SupervisedProcess {
             let mut running = match self.start(&mut stop).await {
                 None => break,
                 Some(Ok(running)) => running,
-                Some(Err(why)) => {
-                    // A service that was never ready is probably misconfigured: a restart would fail as well.
-                    let failures = if has_run { self.failures + 1 } else { u32::MAX };
-                    if !self.wait_for_restart(failures, why, &mut stop).await {
+                Some(Err(failure)) => {
+                    let is_started_again = if has_run {
+                        self.wait_for_restart(self.failures + 1, failure, &mut stop).await
+                    } else {
+                        // A service that was never ready is probably misconfigured: a restart would fail as well.
+                        self.wait_for_request(failure, &mut stop).await
+                    };
+                    if !is_started_again {
                         break;
                     }
                     continue;
@@ -234,50 +251,52 @@ impl SupervisedProcess {
             });
             tracing::info!(name = %self.name, "service is running");
             let run_end = tokio::select! {
-                run_end = running.watch(&self.timing, &mut self.requested, self.serves) => Some(run_end),
-                _ = &mut stop => None,
+                run_end = running.watch(&self.timing, &mut self.requested, self.serves) => run_end,
+                _ = &mut stop => RunEnd::Stop,
             };
-            match run_end {
-                None => self.change(|status| status.state = ProcessState::Stopping),
+            match &run_end {
+                RunEnd::Stop => self.change(|status| status.state = ProcessState::Stopping),
                 // Set before the run is ended, so that from now on no reader sees the service as running.
-                Some(RunEnd::Restart) => self.change(|status| {
-                    (status.state, status.reason) = (ProcessState::Restarting, Some(RESTART_REQUESTED.to_owned()));
+                RunEnd::Restart => self.change(|status| {
+                    let requested = Failure::from(FailureReason::RestartRequested);
+                    (status.state, status.reason) = (ProcessState::Restarting, Some(Arc::new(requested)));
                     status.restarts_served = None;
                 }),
-                Some(RunEnd::Failed(_)) => {}
+                RunEnd::Failed(_) => {}
             }
-            let why = running.end(run_end.as_ref()).await;
+            let ended = running.end().await;
             self.change(|status| (status.tree, status.running_since) = (None, None));
             match run_end {
-                None => break,
-                Some(RunEnd::Restart) => {
+                RunEnd::Stop => break,
+                RunEnd::Restart => {
                     self.failures = 0;
-                    let why = RESTART_REQUESTED.to_owned();
+                    let why = FailureReason::RestartRequested.to_string();
                     self.set_endpoint_state(ChildState::Restarting { why, since: Instant::now() });
                 }
-                Some(RunEnd::Failed(_)) => {
+                RunEnd::Failed(reason) => {
                     let failures = if since.elapsed() >= self.timing.stable_after { 1 } else { self.failures + 1 };
-                    if !self.wait_for_restart(failures, why, &mut stop).await {
+                    let failure = Failure::of_run(reason, ended);
+                    if !self.wait_for_restart(failures, failure, &mut stop).await {
                         break;
                     }
                 }
             }
         }
-        self.change(|status| (status.state, status.running_since) = (ProcessState::Stopped, None));
+        self.change(|status| status.state = ProcessState::Stopped);
         tracing::info!(name = %self.name, "service stopped");
     }
 
     /// Starts a run and waits until it is ready. Returns none if it is to stop before that, after ending the run.
-    async fn start(&mut self, stop: &mut oneshot::Receiver<()>) -> Option<Result<RunningService, String>> {
+    async fn start(&mut self, stop: &mut oneshot::Receiver<()>) -> Option<Result<RunningService, Failure>> {
         match &self.kind {
             ServiceKind::Server(entry, endpoint, owner) => {
-                let started = ServerProcess::start(self, (entry, endpoint), *owner, stop).await?;
+                let started = ServerProcess::start(self, entry, endpoint, *owner, stop).await?;
                 Some(started.map(RunningService::Server))
             }
             ServiceKind::Remote(entry) => {
                 let started = RemoteServer::start(entry);
                 tokio::select! {
-                    started = started => Some(started.map(RunningService::Remote)),
+                    started = started => Some(started.map(RunningService::Remote).map_err(Failure::from)),
                     _ = stop => None,
                 }
             }
@@ -288,48 +307,49 @@ impl SupervisedProcess {
         }
     }
 
-    /// Waits for the backoff to pass. After too many failures, waits for a request to start it instead. Returns whether
-    /// to start it again; otherwise it is to end.
-    async fn wait_for_restart(&mut self, failures: u32, why: String, stop: &mut oneshot::Receiver<()>) -> bool {
-        let is_crash_looping = failures > self.timing.failures_max;
-        self.failures = if is_crash_looping { 0 } else { failures };
-        tracing::warn!(name = %self.name, is_crash_looping, why = ?without_lines(&why), "service failed");
-        if is_crash_looping {
-            let why = match failures {
-                u32::MAX => why,
-                failures => format!("it failed {failures} times in a row; the last reason: {why}"),
-            };
-            self.set_endpoint_state(ChildState::Failed { why: why.clone() });
-            self.change(|status| {
-                (status.state, status.reason) = (ProcessState::Failed, Some(why));
-                (status.starts, status.restarts_served) = (status.starts + 1, Some(self.serves));
-            });
-        } else {
-            self.set_endpoint_state(ChildState::Restarting { why: why.clone(), since: Instant::now() });
-            self.change(|status| {
-                (status.state, status.reason) = (ProcessState::Restarting, Some(why));
-                status.restarts_served = Some(self.serves);
-            });
+    /// Waits for the backoff to pass, or for a request after too many failures in a row. Returns whether to start it
+    /// again; otherwise it is to end.
+    async fn wait_for_restart(&mut self, failures: u32, failure: Failure, stop: &mut oneshot::Receiver<()>) -> bool {
+        if failures > self.timing.failures_max {
+            return self.wait_for_request(failure.crash_looping(failures), stop).await;
         }
-        let pause = async {
-            if is_crash_looping {
-                std::future::pending::<()>().await;
-            }
-            sleep(self.timing.backoff_after(failures)).await;
-        };
-        let is_restarted = tokio::select! {
-            () = pause => true,
+        self.failures = failures;
+        tracing::warn!(name = %self.name, is_crash_looping = false, why = ?failure.to_string(), "service failed");
+        self.set_endpoint_state(ChildState::Restarting { why: failure.with_stderr(), since: Instant::now() });
+        self.change(|status| {
+            (status.state, status.reason) = (ProcessState::Restarting, Some(Arc::new(failure)));
+            status.restarts_served = Some(self.serves);
+        });
+        let is_started_again = tokio::select! {
+            () = sleep(self.timing.backoff_after(failures)) => true,
             // Each request means that it is needed now. A closed channel means that its handle was dropped.
             requested = self.requested.changed() => requested.is_ok(),
             _ = stop => false,
         };
-        if is_restarted && is_crash_looping {
-            self.set_endpoint_state(ChildState::Starting);
-            self.change(|status| status.state = ProcessState::Starting);
-        } else if is_restarted {
+        if is_started_again {
             self.change(|status| status.restarts += 1);
         }
-        is_restarted
+        is_started_again
+    }
+
+    /// Gives the service up until a request starts it. Returns whether to start it again; otherwise it is to end.
+    async fn wait_for_request(&mut self, failure: Failure, stop: &mut oneshot::Receiver<()>) -> bool {
+        self.failures = 0;
+        tracing::warn!(name = %self.name, is_crash_looping = true, why = ?failure.to_string(), "service failed");
+        self.set_endpoint_state(ChildState::Failed { why: failure.with_stderr() });
+        self.change(|status| {
+            (status.state, status.reason) = (ProcessState::Failed, Some(Arc::new(failure)));
+            (status.starts, status.restarts_served) = (status.starts + 1, Some(self.serves));
+        });
+        let is_started_again = tokio::select! {
+            requested = self.requested.changed() => requested.is_ok(),
+            _ = stop => false,
+        };
+        if is_started_again {
+            self.set_endpoint_state(ChildState::Starting);
+            self.change(|status| status.state = ProcessState::Starting);
+        }
+        is_started_again
     }
 
     fn set_endpoint_state(&self, state: ChildState) {
@@ -353,29 +373,25 @@ impl RunningService {
             }
         };
         tokio::select! {
-            why = async {
+            reason = async {
                 match self {
                     Self::Server(server) => server.failed(timing).await,
                     Self::Remote(remote) => remote.failed(timing).await,
                     Self::Worker(worker) => worker.failed().await,
                 }
-            } => RunEnd::Failed(why),
+            } => RunEnd::Failed(reason),
             () = restart => RunEnd::Restart,
         }
     }
 
-    /// Ends the run, and returns how it ended and why it failed, if it did.
-    async fn end(self, run_end: Option<&RunEnd>) -> String {
-        let why = match run_end {
-            Some(RunEnd::Failed(why)) => Some(why.as_str()),
-            Some(RunEnd::Restart) | None => None,
-        };
+    /// Ends the run, and returns how its process ended, if it has one. Calls in flight are answered with an error.
+    async fn end(self) -> Option<ProcessEnd> {
         match self {
-            Self::Server(server) => server.end(why).await,
-            Self::Worker(worker) => worker.end(why).await,
+            Self::Server(server) => Some(server.end().await),
+            Self::Worker(worker) => Some(worker.end().await),
             Self::Remote(remote) => {
                 remote.end().await;
-                why.unwrap_or("its health is no longer checked").to_owned()
+                None
             }
         }
     }
@@ -389,13 +405,13 @@ struct MissedChecks {
 
 impl MissedChecks {
     /// Counts the result of a check. After too many failures in a row, returns the reason.
-    fn add(&mut self, checked: Result<(), String>) -> Option<String> {
+    fn add<E: Into<FailureReason>>(&mut self, checked: Result<(), E>) -> Option<FailureReason> {
         match checked {
             Ok(()) => self.count = 0,
-            Err(why) => {
+            Err(error) => {
                 self.count += 1;
                 if self.count >= self.max {
-                    return Some(format!("{why}, {} times in a row", self.count));
+                    return Some(FailureReason::Unhealthy { last: Box::new(error.into()), checks: self.count });
                 }
             }
         }

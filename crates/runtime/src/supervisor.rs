@@ -13,8 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryFutureExt};
+use thiserror::Error;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -24,8 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::catalog::Catalog;
 use super::leases::{InstanceKey, Leases};
 use super::ports::Ports;
-use super::process::child::Spawner;
-use super::service::{SERVER_GRACE, Service, ServiceKind, Timing, wait_until_running, without_lines};
+use super::service::{Failure, SERVER_GRACE, Service, ServiceKind, ServiceOptions, wait_until_running};
 use super::worker::{WORKER_START_TIMEOUT, WorkerCommand, servers_json};
 use cortex_core::allocation::{Reservation, ServerHold, State};
 use cortex_core::ids::{AllocationId, FencingToken, JobId};
@@ -53,13 +53,9 @@ pub(super) struct Supervisor {
     pub(super) engine: EngineHandle,
     /// Absent if no servers are run.
     pub(super) catalog: Option<watch::Receiver<Arc<Catalog>>>,
-    pub(super) spawner: Arc<Spawner>,
-    pub(super) timing: Timing,
+    pub(super) services: ServiceOptions,
     pub(super) leases: Arc<Leases>,
     pub(super) ports: Ports,
-    pub(super) requests: mpsc::Receiver<RuntimeRequest>,
-    /// The published number of processes.
-    pub(super) running: watch::Sender<usize>,
     instances: BTreeMap<InstanceKey, ServerInstance>,
     /// The command of workers; absent if no workers are run.
     worker: Option<Arc<WorkerCommand>>,
@@ -69,7 +65,7 @@ pub(super) struct Supervisor {
     pool: Option<Pool>,
     allocations: BTreeMap<AllocationId, AllocationState>,
     /// Waits for all that an allocation holds to be ready, and their results.
-    starting: JoinSet<(AllocationId, Result<(), String>)>,
+    starting: JoinSet<(AllocationId, Result<(), StartFailure>)>,
     /// Waits for the end of all that belongs to an allocation, and what to report then.
     ending: JoinSet<(AllocationId, Ended)>,
     /// Tasks of instances that are ending because no allocation holds them.
@@ -86,8 +82,25 @@ struct LeasedWorker {
     port: Port,
 }
 
-/// A server or worker that a grant waits for: its name, and the wait until it is ready, or the reason why it is not.
-type ReadyWait = (String, BoxFuture<'static, Result<(), String>>);
+/// The wait of a grant until a server or worker is ready.
+type ReadyWait = BoxFuture<'static, Result<(), StartFailure>>;
+
+/// Why a server or worker that a grant waits for cannot be used. `Display` has nothing that the process wrote, which
+/// may be secret: it is recorded in the state.
+#[derive(Debug, Error)]
+#[error("{subject} cannot be used: {failure}")]
+struct StartFailure {
+    /// The server or worker.
+    subject: String,
+    failure: Arc<Failure>,
+}
+
+impl StartFailure {
+    /// Returns the text for the client that requested the grant, with the last lines of standard error.
+    fn with_stderr(&self) -> String {
+        format!("{} cannot be used: {}", self.subject, self.failure.with_stderr())
+    }
+}
 
 /// The phase of an allocation in the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,8 +123,8 @@ struct AllocationState {
 
 /// What to report to the engine when nothing of an allocation is left.
 enum Ended {
-    /// A server or worker did not start, for this reason.
-    Failed(String),
+    /// A server or worker did not start.
+    Failed(StartFailure),
     Released,
 }
 
@@ -119,20 +132,18 @@ impl Supervisor {
     pub(super) fn new(
         engine: EngineHandle,
         catalog: Option<watch::Receiver<Arc<Catalog>>>,
-        (spawner, timing): (Arc<Spawner>, Timing),
-        (leases, ports): (Arc<Leases>, Ports),
-        (requests, running): (mpsc::Receiver<RuntimeRequest>, watch::Sender<usize>),
-        (worker, pool): (Option<Arc<WorkerCommand>>, Option<Pool>),
+        services: ServiceOptions,
+        leases: Arc<Leases>,
+        ports: Ports,
+        worker: Option<Arc<WorkerCommand>>,
+        pool: Option<Pool>,
     ) -> Self {
         Self {
             engine,
             catalog,
-            spawner,
-            timing,
+            services,
             leases,
             ports,
-            requests,
-            running,
             instances: BTreeMap::new(),
             worker,
             workers: BTreeMap::new(),
@@ -145,8 +156,14 @@ impl Supervisor {
         }
     }
 
-    /// Reconciles until `stop` is cancelled or the engine ends, and then ends everything that runs.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    /// Reconciles and handles requests until `stop` is cancelled or the engine ends, and then ends everything that runs.
+    /// `running` publishes the number of processes.
+    pub(super) async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<RuntimeRequest>,
+        running: watch::Sender<usize>,
+        stop: CancellationToken,
+    ) {
         let mut changes = self.engine.changes();
         self.reconcile_all().await;
         let mut ticks = interval(RECONCILE_INTERVAL);
@@ -174,7 +191,7 @@ impl Supervisor {
                         self.handle_ended(allocation, ended).await;
                     }
                 }
-                Some(request) = self.requests.recv() => self.handle_request(request),
+                Some(request) = requests.recv() => self.handle_request(request),
                 _ = ticks.tick() => {
                     self.reconcile_instances();
                     self.reconcile_pool().await;
@@ -186,9 +203,10 @@ impl Supervisor {
             }
             let pool = self.pool.as_ref().map_or(0, Pool::processes);
             let ending = self.ending_instances.len() + self.ending.len();
-            self.running.send_replace(self.instances.len() + self.workers.len() + pool + ending);
+            running.send_replace(self.instances.len() + self.workers.len() + pool + ending);
         }
         self.end().await;
+        running.send_replace(0);
     }
 
     /// Ends everything that runs, concurrently.
@@ -210,7 +228,6 @@ impl Supervisor {
         }
         while ends.join_next().await.is_some() {}
         while self.ending.join_next().await.is_some() {}
-        self.running.send_replace(0);
     }
 
     /// Reconciles all live allocations, and those that were live before.
@@ -285,13 +302,12 @@ impl Supervisor {
             // A server that does not answer in time counts as failed only after it was ended.
             let within = instance.entry.start_timeout + 2 * SERVER_GRACE;
             let starts = instance.server.status().starts;
-            let name = format!("MCP server {:?}", hold.name.as_str());
-            let wait = match instance.unserved() {
+            let subject = format!("MCP server {:?}", hold.name.as_str());
+            waits.push(match instance.unserved() {
                 // Its clients would connect to a foreign process, and send it their tokens.
-                Some(why) => std::future::ready(Err(why)).boxed(),
-                None => wait_until_running(instance.server.watch(), starts, within).boxed(),
-            };
-            waits.push((name, wait));
+                Some(failure) => std::future::ready(Err(StartFailure { subject, failure })).boxed(),
+                None => ready_wait(subject, wait_until_running(instance.server.watch(), starts, within)),
+            });
             instances.insert(key);
         }
         // Before the grant is answered, since a worker may call its servers as soon as it starts.
@@ -302,9 +318,6 @@ impl Supervisor {
         self.allocations.insert(allocation, AllocationState { job, phase, instances, workers });
         if is_new {
             self.starting.spawn(async move {
-                let waits = waits.into_iter().map(|(name, wait)| async move {
-                    wait.await.map_err(|why| format!("{name} cannot be used: {why}"))
-                });
                 let started = futures_util::future::try_join_all(waits).await;
                 (allocation, started.map(drop))
             });
@@ -326,10 +339,9 @@ impl Supervisor {
         for (number, port) in reservation.workers.iter() {
             let id = number.worker_id(&reservation.job);
             let worker = command.worker(reservation, number, port, servers.clone());
-            let with = (Arc::clone(&self.spawner), self.timing);
-            let service = Service::start(id.clone(), ServiceKind::Worker(worker), with, None);
+            let service = Service::start(id.clone(), ServiceKind::Worker(worker), self.services.clone(), None);
             let within = WORKER_START_TIMEOUT + command.grace + SERVER_GRACE;
-            waits.push((format!("worker {id}"), wait_until_running(service.watch(), 0, within).boxed()));
+            waits.push(ready_wait(format!("worker {id}"), wait_until_running(service.watch(), 0, within)));
             let (allocation, job) = (reservation.allocation, reservation.job.clone());
             self.workers.insert(id.clone(), LeasedWorker { service, allocation, job, port });
             ids.push(id);
@@ -373,7 +385,7 @@ impl Supervisor {
     }
 
     /// Reports to the engine that all of an allocation is ready, or stops the allocation if something did not start.
-    async fn handle_started(&mut self, allocation: AllocationId, started: Result<(), String>) {
+    async fn handle_started(&mut self, allocation: AllocationId, started: Result<(), StartFailure>) {
         let state = self.allocations.get_mut(&allocation).filter(|state| state.phase == AllocationPhase::Starting);
         let Some(state) = state else { return };
         match started {
@@ -388,22 +400,21 @@ impl Supervisor {
                     }
                 }
             },
-            Err(why) => self.stop_allocation(allocation, Ended::Failed(why)),
+            Err(failure) => self.stop_allocation(allocation, Ended::Failed(failure)),
         }
     }
 
     /// Reports to the engine that nothing of an allocation is left.
     async fn handle_ended(&mut self, allocation: AllocationId, ended: Ended) {
         let reported = match ended {
-            Ended::Failed(why) => match self
-                .engine
-                .fail_activation(allocation, Arc::from(without_lines(&why)), Arc::from(why.as_str()))
-                .await
-            {
-                // It was released while it failed.
-                Err(EngineError::Denied(_)) => self.engine.finish_release(allocation).await,
-                reported => reported,
-            },
+            Ended::Failed(failure) => {
+                let (error, caller_error) = (failure.to_string().into(), failure.with_stderr().into());
+                match self.engine.fail_activation(allocation, error, caller_error).await {
+                    // It was released while it failed.
+                    Err(EngineError::Denied(_)) => self.engine.finish_release(allocation).await,
+                    reported => reported,
+                }
+            }
             Ended::Released => self.engine.finish_release(allocation).await,
         };
         self.allocations.remove(&allocation);
@@ -425,6 +436,10 @@ impl Supervisor {
     fn current_catalog(&self) -> Option<Arc<Catalog>> {
         self.catalog.as_ref().map(|catalog| catalog.borrow().clone())
     }
+}
+
+fn ready_wait(subject: String, running: impl Future<Output = Result<(), Arc<Failure>>> + Send + 'static) -> ReadyWait {
+    running.map_err(|failure| StartFailure { subject, failure }).boxed()
 }
 
 /// Waits until the catalog changes.

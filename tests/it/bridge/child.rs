@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cortex_runtime::bridge::{Endpoint, Link};
+use cortex_runtime::bridge::{Endpoint, HandshakeError, Link};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf};
 
@@ -49,7 +49,7 @@ impl Child {
     }
 
     /// Returns a child before its handshake.
-    pub(crate) fn spawn(endpoint: &Arc<Endpoint>) -> (Self, tokio::task::JoinHandle<Result<Link, String>>) {
+    pub(crate) fn spawn(endpoint: &Arc<Endpoint>) -> (Self, tokio::task::JoinHandle<Result<Link, HandshakeError>>) {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let (input, output) = tokio::io::split(theirs);
         let invalid_output = Arc::new(Mutex::new(Vec::new()));

@@ -1,7 +1,7 @@
 //! Starts: a grant is answered when every server answers, and fails as a whole if one does not.
 
 use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
-use cortex_core::allocation::State;
+use cortex_core::allocation::{Phase, State};
 use cortex_engine::EngineError;
 use cortex_managed::ProcessState;
 use futures_util::future::join_all;
@@ -153,6 +153,30 @@ async fn each_error_says_what_failed_why_and_what_to_do() {
          parent folder"
     );
     assert_eq!(*error, format!("MCP server \"no own folder\" cannot be used: {why}"));
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_wrote_goes_to_the_caller_and_not_to_the_state() {
+    let shell = |script: &str| json!({"command": "sh", "args": ["-c", script]});
+    let rig = Rig::new(json!({
+        "fails": shell("echo hunter2 >&2; exit 3"),
+        // A shell exits with this code if it does not find its command.
+        "not found": shell("echo hunter2 >&2; exit 127"),
+    }))
+    .await;
+    for (name, reason) in
+        [("fails", "it exited with code 3 before it answered"), ("not found", "it could not be started")]
+    {
+        let refused = within(rig.request("job", &[name], 60, None)).await;
+        let Err(EngineError::NotStarted { allocation, error }) = refused else { panic!("{refused:?}") };
+        assert!(error.ends_with("hunter2"), "{error}");
+        let failed = rig.in_state(State::Failed).await;
+        let view = failed.iter().find(|view| view.allocation.reservation.allocation == allocation);
+        let view = view.expect("a failed allocation");
+        let Phase::Failed { error, .. } = &view.allocation.phase else { panic!("{view:?}") };
+        assert_eq!(**error, format!("MCP server {name:?} cannot be used: {reason}"));
+    }
     rig.end().await;
 }
 

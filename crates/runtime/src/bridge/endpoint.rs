@@ -13,6 +13,7 @@ use crate::bridge::{
     limits::{connection_permits::ConnectionPermits, memory_budget::MemoryBudget},
     mux::{
         connected_child::ChildInfo,
+        link::LinkError,
         multiplexer::{ChildState, ChildUnavailable, Multiplexer},
         usage::Usage,
     },
@@ -109,7 +110,7 @@ impl Endpoint {
         self.multiplexer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn child_lost(self: &Arc<Self>, generation: u64, reason: &str) {
+    pub(super) fn child_lost(self: &Arc<Self>, generation: u64, reason: &LinkError) {
         let mut multiplexer = self.multiplexer();
         // Without a runtime, no call can wait.
         if multiplexer.child_lost(generation, reason)

@@ -7,7 +7,7 @@ mod child_response;
 pub(crate) mod client_request;
 mod connect;
 pub(crate) mod connected_child;
-mod handshake;
+pub(crate) mod handshake;
 pub(crate) mod link;
 pub(crate) mod log_level;
 pub(crate) mod mailbox;

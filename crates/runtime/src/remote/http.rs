@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use thiserror::Error;
 use ureq::http::{self, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use ureq::{Agent, AsSendBody, Body};
 
@@ -27,19 +28,36 @@ pub(super) struct Target {
     headers: BTreeMap<String, String>,
 }
 
-/// Why a probe failed.
-#[derive(Debug)]
-pub(super) enum ProbeFailure {
-    /// The time limit was exceeded.
+/// Why a probe failed. `Display` continues a sentence that begins with the name of the server.
+#[derive(Debug, Error)]
+pub(crate) enum ProbeFailure {
+    #[error("did not answer in time")]
     Late,
     /// The server refused with this HTTP status.
+    #[error("answered with {}", describe(*.0))]
     Status(u16),
-    /// The response is not an MCP message.
+    #[error("answered, but not with an MCP message: set the url of its MCP endpoint")]
     NoMessage,
-    /// The response is larger than [`BODY_BYTES_MAX`].
+    #[error("answered with more than {BODY_BYTES_MAX} bytes")]
     TooLong,
-    /// The request could not be sent or had no response, for this reason.
-    Failed(String),
+    #[error("has a url or a header that cannot be sent")]
+    InvalidRequest,
+    #[error("has a host name that cannot be found")]
+    HostNotFound,
+    #[error("did not answer with HTTP")]
+    NotHttp,
+    /// TLS failed, as the library describes it.
+    #[error("cannot be reached over TLS ({0})")]
+    Tls(String),
+    #[error("cannot be reached through the proxy")]
+    Proxy,
+    #[error("is not reachable, since the connection was refused: start it, or correct its url")]
+    Refused,
+    #[error("closed the connection ({0})")]
+    Closed(io::Error),
+    /// The text of the library's error may contain the URL.
+    #[error("cannot be reached")]
+    Unreachable,
 }
 
 impl Target {
@@ -108,9 +126,7 @@ impl Target {
                 builder = builder.header(SESSION_ID, id);
             }
         }
-        builder
-            .body(body)
-            .map_err(|_: http::Error| ProbeFailure::Failed("has a url or a header that cannot be sent".to_owned()))
+        builder.body(body).map_err(|_: http::Error| ProbeFailure::InvalidRequest)
     }
 
     fn run(&self, request: Request<impl AsSendBody>, until: Instant) -> Result<Response<Body>, ProbeFailure> {
@@ -123,47 +139,19 @@ impl Target {
     }
 }
 
-impl ProbeFailure {
-    /// Returns the reason, which continues a sentence that begins with the name of the server.
-    pub(super) fn reason(self, timeout: Duration) -> String {
-        match self {
-            Self::Late => format!("did not answer within {} s", timeout.as_secs_f64()),
-            Self::Status(status) => {
-                let name = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-                let name = name.map_or_else(String::new, |name| format!(" ({name})"));
-                let advice = match status {
-                    300..=399 => ": set the url that it redirects to",
-                    401 | 403 => ": set the headers that it requires",
-                    404 => ": set the url of its MCP endpoint",
-                    405 => ": set the url of its Streamable HTTP endpoint, which accepts POST",
-                    _ => "",
-                };
-                format!("answered with {status}{name}{advice}")
-            }
-            Self::NoMessage => "answered, but not with an MCP message: set the url of its MCP endpoint".to_owned(),
-            Self::TooLong => format!("answered with more than {BODY_BYTES_MAX} bytes"),
-            Self::Failed(reason) => reason,
-        }
-    }
-}
-
 impl From<ureq::Error> for ProbeFailure {
     fn from(error: ureq::Error) -> Self {
-        let reason = match error {
-            ureq::Error::Timeout(_) => return Self::Late,
-            ureq::Error::BodyExceedsLimit(_) => return Self::TooLong,
-            ureq::Error::Io(error) => return Self::from(error),
-            ureq::Error::HostNotFound => "has a host name that cannot be found".to_owned(),
-            ureq::Error::Protocol(_) => "did not answer with HTTP".to_owned(),
-            ureq::Error::Rustls(error) => format!("cannot be reached over TLS ({error})"),
-            ureq::Error::Tls(error) => format!("cannot be reached over TLS ({error})"),
-            ureq::Error::ConnectProxyFailed(_) | ureq::Error::InvalidProxyUrl => {
-                "cannot be reached through the proxy".to_owned()
-            }
-            // The texts of other errors may contain the URL.
-            _ => "cannot be reached".to_owned(),
-        };
-        Self::Failed(reason)
+        match error {
+            ureq::Error::Timeout(_) => Self::Late,
+            ureq::Error::BodyExceedsLimit(_) => Self::TooLong,
+            ureq::Error::Io(error) => Self::from(error),
+            ureq::Error::HostNotFound => Self::HostNotFound,
+            ureq::Error::Protocol(_) => Self::NotHttp,
+            ureq::Error::Rustls(error) => Self::Tls(error.to_string()),
+            ureq::Error::Tls(error) => Self::Tls(error.to_owned()),
+            ureq::Error::ConnectProxyFailed(_) | ureq::Error::InvalidProxyUrl => Self::Proxy,
+            _ => Self::Unreachable,
+        }
     }
 }
 
@@ -173,17 +161,29 @@ impl From<io::Error> for ProbeFailure {
             return match error.into_inner().and_then(|inner| inner.downcast::<ureq::Error>().ok()) {
                 // Only one level is unwrapped, so that this always ends.
                 Some(inner) if !matches!(*inner, ureq::Error::Io(_)) => Self::from(*inner),
-                _ => Self::Failed("cannot be reached".to_owned()),
+                _ => Self::Unreachable,
             };
         }
-        Self::Failed(match error.kind() {
-            io::ErrorKind::TimedOut => return Self::Late,
-            io::ErrorKind::ConnectionRefused => {
-                "is not reachable, since the connection was refused: start it, or correct its url".to_owned()
-            }
-            _ => format!("closed the connection ({error})"),
-        })
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::Late,
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            _ => Self::Closed(error),
+        }
     }
+}
+
+/// Returns an HTTP status with its name and what to do.
+fn describe(status: u16) -> String {
+    let name = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    let name = name.map_or_else(String::new, |name| format!(" ({name})"));
+    let advice = match status {
+        300..=399 => ": set the url that it redirects to",
+        401 | 403 => ": set the headers that it requires",
+        404 => ": set the url of its MCP endpoint",
+        405 => ": set the url of its Streamable HTTP endpoint, which accepts POST",
+        _ => "",
+    };
+    format!("{status}{name}{advice}")
 }
 
 /// Returns whether the host of a URL is this machine.

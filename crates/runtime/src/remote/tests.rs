@@ -89,6 +89,11 @@ fn initialized(id: &'static str) -> Response {
     answer
 }
 
+/// Returns the result of a check, with the text of its error.
+async fn health(remote: &mut HealthProbe, within: Duration) -> Result<(), String> {
+    remote.check(within).await.map_err(|error| error.to_string())
+}
+
 /// Returns an event stream that stays open.
 fn stream(text: &'static str) -> Response {
     use futures_util::StreamExt;
@@ -106,17 +111,17 @@ async fn a_session_is_opened_used_and_deleted() {
     })
     .await;
     let mut remote = server.remote();
-    assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
+    assert_eq!(health(&mut remote, WAIT_MAX).await, Ok(()));
     server.check_seen(&["initialize - -", "notifications/initialized s1 2025-06-18"]).await;
     for _ in 0..2 {
-        assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
+        assert_eq!(health(&mut remote, WAIT_MAX).await, Ok(()));
         server.check_seen(&["ping s1 2025-06-18"]).await;
     }
     remote.close().await;
     server.check_seen(&["DELETE s1 2025-06-18"]).await;
 
     let mut dropped = server.remote();
-    assert_eq!(dropped.check(WAIT_MAX).await, Ok(()));
+    assert_eq!(health(&mut dropped, WAIT_MAX).await, Ok(()));
     assert!(!format!("{dropped:?}").contains("hunter2"));
     drop(dropped);
     let seen = ["initialize - -", "notifications/initialized s1 2025-06-18", "DELETE s1 2025-06-18"];
@@ -134,9 +139,9 @@ async fn a_dropped_session_is_opened_again() {
         .await;
         let mut remote = server.remote();
         let opened = ["initialize - -", "notifications/initialized s1 2025-06-18"];
-        assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
+        assert_eq!(health(&mut remote, WAIT_MAX).await, Ok(()));
         server.check_seen(&opened).await;
-        assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
+        assert_eq!(health(&mut remote, WAIT_MAX).await, Ok(()));
         server.check_seen(&["ping s1 2025-06-18", opened[0], opened[1]]).await;
     }
 }
@@ -157,7 +162,7 @@ async fn without_ping_the_tools_are_listed() {
         &["ping - 2025-11-25", "tools/list - 2025-11-25"],
         &["tools/list - 2025-11-25"],
     ] {
-        assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
+        assert_eq!(health(&mut remote, WAIT_MAX).await, Ok(()));
         server.check_seen(expected).await;
     }
     remote.close().await;
@@ -175,8 +180,8 @@ async fn an_answer_in_an_open_stream_counts() {
     })
     .await;
     let mut remote = server.remote();
-    assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
-    assert_eq!(remote.check(WAIT_MAX).await, Ok(()), "an error is an answer");
+    assert_eq!(health(&mut remote, WAIT_MAX).await, Ok(()));
+    assert_eq!(health(&mut remote, WAIT_MAX).await, Ok(()), "an error is an answer");
 }
 
 #[tokio::test]
@@ -185,7 +190,7 @@ async fn a_server_that_refuses_the_session_with_an_error_is_healthy() {
         let server = Server::start(move |_, _| error(status, -32022)).await;
         let mut remote = server.remote();
         for _ in 0..2 {
-            assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
+            assert_eq!(health(&mut remote, WAIT_MAX).await, Ok(()));
             server.check_seen(&["initialize - -"]).await;
         }
     }
@@ -195,15 +200,15 @@ async fn a_server_that_refuses_the_session_with_an_error_is_healthy() {
 async fn reasons_have_no_secrets() {
     let check = async |answer: fn() -> Response, expected: &str| {
         let server = Server::start(move |_, _| answer()).await;
-        assert_eq!(server.remote().check(WAIT_MAX).await, Err(expected.to_owned()));
+        assert_eq!(health(&mut server.remote(), WAIT_MAX).await, Err(expected.to_owned()));
         // A server that was healthy before fails in the same way when it answers a later probe so.
         let later =
             Server::start(move |method, _| if method == "initialize" { initialized("s1") } else { answer() }).await;
         let mut remote = later.remote();
-        assert_eq!(remote.check(WAIT_MAX).await, Ok(()));
+        assert_eq!(health(&mut remote, WAIT_MAX).await, Ok(()));
         let forgotten = ["answered with 404", "answered with 400"].iter().any(|known| expected.starts_with(known));
         let expected = if forgotten { Ok(()) } else { Err(expected.to_owned()) };
-        assert_eq!(remote.check(WAIT_MAX).await, expected);
+        assert_eq!(health(&mut remote, WAIT_MAX).await, expected);
     };
     check(
         || (StatusCode::UNAUTHORIZED, "hunter2").into_response(),
@@ -233,17 +238,17 @@ async fn a_check_keeps_its_time_limit() {
     let port = hanging.local_addr().expect("an address").port();
     let mut remote = HealthProbe::new(&format!("http://127.0.0.1:{port}/"), &BTreeMap::new());
     let short = Duration::from_millis(250);
-    assert_eq!(remote.check(short).await, Err("did not answer within 0.25 s".to_owned()));
-    assert_eq!(remote.check(Duration::ZERO).await, Err("did not answer within 0 s".to_owned()));
+    assert_eq!(health(&mut remote, short).await, Err("did not answer within 0.25 s".to_owned()));
+    assert_eq!(health(&mut remote, Duration::ZERO).await, Err("did not answer within 0 s".to_owned()));
     drop(hanging);
     let gone = "is not reachable, since the connection was refused: start it, or correct its url";
-    assert_eq!(remote.check(WAIT_MAX).await, Err(gone.to_owned()));
+    assert_eq!(health(&mut remote, WAIT_MAX).await, Err(gone.to_owned()));
 
     let silent = Server::start(|_, _| stream(": nothing\n\n")).await;
-    assert_eq!(silent.remote().check(short).await, Err("did not answer within 0.25 s".to_owned()));
+    assert_eq!(health(&mut silent.remote(), short).await, Err("did not answer within 0.25 s".to_owned()));
 
     let mut nowhere = HealthProbe::new("no url", &BTreeMap::new());
-    assert_eq!(nowhere.check(WAIT_MAX).await, Err("has a url or a header that cannot be sent".to_owned()));
+    assert_eq!(health(&mut nowhere, WAIT_MAX).await, Err("has a url or a header that cannot be sent".to_owned()));
 }
 
 #[tokio::test]
@@ -284,7 +289,7 @@ async fn a_check_waits_for_a_thread_before_its_time_begins() {
     assert!(futures_util::poll!(check.as_mut()).is_pending());
     assert_eq!(server.seen.lock().expect("no panic").len(), 0, "nothing was sent");
     drop(other);
-    assert_eq!(tokio::time::timeout(WAIT_MAX, check).await.expect("in time"), Ok(()));
+    tokio::time::timeout(WAIT_MAX, check).await.expect("in time").expect("an answer");
     let released = tokio::time::timeout(WAIT_MAX, remote.threads.acquire()).await;
     assert!(released.is_ok_and(|permit| permit.is_ok()));
 }

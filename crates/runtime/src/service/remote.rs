@@ -4,7 +4,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::super::catalog::{CatalogEntry, Program};
 use super::super::remote::HealthProbe;
-use super::{MissedChecks, Timing};
+use super::{FailureReason, MissedChecks, Timing};
 
 pub(super) struct RemoteServer {
     probe: HealthProbe,
@@ -12,25 +12,24 @@ pub(super) struct RemoteServer {
 
 impl RemoteServer {
     /// Checks that it answers.
-    pub(super) async fn start(entry: &CatalogEntry) -> Result<Self, String> {
+    pub(super) async fn start(entry: &CatalogEntry) -> Result<Self, FailureReason> {
         let Program::Remote { url, headers } = &entry.program else {
-            return Err("it is not a remote server".to_owned());
+            return Err(FailureReason::OtherKind);
         };
         let mut probe = HealthProbe::new(url, headers);
-        probe.check(entry.start_timeout).await.map_err(|why| format!("it {why}"))?;
+        probe.check(entry.start_timeout).await?;
         Ok(Self { probe })
     }
 
     /// Waits until it no longer answers, and returns why.
-    pub(super) async fn failed(&mut self, timing: &Timing) -> String {
+    pub(super) async fn failed(&mut self, timing: &Timing) -> FailureReason {
         let mut misses = MissedChecks { count: 0, max: timing.misses_max };
         let mut ticks = interval_at(Instant::now() + timing.health, timing.health);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let checked = self.probe.check(timing.health).await.map_err(|why| format!("it {why}"));
-            if let Some(why) = misses.add(checked) {
-                return why;
+            if let Some(reason) = misses.add(self.probe.check(timing.health).await) {
+                return reason;
             }
         }
     }

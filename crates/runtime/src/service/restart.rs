@@ -1,11 +1,12 @@
 //! Restart requests to a service, and waits for its starts and restarts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Service, ServiceStatus};
+use super::{Failure, FailureReason, Service, ServiceStatus};
 use cortex_managed::ProcessState;
 
 impl Service {
@@ -29,12 +30,12 @@ impl Service {
 /// Waits until the service runs.
 ///
 /// # Errors
-/// A start after the first `starts` ones failed, or the service does not run within the time. The error is the reason.
+/// A start after the first `starts` ones failed, or the service does not run within the time.
 pub(in super::super) async fn wait_until_running(
     mut status: watch::Receiver<ServiceStatus>,
     starts: u64,
     within: Duration,
-) -> Result<(), String> {
+) -> Result<(), Arc<Failure>> {
     let ready = status.wait_for(|status| match status.state {
         ProcessState::Running => true,
         ProcessState::Failed => status.starts > starts,
@@ -42,7 +43,7 @@ pub(in super::super) async fn wait_until_running(
     });
     match timeout(within, ready).await.map(|ready| ready.map(|status| status.clone())) {
         Ok(Ok(status)) => outcome(&status, within),
-        Ok(Err(_)) => Err("it was ended before it was ready".to_owned()),
+        Ok(Err(_)) => Err(failed(FailureReason::Stopped)),
         Err(_) => outcome(&status.borrow(), within),
     }
 }
@@ -50,33 +51,37 @@ pub(in super::super) async fn wait_until_running(
 /// Waits until the restart with this number, or a later one, has completed.
 ///
 /// # Errors
-/// The start failed, even if it is tried again; or the restart did not complete within the time. The error is the
-/// reason.
+/// The start failed, even if it is tried again; or the restart did not complete within the time.
 pub(in super::super) async fn wait_until_restarted(
     mut status: watch::Receiver<ServiceStatus>,
     number: u64,
     within: Duration,
-) -> Result<(), String> {
+) -> Result<(), Arc<Failure>> {
     let completed = status.wait_for(|status| status.restarts_served.is_some_and(|served| served >= number));
     match timeout(within, completed).await.map(|completed| completed.map(|status| status.clone())) {
         Ok(Ok(status)) => outcome(&status, within),
-        Ok(Err(_)) => Err("it was ended before it was ready".to_owned()),
-        Err(_) => Err(format!("it did not run again within {} s; the restart continues", within.as_secs())),
+        Ok(Err(_)) => Err(failed(FailureReason::Stopped)),
+        Err(_) => Err(failed(FailureReason::RestartContinues(within))),
     }
 }
 
-fn outcome(status: &ServiceStatus, within: Duration) -> Result<(), String> {
-    match (&status.state, &status.reason) {
+fn outcome(status: &ServiceStatus, within: Duration) -> Result<(), Arc<Failure>> {
+    match (status.state, &status.reason) {
         (ProcessState::Running, _) => Ok(()),
-        (ProcessState::Stopping | ProcessState::Stopped, _) => Err("it was ended in the meantime".to_owned()),
-        (_, Some(reason)) => Err(reason.clone()),
-        (state, None) => Err(format!("it is still {} after {} s", state.as_str(), within.as_secs())),
+        (ProcessState::Stopping | ProcessState::Stopped, _) => Err(failed(FailureReason::Stopped)),
+        (_, Some(failure)) => Err(Arc::clone(failure)),
+        (state, None) => Err(failed(FailureReason::StillNotRunning { state, within })),
     }
+}
+
+fn failed(reason: FailureReason) -> Arc<Failure> {
+    Arc::new(reason.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::child::ExitReason;
 
     #[tokio::test(start_paused = true)]
     async fn a_restart_that_a_later_one_ended_waits_for_the_later_one() {
@@ -91,14 +96,14 @@ mod tests {
         publisher.send_modify(|status| {
             (status.state, status.reason, status.restarts_served) = (ProcessState::Running, None, Some(2));
         });
-        assert_eq!(restarted.await, Ok(()));
-        let late = wait_until_restarted(status.clone(), 3, within).await;
-        assert_eq!(late, Err("it did not run again within 10 s; the restart continues".to_owned()));
+        restarted.await.expect("it runs");
+        let late = wait_until_restarted(status.clone(), 3, within).await.expect_err("it was not restarted");
+        assert_eq!(late.to_string(), "it did not run again within 10 s; the restart continues");
         publisher.send_modify(|status| {
             (status.state, status.reason, status.restarts_served) =
-                (ProcessState::Restarting, Some("it exited with code 3".to_owned()), Some(3));
+                (ProcessState::Restarting, Some(failed(FailureReason::Ended(ExitReason::Exited(3)))), Some(3));
         });
-        let failed = wait_until_restarted(status, 3, within).await;
-        assert_eq!(failed, Err("it exited with code 3".to_owned()));
+        let failure = wait_until_restarted(status, 3, within).await.expect_err("it failed");
+        assert_eq!(failure.to_string(), "it exited with code 3");
     }
 }

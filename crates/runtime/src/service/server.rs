@@ -9,13 +9,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::super::bridge::{Endpoint, Link};
 use super::super::catalog::{ALLOCATION_VARIABLE, CatalogEntry, Program};
-use super::reasons::{ended_early, with_lines};
-use super::{MissedChecks, SERVER_GRACE, SupervisedProcess, Timing, memory_limit};
+use super::failure::Milestone;
+use super::{Failure, FailureReason, MissedChecks, ProcessEnd, SERVER_GRACE, SupervisedProcess, Timing, memory_limit};
 use crate::process::child::{Child, ChildSpec, Input};
 use cortex_core::ids::AllocationId;
-
-/// The reason why a server does not start that was removed from the catalog while allocations hold it.
-const REMOVED: &str = "it was removed from the catalog: restore its entry and restart it, or release it";
 
 pub(super) struct ServerProcess {
     child: Child,
@@ -27,20 +24,21 @@ impl ServerProcess {
     /// process tree has ended when this returns.
     pub(super) async fn start(
         process: &SupervisedProcess,
-        (entry, endpoint): (&CatalogEntry, &Arc<Endpoint>),
+        entry: &CatalogEntry,
+        endpoint: &Arc<Endpoint>,
         owner: Option<AllocationId>,
         stop: &mut oneshot::Receiver<()>,
-    ) -> Option<Result<Self, String>> {
+    ) -> Option<Result<Self, Failure>> {
         let spec = match child_spec(&process.name, entry, owner) {
             Ok(spec) => spec,
-            Err(why) => return Some(Err(why.to_owned())),
+            Err(reason) => return Some(Err(reason.into())),
         };
-        if let Err(why) = create_own_folder(entry, owner) {
-            return Some(Err(why));
+        if let Err(reason) = create_own_folder(entry, owner) {
+            return Some(Err(reason.into()));
         }
         let mut child = match process.spawner.start(spec) {
             Ok(child) => child,
-            Err(error) => return Some(Err(format!("it could not be started ({error})"))),
+            Err(error) => return Some(Err(FailureReason::NotSpawned(error).into())),
         };
         let lines = child.last_lines();
         process.change(|status| {
@@ -51,7 +49,7 @@ impl ServerProcess {
             tracing::info!(name = %process.name, "memory limit of the server is {enforcement}");
         }
         let (Some(input), Some(output)) = (child.take_input(), child.take_output()) else {
-            return Some(Err("it has no pipes".to_owned()));
+            return Some(Err(FailureReason::NoPipes.into()));
         };
         let has_invalid_output = Arc::new(AtomicBool::new(false));
         let on_invalid_output = {
@@ -70,37 +68,33 @@ impl ServerProcess {
                 return None;
             }
         };
-        let why = match connected {
+        let failure = match connected {
             Ok(Ok(link)) => return Some(Ok(Self { child, link })),
-            Ok(Err(why)) => {
+            Ok(Err(error)) => {
                 // A server that closed its pipes is about to end by itself, and how it ends says more than that it was
                 // killed.
                 let ended = timeout(SERVER_GRACE / 10, child.ended()).await;
                 match ended {
-                    Ok(ended) => ended_early(&ended, "it answered", &lines.last()),
+                    Ok(ended) => Failure::ended_early(ended, Milestone::Answered, &lines.last()),
                     Err(_) => {
                         child.stop().await;
-                        with_lines(&why, &lines.last())
+                        Failure::of_process(FailureReason::Handshake(error), &lines.last())
                     }
                 }
             }
             Err(_) => {
                 child.stop().await;
-                let seconds = entry.start_timeout.as_secs();
-                let advice = if has_invalid_output.load(Ordering::Relaxed) {
-                    "its standard output is not MCP: start it as a server with the stdio transport"
-                } else {
-                    "if it needs more time, such as for a download, set a larger start_timeout_seconds in its entry"
-                };
-                with_lines(&format!("it did not answer within {seconds} s: {advice}"), &lines.last())
+                let has_invalid_output = has_invalid_output.load(Ordering::Relaxed);
+                let reason = FailureReason::NoAnswer { within: entry.start_timeout, has_invalid_output };
+                Failure::of_process(reason, &lines.last())
             }
         };
         process.change(|status| status.tree = None);
-        Some(Err(why))
+        Some(Err(failure))
     }
 
     /// Waits until it ends or no longer answers, and returns why.
-    pub(super) async fn failed(&mut self, timing: &Timing) -> String {
+    pub(super) async fn failed(&mut self, timing: &Timing) -> FailureReason {
         let Self { child, link } = self;
         let unhealthy = async {
             let mut misses = MissedChecks { count: 0, max: timing.misses_max };
@@ -108,58 +102,51 @@ impl ServerProcess {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                if let Some(why) = misses.add(link.ping(timing.health).await) {
-                    return why;
+                if let Some(reason) = misses.add(link.ping(timing.health).await) {
+                    return reason;
                 }
             }
         };
         tokio::select! {
             // How the process ended says more than that its pipes are closed.
             biased;
-            ended = child.ended() => format!("it {ended}"),
-            why = link.closed() => why,
-            why = unhealthy => why,
+            ended = child.ended() => FailureReason::Ended(ended),
+            error = link.closed() => error.into(),
+            reason = unhealthy => reason,
         }
     }
 
-    /// Ends it, and returns how it ended and why it failed, if it did. Calls in flight are answered with an error.
-    pub(super) async fn end(self, failure: Option<&str>) -> String {
+    /// Ends it, and returns how it ended. Calls in flight are answered with an error.
+    pub(super) async fn end(self) -> ProcessEnd {
         let Self { mut child, link } = self;
         drop(link);
-        let ended = match timeout(SERVER_GRACE / 10, child.ended()).await {
+        let exit_reason = match timeout(SERVER_GRACE / 10, child.ended()).await {
             Ok(ended) => ended,
             Err(_) => child.stop().await,
         };
-        let how = format!("it {ended}");
-        let why = match failure {
-            Some(why) if !why.contains(&how) => format!("{why}; {how}"),
-            _ => how,
-        };
-        with_lines(&why, &child.lines())
+        ProcessEnd { exit_reason, lines: child.lines() }
     }
 }
 
 /// Creates the folder that is named after the allocation. Nothing else knows its name before the start.
-fn create_own_folder(entry: &CatalogEntry, owner: Option<AllocationId>) -> Result<(), String> {
+fn create_own_folder(entry: &CatalogEntry, owner: Option<AllocationId>) -> Result<(), FailureReason> {
     let Program::Command { folder: Some(folder), .. } = &entry.program else { return Ok(()) };
     if !folder.path.names_allocation() {
         return Ok(());
     }
     let folder = folder.for_allocation(owner);
     match std::fs::create_dir(&folder) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            Err(format!("its folder {} cannot be created ({error}): create its parent folder", folder.display()))
-        }
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(FailureReason::OwnFolder { folder, error }),
         _ => Ok(()),
     }
 }
 
 /// Returns the child to start for its owner, or for all allocations; or why it cannot be started.
-fn child_spec(name: &str, entry: &CatalogEntry, owner: Option<AllocationId>) -> Result<ChildSpec, &'static str> {
+fn child_spec(name: &str, entry: &CatalogEntry, owner: Option<AllocationId>) -> Result<ChildSpec, FailureReason> {
     let (command, arguments, environment, folder) = match &entry.program {
         Program::Command { command, arguments, environment, folder } => (command, arguments, environment, folder),
-        Program::Remote { .. } => return Err("it is a remote server"),
-        Program::Removed => return Err(REMOVED),
+        Program::Remote { .. } => return Err(FailureReason::OtherKind),
+        Program::Removed => return Err(FailureReason::Removed),
     };
     let configured = environment.iter().map(|(name, value)| (name.clone(), value.for_allocation(owner)));
     // Last, so that an entry cannot override the owner.

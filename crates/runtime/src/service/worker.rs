@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::super::worker::{Ready, WORKER_START_TIMEOUT, Worker};
-use super::SupervisedProcess;
-use super::reasons::{ended_early, with_lines};
+use super::failure::Milestone;
+use super::{Failure, FailureReason, ProcessEnd, SupervisedProcess};
 use crate::process::child::Child;
 use cortex_core::ports::Port;
 
@@ -33,59 +33,44 @@ impl WorkerProcess {
         process: &SupervisedProcess,
         worker: &Worker,
         stop: &mut oneshot::Receiver<()>,
-    ) -> Option<Result<Self, String>> {
+    ) -> Option<Result<Self, Failure>> {
         let mut child = match process.spawner.start(worker.spec.clone()) {
             Ok(child) => child,
-            Err(error) => return Some(Err(format!("it could not be started ({error})"))),
+            Err(error) => return Some(Err(FailureReason::NotSpawned(error).into())),
         };
         process.change(|status| (status.lines, status.tree) = (child.last_lines(), Some(child.tree())));
         let ready = timeout(WORKER_START_TIMEOUT, until_ready(worker));
-        let why = tokio::select! {
+        tokio::select! {
             // First, since another process may answer at the port of a worker that has ended.
             biased;
             ended = child.ended() => {
                 process.change(|status| status.tree = None);
-                return Some(Err(ended_early(&ended, "it was ready", &child.lines())));
+                return Some(Err(Failure::ended_early(ended, Milestone::Ready, &child.lines())));
             }
             _ = stop => {
                 child.stop().await;
                 process.change(|status| status.tree = None);
                 return None;
             }
-            ready = ready => match ready {
-                Ok(()) => return Some(Ok(Self { child })),
-                Err(_) => not_ready(worker),
+            ready = ready => if ready.is_ok() {
+                return Some(Ok(Self { child }));
             },
-        };
+        }
         child.stop().await;
         process.change(|status| status.tree = None);
-        Some(Err(with_lines(&why, &child.lines())))
+        let reason = FailureReason::NotReady { ready: worker.ready.clone(), port: worker.port };
+        Some(Err(Failure::of_process(reason, &child.lines())))
     }
 
     /// Waits until it ends, and returns how.
-    pub(super) async fn failed(&mut self) -> String {
-        format!("it {}", self.child.ended().await)
+    pub(super) async fn failed(&mut self) -> FailureReason {
+        FailureReason::Ended(self.child.ended().await)
     }
 
-    /// Ends it, and returns why it failed, or how it ended.
-    pub(super) async fn end(mut self, failure: Option<&str>) -> String {
-        let ended = self.child.stop().await;
-        let why = failure.map_or_else(|| format!("it {ended}"), str::to_owned);
-        with_lines(&why, &self.child.lines())
+    /// Ends it, and returns how it ended.
+    pub(super) async fn end(mut self) -> ProcessEnd {
+        ProcessEnd { exit_reason: self.child.stop().await, lines: self.child.lines() }
     }
-}
-
-/// Returns why a worker did not become ready in time.
-fn not_ready(worker: &Worker) -> String {
-    let (seconds, port) = (WORKER_START_TIMEOUT.as_secs(), worker.port);
-    let missing = match &worker.ready {
-        Ready::Immediately => "it was not started".to_owned(),
-        Ready::Tcp => format!("nothing listens on its port {port}, which it gets as CORTEX_PORT"),
-        Ready::Http(path) => {
-            format!("nothing answers GET {path} with 2xx on its port {port}, which it gets as CORTEX_PORT")
-        }
-    };
-    format!("it was not ready within {seconds} s: {missing}")
 }
 
 async fn until_ready(worker: &Worker) {

@@ -12,7 +12,7 @@ use super::super::bridge::{Endpoint, EndpointOptions};
 use super::super::catalog::CatalogEntry;
 use super::super::leases::InstanceKey;
 use super::super::ports::ServedPort;
-use super::super::service::{Service, ServiceKind};
+use super::super::service::{Failure, FailureReason, Service, ServiceKind};
 use super::Supervisor;
 use cortex_core::allocation::ServerHold;
 use cortex_core::ids::AllocationId;
@@ -50,15 +50,9 @@ impl Serving {
 
 impl ServerInstance {
     /// Returns why the endpoint is not served on the granted port, if it is not.
-    pub(super) fn unserved(&self) -> Option<String> {
+    pub(super) fn unserved(&self) -> Option<Arc<Failure>> {
         let is_unserved = self.serving.is_none() && self.endpoint.is_some();
-        is_unserved.then(|| {
-            let port = self.port;
-            format!(
-                "another process on this machine uses its port {port}: end that process, or release it and request it \
-                 again"
-            )
-        })
+        is_unserved.then(|| Arc::new(FailureReason::PortInUse(self.port).into()))
     }
 }
 
@@ -123,8 +117,8 @@ impl Supervisor {
             Some(endpoint) => ServiceKind::Server(Arc::clone(&entry), Arc::clone(endpoint), key.owner),
             None => ServiceKind::Remote(Arc::clone(&entry)),
         };
-        let with = (Arc::clone(&self.spawner), self.timing);
-        let server = Service::start(key.to_string(), kind, with, self.ending_instances.remove(key));
+        let after = self.ending_instances.remove(key);
+        let server = Service::start(key.to_string(), kind, self.services.clone(), after);
         ServerInstance { server, entry, endpoint, holders: BTreeSet::new(), idle_since: None, port, serving: None }
     }
 

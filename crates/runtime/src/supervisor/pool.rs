@@ -151,8 +151,7 @@ impl Supervisor {
         let Ok(id) = AgentId::new(&name) else { return };
         let worker = pool.command.agent(name.clone(), port, &pool.options);
         tracing::info!(agent = %id, "agent started");
-        let with = (Arc::clone(&self.spawner), self.timing);
-        let service = Service::start(name, ServiceKind::Worker(worker), with, None);
+        let service = Service::start(name, ServiceKind::Worker(worker), self.services.clone(), None);
         pool.agents.insert(id, PoolAgent { service, port, is_draining: false, is_drain_requested: false });
     }
 

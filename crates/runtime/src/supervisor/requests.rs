@@ -110,11 +110,10 @@ impl Supervisor {
             };
             let unserved = instance.unserved();
             async move {
-                let why = match (restarted.await, unserved) {
-                    (Ok(()), None) => return Ok(()),
-                    (Ok(()), Some(why)) | (Err(why), _) => why,
-                };
-                Err(RuntimeError::NotRestarted { server, why })
+                match restarted.await.and_then(|()| unserved.map_or(Ok(()), Err)) {
+                    Ok(()) => Ok(()),
+                    Err(failure) => Err(RuntimeError::NotRestarted { server, why: failure.with_stderr() }),
+                }
             }
         });
         let restarts: Vec<_> = restarts.collect();

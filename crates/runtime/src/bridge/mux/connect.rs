@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{connected_child::InvalidOutputHandler, handshake, link::Link};
+use super::{
+    connected_child::InvalidOutputHandler,
+    handshake::{HandshakeError, shake_hands},
+    link::{Link, LinkError},
+};
 use crate::bridge::endpoint::Endpoint;
 
 impl Endpoint {
@@ -19,14 +23,14 @@ impl Endpoint {
         input: I,
         output: O,
         on_invalid_output: InvalidOutputHandler,
-    ) -> Result<Link, String>
+    ) -> Result<Link, HandshakeError>
     where
         I: AsyncWrite + Send + Unpin + 'static,
         O: AsyncRead + Send + Unpin + 'static,
     {
         let previous = self.multiplexer().child.as_ref().map(|child| child.generation);
         if let Some(previous) = previous {
-            self.child_lost(previous, "it was replaced");
+            self.child_lost(previous, &LinkError::Replaced);
         }
         let (generation, writer, roots) = {
             let mut multiplexer = self.multiplexer();
@@ -36,10 +40,10 @@ impl Endpoint {
             (generation, writer, multiplexer.roots().to_vec())
         };
         let link = Link::start(Arc::clone(self), generation, writer, input, output);
-        let info = handshake::shake_hands(&link, &roots).await?;
+        let info = shake_hands(&link, &roots).await?;
         tracing::debug!(version = info.version, "server handshake completed");
         if !self.multiplexer().child_ready(link.generation(), info) {
-            return Err(link.closed().await);
+            return Err(link.closed().await.into());
         }
         self.notify_waiters();
         Ok(link)

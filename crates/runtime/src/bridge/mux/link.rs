@@ -3,9 +3,10 @@
 //! Invariants: one task reads and one task writes, whatever the number of calls; everything that waits is written with
 //! one write; and when the link ends, for any reason, no call waits for a response of this child.
 
-use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
+use std::{fmt, future::poll_fn, io, sync::Arc, time::Duration};
 
 use rmcp::model::RequestId;
+use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::{Notify, watch},
@@ -29,8 +30,26 @@ const BUFFER_BYTES_KEPT: usize = 262_144;
 pub struct Link {
     endpoint: Arc<Endpoint>,
     generation: u64,
-    closed: watch::Receiver<Option<String>>,
+    closed: watch::Receiver<Option<LinkError>>,
     tasks: [JoinHandle<()>; 2],
+}
+
+/// Why a child can no longer be reached. `Display` continues a sentence that begins with its name.
+#[derive(Clone, Debug, Error)]
+pub enum LinkError {
+    #[error("it was replaced")]
+    Replaced,
+    #[error("it was stopped")]
+    Stopped,
+    #[error("its standard output ended")]
+    OutputEnded,
+    #[error("writing to its standard input failed ({0})")]
+    InputFailed(Arc<io::Error>),
+    /// The tasks for its pipes ended without a reason.
+    #[error("its pipes are closed")]
+    Closed,
+    #[error("it did not respond to a ping within {} s", .0.as_secs_f32())]
+    PingTimeout(Duration),
 }
 
 impl fmt::Debug for Link {
@@ -75,7 +94,7 @@ impl Link {
     ///
     /// # Errors
     /// The child did not respond within `timeout`, or its pipes are closed.
-    pub async fn ping(&self, timeout: Duration) -> Result<(), String> {
+    pub async fn ping(&self, timeout: Duration) -> Result<(), LinkError> {
         let mode = self.endpoint.multiplexer().child_mode();
         let response = match mode {
             Some(ProtocolMode::Stateless) => {
@@ -86,21 +105,19 @@ impl Link {
         };
         match response {
             Ok(response) => response.map(drop),
-            Err(_) => Err(format!("it did not respond to a ping within {} s", timeout.as_secs_f32())),
+            Err(_) => Err(LinkError::PingTimeout(timeout)),
         }
     }
 
     /// Waits until a pipe of the child is closed or broken, and returns the reason.
-    pub async fn closed(&self) -> String {
+    pub async fn closed(&self) -> LinkError {
         let mut closed = self.closed.clone();
-        match closed.wait_for(Option::is_some).await {
-            Ok(why) => why.clone().unwrap_or_default(),
-            Err(_) => "its pipes are closed".to_owned(),
-        }
+        let why = closed.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        why.unwrap_or(LinkError::Closed)
     }
 
     /// Sends a request of the bridge itself, and returns the whole response.
-    pub(crate) async fn request(&self, method: &str, params: &str) -> Result<String, String> {
+    pub(crate) async fn request(&self, method: &str, params: &str) -> Result<String, LinkError> {
         let sent = self.endpoint.multiplexer().send_own_request(self.generation, method, params);
         let Some((number, mailbox)) = sent else {
             return Err(self.closed().await);
@@ -134,7 +151,7 @@ impl Drop for Link {
         for task in &self.tasks {
             task.abort();
         }
-        self.endpoint.child_lost(self.generation, "it was stopped");
+        self.endpoint.child_lost(self.generation, &LinkError::Stopped);
     }
 }
 
@@ -154,7 +171,7 @@ impl Drop for PendingRequest<'_> {
     }
 }
 
-fn close_link(endpoint: &Arc<Endpoint>, generation: u64, close: &watch::Sender<Option<String>>, why: String) {
+fn close_link(endpoint: &Arc<Endpoint>, generation: u64, close: &watch::Sender<Option<LinkError>>, why: LinkError) {
     endpoint.child_lost(generation, &why);
     close.send_if_modified(|known| {
         let is_first = known.is_none();
@@ -166,7 +183,7 @@ fn close_link(endpoint: &Arc<Endpoint>, generation: u64, close: &watch::Sender<O
 }
 
 /// Reads lines until the end of the output, and returns the reason for the end.
-async fn read<O: AsyncRead + Unpin>(endpoint: &Endpoint, generation: u64, mut output: O) -> String {
+async fn read<O: AsyncRead + Unpin>(endpoint: &Endpoint, generation: u64, mut output: O) -> LinkError {
     let mut lines = LineBuffer::new(LINE_BYTES_MAX);
     loop {
         match lines.next_line() {
@@ -179,19 +196,24 @@ async fn read<O: AsyncRead + Unpin>(endpoint: &Endpoint, generation: u64, mut ou
                 endpoint.multiplexer().handle_too_long_line(generation, number);
             }
             Line::Incomplete => poll_fn(|context| lines.poll_fill(&mut output, context)).await,
-            Line::End => return "its standard output ended".to_owned(),
+            Line::End => return LinkError::OutputEnded,
         }
     }
 }
 
 /// Writes everything that waits with one write, repeatedly, and returns the reason for the end.
-async fn write<I: AsyncWrite + Unpin>(endpoint: &Endpoint, generation: u64, writer: &Notify, mut input: I) -> String {
+async fn write<I: AsyncWrite + Unpin>(
+    endpoint: &Endpoint,
+    generation: u64,
+    writer: &Notify,
+    mut input: I,
+) -> LinkError {
     let mut buffer = Vec::new();
     loop {
         let out = {
             let mut multiplexer = endpoint.multiplexer();
             let Some(child) = multiplexer.child(generation) else {
-                return "it was replaced".to_owned();
+                return LinkError::Replaced;
             };
             let out = child.take_write_buffer(std::mem::take(&mut buffer));
             // The emptied buffer has capacity for waiting calls.
@@ -204,7 +226,7 @@ async fn write<I: AsyncWrite + Unpin>(endpoint: &Endpoint, generation: u64, writ
         }
         let written = input.write_all(&out).await;
         if let Err(error) = written.and(input.flush().await) {
-            return format!("writing to its standard input failed ({error})");
+            return LinkError::InputFailed(Arc::new(error));
         }
         buffer = out;
         buffer.clear();

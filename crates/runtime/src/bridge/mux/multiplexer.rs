@@ -15,6 +15,7 @@ use super::{
     call::Call,
     calls::Calls,
     connected_child::{ChildInfo, ConnectedChild, InvalidOutputHandler},
+    link::LinkError,
     mailbox::{Completion, Mailbox},
     protocol::ProtocolMode,
     rpc_response::RpcResponse,
@@ -289,7 +290,7 @@ impl Multiplexer {
 
     /// Removes a child that was lost. Calls in flight get an error, and waiting calls stay in their order for the next
     /// child. Returns whether the child was ready, so that the caller must set a timeout for the waiting calls.
-    pub(crate) fn child_lost(&mut self, generation: u64, reason: &str) -> bool {
+    pub(crate) fn child_lost(&mut self, generation: u64, reason: &LinkError) -> bool {
         if self.child(generation).is_none() {
             return false;
         }
@@ -297,7 +298,7 @@ impl Multiplexer {
             return false;
         };
         if !matches!(self.state, ChildState::Failed { .. }) {
-            self.state = ChildState::Restarting { why: reason.to_owned(), since: Instant::now() };
+            self.state = ChildState::Restarting { why: reason.to_string(), since: Instant::now() };
         }
         // The writer task stops when it finds that its child is not the current one.
         child.writer_wakeup.notify_one();
