@@ -95,11 +95,11 @@ pub(crate) fn verify(state: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result
             Err(error) => return Err(error),
         };
         span = Some((span.map_or(row.at, |(from, _)| from), row.at));
-        if let Err(problem) = row.recorded().and_then(|recorded| match &mut cluster {
+        if let Err(error) = row.recorded().and_then(|recorded| match &mut cluster {
             Some(cluster) => row.apply(&recorded, cluster),
             None => Ok(()),
         }) {
-            report.add_problem(problem);
+            report.add_problem(error.to_string());
             break;
         }
         if let Some(snapshot) = snapshots.remove(&row.sequence) {

@@ -11,9 +11,9 @@ mod sqlite;
 
 pub use null::NullJournal;
 pub use sqlite::{
-    Anchor, EventRow, EventRows, Recovery, SCHEMA_VERSION, SNAPSHOT_EVENTS_MIN, SqliteJournal, SqliteOptions,
-    Synchronous, UnusableSnapshot, check_end, check_pages, find_snapshots, lock_path, open_to_read, read_snapshot,
-    recover,
+    Anchor, EventError, EventRow, EventRows, Recovery, SCHEMA_VERSION, SNAPSHOT_EVENTS_MIN, SqliteJournal,
+    SqliteOptions, Synchronous, UnusableSnapshot, check_end, check_pages, find_snapshots, lock_path, open_to_read,
+    read_snapshot, recover,
 };
 
 use cortex_core::Cluster;

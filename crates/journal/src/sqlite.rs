@@ -17,7 +17,7 @@ mod snapshotter;
 mod writer;
 
 pub use recovery::{Recovery, check_end, recover};
-pub use rows::{EventRow, EventRows};
+pub use rows::{EventError, EventRow, EventRows};
 pub use schema::{SCHEMA_VERSION, Synchronous, check_pages, open_to_read};
 pub use snapshot_file::{Anchor, read_snapshot};
 pub use snapshots::{UnusableSnapshot, find_snapshots};

@@ -2,7 +2,7 @@
 
 use super::super::JournalError;
 use super::commit_watermark::{self, CommitWatermark};
-use super::rows::{self, EventRows};
+use super::rows::{self, EventError, EventRows};
 use super::schema;
 use super::snapshot_file::Anchor;
 use super::snapshots::{self, Snapshot, UnusableSnapshot};
@@ -189,11 +189,12 @@ fn replay_in_parallel(
         // The applying thread stops receiving at an event that does not follow.
         let read = read_all(rows, until, should_continue, &mut |events| Ok(sender.send(events).is_ok()));
         drop(sender);
-        // `rows::apply` catches panics of the cluster, so this is a panic elsewhere.
-        applying
-            .join()
-            .unwrap_or_else(|_| Err("it could not be replayed".to_owned()))
-            .map_or_else(|what| Err(JournalError::Damaged { path: path.clone(), what }), |()| read)
+        match applying.join() {
+            Ok(Ok(())) => read,
+            Ok(Err(error)) => Err(JournalError::Damaged { path, what: error.to_string() }),
+            // `rows::apply` catches panics of the cluster, so this is a panic elsewhere.
+            Err(_) => Err(JournalError::Damaged { path, what: "it could not be replayed".to_owned() }),
+        }
     })
 }
 
@@ -205,11 +206,13 @@ fn replay_sequentially(
     should_continue: &dyn Fn() -> bool,
 ) -> Result<(), JournalError> {
     let path = rows.path().to_owned();
-    let damaged = |what| JournalError::Damaged { path: path.clone(), what };
-    read_all(rows, until, should_continue, &mut |events| apply_all(events, recovery).map(|()| true).map_err(damaged))
+    read_all(rows, until, should_continue, &mut |events| match apply_all(events, recovery) {
+        Ok(()) => Ok(true),
+        Err(error) => Err(JournalError::Damaged { path: path.clone(), what: error.to_string() }),
+    })
 }
 
-fn apply_all(events: Vec<ReadEvent>, recovery: &mut Recovery) -> Result<(), String> {
+fn apply_all(events: Vec<ReadEvent>, recovery: &mut Recovery) -> Result<(), EventError> {
     let Recovery { cluster, anchor, .. } = recovery;
     for (sequence, chain, recorded) in events {
         rows::apply(cluster, sequence, &recorded)?;
@@ -234,8 +237,10 @@ fn read_all(
             && rows.last() < until
             && let Some(row) = rows.next_row()?
         {
-            let damaged = |what| JournalError::Damaged { path: rows.path().to_owned(), what };
-            events.push((row.sequence, row.chain, row.recorded().map_err(damaged)?));
+            let recorded = row
+                .recorded()
+                .map_err(|error| JournalError::Damaged { path: rows.path().to_owned(), what: error.to_string() })?;
+            events.push((row.sequence, row.chain, recorded));
         }
         if events.is_empty() || !take(events)? {
             return Ok(());

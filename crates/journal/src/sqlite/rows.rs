@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use thiserror::Error;
 
 /// The number of rows per query. Between two queries the owner of the log can checkpoint its write-ahead log.
 const ROWS_READ: i64 = 1_000;
@@ -27,35 +28,46 @@ pub struct EventRow {
     pub chain: u32,
 }
 
+/// Why the event of a row cannot be replayed.
+#[derive(Debug, Error)]
+pub enum EventError {
+    #[error("event {sequence} cannot be parsed: {error}")]
+    NotParsed { sequence: u64, error: serde_json::Error },
+    #[error("event {sequence} has the time {of_event}, but its row has {of_row}")]
+    OtherTime { sequence: u64, of_event: Timestamp, of_row: Timestamp },
+    #[error("event {sequence} does not follow from those before it")]
+    DoesNotFollow { sequence: u64 },
+}
+
 impl EventRow {
     /// Parses the event.
     ///
     /// # Errors
-    /// Returns a description if the event cannot be parsed or its time differs from that of the row.
-    pub fn recorded(&self) -> Result<Recorded, String> {
-        let recorded: Recorded = serde_json::from_str(&self.event)
-            .map_err(|error| format!("event {} cannot be parsed: {error}", self.sequence))?;
-        if recorded.at == self.at {
+    /// Returns [`EventError`] if the event cannot be parsed or its time differs from that of the row.
+    pub fn recorded(&self) -> Result<Recorded, EventError> {
+        let (sequence, of_row) = (self.sequence, self.at);
+        let recorded: Recorded =
+            serde_json::from_str(&self.event).map_err(|error| EventError::NotParsed { sequence, error })?;
+        if recorded.at == of_row {
             Ok(recorded)
         } else {
-            Err(format!("event {} has the time {}, but its row has {}", self.sequence, recorded.at, self.at))
+            Err(EventError::OtherTime { sequence, of_event: recorded.at, of_row })
         }
     }
 
     /// Applies the event to the cluster as it was before the event.
     ///
     /// # Errors
-    /// Returns a description if the event does not follow. The cluster is unusable then.
-    pub fn apply(&self, recorded: &Recorded, cluster: &mut Cluster) -> Result<(), String> {
+    /// Returns [`EventError::DoesNotFollow`] if the event does not follow. The cluster is unusable then.
+    pub fn apply(&self, recorded: &Recorded, cluster: &mut Cluster) -> Result<(), EventError> {
         apply(cluster, self.sequence, recorded)
     }
 }
 
 /// Applies an event to the cluster as it was before the event. The cluster panics on an event that it cannot have
 /// decided.
-pub(super) fn apply(cluster: &mut Cluster, sequence: u64, recorded: &Recorded) -> Result<(), String> {
-    catch_unwind(AssertUnwindSafe(|| cluster.apply(recorded)))
-        .map_err(|_| format!("event {sequence} does not follow from those before it"))
+pub(super) fn apply(cluster: &mut Cluster, sequence: u64, recorded: &Recorded) -> Result<(), EventError> {
+    catch_unwind(AssertUnwindSafe(|| cluster.apply(recorded))).map_err(|_| EventError::DoesNotFollow { sequence })
 }
 
 /// Returns the checksum over a row and, through `before`, over all rows before it.

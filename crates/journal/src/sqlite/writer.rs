@@ -7,11 +7,12 @@ use super::recovery::{Recovery, recover};
 use super::rows;
 use super::schema::{self, open_to_write};
 use super::snapshot_file::Anchor;
-use super::snapshotter::{WrittenSnapshot, lower_priority, write_snapshot};
+use super::snapshotter::{SnapshotFailure, WrittenSnapshot, lower_priority, write_snapshot};
 use super::{SqliteOptions, UnusableSnapshot, snapshots};
 use cortex_core::Cluster;
 use cortex_core::time::Timestamp;
 use cortex_core::view::Filter;
+use cortex_util::error::with_sources;
 use cortex_util::file_id::FileId;
 use cortex_util::lock::OwnerLock;
 use rusqlite::{Connection, params};
@@ -36,7 +37,7 @@ pub(super) enum WriterMessage {
     Append(Result<EncodedRows, serde_json::Error>),
     Commit(oneshot::Sender<Result<(), JournalError>>),
     /// The result of the snapshot thread.
-    SnapshotDone(Result<WrittenSnapshot, String>),
+    SnapshotDone(Result<WrittenSnapshot, SnapshotFailure>),
     Close(Box<Closing>, oneshot::Sender<()>),
     /// The journal was dropped without a close.
     End,
@@ -279,7 +280,7 @@ impl Writer {
         }
     }
 
-    fn note_snapshot(&mut self, result: Result<WrittenSnapshot, String>) {
+    fn note_snapshot(&mut self, result: Result<WrittenSnapshot, SnapshotFailure>) {
         self.end_snapshotter();
         match result {
             Ok(WrittenSnapshot { sequence, made_from, records }) => {
@@ -290,7 +291,9 @@ impl Writer {
                 self.base = Some(sequence);
                 self.records = records;
             }
-            Err(reason) => tracing::warn!(reason, "snapshot failed: it is retried later"),
+            Err(error) => {
+                tracing::warn!(reason = with_sources(&error), "snapshot failed: it is retried later");
+            }
         }
     }
 

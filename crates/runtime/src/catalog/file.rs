@@ -3,7 +3,6 @@
 //! Invariants: a published catalog was read completely and is valid; and an invalid file is logged once, not at each
 //! check.
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Catalog, CatalogError, Warning};
+use cortex_util::error::with_sources;
 use cortex_util::file_id::FileId;
 
 /// The time between two checks of the file.
@@ -157,18 +157,6 @@ impl FileStamp {
             is_settled: age.is_none_or(|age| age >= SETTLED_AFTER),
         })
     }
-}
-
-/// Displays an error and its sources on one line.
-fn with_sources(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ const STDERR_LINES_MAX: usize = 10;
 /// The most characters of them together in its text.
 const STDERR_CHARACTERS_MAX: usize = 2_000;
 
-/// Why a service does not run. `Display` is the reason alone.
+/// The failure of a service. `Display` is the reason alone.
 #[derive(Debug)]
 pub(in super::super) struct Failure {
     reason: FailureReason,
@@ -32,8 +32,8 @@ pub(in super::super) struct Failure {
     stderr_lines: Vec<String>,
 }
 
-/// What happened. `Display` continues a sentence that begins with the name of the service, and says what failed, why,
-/// and what to do.
+/// Why a server or worker does not run. `Display` continues a sentence that begins with its name, and says what failed,
+/// why, and what to do.
 #[derive(Debug, Error)]
 pub(in super::super) enum FailureReason {
     #[error("a restart was requested")]
