@@ -9,8 +9,9 @@ use cortex_simulation::{
     self, ArrivalSource, Comparison, ComparisonReport, Fleet, Options, PredictionInterval, ReadProgress, ReportRow,
     TokenBudget, TraceError, TraceFile, compare,
 };
+use cortex_util::error::with_sources;
 use cortex_util::file_id::FileId;
-use std::fmt::Display;
+use std::error::Error;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -46,8 +47,9 @@ pub(crate) fn simulate(configuration: &Configuration, options: &SimulateOptions)
         rows,
     };
     if let Some(file) = &options.html {
-        let not_written =
-            |why: &dyn Display| StartupError::new(format!("failed to write the page {}: {why}", file.display()));
+        let not_written = |error: &dyn Error| {
+            StartupError::new(format!("failed to write the page {}: {}", file.display(), with_sources(error)))
+        };
         let progress = Arc::default();
         let prediction_interval = trace.arrivals(&progress).and_then(PredictionInterval::of).map_err(bad_trace)?;
         let page = cortex_simulation::render_page(&report, &outcomes, &prediction_interval)

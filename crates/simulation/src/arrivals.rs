@@ -1,12 +1,12 @@
 //! Task arrivals in the order of time.
 
-use super::trace::{TraceError, TraceRow};
+use super::trace::{LineProblem, TraceError, TraceRow};
 use cortex_core::time::Millis;
 use fastrand::Rng;
 
 /// The longest gap between two rows, in seconds: a year. A longer gap is a mistake in the trace, and simulating it
 /// would take a plan for each planning interval.
-const GAP_SECONDS_MAX: f64 = 31_536_000.0;
+pub(super) const GAP_SECONDS_MAX: f64 = 31_536_000.0;
 
 /// The arrival of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,29 +51,25 @@ impl<R: Iterator<Item = Result<TraceRow, TraceError>>> Arrivals<R> {
         Self { rows, are_counted, random, origin: None, pending: PendingRow::default(), next: None }
     }
 
-    /// Advances to the next row; returns `None` after the last one.
-    fn advance(&mut self) -> Result<Option<()>, TraceError> {
+    /// Advances to the next row. Returns whether there is one.
+    fn advance(&mut self) -> Result<bool, TraceError> {
         let row = match self.next.take() {
             Some(row) => row,
-            None if self.origin.is_some() => return Ok(None),
+            None if self.origin.is_some() => return Ok(false),
             None => match self.rows.next().transpose()? {
                 Some(row) => row,
-                None => return Ok(None),
+                None => return Ok(false),
             },
         };
         self.origin.get_or_insert(row.seconds);
         self.next = self.rows.next().transpose()?;
         let gap = self.next.map(|next| next.seconds - row.seconds);
         if let (Some(gap), Some(next)) = (gap.filter(|gap| *gap > GAP_SECONDS_MAX), self.next) {
-            let problem = format!(
-                "seconds is {gap} after the previous row, over {GAP_SECONDS_MAX} (a year): correct the times or split \
-                 the trace"
-            );
-            return Err(TraceError::Line { line: next.line, problem });
+            return Err(TraceError::Line { line: next.line, problem: LineProblem::Gap { seconds: gap } });
         }
         let width = if self.are_counted { gap.unwrap_or(self.pending.width) } else { 0.0 };
         self.pending = PendingRow { left: row.requests, from: row.seconds, width, elapsed: 0.0, tokens: row.tokens };
-        Ok(Some(()))
+        Ok(true)
     }
 
     /// Generates the next arrival of this row. The first of `left` uniform times in the remaining interval is
@@ -96,8 +92,8 @@ impl<R: Iterator<Item = Result<TraceRow, TraceError>>> Iterator for Arrivals<R> 
     fn next(&mut self) -> Option<Self::Item> {
         while self.pending.left == 0 {
             match self.advance() {
-                Ok(Some(())) => {}
-                Ok(None) => return None,
+                Ok(true) => {}
+                Ok(false) => return None,
                 Err(error) => {
                     // Nothing follows an error.
                     self.next = None;

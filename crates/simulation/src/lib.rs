@@ -36,5 +36,5 @@ pub use prediction_interval::{IntervalPoint, PredictionInterval};
 pub use report::{ComparisonReport, ReportRow};
 pub use simulator::Simulator;
 pub use time_series::{Accumulate, TimeSeries};
-pub use trace::{TraceError, TraceRow, TraceRows};
+pub use trace::{LineProblem, TraceError, TraceRow, TraceRows};
 pub use trace_file::TraceFile;

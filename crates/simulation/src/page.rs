@@ -6,8 +6,9 @@ use super::plot::{Line, draw};
 use super::prediction_interval::PredictionInterval;
 use super::report::{COLUMNS, ComparisonReport, ReportRow};
 use cortex_core::time::Millis;
-use plotters::prelude::RGBColor;
+use plotters::prelude::{DrawingAreaErrorKind, RGBColor};
 use std::fmt::{self, Write};
+use std::io;
 use thiserror::Error;
 
 /// The colors of the fleets in their order: distinguishable with color vision deficiencies, and readable on white and
@@ -33,15 +34,13 @@ th:first-child, td:first-child { text-align: left; }
 .key { display: inline-block; width: 1.1em; height: 0.7em; margin: 0 0.3em 0 1em; }
 ";
 
-/// The page could not be rendered.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("the page cannot be rendered: {0}")]
-pub struct PageError(String);
-
-impl From<fmt::Error> for PageError {
-    fn from(error: fmt::Error) -> Self {
-        Self(error.to_string())
-    }
+/// Why a page cannot be rendered.
+#[derive(Debug, Error)]
+pub enum PageError {
+    #[error("a plot of the page cannot be drawn")]
+    Plot(#[from] DrawingAreaErrorKind<io::Error>),
+    #[error("the page cannot be written")]
+    Write(#[from] fmt::Error),
 }
 
 /// Renders the page of a comparison.
@@ -116,7 +115,7 @@ fn figure(
         let key = escaped(key);
         write!(page, " <span class=\"key\" style=\"background: rgb({red}, {green}, {blue})\"></span>{key}")?;
     }
-    let svg = draw(lines, unit).map_err(PageError)?;
+    let svg = draw(lines, unit)?;
     writeln!(page, "</p>\n{svg}")?;
     Ok(())
 }

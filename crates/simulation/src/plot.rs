@@ -6,6 +6,8 @@ use plotters::prelude::{
     RGBColor, SVGBackend,
 };
 
+use std::io;
+
 /// The size of a plot, in pixels.
 const SIZE: (u32, u32) = (960, 260);
 
@@ -44,12 +46,12 @@ impl TimeUnit {
 /// Draws the lines over time as SVG.
 ///
 /// # Errors
-/// The error of the plotting library as text.
-pub(super) fn draw(lines: &[Line], y_name: &str) -> Result<String, String> {
+/// The error of the plotting library.
+pub(super) fn draw(lines: &[Line], y_name: &str) -> Result<String, DrawingAreaErrorKind<io::Error>> {
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-    draw_on(&area, lines, y_name).map_err(|error| error.to_string())?;
-    area.present().map_err(|error| error.to_string())?;
+    draw_on(&area, lines, y_name)?;
+    area.present()?;
     drop(area);
     Ok(svg.replacen(NAMESPACE, "", 1))
 }

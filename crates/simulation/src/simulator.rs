@@ -38,6 +38,12 @@ const WORKER_SIZE: WorkerSize = WorkerSize { cpu_millis: CpuMillis::from_millis(
 /// The lease time of a task, in seconds: a century, so that no lease expires while its agent is alive.
 const LEASE_SECONDS: u64 = 3_155_760_000;
 
+/// The token budget without a limit: more tokens than any trace needs, never refilled.
+const UNLIMITED_BUDGET: TokenBudget = TokenBudget { tokens: u64::MAX, window: Millis(0) };
+
+/// The attempts of a task: so many that none is given up because its agents were lost.
+const UNLIMITED_ATTEMPTS: u32 = u32::MAX;
+
 /// The heartbeat interval without losses, when heartbeats carry no information: the longest that the settings allow.
 const HEARTBEAT_MAX: Millis = Millis::from_seconds(3_600);
 
@@ -175,7 +181,7 @@ impl Simulator {
         self.command(&Command::SetLimits(Limits { live_allocations_max: 1, history_records_max: 1 }));
         let settings = FleetSettings { heartbeat_ms: heartbeat, ..options.fleet };
         self.fleet(FleetCommand::SetSettings(settings));
-        let budget = options.tokens.unwrap_or(TokenBudget { tokens: u64::MAX, window: Millis(0) });
+        let budget = options.tokens.unwrap_or(UNLIMITED_BUDGET);
         let (tokens, window) = (Some(budget.tokens), Some(budget.window));
         self.fleet(FleetCommand::SetTokenBudget { job: None, tokens, window });
         // The quota tells the planner the maximum number of agents.
@@ -271,8 +277,7 @@ fn template() -> TaskRequest {
         deadline: None,
         batch: None,
         payload: None,
-        // A task is never given up because its agents were lost.
-        attempts_max: u32::MAX,
+        attempts_max: UNLIMITED_ATTEMPTS,
         lease_seconds: TtlSeconds::new(LEASE_SECONDS).unwrap_or_else(|| panic!("above 0")),
     }
 }

@@ -1,5 +1,6 @@
 //! Reads a trace of arrivals row by row: the file may have any length.
 
+use super::arrivals::GAP_SECONDS_MAX;
 use csv::{Reader, ReaderBuilder, StringRecord, Terminator, Trim};
 use std::fs::File;
 use std::io::{self, Read};
@@ -43,9 +44,43 @@ pub enum TraceError {
     Line {
         /// The line, counted from 1.
         line: u64,
-        /// The problem, the value, and the way out.
-        problem: String,
+        problem: LineProblem,
     },
+}
+
+/// Why a line of a trace is invalid. Values are quoted and shortened.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum LineProblem {
+    #[error("the first column is {found}: give seconds, and a column requests if they are counted")]
+    FirstColumn { found: String },
+    #[error("the column {name} appears more than once: give it once")]
+    RepeatedColumn { name: &'static str },
+    #[error("the token columns do not match: give {TOKENS}, or {CONTEXT_TOKENS} and {GENERATED_TOKENS}")]
+    TokenColumns,
+    #[error("{found} columns, and the header has {expected}")]
+    ColumnCount { found: usize, expected: usize },
+    #[error("seconds is {value}: give a number")]
+    NotANumber { value: String },
+    #[error("seconds is {value}: give 0 to {SECONDS_MAX}")]
+    SecondsOutOfRange { value: String },
+    #[error("seconds is {value}, after {before} in the previous row: sort the rows by time")]
+    NotSorted { value: String, before: f64 },
+    #[error(
+        "seconds is {seconds} after the previous row, over {GAP_SECONDS_MAX} (a year): correct the times or split the \
+         trace"
+    )]
+    Gap { seconds: f64 },
+    #[error("{name} is {value}: give a whole number")]
+    NotWhole { name: &'static str, value: String },
+    #[error("{name} is {value}: give a whole number from 0 to {WHOLE_MAX}")]
+    OutOfRange { name: &'static str, value: String },
+    #[error("the row takes over {ROW_BYTES_MAX} bytes: close its quote, or break the line")]
+    RowTooLong,
+    #[error("it is not text: give UTF-8")]
+    NotText,
+    /// The CSV reader reports another error, which it describes so.
+    #[error("it cannot be read: {0}")]
+    NotCsv(String),
 }
 
 /// A row of a trace.
@@ -126,21 +161,18 @@ impl TraceRows {
     }
 
     /// Parses the current record.
-    fn parse(&self, line: u64) -> Result<TraceRow, String> {
+    fn parse(&self, line: u64) -> Result<TraceRow, LineProblem> {
         let (record, columns) = (&self.record, &self.columns);
         if record.len() != columns.count {
-            return Err(format!("{} columns, and the header has {}", record.len(), columns.count));
+            return Err(LineProblem::ColumnCount { found: record.len(), expected: columns.count });
         }
         let text = &record[0];
-        let seconds: f64 = text.parse().map_err(|_| format!("seconds is {}: give a number", quoted(text)))?;
+        let seconds: f64 = text.parse().map_err(|_| LineProblem::NotANumber { value: quoted(text) })?;
         if !(0.0..=SECONDS_MAX).contains(&seconds) {
-            return Err(format!("seconds is {}: give 0 to {SECONDS_MAX}", shortened(text)));
+            return Err(LineProblem::SecondsOutOfRange { value: shortened(text) });
         }
         if let Some(before) = self.seconds.filter(|before| seconds < *before) {
-            return Err(format!(
-                "seconds is {}, after {before} in the previous row: sort the rows by time",
-                shortened(text)
-            ));
+            return Err(LineProblem::NotSorted { value: shortened(text), before });
         }
         let requests = columns.requests.map_or(Ok(1), |column| whole(REQUESTS, &record[column]))?;
         let mut tokens = None;
@@ -174,39 +206,28 @@ impl Columns {
         }
         let wrong = |problem| TraceError::Line { line: 1, problem };
         if &header[0] != SECONDS {
-            let first = quoted(&header[0]);
-            return Err(wrong(format!(
-                "the first column is {first}: give seconds, and a column requests if they are counted"
-            )));
+            return Err(wrong(LineProblem::FirstColumn { found: quoted(&header[0]) }));
         }
         let position = |name: &str| header.iter().position(|column| column == name);
         for name in [SECONDS, REQUESTS, TOKENS, CONTEXT_TOKENS, GENERATED_TOKENS] {
             if header.iter().filter(|column| *column == name).count() > 1 {
-                return Err(wrong(format!("the column {name} appears more than once: give it once")));
+                return Err(wrong(LineProblem::RepeatedColumn { name }));
             }
         }
         let tokens = match (position(TOKENS), position(CONTEXT_TOKENS), position(GENERATED_TOKENS)) {
             (tokens, None, None) => [tokens, None],
             (None, Some(context), Some(generated)) => [Some(context), Some(generated)],
-            _ => {
-                return Err(wrong(format!(
-                    "the token columns do not match: give {TOKENS}, or {CONTEXT_TOKENS} and {GENERATED_TOKENS}"
-                )));
-            }
+            _ => return Err(wrong(LineProblem::TokenColumns)),
         };
         Ok(Self { count: header.len(), requests: position(REQUESTS), tokens })
     }
 }
 
 /// Parses a whole number in a column.
-fn whole(name: &str, text: &str) -> Result<u64, String> {
-    let number: f64 = text.parse().map_err(|_| format!("{name} is {}: give a whole number", quoted(text)))?;
+fn whole(name: &'static str, text: &str) -> Result<u64, LineProblem> {
+    let number: f64 = text.parse().map_err(|_| LineProblem::NotWhole { name, value: quoted(text) })?;
     let is_whole = (0.0..=WHOLE_MAX).contains(&number) && number.fract() == 0.0;
-    if is_whole {
-        Ok(number as u64)
-    } else {
-        Err(format!("{name} is {}: give a whole number from 0 to {WHOLE_MAX}", shortened(text)))
-    }
+    if is_whole { Ok(number as u64) } else { Err(LineProblem::OutOfRange { name, value: shortened(text) }) }
 }
 
 /// Quotes a text from the file for an error.
@@ -227,14 +248,14 @@ fn shortened(text: &str) -> String {
 /// Converts an error of the CSV reader.
 fn unreadable(line: u64, error: csv::Error) -> TraceError {
     let at = error.position().map_or(line, csv::Position::line);
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-            TraceError::Line { line, problem: error.to_string() }
-        }
-        csv::ErrorKind::Io(error) => TraceError::Unreadable(error),
-        csv::ErrorKind::Utf8 { .. } => TraceError::Line { line: at, problem: "it is not text: give UTF-8".to_owned() },
-        kind => TraceError::Line { line: at, problem: format!("it cannot be read: {kind:?}") },
-    }
+    let (line, problem) = match error.into_kind() {
+        // Only [`RowLimit`] fails with this kind.
+        csv::ErrorKind::Io(error) if error.kind() == io::ErrorKind::InvalidData => (line, LineProblem::RowTooLong),
+        csv::ErrorKind::Io(error) => return TraceError::Unreadable(error),
+        csv::ErrorKind::Utf8 { .. } => (at, LineProblem::NotText),
+        kind => (at, LineProblem::NotCsv(format!("{kind:?}"))),
+    };
+    TraceError::Line { line, problem }
 }
 
 /// An input that fails within a row that is too long.
@@ -247,8 +268,7 @@ struct RowLimit<R> {
 impl<R: Read> Read for RowLimit<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.row_bytes > ROW_BYTES_MAX {
-            let problem = format!("the row takes over {ROW_BYTES_MAX} bytes: close its quote, or break the line");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+            return Err(io::ErrorKind::InvalidData.into());
         }
         let read = self.input.read(buffer)?;
         self.row_bytes += read as u64;
