@@ -2,10 +2,11 @@
 //! enough.
 
 use super::capacity::{RequiredCapacity, ServiceTarget, Workload, dispersion};
-use super::demand_forecast::{CONFIDENCE_MIN, DemandForecast, DemandSeries, ExpectedDemand, is_confident};
+use super::demand_forecast::{CONFIDENCE_MIN, DemandForecast, DemandSeries, ExpectedDemand, NoForecast, is_confident};
 use super::observation::Observation;
 use cortex_core::demand::DEMAND_BIN;
 use cortex_core::fleet::task_stats::DurationStats;
+use thiserror::Error;
 
 /// The maximum number of task slots that is planned for, so that a plan takes only a few milliseconds. Real fleets
 /// are far smaller.
@@ -46,6 +47,17 @@ pub struct WorkerRequirement {
     pub confidence: f64,
 }
 
+/// Why there is no plan for agents.
+#[derive(Debug, Error)]
+enum NoAgentPlan {
+    #[error(transparent)]
+    NoForecast(#[from] NoForecast),
+    #[error("no task has succeeded yet, so the task duration is unknown")]
+    NoDuration,
+    #[error("the expected demand requires {SLOTS_MAX} concurrent tasks or more, the planning limit")]
+    OverLimit,
+}
+
 impl CapacityPlan {
     /// Plans for the expected demand, and adds to `reasons` what follows or what is missing.
     pub(super) fn new(demand_forecast: &DemandForecast, seen: &Observation, reasons: &mut Vec<String>) -> Self {
@@ -78,7 +90,7 @@ impl CapacityPlan {
         Self { agents, workers }
     }
 
-    fn agents(demand_forecast: &DemandForecast, seen: &Observation) -> Result<AgentRequirement, String> {
+    fn agents(demand_forecast: &DemandForecast, seen: &Observation) -> Result<AgentRequirement, NoAgentPlan> {
         let bin_seconds = DEMAND_BIN.0 as f64 / 1_000.0;
         let (tasks_per_second, confidence, arrival_variability) = match seen.tasks_per_minute {
             // A what-if rate is certain, but its burstiness is unknown.
@@ -88,7 +100,7 @@ impl CapacityPlan {
                 (wanted / bin_seconds, Some(confidence), dispersion(demand_forecast.last_submissions()))
             }
         };
-        let durations = seen.fleet.durations.ok_or("no task has succeeded yet, so the task duration is unknown")?;
+        let durations = seen.fleet.durations.ok_or(NoAgentPlan::NoDuration)?;
         let workload = Workload {
             tasks_per_second,
             duration_mean: durations.mean,
@@ -100,9 +112,7 @@ impl CapacityPlan {
         let room_each = seen.fleet.task_slots_per_agent();
         let capacity = RequiredCapacity::of(&workload, &target, SLOTS_MAX);
         if capacity.required == SLOTS_MAX {
-            return Err(format!(
-                "the expected demand requires {SLOTS_MAX} concurrent tasks or more, the planning limit"
-            ));
+            return Err(NoAgentPlan::OverLimit);
         }
         Ok(AgentRequirement {
             tasks_per_minute: workload.tasks_per_second * 60.0,

@@ -4,6 +4,7 @@ use super::forecast::{Forecaster, HISTORY_BINS_MAX, HISTORY_BINS_MIN, Horizon, Q
 use cortex_core::demand::{DEMAND_BIN, DemandBin};
 use cortex_core::time::Timestamp;
 use std::collections::VecDeque;
+use thiserror::Error;
 
 /// The forecast horizons in five-minute bins: the bin in progress, the next one, and a quarter and half an hour
 /// ahead.
@@ -83,6 +84,15 @@ impl ExpectedDemand {
     pub fn is_trusted(&self) -> bool {
         is_confident(self.confidence)
     }
+}
+
+/// Why the demand cannot be forecast yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NoForecast {
+    #[error("{seen} of {HISTORY_BINS_MIN} bins of {} s were seen", DEMAND_BIN.as_seconds())]
+    TooFewBins { seen: u64 },
+    #[error("fewer than {SCORED_BINS_MIN} forecasts can be compared with observed demand")]
+    TooFewScores,
 }
 
 /// Forecasts each series of demand from its bins.
@@ -167,19 +177,19 @@ impl DemandForecast {
     /// Returns the demand expected by the time new capacity is available.
     ///
     /// # Errors
-    /// A text that describes what is missing, while there is too little history.
-    pub fn expected(&self, series: DemandSeries) -> Result<ExpectedDemand, String> {
+    /// [`NoForecast`] while there is too little history.
+    pub fn expected(&self, series: DemandSeries) -> Result<ExpectedDemand, NoForecast> {
         let forecaster = self.forecaster(series);
-        let bins = forecaster.bins();
-        if bins < HISTORY_BINS_MIN {
-            return Err(format!("{bins} of {HISTORY_BINS_MIN} bins of {} s were seen", DEMAND_BIN.as_seconds()));
+        let seen = forecaster.bins();
+        if seen < HISTORY_BINS_MIN {
+            return Err(NoForecast::TooFewBins { seen });
         }
         let mut wanted: f64 = 0.0;
         let mut confidence: f64 = 1.0;
         for horizon in PLANNED_HORIZONS {
             let scored = forecaster.score(horizon).filter(|score| score.bins >= SCORED_BINS_MIN);
             let (Some(of_horizon), Some(score)) = (forecaster.wanted(horizon), scored) else {
-                return Err(format!("fewer than {SCORED_BINS_MIN} forecasts can be compared with observed demand"));
+                return Err(NoForecast::TooFewScores);
             };
             (wanted, confidence) = (wanted.max(of_horizon), confidence.min(score.coverage));
         }
@@ -234,12 +244,12 @@ mod tests {
             }
             demand_forecast.expected(DemandSeries::TaskSubmissions)
         };
-        assert_eq!(ingest_until(&mut demand_forecast, 0), Err("0 of 32 bins of 300 s were seen".to_owned()));
-        assert_eq!(ingest_until(&mut demand_forecast, 31), Err("31 of 32 bins of 300 s were seen".to_owned()));
-        assert_eq!(
-            ingest_until(&mut demand_forecast, 32),
-            Err("fewer than 12 forecasts can be compared with observed demand".to_owned())
-        );
+        let mut missing = |demand_forecast: &mut DemandForecast, until| {
+            ingest_until(demand_forecast, until).expect_err("too little history").to_string()
+        };
+        assert_eq!(missing(&mut demand_forecast, 0), "0 of 32 bins of 300 s were seen");
+        assert_eq!(missing(&mut demand_forecast, 31), "31 of 32 bins of 300 s were seen");
+        assert_eq!(missing(&mut demand_forecast, 32), "fewer than 12 forecasts can be compared with observed demand");
         let expected = ingest_until(&mut demand_forecast, 200).expect("enough");
         assert!((101.0..=103.0).contains(&expected.wanted), "{expected:?}");
         assert!(expected.is_trusted(), "{expected:?}");

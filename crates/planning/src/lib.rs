@@ -16,7 +16,7 @@ mod scaling;
 pub use bottlenecks::{Bottleneck, Bottlenecks, Evidence, Severity, Subject};
 pub use capacity::{RequiredCapacity, ServiceTarget, Workload};
 pub use capacity_plan::{AgentRequirement, CapacityPlan, WorkerRequirement};
-pub use demand_forecast::{CONFIDENCE_MIN, DemandForecast, DemandSeries, ExpectedDemand};
+pub use demand_forecast::{CONFIDENCE_MIN, DemandForecast, DemandSeries, ExpectedDemand, NoForecast};
 pub use forecast::{
     Forecaster, HISTORY_BINS_MAX, HISTORY_BINS_MIN, Horizon, HorizonForecast, Method, MethodForecast, Quantile, Score,
     Trend, TrendForecast,

@@ -146,8 +146,8 @@ impl Manager {
         // given limits the other one.
         let is_given = |key| *configuration.source(key) != Source::Default;
         if !is_given("min_workers") {
-            settings.min_workers =
-                settings.total_workers.min(if is_given("max_workers") { settings.max_workers } else { u32::MAX });
+            let max = is_given("max_workers").then_some(settings.max_workers);
+            settings.min_workers = max.map_or(settings.total_workers, |max| settings.total_workers.min(max));
         }
         if !is_given("max_workers") {
             settings.max_workers = settings.total_workers.max(settings.min_workers);

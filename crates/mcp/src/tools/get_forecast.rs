@@ -141,7 +141,7 @@ impl SeriesResult {
             series: series.as_str(),
             history_bins: forecaster.bins(),
             is_trusted: expected.as_ref().is_ok_and(|expected| expected.is_trusted()),
-            missing: expected.err(),
+            missing: expected.err().map(|missing| missing.to_string()),
             season_seconds: forecaster.season().map(|bins| bins as u64 * DEMAND_BIN.as_seconds()),
             horizons: forecaster.horizon_forecasts().iter().map(HorizonResult::from).collect(),
         }
