@@ -60,6 +60,10 @@ pub(super) enum ArgumentError {
     Combination(String),
 }
 
+/// A text that is not the id of any allocation.
+#[derive(Debug)]
+pub(super) struct UnknownAllocation(pub(super) String);
+
 /// One argument: its name, schema and reader.
 pub(super) struct Parameter<T> {
     name: &'static str,
@@ -112,14 +116,14 @@ pub(super) fn name<T: 'static>(
 }
 
 /// The id of the allocation that a call is about.
-pub(super) fn allocation_id() -> Parameter<Result<AllocationId, String>> {
+pub(super) fn allocation_id() -> Parameter<Result<AllocationId, UnknownAllocation>> {
     allocation_id_for("From request_resources, e.g. alloc-0123456789ab.").required()
 }
 
 /// The id of an allocation. A text that is not an allocation's id is accepted as `Err`, and answered as not found.
-pub(super) fn allocation_id_for(description: &str) -> Parameter<Result<AllocationId, String>> {
+pub(super) fn allocation_id_for(description: &str) -> Parameter<Result<AllocationId, UnknownAllocation>> {
     let read = |text: &str| match cortex_core::ids::JobId::new(text) {
-        Ok(_) => Ok(text.parse().map_err(|_| text.to_owned())),
+        Ok(_) => Ok(text.parse().map_err(|_| UnknownAllocation(text.to_owned()))),
         Err(error) => Err(error),
     };
     name("allocation_id", description, read)

@@ -72,7 +72,7 @@ pub(super) fn reason(whole: &Option<String>) -> Option<String> {
 const LINE_BYTES: usize = 10;
 
 /// Returns the newest lines, at most `lines_max` and as many as fit into `bytes_max` of a result; the oldest first.
-fn last_lines(lines: &[String], (lines_max, bytes_max): (usize, usize)) -> Vec<String> {
+fn last_lines(lines: &[String], lines_max: usize, bytes_max: usize) -> Vec<String> {
     let newest = lines.iter().rev().take(lines_max).map(String::len);
     lines[lines.len() - count_fitting(newest, LINE_BYTES, bytes_max)..].to_vec()
 }
@@ -127,11 +127,11 @@ mod tests {
     fn the_last_lines_are_the_newest_that_fit() {
         let lines: Vec<String> = (0..5).map(|number| format!("line {number}")).collect();
         let line_bytes = 6 * NAME_BYTE_BYTES + LINE_BYTES;
-        assert_eq!(last_lines(&lines, (9, 5 * line_bytes)), lines);
-        assert_eq!(last_lines(&lines, (2, usize::MAX)), lines[3..]);
-        assert_eq!(last_lines(&lines, (9, 3 * line_bytes - 1)), lines[3..]);
-        assert_eq!(last_lines(&lines, (0, usize::MAX)), lines[5..]);
-        assert_eq!(last_lines(&[], (9, 0)), lines[5..]);
+        assert_eq!(last_lines(&lines, 9, 5 * line_bytes), lines);
+        assert_eq!(last_lines(&lines, 2, usize::MAX), lines[3..]);
+        assert_eq!(last_lines(&lines, 9, 3 * line_bytes - 1), lines[3..]);
+        assert_eq!(last_lines(&lines, 0, usize::MAX), lines[5..]);
+        assert_eq!(last_lines(&[], 9, 0), lines[5..]);
     }
 
     #[test]

@@ -35,7 +35,7 @@ mod submit_task;
 mod unregister_agent;
 mod update_task;
 
-use super::arguments::{AnyParameter, ArgumentError, input_schema};
+use super::arguments::{AnyParameter, ArgumentError, UnknownAllocation, input_schema};
 use super::progress::Progress;
 use super::results::output_schema;
 use super::server::ServerOptions;
@@ -68,8 +68,8 @@ pub(super) enum ToolError {
     Argument(#[from] ArgumentError),
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error("Allocation {0} not found")]
-    NotFound(String),
+    #[error("Allocation {} not found", .0.0)]
+    NotFound(UnknownAllocation),
     #[error(transparent)]
     Ask(#[from] RuntimeError),
     #[error(

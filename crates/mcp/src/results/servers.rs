@@ -187,7 +187,7 @@ pub(crate) struct ServerRun {
 }
 
 impl ServerRun {
-    fn new(report: &ServerReport, holders_max: usize, lines: (usize, usize)) -> Self {
+    fn new(report: &ServerReport, holders_max: usize, last_lines: Vec<String>) -> Self {
         let figures: BTreeMap<AllocationId, CallStats> = report.calls_by_holder.iter().copied().collect();
         let holder = |allocation: &AllocationId| HolderResult {
             allocation_id: allocation.to_string(),
@@ -208,7 +208,7 @@ impl ServerRun {
             memory: report.memory.map(|memory| memory.0),
             processes: report.processes,
             memory_limit: report.memory_limit.as_ref().map(limit),
-            last_lines: last_lines(&report.last_lines, lines),
+            last_lines,
         }
     }
 }
@@ -236,8 +236,11 @@ impl McpServerResult {
         let first = reports.first()?;
         let holders_max = HOLDERS_SHOWN_MAX.min(RUNS_BYTES_MAX / 2 / HOLDER_BYTES / reports.len());
         let shown = count_fitting(reports.iter().map(text_bytes), RUN_BYTES, RUNS_BYTES_MAX / 2).max(1);
-        let lines = (lines_max, (LIST_BYTES_MAX - RUNS_BYTES_MAX) / shown);
-        let runs: Vec<_> = reports[..shown].iter().map(|report| ServerRun::new(report, holders_max, lines)).collect();
+        let bytes_max = (LIST_BYTES_MAX - RUNS_BYTES_MAX) / shown;
+        let run = |report: &ServerReport| {
+            ServerRun::new(report, holders_max, last_lines(&report.last_lines, lines_max, bytes_max))
+        };
+        let runs: Vec<_> = reports[..shown].iter().map(run).collect();
         Some(Self {
             name: first.name.to_string(),
             sharing: sharing(first.sharing),

@@ -41,7 +41,7 @@ pub(crate) struct WorkerResult {
 impl WorkerResult {
     /// Builds the result with at most `lines_max` last lines.
     pub(crate) fn with_lines(report: &WorkerReport, lines_max: usize) -> Self {
-        let lines = last_lines(&report.last_lines, (lines_max, LIST_BYTES_MAX));
+        let lines = last_lines(&report.last_lines, lines_max, LIST_BYTES_MAX);
         Self { last_lines: Some(lines), ..Self::from(report) }
     }
 }

@@ -28,7 +28,7 @@ const MANAGED_DESCRIPTION: &str = "Read one allocation: state, workers, MCP serv
 
 pub(super) struct GetAllocation {
     description: &'static str,
-    allocation_id: Parameter<Result<AllocationId, String>>,
+    allocation_id: Parameter<Result<AllocationId, arguments::UnknownAllocation>>,
 }
 
 impl GetAllocation {

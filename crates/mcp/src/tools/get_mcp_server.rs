@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub(super) struct GetMcpServer {
     name: Parameter<ServerName>,
-    allocation_id: Parameter<Result<AllocationId, String>>,
+    allocation_id: Parameter<Result<AllocationId, arguments::UnknownAllocation>>,
     last_lines: Parameter<u64>,
 }
 

@@ -27,7 +27,7 @@ pub(super) struct RegisterAgent {
     agent_type: Parameter<AgentType>,
     capabilities: Parameter<Capabilities>,
     max_concurrent: Parameter<u64>,
-    allocation_id: Parameter<Result<AllocationId, String>>,
+    allocation_id: Parameter<Result<AllocationId, arguments::UnknownAllocation>>,
     metadata: Parameter<Metadata>,
 }
 

@@ -21,7 +21,7 @@ const MANAGED_DESCRIPTION: &str = "Release a lease when its job ends, even if it
 
 pub(super) struct ReleaseResources {
     description: &'static str,
-    allocation_id: Parameter<Result<AllocationId, String>>,
+    allocation_id: Parameter<Result<AllocationId, arguments::UnknownAllocation>>,
 }
 
 impl ReleaseResources {

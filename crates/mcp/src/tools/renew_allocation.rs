@@ -16,7 +16,7 @@ use serde::Serialize;
 use std::sync::Arc;
 
 pub(super) struct RenewAllocation {
-    allocation_id: Parameter<Result<AllocationId, String>>,
+    allocation_id: Parameter<Result<AllocationId, arguments::UnknownAllocation>>,
     ttl_seconds: Parameter<u64>,
     fencing_token: Parameter<u64>,
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub(super) struct RestartMcpServer {
     name: Parameter<ServerName>,
-    allocation_id: Parameter<Result<AllocationId, String>>,
+    allocation_id: Parameter<Result<AllocationId, arguments::UnknownAllocation>>,
 }
 
 impl RestartMcpServer {

@@ -133,12 +133,9 @@ impl<'a> Envelope<'a> {
             let text = "the message has a method and a result or an error: give one of them";
             return Incoming::invalid(id, text);
         }
-        let method = match method_name(method.get()) {
-            Ok(method) => method,
-            Err(shown) => {
-                let text = format!("method is {shown}: give the name of a method, a string");
-                return Incoming::invalid(id, text);
-            }
+        let Some(method) = method_name(method.get()) else {
+            let shown = text::shortened(method.get());
+            return Incoming::invalid(id, format!("method is {shown}: give the name of a method, a string"));
         };
         match id {
             Some(id) => request(line, id, &method, self.params.map(RawValue::get)),
@@ -147,14 +144,13 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Returns the method's name, or an excerpt of a value that is not a string.
-fn method_name(json: &str) -> Result<Cow<'_, str>, String> {
-    let inner = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    match inner {
-        Some(inner) if !inner.contains('\\') => Ok(Cow::Borrowed(inner)),
-        Some(_) => serde_json::from_str::<String>(json).map(Cow::Owned).map_err(|_| text::shortened(json)),
-        None => Err(text::shortened(json)),
+/// Returns the method's name, if the value is a string.
+fn method_name(json: &str) -> Option<Cow<'_, str>> {
+    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
+    if !inner.contains('\\') {
+        return Some(Cow::Borrowed(inner));
     }
+    serde_json::from_str::<String>(json).map(Cow::Owned).ok()
 }
 
 /// Parses a request whose envelope is valid.
