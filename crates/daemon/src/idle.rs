@@ -18,7 +18,8 @@ const CHECK_INTERVAL_MAX: Duration = Duration::from_secs(15);
 /// `is_durable`. Leases that have expired are recorded as such before, as the next sweep would do.
 pub(super) async fn wait_until_idle(
     mut sessions: watch::Receiver<usize>,
-    (engine, processes): (EngineHandle, Option<watch::Receiver<usize>>),
+    engine: EngineHandle,
+    processes: Option<watch::Receiver<usize>>,
     wait: Duration,
     is_durable: bool,
 ) {
@@ -89,7 +90,7 @@ mod tests {
         };
         tokio::select! {
             () = leave => {}
-            () = wait_until_idle(sessions, (manager.engine().clone(), None), wait, true) => {}
+            () = wait_until_idle(sessions, manager.engine().clone(), None, wait, true) => {}
         }
         let took = start.elapsed().as_secs();
         assert!((1_085..=1_130).contains(&took), "{took} s");
@@ -136,7 +137,7 @@ mod tests {
         };
         tokio::select! {
             () = end => {}
-            () = wait_until_idle(sessions, (engine.clone(), None), Duration::from_secs(100), true) => {}
+            () = wait_until_idle(sessions, engine.clone(), None, Duration::from_secs(100), true) => {}
         }
         let took = start.elapsed().as_secs();
         assert!((1_085..=1_130).contains(&took), "{took} s");
@@ -180,7 +181,7 @@ mod tests {
         };
         tokio::select! {
             () = come => {}
-            () = wait_until_idle(sessions, (engine, None), Duration::from_secs(100), true) => {}
+            () = wait_until_idle(sessions, engine, None, Duration::from_secs(100), true) => {}
         }
         assert!(start.elapsed() >= Duration::from_secs(1_100), "{:?}", start.elapsed());
     }

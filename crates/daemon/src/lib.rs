@@ -18,6 +18,7 @@ mod listener;
 mod log;
 mod managed_processes;
 mod process;
+mod refusal;
 mod relay;
 mod runtime_directory;
 mod settings;

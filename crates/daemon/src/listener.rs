@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     handshake::{self, HandshakeRequest, HandshakeResponse, PROTOCOL, Purpose, SHUTDOWN_NOTICE},
     managed_processes::ManagedProcesses,
+    refusal::Refusal,
     runtime_directory::own_user,
     settings::{SessionSettings, compare},
     state_label,
@@ -190,9 +191,9 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let accepted = match accept(&request, shared, &mut response) {
         Ok(accepted) => accepted,
-        Err(reason) => {
-            tracing::info!("session refused: {reason}");
-            response.refused = Some(reason);
+        Err(refusal) => {
+            tracing::info!("session refused: {refusal}");
+            response.refused = Some(refusal.to_string());
             return Ok(handshake::write(&mut stream, &response).await?);
         }
     };
@@ -233,22 +234,16 @@ fn accept<'a>(
     request: &HandshakeRequest,
     shared: &'a DaemonContext,
     response: &mut HandshakeResponse,
-) -> Result<(SessionSlot<'a>, cortex_config::Settings, cortex_mcp::transport::WireLimits), String> {
+) -> Result<(SessionSlot<'a>, cortex_config::Settings, cortex_mcp::transport::WireLimits), Refusal> {
     let settings = shared.manager.settings();
     let (stop, state) = (stop_command(settings.state.as_deref()), state_label(settings.state.as_deref()));
     if request.protocol != PROTOCOL {
-        return Err(super::protocol_mismatch(request.protocol, &request.version, PROTOCOL, program::VERSION, &stop));
+        return Err(Refusal::OtherProtocol { protocol: request.protocol, version: request.version.clone(), stop });
     }
-    let session = SessionSettings::deserialize(&request.session)
-        .map_err(|error| format!("the handshake has no valid session settings: {error}"))?;
-    let differences = compare(&request.given, settings, &state, &stop);
-    if let Some(refusal) = differences.refusal {
-        return Err(refusal);
-    }
-    response.warnings = differences.warnings;
+    let session = SessionSettings::deserialize(&request.session).map_err(Refusal::InvalidSettings)?;
+    response.warnings = compare(&request.given, settings, &state, &stop)?;
     let (session_settings, limits) = session.apply_to(settings)?;
-    let slot = SessionSlot::new(&shared.sessions)
-        .ok_or_else(|| format!("{state} already has {SESSIONS_MAX} sessions, the maximum: end one first"))?;
+    let slot = SessionSlot::new(&shared.sessions).ok_or(Refusal::TooManySessions { state })?;
     Ok((slot, session_settings, limits))
 }
 

@@ -143,7 +143,7 @@ async fn serve(opened: OpenDaemon<impl Future<Output = anyhow::Error>>) -> anyho
     let listener = Listener::new();
     let (sessions, engine) = (shared.sessions.subscribe(), shared.manager.engine().clone());
     let processes = shared.manager.processes();
-    let idle = wait_until_idle(sessions, (engine, processes), idle_wait, shared.state.is_some());
+    let idle = wait_until_idle(sessions, engine, processes, idle_wait, shared.state.is_some());
     let (files, listening, context) = (&mut discovery, &listener, &shared);
     // The future owns the socket, which is therefore closed before the rest ends.
     let serving = async move {

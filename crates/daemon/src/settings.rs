@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, path::Path};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::refusal::{Difference, Refusal};
 use cortex_config::{Configuration, Settings, Source, Toolset};
 use cortex_mcp::transport::WireLimits;
 
@@ -107,25 +108,23 @@ impl SessionSettings {
     /// Returns the daemon's settings with the session's applied to them, and the limits of the session's connection.
     ///
     /// # Errors
-    /// A text that names a toolset that the daemon does not support, or a value that is out of bounds.
-    pub(super) fn apply_to(&self, settings: &Settings) -> Result<(Settings, WireLimits), String> {
+    /// The daemon does not support a toolset, or a value is out of bounds.
+    pub(super) fn apply_to(&self, settings: &Settings) -> Result<(Settings, WireLimits), Refusal> {
         let toolset = |name: &String| {
             let known = Toolset::ALL.iter().find(|(known, _)| known == name);
-            known
-                .map(|(_, toolset)| *toolset)
-                .ok_or_else(|| format!("the daemon does not support the toolset {name:?}"))
+            known.map(|(_, toolset)| *toolset).ok_or_else(|| Refusal::UnknownToolset { name: name.clone() })
         };
         let toolsets = self.toolsets.iter().map(toolset).collect::<Result<BTreeSet<_>, _>>()?;
         let seconds_min = self.default_ttl_seconds.min(self.task_lease_seconds);
         if seconds_min == 0 || self.max_calls_in_flight == 0 || self.max_line_bytes == 0 {
-            return Err("the session's limits are 0: give 1 or more".to_owned());
+            return Err(Refusal::ZeroLimit);
         }
         let bounds = [
             ("max_calls_in_flight", self.max_calls_in_flight, CALLS_IN_FLIGHT_MAX),
             ("max_line_bytes", self.max_line_bytes, LINE_BYTES_MAX),
         ];
         if let Some((key, value, max)) = bounds.into_iter().find(|(_, value, max)| value > max) {
-            return Err(format!("the session's {key} is {value}: give {max} or less"));
+            return Err(Refusal::OverLimit { key, value, max });
         }
         let settings = Settings {
             toolsets,
@@ -155,48 +154,37 @@ pub(super) fn given_daemon_settings(configuration: &Configuration) -> Map<String
         .collect()
 }
 
-/// The differences between the daemon's settings and those given to a session.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Differences {
-    /// The reason why the session is refused, if it is.
-    pub(super) refusal: Option<String>,
-    /// The warnings for the session's log.
-    pub(super) warnings: Vec<String>,
-}
-
-/// Compares the settings given to a session with those of the daemon for the state named `state`. `stop` is the command
-/// that stops the daemon.
-pub(super) fn compare(given: &Map<String, Value>, daemon_settings: &Settings, state: &str, stop: &str) -> Differences {
+/// Compares the settings given to a session with those of the daemon for the state named `state`, and returns the
+/// warnings for the session's log. `stop` is the command that stops the daemon.
+///
+/// # Errors
+/// The totals or the managed servers and workers differ.
+pub(super) fn compare(
+    given: &Map<String, Value>,
+    daemon_settings: &Settings,
+    state: &str,
+    stop: &str,
+) -> Result<Vec<String>, Refusal> {
     let differing = |table: &'static [(&'static str, FormatSetting)]| {
         table.iter().filter_map(|(key, format)| {
-            let (given, actual) = (given.get(*key)?.as_str()?, format(daemon_settings));
-            (given != actual).then(|| format!("{key} is {given}, but {actual} in the daemon for {state}"))
+            let (given, actual) = (given.get(*key)?.as_str()?.to_owned(), format(daemon_settings));
+            (given != actual).then(|| Difference { key, given, actual, state: state.to_owned() })
         })
     };
-    let refusal = differing(&TOTALS).next().map(|difference| {
-        let resize = if daemon_settings.state.is_some() { " with --resize yes" } else { "" };
-        let key = key_of(&difference);
-        format!("{difference}: omit {key}, or stop the daemon with `{stop}` and start again{resize}")
-    });
-    let refusal = refusal.or_else(|| {
-        let difference = differing(&PROVISIONING).next()?;
-        let key = key_of(&difference);
-        Some(format!(
-            "{difference}: omit {key}, or end the other sessions, stop the daemon with `{stop}`, and start again"
-        ))
-    });
+    if let Some(difference) = differing(&TOTALS).next() {
+        let is_durable = daemon_settings.state.is_some();
+        return Err(Refusal::OtherTotal { difference, stop: stop.to_owned(), is_durable });
+    }
+    if let Some(difference) = differing(&PROVISIONING).next() {
+        return Err(Refusal::OtherProvisioning { difference, stop: stop.to_owned() });
+    }
     let of_tokens = differing(&TOKENS).map(|difference| {
         format!("{difference} at its start; the daemon's value applies: to change it, call set_token_budget")
     });
     let of_others = differing(&OTHERS).map(|difference| {
         format!("{difference}; the daemon's value applies: to change it, stop the daemon with `{stop}` and start again")
     });
-    let warnings = of_tokens.chain(of_others).collect();
-    Differences { refusal, warnings }
-}
-
-fn key_of(difference: &str) -> &str {
-    difference.split(' ').next().unwrap_or_default()
+    Ok(of_tokens.chain(of_others).collect())
 }
 
 #[cfg(test)]
@@ -224,15 +212,16 @@ mod tests {
     fn other_totals_are_refused_and_other_settings_warned_about() {
         let daemon_settings = Settings::default();
         let check = |given: &[(&str, &str)], refusal: Option<&str>, warnings: &[&str]| {
-            let given = given.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value))).collect();
-            let differences = compare(&given, &daemon_settings, "the in-memory state", "x stop");
-            match (&differences.refusal, refusal) {
-                (Some(text), Some(expected)) => assert!(text.contains(expected), "{text}"),
-                (text, expected) => assert_eq!(text.is_some(), expected.is_some(), "{text:?}"),
-            }
-            assert_eq!(differences.warnings.len(), warnings.len(), "{differences:?}");
-            for (text, expected) in differences.warnings.iter().zip(warnings) {
-                assert!(text.contains(expected), "{text}");
+            let given: Map<_, _> = given.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value))).collect();
+            match (compare(&given, &daemon_settings, "the in-memory state", "x stop"), refusal) {
+                (Err(refusal), Some(expected)) => assert!(refusal.to_string().contains(expected), "{refusal}"),
+                (Ok(texts), None) => {
+                    assert_eq!(texts.len(), warnings.len(), "{texts:?}");
+                    for (text, expected) in texts.iter().zip(warnings) {
+                        assert!(text.contains(expected), "{text}");
+                    }
+                }
+                (compared, _) => panic!("{given:?}: {compared:?}"),
             }
         };
         check(&[], None, &[]);
@@ -243,7 +232,8 @@ mod tests {
             &[],
         );
         check(&[("sweep_seconds", "1"), ("from_the_future", "1")], None, &["sweep_seconds is 1, but 300"]);
-        check(&[("total_memory", "1"), ("durability", "normal")], Some("total_memory is 1"), &["durability is normal"]);
+        check(&[("total_memory", "1"), ("durability", "normal")], Some("total_memory is 1"), &[]);
+        check(&[("durability", "normal")], None, &["durability is normal"]);
         check(
             &[("heartbeat_seconds", "1"), ("token_budget", "5"), ("token_window_seconds", "0")],
             None,
@@ -267,10 +257,10 @@ mod tests {
         let compared =
             |given: Map<String, Value>, settings: &Settings| compare(&given, settings, "the state", "x stop");
         let daemon_settings = Settings { catalog: Some(path.clone()), ..Settings::default() };
-        let Differences { refusal, warnings } = compared(given_as(&same), &daemon_settings);
-        assert_eq!((refusal, warnings.len()), (None, 1), "{warnings:?}");
+        let warnings = compared(given_as(&same), &daemon_settings).expect("the same catalog");
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].starts_with("endpoint_auth is none, but token in the daemon"), "{warnings:?}");
-        let refusal = compared(given_as(&path), &Settings::default()).refusal.expect("another catalog");
+        let refusal = compared(given_as(&path), &Settings::default()).expect_err("another catalog").to_string();
         assert!(
             refusal.contains(
                 "servers.json, but none in the daemon for the state: omit catalog, or end the other sessions"
@@ -278,13 +268,10 @@ mod tests {
             "{refusal}"
         );
         let workers = Map::from_iter([("worker_command".to_owned(), "node x.js".into())]);
-        let refusal = compared(workers, &Settings::default()).refusal.expect("other workers");
+        let refusal = compared(workers, &Settings::default()).expect_err("other workers").to_string();
         assert!(refusal.contains("worker_command is node x.js, but none in the daemon"), "{refusal}");
-        assert_eq!(
-            compared(Map::new(), &daemon_settings),
-            Differences::default(),
-            "a session without these settings is accepted"
-        );
+        let warnings = compared(Map::new(), &daemon_settings).expect("a session without these settings is accepted");
+        assert_eq!(warnings, Vec::<String>::new());
     }
 
     #[test]
