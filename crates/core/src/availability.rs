@@ -4,7 +4,7 @@ use super::allocation::Allocation;
 use super::cluster::Cluster;
 use super::command::{Request, Shortage};
 use super::ids::{NodeId, ServerName};
-use super::node::{Node, Overdue};
+use super::node::{NamedNode, Node, Overdue};
 use super::ports::{Port, PortAllocator, Purpose};
 use super::provisioning::Provisioning;
 use super::time::Timestamp;
@@ -18,7 +18,8 @@ pub(super) struct Availability<'a> {
     provisioning: &'a Provisioning,
     node_id: &'a NodeId,
     node: &'a Node,
-    live_max: u64,
+    /// The limit of live allocations; absent for what does not count as one.
+    live_max: Option<u64>,
     needed: Resources,
     needed_worker_ports: u64,
     /// The MCP servers requested.
@@ -37,23 +38,27 @@ impl<'a> Availability<'a> {
     /// Checks a request.
     pub(super) fn for_request(
         cluster: &'a Cluster,
-        node: (&'a NodeId, &'a Node),
+        node: NamedNode<'a>,
         request: &'a Request,
         size: WorkerSize,
     ) -> Self {
         let availability =
             Self::new(cluster, node, Resources::of_workers(request.workers, size), request.servers.as_slice());
-        Self { needed_worker_ports: request.workers, live_max: cluster.limits.live_allocations_max, ..availability }
+        Self {
+            needed_worker_ports: request.workers,
+            live_max: Some(cluster.limits.live_allocations_max),
+            ..availability
+        }
     }
 
     /// Checks an agent, which takes one worker slot, but no port, and does not count as an allocation.
-    pub(super) fn for_agent(cluster: &'a Cluster, node: (&'a NodeId, &'a Node), size: WorkerSize) -> Self {
+    pub(super) fn for_agent(cluster: &'a Cluster, node: NamedNode<'a>, size: WorkerSize) -> Self {
         Self::new(cluster, node, Resources::of_workers(1, size), &[])
     }
 
     fn new(
         cluster: &'a Cluster,
-        (node_id, node): (&'a NodeId, &'a Node),
+        NamedNode { id: node_id, node }: NamedNode<'a>,
         needed: Resources,
         names: &'a [ServerName],
     ) -> Self {
@@ -64,7 +69,7 @@ impl<'a> Availability<'a> {
             provisioning,
             node_id,
             node,
-            live_max: u64::MAX,
+            live_max: None,
             needed,
             needed_worker_ports: 0,
             names,
@@ -138,7 +143,7 @@ impl<'a> Availability<'a> {
         if self.needed_worker_ports > worker_ports {
             return Some(Shortage::WorkerPorts { requested: self.needed_worker_ports, available: worker_ports });
         }
-        (live >= self.live_max).then_some(Shortage::LiveAllocations { limit: self.live_max })
+        self.live_max.filter(|max| live >= *max).map(|limit| Shortage::LiveAllocations { limit })
     }
 
     /// Returns whether the end of this lease would reduce the shortage.

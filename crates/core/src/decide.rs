@@ -6,7 +6,7 @@ use super::cluster::Cluster;
 use super::command::{Command, Decision, Denied, Outcome, Release, Request, Shortage};
 use super::event::{Event, Limits};
 use super::ids::{AllocationId, FencingToken, NodeId, WorkerNumber};
-use super::node::Node;
+use super::node::{NamedNode, Node};
 use super::ports::{Port, Purpose};
 use super::servers::Server;
 use super::time::{Millis, Timestamp, TtlSeconds};
@@ -80,8 +80,8 @@ impl Cluster {
             let known = self.provisioning.catalog.iter().flat_map(|catalog| catalog.keys()).cloned().collect();
             return Err(Denied::UnknownServers { unknown, known });
         }
-        let (node_id, node) = self.nodes.first_key_value().ok_or(Denied::NoNode)?;
-        let mut availability = Availability::for_request(self, (node_id, node), request, size);
+        let node = self.first_node()?;
+        let mut availability = Availability::for_request(self, node, request, size);
         let ReclaimPlan { reclaimed, pending_shortage } = self.plan_reclaim(now, &mut availability)?;
 
         let mut events = Vec::with_capacity(2 * reclaimed.len() + 2);
@@ -92,7 +92,7 @@ impl Cluster {
         }
         let ended: Vec<&Allocation> =
             reclaimed.into_iter().filter(|lease| !self.provisioning.covers(&lease.reservation)).collect();
-        let reservation = self.build_reservation(now, request, size, random, (node_id, node), &ended);
+        let reservation = self.build_reservation(now, request, size, random, node, &ended);
         let (allocation, is_provisioned) = (reservation.allocation, self.provisioning.covers(&reservation));
         events.push(Event::Reserved { reservation: Arc::new(reservation) });
         if !is_provisioned {
@@ -195,13 +195,19 @@ impl Cluster {
         })
     }
 
+    /// Returns the node that requests and agents get workers of.
+    pub(super) fn first_node(&self) -> Result<NamedNode<'_>, Denied> {
+        let (id, node) = self.nodes.first_key_value().ok_or(Denied::NoNode)?;
+        Ok(NamedNode { id, node })
+    }
+
     fn build_reservation(
         &self,
         now: Timestamp,
         request: &Request,
         size: WorkerSize,
         random: u64,
-        (node_id, node): (&NodeId, &Node),
+        NamedNode { id: node_id, node }: NamedNode<'_>,
         ended: &[&Allocation],
     ) -> Reservation {
         // The node as it will be once the leases that end with this request are gone.

@@ -1,6 +1,7 @@
 //! Nodes: the capacity of a machine, what its leases hold, and what of that overdue leases hold.
 
 use super::allocation::Reservation;
+use super::ids::NodeId;
 use super::ports::PortAllocator;
 use super::servers::RunningServers;
 use super::units::Resources;
@@ -22,6 +23,13 @@ pub(super) struct Node {
     pub(super) ports: PortAllocator,
     pub(super) servers: RunningServers,
     pub(super) overdue: Overdue,
+}
+
+/// A node of a cluster, with its id.
+#[derive(Clone, Copy)]
+pub(super) struct NamedNode<'a> {
+    pub(super) id: &'a NodeId,
+    pub(super) node: &'a Node,
 }
 
 impl Node {

@@ -7,7 +7,6 @@ use super::super::super::command::{Decision, Denied};
 use super::super::super::decide::ReclaimPlan;
 use super::super::super::event::Event;
 use super::super::super::ids::{AgentId, AgentType, AllocationId, NodeId};
-use super::super::super::node::Node;
 use super::super::super::table::Slot;
 use super::super::super::time::Timestamp;
 use super::super::super::units::WorkerSize;
@@ -78,12 +77,12 @@ impl Cluster {
 
     /// Returns a node with capacity for one more worker, and the expired leases to reclaim for it.
     fn find_worker_slot(&self, now: Timestamp, size: WorkerSize) -> Result<(&NodeId, Vec<&Allocation>), Denied> {
-        let node: (&NodeId, &Node) = self.nodes.first_key_value().ok_or(Denied::NoNode)?;
+        let node = self.first_node()?;
         let mut availability = Availability::for_agent(self, node, size);
         let ReclaimPlan { reclaimed, pending_shortage } = self.plan_reclaim(now, &mut availability)?;
         match pending_shortage {
             Some(shortage) => Err(Denied::InsufficientCapacity { shortage, retry_at: None }),
-            None => Ok((node.0, reclaimed)),
+            None => Ok((node.id, reclaimed)),
         }
     }
 
