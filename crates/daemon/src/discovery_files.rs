@@ -26,7 +26,7 @@ pub(super) struct DiscoveryFiles {
     /// The id of the socket's file, once it is created.
     socket: Option<FileId>,
     /// The error of the last check, so that it is logged once.
-    last_error: Option<String>,
+    last_error: Option<StartupError>,
 }
 
 impl DiscoveryFiles {
@@ -59,10 +59,10 @@ impl DiscoveryFiles {
                     return Ok(socket);
                 }
                 Err(error) if error.held => return Err(error),
-                Err(error) if self.last_error.as_deref() == Some(&error.text) => {}
+                Err(error) if self.last_error.as_ref() == Some(&error) => {}
                 Err(error) => {
                     tracing::warn!("new sessions cannot find this daemon: {error}");
-                    self.last_error = Some(error.text);
+                    self.last_error = Some(error);
                 }
             }
         }
