@@ -11,15 +11,14 @@ mod sqlite;
 
 pub use null::NullJournal;
 pub use sqlite::{
-    Anchor, EventError, EventRow, EventRows, Recovery, SCHEMA_VERSION, SNAPSHOT_EVENTS_MIN, SqliteJournal,
-    SqliteOptions, Synchronous, UnusableSnapshot, check_end, check_pages, find_snapshots, lock_path, open_to_read,
-    read_snapshot, recover,
+    Anchor, EventError, EventRow, EventRows, Recovery, SCHEMA_VERSION, SNAPSHOT_EVENTS_MIN, SnapshotError,
+    SqliteJournal, SqliteOptions, Synchronous, UnusableSnapshot, check_end, check_pages, find_snapshots, lock_path,
+    open_to_read, read_snapshot, recover,
 };
 
 use cortex_core::Cluster;
 use cortex_core::event::Recorded;
 use cortex_core::ids::JobId;
-use cortex_core::image::InvalidImage;
 use cortex_core::time::Timestamp;
 use cortex_util::lock::LockError;
 use cortex_util::program;
@@ -125,14 +124,3 @@ impl JournalError {
         matches!(self, Self::Database { .. } | Self::System { .. })
     }
 }
-
-impl From<InvalidImage> for SnapshotError {
-    fn from(error: InvalidImage) -> Self {
-        Self(error.to_string())
-    }
-}
-
-/// Why a snapshot cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct SnapshotError(pub(crate) String);

@@ -20,7 +20,7 @@ pub use recovery::{Recovery, check_end, recover};
 pub use rows::{EventError, EventRow, EventRows};
 pub use schema::{SCHEMA_VERSION, Synchronous, check_pages, open_to_read};
 pub use snapshot_file::{Anchor, read_snapshot};
-pub use snapshots::{UnusableSnapshot, find_snapshots};
+pub use snapshots::{SnapshotError, UnusableSnapshot, find_snapshots};
 
 use super::{Journal, JournalEntry, JournalError, Recovered};
 use cortex_core::Cluster;

@@ -6,8 +6,8 @@
 //! leaves no incomplete snapshot. Any damage (a changed bit, a missing end, another format) makes it unusable; it is
 //! never read as something else than what was written.
 
-use super::super::SnapshotError;
 use super::snapshots;
+use super::snapshots::SnapshotError;
 use cortex_core::Cluster;
 use cortex_core::fleet::image::FleetOutline;
 use cortex_core::ids::ServerInstanceId;
@@ -26,7 +26,7 @@ const MAGIC: &[u8; 16] = b"cortex-snap-0001";
 const BLOCK_BYTES: usize = 64 << 10;
 
 /// The longest block that is accepted: far more than a full block plus one allocation of the largest size.
-const BLOCK_BYTES_MAX: u32 = 64 << 20;
+pub(super) const BLOCK_BYTES_MAX: u32 = 64 << 20;
 
 /// How many bytes are written between two syncs. Small, so that a sync does not delay the commits of the log.
 const SYNC_BYTES: usize = 1 << 20;
@@ -201,7 +201,7 @@ pub(super) fn read_snapshot_while(
 ) -> Result<(Anchor, Cluster), SnapshotError> {
     // `Restoration` panics on records that contradict each other.
     catch_unwind(AssertUnwindSafe(|| read_all(path, should_continue)))
-        .unwrap_or_else(|_| Err(SnapshotError("its records contradict each other".to_owned())))
+        .unwrap_or_else(|_| Err(SnapshotError::Contradictory))
 }
 
 /// Checks that a snapshot is complete and intact, without restoring the cluster.
@@ -220,7 +220,7 @@ fn read_all(path: &Path, should_continue: &dyn Fn() -> bool) -> Result<(Anchor, 
     let mut restoration = Restoration::new(outline);
     each_block(&mut file, &mut buffer, |block| {
         if !should_continue() {
-            return Err(SnapshotError("reading it was interrupted".to_owned()));
+            return Err(SnapshotError::Interrupted);
         }
         match block {
             Block::Allocations { allocations } => allocations.iter().try_for_each(|image| restoration.add(image))?,
@@ -272,7 +272,7 @@ fn each_block(
             {
                 return Ok(());
             }
-            _ => return Err(SnapshotError("its blocks are out of order".to_owned())),
+            _ => return Err(SnapshotError::OutOfOrder),
         };
         take(block)?;
     }
@@ -293,21 +293,17 @@ enum Section {
 }
 
 fn start(path: &Path) -> Result<(BufReader<File>, Vec<u8>), SnapshotError> {
-    let file = File::open(path).map_err(|error| SnapshotError(error.to_string()))?;
+    let file = File::open(path).map_err(SnapshotError::Unreadable)?;
     let mut file = BufReader::with_capacity(BLOCK_BYTES, file);
     let mut magic = [0; MAGIC.len()];
     read(&mut file, &mut magic)?;
-    if magic == *MAGIC {
-        Ok((file, Vec::new()))
-    } else {
-        Err(SnapshotError("its format is unknown to this program".to_owned()))
-    }
+    if magic == *MAGIC { Ok((file, Vec::new())) } else { Err(SnapshotError::UnknownFormat) }
 }
 
 fn read_start(file: &mut impl Read, buffer: &mut Vec<u8>) -> Result<(Anchor, Outline), SnapshotError> {
     match next(file, buffer)? {
         Block::Start { anchor, outline } => Ok((anchor, outline)),
-        _ => Err(SnapshotError("its blocks are out of order".to_owned())),
+        _ => Err(SnapshotError::OutOfOrder),
     }
 }
 
@@ -317,21 +313,19 @@ fn next<'a>(file: &mut impl Read, buffer: &'a mut Vec<u8>) -> Result<Block<'a>, 
     read(file, &mut checksum)?;
     let length = u32::from_le_bytes(length);
     if length > BLOCK_BYTES_MAX {
-        return Err(SnapshotError(format!(
-            "a block has the length {length}, over the limit of {BLOCK_BYTES_MAX} bytes"
-        )));
+        return Err(SnapshotError::BlockTooLong { length });
     }
     buffer.resize(length as usize, 0);
     read(file, buffer)?;
     if crc32fast::hash(buffer) != u32::from_le_bytes(checksum) {
-        return Err(SnapshotError("the checksum of a block does not match".to_owned()));
+        return Err(SnapshotError::ChecksumMismatch);
     }
-    postcard::from_bytes(buffer).map_err(|error| SnapshotError(format!("a block cannot be read: {error}")))
+    postcard::from_bytes(buffer).map_err(SnapshotError::InvalidBlock)
 }
 
 fn read(file: &mut impl Read, bytes: &mut [u8]) -> Result<(), SnapshotError> {
     file.read_exact(bytes).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => SnapshotError("it is truncated".to_owned()),
-        _ => SnapshotError(error.to_string()),
+        io::ErrorKind::UnexpectedEof => SnapshotError::Truncated,
+        _ => SnapshotError::Unreadable(error),
     })
 }

@@ -1,14 +1,16 @@
 //! The snapshots of a state: listing them, finding the newest valid one, and adding one.
 
-use super::super::{JournalError, SnapshotError};
+use super::super::JournalError;
 use super::rows;
-use super::snapshot_file::{self, Anchor, read_snapshot_while};
+use super::snapshot_file::{self, Anchor, BLOCK_BYTES_MAX, read_snapshot_while};
 use cortex_core::Cluster;
+use cortex_core::image::InvalidImage;
 use rusqlite::Connection;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use thiserror::Error;
 
 /// The part of a snapshot's file name between the name of the state file and the sequence number.
 const INFIX: &str = ".snapshot-";
@@ -58,8 +60,40 @@ fn find_ending_in(state: &Path, suffix: &str) -> Result<Vec<(u64, PathBuf)>, Jou
     Ok(found)
 }
 
+/// Why a snapshot cannot be used.
+#[derive(Debug, Error)]
+pub enum SnapshotError {
+    #[error("it cannot be read ({0})")]
+    Unreadable(io::Error),
+    #[error("its format is unknown to this program")]
+    UnknownFormat,
+    #[error("it is truncated")]
+    Truncated,
+    #[error("a block has the length {length}, over the limit of {BLOCK_BYTES_MAX} bytes")]
+    BlockTooLong { length: u32 },
+    #[error("the checksum of a block does not match")]
+    ChecksumMismatch,
+    #[error("a block cannot be read: {0}")]
+    InvalidBlock(postcard::Error),
+    #[error("its blocks are out of order")]
+    OutOfOrder,
+    #[error(transparent)]
+    InvalidImage(#[from] InvalidImage),
+    #[error("its records contradict each other")]
+    Contradictory,
+    #[error("reading it was interrupted")]
+    Interrupted,
+    #[error("it belongs to another state")]
+    OtherState,
+    #[error("its name does not match its content")]
+    OtherName,
+    /// As after an older copy of the log was restored and continued.
+    #[error("the log has other events")]
+    OtherEvents,
+}
+
 /// A snapshot that cannot be used, with the reason.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Error)]
 #[error("the snapshot {} cannot be used: {}", .0.display(), .1)]
 pub struct UnusableSnapshot(pub PathBuf, pub SnapshotError);
 
@@ -87,7 +121,7 @@ pub(super) fn newest_good(
         };
         match read {
             Ok((anchor, cluster)) => return Ok((Some(Snapshot { anchor, cluster }), faults)),
-            Err(_) if !should_continue() => return Err(interrupted(state)),
+            Err(SnapshotError::Interrupted) => return Err(interrupted(state)),
             Err(fault) => faults.push(UnusableSnapshot(path, fault)),
         }
     }
@@ -131,19 +165,14 @@ fn belongs(
         Err(fault) => return Ok(Err(fault)),
     };
     let chain = rows::chain_at(connection, sequence).map_err(|error| super::schema::classify(state, "read", error))?;
-    let fault = if anchor.log_id != log_id {
-        Some("it belongs to another state")
+    Ok(if anchor.log_id != log_id {
+        Err(SnapshotError::OtherState)
     } else if anchor.sequence != sequence {
-        Some("its name does not match its content")
+        Err(SnapshotError::OtherName)
     } else if chain != Some(anchor.chain) {
-        // As after an older copy of the log was restored and continued.
-        Some("the log has other events")
+        Err(SnapshotError::OtherEvents)
     } else {
-        None
-    };
-    Ok(match fault {
-        Some(fault) => Err(SnapshotError(fault.to_owned())),
-        None => Ok(()),
+        Ok(())
     })
 }
 
