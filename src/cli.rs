@@ -3,6 +3,7 @@
 //! The parser (clap) only finds flags and their values. The values stay unparsed for the parser that all sources share,
 //! and clap's errors are replaced by errors of one line.
 
+mod flag;
 mod simulate;
 
 pub(crate) use simulate::SimulateOptions;
@@ -11,17 +12,17 @@ use std::ffi::OsString;
 
 use clap::{
     Arg, ArgAction, ArgMatches, Command,
-    builder::ValueParser,
     error::{ContextKind, ErrorKind},
 };
 
 use crate::audit::EventFilter;
 #[cfg(unix)]
 use crate::demo;
-use cortex_config::{CONFIG, ConfigError, Configuration, Flags, PRINT_CONFIG, SETTINGS, Setting, Source, shorten};
+use cortex_config::{ConfigError, Configuration, Flags, SETTINGS, Setting, flag_of, shorten, variable_of};
 use cortex_core::ids::JobId;
 use cortex_util::program::{self, DAEMON};
 use cortex_util::suggest::suggest;
+use flag::Flag;
 use simulate::SIMULATE;
 
 /// The exit code for invalid arguments or settings.
@@ -92,12 +93,31 @@ const SUBCOMMANDS: &[Subcommand] = &[
 #[cfg(unix)]
 const DEMO: &str = "demo";
 
-/// The filters of `events`: name, placeholder, allowed values, and help.
-const JOB: (&str, &str, &str, &str) =
-    ("job", "NAME", "1 to 256 characters, no control characters", "Print only events of this job.");
-const SINCE: (&str, &str, &str, &str) =
-    ("since", "TIME", "a time as in 2026-01-31T12:00:00Z", "Print only events from this time on.");
-const FOLLOW: &str = "follow";
+const CONFIG: Flag = Flag {
+    key: cortex_config::CONFIG,
+    placeholder: "FILE",
+    allowed: "the path of a TOML file",
+    help: "TOML file with any of the settings below as keys (total_workers = 12).\nVariable CORTEX_CONFIG.",
+};
+
+const PRINT_CONFIG: Flag =
+    Flag::switch("print_config", "Print the effective settings as TOML, each with its source, and exit.");
+
+const JOB: Flag = Flag {
+    key: "job",
+    placeholder: "NAME",
+    allowed: "1 to 256 characters, no control characters",
+    help: "Print only events of this job.\nGive 1 to 256 characters, no control characters.",
+};
+
+const SINCE: Flag = Flag {
+    key: "since",
+    placeholder: "TIME",
+    allowed: "a time as in 2026-01-31T12:00:00Z",
+    help: "Print only events from this time on.\nGive a time as in 2026-01-31T12:00:00Z.",
+};
+
+const FOLLOW: Flag = Flag::switch("follow", "Keep printing new events as they are written.");
 
 /// The first paragraph of the help page. The lines are broken here, since the page ignores the terminal's width.
 const PURPOSE: &str = "\
@@ -152,18 +172,9 @@ pub(crate) fn parse(
 }
 
 fn event_filter(matches: &ArgMatches) -> Result<EventFilter, ConfigError> {
-    let wrong_value =
-        |(key, _, allowed, _): (&'static str, &str, &str, &str), value: &str, flag| ConfigError::WrongValue {
-            key,
-            value: shorten(value),
-            origin: Source::Flag(flag),
-            hint: String::new(),
-            allowed: allowed.to_owned(),
-        };
-    let given = |key: &str| matches.get_one::<OsString>(key).map(|value| value.to_string_lossy());
-    let job = given(JOB.0).map(|job| JobId::new(&job).map_err(|_| wrong_value(JOB, &job, "--job"))).transpose()?;
-    let since = given(SINCE.0).map(|at| at.parse().map_err(|_| wrong_value(SINCE, &at, "--since"))).transpose()?;
-    Ok(EventFilter { job, since, follow: matches.get_flag(FOLLOW) })
+    let job = JOB.parse(matches, |job| JobId::new(job).ok())?;
+    let since = SINCE.parse(matches, |time| time.parse().ok())?;
+    Ok(EventFilter { job, since, follow: matches.get_flag(FOLLOW.key) })
 }
 
 /// Builds the flags and subcommands from the table of settings.
@@ -190,7 +201,7 @@ fn command() -> Command {
         let command = Command::new(subcommand.name).override_usage(usage).about(subcommand.help);
         let command = match subcommand.name {
             DAEMON => with_all_settings(command),
-            "events" => with_event_filters(with_settings(command, subcommand.settings)),
+            "events" => with_settings(command, subcommand.settings).args([JOB, SINCE, FOLLOW].map(|flag| flag.arg())),
             SIMULATE => simulate::with_flags(command, with_settings),
             _ => with_settings(command, subcommand.settings),
         };
@@ -201,12 +212,7 @@ fn command() -> Command {
 /// Adds the flags of every setting to a command that serves sessions.
 fn with_all_settings(command: Command) -> Command {
     let all: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
-    with_settings(command, &all).arg(
-        Arg::new(PRINT_CONFIG.key)
-            .long(long_name(PRINT_CONFIG.flag))
-            .action(ArgAction::SetTrue)
-            .help(format!("{}.", PRINT_CONFIG.help)),
-    )
+    with_settings(command, &all).arg(PRINT_CONFIG.arg())
 }
 
 /// Adds the flags of these settings, of the settings file, and of the help page.
@@ -214,50 +220,14 @@ fn with_settings(command: Command, keys: &[&str]) -> Command {
     command
         .next_line_help(true)
         .disable_help_flag(true)
-        .arg(
-            valued_flag(CONFIG.key, CONFIG.flag, CONFIG.placeholder)
-                .help(format!("{}.\nVariable {}.", CONFIG.help, CONFIG.variable)),
-        )
+        .arg(CONFIG.arg())
         .args(
             SETTINGS
                 .iter()
                 .filter(|setting| keys.contains(&setting.key))
-                .map(|setting| valued_flag(setting.key, setting.flag, setting.placeholder).help(help_text(setting))),
+                .map(|setting| flag::valued(setting.key, setting.placeholder).help(help_text(setting))),
         )
         .arg(Arg::new("help").short('h').long("help").action(ArgAction::Help).help("Print this help and exit."))
-}
-
-/// Adds the flags that filter events.
-fn with_event_filters(command: Command) -> Command {
-    command
-        .args([JOB, SINCE].map(|(name, placeholder, allowed, help)| {
-            Arg::new(name)
-                .long(name)
-                .value_name(placeholder)
-                .value_parser(ValueParser::os_string())
-                .help(format!("{help}\nGive {allowed}."))
-        }))
-        .arg(
-            Arg::new(FOLLOW)
-                .long(FOLLOW)
-                .action(ArgAction::SetTrue)
-                .help("Keep printing new events as they are written."),
-        )
-}
-
-/// Creates a flag with a value.
-fn valued_flag(key: &'static str, flag: &'static str, placeholder: &'static str) -> Arg {
-    Arg::new(key)
-        .long(long_name(flag))
-        .value_name(placeholder)
-        .value_parser(ValueParser::os_string())
-        // A negative value is reported as a value that is not allowed, not as an unknown flag.
-        .allow_negative_numbers(true)
-}
-
-/// Returns the name of a flag without its dashes.
-fn long_name(flag: &'static str) -> &'static str {
-    flag.trim_start_matches('-')
 }
 
 /// Returns the text of a setting in the help page.
@@ -267,7 +237,7 @@ fn help_text(setting: &Setting) -> String {
         setting.help,
         setting.allowed(),
         setting.default_text(),
-        setting.variable
+        variable_of(setting.key)
     )
 }
 
@@ -337,11 +307,12 @@ fn unknown_flag(flag: &str, subcommand: Option<&Subcommand>) -> ConfigError {
 
 /// Describes the allowed values of a flag.
 fn allowed_values(flag: &str) -> String {
-    match SETTINGS.iter().find(|setting| setting.flag == flag) {
-        Some(setting) => setting.allowed(),
-        None if flag == "--job" => JOB.2.to_owned(),
-        None if flag == "--since" => SINCE.2.to_owned(),
-        None if let Some(allowed) = simulate::allowed_values(flag) => allowed.to_owned(),
-        None => "the path of a TOML file".to_owned(),
+    if let Some(setting) = SETTINGS.iter().find(|setting| flag_of(setting.key) == flag) {
+        return setting.allowed();
     }
+    let others = [&CONFIG, &JOB, &SINCE].into_iter().chain(simulate::VALUED);
+    others
+        .into_iter()
+        .find(|other| flag_of(other.key) == flag)
+        .map_or_else(String::new, |other| other.allowed.to_owned())
 }

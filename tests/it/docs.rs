@@ -1,6 +1,6 @@
 //! The README and the book: their snippets, tools and commands match the program.
 
-use cortex_config::SETTINGS;
+use cortex_config::{SETTINGS, variable_of};
 use rmcp::model::CallToolRequestParams;
 use rmcp::service::RunningService;
 use rmcp::transport::TokioChildProcess;
@@ -24,7 +24,7 @@ const WORKER: &str = include_str!("../../examples/worker.rs");
 async fn server(options: &[String]) -> RunningService<RoleClient, ()> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cortex-resource-manager"));
     for setting in SETTINGS {
-        command.env_remove(setting.variable);
+        command.env_remove(variable_of(setting.key));
     }
     command.env_remove("CORTEX_CONFIG").args(options).args(["--log-level", "error"]);
     ().serve(TokioChildProcess::new(command).expect("a server that starts")).await.expect("a server that answers")

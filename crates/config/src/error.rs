@@ -1,6 +1,6 @@
 //! Errors of settings, each in one line: what is wrong, the value, its source, and what to do.
 
-use std::{ffi::OsStr, fmt, path::PathBuf};
+use std::{fmt, path::PathBuf};
 
 use super::{parse::ParseError, setting::Setting};
 
@@ -11,10 +11,20 @@ pub enum Source {
     Default,
     /// The file at this path, as it was given.
     File(PathBuf),
-    /// This environment variable.
+    /// The environment variable of this key.
     Variable(&'static str),
-    /// This flag.
+    /// The flag of this key.
     Flag(&'static str),
+}
+
+/// Returns the flag of a key, with its dashes.
+pub fn flag_of(key: &str) -> String {
+    format!("--{}", key.replace('_', "-"))
+}
+
+/// Returns the environment variable of a key.
+pub fn variable_of(key: &str) -> String {
+    format!("CORTEX_{}", key.to_uppercase())
 }
 
 impl Source {
@@ -35,7 +45,8 @@ impl fmt::Display for Source {
             Self::File(path) => {
                 write!(formatter, "{}", without_controls(&path.to_string_lossy()))
             }
-            Self::Variable(name) | Self::Flag(name) => formatter.write_str(name),
+            Self::Variable(key) => formatter.write_str(&variable_of(key)),
+            Self::Flag(key) => formatter.write_str(&flag_of(key)),
         }
     }
 }
@@ -124,7 +135,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// An empty path of the file with settings.
-    #[error("{CONFIG_KEY} is empty ({}): give the path of a TOML file", origin.in_parentheses())]
+    #[error("config is empty ({}): give the path of a TOML file", origin.in_parentheses())]
     EmptyPath {
         /// The source of the empty path.
         origin: Source,
@@ -143,7 +154,7 @@ pub enum ConfigError {
         /// The command.
         command: &'static str,
         /// The flag.
-        flag: &'static str,
+        flag: String,
         /// The allowed values.
         allowed: &'static str,
     },
@@ -181,9 +192,6 @@ pub enum ConfigError {
     },
 }
 
-/// The name of the file's own setting in errors.
-const CONFIG_KEY: &str = super::table::CONFIG.key;
-
 /// Values and names are shown up to this many characters.
 const SHOWN_CHARACTERS_MAX: usize = 60;
 
@@ -207,25 +215,19 @@ impl ConfigError {
         Self::WrongValue { key: setting.key, value: shorten(text), origin, hint, allowed: setting.allowed() }
     }
 
-    /// Returns the error for a value of the file whose TOML type the setting does not accept.
-    pub(super) fn wrong_type(setting: &Setting, kind: &'static str, origin: Source) -> Self {
-        Self::WrongValue {
-            key: setting.key,
-            value: kind.to_owned(),
-            origin,
-            hint: String::new(),
-            allowed: setting.allowed(),
-        }
+    /// Returns the error for a value that is not a text of its setting's type; `value` shows it.
+    pub(super) fn wrong_type(setting: &Setting, value: String, origin: Source) -> Self {
+        Self::WrongValue { key: setting.key, value, origin, hint: String::new(), allowed: setting.allowed() }
     }
 
-    /// Returns the error for a value that is not UTF-8; replacement characters stand for invalid bytes.
-    pub(super) fn not_utf8(setting: &Setting, value: &OsStr, origin: Source) -> Self {
+    /// Returns the error for a flag that is not a setting.
+    pub fn wrong_flag(key: &'static str, value: &str, allowed: &str) -> Self {
         Self::WrongValue {
-            key: setting.key,
-            value: format!("{}, not UTF-8", shorten(&value.to_string_lossy())),
-            origin,
+            key,
+            value: shorten(value),
+            origin: Source::Flag(key),
             hint: String::new(),
-            allowed: setting.allowed(),
+            allowed: allowed.to_owned(),
         }
     }
 

@@ -1,13 +1,15 @@
 //! Reads the TOML file: from its bytes to the text of each value, in the order of the table.
 
-use std::{borrow::Cow, collections::BTreeMap, fs::File, io::Read, path::Path};
+use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
 
 use cortex_util::suggest::suggest;
+use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::{
     ConfigError, SETTINGS, Setting, Source,
     error::{one_line, shorten},
+    setting::Collection,
 };
 
 /// The largest file that is read, in bytes. A larger file, or an endless device, is a mistake.
@@ -16,14 +18,8 @@ const FILE_BYTES_MAX: u64 = 1_048_576;
 /// The table whose keys may also be written at the top level with this prefix: `[worker] cpu` is `worker_cpu`.
 const WORKER: &str = "worker";
 
-/// The value of a key in the file.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum FileValue {
-    /// The text for the parser of its setting.
-    Text(String),
-    /// A value of a type that the setting does not accept, with a description of the type.
-    WrongType(&'static str),
-}
+/// The text for the parser of a setting, or a description of a type that the setting does not accept.
+type FileValue = Result<String, &'static str>;
 
 /// Reads the file at `path` and returns its values with their settings.
 pub(super) fn read(path: &Path) -> Result<Vec<(&'static Setting, FileValue)>, ConfigError> {
@@ -86,44 +82,24 @@ fn unknown_key(key: &str, file: Source) -> ConfigError {
 
 /// Returns the text of a value. Numbers stay as they are written, so that an error shows what the file shows.
 fn text_of(value: &DeValue<'_>, setting: &Setting) -> FileValue {
-    match value {
-        DeValue::String(text) => FileValue::Text(text.to_string()),
-        DeValue::Integer(number) => FileValue::Text(decimal(number.as_str(), number.radix())),
-        DeValue::Float(number) => FileValue::Text(decimal(number.as_str(), 10)),
-        DeValue::Boolean(value) => FileValue::Text(value.to_string()),
-        DeValue::Datetime(_) => FileValue::WrongType("a date or time"),
-        DeValue::Table(table) if setting.takes_table() => {
-            let texts: Option<BTreeMap<&str, &str>> = table
-                .iter()
-                .map(|(name, text)| match text.get_ref() {
-                    DeValue::String(text) => Some((name.get_ref().as_ref(), text.as_ref())),
-                    _ => None,
-                })
-                .collect();
-            match texts.and_then(|texts| serde_json::to_string(&texts).ok()) {
-                Some(json) => FileValue::Text(json),
-                None => FileValue::WrongType("a table with values other than strings"),
-            }
+    match (value, setting.collection) {
+        (DeValue::String(text), _) => Ok(text.to_string()),
+        (DeValue::Integer(number), _) => Ok(decimal(number.as_str(), number.radix())),
+        (DeValue::Float(number), _) => Ok(decimal(number.as_str(), 10)),
+        (DeValue::Boolean(value), _) => Ok(value.to_string()),
+        (DeValue::Datetime(_), _) => Err("a date or time"),
+        (DeValue::Table(table), Collection::Pairs) => {
+            let pairs = table.iter().map(|(name, text)| Some((name.get_ref().as_ref(), text.get_ref().as_str()?)));
+            let pairs: Option<Value> = pairs.collect();
+            pairs.map(|pairs| pairs.to_string()).ok_or("a table with values other than strings")
         }
-        DeValue::Table(_) => FileValue::WrongType("a table"),
-        DeValue::Array(_) if !setting.takes_list() => FileValue::WrongType("an array"),
-        DeValue::Array(items) if items.is_empty() => FileValue::WrongType("an empty array"),
-        DeValue::Array(items) => {
-            let words: Option<Vec<&Cow<'_, str>>> = items
-                .iter()
-                .map(|item| match item.get_ref() {
-                    DeValue::String(word) => Some(word),
-                    _ => None,
-                })
-                .collect();
-            match words {
-                Some(words) if setting.wants_json() => match serde_json::to_string(&words) {
-                    Ok(json) => FileValue::Text(json),
-                    Err(_) => FileValue::WrongType("an array that cannot be read"),
-                },
-                Some(words) => FileValue::Text(words.iter().map(|word| word.as_ref()).collect::<Vec<_>>().join(",")),
-                None => FileValue::WrongType("an array with values other than strings"),
-            }
+        (DeValue::Table(_), _) => Err("a table"),
+        (DeValue::Array(_), Collection::None | Collection::Pairs) => Err("an array"),
+        (DeValue::Array(items), _) if items.is_empty() => Err("an empty array"),
+        (DeValue::Array(items), collection) => {
+            let words: Option<Vec<&str>> = items.iter().map(|item| item.get_ref().as_str()).collect();
+            let words = words.ok_or("an array with values other than strings")?;
+            Ok(if collection == Collection::Words { Value::from(words).to_string() } else { words.join(",") })
         }
     }
 }

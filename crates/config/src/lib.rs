@@ -19,162 +19,28 @@ mod tests;
 mod values;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     path::PathBuf,
 };
 
-pub use error::shorten;
-pub use error::{ConfigError, Source};
+pub use error::{ConfigError, Source, flag_of, shorten, variable_of};
 pub use parse::{parse_thousandths, parse_whole};
-pub use setting::{MetaSetting, Setting};
-pub use table::{CONFIG, PRINT_CONFIG, SETTINGS};
+pub use setting::Setting;
+pub use table::{SETTINGS, Settings};
 pub use values::{DaemonMode, Durability, EndpointAuth, LogFormat, LogLevel, Toolset, WorkerReady};
 
-use cortex_core::units::{CpuMillis, MemoryMb};
+/// The name of the setting that names the file, which cannot be a key of it.
+pub const CONFIG: &str = "config";
 
 /// The unparsed values of flags, by the key of the setting (`total_workers`).
 pub type Flags = BTreeMap<&'static str, OsString>;
-
-/// Every setting of the server, typed and within its bounds.
-///
-/// The bounds of each field are in its row of [`SETTINGS`]. `Settings::default()` is the only place that defines
-/// defaults.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// CPU available for leases.
-    pub total_cpu: CpuMillis,
-    /// Memory available for leases.
-    pub total_memory: MemoryMb,
-    /// Workers available for leases at startup, at most [`cortex_core::ports::WORKER_PORT_COUNT`].
-    pub total_workers: u32,
-    /// CPU of each leased worker.
-    pub worker_cpu: CpuMillis,
-    /// Memory of each leased worker.
-    pub worker_memory: MemoryMb,
-    /// The fewest workers that the planner may scale down to; at most `total_workers`, which is the default.
-    pub min_workers: u32,
-    /// The most workers that the planner may scale up to; at least `total_workers`, which is the default.
-    pub max_workers: u32,
-    /// Duration of a lease whose request gives none, in seconds; at most `max_ttl_seconds`.
-    pub default_ttl_seconds: u64,
-    /// Longest duration that a request for a lease may give, in seconds.
-    pub max_ttl_seconds: u64,
-    /// Interval between sweeps of expired leases, in seconds.
-    pub sweep_seconds: u64,
-    /// Interval between runs of the planner, in seconds.
-    pub plan_seconds: u64,
-    /// Maximum number of live allocations.
-    pub max_live_allocations: usize,
-    /// Maximum number of released allocations that are kept.
-    pub history_count: usize,
-    /// How long released allocations are kept, in seconds.
-    pub history_seconds: u64,
-    /// Tokens that all tasks may use together, in total or per window.
-    pub token_budget: u64,
-    /// Length of the token budget's window, at whose end usage is reset, in seconds; 0 for never.
-    pub token_window_seconds: u64,
-    /// Interval between heartbeats of an agent, in seconds.
-    pub heartbeat_seconds: u64,
-    /// Waiting time after which a task's priority rises by one level, in seconds; 0 for never.
-    pub priority_aging_seconds: u64,
-    /// Target duration of a task, in milliseconds; the health of agents is measured against it.
-    pub response_target_ms: u64,
-    /// Time limit of a task attempt whose submission gives none, in seconds; at most `max_ttl_seconds`.
-    pub task_lease_seconds: u64,
-    /// Maximum number of queued and running tasks.
-    pub max_tasks: u64,
-    /// Maximum total size of the texts of queued and running tasks, in bytes.
-    pub max_task_bytes: u64,
-    /// The state file; without one, the state is lost when the process ends.
-    pub state: Option<PathBuf>,
-    /// The failures that a confirmed change survives.
-    pub durability: Durability,
-    /// How long events are kept for audits, in days.
-    pub keep_events_days: u64,
-    /// Minimum time to renew leases that expired while no process was running, in seconds.
-    pub recovery_grace_seconds: u64,
-    /// Whether to change a state with other totals to those given, instead of refusing it.
-    pub resize: bool,
-    /// Whether sessions use a shared daemon.
-    pub daemon: DaemonMode,
-    /// Idle time before the daemon exits, in seconds.
-    pub daemon_idle_seconds: u64,
-    /// The file with the MCP servers to run; without one, endpoints are only names.
-    pub catalog: Option<PathBuf>,
-    /// The authentication at the endpoints of managed servers.
-    pub endpoint_auth: EndpointAuth,
-    /// The command of each leased worker, a program and its arguments; if empty, no worker processes are started.
-    pub worker_command: Vec<String>,
-    /// The environment variables of managed workers.
-    pub worker_env: BTreeMap<String, String>,
-    /// The readiness check of managed workers.
-    pub worker_ready: WorkerReady,
-    /// Time between asking a managed worker to exit and killing it, in seconds.
-    pub worker_grace_seconds: u64,
-    /// Calls of one connection that may be in flight before the server stops reading.
-    pub max_calls_in_flight: usize,
-    /// Longest line that a client may send, in bytes.
-    pub max_line_bytes: usize,
-    /// The enabled toolsets; never empty.
-    pub toolsets: BTreeSet<Toolset>,
-    /// The least severe level of log lines that are written.
-    pub log_level: LogLevel,
-    pub log_format: LogFormat,
-}
 
 impl Settings {
     /// Returns whether servers or workers are managed, that is, run as processes.
     #[must_use]
     pub fn is_managed(&self) -> bool {
         self.catalog.is_some() || !self.worker_command.is_empty()
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            total_cpu: CpuMillis::from_millis(16_000),
-            total_memory: MemoryMb(32_768),
-            total_workers: 10,
-            worker_cpu: CpuMillis::from_millis(1_000),
-            worker_memory: MemoryMb(2_048),
-            min_workers: 10,
-            max_workers: 10,
-            default_ttl_seconds: 3_600,
-            max_ttl_seconds: 604_800,
-            sweep_seconds: 300,
-            plan_seconds: 30,
-            max_live_allocations: 1_000_000,
-            history_count: 10_000,
-            history_seconds: 86_400,
-            token_budget: 200_000,
-            token_window_seconds: 0,
-            heartbeat_seconds: 10,
-            priority_aging_seconds: 300,
-            response_target_ms: 3_000,
-            task_lease_seconds: 300,
-            max_tasks: 100_000,
-            max_task_bytes: 268_435_456,
-            state: None,
-            durability: Durability::Full,
-            keep_events_days: 30,
-            recovery_grace_seconds: 60,
-            resize: false,
-            daemon: DaemonMode::Auto,
-            daemon_idle_seconds: 300,
-            catalog: None,
-            endpoint_auth: EndpointAuth::Token,
-            worker_command: Vec::new(),
-            worker_env: BTreeMap::new(),
-            worker_ready: WorkerReady::Tcp,
-            worker_grace_seconds: 5,
-            max_calls_in_flight: 256,
-            max_line_bytes: 1_048_576,
-            toolsets: BTreeSet::from([Toolset::Allocation]),
-            log_level: LogLevel::Info,
-            log_format: LogFormat::Text,
-        }
     }
 }
 
@@ -200,13 +66,13 @@ impl Configuration {
             configuration.load_file(&path)?;
         }
         for setting in SETTINGS {
-            if let Some(value) = variable(setting.variable) {
-                configuration.set_raw(setting, &value, Source::Variable(setting.variable))?;
+            if let Some(value) = variable(&variable_of(setting.key)) {
+                configuration.set_raw(setting, &value, Source::Variable(setting.key))?;
             }
         }
         for setting in SETTINGS {
             if let Some(value) = flags.get(setting.key) {
-                configuration.set_raw(setting, value, Source::Flag(setting.flag))?;
+                configuration.set_raw(setting, value, Source::Flag(setting.key))?;
             }
         }
         configuration.default_worker_bounds();
@@ -231,10 +97,8 @@ impl Configuration {
         for (setting, value) in file::read(path)? {
             let source = Source::File(path.to_path_buf());
             match value {
-                file::FileValue::Text(text) => self.set(setting, &text, source)?,
-                file::FileValue::WrongType(kind) => {
-                    return Err(ConfigError::wrong_type(setting, kind, source));
-                }
+                Ok(text) => self.set(setting, &text, source)?,
+                Err(kind) => return Err(ConfigError::wrong_type(setting, kind.to_owned(), source)),
             }
         }
         Ok(())
@@ -244,7 +108,11 @@ impl Configuration {
     fn set_raw(&mut self, setting: &'static Setting, value: &OsStr, source: Source) -> Result<(), ConfigError> {
         match value.to_str() {
             Some(text) => self.set(setting, text, source),
-            None => Err(ConfigError::not_utf8(setting, value, source)),
+            // Replacement characters stand for the invalid bytes.
+            None => {
+                let value = format!("{}, not UTF-8", shorten(&value.to_string_lossy()));
+                Err(ConfigError::wrong_type(setting, value, source))
+            }
         }
     }
 
@@ -324,9 +192,9 @@ impl Configuration {
 
 /// Returns the path of the file from the flag, or else from the variable.
 fn config_path(flags: &Flags, variable: &impl Fn(&str) -> Option<OsString>) -> Result<Option<PathBuf>, ConfigError> {
-    let given = match flags.get(CONFIG.key) {
-        Some(path) => Some((path.clone(), Source::Flag(CONFIG.flag))),
-        None => variable(CONFIG.variable).map(|path| (path, Source::Variable(CONFIG.variable))),
+    let given = match flags.get(CONFIG) {
+        Some(path) => Some((path.clone(), Source::Flag(CONFIG))),
+        None => variable(&variable_of(CONFIG)).map(|path| (path, Source::Variable(CONFIG))),
     };
     match given {
         Some((path, source)) if path.is_empty() => Err(ConfigError::EmptyPath { origin: source }),

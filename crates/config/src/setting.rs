@@ -1,92 +1,109 @@
-//! A setting: its names, the type of its value, and the conversion between text and value.
+//! A setting: its names, and the types of values with their conversion between text and value.
 
-use toml::Value;
-
-use super::{
-    Settings, Toolset, WorkerReady,
-    parse::{self, ParseError},
-};
-use cortex_core::units::CpuMillis;
-use std::collections::BTreeMap;
+use super::parse::{ParseError, parse_command, parse_pairs, parse_thousandths, parse_toolsets, parse_whole};
+use super::{Settings, Toolset};
+use cortex_core::units::{CpuMillis, MemoryMb};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use toml::Value;
 
 /// A row of the table of settings.
 #[derive(Debug)]
 pub struct Setting {
-    /// The key in the TOML file, and the name in errors.
+    /// The key in the TOML file, and the name in errors. [`flag_of`](super::flag_of) and
+    /// [`variable_of`](super::variable_of) return its other names.
     pub key: &'static str,
-    /// The flag, with its dashes.
-    pub flag: &'static str,
-    /// The environment variable.
-    pub variable: &'static str,
     /// The placeholder of the value in the help page.
     pub placeholder: &'static str,
     /// The description, in one line without a full stop.
     pub help: &'static str,
     /// The key of the setting whose value is the default of this one, if there is one.
     pub(super) follows: Option<&'static str>,
-    pub(super) kind: ValueKind,
+    /// The bounds of a number.
+    pub(super) range: RangeInclusive<u64>,
+    /// Follows the bounds and explains where they come from.
+    pub(super) note: &'static str,
+    /// The collection that the value may be in the file.
+    pub(super) collection: Collection,
+    pub(super) allowed: fn(&RangeInclusive<u64>) -> String,
+    pub(super) parse: fn(&mut Settings, &str, &RangeInclusive<u64>) -> Result<(), ParseError>,
+    pub(super) show: fn(&Settings) -> Option<Value>,
 }
 
-/// A flag about the settings themselves, which cannot be a key of the file.
-#[derive(Debug)]
-pub struct MetaSetting {
-    /// The name in errors.
-    pub key: &'static str,
-    /// The flag, with its dashes.
-    pub flag: &'static str,
-    /// The environment variable, or empty.
-    pub variable: &'static str,
-    /// The placeholder of the value in the help page, or empty for a flag without a value.
-    pub placeholder: &'static str,
-    /// The description, in one line without a full stop.
-    pub help: &'static str,
+/// Declares [`Settings`] with its defaults, and the table of settings, from the rows of the table.
+macro_rules! settings {
+    (@or $default:expr,) => { $default };
+    (@or $default:expr, $given:expr) => { $given };
+    ($(
+        #[doc = $help:literal]
+        $key:ident: $type:ty = $default:expr, $placeholder:literal
+            $(in $range:expr)? $(, follows $other:ident)? $(, note $note:expr)?;
+    )*) => {
+        /// Every setting of the server, typed and within its bounds.
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct Settings {
+            $(#[doc = $help] pub $key: $type,)*
+        }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($key: $default,)* }
+            }
+        }
+
+        /// Every setting, in the order of the help page.
+        pub const SETTINGS: &[Setting] = &[$(
+            Setting {
+                key: stringify!($key),
+                placeholder: $placeholder,
+                help: $help.trim_ascii_start(),
+                follows: settings!(@or None, $(Some(stringify!($other)))?),
+                range: settings!(@or 0..=0, $($range)?),
+                note: settings!(@or "", $($note)?),
+                collection: <$type as SettingValue>::COLLECTION,
+                allowed: <$type as SettingValue>::allowed,
+                parse: |settings, text, range| {
+                    settings.$key = <$type as SettingValue>::parse(text, range)?;
+                    Ok(())
+                },
+                show: |settings| settings.$key.show(),
+            },
+        )*];
+    };
+}
+pub(super) use settings;
+
+/// The collection that a value may be in the file. The parser takes one text, whatever the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Collection {
+    /// A value is no collection.
+    None,
+    /// An array of names, which becomes a list with commas.
+    Names,
+    /// An array of words with any characters, which becomes JSON.
+    Words,
+    /// A table of strings, which becomes JSON.
+    Pairs,
 }
 
-/// The type and bounds of a setting's value, with access to its field of [`Settings`].
-#[derive(Debug)]
-pub(super) enum ValueKind {
-    /// A whole number.
-    Whole { min: u64, max: u64, note: &'static str, get: fn(&Settings) -> u64, set: fn(&mut Settings, u64) },
-    /// CPU in cores; the bounds are in thousandths of a core.
-    Cores { min: u64, max: u64, get: fn(&Settings) -> CpuMillis, set: fn(&mut Settings, CpuMillis) },
-    /// Names of toolsets, in one string with commas or in an array of strings.
-    Toolsets,
-    /// One of a few words.
-    Choice {
-        names: fn() -> Vec<&'static str>,
-        get: fn(&Settings) -> &'static str,
-        set: fn(&mut Settings, &str) -> Result<(), ParseError>,
-    },
-    /// A command: a program and its arguments; or none.
-    Command { get: fn(&Settings) -> &[String], set: fn(&mut Settings, Vec<String>) },
-    /// Names and their values.
-    Pairs { get: fn(&Settings) -> &BTreeMap<String, String>, set: fn(&mut Settings, BTreeMap<String, String>) },
-    /// The readiness check of a worker.
-    Ready { get: fn(&Settings) -> &WorkerReady, set: fn(&mut Settings, WorkerReady) },
-    /// The path of a file, or none.
-    Path { get: fn(&Settings) -> Option<&PathBuf>, set: fn(&mut Settings, PathBuf) },
+/// The type of a setting's value. Only numbers use the range.
+pub(super) trait SettingValue: Sized {
+    const COLLECTION: Collection = Collection::None;
+
+    /// Describes the allowed values, as the text after "give" in an error.
+    fn allowed(range: &RangeInclusive<u64>) -> String;
+
+    fn parse(text: &str, range: &RangeInclusive<u64>) -> Result<Self, ParseError>;
+
+    /// Returns the value as TOML that parses to the same value; `None` if there is none.
+    fn show(&self) -> Option<Value>;
 }
 
 impl Setting {
     /// Describes the allowed values, as the text after "give" in an error.
     pub fn allowed(&self) -> String {
-        match &self.kind {
-            ValueKind::Whole { min, max, note, .. } => format!("{min} to {max}{note}"),
-            ValueKind::Cores { min, max, .. } => format!(
-                "{} to {} cores, with at most 3 decimals",
-                CpuMillis::from_millis(*min).as_cores(),
-                CpuMillis::from_millis(*max).as_cores()
-            ),
-            ValueKind::Toolsets => {
-                format!("{}, separated by commas, or {}", alternatives(&names_of(Toolset::ALL)), Toolset::ALL_NAME)
-            }
-            ValueKind::Choice { names, .. } => alternatives(&names()),
-            ValueKind::Command { .. } => "words separated by spaces, or a JSON array of strings".to_owned(),
-            ValueKind::Pairs { .. } => "a JSON object whose values are strings".to_owned(),
-            ValueKind::Ready { .. } => "tcp, none or a path such as /health".to_owned(),
-            ValueKind::Path { .. } => "the path of a file".to_owned(),
-        }
+        format!("{}{}", (self.allowed)(&self.range), self.note)
     }
 
     /// Parses a text into its field.
@@ -94,45 +111,12 @@ impl Setting {
     /// # Errors
     /// The text is not allowed; the field is unchanged then.
     pub(super) fn parse(&self, settings: &mut Settings, text: &str) -> Result<(), ParseError> {
-        match &self.kind {
-            ValueKind::Whole { min, max, set, .. } => set(settings, parse::parse_whole(text, *min, *max)?),
-            ValueKind::Cores { min, max, set, .. } => {
-                let millis = parse::parse_thousandths(text, *min, *max)?;
-                set(settings, CpuMillis::from_millis(millis));
-            }
-            ValueKind::Toolsets => settings.toolsets = parse::parse_toolsets(text)?,
-            ValueKind::Choice { set, .. } => set(settings, text)?,
-            ValueKind::Command { set, .. } => set(settings, parse::parse_command(text)?),
-            ValueKind::Pairs { set, .. } => set(settings, parse::parse_pairs(text)?),
-            ValueKind::Ready { set, .. } => set(settings, WorkerReady::parse(text).ok_or(ParseError::NotAllowed)?),
-            ValueKind::Path { .. } if text.is_empty() => return Err(ParseError::NotAllowed),
-            ValueKind::Path { set, .. } => set(settings, PathBuf::from(text)),
-        }
-        Ok(())
+        (self.parse)(settings, text, &self.range)
     }
 
     /// Returns the value of its field as TOML that parses to the same value; `None` if it has none.
     pub(super) fn show(&self, settings: &Settings) -> Option<Value> {
-        Some(match &self.kind {
-            // Every bound is below 2^63, so that no number is truncated.
-            ValueKind::Whole { get, .. } => Value::Integer(i64::try_from(get(settings)).unwrap_or(i64::MAX)),
-            ValueKind::Cores { get, .. } => Value::Float(get(settings).as_cores()),
-            ValueKind::Toolsets => {
-                let names = settings.toolsets.iter();
-                Value::Array(names.map(|toolset| Value::from(toolset.name())).collect())
-            }
-            ValueKind::Choice { get, .. } => Value::from(get(settings)),
-            ValueKind::Command { get, .. } if get(settings).is_empty() => return None,
-            ValueKind::Command { get, .. } => {
-                Value::Array(get(settings).iter().map(|word| Value::from(word.as_str())).collect())
-            }
-            ValueKind::Pairs { get, .. } if get(settings).is_empty() => return None,
-            ValueKind::Pairs { get, .. } => Value::Table(
-                get(settings).iter().map(|(name, text)| (name.clone(), Value::from(text.as_str()))).collect(),
-            ),
-            ValueKind::Ready { get, .. } => Value::from(get(settings).to_string()),
-            ValueKind::Path { get, .. } => Value::from(get(settings)?.to_string_lossy().into_owned()),
-        })
+        (self.show)(settings)
     }
 
     /// Returns the default as the help page shows it.
@@ -147,30 +131,124 @@ impl Setting {
             None => "none".to_owned(),
         }
     }
+}
 
-    /// Returns whether the value in the file may be an array.
-    pub(super) fn takes_list(&self) -> bool {
-        matches!(self.kind, ValueKind::Toolsets | ValueKind::Command { .. })
+macro_rules! whole_numbers {
+    ($($type:ty),*) => {$(
+        impl SettingValue for $type {
+            fn allowed(range: &RangeInclusive<u64>) -> String {
+                format!("{} to {}", range.start(), range.end())
+            }
+
+            fn parse(text: &str, range: &RangeInclusive<u64>) -> Result<Self, ParseError> {
+                Self::try_from(parse_whole(text, *range.start(), *range.end())?).map_err(|_| ParseError::NotAllowed)
+            }
+
+            fn show(&self) -> Option<Value> {
+                // Every bound is below 2^63.
+                i64::try_from(*self).ok().map(Value::Integer)
+            }
+        }
+    )*};
+}
+whole_numbers!(u32, u64, usize);
+
+impl SettingValue for MemoryMb {
+    fn allowed(range: &RangeInclusive<u64>) -> String {
+        u64::allowed(range)
     }
 
-    /// Returns whether the value in the file may be a table.
-    pub(super) fn takes_table(&self) -> bool {
-        matches!(self.kind, ValueKind::Pairs { .. })
+    fn parse(text: &str, range: &RangeInclusive<u64>) -> Result<Self, ParseError> {
+        u64::parse(text, range).map(Self)
     }
 
-    /// Returns whether an array is passed to the parser as JSON, since its words may contain any characters.
-    pub(super) fn wants_json(&self) -> bool {
-        matches!(self.kind, ValueKind::Command { .. })
+    fn show(&self) -> Option<Value> {
+        self.0.show()
     }
 }
 
-/// Returns the names of a table of choices.
-pub(super) fn names_of<T>(table: &[(&'static str, T)]) -> Vec<&'static str> {
-    table.iter().map(|(name, _)| *name).collect()
+/// CPU in cores; the bounds are in thousandths of a core.
+impl SettingValue for CpuMillis {
+    fn allowed(range: &RangeInclusive<u64>) -> String {
+        let [min, max] = [range.start(), range.end()].map(|millis| Self::from_millis(*millis).as_cores());
+        format!("{min} to {max} cores, with at most 3 decimals")
+    }
+
+    fn parse(text: &str, range: &RangeInclusive<u64>) -> Result<Self, ParseError> {
+        parse_thousandths(text, *range.start(), *range.end()).map(Self::from_millis)
+    }
+
+    fn show(&self) -> Option<Value> {
+        Some(Value::Float(self.as_cores()))
+    }
 }
 
-/// Formats names as alternatives: `a, b or c`.
-fn alternatives(names: &[&str]) -> String {
+impl SettingValue for BTreeSet<Toolset> {
+    const COLLECTION: Collection = Collection::Names;
+
+    fn allowed(_: &RangeInclusive<u64>) -> String {
+        format!("{}, separated by commas, or {}", alternatives(Toolset::ALL), Toolset::ALL_NAME)
+    }
+
+    fn parse(text: &str, _: &RangeInclusive<u64>) -> Result<Self, ParseError> {
+        parse_toolsets(text)
+    }
+
+    fn show(&self) -> Option<Value> {
+        Some(Value::Array(self.iter().map(|toolset| toolset.name().into()).collect()))
+    }
+}
+
+/// A command, a program and its arguments; empty for none.
+impl SettingValue for Vec<String> {
+    const COLLECTION: Collection = Collection::Words;
+
+    fn allowed(_: &RangeInclusive<u64>) -> String {
+        "words separated by spaces, or a JSON array of strings".to_owned()
+    }
+
+    fn parse(text: &str, _: &RangeInclusive<u64>) -> Result<Self, ParseError> {
+        parse_command(text)
+    }
+
+    fn show(&self) -> Option<Value> {
+        (!self.is_empty()).then(|| Value::from(self.clone()))
+    }
+}
+
+impl SettingValue for BTreeMap<String, String> {
+    const COLLECTION: Collection = Collection::Pairs;
+
+    fn allowed(_: &RangeInclusive<u64>) -> String {
+        "a JSON object whose values are strings".to_owned()
+    }
+
+    fn parse(text: &str, _: &RangeInclusive<u64>) -> Result<Self, ParseError> {
+        parse_pairs(text)
+    }
+
+    fn show(&self) -> Option<Value> {
+        (!self.is_empty()).then(|| Value::from(self.clone()))
+    }
+}
+
+impl SettingValue for Option<PathBuf> {
+    fn allowed(_: &RangeInclusive<u64>) -> String {
+        "the path of a file".to_owned()
+    }
+
+    fn parse(text: &str, _: &RangeInclusive<u64>) -> Result<Self, ParseError> {
+        if text.is_empty() { Err(ParseError::NotAllowed) } else { Ok(Some(PathBuf::from(text))) }
+    }
+
+    fn show(&self) -> Option<Value> {
+        self.as_ref().map(|path| Value::from(path.to_string_lossy().into_owned()))
+    }
+}
+
+/// Formats the names of choices as alternatives: `a, b or c`.
+pub(super) fn alternatives<T>(choices: &[(&str, T)]) -> String {
+    let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
     match names.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => names.concat(),

@@ -16,7 +16,7 @@ use super::{Configuration, Flags};
 struct Sources {
     directory: tempfile::TempDir,
     flags: Flags,
-    variables: BTreeMap<&'static str, OsString>,
+    variables: BTreeMap<String, OsString>,
 }
 
 impl Sources {
@@ -33,8 +33,8 @@ impl Sources {
         self
     }
 
-    fn variable(mut self, name: &'static str, value: &str) -> Self {
-        self.variables.insert(name, value.into());
+    fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.insert(name.to_owned(), value.into());
         self
     }
 

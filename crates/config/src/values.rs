@@ -1,6 +1,10 @@
-//! Settings whose value is one of a few words.
+//! The types of values that are one of a few words.
 
+use super::parse::{ParseError, parse_choice};
+use super::setting::{SettingValue, alternatives};
 use std::fmt;
+use std::ops::RangeInclusive;
+use toml::Value;
 
 /// A named group of tools that is enabled as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,24 +26,8 @@ pub enum Toolset {
 }
 
 impl Toolset {
-    /// Every toolset with its name, in the order in which they are shown.
-    pub const ALL: &[(&str, Self)] = &[
-        ("allocation", Self::Allocation),
-        ("leases", Self::Leases),
-        ("agents", Self::Agents),
-        ("tasks", Self::Tasks),
-        ("usage", Self::Usage),
-        ("planning", Self::Planning),
-        ("servers", Self::Servers),
-    ];
-
     /// The word that enables every toolset.
     pub const ALL_NAME: &str = "all";
-
-    /// Returns the name in settings.
-    pub fn name(self) -> &'static str {
-        name_of(Self::ALL, self)
-    }
 }
 
 /// The least severe log lines that are written.
@@ -57,23 +45,6 @@ pub enum LogLevel {
     Trace,
 }
 
-impl LogLevel {
-    /// Every level with its name, in the order of increasing verbosity.
-    pub const ALL: &[(&str, Self)] = &[
-        ("off", Self::Off),
-        ("error", Self::Error),
-        ("warn", Self::Warn),
-        ("info", Self::Info),
-        ("debug", Self::Debug),
-        ("trace", Self::Trace),
-    ];
-
-    /// Returns the name in settings.
-    pub fn name(self) -> &'static str {
-        name_of(Self::ALL, self)
-    }
-}
-
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogFormat {
@@ -83,16 +54,6 @@ pub enum LogFormat {
     Json,
 }
 
-impl LogFormat {
-    /// Every format with its name.
-    pub const ALL: &[(&str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
-
-    /// Returns the name in settings.
-    pub fn name(self) -> &'static str {
-        name_of(Self::ALL, self)
-    }
-}
-
 /// The failures that a confirmed change survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Durability {
@@ -100,16 +61,6 @@ pub enum Durability {
     Full,
     /// A process crash. A power cut may undo the most recent batches.
     Normal,
-}
-
-impl Durability {
-    /// Every level with its name.
-    pub const ALL: &[(&str, Self)] = &[("full", Self::Full), ("normal", Self::Normal)];
-
-    /// Returns the name in settings.
-    pub fn name(self) -> &'static str {
-        name_of(Self::ALL, self)
-    }
 }
 
 /// Whether sessions use a shared daemon.
@@ -123,16 +74,6 @@ pub enum DaemonMode {
     Always,
 }
 
-impl DaemonMode {
-    /// Every mode with its name.
-    pub const ALL: &[(&str, Self)] = &[("auto", Self::Auto), ("never", Self::Never), ("always", Self::Always)];
-
-    /// Returns the name in settings.
-    pub fn name(self) -> &'static str {
-        name_of(Self::ALL, self)
-    }
-}
-
 /// The authentication at the endpoint of a managed MCP server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointAuth {
@@ -140,16 +81,6 @@ pub enum EndpointAuth {
     Token,
     /// No authentication: every process that can connect to the endpoint can use it.
     None,
-}
-
-impl EndpointAuth {
-    /// Every mode with its name.
-    pub const ALL: &[(&str, Self)] = &[("token", Self::Token), ("none", Self::None)];
-
-    /// Returns the name in settings.
-    pub fn name(self) -> &'static str {
-        name_of(Self::ALL, self)
-    }
 }
 
 /// The readiness check of a managed worker.
@@ -164,15 +95,23 @@ pub enum WorkerReady {
     Http(String),
 }
 
-impl WorkerReady {
-    /// Parses `tcp`, `none` or a path.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+impl SettingValue for WorkerReady {
+    fn allowed(_: &RangeInclusive<u64>) -> String {
+        "tcp, none or a path such as /health".to_owned()
+    }
+
+    fn parse(text: &str, _: &RangeInclusive<u64>) -> Result<Self, ParseError> {
         let is_path = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
         match text.to_ascii_lowercase().as_str() {
-            "tcp" => Some(Self::Tcp),
-            "none" => Some(Self::None),
-            _ => is_path.then(|| Self::Http(text.to_owned())),
+            "tcp" => Ok(Self::Tcp),
+            "none" => Ok(Self::None),
+            _ if is_path => Ok(Self::Http(text.to_owned())),
+            _ => Err(ParseError::NotAllowed),
         }
+    }
+
+    fn show(&self) -> Option<Value> {
+        Some(Value::from(self.to_string()))
     }
 }
 
@@ -186,10 +125,56 @@ impl fmt::Display for WorkerReady {
     }
 }
 
-/// The choices of a yes-or-no setting.
-pub(super) const YES_NO: &[(&str, bool)] = &[("yes", true), ("no", false)];
+/// Gives a type its names, in the order in which they are shown.
+macro_rules! named {
+    ($($type:ident: $($name:literal => $value:ident),*;)*) => {$(
+        impl $type {
+            /// Every value with its name.
+            pub const ALL: &[(&str, Self)] = &[$(($name, Self::$value)),*];
 
-/// Returns the name of a value in a table.
-fn name_of<T: PartialEq>(table: &'static [(&'static str, T)], value: T) -> &'static str {
-    table.iter().find(|(_, candidate)| *candidate == value).map_or("", |(name, _)| name)
+            /// Returns the name in settings.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$value => $name),*
+                }
+            }
+        }
+    )*};
+}
+named! {
+    Toolset:
+        "allocation" => Allocation, "leases" => Leases, "agents" => Agents, "tasks" => Tasks,
+        "usage" => Usage, "planning" => Planning, "servers" => Servers;
+    LogLevel: "off" => Off, "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug, "trace" => Trace;
+    LogFormat: "text" => Text, "json" => Json;
+    Durability: "full" => Full, "normal" => Normal;
+    DaemonMode: "auto" => Auto, "never" => Never, "always" => Always;
+    EndpointAuth: "token" => Token, "none" => None;
+}
+
+/// Parses one of the names, ignoring case, and shows it.
+macro_rules! choices {
+    ($($type:ty: $all:expr;)*) => {$(
+        impl SettingValue for $type {
+            fn allowed(_: &RangeInclusive<u64>) -> String {
+                alternatives($all)
+            }
+
+            fn parse(text: &str, _: &RangeInclusive<u64>) -> Result<Self, ParseError> {
+                parse_choice(text, $all)
+            }
+
+            fn show(&self) -> Option<Value> {
+                $all.iter().find(|(_, value)| value == self).map(|(name, _)| Value::from(*name))
+            }
+        }
+    )*};
+}
+choices! {
+    bool: &[("yes", true), ("no", false)];
+    DaemonMode: Self::ALL;
+    Durability: Self::ALL;
+    EndpointAuth: Self::ALL;
+    LogFormat: Self::ALL;
+    LogLevel: Self::ALL;
 }

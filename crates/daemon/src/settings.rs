@@ -77,7 +77,7 @@ const OTHERS: [(&str, FormatSetting); 22] = [
     ("max_tasks", |settings| settings.max_tasks.to_string()),
     ("max_task_bytes", |settings| settings.max_task_bytes.to_string()),
     ("durability", |settings| settings.durability.name().to_owned()),
-    ("keep_events", |settings| settings.keep_events_days.to_string()),
+    ("keep_events", |settings| settings.keep_events.to_string()),
     ("recovery_grace_seconds", |settings| settings.recovery_grace_seconds.to_string()),
     ("daemon_idle_seconds", |settings| settings.daemon_idle_seconds.to_string()),
     ("endpoint_auth", |settings| settings.endpoint_auth.name().to_owned()),

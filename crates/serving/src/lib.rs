@@ -409,7 +409,7 @@ fn sqlite_options(settings: &Settings, path: PathBuf) -> SqliteOptions {
             Durability::Full => Synchronous::Full,
             Durability::Normal => Synchronous::Normal,
         },
-        keep_events: Duration::from_secs(settings.keep_events_days * 86_400),
+        keep_events: Duration::from_secs(settings.keep_events * 86_400),
         snapshot_events_min: SNAPSHOT_EVENTS_MIN,
     }
 }

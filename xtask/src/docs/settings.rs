@@ -1,7 +1,7 @@
 //! The settings, from their table.
 
 use super::cell;
-use cortex_config::SETTINGS;
+use cortex_config::{SETTINGS, flag_of, variable_of};
 use std::fmt::Write;
 
 pub(super) fn page() -> String {
@@ -10,7 +10,7 @@ pub(super) fn page() -> String {
         refused; unknown variables are not.\n"
         .to_owned();
     for setting in SETTINGS {
-        let (key, flag, variable) = (setting.key, setting.flag, setting.variable);
+        let (key, flag, variable) = (setting.key, flag_of(setting.key), variable_of(setting.key));
         let _ = write!(page, "\n## `{key}`\n\n{}.\n\n", setting.help);
         let _ = writeln!(page, "| flag | variable | default | allowed |\n|---|---|---|---|");
         let (default, allowed) = (cell(&setting.default_text()), cell(&setting.allowed()));

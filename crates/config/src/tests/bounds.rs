@@ -2,9 +2,8 @@
 
 use toml::Value;
 
-use super::super::setting::ValueKind;
 use super::{
-    super::{SETTINGS, Setting, Settings, Source, shorten},
+    super::{SETTINGS, Setting, Settings, Source, flag_of, shorten, variable_of},
     Sources,
 };
 
@@ -200,18 +199,18 @@ fn setting(key: &str) -> &'static Setting {
 }
 
 /// Returns the same value from each of the three sources, each with the name of the source in errors.
-fn from_each_source(setting: &'static Setting, text: &str) -> Vec<(&'static str, Sources)> {
+fn from_each_source(setting: &'static Setting, text: &str) -> Vec<(String, Sources)> {
     let quoted = Value::from(text).to_string();
     let mut sources = vec![
-        (setting.flag, Sources::new().flag(setting.key, text)),
-        (setting.variable, Sources::new().variable(setting.variable, text)),
-        ("cortex.toml", Sources::new().file(format!("{} = {quoted}\n", setting.key))),
+        (flag_of(setting.key), Sources::new().flag(setting.key, text)),
+        (variable_of(setting.key), Sources::new().variable(&variable_of(setting.key), text)),
+        ("cortex.toml".to_owned(), Sources::new().file(format!("{} = {quoted}\n", setting.key))),
     ];
     // Numbers are usually written without quotes. TOML has no number like 007, so that not every text can be one.
     let bare = format!("{} = {text}\n", setting.key);
     let number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     if number && bare.parse::<toml::Table>().is_ok() {
-        sources.push(("cortex.toml", Sources::new().file(bare)));
+        sources.push(("cortex.toml".to_owned(), Sources::new().file(bare)));
     }
     sources
 }
@@ -225,7 +224,7 @@ fn every_value_within_bounds_is_accepted_from_each_source() {
                 let configuration =
                     sources.load().unwrap_or_else(|error| panic!("{} = {text} from {source}: {error}", case.key));
                 assert_eq!(shown_of(setting, &configuration.settings), *shown, "{}", case.key);
-                assert!(configuration.source(case.key).to_string().ends_with(source));
+                assert!(configuration.source(case.key).to_string().ends_with(&source));
             }
         }
     }
@@ -234,7 +233,7 @@ fn every_value_within_bounds_is_accepted_from_each_source() {
 #[test]
 fn every_value_beyond_bounds_reads_the_same_from_each_source() {
     for case in CASES {
-        let words = !matches!(setting(case.key).kind, ValueKind::Whole { .. } | ValueKind::Cores { .. });
+        let words = !setting(case.key).allowed().starts_with(|first: char| first.is_ascii_digit());
         let cores = case.key.ends_with("cpu");
         let general = if words { &[] } else { NO_NUMBERS };
         let whole = if words || cores { &[] } else { NO_WHOLE_NUMBERS };
@@ -267,10 +266,8 @@ fn every_setting_has_a_case() {
 
 #[test]
 fn flags_and_variables_follow_from_keys() {
-    for setting in SETTINGS {
-        assert_eq!(setting.flag, format!("--{}", setting.key.replace('_', "-")));
-        assert_eq!(setting.variable, format!("CORTEX_{}", setting.key.to_uppercase()));
-    }
+    assert_eq!(Source::Flag("total_cpu").to_string(), "--total-cpu");
+    assert_eq!(Source::Variable("total_cpu").to_string(), "CORTEX_TOTAL_CPU");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, fs};
 
 use super::{
-    super::{Configuration, Flags, SETTINGS, Settings, Source},
+    super::{Configuration, Flags, SETTINGS, Settings, Source, flag_of},
     Sources,
 };
 
@@ -19,8 +19,8 @@ fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
     assert_eq!((settings.total_workers, settings.sweep_seconds, settings.plan_seconds), (13, 12, 11));
     assert_eq!(settings.total_memory, Settings::default().total_memory);
     let source = |key| configuration.source(key).clone();
-    assert_eq!(source("total_workers"), Source::Flag("--total-workers"));
-    assert_eq!(source("sweep_seconds"), Source::Variable("CORTEX_SWEEP_SECONDS"));
+    assert_eq!(source("total_workers"), Source::Flag("total_workers"));
+    assert_eq!(source("sweep_seconds"), Source::Variable("sweep_seconds"));
     assert_eq!(source("plan_seconds"), Source::File(sources.path()));
     assert_eq!(source("total_memory"), Source::Default);
 }
@@ -53,7 +53,7 @@ fn other_variables_are_none_of_our_business() {
 fn a_catalog_is_for_unix_alone() {
     let mut configuration = Configuration::default();
     let setting = SETTINGS.iter().find(|setting| setting.key == "catalog").expect("a setting");
-    configuration.set(setting, "servers.json", Source::Flag(setting.flag)).expect("a path");
+    configuration.set(setting, "servers.json", Source::Flag(setting.key)).expect("a path");
     assert_eq!(configuration.check_platform(true), Ok(()));
     let refused = configuration.check_platform(false).expect_err("no Unix");
     assert_eq!(
@@ -187,7 +187,7 @@ fn a_value_that_is_not_text_is_refused() {
     for setting in SETTINGS {
         let raw = OsString::from_vec(vec![b'1', 0xff]);
         let error = Configuration::load(&Flags::from([(setting.key, raw)]), |_| None).expect_err("no text");
-        let start = format!("{} is 1\u{fffd}, not UTF-8 (from {}): give ", setting.key, setting.flag);
+        let start = format!("{} is 1\u{fffd}, not UTF-8 (from {}): give ", setting.key, flag_of(setting.key));
         assert!(error.to_string().starts_with(&start), "{error}");
     }
 }
