@@ -8,11 +8,10 @@ use cortex_core::ids::{AllocationId, FencingToken};
 use cortex_util::atomic_file;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use uuid::Uuid;
 
 const KEY_BYTES: usize = 32;
 
@@ -27,14 +26,14 @@ impl fmt::Debug for AccessKey {
 }
 
 impl AccessKey {
-    /// Generates a key.
-    #[must_use]
-    pub fn random() -> Self {
+    /// Generates a key from the random numbers of the system.
+    ///
+    /// # Errors
+    /// The system has none.
+    pub fn random() -> io::Result<Self> {
         let mut key = [0; KEY_BYTES];
-        let (first, second) = key.split_at_mut(KEY_BYTES / 2);
-        first.copy_from_slice(Uuid::new_v4().as_bytes());
-        second.copy_from_slice(Uuid::new_v4().as_bytes());
-        Self(key)
+        getrandom::fill(&mut key)?;
+        Ok(Self(key))
     }
 
     /// Reads the key from a file, or creates the file with a generated key. Only its owner may read the file.
@@ -59,7 +58,7 @@ impl AccessKey {
                 Ok(Self(key))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key = Self::random();
+                let key = Self::random()?;
                 atomic_file::replace(path, &key.0)?;
                 Ok(key)
             }
@@ -70,25 +69,16 @@ impl AccessKey {
     /// Returns the token of a lease.
     #[must_use]
     pub fn token(&self, allocation: AllocationId, fencing_token: FencingToken) -> String {
-        let mut token = format!("{allocation}.");
-        for byte in self.hash(allocation, fencing_token).finalize().into_bytes() {
-            // Writing to a string does not fail.
-            let _ = write!(token, "{byte:02x}");
-        }
-        token
+        let hash = self.hash(allocation, fencing_token).finalize().into_bytes();
+        format!("{allocation}.{}", base16ct::lower::encode_string(&hash))
     }
 
     /// Returns whether a token is that of this lease. The hash is compared in constant time.
     #[must_use]
     pub fn is_token_of(&self, token: &str, allocation: AllocationId, fencing_token: FencingToken) -> bool {
         let Some((_, hash)) = token.split_once('.') else { return false };
-        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if !hash.bytes().all(is_digit) {
-            return false;
-        }
-        let digits = |start: usize| hash.get(start..start + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
-        let bytes: Option<Vec<u8>> = (0..hash.len()).step_by(2).map(digits).collect();
-        bytes.is_some_and(|bytes| self.hash(allocation, fencing_token).verify_slice(&bytes).is_ok())
+        let bytes = base16ct::lower::decode_vec(hash);
+        bytes.is_ok_and(|bytes| self.hash(allocation, fencing_token).verify_slice(&bytes).is_ok())
     }
 
     fn hash(&self, allocation: AllocationId, fencing_token: FencingToken) -> Hmac<Sha256> {
@@ -118,7 +108,8 @@ mod tests {
 
     #[test]
     fn a_token_is_that_of_its_lease_alone() {
-        let (key, other) = (AccessKey::random(), AccessKey::random());
+        let random = || AccessKey::random().expect("random numbers");
+        let (key, other) = (random(), random());
         let token = key.token(lease(7), FencingToken::new(1));
         assert_eq!(allocation_of(&token), Some(lease(7)));
         assert!(key.is_token_of(&token, lease(7), FencingToken::new(1)));
@@ -130,7 +121,7 @@ mod tests {
 
     #[test]
     fn an_invalid_token_is_refused() {
-        let key = AccessKey::random();
+        let key = AccessKey::random().expect("random numbers");
         let token = key.token(lease(7), FencingToken::new(1));
         let (id, hash) = token.split_once('.').expect("two parts");
         let mut wrong = hash.to_owned();

@@ -65,6 +65,8 @@ pub enum HostError {
     /// The record of children or the key file cannot be used.
     #[error("{} cannot be used: make the file and its folder writable for this user only", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("the system has no random numbers for the key of access tokens")]
+    Random(#[source] io::Error),
     #[error("the thread for servers and workers cannot be started")]
     Thread(#[source] io::Error),
     #[error(transparent)]
@@ -106,7 +108,7 @@ impl PreparedHost {
         let record = begin_record(options.record.as_deref(), instance)?;
         let key = match &options.key {
             _ if !options.requires_token => None,
-            None => Some(AccessKey::random()),
+            None => Some(AccessKey::random().map_err(HostError::Random)?),
             Some(path) => {
                 let failed = |source| HostError::File { path: path.clone(), source };
                 Some(AccessKey::load_or_create(path).map_err(failed)?)

@@ -41,7 +41,7 @@ pub(crate) struct Rig {
 impl Rig {
     /// Creates one whose endpoints require tokens.
     pub(crate) async fn new() -> Self {
-        Self::with_key(Some(AccessKey::random())).await
+        Self::with_key(Some(AccessKey::random().expect("random numbers"))).await
     }
 
     pub(crate) async fn with_key(key: Option<AccessKey>) -> Self {
