@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use hyper::client::conn::http1;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -18,9 +20,6 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The time limit of one readiness check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The most bytes that are read of a response.
-const HEAD_BYTES_MAX: u64 = 4_096;
 
 pub(super) struct WorkerProcess {
     child: Child,
@@ -95,16 +94,52 @@ async fn connect(port: Port) -> Option<TcpStream> {
     }
 }
 
-/// Returns whether a GET of the path has a status of 2xx.
+/// Returns whether a GET of the path has a status of 2xx. The body is not read.
 async fn is_healthy(port: Port, path: &str) -> bool {
     let status = async {
-        let mut socket = connect(port).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n\r\n");
-        socket.write_all(request.as_bytes()).await.ok()?;
-        let mut head = Vec::new();
-        socket.take(HEAD_BYTES_MAX).read_to_end(&mut head).await.ok()?;
-        let status = head.strip_prefix(b"HTTP/1.")?.get(2..5)?;
-        Some(status.starts_with(b"2"))
+        let (mut sender, connection) = http1::handshake(TokioIo::new(connect(port).await?)).await.ok()?;
+        let request = Request::get(path)
+            .header(header::HOST, format!("localhost:{port}"))
+            .header(header::CONNECTION, "close")
+            .body(String::new())
+            .ok()?;
+        // Ends with `sender` and the response.
+        tokio::spawn(connection);
+        Some(sender.send_request(request).await.ok()?.status().is_success())
     };
     status.await.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// Returns whether a worker that answers this is healthy. It keeps the connection open.
+    async fn is_healthy_with(answer: &'static str) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = Port(listener.local_addr().expect("an address").port());
+        let worker = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.expect("a check");
+            let mut request = [0; 1_024];
+            let length = socket.read(&mut request).await.expect("a request");
+            assert!(request[..length].starts_with(b"GET /health?x=1 HTTP/1.1\r\nhost: localhost:"));
+            socket.write_all(answer.as_bytes()).await.expect("a check that reads");
+            // Until the check closes the connection.
+            let _ = socket.read_to_end(&mut Vec::new()).await;
+        });
+        let healthy = timeout(CHECK_TIMEOUT, is_healthy(port, "/health?x=1")).await.expect("an answer in time");
+        worker.await.expect("no panic");
+        healthy
+    }
+
+    #[tokio::test]
+    async fn the_status_decides_even_if_the_connection_stays_open() {
+        assert!(is_healthy_with("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await);
+        assert!(is_healthy_with("HTTP/1.1 204 No Content\r\n\r\n").await);
+        assert!(!is_healthy_with("HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n").await);
+        assert!(!is_healthy_with("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await);
+        assert!(!is_healthy_with("not HTTP\r\n\r\n").await);
+    }
 }
