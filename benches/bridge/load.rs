@@ -109,7 +109,7 @@ async fn bridge(tell: mpsc::Sender<u16>, closing: CancellationToken) -> Usage {
     endpoint.total_usage()
 }
 
-/// A client with its own connection.
+/// A client with its own connection. It does as little as it can, since its own time is part of what is measured.
 struct Client {
     socket: tokio::net::TcpStream,
     head: String,

@@ -3,11 +3,11 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
 };
 
-use crate::support::{HANG, misbehaving::misbehaving_server, wait_for};
+use crate::support::{HANG, http, misbehaving::misbehaving_server, wait_for};
 use rmcp::{
     model::{
         CallToolRequestParams, ProtocolVersion, ReadResourceRequestParams, ServerNotification, SubscriptionFilter,
@@ -200,17 +200,11 @@ fn a_worker_tells_its_variables_and_crashes_on_request() {
     let variables = [("CORTEX_PORT", port.to_string()), ("CORTEX_WORKER_ID", "worker-a-001".to_owned())];
     let mut worker = Server::start_with(&["--worker", "--start-delay-ms", "10"], &variables);
     assert_eq!(worker.error_line(), format!("listening on port {port}"));
-    let ask = |path: &str| {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a worker that listens");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a worker that reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).map(|_| answer)
-    };
-    let answer = ask("/health").expect("an answer");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
-    let told: Value = serde_json::from_str(body).expect("JSON");
+    let ask = |path: &str| http::get(&format!("http://127.0.0.1:{port}{path}"));
+    let (status, body) = ask("/health").expect("an answer");
+    assert_eq!(status, 200, "{body}");
+    let told: Value = serde_json::from_str(&body).expect("JSON");
     assert_eq!((&told["CORTEX_PORT"], &told["CORTEX_WORKER_ID"]), (&json!(port.to_string()), &json!("worker-a-001")));
-    assert_eq!(ask("/crash").unwrap_or_default(), "");
+    assert_eq!(ask("/crash"), None);
     assert_eq!(worker.ended().code(), Some(7));
 }

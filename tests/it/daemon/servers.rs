@@ -1,18 +1,11 @@
 //! Managed servers of a daemon: its sessions share them. They outlive the sessions, but not the daemon.
 
-use std::{
-    fs,
-    io::{Read, Write},
-    net::TcpStream,
-    os::unix::fs::PermissionsExt,
-    process::Stdio,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, process::Stdio};
 
 use serde_json::{Value, json};
 
 use crate::daemon::home::{Home, is_running, wait_until_gone};
-use crate::support::{misbehaving::misbehaving_server, server::Server, wait_for};
+use crate::support::{http, misbehaving::misbehaving_server, server::Server, wait_for};
 
 /// Returns a catalog with a shared server and a server with one process per allocation.
 fn catalog(home: &Home) -> String {
@@ -30,41 +23,28 @@ fn lease(session: &mut Server, job: &str) -> Value {
     session.answer("request_resources", &json!({"job_id": job, "mcp_servers": ["shared", "own"], "request_id": job}))
 }
 
-/// Returns the status and the body that an endpoint answers to a call with the token of a lease.
-fn call(grant: &Value, server: &str, tool: &str) -> (u16, String) {
+/// Calls a tool of an endpoint with the token of a lease, and returns the status and the body of the response.
+fn call(grant: &Value, server: &str, tool: &str) -> Option<(u16, String)> {
     let config = &grant["mcp_config"]["mcpServers"][server];
-    let port: u16 = config["url"]
-        .as_str()
-        .and_then(|url| url.strip_prefix("http://localhost:")?.strip_suffix("/mcp")?.parse().ok())
-        .unwrap_or_else(|| panic!("{config} has no url"));
-    let authorization = config["headers"]["Authorization"].as_str().expect("a header");
+    let url = config["url"].as_str().unwrap_or_else(|| panic!("{config} has no url"));
+    let headers = [
+        ("authorization", config["headers"]["Authorization"].as_str().expect("a header")),
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", tool),
+    ];
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
         "io.modelcontextprotocol/clientCapabilities": {},
     });
-    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": {}, "_meta": meta}});
-    let body = body.to_string();
-    let request = format!(
-        "POST /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         accept: application/json, text/event-stream\r\nauthorization: {authorization}\r\n\
-         mcp-protocol-version: 2026-07-28\r\nmcp-method: tools/call\r\nmcp-name: {tool}\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let Ok(mut socket) = TcpStream::connect(("127.0.0.1", port)) else { return (0, String::new()) };
-    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
-    let mut answer = String::new();
-    if socket.write_all(request.as_bytes()).and_then(|()| socket.read_to_string(&mut answer)).is_err() {
-        return (0, answer);
-    }
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+    let params = json!({"name": tool, "arguments": {}, "_meta": meta});
+    http::post(url, &headers, &json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}))
 }
 
 /// Returns the process that answers at a leased endpoint.
 fn pid(grant: &Value, server: &str) -> Option<u64> {
-    let (status, body) = call(grant, server, "state");
+    let (status, body) = call(grant, server, "state")?;
     let answer: Value = serde_json::from_str(&body).ok().filter(|_| status == 200)?;
     let text = answer["result"]["content"][0]["text"].as_str()?;
     serde_json::from_str::<Value>(text).ok()?["pid"].as_u64()
@@ -104,7 +84,7 @@ fn sessions_share_a_server_and_none_of_them_ends_it() {
     assert_eq!((pid(&first, "shared"), pid(&first, "own")), (Some(shared), Some(own)));
     let released = other.answer("release_resources", &json!({"allocation_id": first["allocation_id"]}));
     assert_eq!(released["status"], "released");
-    assert_eq!(call(&first, "shared", "state").0, 401);
+    assert_eq!(call(&first, "shared", "state").expect("an answer").0, 401);
     assert!(!is_running(own), "a release is answered when nothing of its own is left");
     assert_eq!(pid(&second, "shared"), Some(shared));
     home.printed(&["stop"]);

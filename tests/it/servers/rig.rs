@@ -21,10 +21,10 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::support::http;
 use crate::support::misbehaving::misbehaving_server;
 
 /// The time limit for each step of these tests.
@@ -207,19 +207,13 @@ impl Lease {
     /// Sends a request without a handshake to a server with this token, and returns the status and the body of the
     /// response.
     pub(crate) async fn knock(&self, server: &str, token: Option<&str>) -> (u16, String) {
-        let body = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
-        let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
-        let length = body.len();
-        let request = format!(
-            "POST /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
-             accept: application/json, text/event-stream\r\n{authorization}content-length: {length}\r\n\r\n{body}"
-        );
-        let mut socket = within(TcpStream::connect(("127.0.0.1", self.port(server)))).await.expect("a listener");
-        within(socket.write_all(request.as_bytes())).await.expect("a reader");
-        let mut answer = String::new();
-        within(socket.read_to_string(&mut answer)).await.expect("an answer");
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        (status, answer.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned())
+        let url = format!("http://localhost:{}/mcp", self.port(server));
+        let authorization = token.map(|token| format!("Bearer {token}"));
+        let knock = move || {
+            let headers = authorization.as_deref().map(|value| ("authorization", value));
+            http::post(&url, headers.as_slice(), &json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}))
+        };
+        spawn_blocking(knock).await.expect("no panic").expect("an answer")
     }
 
     /// Does the same with the token of the lease.

@@ -1,6 +1,7 @@
 //! Workers as processes: each is ready before its grant is answered, and has ended before its release is.
 
 use super::rig::{Rig, entry, lives, until, within};
+use crate::support::http;
 use crate::support::misbehaving::misbehaving_server;
 use cortex_core::allocation::Metadata;
 use cortex_core::command::{DistinctServers, Request};
@@ -12,8 +13,7 @@ use cortex_managed::{ProcessState, RuntimeError, RuntimeRequest, WorkerReport};
 use cortex_runtime::{Ready, WorkerCommand};
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
 
 pub(crate) fn worker(arguments: &[&str], ready: Ready) -> WorkerCommand {
     let worker = ["--worker"].iter().chain(arguments);
@@ -46,12 +46,9 @@ async fn request(rig: &Rig, job: &str, workers: u64, servers: &[&str]) -> Result
 
 /// Returns the response of the worker on a port; none if there is none.
 pub(crate) async fn get(port: u16, path: &str) -> Option<Value> {
-    let mut socket = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-    socket.write_all(request.as_bytes()).await.ok()?;
-    let mut answer = String::new();
-    within(socket.read_to_string(&mut answer)).await.ok()?;
-    serde_json::from_str(answer.split("\r\n\r\n").nth(1)?).ok()
+    let url = format!("http://127.0.0.1:{port}{path}");
+    let (_, body) = spawn_blocking(move || http::get(&url)).await.expect("no panic")?;
+    serde_json::from_str(&body).ok()
 }
 
 async fn report(rig: &Rig, id: &str) -> WorkerReport {

@@ -4,6 +4,8 @@
 //! its test.
 
 pub(crate) mod durable;
+#[cfg(unix)]
+pub(crate) mod http;
 pub(crate) mod misbehaving;
 pub(crate) mod pattern;
 pub(crate) mod server;
