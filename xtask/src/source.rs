@@ -1,9 +1,9 @@
 //! What the reference takes from source files: constants, error enums and events, with their doc comments.
 
 use anyhow::Context;
-use quote::ToTokens;
 use std::fs;
 use std::path::{Path, PathBuf};
+use syn::spanned::Spanned;
 use syn::{Attribute, Expr, ExprLit, Item, Lit, Meta};
 
 /// A source file and its items, those of nested modules included, those of tests not.
@@ -82,22 +82,10 @@ pub(crate) fn string(expression: &Expr) -> Option<String> {
     }
 }
 
-/// Returns the tokens of something as one line of source.
-pub(crate) fn text_of(tokens: &impl ToTokens) -> String {
-    let text = tokens.to_token_stream().to_string();
-    let pairs = [
-        (" :: ", "::"),
-        (" (", "("),
-        ("( ", "("),
-        (" )", ")"),
-        (" ,", ","),
-        (" . ", "."),
-        ("& ", "&"),
-        (" ;", ";"),
-        (" < ", "<"),
-        (" >", ">"),
-    ];
-    pairs.into_iter().fold(text, |text, (from, to)| text.replace(from, to))
+/// Returns the source of something in one line.
+pub(crate) fn text_of(item: &impl Spanned) -> String {
+    let source = item.span().source_text().unwrap_or_default();
+    source.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Replaces links of doc comments, which lead nowhere in a book, by their text.
