@@ -1,5 +1,8 @@
 //! Recorded definitions and answers of the tools: a change of the protocol appears as a change of a file.
 
+use std::{collections::BTreeSet, path::Path};
+
+use cortex_test_support::snapshot_files;
 use serde_json::{Value, json};
 
 use crate::support::{pattern::redact, server::Server};
@@ -26,10 +29,22 @@ fn request() -> Value {
     })
 }
 
+/// Compares the definition of each tool with a file of its name, and their order with one more file.
 #[test]
 fn the_list_of_tools() {
     let mut server = Server::ready(&["--toolsets", "all"]);
-    check_snapshot("tools", server.ask("tools/list", &json!({}))["result"].clone());
+    let mut list = server.ask("tools/list", &json!({}))["result"].take();
+    let mut names = BTreeSet::new();
+    for tool in list["tools"].as_array_mut().expect("a list") {
+        let name = tool["name"].as_str().expect("a name").to_owned();
+        insta::with_settings!({prepend_module_to_snapshot => false, snapshot_path => "snapshots/tools"}, {
+            insta::assert_json_snapshot!(name.as_str(), &*tool);
+        });
+        *tool = name.as_str().into();
+        assert!(names.insert(name), "two tools have the same name: {tool}");
+    }
+    check_snapshot("tools", list);
+    snapshot_files::assert_names(Path::new("tests/it/snapshots/tools"), &names);
 }
 
 #[test]

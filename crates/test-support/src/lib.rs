@@ -1,6 +1,6 @@
 //! What the tests of several crates share: a naive reference of the lease machine, random commands and histories for
-//! it, the runner of seeded simulations, a checker for JSON schemas, demand scenarios, and the table of the
-//! benchmarks.
+//! it, the runner of seeded simulations, checkers for JSON schemas and for the files of snapshots, demand scenarios, and
+//! the table of the benchmarks.
 
 pub mod history;
 pub mod lease_generator;
@@ -9,4 +9,5 @@ pub mod scenarios;
 pub mod schema;
 pub mod seeded_runs;
 pub mod setting;
+pub mod snapshot_files;
 pub mod table;
