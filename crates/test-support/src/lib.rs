@@ -1,13 +1,14 @@
 //! What the tests of several crates share: a naive reference of the lease machine, random commands and histories for
-//! it, the runner of seeded simulations, checkers for JSON schemas and for the files of snapshots, demand scenarios, and
+//! it, the driver of seeded simulations, checkers for JSON schemas and for the files of snapshots, demand scenarios, and
 //! the table of the benchmarks.
 
 pub mod history;
 pub mod lease_generator;
 pub mod model;
+pub mod replica;
 pub mod scenarios;
 pub mod schema;
-pub mod seeded_runs;
+pub mod seeded_simulation;
 pub mod setting;
 pub mod snapshot_files;
 pub mod table;

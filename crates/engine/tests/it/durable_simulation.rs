@@ -1,18 +1,15 @@
 //! A seeded simulation of the engine over its SQLite journal, with failures: commits that fail or whose reply is lost,
 //! loads that fail, crashes at every step, and a clock that jumps. After each failure, everything that was acknowledged
 //! is still there.
-//!
-//! Seed and length come from `CORTEX_SIM_SEED` and `CORTEX_SIM_STEPS`; `.ci/simulate` runs more steps. A failure prints
-//! the seed of its run, and the command that repeats it.
 
 mod calls;
 mod faulty;
 mod known;
 mod run;
 
-use cortex_test_support::seeded_runs::SeededRuns;
-pub(crate) use cortex_test_support::seeded_runs::SituationCounts;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use cortex_test_support::seeded_simulation::{SeededRun, SeededSimulation, SituationCounts};
+use run::{Run, RunningEngine};
+use tokio::runtime::{Builder, Runtime};
 
 /// The number of steps that `cargo test` runs. Each step makes several concurrent calls.
 const STEPS: u64 = 6_000;
@@ -44,19 +41,42 @@ const SITUATIONS: [&str; 17] = [
 
 #[test]
 fn nothing_acknowledged_is_lost() {
-    let plan = SeededRuns { seed: SEED, steps: STEPS, situations: &SITUATIONS, times_min: 5 };
-    plan.run(|_| RUN_STEPS, run_seeded);
+    let simulation = SeededSimulation {
+        command: "cargo test -p cortex-engine --test it durable_simulation::",
+        seed: SEED,
+        steps: STEPS,
+        situations: &SITUATIONS,
+        times_min: 5,
+    };
+    simulation.check::<DurableRun>();
 }
 
-/// Runs one seed. A failure prints the command that repeats it.
-fn run_seeded(seed: u64, steps: u64) -> SituationCounts {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run::run(seed, steps))));
-    outcome.unwrap_or_else(|_| {
-        panic!(
-            "the run of seed {seed} failed, for the reason above. To repeat it: \
-         CORTEX_SIM_SEED={seed} CORTEX_SIM_STEPS={steps} cargo test -p cortex-engine --test it durable_simulation::"
-        )
-    })
+/// A run, and the runtime of its engines.
+struct DurableRun {
+    runtime: Runtime,
+    run: Run,
+    running: Option<RunningEngine>,
+}
+
+impl SeededRun for DurableRun {
+    fn steps_of(_: u64) -> u64 {
+        RUN_STEPS
+    }
+
+    fn start(seed: u64) -> Self {
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+        let mut run = Run::new(seed);
+        let running = Some(runtime.block_on(run.start()));
+        Self { runtime, run, running }
+    }
+
+    fn step(&mut self, _: u64) {
+        let running = self.running.take().expect("each step leaves an engine");
+        self.running = Some(self.runtime.block_on(self.run.step(running)));
+    }
+
+    fn finish(self) -> SituationCounts {
+        let running = self.running.expect("each step leaves an engine");
+        self.runtime.block_on(self.run.finish(running))
+    }
 }

@@ -1,6 +1,5 @@
 //! One run: engines that start one after the other on one state, and concurrent calls to them.
 
-use crate::durable_simulation::SituationCounts;
 use crate::durable_simulation::calls::{Answer, Call, make};
 use crate::durable_simulation::faulty::{Fault, Faults, Faulty};
 use crate::durable_simulation::known::Known;
@@ -15,12 +14,14 @@ use cortex_core::{Cluster, check};
 use cortex_engine::clock::EngineClock;
 use cortex_engine::{Engine, EngineError, EngineHandle, EngineOptions, StartError};
 use cortex_journal::{JournalError, SqliteJournal, SqliteOptions, Synchronous, find_snapshots, open_to_read, recover};
+use cortex_test_support::seeded_simulation::SituationCounts;
 use cortex_util::lock::{LOCK_WAIT_MAX, OwnerRecord};
 use fastrand::Rng;
 use futures_util::future::join_all;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 /// The worker slots of the node.
@@ -42,13 +43,15 @@ const KEYS: u64 = 60;
 type Clocks = Arc<Mutex<(i64, u64)>>;
 
 /// An engine that runs on the state.
-struct RunningEngine {
+pub(crate) struct RunningEngine {
     handle: EngineHandle,
     engine: JoinHandle<Result<(), JournalError>>,
 }
 
-struct Run {
+pub(crate) struct Run {
     rng: Rng,
+    /// Deleted at the end of the run.
+    _folder: TempDir,
     options: SqliteOptions,
     clocks: Clocks,
     faults: Faults,
@@ -57,43 +60,6 @@ struct Run {
     /// The expected time of the engine, which never goes back.
     now: Timestamp,
     jobs: u64,
-}
-
-/// Runs a seed for a number of steps and verifies the state that is left.
-pub(crate) async fn run(seed: u64, steps: u64) -> SituationCounts {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut rng = Rng::with_seed(seed);
-    let options = SqliteOptions {
-        path: folder.path().join("state.db"),
-        synchronous: Synchronous::Normal,
-        keep_events: Duration::MAX,
-        // Few, so that snapshots are written during the run.
-        snapshot_events_min: 500,
-    };
-    let wall = 1_700_000_000_000 + rng.i64(0..DAY_MS);
-    let mut run = Run {
-        rng,
-        options,
-        clocks: Arc::new(Mutex::new((wall, 0))),
-        faults: Faults::default(),
-        known: Known::default(),
-        seen: SituationCounts::new(),
-        now: Timestamp::MIN,
-        jobs: 0,
-    };
-    let mut running = run.start().await;
-    for _ in 0..steps {
-        running = run.step(running).await;
-    }
-    // Ends without faults.
-    *run.faults.plan() = crate::durable_simulation::faulty::Plan::default();
-    let live = run.read_live(&running.handle).await.expect("nothing fails any more");
-    let RunningEngine { handle, engine } = running;
-    drop(handle);
-    engine.await.expect("no panic").expect("nothing fails any more");
-    verify(&run.options.path, run.now, &live);
-    run.seen("undelivered grant seen after a crash", run.known.undelivered_seen);
-    run.seen
 }
 
 /// Recovers the state from the snapshot and from all events, and compares both with the last live leases.
@@ -122,8 +88,43 @@ fn verify(path: &Path, now: Timestamp, live: &[AllocationView]) {
 }
 
 impl Run {
+    pub(crate) fn new(seed: u64) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut rng = Rng::with_seed(seed);
+        let options = SqliteOptions {
+            path: folder.path().join("state.db"),
+            synchronous: Synchronous::Normal,
+            keep_events: Duration::MAX,
+            // Few, so that snapshots are written during the run.
+            snapshot_events_min: 500,
+        };
+        let wall = 1_700_000_000_000 + rng.i64(0..DAY_MS);
+        Self {
+            rng,
+            _folder: folder,
+            options,
+            clocks: Arc::new(Mutex::new((wall, 0))),
+            faults: Faults::default(),
+            known: Known::default(),
+            seen: SituationCounts::default(),
+            now: Timestamp::MIN,
+            jobs: 0,
+        }
+    }
+
     fn seen(&mut self, what: &'static str, times: u64) {
-        *self.seen.entry(what).or_default() += times;
+        self.seen.add(what, times);
+    }
+
+    /// Ends without faults, and verifies the state that is left.
+    pub(crate) async fn finish(mut self, RunningEngine { handle, engine }: RunningEngine) -> SituationCounts {
+        *self.faults.plan() = crate::durable_simulation::faulty::Plan::default();
+        let live = self.read_live(&handle).await.expect("nothing fails any more");
+        drop(handle);
+        engine.await.expect("no panic").expect("nothing fails any more");
+        verify(&self.options.path, self.now, &live);
+        self.seen("undelivered grant seen after a crash", self.known.undelivered_seen);
+        self.seen
     }
 
     /// Advances the clocks.
@@ -134,7 +135,7 @@ impl Run {
     }
 
     /// Starts an engine on the state. Retries a start that fails.
-    async fn start(&mut self) -> RunningEngine {
+    pub(crate) async fn start(&mut self) -> RunningEngine {
         let last_at = self.options.path.exists().then(|| {
             let connection = open_to_read(&self.options.path).expect("a state");
             recover(&connection, &self.options.path, None).expect("a good state").last_at()
@@ -197,7 +198,7 @@ impl Run {
     }
 
     /// Advances the clocks, plans a fault now and then, and makes concurrent calls.
-    async fn step(&mut self, running: RunningEngine) -> RunningEngine {
+    pub(crate) async fn step(&mut self, running: RunningEngine) -> RunningEngine {
         match self.rng.u8(0..100) {
             0..4 => return self.restart(running).await,
             4..24 => {
