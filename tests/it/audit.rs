@@ -1,7 +1,7 @@
 //! The commands that read or stop a state, with and without a running process: `events`, `verify`, `status`
 //! and `stop`.
 
-use crate::support::HANG;
+use crate::support::WAIT_MAX;
 use crate::support::durable::{Ended, Ending, Home, MODES, Mode, allocation, kill, run, workers};
 use crate::support::server::Server;
 use serde_json::{Value, json};
@@ -188,7 +188,8 @@ impl Follower {
     fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let mut seen = Vec::new();
         loop {
-            let line = self.lines.recv_timeout(HANG).unwrap_or_else(|error| panic!("{what}: {error} after {seen:?}"));
+            let line =
+                self.lines.recv_timeout(WAIT_MAX).unwrap_or_else(|error| panic!("{what}: {error} after {seen:?}"));
             seen.push(line);
             if seen.last().is_some_and(&wanted) {
                 return seen;
@@ -352,8 +353,8 @@ fn the_status_of_a_daemon_says_how_it_stands() {
     // A status request is not a session.
     assert!(value(&home.told("status", &[]), "sessions").starts_with('2'));
     drop(other);
-    crate::support::wait_for("the end of a session", || {
-        value(&home.told("status", &[]), "sessions").starts_with('1').then_some(())
+    crate::support::wait_until("the end of a session", || {
+        value(&home.told("status", &[]), "sessions").starts_with('1')
     });
     home.end(server, Ending::InOrder);
 }

@@ -3,7 +3,7 @@
 //!
 //! `CORTEX_FAIRNESS_SECONDS` sets the duration; `.ci/fairness` runs longer than `cargo test`.
 
-use crate::support::HANG;
+use crate::support::WAIT_MAX;
 use crate::support::durable::{Home, Mode, allocation, workers};
 use crate::support::session::{Reply, Session};
 use serde_json::Value;
@@ -56,7 +56,7 @@ fn compete(session: &mut Session, name: &str, held: &AtomicU64, deadline: Instan
         thread::sleep(HOLD);
         held.fetch_sub(WORKERS, Ordering::SeqCst);
         let id = answer["allocation_id"].as_str().expect("an id");
-        let reply = session.call("release_resources", &allocation(id), HANG);
+        let reply = session.call("release_resources", &allocation(id), WAIT_MAX);
         assert!(matches!(&reply, Ok(Reply::Answer(answer)) if answer["status"] == "released"), "{reply:?}");
     }
     share

@@ -73,6 +73,7 @@ fn concurrently(
             scope.spawn(|| {
                 let (mut killed, mut kills) = (None, 0);
                 while kills < KILLS && !is_over.load(Ordering::Relaxed) {
+                    // The moment of the kill is random.
                     thread::sleep(Duration::from_millis(random.u64(20..60)));
                     let Some(daemon) = home.owner().filter(|id| Some(*id) != killed && !ids.contains(id)) else {
                         continue;

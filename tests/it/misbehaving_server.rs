@@ -7,7 +7,7 @@ use std::{
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
 };
 
-use crate::support::{HANG, http, misbehaving::misbehaving_server, wait_for};
+use crate::support::{http, misbehaving::misbehaving_server, wait_for, within};
 use rmcp::{
     model::{
         CallToolRequestParams, ProtocolVersion, ReadResourceRequestParams, ServerNotification, SubscriptionFilter,
@@ -17,7 +17,6 @@ use rmcp::{
 };
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 /// A running server. Dropping it kills it.
 struct Server {
@@ -105,14 +104,13 @@ async fn it_behaves_in_both_generations_of_the_protocol() {
         let mut command = tokio::process::Command::new(misbehaving_server());
         command.args(flag).kill_on_drop(true);
         let transport = TokioChildProcess::new(command).expect("the server");
-        let client =
-            timeout(HANG, ().serve_with_lifecycle(transport, lifecycle)).await.expect("in time").expect("a server");
+        let client = within(().serve_with_lifecycle(transport, lifecycle)).await.expect("a server");
         let tools = client.list_all_tools().await.expect("tools");
         assert!(tools.iter().any(|tool| tool.name == "progress"), "{tools:?}");
         let call = async |tool: &'static str, arguments: Value| {
             let arguments = arguments.as_object().cloned().unwrap_or_default();
             let params = CallToolRequestParams::new(tool).with_arguments(arguments);
-            let result = timeout(HANG, client.call_tool(params)).await.expect("in time").expect(tool);
+            let result = within(client.call_tool(params)).await.expect(tool);
             result.structured_content.expect(tool)
         };
         assert_eq!(call("add", json!({"a": 1, "b": 2})).await, json!({"sum": 3.0}));
@@ -129,7 +127,7 @@ async fn it_behaves_in_both_generations_of_the_protocol() {
             let filter = SubscriptionFilter::builder().resource_subscriptions(vec!["test://1".to_owned()]).build();
             let mut listen = client.listen(filter).await.expect("a subscription");
             assert_eq!(call("change", json!({"uri": "test://1"})).await["told"], 1);
-            let notice = timeout(HANG, listen.next()).await.expect("in time");
+            let notice = within(listen.next()).await;
             assert!(matches!(notice, Ok(Some(ServerNotification::ResourceUpdatedNotification(_)))), "{notice:?}");
         }
         client.cancel().await.expect("an end");

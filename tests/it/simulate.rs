@@ -245,6 +245,7 @@ fn the_help_page_is_no_wider_than_a_terminal() {
 #[cfg(target_os = "linux")]
 mod memory {
     use super::Place;
+    use crate::support::wait_for;
     use std::fs;
     use std::io::{BufWriter, Write};
     use std::path::Path;
@@ -265,11 +266,11 @@ mod memory {
         let mut command = place.command(&["--trace", "trace.csv", "--policy", "balanced", "--html", "page.html"]);
         let mut child = command.stdout(Stdio::null()).spawn().expect("a program that starts");
         let mut peak = 0;
-        while child.try_wait().expect("a child").is_none() {
+        let status = wait_for("the end of the simulation", || {
             peak = peak.max(peak_bytes(child.id()).unwrap_or(0));
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        assert!(child.wait().expect("a child").success());
+            child.try_wait().expect("a child")
+        });
+        assert!(status.success());
         assert!((1..BYTES_MAX).contains(&peak), "{peak} bytes");
     }
 

@@ -299,7 +299,7 @@ fn metadata_stays_out_of_the_log() {
     server.error("request_resources", &request("metadata", json!([secret])));
     server.close_input();
     server.check_end();
-    crate::support::wait_for("the last log line", || server.log().contains("ended").then_some(()));
+    crate::support::wait_until("the last log line", || server.log().contains("ended"));
     let log = server.log();
     assert!(log.contains("granted") && log.contains("refused"), "{log}");
     assert!(!log.contains(secret), "{log}");

@@ -3,11 +3,8 @@
 mod forecast;
 mod policy;
 
-use crate::support::HANG;
-use crate::support::pattern::check;
-use crate::support::server::Server;
+use crate::support::{pattern::check, server::Server, wait_for};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
 
 const OPTIONS: [&str; 6] = ["--toolsets", "all", "--min-workers", "2", "--max-workers", "40"];
 
@@ -73,15 +70,8 @@ fn what_is_shown_is_what_is_done() {
     }
     let told = plan(&mut server, &json!({}));
     check(&told, &json!({"action": "scale_up", "current_workers": 10, "target_workers": 13, "utilization": 0.9}));
-    let start = Instant::now();
-    let done = loop {
-        let plan = shown(&mut server);
-        if plan["action"] == "scale_up" {
-            break plan;
-        }
-        assert!(start.elapsed() < HANG, "the planner does something else: {plan}");
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let done =
+        wait_for("the planner to add workers", || Some(shown(&mut server)).filter(|plan| plan["action"] == "scale_up"));
     assert_eq!(timeless(done), timeless(told));
     check(&server.capacity(), &json!({"total_workers": 13}));
 }

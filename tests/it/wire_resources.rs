@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::support::{
-    HANG,
     pattern::{TIME, check},
     server::{Server, TRANSPORTS, command},
+    within,
 };
 
 /// The capacity of the cluster.
@@ -176,11 +176,6 @@ async fn grant(peer: &Peer<RoleClient>, workers: u32) -> String {
     let answer = call(peer, "request_resources", json!({"job_id": "a", "mcp_servers": [], "workers": workers})).await;
     assert_eq!(answer["status"], "active", "{answer}");
     answer["allocation_id"].as_str().expect("an id").to_owned()
-}
-
-/// Waits with a time limit.
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(HANG, future).await.expect("an answer in time")
 }
 
 /// Returns the code of a protocol error.

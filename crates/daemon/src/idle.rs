@@ -162,7 +162,7 @@ mod tests {
             };
             engine.request(request, CancelHandle::default()).await.expect("room");
         }
-        // The engine uses the system clock, which tokio's paused time does not stop.
+        // The engine uses the system clock, which tokio's paused time neither stops nor advances.
         let expired = async || {
             engine.read(|state, now| state.cluster.capacity(now).expired_allocations).await.expect("an engine")
         };

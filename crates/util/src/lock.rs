@@ -281,6 +281,7 @@ mod tests {
             let path = path.clone();
             thread::spawn(move || OwnerLock::acquire(&path, &record("2"), Duration::from_secs(30)).map(drop))
         };
+        // A failed attempt shows nothing to wait for. Usually the other thread has made one by then.
         thread::sleep(RETRY_INTERVAL * 2);
         drop(lock);
         waiting.join().expect("no panic").expect("the lock, in the end");

@@ -178,10 +178,10 @@ async fn calls_wait_in_order_for_their_turn_and_too_many_are_refused() {
         waiting.push(client.send(batch(round * 100, 100)).await);
         // The next batch is sent when all calls of this one have been submitted.
         let waits = (round + 1) * 100;
-        super::child::until(|| format!("{:?}", rig.endpoint).matches("Call {").count() >= waits).await;
+        rig.until_calls(waits).await;
     }
     waiting.push(client.send(batch(1_000, 26)).await);
-    super::child::until(|| format!("{:?}", rig.endpoint).matches("Call {").count() >= 1_026).await;
+    rig.until_calls(1_026).await;
     let refused = client.ask(json!({"jsonrpc": "2.0", "id": "over", "method": "m"})).await.json();
     assert_eq!(refused["error"]["code"], -32_000);
     assert!(refused["error"]["message"].as_str().expect("text").contains("1024 calls"), "{refused}");

@@ -1,14 +1,12 @@
 //! A scripted child.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use cortex_runtime::bridge::{Endpoint, HandshakeError, Link};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf};
 
-/// The time limit for each wait in these tests.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+use crate::support::{wait_until_async, within};
 
 /// The capacity of the pipes of a child.
 const PIPE_BYTES: usize = 65_536;
@@ -93,7 +91,8 @@ impl Child {
 
     /// Waits until the bridge has reported invalid output that contains `text`.
     pub(crate) async fn noted(&self, text: &str) {
-        until(|| self.invalid_output.lock().expect("no panic").iter().any(|line| line.contains(text))).await;
+        let is_noted = || self.invalid_output.lock().expect("no panic").iter().any(|line| line.contains(text));
+        wait_until_async("invalid output to be reported", async || is_noted()).await;
     }
 
     /// Waits until the bridge has read everything that was sent.
@@ -102,19 +101,4 @@ impl Child {
         let answer = self.next().await;
         assert_eq!(answer, json!({"jsonrpc": "2.0", "id": "sync", "result": {}}));
     }
-}
-
-/// Waits for a future that must complete.
-pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future).await.expect("it came in time")
-}
-
-/// Waits for a condition that must become true.
-pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
-    within(async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
 }

@@ -1,11 +1,12 @@
 //! Tests what happens when a child ends and another one replaces it.
 
+use crate::support::within;
 use std::time::{Duration, Instant};
 
 use cortex_runtime::bridge::{ChildState, HandshakeError, LinkError};
 use serde_json::json;
 
-use super::child::{Child, within};
+use super::child::Child;
 use super::rig::{Rig, options};
 
 #[tokio::test]
@@ -59,7 +60,7 @@ async fn what_sessions_asked_for_outlives_the_child() {
     let mut at_work = client.call(3, "at/work", json!({})).await;
     child.expect("at/work").await;
     let mut waiting = client.call(4, "wait/ing", json!({})).await;
-    super::child::until(|| format!("{:?}", rig.endpoint).matches("Call {").count() == 2).await;
+    rig.until_calls(2).await;
     drop(child);
     assert_eq!(at_work.response().await.json()["error"]["code"], -32_000);
     let (mut child, connecting) = Child::spawn(&rig.endpoint);
@@ -96,7 +97,7 @@ async fn what_waited_when_the_child_was_lost_keeps_its_order() {
     for number in 0..20 {
         waiting.push(client.call(10 + number, &format!("wait/{number}"), json!({})).await);
         let calls = 2 + usize::try_from(number).expect("few");
-        super::child::until(|| format!("{:?}", rig.endpoint).matches("Call {").count() == calls).await;
+        rig.until_calls(calls).await;
     }
     drop(child);
     assert_eq!(at_work.response().await.json()["error"]["code"], -32_000);
@@ -123,7 +124,7 @@ async fn what_waited_when_the_child_was_lost_does_not_wait_for_ever() {
         let mut at_work = client.call(1, "at/work", json!({})).await;
         child.expect("at/work").await;
         let mut waiting = client.call(2, "wait/ing", json!({})).await;
-        super::child::until(|| format!("{:?}", rig.endpoint).matches("Call {").count() == 2).await;
+        rig.until_calls(2).await;
         drop(child);
         at_work.response().await;
         if fails {

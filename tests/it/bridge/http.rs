@@ -1,10 +1,9 @@
 //! A plain HTTP client, for requests that a library would not send.
 
+use crate::support::within;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-
-use super::child::within;
 
 pub(crate) struct Http {
     pub(crate) socket: BufReader<TcpStream>,

@@ -1,5 +1,6 @@
 //! Interoperability with the client and the server of rmcp.
 
+use crate::support::{wait_until_async, within};
 use std::time::Duration;
 
 use rmcp::model::{
@@ -10,7 +11,6 @@ use rmcp::service::{ClientLifecycleMode, RequestContext, RoleServer, serve_clien
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::{ServerHandler, ServiceExt, tool, tool_handler, tool_router};
 
-use super::child::within;
 use super::rig::Rig;
 
 /// An rmcp server with two tools.
@@ -80,7 +80,8 @@ async fn twenty_clients_with_a_handshake_share_one_server() {
     for client in clients {
         within(client.cancel()).await.expect("an orderly end");
     }
-    super::child::until(|| !format!("{:?}", rig.endpoint).contains("Session {")).await;
+    let has_session = || format!("{:?}", rig.endpoint).contains("Session {");
+    wait_until_async("the end of all sessions", async || !has_session()).await;
 }
 
 #[tokio::test]

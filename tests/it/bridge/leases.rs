@@ -23,7 +23,7 @@ async fn the_end_of_an_allocation_ends_what_is_its_own_and_nothing_else() {
     let mut other = staying.call(1, "tools/call", json!({})).await;
     let asked_other = child.expect("tools/call").await;
     let mut waiting = ending.call(2, "tools/call", json!({})).await;
-    super::child::until(|| format!("{:?}", rig.endpoint).matches("Call {").count() == 3).await;
+    rig.until_calls(3).await;
     rig.endpoint.end_allocation(AllocationId::from_bits(1));
     for http in [&mut at_work, &mut waiting] {
         let error = http.response().await.json()["error"].clone();
@@ -64,6 +64,7 @@ async fn calls_errors_bytes_and_time_are_counted_for_each() {
     for (client, fine) in [(&one, true), (&one, false), (&two, true)] {
         let mut http = client.call(1, "tools/call", json!({"name": "t"})).await;
         let asked = child.expect("tools/call").await;
+        // The duration of the call, which is counted.
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         if fine {
             child.answer(&asked, json!({"content": []})).await;

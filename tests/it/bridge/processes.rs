@@ -1,5 +1,6 @@
 //! Real child processes, which misbehave on request.
 
+use crate::support::{WAIT_MAX, within};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -8,7 +9,6 @@ use cortex_runtime::bridge::{Link, LinkError};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
-use super::child::within;
 use super::rig::{Client, Rig, options};
 
 /// Starts a server with these flags as the endpoint's child. Dropping the first value ends the process.
@@ -50,7 +50,7 @@ async fn faults_of_every_kind_at_once_harm_no_call() {
         }
     });
     futures_util::future::join_all(sessions).await;
-    link.ping(super::child::DEADLINE).await.expect("it lives");
+    link.ping(WAIT_MAX).await.expect("it lives");
     let usage = rig.endpoint.total_usage();
     assert_eq!((usage.calls, usage.errors), (400, 0));
     // Each call causes an invalid line, and its response two foreign responses and two repetitions.
@@ -108,5 +108,5 @@ async fn a_server_that_speaks_only_the_newest_version_serves_everybody() {
         assert_eq!(events.next().await.expect("progress")["params"]["progressToken"], "p");
     }
     assert_eq!(events.next().await.expect("an answer")["id"], 2);
-    link.ping(super::child::DEADLINE).await.expect("a listing");
+    link.ping(WAIT_MAX).await.expect("a listing");
 }

@@ -1,11 +1,11 @@
 //! Requests that are rejected.
 
+use crate::support::{WAIT_MAX, wait_until_async, within};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 
-use super::child::{DEADLINE, within};
 use super::http::{Http, Response};
 use super::rig::{Client, Rig, options};
 
@@ -218,10 +218,8 @@ async fn answer_before_the_body(rig: &Rig, headers: &[(&str, &str)]) -> (Http, R
     let mut http = Http::connect(rig.port).await;
     http.send("POST", "/mcp", &[headers, &[("content-length", "2000")]].concat(), "").await;
     let socket = http.socket.get_ref();
-    within(async {
-        while !socket.ready(Interest::READABLE).await.expect("a socket").is_read_closed() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+    wait_until_async("the end of the response", async || {
+        socket.ready(Interest::READABLE).await.expect("a socket").is_read_closed()
     })
     .await;
     for _ in 0..2 {
@@ -246,12 +244,7 @@ async fn a_connection_over_the_limit_gets_a_response_while_it_still_writes() {
     }
     // The bridge does not read forever.
     let (mut http, _) = answer_before_the_body(&rig, &client.headers()).await;
-    within(async {
-        while http.socket.write_all(b" ").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    wait_until_async("a write that fails", async || http.socket.write_all(b" ").await.is_err()).await;
 }
 
 #[tokio::test]
@@ -274,7 +267,7 @@ async fn an_endpoint_that_closes_ends_its_streams_and_its_calls() {
     rig.closing.cancel();
     assert_eq!(events.next().await, None);
     assert_eq!(http.response().await.json()["error"]["code"], -32_000);
-    tokio::time::timeout(DEADLINE, rig.serving).await.expect("it ends").expect("no panic");
+    tokio::time::timeout(WAIT_MAX, rig.serving).await.expect("it ends").expect("no panic");
     assert!(tokio::net::TcpStream::connect(("127.0.0.1", rig.port)).await.is_err());
 }
 

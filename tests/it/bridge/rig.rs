@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::wait_until_async;
+
 use super::child::Child;
 use super::http::{Events, Http, Response};
 
@@ -71,6 +73,12 @@ impl Rig {
         let rig = Self::new();
         let child = Child::connect(&rig.endpoint).await;
         (rig, child)
+    }
+
+    /// Waits until this number of calls is in flight or waits.
+    pub(crate) async fn until_calls(&self, count: usize) {
+        let calls = || format!("{:?}", self.endpoint).matches("Call {").count();
+        wait_until_async(&format!("{count} calls"), async || calls() == count).await;
     }
 
     /// Returns a client after its handshake.

@@ -1,10 +1,11 @@
 //! A lease that takes as much as it can get, next to one that needs little.
 
+use crate::support::{wait_until_async, within};
 use cortex_core::ids::AllocationId;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
-use super::child::{Child, until, within};
+use super::child::Child;
 use super::http::Http;
 use super::rig::{Client, Rig, options};
 
@@ -20,7 +21,7 @@ fn taken(rig: &Rig, what: &str) -> usize {
 }
 
 async fn none_taken(rig: &Rig, what: &str) {
-    until(|| taken(rig, what) == 0).await;
+    wait_until_async(&format!("nothing of {what} to be taken"), async || taken(rig, what) == 0).await;
 }
 
 fn end(rig: &Rig, draw: u64) {
@@ -56,7 +57,8 @@ async fn calls_without_an_answer_leave_capacity_for_other_leases() {
     let (rig, mut child) = start(64).await;
     let (greedy, modest) = (rig.client_of(Some(GREEDY)).await, rig.client_of(Some(MODEST)).await);
     let mut http = greedy.send(batch(0, 100)).await;
-    until(|| (taken(&rig, "in_flight_shares"), taken(&rig, "calls")) == (51, 49)).await;
+    let taken_calls = || (taken(&rig, "in_flight_shares"), taken(&rig, "calls"));
+    wait_until_async("the calls of both", async || taken_calls() == (51, 49)).await;
     for _ in 0..51 {
         child.expect("greedy").await;
     }
@@ -76,7 +78,7 @@ async fn a_backlog_delays_its_own_lease_and_no_other() {
     for round in 0..9 {
         backlog.push(greedy.send(batch(round * 100, 100)).await);
     }
-    until(|| taken(&rig, "calls") == 819).await;
+    wait_until_async("819 calls", async || taken(&rig, "calls") == 819).await;
     let refused = within(greedy.ask(json!({"jsonrpc": "2.0", "id": "over", "method": "greedy"}))).await.json();
     let error = &refused["error"];
     assert!(error["message"].as_str().is_some_and(|why| why.contains("819 calls of this lease")), "{refused}");
@@ -84,7 +86,7 @@ async fn a_backlog_delays_its_own_lease_and_no_other() {
     assert!(errors(&rig, GREEDY) >= 1);
     let few = json!([1, 2, 3].map(|id| json!({"jsonrpc": "2.0", "id": id, "method": "modest"})));
     let mut http = modest.send(few).await;
-    until(|| taken(&rig, "calls") == 822).await;
+    wait_until_async("822 calls", async || taken(&rig, "calls") == 822).await;
     // Two calls of the greedy lease are already at the child; then the leases take turns.
     let mut order = Vec::new();
     while order.iter().filter(|method| **method == "modest").count() < 3 {
@@ -268,14 +270,9 @@ async fn a_client_that_reads_nothing_is_not_written_to_for_ever() {
     let mut unread = greedy.call(1, "greedy", json!({})).await;
     let asked = child.expect("greedy").await;
     child.say(&long_answer(&asked, 12 << 20)).await;
-    until(|| taken(&rig, "memory_budget") > 0).await;
+    wait_until_async("the answer to be held", async || taken(&rig, "memory_budget") > 0).await;
     let began = tokio::time::Instant::now();
-    let given_up = async {
-        while taken(&rig, "memory_budget") > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(60), given_up).await.expect("it is closed");
+    none_taken(&rig, "memory_budget").await;
     assert!(began.elapsed().as_secs() >= 29, "{:?}", began.elapsed());
     let mut part = Vec::new();
     let _ = within(unread.socket.read_to_end(&mut part)).await;

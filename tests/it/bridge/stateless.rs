@@ -1,8 +1,9 @@
 //! Clients and children of 2026-07-28.
 
+use crate::support::{WAIT_MAX, within};
 use serde_json::{Value, json};
 
-use super::child::{Child, within};
+use super::child::Child;
 use super::http::{Http, Response};
 use super::rig::Rig;
 
@@ -218,7 +219,7 @@ async fn a_new_child_serves_older_clients() {
     assert_eq!(events.next().await.expect("an update")["params"], json!({"uri": "file:///a", "_meta": {}}));
 
     let link = child.link.take().expect("a link");
-    let (pinged, ()) = tokio::join!(link.ping(super::child::DEADLINE), async {
+    let (pinged, ()) = tokio::join!(link.ping(WAIT_MAX), async {
         let asked = child.expect("tools/list").await;
         child.answer(&asked, json!({"tools": []})).await;
     });

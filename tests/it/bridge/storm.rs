@@ -1,5 +1,6 @@
 //! A random mix of everything, with children that crash.
 
+use crate::support::within;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,11 +8,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
-use super::child::{Child, within};
+use super::child::Child;
 use super::rig::{Client, Rig, options};
 
 const CLIENTS: usize = 12;
 const STEPS: usize = 120;
+
+/// The time limit of the whole storm.
+const STORM_MAX: Duration = Duration::from_secs(120);
 
 /// Responds late, in random order and with invalid output in between, until a random number of responses.
 async fn live(child: Child, random: &mut fastrand::Rng) -> u64 {
@@ -165,10 +169,9 @@ async fn each_client_gets_its_own_messages_and_nothing_is_left() {
             }
         }
     };
-    let lives = tokio::select! {
-        (_, lives) = async { tokio::join!(futures_util::future::join_all(crowd), children) } => lives,
-        () = tokio::time::sleep(Duration::from_secs(120)) => panic!("no progress: {:#?}", rig.endpoint),
-    };
+    let storm = async { tokio::join!(futures_util::future::join_all(crowd), children) };
+    let ended = tokio::time::timeout(STORM_MAX, storm).await;
+    let (_, lives) = ended.unwrap_or_else(|_| panic!("no progress: {:#?}", rig.endpoint));
     assert!(lives > 3, "{lives} children");
     assert!(seen.results.get() > 500, "{seen:?}");
     assert!([&seen.errors, &seen.notices, &seen.silences].iter().all(|times| times.get() > 0), "{seen:?}");

@@ -8,8 +8,9 @@ use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
 use crate::children::processes::{
-    LONG_GRACE, SHORT_GRACE, STUBBORN, check_gone, check_nothing_of, end_of, pids, shell, spawner_of, start, until,
+    LONG_GRACE, SHORT_GRACE, STUBBORN, check_gone, check_nothing_of, end_of, is_running, pids, shell, spawner_of, start,
 };
+use crate::support::wait_until_async;
 
 /// A family: a grandchild, one in a session of its own, one that has no marker either, and a daemon that forked twice
 /// and ignores TERM. Each writes its pid. The child then runs the commands that follow.
@@ -109,10 +110,10 @@ async fn dropping_it_ends_it() {
     pids.push(child.pid());
     drop(child);
     // The process that ignores TERM has the whole grace.
-    until("the end", || pids.iter().any(|pid| !crate::children::processes::is_running(*pid)).then_some(())).await;
+    wait_until_async("the end", async || pids.iter().any(|pid| !is_running(*pid))).await;
     let tree = cortex_runtime::process::tree::ProcessTree::of_instance(instance);
     tokio::task::spawn_blocking(move || tree.end(Duration::ZERO)).await.expect("a thread").expect("a table");
-    until("the guardian", || pids.iter().all(|pid| !crate::children::processes::is_running(*pid)).then_some(())).await;
+    wait_until_async("the guardian", async || pids.iter().all(|pid| !is_running(*pid))).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The pipes, environment, descriptors, output and end of a child.
 
+use crate::support::wait_until_async;
 use std::{
     fs::File,
     io::Read,
@@ -10,7 +11,6 @@ use cortex_runtime::process::child::{Child, ChildSpec, ExitReason, Input, LINES_
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::children::processes::{end_of, is_running, lines, program, shell, spawner, start};
-use crate::support::HANG;
 
 /// Returns all that the child writes to standard output.
 async fn output_of(child: &mut Child) -> String {
@@ -173,15 +173,9 @@ async fn what_it_takes_is_counted() {
     let mut child = start(shell("sleep 1000 & sleep 1000 & echo started >&2; cat"));
     lines(&child, 1).await;
     // The shell may not have started its last command yet.
-    let counting = async {
-        loop {
-            let usage = child.usage().await.expect("a table of processes");
-            if usage.processes >= 4 {
-                return usage;
-            }
-        }
-    };
-    let usage = tokio::time::timeout(HANG, counting).await.expect("four processes");
+    let usage = async || child.usage().await.expect("a table of processes");
+    wait_until_async("four processes", async || usage().await.processes >= 4).await;
+    let usage = usage().await;
     assert_eq!(usage.processes, 4);
     assert!((1..100).contains(&usage.memory.0), "{usage:?}");
     assert_eq!(child.stop().await, ExitReason::Exited(0));

@@ -8,7 +8,7 @@ use cortex_runtime::process::{
 };
 use uuid::Uuid;
 
-use crate::support::HANG;
+use crate::support::{wait_until_async, within};
 
 /// A short grace, for children that do not end by themselves.
 pub(crate) const SHORT_GRACE: Duration = Duration::from_millis(400);
@@ -52,30 +52,18 @@ pub(crate) fn start(launch: ChildSpec) -> Child {
 
 /// Waits for the end of the child, and fails if it hangs.
 pub(crate) async fn end_of(child: &mut Child) -> ExitReason {
-    tokio::time::timeout(HANG, child.ended()).await.expect("an end")
+    within(child.ended()).await
 }
 
 /// Waits until the child has written `count` lines, and returns its last lines.
 pub(crate) async fn lines(child: &Child, count: usize) -> Vec<String> {
-    until("the lines", || (child.lines().len() >= count).then(|| child.lines())).await
+    wait_until_async("the lines", async || child.lines().len() >= count).await;
+    child.lines()
 }
 
 /// Waits until the child has written `count` pids to standard error, one per line, and returns them.
 pub(crate) async fn pids(child: &Child, count: usize) -> Vec<u32> {
     lines(child, count).await.iter().map(|line| line.trim().parse().expect("a pid")).collect()
-}
-
-/// Polls until `check` returns a value, while the tasks of the child run.
-pub(crate) async fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let polling = async {
-        loop {
-            if let Some(value) = check() {
-                return value;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(HANG, polling).await.unwrap_or_else(|_| panic!("still waiting for {what}"))
 }
 
 /// Returns whether a process exists that has not ended. One that was not reaped yet has ended.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::daemon::home::{Home, signal, wait_until_gone};
-use crate::support::{server::TRANSPORTS, wait_for};
+use crate::support::{server::TRANSPORTS, wait_until};
 
 #[test]
 fn a_session_ends_within_a_second_and_leaves_the_daemon() {
@@ -23,7 +23,7 @@ fn a_session_ends_within_a_second_and_leaves_the_daemon() {
         silent.check_end();
     }
     let pid = home.pid();
-    wait_for("the end of all sessions", || (home.status("sessions")? == "0").then_some(()));
+    wait_until("the end of all sessions", || home.status("sessions").as_deref() == Some("0"));
     assert_eq!(home.status("pid"), Some(pid.to_string()), "it is the first daemon still");
 }
 
@@ -51,7 +51,8 @@ fn the_daemon_ends_when_nobody_needs_it() {
     let pid = home.pid();
     session.close_input();
     session.check_end();
-    // A lease keeps the daemon running: nothing changes for three times the idle time.
+    // A lease keeps the daemon running. Nothing tells when the daemon has found that it is in use, so the test waits
+    // three times the idle time.
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(home.status("pid"), Some(pid.to_string()));
     let mut session = home.session(&[]);
@@ -102,7 +103,7 @@ fn a_daemon_that_is_told_to_end_does_and_its_sessions_go_on_when_they_ask() {
             Some(name) => signal(name, pid),
         }
         wait_until_gone(pid);
-        wait_for("the session to have noticed", || session.log().contains("daemon was stopped").then_some(()));
+        wait_until("the session to have noticed", || session.log().contains("daemon was stopped"));
         assert_eq!(
             home.printed(&["status"]),
             "no daemon is running for the in-memory state\n",
@@ -143,11 +144,9 @@ fn a_daemon_that_was_told_to_end_is_no_loss() {
     // There are more daemons than may be lost. A notification wakes the session and gets no answer.
     for ended in 1..=7 {
         assert!(home.printed(&["stop"]).contains("has stopped"));
-        wait_for("the session to have heard", || {
-            (session.log().matches("daemon was stopped").count() == ended).then_some(())
-        });
+        wait_until("the session to have heard", || session.log().matches("daemon was stopped").count() == ended);
         session.write_line(json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}).to_string());
-        wait_for("another daemon", || (home.status("sessions")? == "1").then_some(()));
+        wait_until("another daemon", || home.status("sessions").as_deref() == Some("1"));
     }
     assert_eq!(session.capacity()["total_workers"], 10);
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     server::{Server, Transport, command},
-    wait_for, wait_within,
+    wait_for, wait_until,
 };
 
 /// A runtime directory. Dropping it ends any remaining daemon.
@@ -140,8 +140,7 @@ pub(crate) fn is_running(pid: u64) -> bool {
 
 /// Waits until the process has ended.
 pub(crate) fn wait_until_gone(pid: u64) {
-    let gone = wait_within(crate::support::HANG, || (!is_running(pid)).then_some(()));
-    gone.unwrap_or_else(|| panic!("process {pid} is still there"));
+    wait_until(&format!("the end of process {pid}"), || !is_running(pid));
 }
 
 /// Returns the children of this process that are in the process table, including those that have ended.

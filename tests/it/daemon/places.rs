@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::daemon::home::{Home, signal, wait_until_gone};
 use crate::support::{
     server::{Server, TRANSPORTS},
-    wait_for,
+    wait_for, wait_until,
 };
 
 fn text(path: &Path) -> &str {
@@ -87,15 +87,15 @@ fn what_is_removed_is_made_anew() {
             fs::remove_file(home.file(ending)).expect("a file of the daemon");
         }
         for ending in ["lock", "sock", "json"] {
-            wait_for("the daemon's files", || home.file(ending).exists().then_some(()));
+            wait_until("the daemon's files", || home.file(ending).exists());
         }
         assert_eq!(home.pid(), pid);
         assert_eq!(home.status("pid"), Some(pid.to_string()), "{removed:?}");
         assert_eq!(home.session(&[]).capacity()["allocated_workers"], 3, "{removed:?}");
     }
     fs::remove_dir_all(home.path("cortex-resource-manager")).expect("the daemon's directory");
-    wait_for("the daemon's socket", || home.file("json").exists().then_some(()));
-    wait_for("the daemon's log", || home.file("log").exists().then_some(()));
+    wait_until("the daemon's socket", || home.file("json").exists());
+    wait_until("the daemon's log", || home.file("log").exists());
     assert_eq!(home.status("pid"), Some(pid.to_string()));
     assert_eq!(session.capacity()["allocated_workers"], 3);
 }
@@ -133,7 +133,7 @@ fn a_daemon_whose_memory_another_has_taken_over_ends() {
     assert_eq!(home.status("pid"), Some(other.to_string()));
     let log = fs::read_to_string(home.file("log")).expect("the log");
     assert!(log.contains("daemon stopping: another daemon is running"), "{log}");
-    wait_for("the first session", || (home.status("sessions")? == "2").then_some(()));
+    wait_until("the first session", || home.status("sessions").as_deref() == Some("2"));
     assert_eq!(first.capacity()["allocated_workers"], 3);
 }
 

@@ -6,7 +6,7 @@ use crate::daemon::home::Home;
 use crate::support::{
     pattern::check,
     server::{Server, call, cancel},
-    wait_for,
+    wait_until,
 };
 
 /// Starts a session that offers all tools.
@@ -57,7 +57,7 @@ fn a_session_that_is_killed_while_it_waits_takes_nothing_with_it() {
     register(&mut coordinator, "b");
     wait_for_task(&mut worker, "a");
     worker.signal("KILL");
-    wait_for("the end of the session", || (home.status("sessions")? == "1").then_some(()));
+    wait_until("the end of the session", || home.status("sessions").as_deref() == Some("1"));
     coordinator.answer("submit_task", &json!({"task_id": "t"}));
     check(&coordinator.answer("get_task", &json!({"task_id": "t"})), &json!({"state": "queued", "attempts": []}));
     let answer = coordinator.answer("claim_task", &json!({"agent_id": "b"}));
@@ -100,7 +100,7 @@ fn a_claim_that_is_cancelled_with_the_end_of_its_session_holds_nothing() {
         worker.check_end();
         // A claim that was answered before its cancellation keeps the task, since its client knows of it.
         let is_answered = worker.rest().iter().any(|reply| reply["id"] == claims);
-        wait_for("the end of the session", || (home.status("sessions")? == "1").then_some(()));
+        wait_until("the end of the session", || home.status("sessions").as_deref() == Some("1"));
         let read = coordinator.answer("get_task", &task);
         check(&read, &json!({"state": if is_answered { "running" } else { "queued" }, "attempts": []}));
         coordinator.answer("cancel_task", &task);

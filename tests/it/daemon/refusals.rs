@@ -15,7 +15,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::daemon::home::Home;
-use crate::support::{server::Server, wait_for};
+use crate::support::{server::Server, wait_until};
 
 #[test]
 fn a_directory_that_others_could_enter_is_refused() {
@@ -38,7 +38,7 @@ fn other_totals_are_refused_and_other_settings_are_told() {
     assert!(text.contains("total_workers is 6, but 5 in the daemon for the in-memory state"), "{text}");
     assert!(text.contains("omit total_workers") && text.contains("cortex-resource-manager stop"), "{text}");
     let mut same = home.session(&["--total-workers", "5", "--sweep-seconds", "9"]);
-    wait_for("a warning", || same.log().contains("sweep_seconds is 9, but 300 in the daemon").then_some(()));
+    wait_until("a warning", || same.log().contains("sweep_seconds is 9, but 300 in the daemon"));
     let mut silent = home.session(&[]);
     for session in [&mut first, &mut same, &mut silent] {
         assert_eq!(session.capacity()["total_workers"], 5);
@@ -90,9 +90,7 @@ fn a_daemon_of_another_version_is_used_with_a_warning() {
     let home = Home::new();
     pretend(&home, r#"{"protocol":1,"version":"9.8.7","pid":1,"instance":"x"}"#);
     let mut session: Server = home.start(&[]);
-    wait_for("a warning", || {
-        session.log().contains("the daemon is version 9.8.7 and this program 0.1.0").then_some(())
-    });
+    wait_until("a warning", || session.log().contains("the daemon is version 9.8.7 and this program 0.1.0"));
     session.close_input();
     session.check_end();
     fs::remove_file(home.file("sock")).expect("the socket");

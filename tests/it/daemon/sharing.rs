@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, thread};
 use serde_json::json;
 
 use crate::daemon::home::{Home, children, is_running, wait_until_gone};
-use crate::support::{server::TRANSPORTS, wait_for};
+use crate::support::{server::TRANSPORTS, wait_until};
 
 #[test]
 fn sessions_share_the_books_and_outlive_each_other() {
@@ -21,7 +21,7 @@ fn sessions_share_the_books_and_outlive_each_other() {
         assert_eq!(refused["structuredContent"]["status"], "failed", "{refused}");
 
         one.signal("KILL");
-        wait_for("the end of the session", || (home.status("sessions")? == "1").then_some(()));
+        wait_until("the end of the session", || home.status("sessions").as_deref() == Some("1"));
         assert_eq!(two.capacity()["allocated_workers"], 10, "the lease of a killed session stays");
         two.answer("release_resources", &json!({"allocation_id": id}));
         assert_eq!(home.status("leases").as_deref(), Some("0"));
@@ -63,9 +63,9 @@ fn two_that_start_at_once_end_with_one_daemon() {
                 server.capacity();
                 let pid = home.pid();
                 // While it continues, the session reaps the daemons that lost the race. Only the daemon itself may remain.
-                wait_for("the end of those that lost", || {
+                wait_until("the end of those that lost", || {
                     let children = children(server.process_id());
-                    children.iter().all(|child| child.starts_with(&format!("{pid} "))).then_some(())
+                    children.iter().all(|child| child.starts_with(&format!("{pid} ")))
                 });
                 server.close_input();
                 server.check_end();
@@ -99,7 +99,7 @@ fn the_status_tells_how_the_daemon_stands() {
     assert_eq!(status("instance").len(), 36);
     assert!(status("planner").contains(", last at "));
     assert_eq!(status("log"), home.file("log").display().to_string());
-    wait_for("a sweep", || status("sweep").ends_with(": fine").then_some(()));
+    wait_until("a sweep", || status("sweep").ends_with(": fine"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::support::{
-    HANG,
+    WAIT_MAX,
     durable::{Ending, Home, Mode, UNUSABLE, allocation, identity, workers},
     server::Server,
     session::{Gone, Reply, Session},
@@ -65,7 +65,7 @@ impl Books {
     /// Checks that a session on the state either has these leases or does not start, with code 3. Returns its log.
     pub(crate) fn check_or_refused(&self, home: &Home, what: &str) -> String {
         let mut session = Session::start(home.serving(Mode::Never, &[]));
-        match session.greet(HANG) {
+        match session.greet(WAIT_MAX) {
             Ok(()) => {
                 self.check(&mut session);
                 let log = session.log();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::books::check_retryable;
 use crate::faults::skip;
 use crate::support::{
-    HANG,
+    WAIT_MAX,
     durable::{Ending, Home, MODES, Mode, UNUSABLE, allocation, identity, workers},
     session::{Reply, Session},
 };
@@ -82,8 +82,8 @@ fn lease_until_refused(session: &mut Session, held: &Value, refusals: usize) -> 
         // Space that files have already allocated can be written again, so not every call hits the full disk.
         assert!(start.elapsed() < FULL_LIMIT, "the disk is full, and nothing shows it\n{}", session.log());
         let reply = match left.last() {
-            Some(id) => session.call("release_resources", &allocation(id), HANG),
-            None => session.call("request_resources", &request, HANG),
+            Some(id) => session.call("release_resources", &allocation(id), WAIT_MAX),
+            None => session.call("request_resources", &request, WAIT_MAX),
         };
         let Ok(Reply::Answer(answer)) = reply else {
             check_retryable(reply);
@@ -103,10 +103,10 @@ fn lease_until_refused(session: &mut Session, held: &Value, refusals: usize) -> 
 
 /// Checks that reads continue, and return what was acknowledged.
 fn check_reads(session: &mut Session, held: &Value, others: usize) {
-    let capacity = session.call("get_capacity", &json!({}), HANG);
+    let capacity = session.call("get_capacity", &json!({}), WAIT_MAX);
     let Ok(Reply::Answer(capacity)) = capacity else { panic!("reads go on: {capacity:?}\n{}", session.log()) };
     assert_eq!(capacity["allocated_workers"], 3 + others, "{capacity}");
-    let read = session.call("get_allocation", &allocation(held["allocation_id"].as_str().expect("an id")), HANG);
+    let read = session.call("get_allocation", &allocation(held["allocation_id"].as_str().expect("an id")), WAIT_MAX);
     assert!(matches!(&read, Ok(Reply::Answer(read)) if identity(read) == identity(held)), "{read:?}");
 }
 
@@ -139,7 +139,7 @@ fn check_full_disk(disk: &Disk, mode: Mode) {
     // A start that is refused for lack of space does not change the state.
     disk.fill();
     let mut session = Session::start(home.serving(mode, &[]));
-    if session.greet(HANG).is_ok() {
+    if session.greet(WAIT_MAX).is_ok() {
         assert_eq!(session.answer("get_capacity", &json!({}))["allocated_workers"], 8);
     } else {
         let log = session.log();

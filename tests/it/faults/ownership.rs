@@ -3,7 +3,7 @@
 use std::{os::unix::fs::symlink, path::Path, process::Command, thread};
 
 use crate::support::{
-    HANG,
+    WAIT_MAX,
     durable::{ENDINGS, Ending, Home, MODES, Mode, UNUSABLE, allocation, check_unusable, kill, workers},
     server::Server,
     session::Session,
@@ -101,7 +101,7 @@ fn the_lock_of_a_process_that_was_killed_holds_up_nobody() {
 fn start_at_once(home: &Home, mode: Mode, count: usize) -> Vec<Session> {
     let started: Vec<Session> = (0..count).map(|_| Session::start(home.serving(mode, &[]))).collect();
     let begun = started.into_iter().filter_map(|mut session| {
-        if session.greet(HANG).is_ok() {
+        if session.greet(WAIT_MAX).is_ok() {
             return Some(session);
         }
         let log = session.log();

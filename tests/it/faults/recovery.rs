@@ -9,7 +9,7 @@ use crate::support::{
     durable::{ENDINGS, Ending, Home, MODES, Mode, allocation, identity, workers},
     pattern::check,
     server::Server,
-    wait_for,
+    wait_until,
 };
 
 /// The grace period of overdue leases.
@@ -89,9 +89,9 @@ fn a_state_survives_many_starts() {
 }
 
 /// Waits until this time of the wall clock.
-fn wait_until(moment: &str) {
+fn wait_until_time(moment: &str) {
     let moment = SystemTime::from(chrono::DateTime::parse_from_rfc3339(moment).expect("a time"));
-    wait_for("a deadline to pass", || (SystemTime::now() > moment).then_some(()));
+    wait_until("a deadline to pass", || SystemTime::now() > moment);
 }
 
 fn check_overdue(mode: Mode, ending: Ending) {
@@ -105,7 +105,7 @@ fn check_overdue(mode: Mode, ending: Ending) {
     let (early, renewed, late, long) = (lease("early", 1), lease("renewed", 1), lease("late", 2), lease("long", 3600));
     let last_deadline = server.allocation(&late)["expires_at"].as_str().expect("a time").to_owned();
     home.end(server, ending);
-    wait_until(&last_deadline);
+    wait_until_time(&last_deadline);
 
     let started = Instant::now();
     let mut server = home.server(mode, &["--recovery-grace-seconds", &GRACE.as_secs().to_string()]);
@@ -124,7 +124,7 @@ fn check_overdue(mode: Mode, ending: Ending) {
         found["is_expired"] == true || found["state"] == "released"
     };
     let mut ends = [None; 2];
-    wait_for("the end of the grace", || {
+    wait_until("the end of the grace", || {
         // The later lease is checked first: if it has ended, so has the earlier one.
         let (late_is_over, early_is_over) = (is_over(&mut server, &late), is_over(&mut server, &early));
         assert!(early_is_over || !late_is_over, "leases end in the order of their deadlines");
@@ -139,7 +139,7 @@ fn check_overdue(mode: Mode, ending: Ending) {
                 *end = Some(());
             }
         }
-        ends.iter().all(Option::is_some).then_some(())
+        ends.iter().all(Option::is_some)
     });
     let granted = server.answer("request_resources", &workers("wants", 4));
     assert_eq!(granted["status"], "active", "{granted}");

@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::books::{Books, Files, filled};
 use crate::support::{
-    HANG,
+    WAIT_MAX,
     durable::{Ending, Home, MODES, Mode, UNUSABLE, allocation, workers},
     session::Session,
-    wait_for,
+    wait_until,
 };
 
 /// The time limit for granting and releasing leases until a snapshot is due.
@@ -177,7 +177,7 @@ fn events_that_are_gone_are_in_the_snapshots_or_nothing_starts() {
     files.restore(&home);
     home.snapshots().iter().for_each(|snapshot| change(snapshot, DAMAGES[0].1));
     let mut session = Session::start(home.serving(Mode::Never, &[]));
-    assert!(session.greet(HANG).is_err(), "the books cannot be known any more");
+    assert!(session.greet(WAIT_MAX).is_err(), "the books cannot be known any more");
     assert_eq!(session.finish().code(), Some(UNUSABLE));
     assert_eq!(home.ask("verify", &[]).code, Some(UNUSABLE));
 }
@@ -185,7 +185,7 @@ fn events_that_are_gone_are_in_the_snapshots_or_nothing_starts() {
 /// Leases and releases the four available workers concurrently, a number of times. Each time writes sixteen events.
 fn churn(session: &mut Session, times: usize) {
     let answers = |session: &mut Session, count: usize| -> Vec<Value> {
-        (0..count).map(|_| session.receive(HANG).expect("a reply").reply.answer().expect("an answer")).collect()
+        (0..count).map(|_| session.receive(WAIT_MAX).expect("a reply").reply.answer().expect("an answer")).collect()
     };
     for _ in 0..times {
         for number in 0..4 {
@@ -209,8 +209,8 @@ fn a_long_life_writes_a_snapshot_and_tidies_up_behind_the_one_before() {
         assert!(begun.elapsed() < LONG_LIFE_LIMIT, "no snapshot is written while it lives");
         churn(&mut session, 200);
     }
-    wait_for("the events before the older snapshot to go", || {
-        (home.events(&[]).first()?["sequence"].as_u64() > Some(1)).then_some(())
+    wait_until("the events before the older snapshot to go", || {
+        home.events(&[]).first().is_some_and(|event| event["sequence"].as_u64() > Some(1))
     });
     home.told("verify", &[]);
     churn(&mut session, 1);

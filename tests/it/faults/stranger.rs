@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::books::check_retryable;
 use crate::faults::skip;
 use crate::support::{
-    HANG,
+    WAIT_MAX,
     durable::{Ending, Home, MODES, Mode, UNUSABLE, allocation, workers},
     session::{Reply, Session},
 };
@@ -36,7 +36,7 @@ fn hold(home: &Home) -> Option<Connection> {
 /// Makes a call that must be answered within the limit.
 fn call(session: &mut Session, tool: &str, arguments: &Value) -> Reply {
     let start = Instant::now();
-    let reply = session.call(tool, arguments, HANG);
+    let reply = session.call(tool, arguments, WAIT_MAX);
     assert!(start.elapsed() < ANSWER_LIMIT, "{tool} took {:?}", start.elapsed());
     reply.unwrap_or_else(|gone| panic!("{tool}: {gone:?}\n{}", session.log()))
 }
@@ -91,7 +91,7 @@ fn a_stranger_that_writes_at_the_start_is_no_reason_for_empty_books() {
         let stranger = hold(&home);
         let mut session = Session::start(home.serving(mode, &[]));
         // The session either reports that it cannot start, or starts with the present state.
-        if session.greet(HANG).is_ok() {
+        if session.greet(WAIT_MAX).is_ok() {
             let reply = session.insist("request_resources", &workers("other", 6), Duration::from_secs(1));
             let is_granted = matches!(&reply, Ok(Reply::Answer(answer)) if answer["status"] == "active");
             assert!(!is_granted, "six of ten workers are held: {reply:?}");

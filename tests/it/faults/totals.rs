@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::{
-    HANG,
+    WAIT_MAX,
     durable::{Ending, Home, MODES, Mode, UNUSABLE, check_unusable, workers},
     pattern::check,
     session::Session,
@@ -74,7 +74,7 @@ fn shrinking_below_what_is_leased_never_leases_twice() {
     let lease = server.grant(&workers("all", 4));
     home.end(server, Ending::InOrder);
     let mut session = Session::start(home.serving(Mode::Never, &["--total-workers", "2", "--resize", "yes"]));
-    if session.greet(HANG).is_ok() {
+    if session.greet(WAIT_MAX).is_ok() {
         let refused = session.answer("request_resources", &workers("more", 1));
         assert_eq!(refused["status"], "failed", "{refused}");
         assert_eq!(session.finish().code(), Some(0));

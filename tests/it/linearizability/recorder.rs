@@ -5,7 +5,7 @@
 
 use super::checker::Entry;
 use super::model::Done;
-use crate::support::HANG;
+use crate::support::WAIT_MAX;
 use crate::support::durable::allocation;
 use crate::support::session::{Reply, Session};
 use fastrand::Rng;
@@ -84,7 +84,7 @@ pub(crate) fn record(
             let pending = Pending { tool, arguments, asked, sent: start.elapsed(), is_repeat: false };
             in_flight.insert(session.send(pending.tool, &pending.arguments), pending);
         }
-        let received = session.receive(HANG).unwrap_or_else(|gone| panic!("{name}: {gone:?}\n{}", session.log()));
+        let received = session.receive(WAIT_MAX).unwrap_or_else(|gone| panic!("{name}: {gone:?}\n{}", session.log()));
         let mut pending = in_flight.remove(&received.id).expect("a reply to a call in flight");
         if matches!(received.reply, Reply::Retry(_)) {
             pending.is_repeat = true;

@@ -1,6 +1,7 @@
 //! The catalog may change while the manager runs.
 
-use super::rig::{Lease, Rig, entry, pid, try_call, until, within, write_catalog};
+use super::rig::{Lease, Rig, entry, pid, try_call, write_catalog};
+use crate::support::{wait_until_async, within};
 use cortex_core::ids::ServerName;
 use cortex_core::provisioning::Sharing;
 use cortex_managed::{ProcessState, RuntimeError, RuntimeRequest};
@@ -18,7 +19,7 @@ async fn new_entries_can_be_had_and_old_ones_go_on_while_they_are_held() {
         rig.folder.path(),
         &json!({"a": entry(&["--start-delay-ms", "1"], json!({})), "c": entry(&[], json!({}))}),
     );
-    until("the new entry can be had", || async { rig.request("two", &["c"], 60, None).await.is_ok() }).await;
+    wait_until_async("the new entry can be had", async || rig.request("two", &["c"], 60, None).await.is_ok()).await;
     within(rig.request("three", &["b"], 60, None)).await.expect_err("it is not there any more");
     let known = within(rig.managed.request(RuntimeRequest::Servers)).await.expect("a host");
     let names: Vec<&str> = known.iter().map(|report| report.name.as_str()).collect();
@@ -44,7 +45,7 @@ async fn a_restart_and_the_next_who_holds_it_get_the_new_entry() {
     let delay = ["--start-delay-ms", "1"];
     let changed = json!({"a": entry(&delay, json!({})), "b": entry(&delay, json!({})), "new": entry(&[], json!({}))});
     write_catalog(rig.folder.path(), &changed);
-    until("the catalog is read", || async { rig.request("three", &["new"], 60, None).await.is_ok() }).await;
+    wait_until_async("the catalog is read", async || rig.request("three", &["new"], 60, None).await.is_ok()).await;
     // It was kept for the next holder, but with the old entry.
     let after = rig.lease("four", &["b"]).await;
     let new = pid(&after.client("b").await).await;
@@ -67,13 +68,13 @@ async fn an_entry_that_is_corrected_is_used_when_it_is_asked_for() {
     let rig = Rig::new(json!({"a": entry(&["--crash-after", "1"], json!({}))})).await;
     let lease = rig.lease("one", &["a"]).await;
     let client = lease.client("a").await;
-    until("it has failed", || async {
+    wait_until_async("it has failed", async || {
         let _ = try_call(&client, "add", json!({"a": 1, "b": 2})).await;
         rig.report("a").await.state == ProcessState::Failed
     })
     .await;
     write_catalog(rig.folder.path(), &json!({"a": entry(&[], json!({})), "new": entry(&[], json!({}))}));
-    until("the catalog is read", || async { rig.request("two", &["new"], 60, None).await.is_ok() }).await;
+    wait_until_async("the catalog is read", async || rig.request("two", &["new"], 60, None).await.is_ok()).await;
     let name = ServerName::new("a").expect("a name");
     within(rig.managed.request(|reply| RuntimeRequest::RestartServer(name, None, reply)))
         .await
@@ -114,7 +115,7 @@ async fn lease_of_all(catalog: Value) -> (Rig, Lease) {
 async fn correct(rig: &Rig, lease: &Lease, corrected: Value) {
     rig.until_state("x", ProcessState::Failed).await;
     write_catalog(rig.folder.path(), &json!({"x": corrected, "new": entry(&[], json!({}))}));
-    until("the catalog is read", || async { rig.request("two", &["new"], 60, None).await.is_ok() }).await;
+    wait_until_async("the catalog is read", async || rig.request("two", &["new"], 60, None).await.is_ok()).await;
     restart(rig, lease).await.expect("a server");
     rig.until_state("x", ProcessState::Running).await;
 }
@@ -126,7 +127,7 @@ async fn restart(rig: &Rig, lease: &Lease) -> Result<(), RuntimeError> {
 }
 
 async fn until_nothing_listens(port: u16) {
-    until("nothing listens at its port", || async {
+    wait_until_async("nothing listens at its port", async || {
         let connected = TcpStream::connect(("127.0.0.1", port)).await;
         connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     })
@@ -139,7 +140,7 @@ async fn an_entry_that_is_corrected_to_be_remote_leaves_no_port_behind() {
     let x = entry(&["--crash-after", "1"], json!({"idle_seconds": 0}));
     let (rig, lease) = lease_of_all(catalog_behind(&url, 61, json!({"x": x}))).await;
     let client = lease.client("x").await;
-    until("it has failed", || async {
+    wait_until_async("it has failed", async || {
         let _ = try_call(&client, "add", json!({"a": 1, "b": 2})).await;
         rig.report("x").await.state == ProcessState::Failed
     })

@@ -1,7 +1,7 @@
 //! Crashes: calls get an error, servers are restarted, and a crash loop is reported.
 
-use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
-use crate::support::misbehaving::misbehaving_server;
+use super::rig::{Rig, call, entry, lives, pid, try_call};
+use crate::support::{misbehaving::misbehaving_server, wait_until_async, within};
 use cortex_core::ids::ServerName;
 use cortex_managed::{ProcessState, RuntimeError, RuntimeRequest};
 use futures_util::future::join_all;
@@ -43,7 +43,7 @@ async fn a_crash_loop_ends_in_failed_until_somebody_asks() {
         let _ = try_call(&client, "add", json!({"a": 1, "b": 2})).await;
         let _ = try_call(&client, "add", json!({"a": 1, "b": 2})).await;
     }
-    until("it has failed", || async {
+    wait_until_async("it has failed", async || {
         let _ = try_call(&client, "add", json!({"a": 1, "b": 2})).await;
         rig.report("a").await.state == ProcessState::Failed
     })
@@ -85,8 +85,8 @@ async fn a_server_that_does_not_answer_is_started_again() {
     let rig = Rig::new(json!({"a": entry(&["--hang-on-ping"], json!({}))})).await;
     let lease = rig.lease("one", &["a"]).await;
     let first = pid(&lease.client("a").await).await;
-    until("it was started again", || async { rig.report("a").await.restarts >= 1 }).await;
-    until("the first is gone", || async { !lives(first) }).await;
+    wait_until_async("it was started again", async || rig.report("a").await.restarts >= 1).await;
+    wait_until_async("the first is gone", async || !lives(first)).await;
     rig.end().await;
 }
 

@@ -1,12 +1,11 @@
 //! Leases: which token may use a server, from when and until when.
 
-use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
-use crate::support::misbehaving::misbehaving_server;
+use super::rig::{Rig, call, entry, lives, pid, try_call};
+use crate::support::{misbehaving::misbehaving_server, wait_until_async, within};
+use cortex_core::allocation::State;
 use cortex_core::command::Command;
 use cortex_managed::ProcessState;
 use serde_json::json;
-use std::time::Duration;
-use tokio::time::sleep;
 
 /// The status of an incomplete request with a valid token.
 const LET_IN: u16 = 400;
@@ -29,7 +28,7 @@ async fn an_endpoint_lets_in_who_holds_it() {
 
     let client = one.client("a").await;
     let call_in_flight = tokio::spawn(async move { try_call(&client, "sleep", json!({"ms": 20_000})).await });
-    until("the call is at the server", || async { rig.report("a").await.holders.len() == 1 }).await;
+    wait_until_async("the call is at the server", async || rig.report("a").await.holders.len() == 1).await;
     rig.release(&one).await;
     check(Some(&own), "has ended").await;
     let ended = within(call_in_flight).await.expect("no panic").expect_err("its lease ended");
@@ -50,7 +49,7 @@ async fn a_lease_that_runs_out_is_not_let_in_and_one_that_is_renewed_is() {
     let ttl_seconds = cortex_core::time::TtlSeconds::new(600);
     let renew = Command::Renew { allocation: kept.allocation, ttl_seconds, fencing_token: None };
     within(rig.engine.execute(renew, |_, _, _| ())).await.expect("a live lease");
-    until("the first has run out", || async { lease.knock_as_holder("a").await.0 == 401 }).await;
+    wait_until_async("the first has run out", async || lease.knock_as_holder("a").await.0 == 401).await;
     let (status, body) = lease.knock_as_holder("a").await;
     assert!(status == 401 && body.contains("has expired"), "{status} {body}");
     assert_eq!(kept.knock_as_holder("a").await.0, LET_IN);
@@ -139,7 +138,7 @@ async fn a_server_that_nobody_holds_is_kept_for_a_while() {
     let (kept, dropped) = (pid(&lease.client("kept").await).await, pid(&lease.client("dropped").await).await);
     rig.release(&lease).await;
     rig.until_state("dropped", ProcessState::Stopped).await;
-    until("it is gone", || async { !lives(dropped) }).await;
+    wait_until_async("it is gone", async || !lives(dropped)).await;
     assert_eq!(rig.report("kept").await.state, ProcessState::Running);
     let again = rig.lease("two", &["kept", "dropped"]).await;
     assert_eq!(pid(&again.client("kept").await).await, kept, "it need not be started again");
@@ -161,7 +160,7 @@ async fn a_release_waits_for_a_server_that_does_not_want_to_end() {
         let (engine, allocation) = (rig.engine.clone(), lease.allocation);
         async move { engine.release(allocation).await }
     });
-    sleep(Duration::from_millis(300)).await;
+    rig.until_allocation(lease.allocation, State::Releasing).await;
     assert!(lives(stubborn) && !released.is_finished(), "it has its grace");
     assert_eq!(rig.capacity().await.live_allocations, 1);
     within(released).await.expect("no panic").expect("a lease");

@@ -1,7 +1,8 @@
 //! The pool: a scale-up starts agents as processes, a scale-in ends idle ones.
 
-use super::rig::{Rig, entry, until, within};
+use super::rig::{Rig, entry};
 use super::workers::{get, worker};
+use crate::support::{wait_until_async, within};
 use cortex_core::allocation::Metadata;
 use cortex_core::command::Command;
 use cortex_core::fleet::agent::{AgentRequest, Capabilities};
@@ -45,7 +46,7 @@ async fn workers(rig: &Rig) -> Vec<WorkerReport> {
 }
 
 async fn until_running(rig: &Rig, count: usize) -> Vec<AgentId> {
-    until(&format!("{count} agents run"), || async {
+    wait_until_async(&format!("{count} agents run"), async || {
         let workers = workers(rig).await;
         workers.len() == count && workers.iter().all(|worker| worker.state == ProcessState::Running)
     })
@@ -117,7 +118,7 @@ async fn the_plan_is_carried_out() {
     assert_eq!(drained.expect("a worker").worker, busy.to_string());
     let claim = async |wait| within(rig.engine.claim_task(busy.clone(), wait, CancelHandle::default())).await;
     let nothing = Ok(Claim::Nothing(NoTaskReason::Draining));
-    until("it is given nothing more", || async { claim(Duration::ZERO).await == nothing }).await;
+    wait_until_async("it is given nothing more", async || claim(Duration::ZERO).await == nothing).await;
     submit(&rig, "two").await;
     assert_eq!(claim(Duration::from_secs(20)).await, nothing, "at once, rather than waiting for a task");
     let report =
@@ -125,7 +126,7 @@ async fn the_plan_is_carried_out() {
     let (task, report) = (TaskId::new("one").expect("a name"), Box::new(report));
     let complete = FleetCommand::Complete { task, agent: busy.clone(), fencing_token: lease, report };
     within(rig.engine.execute(Command::Fleet(complete), |_, _, _| ())).await.expect("its task");
-    until("it is gone", || async { workers(&rig).await.is_empty() }).await;
+    wait_until_async("it is gone", async || workers(&rig).await.is_empty()).await;
     assert!(within(rig.engine.heartbeat(busy)).await.is_err());
     rig.end().await;
 }

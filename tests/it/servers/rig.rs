@@ -22,26 +22,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::http;
-use crate::support::misbehaving::misbehaving_server;
-
-/// The time limit for each step of these tests.
-pub(crate) const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
-
-pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(LOCK_WAIT_MAX, future).await.expect("it takes too long")
-}
-
-/// Polls until a condition holds.
-pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let deadline = Instant::now() + LOCK_WAIT_MAX;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "it does not come to this: {what}");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
+use crate::support::{WAIT_MAX, http, misbehaving::misbehaving_server, wait_until_async, within};
 
 /// Periods short enough to wait for.
 pub(crate) fn hasty() -> Timing {
@@ -117,7 +99,7 @@ impl Rig {
     /// Ends the host, and starts the next one for the same state with another catalog.
     pub(crate) async fn succeeded(self, servers: &Value) -> Self {
         let Self { engine, host, folder, .. } = self;
-        host.end(LOCK_WAIT_MAX).await;
+        host.end(WAIT_MAX).await;
         let prepared = PreparedHost::prepare(options(&folder, servers)).expect("a good catalog");
         let host = prepared.start(engine.clone()).await.expect("a host");
         Self { managed: host.handle().clone(), engine, host, folder }
@@ -171,12 +153,22 @@ impl Rig {
     }
 
     pub(crate) async fn until_state(&self, name: &str, state: ProcessState) -> ServerReport {
-        until(&format!("{name} is {}", state.as_str()), || async { self.report(name).await.state == state }).await;
+        wait_until_async(&format!("{name} to be {}", state.as_str()), async || self.report(name).await.state == state)
+            .await;
         self.report(name).await
     }
 
+    /// Waits until the engine has an allocation in this state.
+    pub(crate) async fn until_allocation(&self, allocation: AllocationId, state: State) {
+        wait_until_async(&format!("the allocation to be {state}"), async || {
+            let views = self.in_state(state).await;
+            views.iter().any(|view| view.allocation.reservation.allocation == allocation)
+        })
+        .await;
+    }
+
     pub(crate) async fn end(self) {
-        self.host.end(LOCK_WAIT_MAX).await;
+        self.host.end(WAIT_MAX).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Starts: a grant is answered when every server answers, and fails as a whole if one does not.
 
-use super::rig::{Rig, call, entry, lives, pid, try_call, until, within};
+use super::rig::{Rig, call, entry, lives, pid, try_call};
+use crate::support::{wait_until_async, within};
 use cortex_core::allocation::{Phase, State};
 use cortex_engine::EngineError;
 use cortex_managed::ProcessState;
@@ -192,11 +193,11 @@ async fn a_server_that_has_failed_is_ended_with_its_port_released_when_nobody_ho
     assert!(matches!(refused, Err(EngineError::NotStarted { .. })), "{refused:?}");
     let port = rig.in_state(State::Failed).await[0].allocation.reservation.servers[0].port.0;
     assert_eq!(rig.report("broken").await.state, ProcessState::Stopped);
-    until("its port is free", || is_free(port)).await;
+    wait_until_async("its port is free", || is_free(port)).await;
 
     let (one, other) = (rig.lease("one", &["fragile"]).await, rig.lease("other", &["fragile"]).await);
     let (client, port) = (one.client("fragile").await, one.port("fragile"));
-    until("it has failed", || async {
+    wait_until_async("it has failed", async || {
         let _ = try_call(&client, "add", json!({"a": 1, "b": 2})).await;
         rig.report("fragile").await.state == ProcessState::Failed
     })
@@ -207,7 +208,7 @@ async fn a_server_that_has_failed_is_ended_with_its_port_released_when_nobody_ho
     assert!(!is_free(port).await);
     rig.release(&other).await;
     assert_eq!(rig.report("fragile").await.state, ProcessState::Stopped);
-    until("its port is free", || is_free(port)).await;
+    wait_until_async("its port is free", || is_free(port)).await;
     rig.end().await;
 }
 
@@ -233,9 +234,10 @@ async fn what_is_released_while_it_starts_is_ended() {
         "own": entry(&["--start-delay-ms", "20000"], json!({"sharing": "per_allocation"})),
     }))
     .await;
-    let request = rig.request("job", &["own"], 60, None);
-    let asked = tokio::time::timeout(std::time::Duration::from_millis(300), request).await;
-    assert!(asked.is_err(), "it has not started yet");
+    tokio::select! {
+        answer = rig.request("job", &["own"], 60, None) => panic!("it cannot have started yet: {answer:?}"),
+        _ = rig.until_state("own", ProcessState::Starting) => {}
+    }
     // Its caller has gone. Any other client can find and release the lease.
     let allocation = rig.in_state(State::Pending).await[0].allocation.reservation.allocation;
     within(rig.engine.release(allocation)).await.expect("a reservation");
@@ -275,6 +277,6 @@ async fn nothing_is_left_when_the_host_ends() {
     assert!(lives(grandchild));
     let port = lease.port("plain");
     rig.end().await;
-    until("all are gone", || async { !lives(pids[0]) && !lives(pids[1]) && !lives(grandchild) }).await;
-    until("the port is free", || async { TcpListener::bind(("127.0.0.1", port)).is_ok() }).await;
+    wait_until_async("all are gone", async || !lives(pids[0]) && !lives(pids[1]) && !lives(grandchild)).await;
+    wait_until_async("the port is free", async || TcpListener::bind(("127.0.0.1", port)).is_ok()).await;
 }

@@ -1,9 +1,9 @@
 //! Workers as processes: each is ready before its grant is answered, and has ended before its release is.
 
-use super::rig::{Rig, entry, lives, until, within};
-use crate::support::http;
-use crate::support::misbehaving::misbehaving_server;
+use super::rig::{Rig, entry, lives};
+use crate::support::{http, misbehaving::misbehaving_server, wait_until_async, within};
 use cortex_core::allocation::Metadata;
+use cortex_core::allocation::State;
 use cortex_core::command::{DistinctServers, Request};
 use cortex_core::ids::{JobId, ServerName};
 use cortex_core::priority::Priority;
@@ -94,11 +94,11 @@ async fn a_worker_that_dies_is_started_again_while_its_lease_lives() {
     let port = grant.view.allocation.reservation.workers.ports[0].0;
     let first = get(port, "/health").await.expect("it is ready")["pid"].clone();
     let _ = get(port, "/crash").await;
-    until("another is there", || async {
+    wait_until_async("another is there", async || {
         get(port, "/health").await.is_some_and(|variables| variables["pid"] != first)
     })
     .await;
-    until("it counts as running", || async {
+    wait_until_async("it counts as running", async || {
         let report = report(&rig, "worker-job-000").await;
         (report.state, report.restarts) == (ProcessState::Running, 1)
     })
@@ -132,11 +132,7 @@ async fn a_worker_that_does_not_want_to_end_is_made_to_and_its_room_is_waited_fo
     let lease = rig.lease_of(&grant);
     let engine = rig.engine.clone();
     let released = tokio::spawn(async move { engine.release(lease.allocation).await });
-    until("it is being released", || async {
-        let releasing = rig.in_state(cortex_core::allocation::State::Releasing).await;
-        releasing.iter().any(|view| view.allocation.reservation.allocation == lease.allocation)
-    })
-    .await;
+    rig.until_allocation(lease.allocation, State::Releasing).await;
     // Their capacity is free after they have ended, and a request that needs it waits for that.
     let second = request(&rig, "second", 1, &[]).await.expect("a grant");
     assert!(released.is_finished(), "nothing was granted before");

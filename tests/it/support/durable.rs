@@ -17,10 +17,10 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
 use super::{
-    HANG,
+    WAIT_MAX,
     server::{self, Server, Transport},
     session::Session,
-    wait_for, wait_within,
+    wait_for, wait_until, wait_within,
 };
 
 /// The exit code of a process that cannot use the state or the daemon.
@@ -180,7 +180,7 @@ impl Home {
     /// Starts a session on the state that may be killed or disconnected, and completes the handshake.
     pub(crate) fn session(&self, mode: Mode, options: &[&str]) -> Session {
         let mut session = Session::start(self.serving(mode, options));
-        if let Err(gone) = session.greet(HANG) {
+        if let Err(gone) = session.greet(WAIT_MAX) {
             panic!("the session does not begin: {gone:?}\n{}", session.log());
         }
         session
@@ -263,10 +263,10 @@ impl Home {
             Ending::Killed => {
                 // The session ends first, so that it does not start another daemon.
                 drop(server);
-                wait_for("the end of all processes", || {
+                wait_until("the end of all processes", || {
                     let left = self.processes();
                     left.iter().for_each(|&id| kill(id));
-                    left.is_empty().then_some(())
+                    left.is_empty()
                 });
             }
         }
@@ -328,16 +328,16 @@ pub(crate) fn run(mut command: Command) -> Ended {
 pub(crate) fn finish(mut child: Child) -> Ended {
     let output = read_all(child.stdout.take().expect("a pipe"));
     let log = read_all(child.stderr.take().expect("a pipe"));
-    let status = wait_within(HANG, || child.try_wait().expect("a child to wait for"));
+    let status = wait_within(WAIT_MAX, || child.try_wait().expect("a child to wait for"));
     if status.is_none() {
         child.kill().and_then(|()| child.wait()).expect("a child that can be killed");
     }
     let collect = |reader: thread::JoinHandle<String>| {
-        wait_for("the end of the output of a process that has ended", || reader.is_finished().then_some(()));
+        wait_until("the end of the output of a process that has ended", || reader.is_finished());
         reader.join().expect("no panic while reading")
     };
     let ended = Ended { code: status.and_then(|status| status.code()), output: collect(output), log: collect(log) };
-    assert!(status.is_some(), "still running after {HANG:?}: {ended:#?}");
+    assert!(status.is_some(), "still running after {WAIT_MAX:?}: {ended:#?}");
     ended
 }
 

@@ -1,6 +1,6 @@
 //! An HTTP client for single requests. Requests that a library would not send have their own in `bridge::http`.
 
-use super::HANG;
+use super::WAIT_MAX;
 use serde_json::Value;
 
 /// Returns the status and the body of the response to a GET; `None` if there is no complete response.
@@ -26,5 +26,10 @@ fn complete(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> 
 }
 
 fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(HANG)).proxy(None).build().new_agent()
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(WAIT_MAX))
+        .proxy(None)
+        .build()
+        .new_agent()
 }

@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{END_LIMIT, HANG, wait_for, wait_within};
+use super::{END_LIMIT, WAIT_MAX, wait_until, wait_within};
 use cortex_test_support::schema;
 
 /// The connection between the client and the server.
@@ -197,7 +197,7 @@ impl Server {
 
     /// Returns the next message that was not read yet; `None` at the end of the output.
     pub(crate) fn next(&mut self) -> Option<Value> {
-        match self.messages.recv_timeout(HANG) {
+        match self.messages.recv_timeout(WAIT_MAX) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => panic!("the server is silent\n{}", self.log()),
@@ -291,7 +291,7 @@ impl Server {
 
     /// Waits until the allocation has expired.
     pub(crate) fn wait_until_expired(&mut self, id: &str) {
-        wait_for("the deadline", || (self.allocation(id)["is_expired"] == true).then_some(()));
+        wait_until("the deadline", || self.allocation(id)["is_expired"] == true);
     }
 
     /// Sends a signal, given by its name without SIG.

@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{HANG, durable::is_retryable, server, wait_within};
+use super::{WAIT_MAX, durable::is_retryable, server, wait_within};
 
 /// The delay before a call is repeated, so that many sessions that wait for one daemon do not slow its start.
 const RETRY_PAUSE: Duration = Duration::from_millis(2);
@@ -158,7 +158,7 @@ impl Session {
 
     /// Calls a tool that must answer.
     pub(crate) fn answer(&mut self, tool: &str, arguments: &Value) -> Value {
-        match self.insist(tool, arguments, HANG) {
+        match self.insist(tool, arguments, WAIT_MAX) {
             Ok(Reply::Answer(answer)) => answer,
             other => panic!("{tool} {arguments}: {other:?}\n{}", self.log()),
         }
@@ -172,7 +172,7 @@ impl Session {
     /// Closes the input, and waits for the end of the process.
     pub(crate) fn finish(mut self) -> ExitStatus {
         self.close_input();
-        let status = wait_within(HANG, || self.child.try_wait().expect("a child to wait for"));
+        let status = wait_within(WAIT_MAX, || self.child.try_wait().expect("a child to wait for"));
         status.unwrap_or_else(|| panic!("still running\n{}", self.log()))
     }
 

@@ -1,11 +1,9 @@
 //! Registration, heartbeats and unregistration of agents, and the capacity that they use.
 
+use crate::support::wait_until;
 use serde_json::{Value, json};
 
-use crate::support::{
-    pattern::{COUNT, ID, TIME, check},
-    wait_for,
-};
+use crate::support::pattern::{COUNT, ID, TIME, check};
 use crate::wire_fleet::fleet::{agent, claim, listed, ready, register, register_as, submit, usage};
 
 /// Returns a registration with all arguments.
@@ -317,7 +315,7 @@ fn a_silent_agent_is_given_nothing_and_then_lost() {
     submit(&mut server, "task-1", 1);
     let held = claim(&mut server, "silent");
     let mut seen = Vec::new();
-    wait_for("the loss of the silent agent", || {
+    wait_until("the loss of the silent agent", || {
         server.answer("heartbeat_agent", &agent("alive"));
         let list = server.answer("list_agents", &json!({}));
         let agents = list["agents"].as_array().expect("a list");
@@ -327,7 +325,7 @@ fn a_silent_agent_is_given_nothing_and_then_lost() {
         if seen.last() != Some(&state) {
             seen.push(state);
         }
-        silent.is_none().then_some(())
+        silent.is_none()
     });
     assert_eq!(seen, ["busy", "unresponsive", "lost"]);
     assert!(server.error("heartbeat_agent", &agent("silent")).contains("not found"));
@@ -353,7 +351,7 @@ fn what_an_agent_notes_stays_out_of_the_log() {
     server.answer("unregister_agent", &agent("agent-1"));
     server.close_input();
     server.check_end();
-    wait_for("the last log line", || server.log().contains("ended").then_some(()));
+    wait_until("the last log line", || server.log().contains("ended"));
     let log = server.log();
     assert!(log.contains("agent registered") && log.contains("agent unregistered"), "{log}");
     assert!(!log.contains(secret), "{log}");

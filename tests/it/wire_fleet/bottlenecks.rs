@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{
     pattern::{COUNT, TIME, check},
     server::Server,
-    wait_for,
+    wait_until,
 };
 use crate::wire_fleet::fleet::{agent, claim, ready, register, register_as, report, submit, work};
 
@@ -43,11 +43,11 @@ fn shown(server: &mut Server) -> Value {
 fn wait_for_looks(server: &mut Server) {
     let mut looks = 0;
     let mut last = shown(server)["detected_at"].clone();
-    wait_for("two more looks", || {
+    wait_until("two more looks", || {
         let now = shown(server)["detected_at"].clone();
         looks += u32::from(now != last);
         last = now;
-        (looks >= 2).then_some(())
+        looks >= 2
     });
 }
 
@@ -141,7 +141,7 @@ fn a_bottleneck_appears_and_goes_and_each_is_told_once() {
         }),
     );
     // A call does not cause a notification. The planner's own samples do.
-    wait_for("what the planner finds", || (shown(&mut server)["count"] == 1).then_some(()));
+    wait_until("what the planner finds", || shown(&mut server)["count"] == 1);
     server.find("a notice", is_notice);
     check(
         &shown(&mut server),
@@ -152,10 +152,10 @@ fn a_bottleneck_appears_and_goes_and_each_is_told_once() {
     let task = claim(&mut server, "agent-1");
     report(&mut server, &task, "agent-1", "success", 1, 1);
     check_found(&mut server, &[]);
-    wait_for("what the planner finds", || (shown(&mut server)["count"] == 0).then_some(()));
+    wait_until("what the planner finds", || shown(&mut server)["count"] == 0);
     wait_for_looks(&mut server);
     submit(&mut server, "task-50", 1);
-    wait_for("what the planner finds", || (shown(&mut server)["count"] == 1).then_some(()));
+    wait_until("what the planner finds", || shown(&mut server)["count"] == 1);
     wait_for_looks(&mut server);
     let log = server.log();
     let told = |what: &str| log.lines().filter(|line| line.contains(what)).count();

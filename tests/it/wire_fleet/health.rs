@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::wait_for;
+use crate::support::wait_until;
 use crate::wire_fleet::fleet::{agent, claim, listed, ready, register, register_as, submit, work};
 
 #[test]
@@ -53,7 +53,7 @@ fn beats_that_are_missed_count_against_an_agent() {
     let mut server = ready(&["--heartbeat-seconds", "2"]);
     register_as(&mut server, "agent-1", json!({}));
     // The agent sends a heartbeat just before it would be lost, so it has missed some.
-    wait_for("an agent that is late", || (listed(&mut server, "agent-1")["state"] == "unresponsive").then_some(()));
+    wait_until("an agent that is late", || listed(&mut server, "agent-1")["state"] == "unresponsive");
     server.answer("heartbeat_agent", &agent("agent-1"));
     let shown = listed(&mut server, "agent-1");
     assert_eq!(shown["state"], "idle", "{shown}");

@@ -6,7 +6,7 @@ use crate::support::{
     durable::{Ending, Home, MODES, Mode},
     pattern::{COUNT, TIME, check},
     server::Server,
-    wait_for,
+    wait_until,
 };
 use crate::wire_fleet::fleet::{claim, ready, register, register_as, report, submit, usage};
 
@@ -107,10 +107,10 @@ fn the_blocks_follow_the_work() {
             }
         }),
     );
-    wait_for("a wait that shows", || {
+    wait_until("a wait that shows", || {
         let queue = usage(&mut server)["queue"].clone();
         let waited = |value: &Value| value.as_u64().is_some_and(|waited| waited > 0);
-        (waited(&queue["avg_wait_time_ms"]) && waited(&queue["oldest_task_age_ms"])).then_some(())
+        waited(&queue["avg_wait_time_ms"]) && waited(&queue["oldest_task_age_ms"])
     });
 }
 
@@ -176,7 +176,7 @@ fn a_window_gives_back_what_was_used() {
         &json!({"total_budget": 1_000, "window_seconds": 31_536_000, "refills_at": TIME, "consumed": 600}),
     );
     set_budget(&mut server, &json!({"budget_tokens": 900, "window_seconds": 1}));
-    wait_for("a refill", || (usage(&mut server)["tokens"]["consumed"] == 0).then_some(()));
+    wait_until("a refill", || usage(&mut server)["tokens"]["consumed"] == 0);
     check(
         &usage(&mut server)["tokens"],
         &json!({"total_budget": 900, "reserved": 200, "remaining": 700, "window_seconds": 1, "overrun": 0}),
@@ -260,7 +260,7 @@ fn a_state_remembers_its_budget() {
             assert_eq!(budget_on(&mut server), (json!(expected.0), json!(expected.1)), "{options:?}");
             if let Some(warning) = warning {
                 let log = || server.log() + &home.daemon_log();
-                wait_for(warning, || log().contains(warning).then_some(()));
+                wait_until(warning, || log().contains(warning));
             }
             server
         };
@@ -294,7 +294,7 @@ fn a_session_that_names_another_budget_is_told_so() {
     let mut second = home.server(Mode::Auto, &["--token-budget", "600", "--heartbeat-seconds", "7"]);
     assert_eq!(budget_on(&mut second), (json!(500), json!(0)));
     for told in ["token_budget is 600, but 500", "set_token_budget", "heartbeat_seconds is 7, but 10"] {
-        wait_for(told, || second.log().contains(told).then_some(()));
+        wait_until(told, || second.log().contains(told));
     }
     assert_eq!(register(&mut second, "agent-1")["heartbeat_seconds"], 10, "that of the daemon");
     assert_eq!(usage(&mut first)["agents"]["active_agents"], 1);

@@ -3,8 +3,7 @@
 use super::{OPTIONS, WORKERS, plan};
 use crate::support::durable::{ENDINGS, Ending, Home, Mode};
 use crate::support::pattern::{TIME, check};
-use crate::support::server::Server;
-use crate::support::{HANG, wait_for};
+use crate::support::{WAIT_MAX, server::Server, wait_for};
 use cortex_core::demand::{DEMAND_BIN, DemandBin};
 use cortex_core::event::{Event, Recorded};
 use cortex_core::time::{Millis, Timestamp};
@@ -51,7 +50,7 @@ fn remember(state: &Path, bins: u64, demand: DemandBin) {
         entries.iter().for_each(|entry| books.apply(&entry.recorded));
         journal.append(&mut entries);
         journal.commit().await.expect("a journal that can be written to");
-        journal.close(books, HANG).await;
+        journal.close(books, WAIT_MAX).await;
     });
 }
 

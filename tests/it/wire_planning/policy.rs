@@ -3,8 +3,7 @@
 use super::{OPTIONS, WORKERS, plan};
 use crate::support::durable::{ENDINGS, Ending, Home, Mode};
 use crate::support::pattern::{TIME, check};
-use crate::support::server::Server;
-use crate::support::wait_for;
+use crate::support::{server::Server, wait_for, wait_until};
 use serde_json::{Value, json};
 
 fn set(server: &mut Server, arguments: &Value) -> Value {
@@ -99,10 +98,10 @@ fn a_range_beside_the_number_of_the_state_is_moved_to() {
             home.server(Mode::Never, &["--total-workers", total, "--total-cpu", "64", "--total-memory", "131072"]);
         home.end(server, Ending::InOrder);
         let mut server = home.server(Mode::Never, &[range.as_slice(), &["--plan-seconds", "1"]].concat());
-        wait_for("the number of workers", || {
+        wait_until("the number of workers", || {
             let planned = plan(&mut server, &json!({}));
             assert_eq!(planned["failed_steps"], json!([]), "{planned}");
-            (planned["current_workers"] == within).then_some(())
+            planned["current_workers"] == within
         });
     }
 }

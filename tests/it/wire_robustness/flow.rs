@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::support::{
     server::{Server, TRANSPORTS, Transport, call, cancel, command, modern, request},
-    wait_for,
+    wait_until,
 };
 
 /// The number of calls of a client that never reads. Their replies far exceed the capacity of pipes and requests in
@@ -96,11 +96,11 @@ pub(crate) fn flood(server: &mut Server) -> Flood {
         let _ = end.recv();
     });
     let (mut last, mut looks) = (0, 0);
-    wait_for("the server to stop reading", || {
+    wait_until("the server to stop reading", || {
         let now = written.load(Ordering::Relaxed);
         looks = if now == last { looks + 1 } else { 0 };
         last = now;
-        (now == FLOOD_CALLS || now > 0 && looks >= LOOKS_WITHOUT_PROGRESS).then_some(())
+        now == FLOOD_CALLS || now > 0 && looks >= LOOKS_WITHOUT_PROGRESS
     });
     Flood { written, _open: open }
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{server::Server, wait_for};
+use crate::support::{server::Server, wait_until};
 use crate::wire_tasks::fleet::{claim_one, ready, register, report, submit, timeless};
 
 /// An upper bound for the length of errors, since long values are shortened.
@@ -265,7 +265,7 @@ fn payloads_and_errors_stay_out_of_the_log() {
     server.answer("complete_task", &done);
     server.close_input();
     server.check_end();
-    wait_for("the last log line", || server.log().contains("ended").then_some(()));
+    wait_until("the last log line", || server.log().contains("ended"));
     let log = server.log();
     assert!(log.contains("attempt ended"), "{log}");
     assert!(!log.contains(secret), "{log}");

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{
     pattern::{TIME, check},
     server::Server,
-    wait_for,
+    wait_until,
 };
 
 /// Returns a request for workers with a time to live of one second.
@@ -93,9 +93,9 @@ fn an_expired_lease_can_still_be_released() {
 fn the_sweep_ends_what_is_expired_by_itself() {
     let mut server = Server::ready(&["--sweep-seconds", "1"]);
     let id = server.grant(&brief(4));
-    wait_for("the sweep", || (server.allocation(&id)["state"] == "released").then_some(()));
+    wait_until("the sweep", || server.allocation(&id)["state"] == "released");
     check(&server.capacity(), &json!({"allocated_workers": 0, "active_allocations": 0, "running_mcp_servers": []}));
-    wait_for("its log line", || server.log().contains("expired").then_some(()));
+    wait_until("its log line", || server.log().contains("expired"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{
     pattern::check,
     server::{Server, call, command},
-    wait_for,
+    wait_until,
 };
 
 /// Returns the text of a refusal.
@@ -147,7 +147,7 @@ fn released_records_are_kept_for_so_long() {
     server.answer("release_resources", &json!({"allocation_id": id}));
     assert_eq!(server.allocation(&id)["state"], "released");
     let not_found = json!({"allocation_id": id});
-    wait_for("the end of the record", || (server.call("get_allocation", &not_found)["isError"] == true).then_some(()));
+    wait_until("the end of the record", || server.call("get_allocation", &not_found)["isError"] == true);
     assert_eq!(server.allocation(&live)["state"], "active");
 }
 

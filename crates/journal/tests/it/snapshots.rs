@@ -1,8 +1,9 @@
 //! Snapshots: when they are written, which are kept, and which events are pruned.
 
-use crate::state::{CLOSE_WITHIN, SNAPSHOT_EVENTS, State, commit, wait_until};
+use crate::state::{CLOSE_WITHIN, SNAPSHOT_EVENTS, State, commit};
 use cortex_journal::{Journal, JournalError, read_snapshot};
 use cortex_test_support::history::{History, assert_same};
+use cortex_test_support::wait::wait_until;
 use std::fs;
 use std::time::Duration;
 

@@ -10,17 +10,11 @@ use cortex_test_support::history::History;
 use cortex_util::lock::{LOCK_WAIT_MAX, OwnerRecord};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// The number of events between two snapshots: few, so that the tests are fast.
 pub(crate) const SNAPSHOT_EVENTS: usize = 2_000;
-
-/// The time limit for a condition to become true.
-const WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// The pause between two checks of a condition.
-const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Enough time for a snapshot at the close.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(30);
@@ -118,16 +112,6 @@ pub(crate) async fn commit(journal: &mut impl Journal, events: &[Recorded]) {
         journal.append(&mut entries);
         assert!(entries.is_empty());
         journal.commit().await.expect("a journal that can be written to");
-    }
-}
-
-/// Waits until a condition is true.
-#[track_caller]
-pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let until = Instant::now() + WAIT_MAX;
-    while !is_so() {
-        assert!(Instant::now() < until, "timeout: {what}");
-        std::thread::sleep(POLL_INTERVAL);
     }
 }
 

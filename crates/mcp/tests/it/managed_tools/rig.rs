@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cortex_config::Toolset;
 use cortex_core::allocation::State;
@@ -18,14 +18,12 @@ use cortex_managed::{AccessKey, RuntimeHandle};
 use cortex_mcp::transport::{LineTransport, WireLimits};
 use cortex_mcp::{PlannerFeed, Server, ServerOptions};
 use cortex_planning::{Bounds, Planner};
+use cortex_test_support::wait::WAIT_MAX;
 use rmcp::ServiceExt;
 use tokio::sync::watch;
 
 use super::client::Client;
 use super::stub::{self, Reports};
-
-/// Far longer than any wait takes: it only turns a hang into a failure.
-pub(crate) const HANG: Duration = Duration::from_secs(30);
 
 /// The unread bytes that each direction holds.
 const PIPE_BYTES: usize = 1_048_576;
@@ -95,7 +93,7 @@ impl Rig {
     pub(crate) async fn only(&self, state: State) -> AllocationId {
         // By the system clock, as that of the runtime may be paused.
         let begin = Instant::now();
-        while begin.elapsed() < HANG {
+        while begin.elapsed() < WAIT_MAX {
             if let [one] = self.all(state).await[..] {
                 return one;
             }
