@@ -172,7 +172,7 @@ impl Driver {
 
     fn token(&self, task: &TaskId) -> FencingToken {
         let view = self.cluster.task(self.now, task).expect("a task");
-        view.task.lease().expect("one that runs").fencing_token
+        view.task.lease().expect("a running task").fencing_token
     }
 
     /// Returns the number of tasks that are submitted, claimed and completed per second.

@@ -158,9 +158,9 @@ impl Manager {
     /// Returns the process id of the daemon.
     fn daemon(&self) -> u32 {
         let output = self.command(&["status".as_ref()]).output().expect("the program");
-        let told = String::from_utf8_lossy(&output.stdout);
-        let pid = told.lines().find_map(|line| line.strip_prefix("pid: "));
-        pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("no daemon: {told}"))
+        let status = String::from_utf8_lossy(&output.stdout);
+        let pid = status.lines().find_map(|line| line.strip_prefix("pid: "));
+        pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("no daemon: {status}"))
     }
 }
 

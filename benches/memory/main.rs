@@ -17,7 +17,8 @@ fn main() {
     let [initial, steady] = measured().unwrap_or_else(|missing| [(); 2].map(|()| format!("not measured: {missing}")));
     println!("| what | figure to reach | measured (median of {RUNS}) |\n|---|---|---|");
     println!(
-        "| memory of 10 jobs that share 5 real servers, right after their calls | ≥ 5x less than with their own | {initial} |"
+        "| memory of 10 jobs that share 5 managed servers, right after their calls | ≥ 5x less than with their own \
+         | {initial} |"
     );
     println!("| the same once it is steady for 30 s | ≥ 5x less than with their own | {steady} |");
 }

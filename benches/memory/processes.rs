@@ -50,7 +50,7 @@ fn add_below(process: u32, found: &mut BTreeSet<u32>) {
 
 /// Returns the proportional set size of a process.
 fn proportional_mib(process: u32) -> f64 {
-    let told = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).expect("a process that goes on");
-    let pss = told.lines().find_map(|line| line.strip_prefix("Pss:")).expect("Linux 4.14 or newer");
+    let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).expect("a process that runs");
+    let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).expect("Linux 4.14 or newer");
     pss.trim_end_matches("kB").trim().parse::<f64>().expect("a number") / 1_024.0
 }

@@ -113,8 +113,11 @@ fn run(server: &Server, channel: Channel, depth: usize, calls: usize) -> Run {
     let mut connection = Connection::open(server, channel);
     let call = |id: usize| {
         format!(
-            "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"{}\",\"arguments\":{}}}}}\n",
-            server.tool, server.given
+            concat!(
+                r#"{{"jsonrpc":"2.0","id":{},"method":"tools/call","params":{{"name":"{}","arguments":{}}}}}"#,
+                "\n"
+            ),
+            id, server.tool, server.given
         )
     };
     let warm_up_calls = calls / WARM_UP_SHARE;

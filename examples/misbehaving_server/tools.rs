@@ -101,7 +101,7 @@ pub(crate) fn call(server: &Arc<Server>, id: &Value, params: &Value) -> Option<O
         "change" => {
             let uri = arguments["uri"].as_str().unwrap_or("test://1");
             let notified = server.tell_change(uri, arguments["always"] == true);
-            structured(&json!({"uri": uri, "told": notified}))
+            structured(&json!({"uri": uri, "notified": notified}))
         }
         "big" => {
             let bytes = number("bytes", 1_000).min(BIG_BYTES_MAX);

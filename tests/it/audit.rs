@@ -139,7 +139,7 @@ fn events_are_printed_whole_and_by_job_and_time() {
 }
 
 #[test]
-fn wrong_uses_are_told() {
+fn wrong_uses_are_reported() {
     let home = Home::new();
     let server = home.server(Mode::Never, &[]);
     home.end(server, Ending::InOrder);
@@ -243,7 +243,7 @@ fn a_follower_sees_what_a_running_owner_writes() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_fault() {
+fn a_reader_that_closes_its_end_causes_no_error() {
     let home = Home::new();
     let mut server = home.server(Mode::Never, &[]);
     for _ in 0..300 {
@@ -280,7 +280,7 @@ fn a_state_is_verified_while_it_runs_and_while_nothing_does() {
         let mut server = home.server(mode, &[]);
         lease(&mut server);
         for _ in 0..2 {
-            let seen = home.told("verify", &[]);
+            let seen = home.printed("verify", &[]);
             let count = home.events(&[]).len();
             assert!(seen.contains(&count.to_string()), "{count} events are there: {seen}");
         }
@@ -288,8 +288,8 @@ fn a_state_is_verified_while_it_runs_and_while_nothing_does() {
         server.grant(&workers("afterwards", 1));
         home.end(server, Ending::InOrder);
         let before = fs::read(home.state()).expect("a file");
-        home.told("verify", &[]);
-        home.told("status", &[]);
+        home.printed("verify", &[]);
+        home.printed("status", &[]);
         home.events(&[]);
         assert!(fs::read(home.state()).expect("a file") == before, "a look changes nothing");
         assert!(home.processes().is_empty(), "a look starts nothing");
@@ -297,14 +297,14 @@ fn a_state_is_verified_while_it_runs_and_while_nothing_does() {
 }
 
 #[test]
-fn looks_do_not_disturb_a_session_that_leases() {
+fn readers_do_not_disturb_a_session() {
     let home = Home::new();
     let mut server = home.server(Mode::Auto, &[]);
     thread::scope(|scope| {
         let looks = scope.spawn(|| {
             for _ in 0..5 {
-                home.told("verify", &[]);
-                home.told("status", &[]);
+                home.printed("verify", &[]);
+                home.printed("status", &[]);
                 check_contiguous(&home.events(&[]));
             }
         });
@@ -330,13 +330,13 @@ fn value<'a>(status: &'a str, name: &str) -> &'a str {
 }
 
 #[test]
-fn the_status_of_a_daemon_says_how_it_stands() {
+fn the_status_describes_a_running_daemon() {
     let home = Home::new();
     let mut server = home.server(Mode::Auto, &[]);
     let other = home.server(Mode::Auto, &[]);
     lease(&mut server);
     let daemon = home.daemon(None, &[server.process_id(), other.process_id()]);
-    let status = home.told("status", &[]);
+    let status = home.printed("status", &[]);
     assert!(status.lines().all(|line| line.contains(": ") || line.ends_with(':')), "name: value: {status}");
     assert!(!value(&status, "instance").is_empty(), "{status}");
     assert_eq!(value(&status, "pid"), daemon.to_string(), "{status}");
@@ -351,24 +351,24 @@ fn the_status_of_a_daemon_says_how_it_stands() {
         assert!(!value(&status, name).is_empty(), "{name} is not in {status}");
     }
     // A status request is not a session.
-    assert!(value(&home.told("status", &[]), "sessions").starts_with('2'));
+    assert!(value(&home.printed("status", &[]), "sessions").starts_with('2'));
     drop(other);
     crate::support::wait_until("the end of a session", || {
-        value(&home.told("status", &[]), "sessions").starts_with('1')
+        value(&home.printed("status", &[]), "sessions").starts_with('1')
     });
     home.end(server, Ending::InOrder);
 }
 
 #[test]
-fn the_status_without_a_daemon_says_what_is_in_the_state() {
+fn the_status_without_a_daemon_describes_the_state() {
     let home = Home::new();
     let mut server = home.server(Mode::Never, &[]);
     lease(&mut server);
     let id = server.process_id().to_string();
-    let status = home.told("status", &[]);
+    let status = home.printed("status", &[]);
     assert!(status.contains(&id), "the process that serves itself is named: {status}");
     home.end(server, Ending::InOrder);
-    let status = home.told("status", &[]);
+    let status = home.printed("status", &[]);
     assert!(status.to_lowercase().contains("no daemon"), "{status}");
     assert!(status.contains(&home.state().display().to_string()), "{status}");
     assert!(value(&status, "leases").starts_with('1'), "{status}");
@@ -376,13 +376,13 @@ fn the_status_without_a_daemon_says_what_is_in_the_state() {
 }
 
 #[test]
-fn the_fleet_is_in_what_is_said_of_a_state() {
+fn the_status_of_a_state_includes_its_fleet() {
     for mode in MODES {
         let home = Home::new();
         let mut server = home.server(mode, &[]);
         keep_busy(&mut server);
         let check = |command: &str, agents: &str| {
-            let said = home.told(command, &[]);
+            let said = home.printed(command, &[]);
             assert_eq!((value(&said, "agents"), value(&said, "tasks")), (agents, TASKS), "{said}");
             let refill = value(&said, "tokens").strip_prefix(TOKENS).unwrap_or_else(|| panic!("{said}"));
             assert!(crate::support::pattern::is_time(refill), "{said}");
@@ -406,7 +406,7 @@ fn a_state_without_a_fleet_says_so() {
     let server = home.server(Mode::Never, &[]);
     home.end(server, Ending::InOrder);
     for command in ["status", "verify"] {
-        let said = home.told(command, &[]);
+        let said = home.printed(command, &[]);
         assert_eq!(value(&said, "agents"), "0 registered, 0 taking a worker each", "{said}");
         assert!(value(&said, "tasks").starts_with("0 queued, 0 deferred, 0 running; "), "{said}");
         assert_eq!(value(&said, "tokens"), "0 used and 0 reserved of 200000", "{said}");
@@ -441,7 +441,7 @@ fn stopping_what_does_not_run_says_so() {
     server.close_input();
     server.check_end();
     home.stop();
-    let said = home.told("stop", &[]);
+    let said = home.printed("stop", &[]);
     assert!(!said.trim().is_empty(), "it says that nothing runs");
     let mut server = home.server(Mode::Auto, &[]);
     assert_eq!(server.allocation(&id)["state"], "active", "leases stay in the state");

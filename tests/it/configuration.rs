@@ -251,7 +251,7 @@ fn the_version_and_the_help_page_are_printed_whatever_the_settings_are() {
 }
 
 #[test]
-fn a_reader_that_went_away_is_no_panic() {
+fn a_reader_that_closes_its_end_causes_no_panic() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let output = binary().arg("--print-config").stdout(writer).output().expect("a binary that can be started");
@@ -260,7 +260,7 @@ fn a_reader_that_went_away_is_no_panic() {
 }
 
 #[test]
-fn an_error_that_nobody_reads_keeps_its_code() {
+fn an_error_that_is_not_read_keeps_its_code() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let status = binary().arg("--frobnicate").stderr(writer).status().expect("a binary that can be started");

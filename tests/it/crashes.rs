@@ -76,7 +76,7 @@ impl Moment {
 }
 
 #[test]
-fn a_process_killed_at_any_moment_loses_and_doubles_nothing() {
+fn a_process_killed_at_any_moment_loses_and_duplicates_nothing() {
     let (seed, rounds) = (seed(), setting("CORTEX_CRASH_ROUNDS", NEVER_ROUNDS));
     let (mut random, tally, home) = (Rng::with_seed(seed), Tally::default(), Home::new());
     let mut clients = [Client::new(&tally, "alone".to_owned(), random.fork())];
@@ -86,7 +86,7 @@ fn a_process_killed_at_any_moment_loses_and_doubles_nothing() {
         let when = Moment::draw(&mut random);
         let end = live_and_die(&tally, &mut clients, &mut session, when, &mut random);
         if end != Err(Gone::Ended) {
-            tally.fault(Fault::DidNotGoOn, format!("round {round}, {when:?}: {end:?}\n{}", session.log()));
+            tally.fault(Fault::DidNotContinue, format!("round {round}, {when:?}: {end:?}\n{}", session.log()));
         }
     }
     let mut session = home.session(Mode::Never, &[]);
@@ -142,7 +142,7 @@ fn begin_greeted(tally: &Tally, clients: &mut [Client<'_>; 1], session: &mut Ses
 }
 
 #[test]
-fn a_daemon_killed_at_any_moment_loses_nothing_and_its_sessions_go_on() {
+fn a_daemon_killed_at_any_moment_loses_nothing_and_its_sessions_continue() {
     let (seed, rounds) = (seed(), setting("CORTEX_CRASH_ROUNDS", DAEMON_ROUNDS));
     let (mut random, tally, home) = (Rng::with_seed(seed), Tally::default(), Home::new());
     let mut clients: [Client<'_>; SESSIONS] =
@@ -155,14 +155,14 @@ fn a_daemon_killed_at_any_moment_loses_nothing_and_its_sessions_go_on() {
         for (number, end) in ends.into_iter().enumerate() {
             let Err(gone) = end else { continue };
             tally.fault(
-                Fault::DidNotGoOn,
+                Fault::DidNotContinue,
                 format!("round {round}, session {number}: {gone:?}\n{}", sessions[number].log()),
             );
             sessions[number] = home.session(Mode::Auto, &[]);
             assert_eq!(clients[number].settle(&mut sessions[number]), Ok(()), "on a new session");
         }
         if let Err(gone) = check_live(&tally, &clients, &mut sessions[0], WORKERS) {
-            tally.fault(Fault::DidNotGoOn, format!("round {round}, session 0: {gone:?}\n{}", sessions[0].log()));
+            tally.fault(Fault::DidNotContinue, format!("round {round}, session 0: {gone:?}\n{}", sessions[0].log()));
             sessions[0] = home.session(Mode::Auto, &[]);
         }
     }
@@ -171,7 +171,7 @@ fn a_daemon_killed_at_any_moment_loses_nothing_and_its_sessions_go_on() {
     }
     // The daemons that start after the last kill must all end before the log is read.
     let stopped = wait_within(SILENCE_MAX, || {
-        home.told("stop", &[]);
+        home.printed("stop", &[]);
         home.processes().is_empty().then_some(())
     });
     assert_eq!(stopped, Some(()), "still running: {:?}", home.processes());

@@ -136,7 +136,7 @@ fn the_two_commands_of_the_start_are_there() {
 }
 
 #[test]
-fn mcp_config_json_stands_in_the_readme() {
+fn the_readme_shows_mcp_config_json() {
     assert!(blocks(README, "json").contains(&MCP_CONFIG.trim_end()), "the README shows another mcp-config.json");
 }
 

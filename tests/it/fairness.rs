@@ -93,12 +93,12 @@ fn four_sessions_share_the_same_workers_fairly() {
                 })
             })
             .collect();
-        competitors.into_iter().map(|one| one.join().expect("a session that is treated well")).collect()
+        competitors.into_iter().map(|one| one.join().expect("a session without errors")).collect()
     });
     let total: u64 = shares.iter().map(|share| share.grants).sum();
     let percent = |share: &Share| share.grants * 100 / total.max(1);
     println!(
-        "{total} grants in {seconds} s, never over {WORKERS} workers held at once; shares in per cent: {:?}; {shares:?}",
+        "{total} grants in {seconds} s, never over {WORKERS} workers held at once; shares in percent: {:?}; {shares:?}",
         shares.iter().map(percent).collect::<Vec<_>>()
     );
     for share in &shares {
@@ -108,5 +108,5 @@ fn four_sessions_share_the_same_workers_fairly() {
         assert_eq!(session.finish().code(), Some(0));
     }
     home.stop();
-    home.told("verify", &[]);
+    home.printed("verify", &[]);
 }

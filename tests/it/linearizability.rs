@@ -12,7 +12,7 @@ use crate::support::session::Session;
 use checker::{Entry, check};
 use cortex_test_support::setting::setting;
 use fastrand::Rng;
-use model::{Books, Done};
+use model::{Done, ManagerModel};
 use recorder::{Pool, record};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -43,7 +43,7 @@ fn check_histories(mode: Mode, sessions: usize, in_flight: usize, is_disturbed: 
         let home = Home::new();
         let mut sessions: Vec<Session> = (0..sessions).map(|_| home.session(mode, &OPTIONS)).collect();
         let history = concurrently(&home, &mut sessions, in_flight, seed, is_disturbed);
-        if let Err(stuck) = check(Books::new(WORKERS), history) {
+        if let Err(stuck) = check(ManagerModel::new(WORKERS), history) {
             panic!("no order explains the history of seed {seed} ({mode:?}):\n{stuck}");
         }
     }

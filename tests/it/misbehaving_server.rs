@@ -118,7 +118,7 @@ async fn it_behaves_in_both_generations_of_the_protocol() {
         assert_eq!(call("progress", json!({"steps": 2})).await, json!({"steps": 2}));
         assert_eq!(call("sleep", json!({"ms": 1})).await, json!({"slept_ms": 1}));
         call("ask_roots", json!({})).await;
-        assert_eq!(call("change", json!({"uri": "test://1"})).await["told"], 0);
+        assert_eq!(call("change", json!({"uri": "test://1"})).await["notified"], 0);
 
         let resources = client.list_all_resources().await.expect("resources");
         assert_eq!(resources.len(), 2);
@@ -126,7 +126,7 @@ async fn it_behaves_in_both_generations_of_the_protocol() {
         if flag.is_some() {
             let filter = SubscriptionFilter::builder().resource_subscriptions(vec!["test://1".to_owned()]).build();
             let mut listen = client.listen(filter).await.expect("a subscription");
-            assert_eq!(call("change", json!({"uri": "test://1"})).await["told"], 1);
+            assert_eq!(call("change", json!({"uri": "test://1"})).await["notified"], 1);
             let notice = within(listen.next()).await;
             assert!(matches!(notice, Ok(Some(ServerNotification::ResourceUpdatedNotification(_)))), "{notice:?}");
         }
@@ -135,7 +135,7 @@ async fn it_behaves_in_both_generations_of_the_protocol() {
 }
 
 #[test]
-fn it_answers_badly_as_told() {
+fn it_answers_wrongly_as_its_flags_say() {
     let mut server = Server::start(&["--answer-twice", "--foreign-id", "--garbage-stdout", "--crash-after", "1"]);
     server.call(1, "echo");
     assert!(server.line().is_err(), "no JSON");
@@ -158,12 +158,12 @@ fn it_answers_badly_as_told() {
 }
 
 #[test]
-fn it_starts_and_ends_badly_as_told() {
+fn it_starts_and_ends_wrongly_as_its_flags_say() {
     let mut crashing = Server::start(&["--crash-at-start"]);
     assert_eq!(crashing.ended().code(), Some(3));
-    let mut told = String::new();
-    crashing.errors.read_to_string(&mut told).expect("text");
-    assert_eq!(told.lines().count(), 3);
+    let mut output = String::new();
+    crashing.errors.read_to_string(&mut output).expect("text");
+    assert_eq!(output.lines().count(), 3);
 
     let mut flooding = Server::start(&["--flood-stderr", "3"]);
     assert_eq!(flooding.error_line(), "flood line 1 of 3");
@@ -184,14 +184,14 @@ fn it_starts_and_ends_badly_as_told() {
     assert_eq!(stubborn.error_line(), "SIGTERM ignored");
     drop(stubborn.input.take());
     assert_eq!(stubborn.error_line(), "the input has ended");
-    assert!(stubborn.child.try_wait().expect("a child").is_none(), "it goes on");
+    assert!(stubborn.child.try_wait().expect("a child").is_none(), "it still runs");
     for Grandchild(pid) in &grandchildren {
         test_kill_process(*pid).expect("a grandchild that lives");
     }
 }
 
 #[test]
-fn a_worker_tells_its_variables_and_crashes_on_request() {
+fn a_worker_reports_its_variables_and_crashes_on_request() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port();
     drop(taken);
@@ -201,8 +201,11 @@ fn a_worker_tells_its_variables_and_crashes_on_request() {
     let ask = |path: &str| http::get(&format!("http://127.0.0.1:{port}{path}"));
     let (status, body) = ask("/health").expect("an answer");
     assert_eq!(status, 200, "{body}");
-    let told: Value = serde_json::from_str(&body).expect("JSON");
-    assert_eq!((&told["CORTEX_PORT"], &told["CORTEX_WORKER_ID"]), (&json!(port.to_string()), &json!("worker-a-001")));
+    let variables: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(
+        (&variables["CORTEX_PORT"], &variables["CORTEX_WORKER_ID"]),
+        (&json!(port.to_string()), &json!("worker-a-001"))
+    );
     assert_eq!(ask("/crash"), None);
     assert_eq!(worker.ended().code(), Some(7));
 }

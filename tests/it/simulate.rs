@@ -45,7 +45,7 @@ impl Place {
     }
 
     /// Returns the output of a run that succeeds.
-    fn told(&self, arguments: &[&str]) -> String {
+    fn printed(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && error.is_empty(), "{arguments:?}: {error}");
@@ -70,7 +70,7 @@ fn cells(line: &str) -> Vec<&str> {
 #[test]
 fn the_table_has_a_row_for_each_policy_and_the_fixed_fleet() {
     let place = Place::with_wave();
-    let table = place.told(&["--trace", "trace.csv"]);
+    let table = place.printed(&["--trace", "trace.csv"]);
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines[0], "trace.csv: 28,802 tasks of 30 s on average, a plan every 30 s");
     assert_eq!(cells(lines[2])[..4], ["fleet", "tasks", "done", "left"]);
@@ -80,13 +80,13 @@ fn the_table_has_a_row_for_each_policy_and_the_fixed_fleet() {
     for line in &lines[3..] {
         assert_eq!(cells(line)[1..5], ["28,802", "28,802", "0", "0"], "{line}");
     }
-    assert_eq!(place.told(&["--trace", "trace.csv"]), table, "the same again");
+    assert_eq!(place.printed(&["--trace", "trace.csv"]), table, "the same again");
 }
 
 #[test]
 fn json_has_the_same_figures_and_takes_one_policy_and_a_number_of_agents() {
     let place = Place::with_wave();
-    let told = place.told(&[
+    let output = place.printed(&[
         "--trace",
         "trace.csv",
         "--policy",
@@ -99,7 +99,7 @@ fn json_has_the_same_figures_and_takes_one_policy_and_a_number_of_agents() {
         "60",
         "--json",
     ]);
-    let report: Value = serde_json::from_str(&told).expect("JSON");
+    let report: Value = serde_json::from_str(&output).expect("JSON");
     assert_eq!((&report["duration_mean_seconds"], &report["plan_seconds"]), (&Value::from(2.5), &Value::from(60.0)));
     let rows = report["rows"].as_array().expect("rows");
     let names: Vec<&Value> = rows.iter().map(|row| &row["fleet"]).collect();
@@ -114,10 +114,10 @@ fn json_has_the_same_figures_and_takes_one_policy_and_a_number_of_agents() {
 }
 
 #[test]
-fn the_page_stands_alone() {
+fn the_page_refers_to_no_other_file() {
     let place = Place::with_wave();
     fs::write(place.path("page.html"), "something older").expect("room");
-    let table = place.told(&["--trace", "trace.csv", "--html", "page.html"]);
+    let table = place.printed(&["--trace", "trace.csv", "--html", "page.html"]);
     assert!(table.contains("balanced"), "the table is printed all the same");
     let page = fs::read_to_string(place.path("page.html")).expect("a page");
     assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"));
@@ -139,22 +139,22 @@ fn the_page_stands_alone() {
 fn the_name_of_a_trace_cannot_write_into_the_page() {
     let place = Place::with("seconds\n0\n");
     fs::rename(place.path("trace.csv"), place.path("<b>&.csv")).expect("a name that is allowed");
-    place.told(&["--trace", "<b>&.csv", "--html", "page.html"]);
+    place.printed(&["--trace", "<b>&.csv", "--html", "page.html"]);
     let page = fs::read_to_string(place.path("page.html")).expect("a page");
     assert!(page.contains("&lt;b&gt;&amp;.csv") && !page.contains("<b>"));
 }
 
 #[test]
-fn tokens_that_run_out_are_told() {
+fn an_exhausted_budget_is_reported() {
     let mut trace = String::from("seconds,context_tokens,generated_tokens\n");
     (0..100).for_each(|second| writeln!(trace, "{second},90,10").expect("a text"));
     let place = Place::with(&trace);
-    let told = place.told(&["--trace", "trace.csv", "--policy", "balanced", "--token-budget", "5000"]);
-    assert!(told.contains("balanced: the token budget is exhausted, and 50 tasks are left"), "{told}");
-    let all = place.told(&["--trace", "trace.csv", "--policy", "balanced"]);
+    let output = place.printed(&["--trace", "trace.csv", "--policy", "balanced", "--token-budget", "5000"]);
+    assert!(output.contains("balanced: the token budget is exhausted, and 50 tasks are left"), "{output}");
+    let all = place.printed(&["--trace", "trace.csv", "--policy", "balanced"]);
     assert!(!all.contains("tokens"), "{all}");
     let windows = ["--token-budget", "5000", "--token-window-seconds", "600", "--json"];
-    let windowed = place.told(&[&["--trace", "trace.csv"], windows.as_slice()].concat());
+    let windowed = place.printed(&[&["--trace", "trace.csv"], windows.as_slice()].concat());
     let report: Value = serde_json::from_str(&windowed).expect("JSON");
     for row in report["rows"].as_array().expect("rows") {
         assert_eq!((&row["done"], &row["left"]), (&100.into(), &0.into()));
@@ -190,7 +190,7 @@ fn bad_traces_end_it_with_code_3_and_the_line() {
 }
 
 #[test]
-fn a_page_that_cannot_be_written_is_told_before_anything_else() {
+fn an_unwritable_page_is_reported_before_the_simulation() {
     // The trace is also invalid, which would be reported as soon as it is read.
     let place = Place::with("seconds\n0\nlate\n");
     let folder = (3, "error: the page none/page.html is in a folder that does not exist: create it first".to_owned());
@@ -234,7 +234,7 @@ fn wrong_flags_end_it_with_code_2() {
 
 #[test]
 fn the_help_page_is_no_wider_than_a_terminal() {
-    let help = Place::with("").told(&["--help"]);
+    let help = Place::with("").printed(&["--help"]);
     assert!(help.lines().all(|line| line.chars().count() <= 110), "{help}");
     for flag in ["--trace", "--policy", "--agents", "--duration-mean", "--html", "--json", "--token-budget"] {
         assert!(help.contains(flag), "{flag}");

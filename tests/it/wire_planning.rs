@@ -34,13 +34,15 @@ fn timeless(mut plan: Value) -> Value {
 }
 
 #[test]
-fn other_figures_can_be_asked_about_and_change_nothing() {
+fn a_plan_for_other_figures_changes_nothing() {
     let mut server = Server::ready(&OPTIONS);
     server.answer("register_agent", &json!({"agent_id": "a", "max_concurrent": 4}));
     let calm = plan(&mut server, &json!({}));
     check(
         &calm,
-        &json!({"policy": "balanced", "current_agents": 1, "target_agents": 1, "pending_tasks": 0, "current_workers": 10}),
+        &json!({
+            "policy": "balanced", "current_agents": 1, "target_agents": 1, "pending_tasks": 0, "current_workers": 10
+        }),
     );
     check(
         &plan(&mut server, &json!({"queue_depth": 91})),
@@ -63,16 +65,16 @@ fn other_figures_can_be_asked_about_and_change_nothing() {
 }
 
 #[test]
-fn what_is_shown_is_what_is_done() {
+fn the_planner_executes_the_plan_that_it_shows() {
     let mut server = Server::ready(&[OPTIONS.as_slice(), &["--plan-seconds", "1"]].concat());
     for job in 0..3 {
         server.grant(&json!({"job_id": format!("job-{job}"), "mcp_servers": [], "workers": 3}));
     }
-    let told = plan(&mut server, &json!({}));
-    check(&told, &json!({"action": "scale_up", "current_workers": 10, "target_workers": 13, "utilization": 0.9}));
+    let shown_plan = plan(&mut server, &json!({}));
+    check(&shown_plan, &json!({"action": "scale_up", "current_workers": 10, "target_workers": 13, "utilization": 0.9}));
     let done =
         wait_for("the planner to add workers", || Some(shown(&mut server)).filter(|plan| plan["action"] == "scale_up"));
-    assert_eq!(timeless(done), timeless(told));
+    assert_eq!(timeless(done), timeless(shown_plan));
     check(&server.capacity(), &json!({"total_workers": 13}));
 }
 

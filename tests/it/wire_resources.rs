@@ -277,7 +277,7 @@ async fn what_is_no_resource_is_refused() {
 }
 
 #[tokio::test]
-async fn each_change_is_told() {
+async fn each_change_is_notified() {
     for generation in GENERATIONS {
         let mut client = Client::connect(generation, &[]).await;
         client.watch(&[CAPACITY]).await;
@@ -292,7 +292,7 @@ async fn each_change_is_told() {
 }
 
 #[tokio::test]
-async fn bottlenecks_that_appear_and_go_are_told() {
+async fn bottlenecks_that_appear_and_end_are_notified() {
     for generation in GENERATIONS {
         let mut client = Client::connect(generation, &["--toolsets", "all", "--plan-seconds", "1"]).await;
         client.watch(&[BOTTLENECKS]).await;
@@ -306,7 +306,7 @@ async fn bottlenecks_that_appear_and_go_are_told() {
 }
 
 #[tokio::test]
-async fn an_allocation_tells_of_its_own_changes_only() {
+async fn an_allocation_notifies_of_its_own_changes_only() {
     for generation in GENERATIONS {
         let mut client = Client::connect(generation, &["--toolsets", "all"]).await;
         let (watched, other) = (client.grant(1).await, client.grant(1).await);
@@ -324,7 +324,7 @@ async fn an_allocation_tells_of_its_own_changes_only() {
 
 #[tokio::test]
 #[expect(deprecated, reason = "clients of the older protocol generation have no other way to unsubscribe")]
-async fn what_is_unsubscribed_from_is_not_told() {
+async fn changes_are_not_notified_after_an_unsubscribe() {
     let mut client = Client::connect(Generation::Legacy, &[]).await;
     client.watch(&[CAPACITY]).await;
     let first = client.grant(1).await;
@@ -346,7 +346,7 @@ async fn what_is_unsubscribed_from_is_not_told() {
 }
 
 #[tokio::test]
-async fn a_burst_of_changes_is_told_at_most_ten_times_a_second_and_its_last_state_always() {
+async fn a_burst_is_notified_at_most_ten_times_a_second_and_its_last_state_always() {
     for generation in GENERATIONS {
         let mut client = Client::connect(generation, &[]).await;
         client.watch(&[CAPACITY]).await;

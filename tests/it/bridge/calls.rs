@@ -228,8 +228,8 @@ async fn a_batch_is_answered_as_one() {
     assert_eq!(by_id(json!("p"))["result"], json!({}));
     assert_eq!(by_id(json!(2))["error"]["code"], -32_600);
     assert_eq!(by_id(Value::Null)["error"]["code"], -32_600);
-    let told = client.ask(json!([{"jsonrpc": "2.0", "method": "notifications/initialized"}])).await;
-    assert_eq!(told.head.status, 202);
+    let answer = client.ask(json!([{"jsonrpc": "2.0", "method": "notifications/initialized"}])).await;
+    assert_eq!(answer.head.status, 202);
     for wrong in [json!([]), Value::from_iter((0..101).map(|id| json!({"id": id, "method": "ping"})))] {
         let refused = client.ask(wrong).await;
         assert_eq!((refused.head.status, &refused.json()["error"]["code"]), (400, &json!(-32_600)));

@@ -85,7 +85,7 @@ async fn what_sessions_asked_for_outlives_the_child() {
 }
 
 #[tokio::test]
-async fn what_waited_when_the_child_was_lost_keeps_its_order() {
+async fn calls_that_waited_when_the_child_was_lost_keep_their_order() {
     let mut few = options();
     few.calls_in_flight_max = 1;
     let rig = Rig::with(few, true);
@@ -114,7 +114,7 @@ async fn what_waited_when_the_child_was_lost_keeps_its_order() {
 }
 
 #[tokio::test]
-async fn what_waited_when_the_child_was_lost_does_not_wait_for_ever() {
+async fn calls_that_waited_when_the_child_was_lost_wait_for_a_limited_time() {
     for (fails, start_wait) in [(false, Duration::from_millis(50)), (true, Duration::from_secs(3_600))] {
         let mut few = options();
         (few.calls_in_flight_max, few.start_wait) = (1, start_wait);
@@ -138,7 +138,7 @@ async fn what_waited_when_the_child_was_lost_does_not_wait_for_ever() {
 }
 
 #[tokio::test]
-async fn a_child_that_does_not_come_is_waited_for_only_so_long() {
+async fn the_wait_for_a_child_is_limited() {
     let mut hasty = options();
     hasty.start_wait = Duration::from_millis(50);
     let rig = Rig::with(hasty, true);

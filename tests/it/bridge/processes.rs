@@ -34,7 +34,7 @@ async fn call(client: &Client, name: &str, arguments: Value) -> Value {
 }
 
 #[tokio::test]
-async fn faults_of_every_kind_at_once_harm_no_call() {
+async fn concurrent_faults_of_every_kind_affect_no_call() {
     let rig = Rig::new();
     let flags = ["--answer-twice", "--foreign-id", "--garbage-stdout"];
     let (_child, link, invalid_output) = start(&rig, &flags).await;
@@ -58,7 +58,7 @@ async fn faults_of_every_kind_at_once_harm_no_call() {
 }
 
 #[tokio::test]
-async fn a_crash_with_many_calls_in_flight_is_told_to_each_and_the_next_child_goes_on() {
+async fn a_crash_fails_each_call_in_flight_and_the_next_child_continues() {
     let rig = Rig::new();
     let (child, link, _) = start(&rig, &[]).await;
     let mut sleeping = Vec::new();
@@ -96,7 +96,7 @@ async fn what_a_server_asks_of_its_client_is_answered() {
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_only_the_newest_version_serves_everybody() {
+async fn a_server_of_the_newest_version_serves_clients_of_every_version() {
     let rig = Rig::new();
     let (_child, link, _) = start(&rig, &["--only-2026"]).await;
     let client = rig.client().await;

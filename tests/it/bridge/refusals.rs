@@ -16,7 +16,7 @@ async fn ask(rig: &Rig, method: &str, path: &str, headers: &[(&str, &str)], body
 }
 
 #[tokio::test]
-async fn hosts_and_origins_of_elsewhere_are_forbidden() {
+async fn foreign_hosts_and_origins_are_forbidden() {
     let (rig, _child) = Rig::with_child().await;
     let client = rig.client().await;
     for (name, value, status) in [
@@ -150,7 +150,7 @@ async fn a_body_over_four_mebibytes_is_not_taken() {
 }
 
 #[tokio::test]
-async fn tokens_are_asked_for_before_anything_else_is_read() {
+async fn a_token_is_required_before_anything_else_is_read() {
     let rig = Rig::with(options(), false);
     let _child = super::child::Child::connect(&rig.endpoint).await;
     for (token, why) in [
@@ -306,7 +306,7 @@ async fn one_endpoint_is_at_both_addresses_of_this_machine() {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_come_is_not_waited_for() {
+async fn the_wait_for_a_request_head_is_limited() {
     let (rig, _child) = Rig::with_child().await;
     let mut http = Http::connect(rig.port).await;
     http.socket.write_all(b"POST /mcp HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await.expect("a reader");

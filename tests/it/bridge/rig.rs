@@ -97,8 +97,8 @@ impl Rig {
         assert_eq!(opened.json()["result"]["protocolVersion"], "2025-03-26", "{opened:?}");
         let session = opened.head.header("mcp-session-id").expect("a session").to_owned();
         client.headers.push(("mcp-session-id".to_owned(), session));
-        let told = client.ask(json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
-        assert_eq!((told.head.status, told.text.as_str()), (202, ""));
+        let answer = client.ask(json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
+        assert_eq!((answer.head.status, answer.text.as_str()), (202, ""));
         client
     }
 }

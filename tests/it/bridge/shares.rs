@@ -263,7 +263,7 @@ async fn notices_that_are_not_read_count_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_reads_nothing_is_not_written_to_for_ever() {
+async fn a_client_that_reads_nothing_is_closed_after_a_time() {
     let (rig, mut child) = start(64).await;
     let (greedy, modest) = (rig.client_of(Some(GREEDY)).await, rig.client_of(Some(MODEST)).await);
     let mut events = modest.listen().await;

@@ -134,7 +134,7 @@ async fn a_client_that_goes_cancels_its_call() {
 }
 
 #[tokio::test]
-async fn messages_come_with_the_call_that_wants_them() {
+async fn messages_come_with_the_call_that_requests_them() {
     let (rig, mut child) = Rig::with_child().await;
     let mut wanting = meta();
     wanting["io.modelcontextprotocol/logLevel"] = json!("warning");

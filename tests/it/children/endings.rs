@@ -60,7 +60,7 @@ async fn one_that_ignores_being_asked_is_killed_when_the_grace_is_over() {
 }
 
 #[tokio::test]
-async fn the_whole_family_goes() {
+async fn the_whole_tree_is_ended() {
     let instance = Uuid::new_v4();
     let launch = ChildSpec { grace: SHORT_GRACE, ..shell(&format!("{FAMILY} cat")) };
     let mut child = spawner_of(instance).start(launch).expect("a child");
@@ -71,7 +71,7 @@ async fn the_whole_family_goes() {
 }
 
 #[tokio::test]
-async fn what_a_child_leaves_behind_goes_too() {
+async fn processes_that_outlive_their_child_are_ended() {
     let mut child = start(shell(&format!("{FAMILY} read line; exit 5")));
     let pids = pids(&child, FAMILY_MEMBERS).await;
     let mut input = child.take_input().expect("an input");
@@ -83,7 +83,7 @@ async fn what_a_child_leaves_behind_goes_too() {
 }
 
 #[tokio::test]
-async fn one_that_forks_all_the_time_goes() {
+async fn a_tree_that_keeps_forking_is_ended() {
     let script = "trap '' TERM; echo $$ >&2; while :; do (trap '' TERM; sleep 0.2) & sleep 0.01; done";
     let instance = Uuid::new_v4();
     let mut child = spawner_of(instance).start(ChildSpec { grace: SHORT_GRACE, ..shell(script) }).expect("a child");

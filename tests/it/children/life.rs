@@ -149,12 +149,12 @@ async fn its_exit_reason_is_readable() {
 async fn a_flood_on_standard_error_is_bounded() {
     let before = resident_kb();
     let flood =
-        "yes 'a line that nobody reads' | head -n 1000000 >&2; head -c 20000000 /dev/zero >&2; echo >&2; echo last >&2";
+        "yes 'a line that is not read' | head -n 1000000 >&2; head -c 20000000 /dev/zero >&2; echo >&2; echo last >&2";
     let mut child = start(shell(flood));
     assert_eq!(end_of(&mut child).await, ExitReason::Exited(0));
     let lines = child.lines();
     assert_eq!(lines.len(), LINES_MAX);
-    assert_eq!(lines[0], "a line that nobody reads");
+    assert_eq!(lines[0], "a line that is not read");
     assert_eq!(lines[LINES_MAX - 1], "last");
     assert!(lines[LINES_MAX - 2].ends_with("(19995904 more bytes)"));
     let grown = resident_kb().saturating_sub(before);

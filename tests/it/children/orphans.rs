@@ -40,7 +40,7 @@ impl Drop for Process {
 }
 
 #[test]
-fn what_is_left_of_an_earlier_life_is_ended_and_all_else_is_spared() {
+fn processes_of_an_earlier_run_are_ended_and_no_others() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("children");
     let (old, new) = (Uuid::new_v4(), Uuid::new_v4());

@@ -121,7 +121,8 @@ impl<'a> Client<'a> {
         let job = format!("{}-{}", self.name, self.asked);
         let servers: &[&str] = if self.random.u8(0..4) == 0 { &["filesystem"] } else { &[] };
         let mut arguments = json!({
-            "job_id": job, "mcp_servers": servers, "workers": self.random.u64(1..=3), "ttl_seconds": self.random.u64(TTL_SECONDS),
+            "job_id": job, "mcp_servers": servers, "workers": self.random.u64(1..=3),
+            "ttl_seconds": self.random.u64(TTL_SECONDS),
         });
         if self.random.u8(0..4) != 0 {
             arguments["request_id"] = format!("key-{job}").into();
@@ -177,7 +178,7 @@ impl<'a> Client<'a> {
             self.tally.fault(Fault::Wrong, format!("{asked:?} is granted {lease:?}"));
         }
         if let Some(before) = self.leases.insert(lease.id.clone(), lease) {
-            self.tally.fault(Fault::Doubled, format!("{asked:?} is granted {before:?}, which another request got"));
+            self.tally.fault(Fault::Duplicated, format!("{asked:?} is granted {before:?}, which another request got"));
         }
     }
 
@@ -261,7 +262,7 @@ impl<'a> Client<'a> {
         let granted = list["allocations"].as_array().into_iter().flatten().filter(|entry| entry["state"] != "failed");
         let ids: Vec<&str> = granted.filter_map(|entry| entry["allocation_id"].as_str()).collect();
         if ids.len() > 1 {
-            self.tally.fault(Fault::Doubled, format!("{asked:?} was granted {ids:?}"));
+            self.tally.fault(Fault::Duplicated, format!("{asked:?} was granted {ids:?}"));
         }
         Ok(ids.first().map(|id| (*id).to_owned()))
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 /// The number of faults that are printed in full. The others are only counted.
-const FAULTS_TOLD_MAX: usize = 20;
+const FAULTS_SHOWN_MAX: usize = 20;
 
 /// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,9 +12,9 @@ pub(crate) enum Fault {
     /// An acknowledged effect is missing.
     Lost,
     /// A request was granted twice.
-    Doubled,
+    Duplicated,
     /// A session ended or did not answer in time.
-    DidNotGoOn,
+    DidNotContinue,
     /// An answer that no history explains.
     Wrong,
 }
@@ -30,7 +30,7 @@ struct Inner {
     acknowledged: u64,
     unanswered: u64,
     faults: BTreeMap<Fault, u64>,
-    told: Vec<String>,
+    descriptions: Vec<String>,
     /// The allocation of each fencing token.
     tokens: BTreeMap<u64, String>,
 }
@@ -54,8 +54,8 @@ impl Tally {
     pub(crate) fn fault(&self, fault: Fault, what: impl Into<String>) {
         self.with(|inner| {
             *inner.faults.entry(fault).or_default() += 1;
-            if inner.told.len() < FAULTS_TOLD_MAX {
-                inner.told.push(format!("{fault:?}: {}", what.into()));
+            if inner.descriptions.len() < FAULTS_SHOWN_MAX {
+                inner.descriptions.push(format!("{fault:?}: {}", what.into()));
             }
         });
     }
@@ -73,7 +73,7 @@ impl Tally {
         }
         let before = self.with(|inner| inner.tokens.insert(token, allocation.to_owned()));
         if let Some(before) = before.filter(|before| before != allocation) {
-            self.fault(Fault::Doubled, format!("token {token} is that of {before} and of {allocation}"));
+            self.fault(Fault::Duplicated, format!("token {token} is that of {before} and of {allocation}"));
         }
     }
 
@@ -83,16 +83,16 @@ impl Tally {
         self.with(|inner| {
             let count = |fault| inner.faults.get(&fault).copied().unwrap_or(0);
             println!(
-                "{what}: {rounds} rounds from seed {seed}: acknowledged {}, unanswered {}, lost {}, doubled {}, sessions that did not \
-                 go on {}, wrong answers {}",
+                "{what}: {rounds} rounds from seed {seed}: acknowledged {}, unanswered {}, lost {}, duplicated {}, \
+                 sessions that did not continue {}, wrong answers {}",
                 inner.acknowledged,
                 inner.unanswered,
                 count(Fault::Lost),
-                count(Fault::Doubled),
-                count(Fault::DidNotGoOn),
+                count(Fault::Duplicated),
+                count(Fault::DidNotContinue),
                 count(Fault::Wrong),
             );
-            assert!(inner.faults.is_empty(), "CORTEX_CRASH_SEED={seed} repeats it:\n{}", inner.told.join("\n"));
+            assert!(inner.faults.is_empty(), "CORTEX_CRASH_SEED={seed} repeats it:\n{}", inner.descriptions.join("\n"));
             assert!(inner.acknowledged > rounds, "hardly anything was acknowledged: {}", inner.acknowledged);
         });
     }

@@ -35,7 +35,7 @@ pub(crate) fn check_live(
         tally.fault(Fault::Lost, format!("{id} was acknowledged and is not live"));
     }
     for id in live.difference(&held) {
-        tally.fault(Fault::Doubled, format!("{id} is live and nobody's"));
+        tally.fault(Fault::Duplicated, format!("{id} is live and nobody's"));
     }
     let mut holders: BTreeMap<String, &str> = BTreeMap::new();
     let mut taken = 0;
@@ -47,13 +47,14 @@ pub(crate) fn check_live(
         for (_, endpoint) in Lease::read(&answer).workers {
             taken += 1;
             if let Some(other) = holders.insert(endpoint.clone(), id) {
-                tally.fault(Fault::Doubled, format!("{endpoint} is held by {other} and by {id}"));
+                tally.fault(Fault::Duplicated, format!("{endpoint} is held by {other} and by {id}"));
             }
         }
     }
     let capacity = ask("get_capacity", &json!({}))?;
     if taken > workers_max || capacity["allocated_workers"] != taken {
-        tally.fault(Fault::Doubled, format!("{taken} workers of {workers_max} are held; the capacity is {capacity}"));
+        tally
+            .fault(Fault::Duplicated, format!("{taken} workers of {workers_max} are held; the capacity is {capacity}"));
     }
     Ok(())
 }
@@ -92,7 +93,7 @@ pub(crate) fn check_log(tally: &Tally, clients: &[Client<'_>], home: &Home) {
         }
     }
     for (job, _) in grants_of_job.iter().filter(|(_, grants)| **grants > 1) {
-        tally.fault(Fault::Doubled, format!("the log grants twice for {job}"));
+        tally.fault(Fault::Duplicated, format!("the log grants twice for {job}"));
     }
     for lease in clients.iter().flat_map(|client| client.leases.values()) {
         let ports: Vec<&String> = lease.workers.iter().map(|(_, endpoint)| endpoint).collect();

@@ -28,7 +28,7 @@ fn a_session_ends_within_a_second_and_leaves_the_daemon() {
 }
 
 #[test]
-fn what_was_said_before_the_end_is_answered() {
+fn messages_before_the_end_of_input_are_answered() {
     let home = Home::new();
     let mut session = home.session(&[]);
     let ids: Vec<u64> =
@@ -44,7 +44,7 @@ fn what_was_said_before_the_end_is_answered() {
 }
 
 #[test]
-fn the_daemon_ends_when_nobody_needs_it() {
+fn an_unused_daemon_ends() {
     let home = Home::new();
     let mut session = home.session(&["--daemon-idle-seconds", "1"]);
     let id = session.grant(&json!({"job_id": "a", "mcp_servers": [], "workers": 1, "ttl_seconds": 600}));
@@ -82,7 +82,7 @@ fn a_lease_past_its_deadline_keeps_no_daemon_and_is_recorded_at_its_end() {
 }
 
 #[test]
-fn where_there_is_no_state_there_is_nothing_to_stop() {
+fn without_a_state_there_is_nothing_to_stop() {
     let home = Home::new();
     let state = home.path("mistyped.db");
     let text = home.refusal(&["stop", "--state", state.to_str().expect("a path")]);
@@ -91,7 +91,7 @@ fn where_there_is_no_state_there_is_nothing_to_stop() {
 }
 
 #[test]
-fn a_daemon_that_is_told_to_end_does_and_its_sessions_go_on_when_they_ask() {
+fn a_stopped_daemon_ends_and_its_sessions_continue_at_their_next_call() {
     let home = Home::new();
     assert_eq!(home.printed(&["stop"]), "no daemon is running for the in-memory state\n");
     for name in [None, Some("TERM")] {
@@ -138,7 +138,7 @@ fn a_daemon_runs_in_the_foreground_too() {
 }
 
 #[test]
-fn a_daemon_that_was_told_to_end_is_no_loss() {
+fn a_stopped_daemon_does_not_count_as_a_loss() {
     let home = Home::new();
     let mut session = home.session(&[]);
     // There are more daemons than may be lost. A notification wakes the session and gets no answer.

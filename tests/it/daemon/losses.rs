@@ -51,7 +51,7 @@ fn calls_in_flight_are_answered_and_later_ones_work() {
 }
 
 #[test]
-fn a_client_of_the_newer_protocol_goes_on_too() {
+fn a_client_of_the_newer_protocol_continues_too() {
     let home = Home::new();
     let mut session = home.start(&[]);
     let capacity = modern(json!({"name": "get_capacity", "arguments": {}}));
@@ -64,9 +64,9 @@ fn a_client_of_the_newer_protocol_goes_on_too() {
 }
 
 #[test]
-fn subscriptions_go_on() {
+fn subscriptions_continue() {
     let home = Home::new();
-    let told = |session: &mut Server| {
+    let check_notified = |session: &mut Server| {
         session.find("a notice", |message| message["method"] == "notifications/resources/updated");
     };
     let mut older = home.session(&[]);
@@ -80,7 +80,7 @@ fn subscriptions_go_on() {
     for round in 0..2 {
         home.kill();
         // The first notification to the older client reports that updates may have been missed.
-        told(&mut older);
+        check_notified(&mut older);
         // An answered call shows that the session uses the new daemon and has renewed its subscriptions.
         let capacity = modern(json!({"name": "get_capacity", "arguments": {}}));
         wait_for("the newer session", || newer.ask("tools/call", &capacity).get("result").map(drop));
@@ -91,8 +91,8 @@ fn subscriptions_go_on() {
                 .get("result")
                 .map(drop)
         });
-        told(&mut newer);
-        told(&mut older);
+        check_notified(&mut newer);
+        check_notified(&mut older);
         assert_eq!(older.capacity()["allocated_workers"], 1, "round {round}");
     }
     newer.close_input();
@@ -184,7 +184,7 @@ fn a_listen_that_was_lost_before_it_was_acknowledged_is_acknowledged() {
 }
 
 #[test]
-fn a_daemon_that_cannot_read_its_settings_is_started_a_few_times_and_no_more() {
+fn starts_of_a_daemon_that_cannot_read_its_settings_are_limited() {
     let home = Home::new();
     let file = home.path("settings.toml");
     std::fs::write(&file, "total_workers = 4\n").expect("a file");

@@ -77,7 +77,7 @@ fn a_copy_of_a_state_is_a_state_of_its_own() {
 }
 
 #[test]
-fn what_is_removed_is_made_anew() {
+fn removed_files_are_created_again() {
     let home = Home::new();
     let mut session = home.session(&[]);
     session.grant(&json!({"job_id": "a", "mcp_servers": [], "workers": 3}));
@@ -138,7 +138,7 @@ fn a_daemon_whose_memory_another_has_taken_over_ends() {
 }
 
 #[test]
-fn a_daemon_that_nobody_can_reach_is_named() {
+fn an_unreachable_daemon_is_named() {
     let home = Home::new();
     let _session = home.session(&[]);
     let pid = home.pid();

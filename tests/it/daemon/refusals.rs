@@ -31,7 +31,7 @@ fn a_directory_that_others_could_enter_is_refused() {
 }
 
 #[test]
-fn other_totals_are_refused_and_other_settings_are_told() {
+fn other_totals_are_refused_and_other_settings_are_reported() {
     let home = Home::new();
     let mut first = home.session(&["--total-workers", "5"]);
     let text = home.refusal(&["--daemon", "always", "--total-workers", "6"]);
@@ -97,7 +97,7 @@ fn a_daemon_of_another_version_is_used_with_a_warning() {
 }
 
 #[test]
-fn what_answers_as_no_daemon_is_named() {
+fn a_server_that_is_no_daemon_is_named() {
     let home = Home::new();
     pretend(&home, "HTTP/1.1 200 OK");
     let text = home.refusal(&["--daemon", "always"]);
@@ -106,7 +106,7 @@ fn what_answers_as_no_daemon_is_named() {
 }
 
 #[test]
-fn whatever_comes_over_the_socket_harms_nobody() {
+fn invalid_input_over_the_socket_affects_no_session() {
     let home = Home::new();
     let mut session = home.session(&[]);
     let connect = || UnixStream::connect(home.file("sock")).expect("the daemon's socket");

@@ -97,7 +97,7 @@ fn sessions_share_a_server_and_none_of_them_ends_it() {
 }
 
 #[test]
-fn a_daemon_that_is_killed_leaves_nothing_and_the_next_goes_on() {
+fn a_killed_daemon_leaves_no_process_and_the_next_continues() {
     let home = Home::new();
     let (catalog, state) = (catalog(&home), home.path("state.db"));
     let state = state.to_str().expect("text").to_owned();
@@ -140,7 +140,7 @@ fn threads(pid: u64) -> usize {
 }
 
 #[test]
-fn a_flood_of_questions_takes_a_few_threads() {
+fn a_flood_of_calls_takes_a_few_threads() {
     const ASKED: usize = 200;
     const MORE_MAX: usize = 8;
     let home = Home::new();
@@ -162,7 +162,7 @@ fn a_flood_of_questions_takes_a_few_threads() {
 }
 
 #[test]
-fn leases_of_real_servers_are_not_gone_on_with_by_who_names_none() {
+fn leases_of_managed_servers_are_refused_without_their_catalog() {
     let home = Home::new();
     let (catalog, state) = (catalog(&home), home.path("state.db"));
     let state = state.to_str().expect("text").to_owned();
@@ -180,7 +180,7 @@ fn leases_of_real_servers_are_not_gone_on_with_by_who_names_none() {
     }
     let mut alone = home.command(&without).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary");
     let status = wait_for("it gives up", || alone.try_wait().expect("a child"));
-    assert_eq!(status.code(), Some(3), "nobody else came either");
+    assert_eq!(status.code(), Some(3), "no other session started a daemon");
     // A session with the catalog continues, and then one without it can join.
     let mut session = home.session(&with);
     let mut other = home.session(&without);
@@ -207,15 +207,15 @@ fn leases_of_real_servers_are_not_gone_on_with_by_who_names_none() {
     }
     home.printed(&["stop", "--state", &state]);
     assert!(!fs::exists(format!("{state}.real")).expect("a folder"), "no lease needs it");
-    let mut books = home.session(&without);
-    assert_eq!(lease(&mut books, "two")["access_token"], Value::Null);
-    books.close_input();
-    books.check_end();
+    let mut unmanaged = home.session(&without);
+    assert_eq!(lease(&mut unmanaged, "two")["access_token"], Value::Null);
+    unmanaged.close_input();
+    unmanaged.check_end();
     home.printed(&["stop", "--state", &state]);
 }
 
 #[test]
-fn leases_of_real_servers_may_be_given_up() {
+fn leases_of_managed_servers_can_be_abandoned() {
     let home = Home::new();
     let (catalog, state) = (catalog(&home), home.path("state.db"));
     let state = state.to_str().expect("text").to_owned();
@@ -241,7 +241,7 @@ fn leases_of_real_servers_may_be_given_up() {
 }
 
 #[test]
-fn a_catalog_that_cannot_be_used_is_told_of_at_the_start() {
+fn an_unusable_catalog_is_reported_at_the_start() {
     let home = Home::new();
     let catalog = home.path("catalog.json");
     let path = catalog.to_str().expect("text");

@@ -8,7 +8,7 @@ use crate::daemon::home::{Home, children, is_running, wait_until_gone};
 use crate::support::{server::TRANSPORTS, wait_until};
 
 #[test]
-fn sessions_share_the_books_and_outlive_each_other() {
+fn sessions_share_the_state_and_outlive_each_other() {
     let home = Home::new();
     for transport in TRANSPORTS {
         let mut one = home.start_on(transport, &[]);
@@ -31,7 +31,7 @@ fn sessions_share_the_books_and_outlive_each_other() {
 }
 
 #[test]
-fn a_sessions_own_settings_are_its_own() {
+fn the_settings_of_a_session_apply_to_it_alone() {
     let home = Home::new();
     let mut one = home.session(&["--toolsets", "all", "--max-ttl-seconds", "5000", "--max-line-bytes", "2000"]);
     let mut two = home.session(&["--default-ttl-seconds", "77"]);
@@ -62,7 +62,7 @@ fn two_that_start_at_once_end_with_one_daemon() {
                 let mut server = home.session(&[]);
                 server.capacity();
                 let pid = home.pid();
-                // While it continues, the session reaps the daemons that lost the race. Only the daemon itself may remain.
+                // The running session reaps the daemons that lost the race. Only the daemon itself may remain.
                 wait_until("the end of those that lost", || {
                     let children = children(server.process_id());
                     children.iter().all(|child| child.starts_with(&format!("{pid} ")))
@@ -83,7 +83,7 @@ fn two_that_start_at_once_end_with_one_daemon() {
 }
 
 #[test]
-fn the_status_tells_how_the_daemon_stands() {
+fn the_status_describes_the_daemon() {
     let home = Home::new();
     assert_eq!(home.printed(&["status"]), "no daemon is running for the in-memory state\n");
     let mut session = home.session(&["--total-workers", "7", "--sweep-seconds", "1"]);

@@ -62,7 +62,7 @@ fn check_restart(offset: &str) {
 
     let third = home.server(Mode::Never, &["--recovery-grace-seconds", "30"]);
     home.end(third, Ending::InOrder);
-    home.told("verify", &[]);
+    home.printed("verify", &[]);
     let events = home.events(&[]);
     let times: Vec<_> = events.iter().map(|event| event["at"].as_str().expect("a time")).collect();
     assert!(times.is_sorted(), "the log's times do not go back: {times:?}");

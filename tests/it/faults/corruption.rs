@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::books::{Books, Files, filled};
+use super::acknowledged::{AcknowledgedLeases, Files, filled};
 use crate::support::durable::{Ending, Home, Mode, UNUSABLE, is_retryable, workers};
 use serde_json::json;
 
@@ -59,9 +59,9 @@ fn event_in_the_middle(bytes: &[u8]) -> std::ops::Range<usize> {
 #[test]
 fn damage_in_the_middle_is_found_and_never_makes_a_wrong_grant() {
     let home = Home::new();
-    let books = filled(&home);
+    let leases = filled(&home);
     let files = Files::of(&home);
-    home.told("verify", &[]);
+    home.printed("verify", &[]);
     let text = event_in_the_middle(&fs::read(home.state()).expect("a file"));
     for (what, damage) in DAMAGES {
         files.restore(&home);
@@ -70,10 +70,10 @@ fn damage_in_the_middle_is_found_and_never_makes_a_wrong_grant() {
         fs::write(home.state(), bytes).expect("a file");
         let verified = home.ask("verify", &[]);
         assert_eq!(verified.code, Some(UNUSABLE), "{what}: {verified:#?}");
-        books.check_or_refused(&home, what);
+        leases.check_or_refused(&home, what);
     }
     files.restore(&home);
-    home.told("verify", &[]);
+    home.printed("verify", &[]);
 }
 
 /// The number of states with random damage.
@@ -82,7 +82,7 @@ const RANDOM_DAMAGES: u64 = 40;
 #[test]
 fn bytes_changed_anywhere_lead_to_no_panic_and_no_wrong_grant() {
     let home = Home::new();
-    let books = filled(&home);
+    let leases = filled(&home);
     let files = Files::of(&home);
     let (mut sound, mut wrong) = (0, 0);
     for seed in 0..RANDOM_DAMAGES {
@@ -106,16 +106,16 @@ fn bytes_changed_anywhere_lead_to_no_panic_and_no_wrong_grant() {
             assert!(!ended.log.contains("panicked"), "seed {seed}, {command}: {ended:#?}");
             *(if ended.code == Some(0) { &mut sound } else { &mut wrong }) += 1;
         }
-        let log = books.check_or_refused(&home, &format!("seed {seed}"));
+        let log = leases.check_or_refused(&home, &format!("seed {seed}"));
         assert!(!log.contains("panicked"), "seed {seed}: {log}");
     }
     assert!(wrong > RANDOM_DAMAGES, "hardly any damage was met: {wrong}, and {sound} times none");
 }
 
 #[test]
-fn damage_without_snapshots_is_never_passed_over() {
+fn damage_without_snapshots_is_never_skipped() {
     let home = Home::new();
-    let books = filled(&home);
+    let leases = filled(&home);
     let files = Files::of(&home);
     let text = event_in_the_middle(&fs::read(home.state()).expect("a file"));
     for (_, damage) in DAMAGES {
@@ -129,16 +129,16 @@ fn damage_without_snapshots_is_never_passed_over() {
     files.restore(&home);
     home.snapshots().iter().for_each(|snapshot| fs::remove_file(snapshot).expect("a file"));
     // The full log alone gives the same leases.
-    books.check_or_refused(&home, "without snapshots");
+    leases.check_or_refused(&home, "without snapshots");
     let mut session = home.session(Mode::Never, &[]);
-    books.check(&mut session);
+    leases.check(&mut session);
 }
 
 /// A change of the write-ahead file that a crash left.
 type AheadDamage = fn(&mut Vec<u8>);
 
 #[test]
-fn a_damaged_write_ahead_file_never_makes_older_books() {
+fn a_damaged_write_ahead_file_never_leads_to_an_older_state() {
     let damages: [(&str, AheadDamage); 5] = [
         ("its head", |bytes| bytes[4] ^= 1),
         ("its first frame", |bytes| bytes[32 + 24 + 100] ^= 1),
@@ -150,10 +150,10 @@ fn a_damaged_write_ahead_file_never_makes_older_books() {
         ("all is cut off", Vec::clear),
     ];
     let home = Home::new();
-    let mut books = Books::default();
+    let mut leases = AcknowledgedLeases::default();
     let mut server = home.server(Mode::Never, &[]);
     for number in 0..9 {
-        books.hold(&mut server, &format!("early-{number}"), 1);
+        leases.hold(&mut server, &format!("early-{number}"), 1);
     }
     home.end(server, Ending::Killed);
     let ahead = home.beside("-wal");
@@ -172,32 +172,32 @@ fn a_damaged_write_ahead_file_never_makes_older_books() {
     home.check_unusable(Mode::Never, &[], &["the events between are missing"]);
     files.restore(&home);
     let mut session = home.session(Mode::Never, &[]);
-    books.check(&mut session);
+    leases.check(&mut session);
 }
 
 #[test]
 fn a_state_with_two_names_has_no_owner() {
     let home = Home::new();
-    let books = filled(&home);
+    let leases = filled(&home);
     let other = home.beside("-other");
     fs::hard_link(home.state(), &other).expect("a link");
     home.check_unusable(Mode::Never, &[], &["several names"]);
     fs::remove_file(other).expect("a file");
     let mut session = home.session(Mode::Never, &[]);
-    books.check(&mut session);
+    leases.check(&mut session);
 }
 
 #[test]
 fn a_state_that_is_removed_while_it_is_in_use_grants_nothing_more() {
     let home = Home::new();
     let mut server = home.server(Mode::Never, &[]);
-    let mut books = Books::default();
-    books.hold(&mut server, "before", 2);
+    let mut leases = AcknowledgedLeases::default();
+    leases.hold(&mut server, "before", 2);
     fs::remove_file(home.state()).expect("a file");
     let id = server.send("tools/call", &json!({"name": "request_resources", "arguments": workers("after", 1)}));
     // Either the call gets a retryable error, or the process ends before it can answer.
     let is_granted = server.rest().iter().any(|reply| reply["id"] == id && !is_retryable(reply));
-    assert!(!is_granted, "a grant into a file that nobody finds");
+    assert!(!is_granted, "a grant written to a removed file");
     assert_eq!(server.end().code(), Some(UNUSABLE));
     assert!(!home.state().exists(), "nothing is made in its place");
 }

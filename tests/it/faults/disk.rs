@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::books::check_retryable;
+use super::acknowledged::check_retryable;
 use crate::faults::skip;
 use crate::support::{
     WAIT_MAX,
@@ -134,7 +134,7 @@ fn check_full_disk(disk: &Disk, mode: Mode) {
     if mode == Mode::Auto {
         home.stop();
     }
-    home.told("verify", &[]);
+    home.printed("verify", &[]);
 
     // A start that is refused for lack of space does not change the state.
     disk.fill();
@@ -158,13 +158,13 @@ fn remove(path: &Path) {
 }
 
 #[test]
-fn a_full_disk_refuses_grants_and_mends() {
+fn a_full_disk_refuses_grants_until_it_has_room() {
     let Some(disk) = Disk::new() else { return skip("this process may not mount a small disk") };
     MODES.into_iter().for_each(|mode| check_full_disk(&disk, mode));
 }
 
 #[test]
-fn a_disk_without_room_for_a_state_is_told() {
+fn a_disk_without_room_for_a_state_is_reported() {
     let Some(disk) = Disk::new() else { return skip("this process may not mount a small disk") };
     disk.fill();
     let home = Home::with_state(disk.path("state.db"));

@@ -86,7 +86,7 @@ fn an_empty_file_is_no_state() {
 }
 
 #[test]
-fn a_database_of_somebody_else_is_no_state() {
+fn a_database_of_another_program_is_no_state() {
     check_refused(&with_database("CREATE TABLE notes (text TEXT); INSERT INTO notes VALUES ('mine');"), &[]);
     check_refused(&with_database("PRAGMA application_id = 7; CREATE TABLE notes (text TEXT);"), &[]);
     let alike = "CREATE TABLE events (sequence INTEGER PRIMARY KEY, at INTEGER, job TEXT, event TEXT, chain INTEGER);";
@@ -131,7 +131,7 @@ fn a_newer_schema_is_refused_naming_both() {
 }
 
 #[test]
-fn what_is_in_a_state_is_its_owners_alone() {
+fn only_the_owner_can_read_a_state() {
     let check = |path: &Path| {
         let mode = fs::symlink_metadata(path).expect("a file").permissions().mode();
         assert_eq!(mode & 0o077, 0, "others may reach {}: {mode:o}", path.display());

@@ -29,7 +29,7 @@ fn check_goes_on(server: &mut Server) {
 }
 
 #[test]
-fn a_second_process_is_told_the_first_ones_id() {
+fn a_second_process_reports_the_id_of_the_first() {
     let home = Home::new();
     for ending in ENDINGS {
         let mut first = home.server(Mode::Never, &[]);
@@ -47,7 +47,7 @@ fn a_second_process_is_told_the_first_ones_id() {
 }
 
 #[test]
-fn a_process_that_serves_itself_is_told_the_daemons_id() {
+fn a_process_that_serves_itself_reports_the_id_of_the_daemon() {
     let home = Home::new();
     let mut first = home.server(Mode::Auto, &[]);
     let daemon = home.daemon(None, &[first.process_id()]);
@@ -81,7 +81,7 @@ fn another_name_of_the_same_state_is_the_same_state() {
 }
 
 #[test]
-fn the_lock_of_a_process_that_was_killed_holds_up_nobody() {
+fn the_lock_of_a_killed_process_blocks_no_other() {
     let home = Home::new();
     let first = home.server(Mode::Auto, &[]);
     let daemon = home.daemon(None, &[first.process_id()]);
@@ -133,6 +133,6 @@ fn all_that_start_at_once_share_one_daemon() {
         assert_eq!(granted, 2, "two times four of ten workers: {answers:?}");
         drop(begun);
         home.stop();
-        home.told("verify", &[]);
+        home.printed("verify", &[]);
     }
 }

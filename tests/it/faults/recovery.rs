@@ -62,7 +62,7 @@ fn check_kept(mode: Mode, ending: Ending) {
     assert_eq!(next["mcp_servers"][0]["endpoint"], last["mcp_servers"][0]["endpoint"], "a server keeps its port");
     check(&server.capacity(), &json!({"allocated_workers": 4, "running_mcp_servers": ["filesystem", "github"]}));
     home.end(server, ending);
-    home.told("verify", &[]);
+    home.printed("verify", &[]);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_state_survives_many_starts() {
         last_token = token;
         home.end(server, ending);
     }
-    home.told("verify", &[]);
+    home.printed("verify", &[]);
 }
 
 /// Waits until this time of the wall clock.
@@ -148,7 +148,7 @@ fn check_overdue(mode: Mode, ending: Ending) {
     }
     check(&server.allocation(&early), &json!({"state": "released", "ended_by": "expired"}));
     home.end(server, ending);
-    home.told("verify", &[]);
+    home.printed("verify", &[]);
 }
 
 #[test]

@@ -46,11 +46,11 @@ fn check_totals(mode: Mode) {
     check(&server.allocation(&lease), &json!({"state": "active"}));
     home.end(server, Ending::InOrder);
     home.check_unusable(mode, &["--total-workers", "4"], &["6", "4", "--resize"]);
-    home.told("verify", &[]);
+    home.printed("verify", &[]);
 }
 
 #[test]
-fn totals_are_remembered_and_changed_only_when_told() {
+fn totals_are_kept_and_changed_only_on_request() {
     MODES.into_iter().for_each(check_totals);
 }
 
@@ -86,5 +86,5 @@ fn shrinking_below_what_is_leased_never_leases_twice() {
     let mut server = home.server(Mode::Never, &[]);
     assert_eq!(server.allocation(&lease)["state"], "active");
     home.end(server, Ending::InOrder);
-    home.told("verify", &[]);
+    home.printed("verify", &[]);
 }

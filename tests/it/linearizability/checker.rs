@@ -118,7 +118,7 @@ fn explain<M: Model>(place: &Place<M>, history: &[Entry<M::Done>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::{Books, Done};
+    use super::super::model::{Done, ManagerModel};
     use super::{Entry, check};
     use std::time::Duration;
 
@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn passes(history: Vec<Entry<Done>>) -> bool {
-        check(Books::new(4), history).is_ok()
+        check(ManagerModel::new(4), history).is_ok()
     }
 
     #[test]

@@ -29,13 +29,13 @@ pub(crate) enum Done {
 
 /// The state: the number of available workers, the holders of the others, and the last token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Books {
+pub(crate) struct ManagerModel {
     free: u64,
     live: BTreeMap<u64, u64>,
     last_token: u64,
 }
 
-impl Books {
+impl ManagerModel {
     /// Returns a state with this number of workers, all available.
     pub(crate) const fn new(workers: u64) -> Self {
         Self { free: workers, live: BTreeMap::new(), last_token: 0 }
@@ -53,7 +53,7 @@ impl Books {
     }
 }
 
-impl Model for Books {
+impl Model for ManagerModel {
     type Done = Done;
 
     fn step(&self, done: &Done) -> Option<Self> {

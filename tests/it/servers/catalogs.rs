@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use tokio::net::TcpStream;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn new_entries_can_be_had_and_old_ones_go_on_while_they_are_held() {
+async fn new_entries_can_be_leased_and_old_ones_continue_while_they_are_held() {
     let rig = Rig::new(json!({"a": entry(&[], json!({})), "b": entry(&[], json!({}))})).await;
     let lease = rig.lease("one", &["a"]).await;
     let client = lease.client("a").await;
@@ -25,7 +25,7 @@ async fn new_entries_can_be_had_and_old_ones_go_on_while_they_are_held() {
     let names: Vec<&str> = known.iter().map(|report| report.name.as_str()).collect();
     assert_eq!(names, ["a", "c"]);
     let second = rig.lease("four", &["a"]).await;
-    assert_eq!(pid(&second.client("a").await).await, first, "what runs goes on as it is");
+    assert_eq!(pid(&second.client("a").await).await, first, "a running server keeps its entry");
     rig.release(&second).await;
     assert_eq!(pid(&client).await, first);
     rig.release(&lease).await;
@@ -36,7 +36,7 @@ async fn new_entries_can_be_had_and_old_ones_go_on_while_they_are_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_and_the_next_who_holds_it_get_the_new_entry() {
+async fn a_restart_and_the_next_lease_use_the_new_entry() {
     let rig = Rig::new(json!({"a": entry(&[], json!({})), "b": entry(&[], json!({}))})).await;
     let held = rig.lease("one", &["a"]).await;
     let before = rig.lease("two", &["b"]).await;
@@ -171,7 +171,7 @@ async fn an_entry_that_is_corrected_to_be_here_is_served_at_the_granted_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_held_and_in_the_catalog_no_longer_says_so_until_it_is_restored() {
+async fn a_held_server_that_the_catalog_lacks_is_reported_until_it_is_restored() {
     let own = || entry(&[], json!({"sharing": "per_allocation"}));
     let (there, url) = remote_server().await;
     let servers = json!({"x": own(), "y-of-all": entry(&[], json!({})), "z-turned": own()});

@@ -11,7 +11,7 @@ use serde_json::json;
 const LET_IN: u16 = 400;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_lets_in_who_holds_it() {
+async fn an_endpoint_admits_its_holders() {
     let rig = Rig::new(json!({"a": entry(&[], json!({})), "b": entry(&[], json!({}))})).await;
     let (one, other) = (rig.lease("one", &["a"]).await, rig.lease("other", &["b"]).await);
     assert_eq!(one.knock_as_holder("a").await.0, LET_IN);
@@ -39,7 +39,7 @@ async fn an_endpoint_lets_in_who_holds_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_runs_out_is_not_let_in_and_one_that_is_renewed_is() {
+async fn an_expired_lease_is_rejected_and_a_renewed_one_is_admitted() {
     let rig = Rig::new(json!({"a": entry(&[], json!({}))})).await;
     let grant = within(rig.request("short", &["a"], 1, None)).await.expect("a grant");
     let lease = rig.lease_of(&grant);
@@ -57,7 +57,7 @@ async fn a_lease_that_runs_out_is_not_let_in_and_one_that_is_renewed_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_tokens_anybody_is_let_in() {
+async fn without_tokens_every_client_is_admitted() {
     let rig = Rig::with(json!({"a": entry(&[], json!({}))}), |options| options.requires_token = false).await;
     let lease = rig.lease("one", &["a"]).await;
     assert_eq!(lease.token, None);
@@ -67,7 +67,7 @@ async fn without_tokens_anybody_is_let_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_shared_is_one_and_what_is_not_is_each_ones_own() {
+async fn a_shared_server_runs_once_and_another_once_for_each_lease() {
     let rig = Rig::new(json!({
         "shared": entry(&[], json!({})),
         "own": entry(&[], json!({"sharing": "per_allocation"})),
@@ -99,7 +99,7 @@ async fn what_is_shared_is_one_and_what_is_not_is_each_ones_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_of_ones_own_knows_whose_it_is() {
+async fn a_server_of_one_allocation_knows_its_allocation() {
     let folder = tempfile::tempdir().expect("a folder");
     let script = "pwd > \"$1\"; echo \"$CORTEX_ALLOCATION_ID $FILE\" >> \"$1\"; exec \"$0\"";
     let written = folder.path().join("${CORTEX_ALLOCATION_ID}.txt");
@@ -123,12 +123,12 @@ async fn a_server_of_ones_own_knows_whose_it_is() {
         assert_eq!(report, format!("{}\n{id} memory-{id}.json\n", own_folder.display()));
     }
     let report = std::fs::read_to_string(shared).expect("a file");
-    assert!(report.ends_with("\n \n"), "one that is shared serves no allocation alone: {report}");
+    assert!(report.ends_with("\n \n"), "a shared server belongs to no allocation: {report}");
     rig.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_nobody_holds_is_kept_for_a_while() {
+async fn an_unused_server_is_kept_for_a_while() {
     let rig = Rig::new(json!({
         "kept": entry(&[], json!({"idle_seconds": 600})),
         "dropped": entry(&[], json!({"idle_seconds": 0})),
@@ -149,7 +149,7 @@ async fn a_server_that_nobody_holds_is_kept_for_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_waits_for_a_server_that_does_not_want_to_end() {
+async fn a_release_waits_for_a_server_that_ignores_term() {
     let rig = Rig::new(json!({
         "stubborn": entry(&["--ignore-term"], json!({"sharing": "per_allocation"})),
     }))

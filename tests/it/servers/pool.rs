@@ -86,7 +86,7 @@ async fn submit(rig: &Rig, name: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_plan_is_carried_out() {
     let rig = rig().await;
-    assert_eq!(workers(&rig).await, [], "nobody said yet how many there should be");
+    assert_eq!(workers(&rig).await, [], "no number of agents is planned yet");
     scale(&rig, 0, 2).await;
     let agents = until_running(&rig, 2).await;
     let reports = workers(&rig).await;
@@ -111,7 +111,7 @@ async fn the_plan_is_carried_out() {
     // The idle agent is ended, and the other stays as long as it has a task.
     scale(&rig, 2, 0).await;
     assert_eq!(until_running(&rig, 1).await.first(), Some(&busy));
-    assert!(within(rig.engine.heartbeat(agents[0].clone())).await.is_err(), "it is not registered any more");
+    assert!(within(rig.engine.heartbeat(agents[0].clone())).await.is_err(), "it is no longer registered");
     let drained = within(rig.managed.request(|reply| RuntimeRequest::DrainWorker(busy.to_string(), reply)))
         .await
         .expect("a host");
@@ -132,7 +132,7 @@ async fn the_plan_is_carried_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_are_run_than_there_may_be_and_those_of_others_count() {
+async fn the_pool_keeps_to_its_limit_and_counts_other_agents() {
     let rig = rig().await;
     scale(&rig, 0, 9).await;
     until_running(&rig, 3).await;

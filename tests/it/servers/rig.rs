@@ -89,7 +89,7 @@ impl Rig {
         let capacity =
             Resources { cpu_millis: CpuMillis::from_millis(16_000), memory_mb: MemoryMb(32_768), workers: 10 };
         let started = Engine::start(EngineOptions::fixed(capacity), NullJournal, EngineClock::system()).await;
-        let (running, engine) = started.expect("books in memory");
+        let (running, engine) = started.expect("a state in memory");
         tokio::spawn(running.run());
         let prepared = PreparedHost::prepare(options).expect("a good catalog");
         let host = prepared.start(engine.clone()).await.expect("a host");

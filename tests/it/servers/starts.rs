@@ -65,7 +65,7 @@ async fn a_server_that_cannot_start_fails_the_grant_and_says_why() {
         assert!(!rig.in_state(State::Failed).await.is_empty(), "{allocation} is on record");
         assert_eq!(rig.capacity().await.live_allocations, 0);
         assert_eq!(rig.report("own").await.state, ProcessState::Stopped, "nothing of its own is left");
-        assert!(rig.report("good").await.holders.is_empty(), "what is shared is held by nobody");
+        assert!(rig.report("good").await.holders.is_empty(), "a shared server has no holder");
     }
     // A repeated request is tried again, and starts the failed server again.
     let refused = within(rig.request("job", &["broken"], 60, Some("again"))).await;
@@ -99,8 +99,8 @@ async fn each_error_says_what_failed_why_and_what_to_do() {
     for (name, why) in [
         (
             "absent",
-            "it could not be started: no-such-program cannot be started (No such file or directory (os error 2)): it is \
-             not in a folder of PATH: install it, or give its full path"
+            "it could not be started: no-such-program cannot be started (No such file or directory (os error 2)): it \
+             is not in a folder of PATH: install it, or give its full path"
                 .to_owned(),
         ),
         (
@@ -113,7 +113,7 @@ async fn each_error_says_what_failed_why_and_what_to_do() {
             "no folder",
             "it could not be started: the folder /no/such/folder cannot be used (No such file or directory (os error \
              2)): create it"
-            .to_owned(),
+                .to_owned(),
         ),
         (
             "fails",
@@ -158,7 +158,7 @@ async fn each_error_says_what_failed_why_and_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_process_wrote_goes_to_the_caller_and_not_to_the_state() {
+async fn standard_error_goes_to_the_caller_and_not_to_the_state() {
     let shell = |script: &str| json!({"command": "sh", "args": ["-c", script]});
     let rig = Rig::new(json!({
         "fails": shell("echo hunter2 >&2; exit 3"),
@@ -182,7 +182,7 @@ async fn what_a_process_wrote_goes_to_the_caller_and_not_to_the_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_has_failed_is_ended_with_its_port_released_when_nobody_holds_it() {
+async fn an_unused_failed_server_is_ended_and_releases_its_port() {
     let rig = Rig::new(json!({
         "broken": entry(&["--crash-at-start"], json!({"idle_seconds": 86400})),
         "fragile": entry(&["--crash-after", "1"], json!({"idle_seconds": 86400})),
@@ -204,7 +204,7 @@ async fn a_server_that_has_failed_is_ended_with_its_port_released_when_nobody_ho
     .await;
     rig.release(&one).await;
     let report = rig.report("fragile").await;
-    assert_eq!((report.state, report.holders), (ProcessState::Failed, vec![other.allocation]), "somebody holds it");
+    assert_eq!((report.state, report.holders), (ProcessState::Failed, vec![other.allocation]), "it still has a holder");
     assert!(!is_free(port).await);
     rig.release(&other).await;
     assert_eq!(rig.report("fragile").await.state, ProcessState::Stopped);

@@ -57,7 +57,7 @@ async fn report(rig: &Rig, id: &str) -> WorkerReport {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_knows_who_it_is_and_is_there_when_the_grant_is_answered() {
+async fn a_worker_knows_its_id_and_runs_when_the_grant_is_answered() {
     for ready in [Ready::Tcp, Ready::Http("/health".to_owned())] {
         let rig = rig(worker(&["--start-delay-ms", "200"], ready)).await;
         let grant = request(&rig, "job", 2, &["a"]).await.expect("a grant");
@@ -126,7 +126,7 @@ async fn workers_that_do_not_get_ready_fail_their_grant_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_does_not_want_to_end_is_made_to_and_its_room_is_waited_for() {
+async fn a_worker_that_ignores_term_is_killed_before_its_capacity_is_granted() {
     let rig = rig(worker(&["--ignore-term"], Ready::Tcp)).await;
     let grant = request(&rig, "first", 10, &[]).await.expect("a grant");
     let lease = rig.lease_of(&grant);

@@ -194,7 +194,7 @@ impl Home {
     }
 
     /// Runs a command that must exit with code 0, and returns its output.
-    pub(crate) fn told(&self, name: &str, options: &[&str]) -> String {
+    pub(crate) fn printed(&self, name: &str, options: &[&str]) -> String {
         let ended = self.ask(name, options);
         assert_eq!(ended.code, Some(0), "{name} {options:?}: {ended:#?}");
         ended.output
@@ -203,7 +203,7 @@ impl Home {
     /// Returns the events of the state, as printed.
     pub(crate) fn events(&self, options: &[&str]) -> Vec<Value> {
         let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
-        self.told("events", options).lines().map(read).collect()
+        self.printed("events", options).lines().map(read).collect()
     }
 
     /// Checks that a session on the state does not start: it exits with code 3 and one line that contains all of these
@@ -243,7 +243,7 @@ impl Home {
 
     /// Stops the daemon, and checks that no process still runs.
     pub(crate) fn stop(&self) {
-        let said = self.told("stop", &[]);
+        let said = self.printed("stop", &[]);
         if wait_within(STOP_LIMIT, || self.processes().is_empty().then_some(())).is_none() {
             let left: Vec<_> = self.processes().into_iter().map(described).collect();
             panic!("still running after stop said {said:?}: {left:#?}\n{}", self.daemon_log());
@@ -373,8 +373,8 @@ pub(crate) fn is_retryable(reply: &Value) -> bool {
     let of_tool = || {
         let result = reply.get("result").unwrap_or(reply);
         let text = result["content"][0]["text"].as_str()?;
-        let told: Value = serde_json::from_str(text).ok()?;
-        Some(result["isError"] == true && told["retryable"] == true)
+        let answer: Value = serde_json::from_str(text).ok()?;
+        Some(result["isError"] == true && answer["retryable"] == true)
     };
     reply["error"]["data"]["retryable"] == true || of_tool() == Some(true)
 }

@@ -29,7 +29,10 @@ fn a_registration_is_answered_with_the_agent() {
     let least = register(&mut server, "agent-2");
     check(
         &least,
-        &json!({"agent_type": "general", "capabilities": [], "max_concurrent": 3, "allocation_id": null, "current_tasks": 0}),
+        &json!({
+            "agent_type": "general", "capabilities": [], "max_concurrent": 3, "allocation_id": null,
+            "current_tasks": 0
+        }),
     );
     assert_eq!(listed(&mut server, "agent-1")["metadata"], full()["metadata"]);
     assert_eq!(listed(&mut server, "agent-2")["metadata"], json!({}));
@@ -121,7 +124,7 @@ fn a_heartbeat_tells_what_the_agent_holds() {
 }
 
 #[test]
-fn what_a_leaving_agent_held_goes_back_to_the_queue() {
+fn tasks_of_a_leaving_agent_return_to_the_queue() {
     let mut server = ready(&[]);
     register(&mut server, "agent-1");
     submit(&mut server, "task-1", 1);
@@ -143,7 +146,7 @@ fn what_a_leaving_agent_held_goes_back_to_the_queue() {
 }
 
 #[test]
-fn an_agent_that_is_not_there_is_an_error_by_name() {
+fn an_unknown_agent_is_an_error_that_names_it() {
     let mut server = ready(&[]);
     register(&mut server, "gone");
     server.answer("unregister_agent", &agent("gone"));
@@ -343,7 +346,7 @@ fn a_silent_agent_is_given_nothing_and_then_lost() {
 }
 
 #[test]
-fn what_an_agent_notes_stays_out_of_the_log() {
+fn the_metadata_of_an_agent_stays_out_of_the_log() {
     let mut server = ready(&[]);
     let secret = "this is not for the log";
     register_as(&mut server, "agent-1", json!({"metadata": {"key": secret}}));
@@ -381,6 +384,6 @@ fn agents_outlive_a_restart_and_are_given_their_time_anew() {
         assert!(beat["lost_at"].as_str() > registered["lost_at"].as_str(), "{beat}");
         check(&listed(&mut server, "agent-1"), &json!({"load": {"current_tasks": COUNT}, "metadata": {"host": "a"}}));
         home.end(server, ending);
-        home.told("verify", &[]);
+        home.printed("verify", &[]);
     }
 }

@@ -52,7 +52,7 @@ fn wait_for_looks(server: &mut Server) {
 }
 
 #[test]
-fn where_nothing_is_short_nothing_is_found() {
+fn without_a_shortage_no_bottleneck_is_found() {
     let mut server = ready(&[]);
     let answer = server.answer("detect_bottlenecks", &json!({}));
     check(&answer, &json!({"bottlenecks": [], "count": 0, "detected_at": TIME}));
@@ -74,7 +74,9 @@ fn tokens_that_run_out() {
         check_found(&mut server, &[("token_exhaustion", &["job-1"], "critical"), ("token_exhaustion", &[], "low")]);
     check(
         &found[1]["metrics"],
-        &json!({"usage_ratio": 0.81, "remaining": 190, "total_budget": 1_000, "consumed": 0, "reserved": 810, "overrun": 0}),
+        &json!({
+            "usage_ratio": 0.81, "remaining": 190, "total_budget": 1_000, "consumed": 0, "reserved": 810, "overrun": 0
+        }),
     );
     server.answer("set_token_budget", &json!({"budget_tokens": 2_000}));
     server.answer("cancel_task", &json!({"task_id": "a"}));
@@ -121,7 +123,7 @@ fn agents_that_are_slow_or_fail() {
 }
 
 #[test]
-fn a_bottleneck_appears_and_goes_and_each_is_told_once() {
+fn each_change_of_a_bottleneck_is_logged_once() {
     let mut server = ready(&["--plan-seconds", "1"]);
     server.ask("resources/subscribe", &json!({"uri": "cluster://bottlenecks"}));
     let is_notice = |message: &Value| {
@@ -145,7 +147,10 @@ fn a_bottleneck_appears_and_goes_and_each_is_told_once() {
     server.find("a notice", is_notice);
     check(
         &shown(&mut server),
-        &json!({"count": 1, "bottlenecks": [{"bottleneck_type": "task_queue_backlog", "affected": []}], "detected_at": TIME}),
+        &json!({
+            "count": 1, "bottlenecks": [{"bottleneck_type": "task_queue_backlog", "affected": []}],
+            "detected_at": TIME
+        }),
     );
     wait_for_looks(&mut server);
     register(&mut server, "agent-1");
@@ -158,8 +163,8 @@ fn a_bottleneck_appears_and_goes_and_each_is_told_once() {
     wait_until("what the planner finds", || shown(&mut server)["count"] == 1);
     wait_for_looks(&mut server);
     let log = server.log();
-    let told = |what: &str| log.lines().filter(|line| line.contains(what)).count();
-    assert_eq!((told("bottleneck appeared"), told("bottleneck is gone")), (2, 1), "{log}");
+    let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+    assert_eq!((count("bottleneck appeared"), count("bottleneck is gone")), (2, 1), "{log}");
     let line = log.lines().find(|line| line.contains("bottleneck appeared")).unwrap_or_default();
     for part in ["WARN", "task_queue_backlog", "critical", "50 tasks wait"] {
         assert!(line.contains(part), "{part} is not in {line}");

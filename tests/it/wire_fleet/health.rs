@@ -49,7 +49,7 @@ fn the_score_is_made_of_its_four_parts() {
 }
 
 #[test]
-fn beats_that_are_missed_count_against_an_agent() {
+fn missed_heartbeats_lower_the_score_of_an_agent() {
     let mut server = ready(&["--heartbeat-seconds", "2"]);
     register_as(&mut server, "agent-1", json!({}));
     // The agent sends a heartbeat just before it would be lost, so it has missed some.

@@ -37,7 +37,7 @@ fn read_pages(server: &mut Server, filter: &Value, limit: usize) -> Vec<String> 
 }
 
 #[test]
-fn an_entry_says_how_the_agent_stands() {
+fn an_entry_describes_the_agent() {
     let mut server = ready(&[]);
     register_as(
         &mut server,

@@ -20,7 +20,7 @@ fn set_budget(server: &mut Server, arguments: &Value) -> Value {
     for block in [&mut tokens, &mut now] {
         block["refills_at"] = json!(block["refills_at"].is_string());
     }
-    assert_eq!(tokens, now, "what is answered is what there is");
+    assert_eq!(tokens, now, "the answer is the new state");
     answer["tokens"].clone()
 }
 
@@ -53,7 +53,8 @@ fn the_blocks_of_a_new_server_key_for_key() {
                 "wait_by_priority": {"CRITICAL": none, "HIGH": none, "MEDIUM": none, "LOW": none}
             },
             "conservation": {
-                "is_on": false, "active_tasks": 0, "deferred_tasks": 0, "estimated_tokens": 0, "remaining_tokens": 200_000
+                "is_on": false, "active_tasks": 0, "deferred_tasks": 0, "estimated_tokens": 0,
+                "remaining_tokens": 200_000
             }
         })
     );
@@ -89,7 +90,8 @@ fn the_blocks_follow_the_work() {
                 "avg_per_task": 1_500, "overrun": 500,
                 "jobs": {
                     "job-1": {
-                        "total_budget": 4_000, "consumed": 0, "reserved": 1_000, "remaining": 3_000, "usage_ratio": 0.25,
+                        "total_budget": 4_000, "consumed": 0, "reserved": 1_000, "remaining": 3_000,
+                        "usage_ratio": 0.25,
                         "overrun": 0
                     }
                 }
@@ -115,7 +117,7 @@ fn the_blocks_follow_the_work() {
 }
 
 #[test]
-fn above_four_fifths_tokens_are_saved() {
+fn above_four_fifths_of_the_budget_tokens_are_conserved() {
     let mut server = ready(&["--token-budget", "1000"]);
     register(&mut server, "agent-1");
     spend(&mut server, &json!({"task_id": "done", "estimated_tokens": 850}), 850);
@@ -222,7 +224,7 @@ fn a_quota_is_set_and_taken_away() {
     let set = |server: &mut Server, arguments: Value, status: &str| {
         let answer = server.answer("set_agent_quota", &arguments);
         assert_eq!(answer["status"], status, "{answer}");
-        assert_eq!(answer["agents"], usage(server)["agents"], "what is answered is what there is");
+        assert_eq!(answer["agents"], usage(server)["agents"], "the answer is the new state");
         answer["agents"].clone()
     };
     let backend = || json!({"agent_type": "backend"});
@@ -269,11 +271,12 @@ fn a_state_remembers_its_budget() {
         let mut server = check(&[], (500, 60), None);
         set_budget(&mut server, &json!({"budget_tokens": 700}));
         home.end(server, Ending::Killed);
-        let told = "token_budget is 900, but the state has 700, which is used: change it with set_token_budget, or give --resize yes";
-        let server = check(&["--token-budget", "900"], (700, 60), Some(told));
+        let warning = "token_budget is 900, but the state has 700, which is used: change it with set_token_budget, \
+                       or give --resize yes";
+        let server = check(&["--token-budget", "900"], (700, 60), Some(warning));
         home.end(server, Ending::InOrder);
-        let told = "token_window_seconds is 30, but the state has 60, which is used";
-        let server = check(&["--token-window-seconds", "30"], (700, 60), Some(told));
+        let warning = "token_window_seconds is 30, but the state has 60, which is used";
+        let server = check(&["--token-window-seconds", "30"], (700, 60), Some(warning));
         home.end(server, Ending::InOrder);
         let server = check(&["--token-budget", "900", "--resize", "yes"], (900, 60), None);
         home.end(server, Ending::InOrder);
@@ -283,18 +286,18 @@ fn a_state_remembers_its_budget() {
         home.end(server, Ending::InOrder);
         let server = check(&[], (0, 0), None);
         home.end(server, Ending::InOrder);
-        home.told("verify", &[]);
+        home.printed("verify", &[]);
     }
 }
 
 #[test]
-fn a_session_that_names_another_budget_is_told_so() {
+fn a_session_with_another_budget_gets_a_warning() {
     let home = Home::new();
     let mut first = home.server(Mode::Auto, &["--token-budget", "500"]);
     let mut second = home.server(Mode::Auto, &["--token-budget", "600", "--heartbeat-seconds", "7"]);
     assert_eq!(budget_on(&mut second), (json!(500), json!(0)));
-    for told in ["token_budget is 600, but 500", "set_token_budget", "heartbeat_seconds is 7, but 10"] {
-        wait_until(told, || second.log().contains(told));
+    for expected in ["token_budget is 600, but 500", "set_token_budget", "heartbeat_seconds is 7, but 10"] {
+        wait_until(expected, || second.log().contains(expected));
     }
     assert_eq!(register(&mut second, "agent-1")["heartbeat_seconds"], 10, "that of the daemon");
     assert_eq!(usage(&mut first)["agents"]["active_agents"], 1);

@@ -45,27 +45,32 @@ fn remember(state: &Path, bins: u64, demand: DemandBin) {
         let mut journal =
             SqliteJournal::open(options, &OwnerRecord::of_this_process(), LOCK_WAIT_MAX).expect("a state");
         let recovered = journal.load().await.expect("a good state");
-        let mut books = recovered.cluster;
+        let mut cluster = recovered.cluster;
         let mut entries: Vec<JournalEntry> = entries.collect();
-        entries.iter().for_each(|entry| books.apply(&entry.recorded));
+        entries.iter().for_each(|entry| cluster.apply(&entry.recorded));
         journal.append(&mut entries);
         journal.commit().await.expect("a journal that can be written to");
-        journal.close(books, WAIT_MAX).await;
+        journal.close(cluster, WAIT_MAX).await;
     });
 }
 
 #[test]
 fn without_history_it_says_what_is_missing() {
     let mut server = Server::ready(&OPTIONS);
-    let told = forecast(&mut server);
+    let answer = forecast(&mut server);
     check(
-        &told,
-        &json!({"bin_seconds": 300, "seen_until": null, "quantile": 0.9, "confidence_min": 0.7, "history_bins_min": 32}),
+        &answer,
+        &json!({
+            "bin_seconds": 300, "seen_until": null, "quantile": 0.9, "confidence_min": 0.7, "history_bins_min": 32
+        }),
     );
     for name in ["requests", "task_submissions", "workers"] {
         check(
-            series(&told, name),
-            &json!({"history_bins": 0, "is_trusted": false, "missing": "0 of 32 bins of 300 s were seen", "season_seconds": null}),
+            series(&answer, name),
+            &json!({
+                "history_bins": 0, "is_trusted": false, "missing": "0 of 32 bins of 300 s were seen",
+                "season_seconds": null
+            }),
         );
     }
     let only = server.answer("get_forecast", &json!({"series": "Workers"}));
@@ -94,10 +99,11 @@ fn a_state_that_has_seen_demand_forecasts_it_and_plans_for_it() {
         },
     );
     let mut server = home.server(Mode::Never, WORKERS);
-    let told =
-        wait_for("the planner to learn", || Some(forecast(&mut server)).filter(|told| !told["seen_until"].is_null()));
-    check(&told, &json!({"seen_until": TIME}));
-    let tasks = series(&told, "task_submissions");
+    let answer = wait_for("the planner to learn", || {
+        Some(forecast(&mut server)).filter(|answer| !answer["seen_until"].is_null())
+    });
+    check(&answer, &json!({"seen_until": TIME}));
+    let tasks = series(&answer, "task_submissions");
     check(tasks, &json!({"history_bins": 60, "is_trusted": true, "missing": null}));
     let nearest = &tasks["horizons"][0];
     check(nearest, &json!({"ahead_seconds": 300, "scored_bins": 28, "coverage": 1.0}));
@@ -109,7 +115,7 @@ fn a_state_that_has_seen_demand_forecasts_it_and_plans_for_it() {
 
     let resource = server.ask("resources/read", &json!({"uri": "cluster://forecast"}));
     let text = resource["result"]["contents"][0]["text"].as_str().expect("a text");
-    assert_eq!(serde_json::from_str::<Value>(text).expect("JSON"), told);
+    assert_eq!(serde_json::from_str::<Value>(text).expect("JSON"), answer);
 
     // Thirty workers were needed concurrently, so the plan has that many, however idle the present is.
     let planned = plan(&mut server, &json!({}));
@@ -139,7 +145,7 @@ fn a_state_that_has_seen_demand_forecasts_it_and_plans_for_it() {
 }
 
 #[test]
-fn demand_lasts_however_the_process_ends() {
+fn demand_survives_every_kind_of_end() {
     for ending in ENDINGS {
         let home = Home::new();
         let mut server = home.server(Mode::Never, &[WORKERS, &["--plan-seconds", "1"]].concat());
@@ -161,6 +167,6 @@ fn demand_lasts_however_the_process_ends() {
         assert_eq!(counted.iter().filter_map(|bin| bin["workers_max"].as_u64()).max(), Some(54), "{counted:?}");
         home.end(server, ending);
         drop(home.server(Mode::Never, WORKERS));
-        home.told("verify", &[]);
+        home.printed("verify", &[]);
     }
 }

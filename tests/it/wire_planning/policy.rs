@@ -15,7 +15,7 @@ fn history(server: &mut Server) -> Value {
 }
 
 #[test]
-fn plans_go_by_the_policy_that_was_set() {
+fn plans_follow_the_policy() {
     let mut server = Server::ready(&OPTIONS);
     let aims = |server: &mut Server| plan(server, &json!({"queue_depth": 60, "agents": 10}))["target_agents"].clone();
     check(
@@ -47,7 +47,7 @@ fn plans_go_by_the_policy_that_was_set() {
 }
 
 #[test]
-fn what_was_scaled_is_on_record_with_its_reasons() {
+fn scalings_are_recorded_with_their_reasons() {
     let mut server = Server::ready(&[OPTIONS.as_slice(), &["--plan-seconds", "1"]].concat());
     for job in 0..3 {
         server.grant(&json!({"job_id": format!("job-{job}"), "mcp_servers": [], "workers": 3}));
@@ -56,7 +56,8 @@ fn what_was_scaled_is_on_record_with_its_reasons() {
     check(
         &history,
         &json!({"total": 1, "scalings": [{
-            "scaled_at": TIME, "policy": "balanced", "from_workers": 10, "to_workers": 13, "from_agents": 0, "to_agents": 0,
+            "scaled_at": TIME, "policy": "balanced", "from_workers": 10, "to_workers": 13, "from_agents": 0,
+            "to_agents": 0,
         }]}),
     );
     let reason = history["scalings"][0]["reason"].as_str().expect("a text");
@@ -76,7 +77,7 @@ fn a_backlog_is_planned_for_before_the_next_plan_is_due() {
 }
 
 #[test]
-fn policy_and_history_last() {
+fn policy_and_history_survive_a_restart() {
     for ending in ENDINGS {
         let home = Home::new();
         let mut server = home.server(Mode::Never, &[WORKERS, &["--plan-seconds", "1"]].concat());

@@ -147,7 +147,7 @@ fn a_client_that_cancels_all_it_sends_takes_no_memory() {
         let held = server.capacity()["allocated_workers"].clone();
         // If a read ends between a call and its cancellation, the call may be answered before the cancellation arrives.
         let answered = server.count_kept(|reply| reply["result"]["structuredContent"]["status"] == "active");
-        assert_eq!(held, answered, "what is held is what was answered");
+        assert_eq!(held, answered, "the leases are those that were answered");
         check_memory(&server);
     }
 }

@@ -41,7 +41,7 @@ fn scene() -> Server {
 }
 
 /// Returns the complete state of the tasks.
-fn books(server: &mut Server) -> Value {
+fn task_state(server: &mut Server) -> Value {
     let mut list = server.answer("list_tasks", &json!({}));
     for entry in list["tasks"].as_array_mut().expect("a list") {
         entry["age_seconds"] = Value::Null;
@@ -53,7 +53,7 @@ fn books(server: &mut Server) -> Value {
 /// Checks that each call is refused with a text that contains all of its parts, and that no call had an effect.
 fn check_refused(cases: &[(&str, Value, Vec<&str>)]) {
     let mut server = scene();
-    let before = books(&mut server);
+    let before = task_state(&mut server);
     for (tool, arguments, parts) in cases {
         let error = server.error(tool, arguments);
         for part in parts {
@@ -61,7 +61,7 @@ fn check_refused(cases: &[(&str, Value, Vec<&str>)]) {
         }
         assert!(error.len() <= TEXT_LENGTH_MAX, "{error:?} is too long");
     }
-    assert_eq!(books(&mut server), before);
+    assert_eq!(task_state(&mut server), before);
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn a_task_without_tokens_is_deferred_until_the_budget_is_raised() {
 }
 
 #[test]
-fn a_job_with_a_budget_of_its_own_has_no_more() {
+fn a_job_cannot_exceed_its_own_budget() {
     let mut server = ready(&[]);
     register(&mut server, "a", 5);
     server.answer("set_token_budget", &json!({"job_id": "poor", "budget_tokens": 100}));

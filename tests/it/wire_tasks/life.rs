@@ -14,13 +14,15 @@ use crate::wire_tasks::fleet::{
 fn full() -> Value {
     json!({
         "task_id": "task-1", "job_id": "job-1", "agent_type": "worker", "capabilities": [], "priority": "high",
-        "estimated_tokens": 1500, "complexity": "complex", "input": "two words", "deadline": "9999-01-01T00:00:00+01:00",
-        "batch_key": "batch", "payload": {"file": "a.rs", "lines": [1, 2.5, null]}, "max_attempts": 2, "lease_seconds": 60
+        "estimated_tokens": 1500, "complexity": "complex", "input": "two words",
+        "deadline": "9999-01-01T00:00:00+01:00",
+        "batch_key": "batch", "payload": {"file": "a.rs", "lines": [1, 2.5, null]}, "max_attempts": 2,
+        "lease_seconds": 60
     })
 }
 
 #[test]
-fn one_life_of_a_task() {
+fn a_task_from_its_submission_to_its_end() {
     let mut server = ready(&[]);
     register(&mut server, "agent-1", 3);
     check(
@@ -98,7 +100,7 @@ fn one_life_of_a_task() {
 }
 
 #[test]
-fn what_is_not_said_of_a_task_has_a_default() {
+fn omitted_arguments_of_a_task_have_defaults() {
     let mut server = ready(&["--task-lease-seconds", "77"]);
     register(&mut server, "a", 3);
     let submitted = server.answer("submit_task", &json!({}));
@@ -419,7 +421,7 @@ fn a_task_is_assigned_to_an_agent_that_can_take_it() {
 }
 
 #[test]
-fn what_does_not_exist_is_an_error_by_name() {
+fn an_unknown_id_is_an_error_that_names_it() {
     let mut server = ready(&[]);
     register(&mut server, "a", 1);
     let id = submit(&mut server, &json!({}));
@@ -453,7 +455,7 @@ fn what_does_not_exist_is_an_error_by_name() {
 }
 
 #[test]
-fn a_submission_that_is_called_off_leaves_nothing_to_do() {
+fn a_cancelled_submission_leaves_no_task() {
     let mut server = ready(&[]);
     register(&mut server, "a", 3);
     for _ in 0..50 {

@@ -132,7 +132,7 @@ fn a_task_with_the_longest_history_can_be_read() {
 }
 
 #[test]
-fn so_many_open_tasks_and_no_more() {
+fn the_number_of_open_tasks_is_limited() {
     let mut server = ready(&["--max-tasks", "3"]);
     register(&mut server, "a", 3);
     let submitted: Vec<_> = (0..3).map(|_| submit(&mut server, &json!({}))).collect();
@@ -144,7 +144,7 @@ fn so_many_open_tasks_and_no_more() {
 }
 
 #[test]
-fn so_many_bytes_of_open_tasks_and_no_more() {
+fn the_bytes_of_open_tasks_are_limited() {
     let mut server = ready(&["--max-task-bytes", "1048576"]);
     let ids: Vec<_> = (0..17).map(|_| server.new_id()).collect();
     let arguments = json!({"payload": largest()});

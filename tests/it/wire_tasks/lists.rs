@@ -53,7 +53,7 @@ fn filled() -> (Server, Vec<String>) {
 }
 
 #[test]
-fn an_entry_has_all_but_what_was_given_and_what_came_of_it() {
+fn an_entry_leaves_out_payload_and_output() {
     let mut server = ready(&[]);
     register(&mut server, "a", 3);
     let arguments = json!({
@@ -118,7 +118,7 @@ fn filters_hold_on_pages_of_any_size() {
 }
 
 #[test]
-fn a_page_goes_on_where_the_last_one_ended_whatever_ended_since() {
+fn a_page_begins_after_the_last_one_even_if_entries_have_ended_since() {
     let (mut server, created) = filled();
     let first = server.answer("list_tasks", &json!({"limit": 4, "state": "queued"}));
     let queued: Vec<_> = created.iter().step_by(3).collect();
@@ -131,7 +131,7 @@ fn a_page_goes_on_where_the_last_one_ended_whatever_ended_since() {
 }
 
 #[test]
-fn a_list_is_a_hundred_long_unless_told_otherwise() {
+fn a_list_has_a_hundred_entries_by_default() {
     let mut server = ready(&[]);
     for _ in 0..101 {
         submit(&mut server, &json!({}));

@@ -21,7 +21,7 @@ fn claimed(server: &mut Server, request: u64) -> Value {
 }
 
 #[test]
-fn a_submitted_task_wakes_the_one_who_waits_for_it() {
+fn a_submitted_task_wakes_a_waiting_claim() {
     for transport in TRANSPORTS {
         let mut server = Server::ready_on(transport, &["--toolsets", "all"]);
         server.answer("register_agent", &json!({"agent_id": "other", "agent_type": "other", "capabilities": []}));
@@ -41,7 +41,7 @@ fn a_submitted_task_wakes_the_one_who_waits_for_it() {
 }
 
 #[test]
-fn a_task_that_comes_back_wakes_one_too() {
+fn a_requeued_task_wakes_a_waiting_claim() {
     let mut server = ready(&["--token-budget", "1000"]);
     register(&mut server, "a", 1);
     register(&mut server, "b", 1);
@@ -83,7 +83,7 @@ fn an_assigned_task_reaches_the_agent_that_waits() {
 }
 
 #[test]
-fn a_claim_waits_no_longer_than_it_said() {
+fn a_claim_waits_no_longer_than_requested() {
     let mut server = ready(&[]);
     register(&mut server, "a", 3);
     let answer = server.answer("claim_task", &json!({"agent_id": "a", "wait_seconds": 1}));
@@ -91,7 +91,7 @@ fn a_claim_waits_no_longer_than_it_said() {
 }
 
 #[test]
-fn one_that_waits_stays_alive() {
+fn a_waiting_agent_stays_responsive() {
     let mut server = ready(&["--heartbeat-seconds", "1"]);
     register(&mut server, "a", 3);
     let answer = server.answer("claim_task", &json!({"agent_id": "a", "wait_seconds": 5}));
@@ -152,7 +152,7 @@ fn a_client_that_asks_for_progress_gets_notifications() {
 }
 
 #[test]
-fn a_cancelled_claim_waits_no_more() {
+fn a_cancelled_claim_stops_waiting() {
     for transport in TRANSPORTS {
         let mut server = Server::ready_on(transport, &["--toolsets", "all"]);
         register(&mut server, "a", 3);
@@ -206,7 +206,7 @@ fn a_signal_ends_the_waiting() {
 }
 
 #[test]
-fn what_is_there_at_the_end_of_the_input_is_still_given_out() {
+fn queued_tasks_are_still_assigned_at_the_end_of_the_input() {
     for transport in TRANSPORTS {
         let mut server = Server::ready_on(transport, &["--toolsets", "all"]);
         register(&mut server, "a", 3);
@@ -236,7 +236,7 @@ fn a_client_that_never_reads_cannot_hold_up_the_end() {
 }
 
 #[test]
-fn a_claim_hears_at_once_that_its_agent_has_left() {
+fn a_claim_ends_at_once_when_its_agent_leaves() {
     let mut server = ready(&[]);
     register(&mut server, "a", 1);
     let waits = wait_for_task(&mut server, "a");

@@ -14,7 +14,7 @@ fn brief(workers: u32) -> serde_json::Value {
 }
 
 #[test]
-fn past_its_deadline_a_lease_is_expired_though_nothing_has_swept_it() {
+fn a_lease_past_its_deadline_is_expired_before_the_sweep() {
     let mut server = Server::ready(&[]);
     let id = server.grant(&brief(4));
     check(&server.allocation(&id), &json!({"is_expired": false, "state": "active"}));
@@ -56,7 +56,7 @@ fn a_cleanup_ends_what_is_expired_and_nothing_else() {
 }
 
 #[test]
-fn a_request_that_lacks_room_takes_what_is_expired() {
+fn a_request_that_lacks_capacity_reclaims_expired_leases() {
     let mut server = Server::ready(&[]);
     let expired = server.grant(&brief(8));
     server.wait_until_expired(&expired);
@@ -70,7 +70,7 @@ fn a_request_that_lacks_room_takes_what_is_expired() {
 }
 
 #[test]
-fn a_request_that_lacks_ports_takes_those_of_expired_leases() {
+fn a_request_that_lacks_ports_reclaims_those_of_expired_leases() {
     let mut server = Server::ready(&[]);
     let names = |from: u32| (from..from + 50).map(|number| format!("s{number}")).collect::<Vec<_>>();
     server.grant(&json!({"job_id": "a", "mcp_servers": names(0)}));
@@ -99,7 +99,7 @@ fn the_sweep_ends_what_is_expired_by_itself() {
 }
 
 #[test]
-fn a_refusal_says_when_to_come_again() {
+fn a_refusal_says_when_to_retry() {
     let mut server = Server::ready(&[]);
     server.grant(&json!({"job_id": "long", "mcp_servers": [], "workers": 5, "ttl_seconds": 5000}));
     server.grant(&json!({"job_id": "short", "mcp_servers": [], "workers": 5, "ttl_seconds": 600}));

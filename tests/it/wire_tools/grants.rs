@@ -14,7 +14,7 @@ fn column<'a>(list: &'a Value, key: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_job_goes_on_counting_its_workers() {
+fn worker_numbers_of_a_job_continue_over_its_allocations() {
     let mut server = Server::ready(&[]);
     let request = json!({"job_id": "a", "mcp_servers": [], "workers": 2});
     let first = server.answer("request_resources", &request);

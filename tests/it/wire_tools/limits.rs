@@ -16,7 +16,7 @@ fn refusal(server: &mut Server, request: &Value) -> String {
 }
 
 #[test]
-fn a_hundred_server_ports_and_no_more() {
+fn the_number_of_server_ports_is_limited_to_a_hundred() {
     let mut server = Server::ready(&[]);
     let names = |from: u32| (from..from + 50).map(|number| format!("server {number}")).collect::<Vec<_>>();
     let first = server.grant(&json!({"job_id": "a", "mcp_servers": names(0)}));
@@ -40,7 +40,7 @@ fn a_hundred_server_ports_and_no_more() {
 }
 
 #[test]
-fn so_many_live_allocations_and_no_more() {
+fn the_number_of_live_allocations_is_limited() {
     let mut server = Server::ready(&["--max-live-allocations", "3"]);
     let request = json!({"job_id": "a", "mcp_servers": ["s"]});
     let held: Vec<_> = (0..3).map(|_| server.grant(&request)).collect();
@@ -51,7 +51,7 @@ fn so_many_live_allocations_and_no_more() {
 }
 
 #[test]
-fn all_worker_ports_and_no_more() {
+fn the_number_of_worker_ports_is_limited() {
     let all = 65535 - 8000 + 1 - 100;
     let totals = ["--total-workers", &all.to_string(), "--total-cpu", "1000000", "--total-memory", "1000000000"];
     let mut server = Server::ready(&totals);
@@ -116,7 +116,7 @@ fn totals_that_cannot_be_served_end_the_start() {
 }
 
 #[test]
-fn so_many_released_records_are_kept() {
+fn the_number_of_released_records_is_limited() {
     let mut server = Server::ready(&["--history-count", "3"]);
     let request = json!({"job_id": "a", "mcp_servers": ["s"]});
     let live = server.grant(&request);
@@ -139,7 +139,7 @@ fn so_many_released_records_are_kept() {
 }
 
 #[test]
-fn released_records_are_kept_for_so_long() {
+fn released_records_are_kept_for_a_limited_time() {
     let mut server = Server::ready(&["--history-seconds", "1", "--sweep-seconds", "1"]);
     let request = json!({"job_id": "a", "mcp_servers": ["s"]});
     let live = server.grant(&request);

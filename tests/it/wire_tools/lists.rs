@@ -127,7 +127,7 @@ fn filters_hold_on_every_page() {
 }
 
 #[test]
-fn a_page_goes_on_where_the_last_one_ended_whatever_ended_since() {
+fn a_page_begins_after_the_last_one_even_if_entries_have_ended_since() {
     let mut server = Server::ready(&[]);
     let request = json!({"job_id": "a", "mcp_servers": ["s"]});
     let created: Vec<_> = (0..9).map(|_| server.grant(&request)).collect();
@@ -141,7 +141,7 @@ fn a_page_goes_on_where_the_last_one_ended_whatever_ended_since() {
 }
 
 #[test]
-fn a_list_is_a_thousand_long_unless_told_otherwise() {
+fn a_list_has_a_thousand_entries_by_default() {
     let mut server = Server::ready(&[]);
     let request = json!({"job_id": "a", "mcp_servers": ["s"]});
     let ids: Vec<_> = (0..1001).map(|_| server.new_id()).collect();

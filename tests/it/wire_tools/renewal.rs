@@ -64,7 +64,7 @@ fn a_renewed_lease_outlives_its_first_deadline() {
 }
 
 #[test]
-fn what_is_stale_or_over_is_not_renewed() {
+fn stale_and_ended_leases_are_not_renewed() {
     let mut server = Server::ready(&["--toolsets", "all"]);
     let request = |ttl_seconds: u32| json!({"job_id": "a", "mcp_servers": ["s"], "ttl_seconds": ttl_seconds});
     let first = server.answer("request_resources", &request(600));

@@ -165,7 +165,7 @@ fn a_release_tells_what_is_free_again() {
 }
 
 #[test]
-fn a_refusal_says_what_there_is_too_little_of() {
+fn a_refusal_names_the_shortage() {
     let mut server = Server::ready(&[]);
     for (held, asked, left) in [(0, 20, 10), (4, 10, 6), (0, u32::MAX, 6), (6, 1, 0)] {
         if held > 0 {
@@ -194,7 +194,7 @@ fn a_refusal_says_what_there_is_too_little_of() {
 }
 
 #[test]
-fn what_does_not_exist_is_an_error_by_name() {
+fn an_unknown_id_is_an_error_that_names_it() {
     let mut server = Server::ready(&["--toolsets", "all"]);
     for tool in ["get_allocation", "release_resources", "renew_allocation"] {
         let error = server.error(tool, &json!({"allocation_id": "nonexistent-id"}));

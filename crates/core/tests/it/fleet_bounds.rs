@@ -38,7 +38,7 @@ fn an_error_that_open_tasks_have_no_room_for_is_left_out() {
 }
 
 #[test]
-fn the_last_task_that_ended_is_kept_though_none_is_to_be() {
+fn the_last_ended_task_is_kept_even_if_none_should_be() {
     let mut state = FleetState::new(1);
     let limits = Limits { history_records_max: 0, ..Limits::default() };
     state.execute(&Command::SetLimits(limits)).expect("limits");
@@ -55,7 +55,7 @@ fn the_last_task_that_ended_is_kept_though_none_is_to_be() {
 }
 
 #[test]
-fn what_was_used_in_a_window_that_is_over_holds_no_budget_up() {
+fn usage_of_a_past_window_does_not_block_a_budget() {
     let mut state = FleetState::new(1);
     state.register("a", 1).expect("capacity is left");
     let job = || job_id("job");

@@ -132,7 +132,7 @@ fn a_task_has_one_holder_and_an_agent_its_limit() {
 }
 
 #[test]
-fn tokens_are_kept_to() {
+fn token_budgets_are_enforced() {
     check("more is reserved than there is", |scene| vec![leased(&scene.huge, "b", 9)], "1011 tokens are used of all");
     let lowered = |_: &Scene| vec![Event::TokenBudgetSet { job: None, tokens: Some(10), window_ms: None }];
     check("there is less than is used", lowered, "11 tokens are used of all, which has 10");
@@ -211,7 +211,7 @@ fn an_allocation_has_no_more_agents_than_workers() {
 }
 
 #[test]
-fn bounds_are_kept_to() {
+fn bounds_are_enforced() {
     let quota = |agent_type: Option<&str>| {
         let agent_type = agent_type.map(|name| AgentType::new(name).expect("a name"));
         move |_: &Scene| {

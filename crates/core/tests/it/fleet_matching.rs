@@ -107,7 +107,7 @@ fn full_silent_and_ineligible_agents_are_never_picked() {
     let chosen = choices(&state, &task, (0..1_000).map(|_| rng.u64(..)));
     assert_eq!(chosen, BTreeMap::from([(agent_id("free"), 1_000)]));
 
-    state.ask(FleetCommand::Assign { task, random: 0 }).expect("somebody is free");
+    state.ask(FleetCommand::Assign { task, random: 0 }).expect("an agent is free");
     let mut request = self::task(Priority::Normal, 0);
     request.selector.agent_type = Some(agent_type("backend"));
     let task = state.submit(request);
@@ -238,7 +238,7 @@ fn estimates_learn_from_what_similar_tasks_took() {
 }
 
 #[test]
-fn what_has_a_number_of_its_own_is_bounded() {
+fn numbered_items_are_bounded() {
     let mut state = FleetState::new(1);
     let limit = 1_000;
     let too_many = |refused: Result<FleetOutcome, Denied>| {

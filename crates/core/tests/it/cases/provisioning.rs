@@ -47,7 +47,7 @@ fn a_grant_is_a_reservation_until_it_is_provisioned() {
 }
 
 #[test]
-fn only_servers_of_the_catalog_can_be_had() {
+fn only_servers_of_the_catalog_can_be_leased() {
     check(
         "unknown servers are named, and those there are",
         r#"

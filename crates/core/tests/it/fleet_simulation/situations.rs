@@ -90,7 +90,7 @@ fn situation_of_outcome(outcome: &FleetOutcome) -> &'static str {
         FleetOutcome::Submitted { .. } => "tasks submitted again",
         FleetOutcome::Leased { tasks, .. } if tasks.len() > 1 => "a batch was given together",
         FleetOutcome::Leased { .. } => "tasks leased",
-        FleetOutcome::NoTask(NoTaskReason::Draining) => "a claim of one that is to end",
+        FleetOutcome::NoTask(NoTaskReason::Draining) => "a claim of a draining agent",
         FleetOutcome::NoTask(NoTaskReason::AgentFull) => "a claim of a full agent",
         FleetOutcome::NoTask(NoTaskReason::NoTask) => "a claim with no task",
         FleetOutcome::NoTask(NoTaskReason::NoTokens) => "a claim with no tokens",
@@ -113,7 +113,7 @@ fn situation_of_outcome(outcome: &FleetOutcome) -> &'static str {
 
 fn situation_of_denial(denied: &FleetDenied) -> &'static str {
     match denied {
-        FleetDenied::Draining(_) => "an agent that is to end",
+        FleetDenied::Draining(_) => "a draining agent",
         FleetDenied::UnknownAgent(_) => "an unknown agent",
         FleetDenied::AgentExists { .. } => "an agent that exists",
         FleetDenied::QuotaReached { agent_type: None, .. } => "a quota reached",

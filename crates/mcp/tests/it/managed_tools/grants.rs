@@ -45,10 +45,12 @@ async fn a_grant_has_a_client_configuration() {
         answer["mcp_config"],
         json!({"mcpServers": {
             "filesystem": {
-                "type": "http", "url": "http://localhost:9000/mcp", "headers": {"Authorization": format!("Bearer {token}")}
+                "type": "http", "url": "http://localhost:9000/mcp",
+                "headers": {"Authorization": format!("Bearer {token}")}
             },
             "search": {
-                "type": "http", "url": "https://me:hidden@search.example/mcp?key=hidden", "headers": {"X-Api-Key": "hidden too"}
+                "type": "http", "url": "https://me:hidden@search.example/mcp?key=hidden",
+                "headers": {"X-Api-Key": "hidden too"}
             }
         }})
     );
@@ -62,7 +64,7 @@ async fn a_grant_has_a_client_configuration() {
 }
 
 #[tokio::test]
-async fn without_a_key_no_token_is_asked_for_and_none_is_given() {
+async fn without_a_key_no_token_is_required_or_issued() {
     let rig = Rig::with_key(None).await;
     let (mut client, answer) = granted(&rig).await;
     let read = client.call("get_allocation", json!({"allocation_id": answer["allocation_id"]})).await;

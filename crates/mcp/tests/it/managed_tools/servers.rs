@@ -26,7 +26,8 @@ async fn all_of_the_catalog_is_listed_by_name() {
     let listed = client.call("list_mcp_servers", json!({})).await;
     let memory = |number| {
         json!({
-            "name": "memory", "state": "running", "sharing": "per_allocation", "allocation_id": lease(number).to_string(),
+            "name": "memory", "state": "running", "sharing": "per_allocation",
+            "allocation_id": lease(number).to_string(),
             "job_id": "job", "is_remote": false, "endpoint": "http://localhost:9000", "holders_count": 1, "restarts": 2,
             "running_since": "2025-12-08T19:00:00.000Z"
         })
@@ -36,7 +37,8 @@ async fn all_of_the_catalog_is_listed_by_name() {
         json!({
             "servers": [
                 {
-                    "name": "filesystem", "state": "stopped", "sharing": "shared", "is_remote": false, "holders_count": 0,
+                    "name": "filesystem", "state": "stopped", "sharing": "shared", "is_remote": false,
+                    "holders_count": 0,
                     "restarts": 0
                 },
                 memory(1), memory(2),
@@ -51,7 +53,7 @@ async fn all_of_the_catalog_is_listed_by_name() {
 }
 
 #[tokio::test]
-async fn one_server_is_told_of_whole() {
+async fn one_server_is_described_completely() {
     let rig = Rig::new().await;
     let mut client = rig.client().await;
     rig.reports().servers = vec![running("filesystem", &[lease(1), lease(2)])];
@@ -84,7 +86,7 @@ async fn one_server_is_told_of_whole() {
 }
 
 #[tokio::test]
-async fn a_run_of_ones_own_is_named_by_its_allocation() {
+async fn an_instance_of_one_allocation_is_named_by_it() {
     let rig = Rig::new().await;
     let mut client = rig.client().await;
     rig.reports().servers = vec![private(lease(1)), private(lease(2)), running("filesystem", &[lease(2)])];

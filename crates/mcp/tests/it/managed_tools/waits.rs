@@ -106,7 +106,7 @@ async fn what_is_answered_without_waiting_is_answered_at_the_end_too() {
 }
 
 #[tokio::test]
-async fn a_release_goes_on_though_its_caller_is_gone() {
+async fn a_release_continues_after_its_caller_has_gone() {
     for cancels in [false, true] {
         let rig = Rig::new().await;
         let mut client = rig.client().await;

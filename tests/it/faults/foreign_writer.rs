@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use super::books::check_retryable;
+use super::acknowledged::check_retryable;
 use crate::faults::skip;
 use crate::support::{
     WAIT_MAX,
@@ -17,17 +17,17 @@ use crate::support::{
 /// The time limit for the answer to a call that cannot be written.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
-/// The time limit for the stranger to lock the database.
-const STRANGER_PATIENCE: Duration = Duration::from_secs(5);
+/// The time limit for the other program to lock the database.
+const FOREIGN_LOCK_MAX: Duration = Duration::from_secs(5);
 
 /// Returns a connection that holds the write lock; `None` if the database is locked, which suffices as well.
 fn hold(home: &Home) -> Option<Connection> {
-    let stranger = Connection::open(home.state()).expect("a database");
-    stranger.busy_timeout(STRANGER_PATIENCE).expect("a connection");
-    match stranger.execute_batch("BEGIN IMMEDIATE") {
-        Ok(()) => Some(stranger),
+    let foreign = Connection::open(home.state()).expect("a database");
+    foreign.busy_timeout(FOREIGN_LOCK_MAX).expect("a connection");
+    match foreign.execute_batch("BEGIN IMMEDIATE") {
+        Ok(()) => Some(foreign),
         Err(error) => {
-            skip(&format!("the stranger is kept out: {error}"));
+            skip(&format!("the other program gets no lock: {error}"));
             None
         }
     }
@@ -48,7 +48,7 @@ fn check_lock_held(mode: Mode) {
     let id = held["allocation_id"].as_str().expect("an id").to_owned();
     let mut request = workers("wanted", 4);
     request["request_id"] = "the-key".into();
-    if let Some(stranger) = hold(&home) {
+    if let Some(foreign) = hold(&home) {
         for (tool, arguments) in
             [("request_resources", &request), ("release_resources", &allocation(&id)), ("request_resources", &request)]
         {
@@ -59,8 +59,8 @@ fn check_lock_held(mode: Mode) {
             Reply::Answer(capacity) => assert_eq!(capacity["allocated_workers"], 3, "{capacity}"),
             other => drop(check_retryable(Ok(other))),
         }
-        stranger.execute_batch("ROLLBACK").expect("a transaction that can be left");
-        stranger.close().expect("a connection that closes");
+        foreign.execute_batch("ROLLBACK").expect("a transaction that can be left");
+        foreign.close().expect("a connection that closes");
     }
     let granted = session.answer("request_resources", &request);
     assert_eq!(granted["status"], "active", "{granted}");
@@ -73,22 +73,22 @@ fn check_lock_held(mode: Mode) {
     if mode == Mode::Auto {
         home.stop();
     }
-    home.told("verify", &[]);
+    home.printed("verify", &[]);
 }
 
 #[test]
-fn calls_say_that_they_may_be_repeated_while_a_stranger_writes() {
+fn calls_are_retryable_while_another_program_writes() {
     MODES.into_iter().for_each(check_lock_held);
 }
 
 #[test]
-fn a_stranger_that_writes_at_the_start_is_no_reason_for_empty_books() {
+fn a_write_of_another_program_at_the_start_never_leads_to_an_empty_state() {
     for mode in MODES {
         let home = Home::new();
         let mut server = home.server(mode, &[]);
         let id = server.grant(&workers("held", 6));
         home.end(server, Ending::InOrder);
-        let stranger = hold(&home);
+        let foreign = hold(&home);
         let mut session = Session::start(home.serving(mode, &[]));
         // The session either reports that it cannot start, or starts with the present state.
         if session.greet(WAIT_MAX).is_ok() {
@@ -99,7 +99,7 @@ fn a_stranger_that_writes_at_the_start_is_no_reason_for_empty_books() {
             let log = session.log();
             assert_eq!(session.finish().code(), Some(UNUSABLE), "{log}");
         }
-        drop(stranger);
+        drop(foreign);
         let mut session = home.session(mode, &[]);
         assert_eq!(session.answer("get_allocation", &allocation(&id))["state"], "active");
     }

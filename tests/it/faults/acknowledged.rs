@@ -16,14 +16,14 @@ const WORKERS: u64 = 10;
 
 /// The acknowledged leases of a state.
 #[derive(Default)]
-pub(crate) struct Books {
+pub(crate) struct AcknowledgedLeases {
     /// The held leases, as `get_allocation` answered.
     held: Vec<Value>,
     /// The largest token.
     last_token: u64,
 }
 
-impl Books {
+impl AcknowledgedLeases {
     /// Leases resources for a job and keeps the lease.
     pub(crate) fn hold(&mut self, server: &mut Server, job: &str, count: u64) {
         let id = server.grant(&workers(job, count));
@@ -83,15 +83,15 @@ impl Books {
 }
 
 /// Returns a state with some pages of events, three held leases, and a clean end.
-pub(crate) fn filled(home: &Home) -> Books {
-    let (mut books, mut server) = (Books::default(), home.server(Mode::Never, &[]));
-    books.hold(&mut server, "first", 1);
-    books.pass(&mut server, "early", 60);
-    books.hold(&mut server, "middle", 2);
-    books.pass(&mut server, "late", 60);
-    books.hold(&mut server, "last", 3);
+pub(crate) fn filled(home: &Home) -> AcknowledgedLeases {
+    let (mut leases, mut server) = (AcknowledgedLeases::default(), home.server(Mode::Never, &[]));
+    leases.hold(&mut server, "first", 1);
+    leases.pass(&mut server, "early", 60);
+    leases.hold(&mut server, "middle", 2);
+    leases.pass(&mut server, "late", 60);
+    leases.hold(&mut server, "last", 3);
     home.end(server, Ending::InOrder);
-    books
+    leases
 }
 
 /// All files of a state with their contents.
@@ -122,7 +122,7 @@ pub(crate) fn check_retryable(reply: Result<Reply, Gone>) -> String {
     assert_eq!(result["isError"], true, "{message}");
     assert_eq!(result.get("structuredContent"), None, "{message}");
     let text = result["content"][0]["text"].as_str().expect("a text");
-    let told: Value = serde_json::from_str(text).expect("a text that is JSON");
-    assert_eq!(told["status"], "error", "{message}");
-    told["error"].as_str().expect("an error's text").to_owned()
+    let answer: Value = serde_json::from_str(text).expect("a text that is JSON");
+    assert_eq!(answer["status"], "error", "{message}");
+    answer["error"].as_str().expect("an error's text").to_owned()
 }
