@@ -226,11 +226,12 @@ fn job(rng: &mut Rng) -> JobId {
 }
 
 /// Returns one of few numbers, so that they collide; among them are the last ids, which the first one follows.
-fn id_bits(rng: &mut Rng) -> u64 {
+pub fn id_bits(rng: &mut Rng) -> u64 {
     if rng.bool() { rng.u64(0..40) } else { u64::MAX - rng.u64(0..3) }
 }
 
-fn size(rng: &mut Rng) -> WorkerSize {
+/// Returns the size of a worker, mostly the usual one.
+pub fn size(rng: &mut Rng) -> WorkerSize {
     match rng.u8(0..8) {
         0 => {
             WorkerSize { cpu_millis: CpuMillis::from_millis(rng.u64(0..2_000)), memory_mb: MemoryMb(rng.u64(0..4_000)) }

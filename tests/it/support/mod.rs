@@ -5,6 +5,7 @@
 pub(crate) mod durable;
 #[cfg(unix)]
 pub(crate) mod http;
+pub(crate) mod list;
 pub(crate) mod misbehaving;
 pub(crate) mod pattern;
 pub(crate) mod server;

@@ -1,40 +1,14 @@
 //! The list of agents: its filters, its order and its pages.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::{
+    list::ListTool,
     pattern::{TIME, check},
-    server::Server,
 };
 use crate::wire_fleet::fleet::{claim, ready, register_as, submit};
 
-/// Returns the ids on a page.
-fn ids(page: &Value) -> Vec<String> {
-    let entries = page["agents"].as_array().expect("a list");
-    assert_eq!(page["count"], entries.len());
-    entries.iter().map(|entry| entry["agent_id"].as_str().expect("an id").to_owned()).collect()
-}
-
-/// Returns all matching ids, read page by page.
-fn read_pages(server: &mut Server, filter: &Value, limit: usize) -> Vec<String> {
-    let mut read = Vec::new();
-    let mut arguments = filter.clone();
-    arguments["limit"] = limit.into();
-    loop {
-        let page = server.answer("list_agents", &arguments);
-        read.extend(ids(&page));
-        match page.get("next_cursor") {
-            Some(cursor) => {
-                assert_eq!(page["count"], limit, "a page that is not the last is full");
-                arguments["cursor"] = cursor.clone();
-            }
-            None => {
-                assert_eq!(page["total"], read.len(), "{page}");
-                return read;
-            }
-        }
-    }
-}
+const AGENTS: ListTool = ListTool { name: "list_agents", entries: "agents", id: "agent_id" };
 
 #[test]
 fn an_entry_describes_the_agent() {
@@ -71,11 +45,11 @@ fn agents_are_listed_by_id_and_in_pages() {
         expected.insert(0, name);
     }
     for limit in [1, 5, 12, 2_000] {
-        assert_eq!(read_pages(&mut server, &json!({}), limit), expected, "{limit}");
+        assert_eq!(AGENTS.read_pages(&mut server, &json!({}), limit), expected, "{limit}");
         let backend: Vec<_> = expected.iter().step_by(3).cloned().collect();
-        assert_eq!(read_pages(&mut server, &json!({"agent_type": "backend"}), limit), backend, "{limit}");
+        assert_eq!(AGENTS.read_pages(&mut server, &json!({"agent_type": "backend"}), limit), backend, "{limit}");
     }
-    assert_eq!(ids(&server.answer("list_agents", &json!({"agent_type": "other"}))), [""; 0]);
+    assert_eq!(AGENTS.ids(&server.answer("list_agents", &json!({"agent_type": "other"}))), [""; 0]);
 
     submit(&mut server, "task-1", 1);
     submit(&mut server, "task-2", 1);
@@ -89,7 +63,7 @@ fn agents_are_listed_by_id_and_in_pages() {
         ("unresponsive", None, vec![]),
     ] {
         let filter = json!({"state": state, "agent_type": of_type});
-        assert_eq!(read_pages(&mut server, &filter, 2_000), expected, "{filter}");
+        assert_eq!(AGENTS.read_pages(&mut server, &filter, 2_000), expected, "{filter}");
     }
 }
 
@@ -104,12 +78,12 @@ fn a_page_of_large_notes_ends_early() {
     }
     let first = server.answer("list_agents", &json!({}));
     assert_eq!(first["total"], 150);
-    assert!(ids(&first).len() < 150 && first["next_cursor"].is_string());
-    let mut read = ids(&first);
+    assert!(AGENTS.ids(&first).len() < 150 && first["next_cursor"].is_string());
+    let mut read = AGENTS.ids(&first);
     let mut cursor = first["next_cursor"].clone();
     while cursor.is_string() {
         let page = server.answer("list_agents", &json!({"cursor": cursor}));
-        read.extend(ids(&page));
+        read.extend(AGENTS.ids(&page));
         cursor = page["next_cursor"].clone();
     }
     assert_eq!(read, expected);
@@ -122,8 +96,8 @@ fn a_cursor_leads_on_even_if_its_agent_has_left() {
         register_as(&mut server, name, json!({}));
     }
     let page = server.answer("list_agents", &json!({"limit": 2}));
-    assert_eq!(ids(&page), ["a", "b"]);
+    assert_eq!(AGENTS.ids(&page), ["a", "b"]);
     server.answer("unregister_agent", &json!({"agent_id": "b"}));
     let rest = server.answer("list_agents", &json!({"cursor": page["next_cursor"]}));
-    assert_eq!((ids(&rest), &rest["total"]), (vec!["c".to_owned()], &json!(2)));
+    assert_eq!((AGENTS.ids(&rest), &rest["total"]), (vec!["c".to_owned()], &json!(2)));
 }

@@ -1,34 +1,15 @@
 //! The list of tasks: its filters, its order and its pages.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::{
+    list::ListTool,
     pattern::{COUNT, TIME, check},
     server::Server,
 };
 use crate::wire_tasks::fleet::{claim_one, ids, ready, register, report, submit};
 
-/// Returns all matching ids, read page by page.
-fn read_pages(server: &mut Server, filter: &Value, limit: usize) -> Vec<String> {
-    let mut read: Vec<String> = Vec::new();
-    let mut arguments = filter.clone();
-    arguments["limit"] = limit.into();
-    loop {
-        let page = server.answer("list_tasks", &arguments);
-        let listed = ids(&page);
-        read.extend(listed.iter().map(|id| (*id).to_owned()));
-        match page.get("next_cursor") {
-            Some(cursor) => {
-                assert_eq!(listed.len(), limit, "a page that is not the last is full");
-                arguments["cursor"] = cursor.clone();
-            }
-            None => {
-                assert_eq!(page["total"], read.len(), "{page}");
-                return read;
-            }
-        }
-    }
-}
+const TASKS: ListTool = ListTool { name: "list_tasks", entries: "tasks", id: "task_id" };
 
 /// Starts a server with 30 tasks of two jobs, of which every third is queued, running or completed. Returns the ids,
 /// oldest first.
@@ -112,7 +93,7 @@ fn filters_hold_on_pages_of_any_size() {
         (json!({"job_id": null, "state": null, "agent_id": null, "cursor": null}), created.clone()),
     ] {
         for limit in [1, 7, 30, 500] {
-            assert_eq!(read_pages(&mut server, &filter, limit), expected, "{filter} limit {limit}");
+            assert_eq!(TASKS.read_pages(&mut server, &filter, limit), expected, "{filter} limit {limit}");
         }
     }
 }

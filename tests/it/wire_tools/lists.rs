@@ -1,41 +1,14 @@
 //! The list of allocations: its filters, its order and its pages.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::{
+    list::ListTool,
     pattern::{COUNT, check},
     server::{Server, call},
 };
 
-/// Returns the ids on a page.
-fn ids(page: &Value) -> Vec<String> {
-    let entries = page["allocations"].as_array().expect("a list");
-    assert_eq!(page["count"], entries.len());
-    entries.iter().map(|entry| entry["allocation_id"].as_str().expect("an id").to_owned()).collect()
-}
-
-/// Returns all matching ids, read page by page.
-fn read_pages(server: &mut Server, filter: &Value, limit: usize) -> Vec<String> {
-    let mut read = Vec::new();
-    let mut arguments = filter.clone();
-    arguments["limit"] = limit.into();
-    loop {
-        let page = server.answer("list_allocations", &arguments);
-        let listed = ids(&page);
-        assert!(listed.len() <= limit, "{page}");
-        read.extend(listed);
-        match page.get("next_cursor") {
-            Some(cursor) if !cursor.is_null() => {
-                assert_eq!(page["count"], limit, "a page that is not the last is full");
-                arguments["cursor"] = cursor.clone();
-            }
-            _ => {
-                assert_eq!(page["total"], read.len(), "{page}");
-                return read;
-            }
-        }
-    }
-}
+const ALLOCATIONS: ListTool = ListTool { name: "list_allocations", entries: "allocations", id: "allocation_id" };
 
 /// Starts a server with 30 allocations of two jobs: granted, refused and released in turn. Returns the ids, oldest
 /// first.
@@ -88,7 +61,7 @@ fn nothing_is_an_empty_list() {
 fn the_oldest_come_first_and_refusals_among_them() {
     let (mut server, created) = filled();
     let page = server.answer("list_allocations", &json!({}));
-    assert_eq!(ids(&page), created);
+    assert_eq!(ALLOCATIONS.ids(&page), created);
     let states: Vec<_> = page["allocations"].as_array().expect("a list").iter().map(|entry| &entry["state"]).collect();
     assert_eq!(states[..3], ["active", "failed", "released"]);
 }
@@ -97,7 +70,7 @@ fn the_oldest_come_first_and_refusals_among_them() {
 fn pages_of_any_size_give_each_allocation_once() {
     let (mut server, created) = filled();
     for limit in [1, 7, 10, 29, 30, 31, 1000] {
-        assert_eq!(read_pages(&mut server, &json!({}), limit), created, "limit {limit}");
+        assert_eq!(ALLOCATIONS.read_pages(&mut server, &json!({}), limit), created, "limit {limit}");
     }
 }
 
@@ -121,7 +94,7 @@ fn filters_hold_on_every_page() {
         (json!({"job_id": null, "state": null, "cursor": null}), created.clone()),
     ] {
         for limit in [3, 1000] {
-            assert_eq!(read_pages(&mut server, &filter, limit), expected, "{filter} limit {limit}");
+            assert_eq!(ALLOCATIONS.read_pages(&mut server, &filter, limit), expected, "{filter} limit {limit}");
         }
     }
 }
@@ -132,12 +105,12 @@ fn a_page_begins_after_the_last_one_even_if_entries_have_ended_since() {
     let request = json!({"job_id": "a", "mcp_servers": ["s"]});
     let created: Vec<_> = (0..9).map(|_| server.grant(&request)).collect();
     let first = server.answer("list_allocations", &json!({"limit": 4, "state": "active"}));
-    assert_eq!(ids(&first), created[..4]);
+    assert_eq!(ALLOCATIONS.ids(&first), created[..4]);
     for id in &created[2..6] {
         server.answer("release_resources", &json!({"allocation_id": id}));
     }
     let arguments = json!({"limit": 4, "state": "active", "cursor": first["next_cursor"]});
-    assert_eq!(ids(&server.answer("list_allocations", &arguments)), created[6..]);
+    assert_eq!(ALLOCATIONS.ids(&server.answer("list_allocations", &arguments)), created[6..]);
 }
 
 #[test]

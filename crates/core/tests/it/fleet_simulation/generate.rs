@@ -12,7 +12,7 @@ use cortex_core::fleet::view::{AgentFilter, AgentState, TaskFilter};
 use cortex_core::ids::{AgentId, AgentType, BatchKey, Capability, FencingToken, JobId, TaskId};
 use cortex_core::priority::Priority;
 use cortex_core::time::{Millis, Timestamp, TtlSeconds};
-use cortex_core::units::{CpuMillis, MemoryMb, Resources, WorkerSize};
+use cortex_core::units::{CpuMillis, MemoryMb, Resources};
 use cortex_test_support::lease_generator::{self, Shape as LeaseShape};
 use fastrand::Rng;
 use std::sync::Arc;
@@ -101,13 +101,15 @@ impl Shape {
         }
         let holds = !fleet.held().is_empty();
         Command::Fleet(match rng.u8(0..100) {
-            0..12 => {
-                FleetCommand::Register { request: Box::new(self.agent_request(rng, fleet)), worker_size: size(rng) }
-            }
+            0..12 => FleetCommand::Register {
+                request: Box::new(self.agent_request(rng, fleet)),
+                worker_size: lease_generator::size(rng),
+            },
             12..13 => FleetCommand::Unregister { agent: self.known_agent(rng, fleet) },
-            13..35 => {
-                FleetCommand::Submit { request: Box::new(self.task_request(rng, now)), random: random_number(rng) }
-            }
+            13..35 => FleetCommand::Submit {
+                request: Box::new(self.task_request(rng, now)),
+                random: lease_generator::id_bits(rng),
+            },
             35..55 => FleetCommand::Claim { agent: self.known_agent(rng, fleet) },
             55..63 => FleetCommand::Assign { task: self.task(rng, fleet), random: rng.u64(..) },
             63..65 => {
@@ -119,9 +121,10 @@ impl Shape {
                 let (task, agent, fencing_token) = self.hold(rng, fleet);
                 FleetCommand::Complete { task, agent, fencing_token, report: Box::new(self.report(rng)) }
             }
-            65..73 => {
-                FleetCommand::Register { request: Box::new(self.agent_request(rng, fleet)), worker_size: size(rng) }
-            }
+            65..73 => FleetCommand::Register {
+                request: Box::new(self.agent_request(rng, fleet)),
+                worker_size: lease_generator::size(rng),
+            },
             73..81 => FleetCommand::Claim { agent: self.known_agent(rng, fleet) },
             81..85 => FleetCommand::Cancel { task: self.task(rng, fleet) },
             85..88 => FleetCommand::Update {
@@ -343,21 +346,7 @@ fn json(rng: &mut Rng) -> JsonText {
 /// An id that a submitter chose, or a generated one.
 fn task_id(rng: &mut Rng) -> TaskId {
     match rng.u8(0..4) {
-        0 => TaskId::from_bits(random_number(rng)),
+        0 => TaskId::from_bits(lease_generator::id_bits(rng)),
         _ => TaskId::new(&format!("my-{}", rng.u8(0..12))).expect("a name"),
-    }
-}
-
-/// Few values, so that ids collide; among them the last ones, which wrap around.
-fn random_number(rng: &mut Rng) -> u64 {
-    if rng.bool() { rng.u64(0..40) } else { u64::MAX - rng.u64(0..3) }
-}
-
-fn size(rng: &mut Rng) -> WorkerSize {
-    match rng.u8(0..8) {
-        0 => {
-            WorkerSize { cpu_millis: CpuMillis::from_millis(rng.u64(0..2_000)), memory_mb: MemoryMb(rng.u64(0..4_000)) }
-        }
-        _ => WorkerSize { cpu_millis: CpuMillis::from_millis(1_000), memory_mb: MemoryMb(2_048) },
     }
 }
