@@ -50,6 +50,7 @@ fn seed() -> u64 {
     setting("CORTEX_CRASH_SEED", now)
 }
 
+/// Returns a random time of at most this many milliseconds. The sleeps here are the moments of the kills.
 fn moment(random: &mut Rng, most: u64) -> Duration {
     Duration::from_micros(random.u64(0..=most * 1000))
 }

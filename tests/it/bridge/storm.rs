@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use cortex_test_support::setting::setting;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
@@ -131,9 +132,9 @@ async fn step(client: &Client, say: &str, random: &mut fastrand::Rng, seen: &See
 #[tokio::test]
 #[expect(clippy::print_stderr, reason = "the seed of a failure must be known")]
 async fn each_client_gets_its_own_messages_and_nothing_is_left() {
-    let seed = std::env::var("STORM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let seed = setting("CORTEX_STORM_SEED", fastrand::u64(..));
     // The test harness prints this if the test fails.
-    eprintln!("STORM_SEED={seed}");
+    eprintln!("CORTEX_STORM_SEED={seed}");
     let mut few = options();
     few.calls_in_flight_max = 8;
     let rig = Rig::with(few, true);
