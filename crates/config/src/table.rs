@@ -91,7 +91,7 @@ settings! {
     max_tasks: u64 = 100_000, "COUNT" in 1..=10_000_000;
     /// Maximum total size of the texts of queued and running tasks
     max_task_bytes: u64 = 268_435_456, "BYTES" in 65_536..=1_099_511_627_776;
-    /// State file, created if missing; without one, the state is lost when the process ends
+    /// State file; a server creates it if missing, and without one its state is lost when it ends
     state: Option<PathBuf> = None, "FILE";
     /// What a confirmed change survives: full a crash and a power cut; normal (faster) a crash only
     durability: Durability = Durability::Full, "LEVEL";

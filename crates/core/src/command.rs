@@ -251,10 +251,10 @@ pub enum Denied {
     )]
     StaleToken { allocation: AllocationId, given: FencingToken, own: FencingToken },
     /// The lease to renew is past its deadline.
-    #[error("Allocation {allocation} expired at {expired_at}: request resources anew")]
+    #[error("Allocation {allocation} expired at {expired_at}: call request_resources again")]
     Expired { allocation: AllocationId, expired_at: Timestamp },
     /// The lease to renew is not active.
-    #[error("Allocation {allocation} is {state}, and only an active one can be renewed: request resources anew")]
+    #[error("Allocation {allocation} is {state}, and only an active one can be renewed: call request_resources again")]
     NotActive { allocation: AllocationId, state: State },
     /// The allocation to activate or to fail is no longer a reservation.
     #[error("Allocation {allocation} is {state}, no longer reserved")]

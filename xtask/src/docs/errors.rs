@@ -22,12 +22,21 @@ pub(super) fn page(sources: &[SourceFile]) -> String {
             }
             let _ = write!(page, "\n## `{}`\n\n{} (`{}`)\n\n", errors.ident, doc(&errors.attrs), source.path);
             for (text, meaning) in texts {
-                let _ =
-                    writeln!(page, "- `{text}`{}", if meaning.is_empty() { meaning } else { format!(": {meaning}") });
+                let _ = match (is_placeholder(&text), meaning.is_empty()) {
+                    (true, true) => continue,
+                    (true, false) => writeln!(page, "- {meaning}"),
+                    (false, true) => writeln!(page, "- `{text}`"),
+                    (false, false) => writeln!(page, "- `{text}`: {meaning}"),
+                };
             }
         }
     }
     page
+}
+
+/// Whether a text is nothing but a value, whose own type has the texts.
+fn is_placeholder(text: &str) -> bool {
+    text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).is_some_and(|name| !name.contains('{'))
 }
 
 /// Returns the text of an `#[error("…")]` attribute. One that passes on the text of its source has none of its own.

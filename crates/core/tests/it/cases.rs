@@ -183,7 +183,7 @@ fn a_lease_is_over_from_its_deadline_on() {
         observe
         show => 1 live, 4 workers 4.0 cores 8192 MB leased, 4 workers reclaimable, servers none
         next => nothing
-        renew #1 => Allocation #1 expired at 60: request resources anew
+        renew #1 => Allocation #1 expired at 60: call request_resources again
         sweep => expired #1
         show #1 => released [0:8000 1:8001 2:8002 3:8003]
         show => 0 live, 0 workers 0.0 cores 0 MB leased, 0 workers reclaimable, servers none
@@ -303,10 +303,10 @@ fn a_renewal_keeps_the_token_and_moves_the_deadline() {
         renew #1 => renewed until 19
         renew #1 token 2 => fencing_token 2 is not that of allocation #1: its token is 1, so 2 does not hold this lease
         at 19
-        renew #1 => Allocation #1 expired at 19: request resources anew
+        renew #1 => Allocation #1 expired at 19: call request_resources again
         renew #1 token 2 => fencing_token 2 is not that of allocation #1: its token is 1, so 2 does not hold this lease
         release #1 => released #1, Requested: 1 workers 1.0 cores 2048 MB after 19 s
-        renew #1 token 1 => Allocation #1 is released, and only an active one can be renewed: request resources anew
+        renew #1 token 1 => Allocation #1 is released, and only an active one can be renewed: call request_resources again
         renew alloc-00000000abcd => Allocation alloc-00000000abcd not found
     ",
     );

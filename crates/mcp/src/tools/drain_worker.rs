@@ -28,8 +28,8 @@ impl ToolHandler for DrainWorker {
         definition::<DrainResult>(
             self.name(),
             "Drain worker",
-            "Stop a worker of the agent pool gently: it gets no new tasks, finishes those it holds, then ends. \
-             Refused for a worker of an allocation: release_resources ends that.",
+            "Drain a worker of the agent pool: it gets no new tasks, finishes those it holds, then ends. Refused \
+             for a worker of an allocation, which ends with release_resources.",
             &[&self.worker_id],
             &Hints { is_read_only: false, is_destructive: true, is_idempotent: true },
         )

@@ -39,7 +39,7 @@ impl ToolHandler for GetForecast {
             self.name(),
             "Get forecast",
             "Forecast demand for the next half hour: resource requests, task submissions and workers needed \
-             concurrently. Each is an upper quantile with its measured coverage and each forecaster's value.",
+             concurrently. Each value is an upper quantile, with its measured coverage and each forecaster's value.",
             &self.parameters(),
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

@@ -26,11 +26,7 @@ impl GetPlan {
     pub(super) fn new() -> Self {
         Self {
             queue_depth: arguments::integer("queue_depth", "Tasks that wait.", 0..=FIGURE_MAX),
-            rate_per_minute: arguments::integer(
-                "rate_per_minute",
-                "Requests per minute, and as many tasks.",
-                0..=FIGURE_MAX,
-            ),
+            rate_per_minute: arguments::integer("rate_per_minute", "Rate of requests, and of tasks.", 0..=FIGURE_MAX),
             agents: arguments::integer("agents", "Registered agents.", 0..=FIGURE_MAX),
         }
     }
@@ -49,8 +45,8 @@ impl ToolHandler for GetPlan {
         definition::<PlanResult>(
             self.name(),
             "Get plan",
-            "Show what the planner would do now with the number of workers and agents, and why, without changing \
-             anything. The arguments replace actual figures.",
+            "Show how many workers and agents the planner would have now, and why; nothing is changed. The \
+             arguments replace actual figures.",
             &self.parameters(),
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

@@ -30,9 +30,9 @@ impl ToolHandler for HeartbeatAgent {
         definition::<HeartbeatResult>(
             self.name(),
             "Heartbeat of an agent",
-            "Report an agent alive, every next_heartbeat_seconds. Returns the tasks it holds: a newly assigned one \
-             with its fencing_token; drop the work on one that is missing. An error means the agent is no longer \
-             registered: drop its work and register again.",
+            "Report an agent alive, every next_heartbeat_seconds. Returns the tasks it holds with their \
+             fencing_token, newly assigned ones too: drop the work on a task that is missing. An error means the agent \
+             is no longer registered: drop its work and register again.",
             &[&self.agent_id],
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
         )

@@ -46,7 +46,7 @@ impl ToolHandler for RenewAllocation {
         definition::<RenewResult>(
             self.name(),
             "Renew allocation",
-            "Renew an active lease before it expires: its time runs anew from now. An expired or ended lease \
+            "Renew an active lease before it expires: its time to live restarts now. An expired or ended lease \
              cannot be renewed: call request_resources again.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },

@@ -87,9 +87,9 @@ impl ToolHandler for SetTokenBudget {
         definition::<BudgetSetResult>(
             self.name(),
             "Set token budget",
-            "Set the token budget of all tasks, with the window after which used tokens are available again, or of \
-             one job. What is absent stays. Raising a budget requeues deferred tasks; it cannot go below what is \
-             used and reserved.",
+            "Set the token budget of all tasks or, with job_id, of one job. window_seconds says when used tokens are \
+             available again. An absent argument keeps its value. Raising a budget requeues deferred tasks; it cannot \
+             go below what is used and reserved.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
         )

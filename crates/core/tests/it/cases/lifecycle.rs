@@ -128,7 +128,7 @@ fn an_outage_is_followed_by_a_grace() {
         renew #3 ttl 60 => renewed until 129.999
         sweep => expired nothing
         at 70
-        renew #2 => Allocation #2 expired at 70: request resources anew
+        renew #2 => Allocation #2 expired at 70: call request_resources again
         sweep => expired #2
         next => #4 expires at 95
     ",
@@ -141,7 +141,7 @@ fn an_outage_is_followed_by_a_grace() {
         observe
         outage since 5 grace 20
         show #1 => active [0:8000], expired at 10
-        renew #1 => Allocation #1 expired at 10: request resources anew
+        renew #1 => Allocation #1 expired at 10: call request_resources again
     ",
     );
     check(
@@ -231,7 +231,7 @@ fn an_outage_is_followed_by_a_grace() {
         outage since 5 grace 20
         at 60
         outage since 41 grace 20
-        renew #1 => Allocation #1 expired at 10: request resources anew
+        renew #1 => Allocation #1 expired at 10: call request_resources again
         show #2 => active [0:8001], until 80
     ",
     );
@@ -318,7 +318,7 @@ fn a_grant_and_an_end_have_two_halves() {
         show #1 => pending [0:8000 1:8001 2:8002 3:8003 x:9000], until 60
         show => 1 live, 4 workers 4.0 cores 8192 MB leased, 0 workers reclaimable, servers x
         next => #1 fails at 60
-        renew #1 => Allocation #1 is pending, and only an active one can be renewed: request resources anew
+        renew #1 => Allocation #1 is pending, and only an active one can be renewed: call request_resources again
         at 59.999
         sweep => expired nothing
         at 60
@@ -351,7 +351,7 @@ fn a_grant_and_an_end_have_two_halves() {
         show => 1 live, 2 workers 2.0 cores 4096 MB leased, 0 workers reclaimable, servers x
         request b workers 1 => capacity pending: Too many live allocations: 1 of 1 are held \
             (the limit is max_live_allocations)
-        renew #1 => Allocation #1 is releasing, and only an active one can be renewed: request resources anew
+        renew #1 => Allocation #1 is releasing, and only an active one can be renewed: call request_resources again
         finish #1
         show => 0 live, 0 workers 0.0 cores 0 MB leased, 0 workers reclaimable, servers none
         request b workers 1 => granted #2

@@ -108,7 +108,7 @@ fn holdings_are_free_once_the_release_is_finished() {
         release #1 => #1 is being released
         release #1 => #1 is being released
         show => 1 live, 6 workers 6.0 cores 12288 MB leased, 0 workers reclaimable, servers none
-        renew #1 => Allocation #1 is releasing, and only an active one can be renewed: request resources anew
+        renew #1 => Allocation #1 is releasing, and only an active one can be renewed: call request_resources again
         request b workers 5 => capacity pending: Insufficient workers: requested 5, available 4
         request c workers 4 => granted #2
         request b workers 7 => Insufficient workers: requested 7, available 6; retry at 65
