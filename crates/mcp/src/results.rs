@@ -2,29 +2,27 @@
 //! allocation API, with additions only.
 
 mod access;
-mod agents;
+mod leased_task;
+mod policy;
 mod runtime_status;
-mod scaling;
 mod schema;
-mod servers;
-mod tasks_leased;
+pub(super) mod servers;
 mod usage;
 mod workers;
 
 pub(super) use access::McpConfig;
-pub(super) use agents::{AgentsResult, HeartbeatResult, RegisterResult, UnregisterResult};
+pub(super) use leased_task::LeasedTask;
+pub(super) use policy::PolicyResult;
 pub(super) use runtime_status::{RuntimeStatus, ServerStatus};
-pub(super) use scaling::{PolicySetResult, ScalingHistoryResult};
 pub(super) use schema::output_schema;
-pub(super) use servers::{McpServerResult, McpServersResult, RestartResult};
-pub(super) use tasks_leased::{AssignResult, ClaimResult};
-pub(super) use usage::{BudgetBlock, BudgetSetResult, QuotaSetResult, UsageResult};
-pub(super) use workers::{DrainResult, WorkerResult, WorkersResult};
+pub(super) use servers::{ListedServer, list_servers};
+pub(super) use usage::{AgentsBlock, BudgetBlock, ConservationBlock, TokensBlock, change_status};
+pub(super) use workers::WorkerResult;
 
 use cortex_core::allocation::{State, Workers};
 use cortex_core::fleet::task::{JsonText, Task};
 use cortex_core::fleet::view::TaskView;
-use cortex_core::ids::JobId;
+use cortex_core::ids::{Capability, JobId};
 use cortex_core::priority::Priority;
 use serde_json::value::RawValue;
 
@@ -72,9 +70,14 @@ pub(super) fn reason(whole: &Option<String>) -> Option<String> {
 const LINE_BYTES: usize = 10;
 
 /// Returns the newest lines, at most `lines_max` and as many as fit into `bytes_max` of a result; the oldest first.
-fn last_lines(lines: &[String], lines_max: usize, bytes_max: usize) -> Vec<String> {
+pub(super) fn last_lines(lines: &[String], lines_max: usize, bytes_max: usize) -> Vec<String> {
     let newest = lines.iter().rev().take(lines_max).map(String::len);
     lines[lines.len() - count_fitting(newest, LINE_BYTES, bytes_max)..].to_vec()
+}
+
+/// Returns the names of capabilities.
+pub(super) fn names(capabilities: &[Capability]) -> Vec<String> {
+    capabilities.iter().map(ToString::to_string).collect()
 }
 
 /// Returns the JSON text of an object, for a result that contains it unchanged.

@@ -1,12 +1,9 @@
-//! The results of the tools about managed workers.
+//! A managed worker, as the tools about workers show it.
 
-use super::{LIST_BYTES_MAX, count_fitting, last_lines, reason};
+use super::{LIST_BYTES_MAX, last_lines, reason};
 use cortex_managed::WorkerReport;
 use schemars::JsonSchema;
 use serde::Serialize;
-
-/// The most bytes of a worker without its texts, once as data and once as text.
-const WORKER_BYTES: usize = 1_000;
 
 /// A managed worker.
 #[derive(Serialize, JsonSchema)]
@@ -60,60 +57,5 @@ impl From<&WorkerReport> for WorkerResult {
             memory: report.memory.map(|memory| memory.0),
             last_lines: None,
         }
-    }
-}
-
-/// The result of list_workers.
-#[derive(Serialize, JsonSchema)]
-pub(crate) struct WorkersResult {
-    /// This page, by id.
-    workers: Vec<WorkerResult>,
-    /// Entries on this page.
-    count: u64,
-    /// Entries on all pages.
-    total: u64,
-    /// The `cursor` of the next page; absent on the last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<String>,
-}
-
-impl WorkersResult {
-    /// Builds the page of at most `limit` workers after the id `after`.
-    pub(crate) fn new(
-        mut reports: Vec<WorkerReport>,
-        after: Option<&str>,
-        limit: usize,
-        cursor: impl Fn(&str) -> String,
-    ) -> Self {
-        reports.sort_by(|one, other| one.worker.cmp(&other.worker));
-        let begin = after.map_or(0, |after| reports.partition_point(|report| report.worker.as_str() <= after));
-        let rest = &reports[begin..];
-        let bytes = rest.iter().take(limit).map(|report| {
-            let of_job = report.job.as_ref().map_or(0, |job| job.as_str().len());
-            report.worker.len() + of_job + reason(&report.reason).map_or(0, |reason| reason.len())
-        });
-        // At least one: the cursor of an empty page would not advance.
-        let shown = count_fitting(bytes, WORKER_BYTES, LIST_BYTES_MAX).max(1).min(rest.len());
-        let last = rest[..shown].last().filter(|_| shown < rest.len());
-        Self {
-            workers: rest[..shown].iter().map(WorkerResult::from).collect(),
-            count: shown as u64,
-            total: reports.len() as u64,
-            next_cursor: last.map(|last| cursor(&last.worker)),
-        }
-    }
-}
-
-/// The result of drain_worker.
-#[derive(Serialize, JsonSchema)]
-pub(crate) struct DrainResult {
-    /// `draining`.
-    status: &'static str,
-    worker: WorkerResult,
-}
-
-impl From<&WorkerReport> for DrainResult {
-    fn from(report: &WorkerReport) -> Self {
-        Self { status: "draining", worker: WorkerResult::from(report) }
     }
 }

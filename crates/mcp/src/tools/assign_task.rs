@@ -2,11 +2,14 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, Arguments, Parameter};
-use crate::results::AssignResult;
+use crate::results::LeasedTask;
 use cortex_core::ids::TaskId;
+use cortex_engine::Assignment;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 pub(super) struct AssignTask {
@@ -43,5 +46,23 @@ impl ToolHandler for AssignTask {
             ToolOutput::new(&AssignResult::from(&invocation.engine.assign_task(task).await?))
         }
         .boxed()
+    }
+}
+
+/// The result of assign_task.
+#[derive(Serialize, JsonSchema)]
+struct AssignResult {
+    /// `assigned`.
+    status: &'static str,
+    agent_id: String,
+    count: u64,
+    /// The requested task first, then others of its `batch_key`. get_task has the payloads.
+    tasks: Vec<LeasedTask>,
+}
+
+impl From<&Assignment> for AssignResult {
+    fn from(assignment: &Assignment) -> Self {
+        let tasks: Vec<LeasedTask> = assignment.tasks.iter().filter_map(LeasedTask::new).collect();
+        Self { status: "assigned", agent_id: assignment.agent.to_string(), count: tasks.len() as u64, tasks }
     }
 }

@@ -2,11 +2,14 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, Arguments, Parameter};
-use crate::results::DrainResult;
+use crate::results::WorkerResult;
 use cortex_managed::RuntimeRequest;
+use cortex_managed::WorkerReport;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 pub(super) struct DrainWorker {
@@ -44,5 +47,19 @@ impl ToolHandler for DrainWorker {
             ToolOutput::new(&DrainResult::from(&report))
         }
         .boxed()
+    }
+}
+
+/// The result of drain_worker.
+#[derive(Serialize, JsonSchema)]
+struct DrainResult {
+    /// `draining`.
+    status: &'static str,
+    worker: WorkerResult,
+}
+
+impl From<&WorkerReport> for DrainResult {
+    fn from(report: &WorkerReport) -> Self {
+        Self { status: "draining", worker: WorkerResult::from(report) }
     }
 }

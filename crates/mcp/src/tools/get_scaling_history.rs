@@ -2,11 +2,15 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
-use crate::results::ScalingHistoryResult;
+use crate::results::PolicyResult;
+use cortex_core::policy::Policy;
+use cortex_core::scaling_state::PastScaling;
 use cortex_core::scaling_state::SCALINGS_MAX;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 /// The default of `limit`.
@@ -56,5 +60,51 @@ impl ToolHandler for GetScalingHistory {
             ToolOutput::new(&history.await?)
         }
         .boxed()
+    }
+}
+
+/// A change by the planner.
+#[derive(Serialize, JsonSchema)]
+struct ScalingResult {
+    scaled_at: String,
+    policy: &'static str,
+    from_workers: u64,
+    to_workers: u64,
+    from_agents: u64,
+    /// Agents there should be since then; the caller starts and stops agents.
+    to_agents: u64,
+    reason: String,
+}
+
+/// The result of get_scaling_history.
+#[derive(Serialize, JsonSchema)]
+struct ScalingHistoryResult {
+    policy: PolicyResult,
+    /// The newest first.
+    scalings: Vec<ScalingResult>,
+    count: usize,
+    /// Changes on record.
+    total: usize,
+}
+
+impl ScalingHistoryResult {
+    fn new<'a>(policy: &Policy, scalings: impl Iterator<Item = &'a PastScaling>, total: usize) -> Self {
+        let scalings: Vec<ScalingResult> = scalings.map(ScalingResult::from).collect();
+        Self { policy: policy.into(), count: scalings.len(), scalings, total }
+    }
+}
+
+impl From<&PastScaling> for ScalingResult {
+    fn from(past: &PastScaling) -> Self {
+        let scaling = &past.scaling;
+        Self {
+            scaled_at: past.at.to_string(),
+            policy: scaling.policy.as_str(),
+            from_workers: scaling.workers_from,
+            to_workers: scaling.workers_to,
+            from_agents: scaling.agents_from,
+            to_agents: scaling.agents_to,
+            reason: scaling.reason.to_string(),
+        }
     }
 }

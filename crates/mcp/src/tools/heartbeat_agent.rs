@@ -2,12 +2,14 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, Arguments, Parameter};
-use crate::results::HeartbeatResult;
 use crate::server::ServerOptions;
+use cortex_core::fleet::view::{AgentView, HeldTask};
 use cortex_core::ids::AgentId;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 pub(super) struct HeartbeatAgent {
@@ -45,5 +47,56 @@ impl ToolHandler for HeartbeatAgent {
             ToolOutput::new(&HeartbeatResult::new(&view, self.heartbeat_seconds))
         }
         .boxed()
+    }
+}
+
+/// A task that an agent holds.
+#[derive(Serialize, JsonSchema)]
+struct HeldTaskResult {
+    task_id: String,
+    /// The token of its lease, for complete_task.
+    fencing_token: u64,
+    /// The deadline of the lease.
+    lease_expires_at: String,
+}
+
+impl From<&HeldTask> for HeldTaskResult {
+    fn from(held: &HeldTask) -> Self {
+        Self {
+            task_id: held.task.to_string(),
+            fencing_token: held.fencing_token.as_u64(),
+            lease_expires_at: held.expires_at.to_string(),
+        }
+    }
+}
+
+/// The result of heartbeat_agent.
+#[derive(Serialize, JsonSchema)]
+struct HeartbeatResult {
+    /// `ok`.
+    status: &'static str,
+    agent_id: String,
+    /// `idle`, `busy` or `full`.
+    state: &'static str,
+    /// The time at which it is lost without a heartbeat until then.
+    lost_at: String,
+    /// Seconds until the next heartbeat is due.
+    next_heartbeat_seconds: u64,
+    /// The tasks that it holds, oldest lease first. Drop the work on a task that is missing: it was cancelled or
+    /// reclaimed.
+    tasks: Vec<HeldTaskResult>,
+}
+
+impl HeartbeatResult {
+    fn new(view: &AgentView, heartbeat_seconds: u64) -> Self {
+        Self {
+            status: "ok",
+            agent_id: view.registration.request.agent.to_string(),
+            state: view.state.as_str(),
+            lost_at: view.lost_at.to_string(),
+            next_heartbeat_seconds: heartbeat_seconds,
+            // At most a thousand, which fit even with the longest ids.
+            tasks: view.tasks.iter().map(HeldTaskResult::from).collect(),
+        }
     }
 }

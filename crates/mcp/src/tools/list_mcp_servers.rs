@@ -2,11 +2,14 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::Arguments;
-use crate::results::McpServersResult;
+use crate::results::{ListedServer, list_servers};
 use cortex_managed::RuntimeRequest;
+use cortex_managed::ServerReport;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 pub(super) struct ListMcpServers;
@@ -34,5 +37,25 @@ impl ToolHandler for ListMcpServers {
             ToolOutput::new(&McpServersResult::new(managed.request(RuntimeRequest::Servers).await?))
         }
         .boxed()
+    }
+}
+
+/// The result of list_mcp_servers.
+#[derive(Serialize, JsonSchema)]
+struct McpServersResult {
+    /// The servers of the catalog by name, and those that were removed from it but still run. A server that is run per
+    /// allocation has an entry for each run.
+    servers: Vec<ListedServer>,
+    count: u64,
+    /// Entries left out because the list would be too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    omitted: Option<u64>,
+}
+
+impl McpServersResult {
+    fn new(mut reports: Vec<ServerReport>) -> Self {
+        reports.sort_by(|one, other| one.name.cmp(&other.name));
+        let (servers, omitted) = list_servers(&reports);
+        Self { count: servers.len() as u64, servers, omitted }
     }
 }

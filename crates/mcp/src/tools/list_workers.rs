@@ -2,11 +2,14 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
-use crate::results::WorkersResult;
+use crate::results::{LIST_BYTES_MAX, WorkerResult, count_fitting, reason};
 use cortex_managed::RuntimeRequest;
+use cortex_managed::WorkerReport;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 /// The default of `limit`.
@@ -71,6 +74,45 @@ impl ToolHandler for ListWorkers {
             ToolOutput::new(&WorkersResult::new(reports, after.as_deref(), limit, cursor))
         }
         .boxed()
+    }
+}
+
+/// The most bytes of a worker without its texts, once as data and once as text.
+const WORKER_BYTES: usize = 1_000;
+
+/// The result of list_workers.
+#[derive(Serialize, JsonSchema)]
+struct WorkersResult {
+    /// This page, by id.
+    workers: Vec<WorkerResult>,
+    /// Entries on this page.
+    count: u64,
+    /// Entries on all pages.
+    total: u64,
+    /// The `cursor` of the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+impl WorkersResult {
+    /// Builds the page of at most `limit` workers after the id `after`.
+    fn new(mut reports: Vec<WorkerReport>, after: Option<&str>, limit: usize, cursor: impl Fn(&str) -> String) -> Self {
+        reports.sort_by(|one, other| one.worker.cmp(&other.worker));
+        let begin = after.map_or(0, |after| reports.partition_point(|report| report.worker.as_str() <= after));
+        let rest = &reports[begin..];
+        let bytes = rest.iter().take(limit).map(|report| {
+            let of_job = report.job.as_ref().map_or(0, |job| job.as_str().len());
+            report.worker.len() + of_job + reason(&report.reason).map_or(0, |reason| reason.len())
+        });
+        // At least one: the cursor of an empty page would not advance.
+        let shown = count_fitting(bytes, WORKER_BYTES, LIST_BYTES_MAX).max(1).min(rest.len());
+        let last = rest[..shown].last().filter(|_| shown < rest.len());
+        Self {
+            workers: rest[..shown].iter().map(WorkerResult::from).collect(),
+            count: shown as u64,
+            total: reports.len() as u64,
+            next_cursor: last.map(|last| cursor(&last.worker)),
+        }
     }
 }
 

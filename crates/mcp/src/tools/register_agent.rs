@@ -2,14 +2,17 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
-use crate::results::RegisterResult;
+use crate::results::names;
 use crate::server::ServerOptions;
 use cortex_core::allocation::Metadata;
 use cortex_core::fleet::agent::{AgentRequest, Capabilities};
 use cortex_core::ids::{AgentId, AgentType, AllocationId};
+use cortex_engine::RegisteredAgent;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 /// The default of `agent_type`.
@@ -101,5 +104,49 @@ impl ToolHandler for RegisterAgent {
             ToolOutput::new(&RegisterResult::new(&taken_on, self.heartbeat_seconds))
         }
         .boxed()
+    }
+}
+
+/// The result of register_agent.
+#[derive(Serialize, JsonSchema)]
+struct RegisterResult {
+    /// `registered` by this call, or `already_registered` by one like it.
+    status: &'static str,
+    agent_id: String,
+    agent_type: String,
+    /// Sorted, without repetitions.
+    capabilities: Vec<String>,
+    /// The most tasks that it may hold concurrently.
+    max_concurrent: u32,
+    /// The allocation whose worker it is; null if it has a worker slot of its own.
+    allocation_id: Option<String>,
+    /// `idle`, `busy`, `full` or `unresponsive`.
+    state: &'static str,
+    /// Tasks that it holds.
+    current_tasks: u64,
+    /// The interval of its heartbeats, in seconds.
+    heartbeat_seconds: u64,
+    registered_at: String,
+    /// The time at which it is lost without a heartbeat until then.
+    lost_at: String,
+}
+
+impl RegisterResult {
+    fn new(taken_on: &RegisteredAgent, heartbeat_seconds: u64) -> Self {
+        let view = &taken_on.view;
+        let request = &view.registration.request;
+        Self {
+            status: if taken_on.is_new { "registered" } else { "already_registered" },
+            agent_id: request.agent.to_string(),
+            agent_type: request.agent_type.to_string(),
+            capabilities: names(request.capabilities.as_slice()),
+            max_concurrent: request.tasks_max,
+            allocation_id: request.allocation.map(|id| id.to_string()),
+            state: view.state.as_str(),
+            current_tasks: view.tasks.len() as u64,
+            heartbeat_seconds,
+            registered_at: view.registered_at.to_string(),
+            lost_at: view.lost_at.to_string(),
+        }
     }
 }

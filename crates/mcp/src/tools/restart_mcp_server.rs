@@ -2,12 +2,15 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, Wait, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
-use crate::results::RestartResult;
+use crate::results::{ListedServer, list_servers};
 use cortex_core::ids::{AllocationId, ServerName};
 use cortex_managed::RuntimeRequest;
+use cortex_managed::ServerReport;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 pub(super) struct RestartMcpServer {
@@ -70,5 +73,26 @@ impl ToolHandler for RestartMcpServer {
             ToolOutput::new(&RestartResult::new(&name, &reports))
         }
         .boxed()
+    }
+}
+
+/// The result of restart_mcp_server.
+#[derive(Serialize, JsonSchema)]
+struct RestartResult {
+    /// `restarted`.
+    status: &'static str,
+    name: String,
+    /// The restarted runs.
+    runs: Vec<ListedServer>,
+    count: u64,
+    /// Entries left out because the list would be too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    omitted: Option<u64>,
+}
+
+impl RestartResult {
+    fn new(name: &ServerName, reports: &[ServerReport]) -> Self {
+        let (runs, omitted) = list_servers(reports);
+        Self { status: "restarted", name: name.to_string(), count: runs.len() as u64, runs, omitted }
     }
 }

@@ -2,13 +2,16 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
-use crate::results::QuotaSetResult;
+use crate::results::{AgentsBlock, change_status};
 use cortex_core::command::Command;
 use cortex_core::fleet::command::FleetCommand;
+use cortex_core::fleet::view::UsageView;
 use cortex_core::ids::AgentType;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 pub(super) struct SetAgentQuota {
@@ -71,5 +74,20 @@ impl ToolHandler for SetAgentQuota {
             ToolOutput::new(&QuotaSetResult::new(&usage, quota.is_none(), agent_type.as_ref()))
         }
         .boxed()
+    }
+}
+
+/// The result of set_agent_quota.
+#[derive(Serialize, JsonSchema)]
+struct QuotaSetResult {
+    /// `set` or `removed`.
+    status: &'static str,
+    /// The agents and their quotas from now on.
+    agents: AgentsBlock,
+}
+
+impl QuotaSetResult {
+    fn new(view: &UsageView, is_removed: bool, about: Option<&AgentType>) -> Self {
+        Self { status: change_status(is_removed), agents: AgentsBlock::new(&view.agents, about) }
     }
 }

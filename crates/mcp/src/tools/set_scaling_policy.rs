@@ -2,7 +2,7 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
-use crate::results::PolicySetResult;
+use crate::results::PolicyResult;
 use cortex_core::command::{Command, Outcome};
 use cortex_core::policy::{Percent, Policy, PolicyName};
 use cortex_core::time::Millis;
@@ -11,6 +11,8 @@ use cortex_planning::SCALE_IN_WINDOW_MAX;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 /// The largest threshold in tasks, far above any queue.
@@ -226,5 +228,20 @@ impl ToolHandler for SetScalingPolicy {
             }
         }
         .boxed()
+    }
+}
+
+/// The result of set_scaling_policy.
+#[derive(Serialize, JsonSchema)]
+struct PolicySetResult {
+    /// `set`.
+    status: &'static str,
+    policy: PolicyResult,
+    previous_policy: PolicyResult,
+}
+
+impl PolicySetResult {
+    fn new(policy: &Policy, before: &Policy) -> Self {
+        Self { status: "set", policy: policy.into(), previous_policy: before.into() }
     }
 }

@@ -2,14 +2,17 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, ArgumentError, Arguments, Parameter};
-use crate::results::BudgetSetResult;
+use crate::results::{ConservationBlock, TokensBlock, change_status};
 use cortex_core::command::Command;
 use cortex_core::fleet::command::FleetCommand;
+use cortex_core::fleet::view::UsageView;
 use cortex_core::ids::JobId;
 use cortex_core::time::Millis;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 /// The largest budget, as for the setting `token_budget`.
@@ -104,6 +107,26 @@ impl ToolHandler for SetTokenBudget {
             ToolOutput::new(&BudgetSetResult::new(&usage, is_removal, job.as_ref()))
         }
         .boxed()
+    }
+}
+
+/// The result of set_token_budget.
+#[derive(Serialize, JsonSchema)]
+struct BudgetSetResult {
+    /// `set` or `removed`.
+    status: &'static str,
+    /// The tokens and budgets from now on.
+    tokens: TokensBlock,
+    conservation: ConservationBlock,
+}
+
+impl BudgetSetResult {
+    fn new(view: &UsageView, is_removed: bool, about: Option<&JobId>) -> Self {
+        Self {
+            status: change_status(is_removed),
+            tokens: TokensBlock::new(&view.tokens, about),
+            conservation: ConservationBlock::from(&view.conservation),
+        }
     }
 }
 

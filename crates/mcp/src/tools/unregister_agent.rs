@@ -2,14 +2,16 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, Arguments, Parameter};
-use crate::results::UnregisterResult;
 use cortex_core::command::{Command, Outcome};
-use cortex_core::fleet::command::{FleetCommand, FleetOutcome};
+use cortex_core::fleet::command::{EndedAttempt, FleetCommand, FleetOutcome, RemovedAgent};
 use cortex_core::ids::AgentId;
+use cortex_core::time::Timestamp;
 use cortex_engine::EngineError;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 pub(super) struct UnregisterAgent {
@@ -51,5 +53,41 @@ impl ToolHandler for UnregisterAgent {
             }
         }
         .boxed()
+    }
+}
+
+/// A task that an agent held when it left.
+#[derive(Serialize, JsonSchema)]
+struct LeftTaskResult {
+    task_id: String,
+    /// `queued` again, or `failed` if that was its last attempt.
+    state: &'static str,
+}
+
+impl From<&EndedAttempt> for LeftTaskResult {
+    fn from(left: &EndedAttempt) -> Self {
+        Self { task_id: left.task.to_string(), state: left.state.as_str() }
+    }
+}
+
+/// The result of unregister_agent.
+#[derive(Serialize, JsonSchema)]
+struct UnregisterResult {
+    /// `unregistered`.
+    status: &'static str,
+    agent_id: String,
+    unregistered_at: String,
+    /// The tasks that it held.
+    tasks: Vec<LeftTaskResult>,
+}
+
+impl UnregisterResult {
+    fn new(left: &RemovedAgent, now: Timestamp) -> Self {
+        Self {
+            status: "unregistered",
+            agent_id: left.agent.to_string(),
+            unregistered_at: now.to_string(),
+            tasks: left.tasks.iter().map(LeftTaskResult::from).collect(),
+        }
     }
 }

@@ -1,13 +1,12 @@
-//! The results of set_scaling_policy and get_scaling_history.
+//! A scaling policy, as set_scaling_policy and get_scaling_history show it.
 
 use cortex_core::policy::Policy;
-use cortex_core::scaling_state::PastScaling;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 /// A scaling policy with its figures.
 #[derive(Serialize, JsonSchema)]
-struct PolicyResult {
+pub(crate) struct PolicyResult {
     /// `aggressive`, `balanced`, `conservative` or `custom`.
     name: &'static str,
     /// More agents above this many waiting tasks.
@@ -34,39 +33,6 @@ struct PolicyResult {
     scale_in_window_seconds: u64,
 }
 
-/// The result of set_scaling_policy.
-#[derive(Serialize, JsonSchema)]
-pub(crate) struct PolicySetResult {
-    /// `set`.
-    status: &'static str,
-    policy: PolicyResult,
-    previous_policy: PolicyResult,
-}
-
-/// A change by the planner.
-#[derive(Serialize, JsonSchema)]
-struct ScalingResult {
-    scaled_at: String,
-    policy: &'static str,
-    from_workers: u64,
-    to_workers: u64,
-    from_agents: u64,
-    /// Agents there should be since then; the caller starts and stops agents.
-    to_agents: u64,
-    reason: String,
-}
-
-/// The result of get_scaling_history.
-#[derive(Serialize, JsonSchema)]
-pub(crate) struct ScalingHistoryResult {
-    policy: PolicyResult,
-    /// The newest first.
-    scalings: Vec<ScalingResult>,
-    count: usize,
-    /// Changes on record.
-    total: usize,
-}
-
 impl From<&Policy> for PolicyResult {
     fn from(policy: &Policy) -> Self {
         Self {
@@ -82,34 +48,6 @@ impl From<&Policy> for PolicyResult {
             utilization_target_percent: policy.utilization_target.as_hundredths(),
             tolerance_percent: policy.tolerance.as_hundredths(),
             scale_in_window_seconds: policy.scale_in_window_ms.as_seconds(),
-        }
-    }
-}
-
-impl PolicySetResult {
-    pub(crate) fn new(policy: &Policy, before: &Policy) -> Self {
-        Self { status: "set", policy: policy.into(), previous_policy: before.into() }
-    }
-}
-
-impl ScalingHistoryResult {
-    pub(crate) fn new<'a>(policy: &Policy, scalings: impl Iterator<Item = &'a PastScaling>, total: usize) -> Self {
-        let scalings: Vec<ScalingResult> = scalings.map(ScalingResult::from).collect();
-        Self { policy: policy.into(), count: scalings.len(), scalings, total }
-    }
-}
-
-impl From<&PastScaling> for ScalingResult {
-    fn from(past: &PastScaling) -> Self {
-        let scaling = &past.scaling;
-        Self {
-            scaled_at: past.at.to_string(),
-            policy: scaling.policy.as_str(),
-            from_workers: scaling.workers_from,
-            to_workers: scaling.workers_to,
-            from_agents: scaling.agents_from,
-            to_agents: scaling.agents_to,
-            reason: scaling.reason.to_string(),
         }
     }
 }
