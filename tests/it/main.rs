@@ -1,5 +1,7 @@
 //! The tests of the program: the real binary, one module for each subject.
 
+#![expect(clippy::too_many_lines, reason = "a case that is a script reads best as a whole")]
+
 #[cfg(unix)]
 mod audit;
 mod bridge;

@@ -156,8 +156,8 @@ impl Supervisor {
         }
     }
 
-    /// Reconciles and handles requests until `stop` is cancelled or the engine ends, and then ends everything that runs.
-    /// `running` publishes the number of processes.
+    /// Reconciles and handles requests until `stop` is cancelled or the engine ends, and then ends everything that
+    /// runs. `running` publishes the number of processes.
     pub(super) async fn run(
         mut self,
         mut requests: mpsc::Receiver<RuntimeRequest>,

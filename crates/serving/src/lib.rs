@@ -20,6 +20,7 @@ use cortex_core::event::Limits;
 use cortex_core::fleet::settings::FleetSettings;
 use cortex_core::time::{Millis, TtlSeconds};
 use cortex_core::units::{Resources, WorkerSize};
+use cortex_core::view::CapacityView;
 use cortex_engine::clock::EngineClock;
 use cortex_engine::{Engine, EngineHandle, EngineOptions, StartError, TokenBudget, Totals};
 use cortex_journal::{
@@ -101,17 +102,7 @@ impl Manager {
     ) -> Result<(Self, impl Future<Output = anyhow::Error> + use<>), StartupError> {
         let mut settings = configuration.settings.clone();
         let options = engine_options(configuration, close_within);
-        let journal = match &settings.state {
-            Some(state) => {
-                let options = sqlite_options(&settings, state_path(state)?);
-                Some(
-                    SqliteJournal::open(options, owner, lock_wait_max)
-                        .map_err(StartError::from)
-                        .map_err(startup_error)?,
-                )
-            }
-            None => None,
-        };
+        let journal = open_journal(&settings, owner, lock_wait_max)?;
         // From here on this process is the owner. Processes that the last owner left behind are ended before its leases
         // continue.
         #[cfg(unix)]
@@ -128,30 +119,7 @@ impl Manager {
         }
         #[cfg(unix)]
         let host = provisioning::start(prepared, &engine).await?;
-        if let Some(capacity) = capacity {
-            let total = capacity.total;
-            settings.total_cpu = total.cpu_millis;
-            settings.total_memory = total.memory_mb;
-            // A given total stays in the settings even if the planner has scaled the workers since: other sessions give
-            // the same value.
-            if *configuration.source("total_workers") == Source::Default {
-                settings.total_workers = u32::try_from(total.workers).unwrap_or(u32::MAX);
-            }
-        }
-        if let Ok(usage) = engine.read(|state, now| state.usage(now)).await {
-            settings.token_budget = usage.tokens.all.total;
-            settings.token_window_seconds = usage.tokens.window.as_seconds();
-        }
-        // Bounds that were not given follow the state, so that the planner does not scale by default. A bound that was
-        // given limits the other one.
-        let is_given = |key| *configuration.source(key) != Source::Default;
-        if !is_given("min_workers") {
-            let max = is_given("max_workers").then_some(settings.max_workers);
-            settings.min_workers = max.map_or(settings.total_workers, |max| settings.total_workers.min(max));
-        }
-        if !is_given("max_workers") {
-            settings.max_workers = settings.total_workers.max(settings.min_workers);
-        }
+        follow_state(&mut settings, configuration, &engine, capacity.as_ref()).await;
 
         let (show_plan, plan) = watch::channel(None);
         let (show_bottlenecks, bottlenecks) = watch::channel(None);
@@ -166,14 +134,9 @@ impl Manager {
         let outputs = PlannerOutputs { plan: show_plan, bottlenecks: show_bottlenecks, forecast: show_forecast };
         let plan_ahead = plan_capacity(engine.clone(), Arc::clone(&planner), Arc::clone(&planner_status), outputs);
         #[cfg(unix)]
-        let host_failed = host.as_ref().map(Host::ended);
-        let host_failed = async move {
-            #[cfg(unix)]
-            if let Some(failed) = host_failed {
-                return failed.cancelled().await;
-            }
-            std::future::pending::<()>().await;
-        };
+        let host_failed = host_failed(host.as_ref());
+        #[cfg(not(unix))]
+        let host_failed = std::future::pending::<()>();
         let ended = async move {
             tokio::select! {
                 () = host_failed => anyhow!("internal error: the host of managed servers and workers failed"),
@@ -264,6 +227,61 @@ impl Manager {
         drop(engine);
         if timeout(within, engine_task).await.is_err() {
             tracing::debug!("the engine did not end in time: the next start replays more events");
+        }
+    }
+}
+
+fn open_journal(
+    settings: &Settings,
+    owner: &OwnerRecord,
+    lock_wait_max: Duration,
+) -> Result<Option<SqliteJournal>, StartupError> {
+    let Some(state) = &settings.state else { return Ok(None) };
+    let options = sqlite_options(settings, state_path(state)?);
+    let journal = SqliteJournal::open(options, owner, lock_wait_max);
+    Ok(Some(journal.map_err(StartError::from).map_err(startup_error)?))
+}
+
+/// Sets the settings that follow the state: its totals and token budget, and bounds that were not given.
+async fn follow_state(
+    settings: &mut Settings,
+    configuration: &Configuration,
+    engine: &EngineHandle,
+    capacity: Option<&CapacityView>,
+) {
+    let is_given = |key| *configuration.source(key) != Source::Default;
+    if let Some(CapacityView { total, .. }) = capacity {
+        settings.total_cpu = total.cpu_millis;
+        settings.total_memory = total.memory_mb;
+        // A given total stays in the settings even if the planner has scaled the workers since: other sessions give the
+        // same value.
+        if !is_given("total_workers") {
+            settings.total_workers = u32::try_from(total.workers).unwrap_or(u32::MAX);
+        }
+    }
+    if let Ok(usage) = engine.read(|state, now| state.usage(now)).await {
+        settings.token_budget = usage.tokens.all.total;
+        settings.token_window_seconds = usage.tokens.window.as_seconds();
+    }
+    // Bounds that were not given follow the state, so that the planner does not scale by default. A bound that was given
+    // limits the other one.
+    if !is_given("min_workers") {
+        let max = is_given("max_workers").then_some(settings.max_workers);
+        settings.min_workers = max.map_or(settings.total_workers, |max| settings.total_workers.min(max));
+    }
+    if !is_given("max_workers") {
+        settings.max_workers = settings.total_workers.max(settings.min_workers);
+    }
+}
+
+/// Waits until the host has failed; without a host, for ever.
+#[cfg(unix)]
+fn host_failed(host: Option<&Host>) -> impl Future<Output = ()> + use<> {
+    let failed = host.map(Host::ended);
+    async move {
+        match failed {
+            Some(failed) => failed.cancelled().await,
+            None => std::future::pending().await,
         }
     }
 }

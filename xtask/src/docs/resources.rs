@@ -6,7 +6,8 @@ use serde_json::Value;
 use std::fmt::Write;
 
 pub(super) fn page(resources: &Value, templates: &Value) -> anyhow::Result<String> {
-    let mut page = "# Resources\n\nEach is a JSON document that a client can read and watch.\n\n| address | type | meaning |\n|---|---|---|\n"
+    let mut page = "# Resources\n\nEach is a JSON document that a client can read and watch.\n\n\
+        | address | type | meaning |\n|---|---|---|\n"
         .to_owned();
     let listed = resources["resources"].as_array().context("no list of resources")?;
     let templated = templates["resourceTemplates"].as_array().context("no list of templates")?;

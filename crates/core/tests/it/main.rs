@@ -1,5 +1,7 @@
 //! The tests of `cortex-core`, one module for each subject.
 
+#![expect(clippy::too_many_lines, reason = "a case that is a script reads best as a whole")]
+
 mod cases;
 mod fleet;
 mod fleet_bounds;

@@ -72,7 +72,8 @@ proptest! {
         let mut now = Timestamp::from_millis(1_750_000_000_000);
         let mut demand: BTreeMap<Timestamp, [u64; 4]> = BTreeMap::new();
         let (mut policy, mut scalings) = (Policy::BALANCED, Vec::new());
-        let mut capacity = Resources { workers: 50, cpu_millis: CpuMillis::from_millis(8_000), memory_mb: MemoryMb(16_000) };
+        let (cpu_millis, memory_mb) = (CpuMillis::from_millis(8_000), MemoryMb(16_000));
+        let mut capacity = Resources { workers: 50, cpu_millis, memory_mb };
         decide(&mut cluster, &mut log, now, &Command::SetCapacity { node: NodeId::local(), capacity });
         for (later_ms, step) in steps {
             now = now.after(Millis(later_ms));
