@@ -3,7 +3,6 @@
 mod accepted;
 mod activity;
 pub(crate) mod auth;
-mod base64;
 mod caller;
 mod connections;
 mod handler;

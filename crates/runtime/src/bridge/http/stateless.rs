@@ -3,11 +3,11 @@
 
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use hyper::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    base64,
     caller::Caller,
     http_response::{self, HttpResponse},
     respond::{StatusOf, single_response, stateless_status},
@@ -207,7 +207,7 @@ fn single_header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<Cow<'a
     let value = value.to_str().map_err(|_| format!("the {name} header has characters that are not visible ASCII"))?;
     match value.strip_prefix("=?base64?").and_then(|value| value.strip_suffix("?=")) {
         None => Ok(Some(Cow::Borrowed(value))),
-        Some(encoded) => match base64::decoded(encoded).and_then(|bytes| String::from_utf8(bytes).ok()) {
+        Some(encoded) => match BASE64_STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
             Some(decoded) => Ok(Some(Cow::Owned(decoded))),
             None => Err(format!("the {name} header is not Base64 of UTF-8 text")),
         },
