@@ -82,6 +82,9 @@ async fn paths_methods_and_types_are_checked() {
             assert!(response.json().get("error").is_some(), "{response:?}");
         }
     }
+    let mut http = Http::connect(rig.port).await;
+    http.send("HEAD", "/mcp", &client.headers(), "").await;
+    assert_eq!(http.head().await.status, 405, "a HEAD request opens no stream");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The response types that a client accepts, from its `Accept` header.
 
-use hyper::{HeaderMap, header::ACCEPT};
+use axum::http::{HeaderMap, header::ACCEPT};
 
 /// The response types that a client accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ mod tests {
         let accepted = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {
-                headers.append(ACCEPT, hyper::header::HeaderValue::from_static(value));
+                headers.append(ACCEPT, axum::http::HeaderValue::from_static(value));
             }
             let Accepted { json, stream } = Accepted::from_headers(&headers);
             (json, stream)

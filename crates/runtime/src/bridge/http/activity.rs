@@ -58,14 +58,10 @@ impl Activity {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Marks the start of a request.
-    pub(crate) fn begin_request(&self) {
+    /// Marks the start of a request, which ends when the guard is dropped.
+    pub(crate) fn begin_request(self: &Arc<Self>) -> RequestGuard {
         self.state().phase = ConnectionPhase::Working;
-    }
-
-    /// Marks the end of a request: its response was sent.
-    pub(crate) fn end_request(&self) {
-        self.state().phase = ConnectionPhase::Idle(Instant::now());
+        RequestGuard(Arc::clone(self))
     }
 
     fn received(&self) {
@@ -91,6 +87,16 @@ impl Activity {
             ConnectionPhase::Idle(since) => since.elapsed() > CONNECTION_IDLE_MAX,
             ConnectionPhase::Working => false,
         }
+    }
+}
+
+/// Until this is dropped, a request is being handled or its response is being sent.
+#[derive(Debug)]
+pub(crate) struct RequestGuard(Arc<Activity>);
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.0.state().phase = ConnectionPhase::Idle(Instant::now());
     }
 }
 

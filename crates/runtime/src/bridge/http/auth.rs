@@ -1,7 +1,7 @@
 //! Authentication of the clients of an endpoint.
 
+use axum::http::{HeaderMap, header::AUTHORIZATION};
 use futures_util::future::BoxFuture;
-use hyper::{HeaderMap, header::AUTHORIZATION};
 
 use cortex_core::ids::AllocationId;
 

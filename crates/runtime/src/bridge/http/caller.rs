@@ -1,18 +1,24 @@
-//! The client of one HTTP request, and the requests without a body.
+//! The client of one HTTP request: its authentication and limits, and its requests without a body.
 
 use std::sync::Arc;
 
-use hyper::{HeaderMap, StatusCode};
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, StatusCode, request::Parts},
+    response::{IntoResponse, Response},
+};
 
 use super::{
     accepted::Accepted,
-    http_response::{self, HttpResponse},
+    auth::{self, AuthError},
+    connections::Connection,
+    http_response,
     response_stream::{ResponseStream, StreamGuard, StreamOwner},
 };
 use crate::bridge::{
     endpoint::Endpoint,
-    limits::memory_budget::LeaseMemory,
-    mux::{mailbox::Mailbox, protocol::ProtocolMode, session::SessionId},
+    limits::{connection_permits::CONNECTIONS_MAX, fair_share, memory_budget::LeaseMemory},
+    mux::{mailbox::Mailbox, multiplexer::LEASE_ENDED, protocol::ProtocolMode, session::SessionId},
 };
 use cortex_core::ids::AllocationId;
 
@@ -20,24 +26,59 @@ pub(crate) const SESSION_HEADER: &str = "mcp-session-id";
 const VERSION_HEADER: &str = "mcp-protocol-version";
 
 /// The client of one request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Caller<'a> {
-    pub(crate) endpoint: &'a Arc<Endpoint>,
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) allocation: Option<AllocationId>,
-    pub(crate) headers: &'a HeaderMap,
+    pub(crate) headers: HeaderMap,
     pub(crate) accepted: Accepted,
     /// Until when its calls wait for a child that is not ready.
     pub(crate) until: tokio::time::Instant,
 }
 
-impl Caller<'_> {
+impl FromRequestParts<Connection> for Caller {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, connection: &Connection) -> Result<Self, Response> {
+        let Connection { endpoint, permit } = connection;
+        let bearer = auth::bearer_token(&parts.headers);
+        let authenticated = endpoint.authenticator.authenticate(bearer).await;
+        let allocation = authenticated.map_err(|AuthError(why)| http_response::unauthorized(&why))?;
+        {
+            let mut multiplexer = endpoint.multiplexer();
+            if !multiplexer.usages.admit(allocation) {
+                return Err(match multiplexer.usages.is_ended(allocation) {
+                    true => http_response::unauthorized(LEASE_ENDED),
+                    false => {
+                        http_response::service_unavailable("too many allocations use this server: try again later")
+                    }
+                });
+            }
+        }
+        if let Err(held) = permit.assign(allocation) {
+            endpoint.multiplexer().usages.add_error(allocation, 0);
+            let remedy = "close some, or reuse open ones";
+            let why = fair_share::limit_reached("connections", allocation.map(|_| held), CONNECTIONS_MAX, remedy);
+            return Err(http_response::closing(http_response::service_unavailable(&why)));
+        }
+        Ok(Self {
+            allocation,
+            accepted: Accepted::from_headers(&parts.headers),
+            until: endpoint.start_deadline(),
+            headers: std::mem::take(&mut parts.headers),
+            endpoint: Arc::clone(endpoint),
+        })
+    }
+}
+
+impl Caller {
     /// Returns the memory budget of this client's lease.
     pub(crate) fn memory(&self) -> LeaseMemory {
         self.endpoint.memory_budget.for_lease(self.allocation)
     }
 
     /// Returns a 503 response for a reached limit, and counts it as an error.
-    pub(crate) fn over_limit(&self, why: &str) -> HttpResponse {
+    pub(crate) fn over_limit(&self, why: &str) -> Response {
         self.endpoint.multiplexer().usages.add_error(self.allocation, 0);
         http_response::service_unavailable(why)
     }
@@ -61,7 +102,7 @@ impl Caller<'_> {
     ///
     /// # Errors
     /// The headers name no session, or one that is not this allocation's.
-    pub(crate) fn session(&self) -> Result<SessionId, Box<HttpResponse>> {
+    pub(crate) fn session(&self) -> Result<SessionId, Box<Response>> {
         let Some(header) = self.headers.get(SESSION_HEADER) else {
             let why = "the Mcp-Session-Id header is missing: send initialize first, then the id from its response";
             return Err(Box::new(http_response::error(StatusCode::BAD_REQUEST, why)));
@@ -78,7 +119,7 @@ impl Caller<'_> {
     }
 
     /// Returns the session of a request without a body, after its version is checked.
-    fn session_without_body(&self) -> Result<SessionId, Box<HttpResponse>> {
+    fn session_without_body(&self) -> Result<SessionId, Box<Response>> {
         match self.version() {
             Err(version) => {
                 let why = format!("MCP-Protocol-Version {version} is not supported");
@@ -93,7 +134,7 @@ impl Caller<'_> {
     }
 
     /// Opens the event stream of a session.
-    pub(crate) fn listen(&self) -> HttpResponse {
+    pub(crate) fn listen(&self) -> Response {
         let id = match self.session_without_body() {
             Ok(id) => id,
             Err(rejection) => return *rejection,
@@ -109,15 +150,15 @@ impl Caller<'_> {
             Some(session) if session.stream.is_none() => session.stream = Some(Arc::clone(&mailbox)),
             _ => return http_response::error(StatusCode::CONFLICT, "this session already has a stream"),
         }
-        let guard = StreamGuard { endpoint: Arc::clone(self.endpoint), mailbox, owner: StreamOwner::Session(id) };
+        let guard = StreamGuard { endpoint: Arc::clone(&self.endpoint), mailbox, owner: StreamOwner::Session(id) };
         http_response::event_stream(ResponseStream::Notifications(guard).into_events(None))
     }
 
-    pub(crate) fn end_session(&self) -> HttpResponse {
+    pub(crate) fn end_session(&self) -> Response {
         match self.session_without_body() {
             Ok(id) => {
                 self.endpoint.multiplexer().end_session(id);
-                http_response::empty(StatusCode::NO_CONTENT)
+                StatusCode::NO_CONTENT.into_response()
             }
             Err(rejection) => *rejection,
         }

@@ -6,8 +6,14 @@ use std::{
     convert::Infallible, io, net::TcpListener as StdTcpListener, pin::pin, sync::Arc, task::Poll, time::Duration,
 };
 
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use axum::{Router, http::Request};
+use http_body_util::BodyExt;
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
@@ -18,8 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     activity::{Activity, TrackedSocket},
-    handler,
+    http_response,
     lingering_close::LingeringClose,
+    origin_check,
+    router::router,
 };
 use crate::bridge::{
     endpoint::Endpoint,
@@ -47,11 +55,19 @@ const TOO_MANY_CONNECTIONS: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-type: application/json\r\n\
     content-length: 37\r\nconnection: close\r\n\r\n{\"error\":\"too many connections: 256\"}";
 
+/// What the routes know of the connection of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) permit: Arc<ConnectionPermit>,
+}
+
 impl Endpoint {
     /// Serves clients on these sockets until `closing` is cancelled. Responses that are ready by then are still sent,
     /// for at most 500 ms.
     pub async fn serve(self: Arc<Self>, listeners: Vec<StdTcpListener>, closing: CancellationToken) {
         let listeners: Vec<_> = listeners.into_iter().filter_map(listen).collect();
+        let router = router();
         let (mut connections, mut rejections) = (JoinSet::new(), JoinSet::new());
         loop {
             tokio::select! {
@@ -61,7 +77,8 @@ impl Endpoint {
                 accepted = accept(&listeners) => match accepted {
                     Ok(socket) => match self.connection_permits.acquire() {
                         Some(permit) => {
-                            connections.spawn(serve_connection(Arc::clone(&self), socket, permit, closing.clone()));
+                            let connection = Connection { endpoint: Arc::clone(&self), permit: Arc::new(permit) };
+                            connections.spawn(serve_connection(router.clone(), socket, connection, closing.clone()));
                         }
                         None if rejections.len() < REJECTIONS_MAX => {
                             rejections.spawn(reject(socket));
@@ -112,25 +129,29 @@ async fn reject(mut socket: TcpStream) {
 }
 
 async fn serve_connection(
-    endpoint: Arc<Endpoint>,
+    router: Router<Connection>,
     socket: TcpStream,
-    permit: ConnectionPermit,
+    connection: Connection,
     closing: CancellationToken,
 ) {
     // Without `TCP_NODELAY`, the end of a response may wait for the client to acknowledge its beginning.
     let _ = socket.set_nodelay(true);
     let activity = Arc::new(Activity::new());
     let io = TokioIo::new(TrackedSocket::new(socket, Arc::clone(&activity)));
-    let permit = Arc::new(permit);
+    let permit = Arc::clone(&connection.permit);
+    let routes = TowerToHyperService::new(router.with_state(connection));
     let service = {
-        let (activity, permit) = (Arc::clone(&activity), Arc::clone(&permit));
+        let activity = Arc::clone(&activity);
         service_fn(move |request: Request<Incoming>| {
-            let (endpoint, permit, activity) = (Arc::clone(&endpoint), Arc::clone(&permit), Arc::clone(&activity));
+            let guard = activity.begin_request();
+            let routed = origin_check::check(request.uri(), request.headers()).map(|()| routes.call(request));
             async move {
-                activity.begin_request();
-                let mut http_response = handler::handle(&endpoint, &permit, request).await;
-                http_response.body_mut().track(activity);
-                Ok::<_, Infallible>(http_response)
+                let response = match routed {
+                    Ok(response) => response.await?,
+                    Err(why) => http_response::forbidden(why),
+                };
+                // The request ends when the body is dropped, and the guard with it.
+                Ok::<_, Infallible>(response.map(|body| body.inspect_frame(move |_| _ = &guard)))
             }
         })
     };

@@ -3,7 +3,7 @@
 //!
 //! A browser sends the page's origin in `Origin`, and a name that was pointed at this machine in `Host`.
 
-use hyper::{
+use axum::http::{
     HeaderMap, Uri,
     header::{HOST, ORIGIN},
 };

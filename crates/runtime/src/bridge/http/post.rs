@@ -1,43 +1,61 @@
 //! POST requests: parses their messages and dispatches them by protocol mode.
 
-use hyper::{StatusCode, body::Bytes};
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
 
 use super::{
     caller::Caller,
-    http_response::{self, HttpResponse},
+    http_response, request_body,
     respond::{StatusOf, respond, single_response},
     response_stream::{Batch, ResponseStream},
     session_requests, stateless,
 };
-use crate::bridge::{
-    limits::memory_budget::MemoryReservation,
-    mux::{
-        message::{Message, MessageKind, Meta, Parameters, string_param},
-        protocol::{ProtocolMode, supported_versions},
-        rpc_response::{HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, RpcResponse, VERSION_UNSUPPORTED},
-        session::SessionId,
-    },
+use crate::bridge::mux::{
+    message::{Message, MessageKind, Meta, Parameters, string_param},
+    protocol::{ProtocolMode, supported_versions},
+    rpc_response::{HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, RpcResponse, VERSION_UNSUPPORTED},
+    session::SessionId,
 };
 
 /// The most messages of a batch.
 const BATCH_MAX: usize = 100;
 
-/// Handles the messages of a body.
-pub(crate) async fn handle(caller: &Caller<'_>, body: Bytes, reservation: MemoryReservation) -> HttpResponse {
-    let accepted = accept(caller, &body).await;
-    // A call does not need the body while it waits for its response.
-    drop((body, reservation));
-    match accepted {
-        Ok((responses, status)) => respond(caller, responses, status).await,
-        Err(http_response) => *http_response,
+pub(crate) async fn handle(caller: Caller, body: Body) -> Response {
+    if !is_json(&caller.headers) {
+        let why = "the Content-Type header must be application/json";
+        return http_response::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, why);
     }
+    if !caller.accepted.json && !caller.accepted.stream {
+        let why = "the Accept header must include application/json or text/event-stream";
+        return http_response::error(StatusCode::NOT_ACCEPTABLE, why);
+    }
+    let (text, reservation) = match request_body::read(body, &caller).await {
+        Ok(text_and_reservation) => text_and_reservation,
+        Err(rejection) => return rejection,
+    };
+    let accepted = accept(&caller, &text).await;
+    // A call does not need the body while it waits for its response.
+    drop((text, reservation));
+    match accepted {
+        Ok((responses, status)) => respond(&caller, responses, status).await,
+        Err(response) => *response,
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
 /// Accepts the messages of a body.
 ///
 /// # Errors
 /// Returns a response that needs no call, such as an error.
-async fn accept(caller: &Caller<'_>, body: &Bytes) -> Result<(ResponseStream, StatusOf), Box<HttpResponse>> {
+async fn accept(caller: &Caller, body: &[u8]) -> Result<(ResponseStream, StatusOf), Box<Response>> {
     let rpc_error =
         |id, code, why: &str| Err(Box::new(http_response::rpc_error(StatusCode::BAD_REQUEST, id, code, why)));
     let Ok(text) = std::str::from_utf8(body) else {
@@ -64,7 +82,7 @@ async fn accept(caller: &Caller<'_>, body: &Bytes) -> Result<(ResponseStream, St
     match protocol_mode(caller, id, &meta)? {
         ProtocolMode::Stateless => stateless::accept(caller, &message, &params, &meta).await,
         ProtocolMode::Handshake => match accept_message(caller, caller.session()?, &message, &params, &meta).await {
-            None => Err(Box::new(http_response::empty(StatusCode::ACCEPTED))),
+            None => Err(Box::new(StatusCode::ACCEPTED.into_response())),
             Some(Err(response)) => Err(Box::new(single_response(caller, response, StatusCode::OK))),
             Some(Ok(responses)) => Ok((responses, |_| StatusCode::OK)),
         },
@@ -81,7 +99,7 @@ fn read_params<'a>(message: &Message<'a>) -> Result<(Parameters<'a>, Meta<'a>), 
 }
 
 /// Returns the protocol mode of the client, from the headers and the message.
-fn protocol_mode(caller: &Caller<'_>, id: Option<&str>, meta: &Meta<'_>) -> Result<ProtocolMode, Box<HttpResponse>> {
+fn protocol_mode(caller: &Caller, id: Option<&str>, meta: &Meta<'_>) -> Result<ProtocolMode, Box<Response>> {
     let unsupported = |version: &str| {
         let data = serde_json::json!({"supported": supported_versions(), "requested": version}).to_string();
         let why = format!("protocol version {version} is not supported");
@@ -106,7 +124,7 @@ fn protocol_mode(caller: &Caller<'_>, id: Option<&str>, meta: &Meta<'_>) -> Resu
 
 /// Accepts one message of a session. Returns `None` if it is not a request, so that it has no response.
 async fn accept_message(
-    caller: &Caller<'_>,
+    caller: &Caller,
     session: SessionId,
     message: &Message<'_>,
     params: &Parameters<'_>,
@@ -127,7 +145,7 @@ async fn accept_message(
     }
 }
 
-async fn accept_batch(caller: &Caller<'_>, text: &str) -> Result<(ResponseStream, StatusOf), Box<HttpResponse>> {
+async fn accept_batch(caller: &Caller, text: &str) -> Result<(ResponseStream, StatusOf), Box<Response>> {
     let rpc_error = |code, why: &str| Err(Box::new(http_response::rpc_error(StatusCode::BAD_REQUEST, None, code, why)));
     let texts: Vec<&serde_json::value::RawValue> = match serde_json::from_str(text) {
         Ok(texts) => texts,
@@ -163,7 +181,7 @@ async fn accept_batch(caller: &Caller<'_>, text: &str) -> Result<(ResponseStream
         }
     }
     if batch.calls.is_empty() && batch.responses.is_empty() {
-        return Err(Box::new(http_response::empty(StatusCode::ACCEPTED)));
+        return Err(Box::new(StatusCode::ACCEPTED.into_response()));
     }
     Ok((ResponseStream::Batch(batch), |_| StatusCode::OK))
 }

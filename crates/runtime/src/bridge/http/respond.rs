@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use hyper::StatusCode;
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 
 use super::{
     caller::Caller,
-    http_response::{self, HttpResponse},
+    http_response,
     response_stream::{ResponseStream, event},
 };
 use crate::bridge::mux::{
@@ -22,7 +25,7 @@ pub(crate) type StatusOf = fn(&RpcResponse) -> StatusCode;
 
 /// Responds with JSON if possible. Uses a stream only for notifications before the response, or for a call that takes
 /// long.
-pub(crate) async fn respond(caller: &Caller<'_>, mut responses: ResponseStream, status: StatusOf) -> HttpResponse {
+pub(crate) async fn respond(caller: &Caller, mut responses: ResponseStream, status: StatusOf) -> Response {
     let accepted = caller.accepted;
     let first = loop {
         let item = if accepted.stream {
@@ -40,13 +43,13 @@ pub(crate) async fn respond(caller: &Caller<'_>, mut responses: ResponseStream, 
             let status = status(&response);
             single_response(caller, response, status)
         }
-        Some(StreamItem::NoResponse) => http_response::empty(StatusCode::ACCEPTED),
+        Some(StreamItem::NoResponse) => StatusCode::ACCEPTED.into_response(),
         first => http_response::event_stream(responses.into_events(first)),
     }
 }
 
 /// Returns one JSON-RPC response as JSON, or as a stream of one event if the client accepts only that.
-pub(crate) fn single_response(caller: &Caller<'_>, response: RpcResponse, status: StatusCode) -> HttpResponse {
+pub(crate) fn single_response(caller: &Caller, response: RpcResponse, status: StatusCode) -> Response {
     if caller.accepted.json || status != StatusCode::OK {
         return http_response::json(status, response.into_text());
     }

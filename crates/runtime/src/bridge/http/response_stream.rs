@@ -2,8 +2,8 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use axum::body::Bytes;
 use futures_util::{Stream, stream};
-use hyper::body::Bytes;
 
 use crate::bridge::{
     endpoint::Endpoint,

@@ -2,12 +2,14 @@
 
 use std::{sync::Arc, time::Instant};
 
-use hyper::{StatusCode, header::HeaderValue};
+use axum::{
+    http::{HeaderValue, StatusCode},
+    response::Response,
+};
 use serde_json::Value;
 
 use super::{
     caller::{Caller, SESSION_HEADER},
-    http_response::HttpResponse,
     respond::single_response,
 };
 use crate::bridge::mux::{
@@ -23,8 +25,8 @@ use crate::bridge::mux::{
 };
 
 /// Opens a session with the child's own answer to `initialize`.
-pub(crate) async fn initialize(caller: &Caller<'_>, id: &str, params: &Parameters<'_>) -> HttpResponse {
-    let endpoint = caller.endpoint;
+pub(crate) async fn initialize(caller: &Caller, id: &str, params: &Parameters<'_>) -> Response {
+    let endpoint = &caller.endpoint;
     let info = match endpoint.wait_for_child(caller.until, caller.allocation).await {
         Ok(info) => info,
         Err(unavailable) => return single_response(caller, unavailable.response(id), StatusCode::OK),
@@ -64,7 +66,7 @@ pub(crate) async fn initialize(caller: &Caller<'_>, id: &str, params: &Parameter
 /// # Errors
 /// Returns a response that needs no call, such as an error.
 pub(crate) async fn submit_request(
-    caller: &Caller<'_>,
+    caller: &Caller,
     session: SessionId,
     message: &Message<'_>,
     (id, method): (&str, &str),
@@ -93,8 +95,8 @@ pub(crate) async fn submit_request(
     submitted
 }
 
-async fn submit(caller: &Caller<'_>, request: &ClientRequest<'_>) -> Result<CallHandle, RpcResponse> {
-    let endpoint = caller.endpoint;
+async fn submit(caller: &Caller, request: &ClientRequest<'_>) -> Result<CallHandle, RpcResponse> {
+    let endpoint = &caller.endpoint;
     let info = endpoint
         .wait_for_child(caller.until, caller.allocation)
         .await
@@ -133,13 +135,13 @@ pub(crate) fn reject_tasks(request: &ClientRequest<'_>, child: ProtocolMode) -> 
 }
 
 /// Counts a response of the bridge itself, if it is an error.
-pub(crate) fn count_error(caller: &Caller<'_>, response: &RpcResponse) {
+pub(crate) fn count_error(caller: &Caller, response: &RpcResponse) {
     if response.error_code.is_some() {
         caller.endpoint.multiplexer().usages.add_error(caller.allocation, response.text.len());
     }
 }
 
-fn set_level(caller: &Caller<'_>, request: &ClientRequest<'_>) -> RpcResponse {
+fn set_level(caller: &Caller, request: &ClientRequest<'_>) -> RpcResponse {
     let Some(level) = string_param(request.params.level).and_then(|name| LogLevel::from_name(&name)) else {
         return request
             .invalid_params("params.level must be debug, info, notice, warning, error, critical, alert or emergency");
@@ -157,7 +159,7 @@ fn set_level(caller: &Caller<'_>, request: &ClientRequest<'_>) -> RpcResponse {
 ///
 /// # Errors
 /// Returns a response that needs no call to the child.
-fn subscribe(caller: &Caller<'_>, request: &ClientRequest<'_>, child: ProtocolMode) -> Result<(), RpcResponse> {
+fn subscribe(caller: &Caller, request: &ClientRequest<'_>, child: ProtocolMode) -> Result<(), RpcResponse> {
     let Some(uri) = string_param(request.params.uri) else {
         return Err(request.invalid_params("params.uri must be a string"));
     };
@@ -183,7 +185,7 @@ fn subscribe(caller: &Caller<'_>, request: &ClientRequest<'_>, child: ProtocolMo
 ///
 /// # Errors
 /// Returns a response that needs no call to the child.
-fn unsubscribe(caller: &Caller<'_>, request: &ClientRequest<'_>, child: ProtocolMode) -> Result<(), RpcResponse> {
+fn unsubscribe(caller: &Caller, request: &ClientRequest<'_>, child: ProtocolMode) -> Result<(), RpcResponse> {
     let (Some(uri), Some(session)) = (string_param(request.params.uri), request.session) else {
         return Err(request.invalid_params("params.uri must be a string"));
     };
@@ -203,7 +205,7 @@ fn unsubscribe(caller: &Caller<'_>, request: &ClientRequest<'_>, child: Protocol
 
 /// Handles a notification of a client.
 pub(crate) fn handle_notification(
-    caller: &Caller<'_>,
+    caller: &Caller,
     session: Option<SessionId>,
     message: &Message<'_>,
     method: &str,

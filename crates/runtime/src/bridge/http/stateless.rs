@@ -3,13 +3,16 @@
 
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
+use axum::{
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use hyper::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
     caller::Caller,
-    http_response::{self, HttpResponse},
+    http_response,
     respond::{StatusOf, single_response, stateless_status},
     response_stream::{ResponseStream, StreamGuard, StreamOwner},
     session_requests,
@@ -36,22 +39,22 @@ const REMOVED_METHODS: [&str; 4] = ["ping", "logging/setLevel", "resources/subsc
 /// # Errors
 /// Returns a response that needs no call, such as an error.
 pub(crate) async fn accept(
-    caller: &Caller<'_>,
+    caller: &Caller,
     message: &Message<'_>,
     params: &Parameters<'_>,
     meta: &Meta<'_>,
-) -> Result<(ResponseStream, StatusOf), Box<HttpResponse>> {
+) -> Result<(ResponseStream, StatusOf), Box<Response>> {
     let (id, method) = match &message.kind {
         MessageKind::Request { id, method } => (Some(*id), method),
         MessageKind::Notification { method } => (None, method),
-        MessageKind::Response { .. } => return Err(Box::new(http_response::empty(StatusCode::ACCEPTED))),
+        MessageKind::Response { .. } => return Err(Box::new(StatusCode::ACCEPTED.into_response())),
     };
-    if let Err(why) = check_headers(caller.headers, method, params) {
+    if let Err(why) = check_headers(&caller.headers, method, params) {
         return Err(Box::new(http_response::rpc_error(StatusCode::BAD_REQUEST, id, HEADER_MISMATCH, &why)));
     }
     let Some(id) = id else {
         session_requests::handle_notification(caller, None, message, method, params);
-        return Err(Box::new(http_response::empty(StatusCode::ACCEPTED)));
+        return Err(Box::new(StatusCode::ACCEPTED.into_response()));
     };
     let missing: Vec<_> = [(META_VERSION, meta.protocol_version), (META_CAPABILITIES, meta.client_capabilities)]
         .iter()
@@ -74,7 +77,7 @@ pub(crate) async fn accept(
     };
     match handle_request(caller, &request).await {
         Ok(StatelessOutcome::Call(call)) => Ok((ResponseStream::Call(call), stateless_status)),
-        Ok(StatelessOutcome::HttpResponse(http_response)) => Err(Box::new(http_response)),
+        Ok(StatelessOutcome::Response(http_response)) => Err(Box::new(http_response)),
         Err(response) => {
             session_requests::count_error(caller, &response);
             let response =
@@ -88,11 +91,11 @@ pub(crate) async fn accept(
 /// What became of a request that was accepted.
 enum StatelessOutcome {
     Call(CallHandle),
-    HttpResponse(HttpResponse),
+    Response(Response),
 }
 
-async fn handle_request(caller: &Caller<'_>, request: &ClientRequest<'_>) -> Result<StatelessOutcome, RpcResponse> {
-    let endpoint = caller.endpoint;
+async fn handle_request(caller: &Caller, request: &ClientRequest<'_>) -> Result<StatelessOutcome, RpcResponse> {
+    let endpoint = &caller.endpoint;
     if REMOVED_METHODS.contains(&request.method) {
         let why = format!("{} is not part of 2026-07-28", request.method);
         return Err(RpcResponse::error(request.id, METHOD_NOT_FOUND, &why));
@@ -103,7 +106,7 @@ async fn handle_request(caller: &Caller<'_>, request: &ClientRequest<'_>) -> Res
         .map_err(|unavailable| unavailable.response(request.id))?;
     match request.method {
         "server/discover" => Err(RpcResponse::result(request.id, &discovery(&info).to_string())),
-        "subscriptions/listen" => listen(caller, request, &info).map(StatelessOutcome::HttpResponse),
+        "subscriptions/listen" => listen(caller, request, &info).map(StatelessOutcome::Response),
         _ => {
             session_requests::reject_tasks(request, info.mode)?;
             let number = endpoint.multiplexer().calls.next_number();
@@ -132,7 +135,7 @@ fn discovery(info: &ChildInfo) -> Value {
 }
 
 /// Opens an event stream for `subscriptions/listen`.
-fn listen(caller: &Caller<'_>, request: &ClientRequest<'_>, info: &ChildInfo) -> Result<HttpResponse, RpcResponse> {
+fn listen(caller: &Caller, request: &ClientRequest<'_>, info: &ChildInfo) -> Result<Response, RpcResponse> {
     let requested =
         request.params.notifications.map(|requested| serde_json::from_str::<NotificationFilter>(requested.get()));
     let Some(Ok(requested)) = requested else {
@@ -171,7 +174,7 @@ fn listen(caller: &Caller<'_>, request: &ClientRequest<'_>, info: &ChildInfo) ->
     multiplexer.sessions.listeners.insert(number, listener);
     multiplexer.sync_subscriptions();
     drop(multiplexer);
-    let guard = StreamGuard { endpoint: Arc::clone(caller.endpoint), mailbox, owner: StreamOwner::Listener(number) };
+    let guard = StreamGuard { endpoint: Arc::clone(&caller.endpoint), mailbox, owner: StreamOwner::Listener(number) };
     Ok(http_response::event_stream(ResponseStream::Notifications(guard).into_events(None)))
 }
 
