@@ -54,6 +54,11 @@ pub(super) fn count_fitting(names: impl IntoIterator<Item = usize>, entry_bytes:
     names.into_iter().take_while(fits).count()
 }
 
+/// Returns how many entries of a list a result leaves out, if any.
+pub(super) fn left_out(all: usize, shown: usize) -> Option<u64> {
+    Some((all - shown) as u64).filter(|rest| *rest > 0)
+}
+
 /// The most characters of the reason why a process does not run. A result may have many of them.
 const REASON_CHARACTERS_MAX: usize = 2_000;
 

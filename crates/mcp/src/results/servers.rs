@@ -1,7 +1,7 @@
 //! MCP servers in a list, as list_mcp_servers and restart_mcp_server show them.
 
 use super::access::public_url;
-use super::{LIST_BYTES_MAX, count_fitting, reason};
+use super::{LIST_BYTES_MAX, count_fitting, left_out, reason};
 use cortex_core::provisioning::Sharing;
 use cortex_managed::ServerReport;
 use schemars::JsonSchema;
@@ -64,10 +64,6 @@ impl From<&ServerReport> for ListedServer {
 pub(crate) fn list_servers(reports: &[ServerReport]) -> (Vec<ListedServer>, Option<u64>) {
     let shown = count_fitting(reports.iter().map(text_bytes), RUN_BYTES, LIST_BYTES_MAX);
     (reports[..shown].iter().map(ListedServer::from).collect(), left_out(reports.len(), shown))
-}
-
-pub(crate) fn left_out(all: usize, shown: usize) -> Option<u64> {
-    Some((all - shown) as u64).filter(|rest| *rest > 0)
 }
 
 /// Returns the bytes of the texts of a run.

@@ -1,6 +1,6 @@
 //! Quotas and tokens, as the tools that show or set them do.
 
-use super::count_fitting;
+use super::{count_fitting, left_out};
 use cortex_core::fleet::view::{AgentUsage, BudgetUsage, ConservationView, TokenUsage, TypeUsage};
 use cortex_core::ids::{AgentType, JobId};
 use schemars::JsonSchema;
@@ -59,7 +59,7 @@ impl AgentsBlock {
             total_quotas: total,
             active_agents: usage.active,
             available_slots: usage.available(),
-            types_omitted: omitted(usage.by_type.len(), by_type.len()),
+            types_omitted: left_out(usage.by_type.len(), by_type.len()),
             by_type,
             has_quota: usage.quota.is_some(),
         }
@@ -127,7 +127,7 @@ impl TokensBlock {
             avg_per_task: usage.mean_per_task,
             window_seconds: usage.window.as_seconds(),
             refills_at: usage.refills_at.map(|at| at.to_string()),
-            jobs_omitted: omitted(usage.jobs.len(), jobs.len()),
+            jobs_omitted: left_out(usage.jobs.len(), jobs.len()),
             jobs,
         }
     }
@@ -164,8 +164,4 @@ pub(crate) const fn change_status(is_removed: bool) -> &'static str {
 /// Returns how many entries with names of these lengths a result shows.
 fn shown(names: impl Iterator<Item = usize>) -> usize {
     count_fitting(names.take(ENTRIES_MAX), ENTRY_BYTES, ENTRIES_BYTES_MAX)
-}
-
-fn omitted(all: usize, shown: usize) -> Option<u64> {
-    all.checked_sub(shown).filter(|rest| *rest > 0).map(|rest| rest as u64)
 }

@@ -2,11 +2,10 @@
 
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
-use crate::results::servers::{RUN_BYTES, endpoint, left_out, sharing, text_bytes};
-use crate::results::{LIST_BYTES_MAX, count_fitting, last_lines, reason};
+use crate::results::servers::{RUN_BYTES, endpoint, sharing, text_bytes};
+use crate::results::{LIST_BYTES_MAX, count_fitting, last_lines, left_out, reason};
 use cortex_core::ids::{AllocationId, ServerName};
-use cortex_managed::{CallStats, MemoryLimit, ServerReport};
-use cortex_managed::{RuntimeError, RuntimeRequest};
+use cortex_managed::{CallStats, MemoryLimit, RuntimeError, RuntimeRequest, ServerReport};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;
