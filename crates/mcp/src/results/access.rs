@@ -16,7 +16,7 @@ pub(crate) struct McpConfig {
 
 /// How a client reaches one MCP server.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct ReachedServer {
+struct ReachedServer {
     /// `http`: it speaks Streamable HTTP.
     #[serde(rename = "type")]
     transport: &'static str,

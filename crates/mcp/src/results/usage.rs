@@ -18,7 +18,7 @@ const ENTRIES_MAX: usize = 1_000;
 
 /// The agents of a type.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct TypeBlock {
+struct TypeBlock {
     /// Its own quota, or that of all agents.
     quota: u64,
     active: u64,

@@ -52,7 +52,7 @@ impl ToolHandler for CancelTask {
 
 /// The result of cancel_task.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct TaskCancelResult {
+struct TaskCancelResult {
     /// `cancelled`, or `already_ended` if it had ended before.
     status: &'static str,
     task_id: String,

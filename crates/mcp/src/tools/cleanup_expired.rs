@@ -40,7 +40,7 @@ impl ToolHandler for CleanupExpired {
 
 /// The result of cleanup_expired.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct CleanupResult {
+struct CleanupResult {
     /// The ids of the reclaimed allocations, the longest overdue first.
     cleaned_up: Vec<String>,
     /// Reclaimed allocations, omitted ones included.

@@ -118,7 +118,7 @@ impl ToolHandler for CompleteTask {
 
 /// The result of complete_task.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct TaskCompleteResult {
+struct TaskCompleteResult {
     /// `completed`; `requeued` if it failed and will be retried; `failed` if that was its last attempt;
     /// `already_reported` if this attempt was reported before.
     status: &'static str,

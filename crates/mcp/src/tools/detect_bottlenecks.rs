@@ -48,7 +48,7 @@ const BOTTLENECKS_MAX: usize = 1_000;
 
 /// The figures of a quota.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct QuotaMetrics {
+struct QuotaMetrics {
     /// The most agents that may be registered.
     quota: u64,
     /// How many there are.
@@ -61,7 +61,7 @@ pub(crate) struct QuotaMetrics {
 
 /// The figures of an agent over the last minute.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct AgentMetrics {
+struct AgentMetrics {
     /// Attempts of the agent that ended.
     ended_tasks: u64,
     /// The part of them that succeeded.
@@ -74,7 +74,7 @@ pub(crate) struct AgentMetrics {
 
 /// The figures of the queue.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct QueueMetrics {
+struct QueueMetrics {
     /// Waiting tasks.
     pending_tasks: u64,
     /// Of these, the tasks deferred for lack of tokens.
@@ -94,7 +94,7 @@ pub(crate) struct QueueMetrics {
 /// The figures of a bottleneck, by its type.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
-pub(crate) enum Metrics {
+enum Metrics {
     /// Of `token_exhaustion`.
     Tokens(BudgetBlock),
     /// Of `quota_exceeded`.
@@ -136,7 +136,7 @@ impl From<&Evidence> for Metrics {
 
 /// Something that delays tasks, or soon will.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct BottleneckResult {
+struct BottleneckResult {
     /// `token_exhaustion`, `quota_exceeded`, `slow_agent` or `task_queue_backlog`.
     bottleneck_type: &'static str,
     /// `low`, `medium`, `high` or `critical`.

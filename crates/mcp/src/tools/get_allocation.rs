@@ -71,7 +71,7 @@ impl ToolHandler for GetAllocation {
 
 /// Amounts of an allocation.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct AllocatedResources {
+struct AllocatedResources {
     /// CPU, in cores.
     cpu_allocated: f64,
     /// Memory, in MB.
@@ -81,7 +81,7 @@ pub(crate) struct AllocatedResources {
 
 /// An MCP server of an allocation.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct AllocatedServer {
+struct AllocatedServer {
     server_name: String,
     /// Its address.
     endpoint: String,
@@ -96,7 +96,7 @@ pub(crate) struct AllocatedServer {
 
 /// A worker of an allocation.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct AllocatedWorker {
+struct AllocatedWorker {
     worker_id: String,
     /// `cortex-worker`.
     worker_type: &'static str,
@@ -116,7 +116,7 @@ pub(crate) struct AllocatedWorker {
 
 /// Times of an allocation.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct Timestamps {
+struct Timestamps {
     /// The time of the request.
     created_at: String,
     /// Null if it did not become active.

@@ -82,7 +82,7 @@ pub(crate) async fn dry_run(
 
 /// The current rate of requests and its forecast.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct RateResult {
+struct RateResult {
     /// Requests a minute since the last check, refused ones included.
     current_rate_per_minute: f64,
     /// `increasing`, `stable` or `decreasing`.

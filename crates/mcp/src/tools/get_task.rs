@@ -57,7 +57,7 @@ impl ToolHandler for GetTask {
 
 /// An ended attempt at a task.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct TaskAttempt {
+struct TaskAttempt {
     /// Its number, from 1.
     attempt: u64,
     agent_id: String,
@@ -76,7 +76,7 @@ pub(crate) struct TaskAttempt {
 
 /// The lease of a task.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct TaskLeaseHeld {
+struct TaskLeaseHeld {
     agent_id: String,
     /// The token for complete_task.
     fencing_token: u64,
@@ -89,7 +89,7 @@ pub(crate) struct TaskLeaseHeld {
 
 /// Times of a task.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct TaskTimestamps {
+struct TaskTimestamps {
     submitted_at: String,
     /// The start of the current or else the last attempt; null without one.
     started_at: Option<String>,
@@ -101,7 +101,7 @@ pub(crate) struct TaskTimestamps {
 
 /// The result of get_task.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct TaskResult {
+struct TaskResult {
     task_id: String,
     /// The job that it belongs to.
     job_id: Option<String>,

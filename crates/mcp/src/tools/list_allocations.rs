@@ -87,7 +87,7 @@ impl ToolHandler for ListAllocations {
 
 /// One entry of a list.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct ListedAllocation {
+struct ListedAllocation {
     allocation_id: String,
     job_id: String,
     /// `pending`, `active`, `releasing`, `released` or `failed`.
@@ -131,7 +131,7 @@ impl ListedAllocation {
 
 /// The result of list_allocations.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct ListResult {
+struct ListResult {
     /// This page, oldest first.
     allocations: Vec<ListedAllocation>,
     /// Entries on this page.
@@ -144,7 +144,7 @@ pub(crate) struct ListResult {
 }
 
 impl ListResult {
-    pub(crate) fn new(page: &Page<Record, RecordPosition>, next_cursor: Option<String>) -> Self {
+    fn new(page: &Page<Record, RecordPosition>, next_cursor: Option<String>) -> Self {
         let allocations: Vec<_> = page.entries.iter().map(|record| ListedAllocation::new(record, page.at)).collect();
         Self { count: allocations.len() as u64, allocations, total: page.total, next_cursor }
     }

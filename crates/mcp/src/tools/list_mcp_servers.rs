@@ -3,8 +3,7 @@
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::Arguments;
 use crate::results::{ListedServer, list_servers};
-use cortex_managed::RuntimeRequest;
-use cortex_managed::ServerReport;
+use cortex_managed::{RuntimeRequest, ServerReport};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;

@@ -95,7 +95,7 @@ impl ToolHandler for ListTasks {
 
 /// One entry of a list.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct ListedTask {
+struct ListedTask {
     task_id: String,
     /// The job that it belongs to.
     job_id: Option<String>,
@@ -146,7 +146,7 @@ impl From<&TaskView> for ListedTask {
 
 /// The result of list_tasks.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct TaskListResult {
+struct TaskListResult {
     /// This page, in order of submission.
     tasks: Vec<ListedTask>,
     /// Entries on this page.
@@ -159,7 +159,7 @@ pub(crate) struct TaskListResult {
 }
 
 impl TaskListResult {
-    pub(crate) fn new(page: &Page<TaskView, TaskNumber>, next_cursor: Option<String>) -> Self {
+    fn new(page: &Page<TaskView, TaskNumber>, next_cursor: Option<String>) -> Self {
         let tasks: Vec<_> = page.entries.iter().map(ListedTask::from).collect();
         Self { count: tasks.len() as u64, tasks, total: page.total, next_cursor }
     }

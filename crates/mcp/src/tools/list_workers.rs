@@ -3,8 +3,7 @@
 use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, definition};
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::results::{LIST_BYTES_MAX, WorkerResult, count_fitting, reason};
-use cortex_managed::RuntimeRequest;
-use cortex_managed::WorkerReport;
+use cortex_managed::{RuntimeRequest, WorkerReport};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;

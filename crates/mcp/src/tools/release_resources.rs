@@ -72,7 +72,7 @@ impl ToolHandler for ReleaseResources {
 /// The result of release_resources.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
-pub(crate) enum ReleaseResult {
+enum ReleaseResult {
     /// This call ended the lease.
     Released(ReleasedResult),
     /// It had already ended.
@@ -81,7 +81,7 @@ pub(crate) enum ReleaseResult {
 
 /// A lease that this call ended.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct ReleasedResult {
+struct ReleasedResult {
     /// `released`.
     status: &'static str,
     allocation_id: String,
@@ -97,7 +97,7 @@ pub(crate) struct ReleasedResult {
 
 /// A lease that had already ended.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct AlreadyReleasedResult {
+struct AlreadyReleasedResult {
     /// `already_released`.
     status: &'static str,
     allocation_id: String,

@@ -72,7 +72,7 @@ impl ToolHandler for RenewAllocation {
 
 /// The result of renew_allocation.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct RenewResult {
+struct RenewResult {
     /// `active`.
     status: &'static str,
     allocation_id: String,

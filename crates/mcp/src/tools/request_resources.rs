@@ -178,7 +178,7 @@ fn starting(request: &Request) -> String {
 
 /// Amounts of a lease.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct GrantedResources {
+struct GrantedResources {
     /// CPU, in cores.
     cpu: f64,
     /// Memory, in MB.
@@ -188,7 +188,7 @@ pub(crate) struct GrantedResources {
 
 /// An MCP server of a new lease.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct GrantedServer {
+struct GrantedServer {
     name: String,
     /// Its address.
     endpoint: String,
@@ -198,7 +198,7 @@ pub(crate) struct GrantedServer {
 
 /// A worker of a new lease.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct GrantedWorker {
+struct GrantedWorker {
     worker_id: String,
     /// Its address.
     endpoint: String,
@@ -211,7 +211,7 @@ pub(crate) struct GrantedWorker {
 /// The result of request_resources.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
-pub(crate) enum RequestResult {
+enum RequestResult {
     /// A lease.
     Granted(Box<GrantedResult>),
     /// There was not enough capacity, or a server or worker did not start.
@@ -220,7 +220,7 @@ pub(crate) enum RequestResult {
 
 /// A lease, as request_resources returns it.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct GrantedResult {
+struct GrantedResult {
     /// The handle of the lease.
     allocation_id: String,
     /// `active`; for a repeated `request_id`, the current state of its lease.
@@ -253,7 +253,7 @@ pub(crate) struct GrantedResult {
 
 /// A request that exceeded the capacity, or whose servers or workers did not start.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct FailedResult {
+struct FailedResult {
     /// Readable with get_allocation for a while.
     allocation_id: String,
     /// `failed`.
@@ -267,7 +267,7 @@ pub(crate) struct FailedResult {
 
 impl RequestResult {
     /// Builds the result of a grant, with the runtime status where servers or workers are managed.
-    pub(crate) fn granted(grant: &Grant, runtime_status: Option<&RuntimeStatus>) -> Self {
+    fn granted(grant: &Grant, runtime_status: Option<&RuntimeStatus>) -> Self {
         let AllocationView { allocation, expires_at, .. } = &grant.view;
         let reservation = &allocation.reservation;
         let (servers, workers) = (&reservation.servers, &reservation.workers);
@@ -302,7 +302,7 @@ impl RequestResult {
         }))
     }
 
-    pub(crate) fn failed(refusal: &Refusal) -> Self {
+    fn failed(refusal: &Refusal) -> Self {
         Self::Failed(FailedResult {
             allocation_id: refusal.allocation.to_string(),
             status: State::Failed.as_str(),
@@ -312,7 +312,7 @@ impl RequestResult {
     }
 
     /// Builds the result of a grant that was undone because a server or worker did not start.
-    pub(crate) fn not_started(allocation: AllocationId, error: &str) -> Self {
+    fn not_started(allocation: AllocationId, error: &str) -> Self {
         Self::Failed(FailedResult {
             allocation_id: allocation.to_string(),
             status: State::Failed.as_str(),

@@ -4,8 +4,7 @@ use super::{Hints, Invocation, ToolError, ToolHandler, ToolOutput, Wait, definit
 use crate::arguments::{self, AnyParameter, Arguments, Parameter};
 use crate::results::{ListedServer, list_servers};
 use cortex_core::ids::{AllocationId, ServerName};
-use cortex_managed::RuntimeRequest;
-use cortex_managed::ServerReport;
+use cortex_managed::{RuntimeRequest, ServerReport};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::model::Tool;

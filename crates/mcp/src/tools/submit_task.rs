@@ -152,7 +152,7 @@ impl ToolHandler for SubmitTask {
 
 /// The result of submit_task.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct TaskSubmitResult {
+struct TaskSubmitResult {
     /// `submitted`, or `already_submitted` if this repeats an earlier call with the same `task_id`.
     status: &'static str,
     task_id: String,

@@ -71,7 +71,7 @@ impl ToolHandler for UpdateTask {
 
 /// The result of update_task.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct TaskUpdateResult {
+struct TaskUpdateResult {
     /// `updated`.
     status: &'static str,
     task_id: String,
