@@ -263,8 +263,8 @@ async fn follow_state(
         settings.token_budget = usage.tokens.all.total;
         settings.token_window_seconds = usage.tokens.window.as_seconds();
     }
-    // Bounds that were not given follow the state, so that the planner does not scale by default. A bound that was given
-    // limits the other one.
+    // Bounds that were not given follow the state, so that the planner does not scale by default. A bound that was
+    // given limits the other one.
     if !is_given("min_workers") {
         let max = is_given("max_workers").then_some(settings.max_workers);
         settings.min_workers = max.map_or(settings.total_workers, |max| settings.total_workers.min(max));

@@ -18,7 +18,8 @@ pub(super) fn page(root: &Path) -> anyhow::Result<String> {
     });
     let mut page = "# Events\n\nThe log of a state is a sequence of events: facts that changed the state. `events` \
         prints them as JSON lines. Each has a `version`, the time `at` and the `event`, whose `type` says what \
-        happened. Unknown versions, types and fields stop a reader. The examples are from the files that every later version replays.\n"
+        happened. Unknown versions, types and fields stop a reader. The examples are from the files that every later \
+        version replays.\n"
         .to_owned();
     for variant in &found.context("there is no enum Event")?.variants {
         let name = snake_case(&variant.ident.to_string());

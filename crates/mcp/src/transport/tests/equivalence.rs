@@ -210,7 +210,10 @@ proptest! {
 
     #[test]
     fn no_json_panics(
-        line in r#"\{"(id|method|params|jsonrpc|result)":[\[{"0-9a-z\]}:,.\\ue-]{0,20},"(id|method|params)":(1|"ping"|"tools/call"|\{"name":"x"\})\}"#,
+        line in concat!(
+            r#"\{"(id|method|params|jsonrpc|result)":[\[{"0-9a-z\]}:,.\\ue-]{0,20},"#,
+            r#""(id|method|params)":(1|"ping"|"tools/call"|\{"name":"x"\})\}"#,
+        ),
     ) {
         parse(line.as_bytes());
     }
