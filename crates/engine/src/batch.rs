@@ -7,6 +7,7 @@ use super::message::{Answer, Message};
 use cortex_core::event::Event;
 use cortex_core::ids::AllocationId;
 use cortex_journal::{Journal, JournalEntry, JournalError};
+use cortex_util::error::with_sources;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,7 +124,7 @@ impl<J: Journal> Engine<J> {
     /// batch are dropped, and what no client can request again is revoked by the next batch.
     pub(super) async fn reload(&mut self, error: JournalError) -> Result<(), JournalError> {
         tracing::error!(
-            error = with_causes(&error),
+            error = with_sources(&error),
             callers = self.batch.answers.len(),
             "commit failed: the callers have to retry, and the state is reloaded"
         );
@@ -138,7 +139,7 @@ impl<J: Journal> Engine<J> {
             match self.journal.load().await {
                 Ok(recovered) => break recovered,
                 Err(error) if tries < RELOADS_MAX && error.is_transient() => {
-                    tracing::error!(error = with_causes(&error), tries, "reload of the state failed: trying again");
+                    tracing::error!(error = with_sources(&error), tries, "reload of the state failed: trying again");
                     tries += 1;
                     tokio::time::sleep(RELOAD_WAIT).await;
                     self.reject_queued();
@@ -183,12 +184,6 @@ impl<J: Journal> Engine<J> {
             }
         }
     }
-}
-
-/// Formats an error and its causes in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |chain, cause| format!("{chain}: {cause}"))
 }
 
 /// Adds to `change` what an event changes of the resources that clients watch.
