@@ -421,7 +421,7 @@ async def use_from_typescript(entries, lease):
     check.count += int(output.split()[-1])
 
 
-async def see_strangers_refused(lease, other):
+async def see_unauthenticated_refused(lease, other):
     """A client without a token, or with that of another lease, is refused."""
     for what, name, token in [
         ("no token", "everything", NO_TOKEN),
@@ -446,11 +446,11 @@ async def see_strangers_refused(lease, other):
 
 
 async def see_leases_apart(lease, other):
-    async with lease.open("memory", "auto") as client, other.open("memory", "auto") as stranger:
+    async with lease.open("memory", "auto") as client, other.open("memory", "auto") as other_client:
         mine = (await client.call_tool("read_graph", {})).structured_content
         names = {entity["name"] for entity in mine["entities"]}
         check({"python-legacy", "typescript-0"} <= names, "all clients of a lease wrote to one graph", names)
-        theirs = (await stranger.call_tool("read_graph", {})).structured_content
+        theirs = (await other_client.call_tool("read_graph", {})).structured_content
         check(theirs["entities"] == [], "another lease has a graph of its own", theirs)
 
 
@@ -543,7 +543,7 @@ async def see_release(manager, lease, other):
     await manager.release(other)
     status, _, body = await other.ask("everything")
     check(status in (401, None), "the last lease gets nothing either", (status, body))
-    await see_gone("nothing runs for whom nobody holds anything", entries.left)
+    await see_gone("no server runs without a lease", entries.left)
 
 
 async def see_refusals(manager):
@@ -578,7 +578,7 @@ async def use_all(entries):
                     group.create_task(use_what_asks(entries, asking, mode))
             toggled = text(await client.call_tool("toggle-subscriber-updates", {}))
             check(toggled.startswith("Stopped"), "and no more", toggled)
-        await see_strangers_refused(lease, other)
+        await see_unauthenticated_refused(lease, other)
         await see_leases_apart(lease, other)
         await see_refusals(manager)
         await see_what_is_told(manager, lease)

@@ -91,7 +91,7 @@ impl Known {
             Ok(Released::Now(_)) => assert!(!lease.is_over, "{id} was released twice"),
             Ok(Released::Before { .. }) => {
                 let may_be_over = lease.is_over || lease.may_be_released || lease.valid_until <= now;
-                assert!(may_be_over, "{id} was released by nobody");
+                assert!(may_be_over, "{id} ended without a release or an expiry");
             }
             Err(EngineError::NotCommitted | EngineError::Stopped) => {
                 lease.may_be_released = true;
