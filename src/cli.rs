@@ -97,7 +97,7 @@ const CONFIG: Flag = Flag {
     key: cortex_config::CONFIG,
     placeholder: "FILE",
     allowed: "the path of a TOML file",
-    help: "TOML file with any of the settings below as keys (total_workers = 12).\nVariable CORTEX_CONFIG.",
+    help: "TOML file with settings by their keys, such as total_workers = 12.\nVariable CORTEX_CONFIG.",
 };
 
 const PRINT_CONFIG: Flag =

@@ -34,8 +34,8 @@ const TRACE: Flag = Flag {
     key: "trace",
     placeholder: "FILE",
     allowed: "the path of a CSV file",
-    help: "CSV of arrivals with a header. Columns: seconds; optional: requests (arrivals of the row), and\n\
-           tokens, or both context_tokens and generated_tokens.",
+    help: "CSV of arrivals with a header. Column seconds; optional: requests (arrivals of the row), and tokens\n\
+           or both context_tokens and generated_tokens.",
 };
 
 const POLICY: Flag = Flag {
@@ -49,7 +49,7 @@ const AGENTS: Flag = Flag {
     key: "agents",
     placeholder: "COUNT",
     allowed: "1 to 100000",
-    help: "Agents at the start, and in the fleet of fixed size.\n\
+    help: "Initial number of agents, and the size of the fixed fleet used for comparison.\n\
            Default: the mean number that the balanced policy reaches from one agent.",
 };
 

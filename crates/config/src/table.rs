@@ -57,9 +57,9 @@ settings! {
     worker_cpu: CpuMillis = CpuMillis::from_millis(1_000), "CORES" in 1..=CPU_MILLIS_MAX;
     /// Memory of each leased worker, in MB
     worker_memory: MemoryMb = MemoryMb(2_048), "MB" in 1..=MEMORY_MB_MAX;
-    /// Fewest workers that the planner may scale down to; at most total_workers
+    /// Minimum number of workers that the planner may scale to; at most total_workers
     min_workers: u32 = 10, "COUNT" in 0..=WORKER_PORT_COUNT, follows total_workers, note PORTS_NOTE;
-    /// Most workers that the planner may scale up to; at least total_workers
+    /// Maximum number of workers that the planner may scale to; at least total_workers
     max_workers: u32 = 10, "COUNT" in 0..=WORKER_PORT_COUNT, follows total_workers, note PORTS_NOTE;
     /// Duration of a lease if its request gives none; at most max_ttl_seconds
     default_ttl_seconds: u64 = 3_600, "SECONDS" in 1..=TTL_SECONDS_MAX;
@@ -91,30 +91,30 @@ settings! {
     max_tasks: u64 = 100_000, "COUNT" in 1..=10_000_000;
     /// Maximum total size of the texts of queued and running tasks
     max_task_bytes: u64 = 268_435_456, "BYTES" in 65_536..=1_099_511_627_776;
-    /// State file; a server creates it if missing, and without one its state is lost when it ends
+    /// State file; a server creates it if missing, or without it keeps its state in memory until it ends
     state: Option<PathBuf> = None, "FILE";
-    /// What a confirmed change survives: full a crash and a power cut; normal (faster) a crash only
+    /// What committed changes survive; full: crashes and power loss; normal: crashes only, but faster
     durability: Durability = Durability::Full, "LEVEL";
     /// Days to keep events for audits; events that recovery needs are kept longer
     keep_events: u64 = 30, "DAYS" in 0..=KEEP_EVENTS_DAYS_MAX;
-    /// Time in which leases that expired during an outage can still be renewed, at least
+    /// Minimum time after an outage in which leases that expired during it can still be renewed
     recovery_grace_seconds: u64 = 60, "SECONDS" in 0..=PERIOD_SECONDS_MAX;
-    /// If the state has other totals: yes changes it to those given here, no refuses to start
-    resize: bool = false, "ANSWER";
-    /// Use of a daemon; auto: if a state, a catalog or a worker command is set; never: serve in-process
-    daemon: DaemonMode = DaemonMode::Auto, "WHEN";
-    /// Idle time before the daemon exits: no session, no live lease, no managed process
+    /// If the given totals differ from those of the state: yes changes the state, no refuses to start
+    resize: bool = false, "YES_OR_NO";
+    /// Whether to use a daemon; auto: only with a state, a catalog or a worker command
+    daemon: DaemonMode = DaemonMode::Auto, "MODE";
+    /// How long the daemon stays up without a session, a live lease and a managed process
     daemon_idle_seconds: u64 = 300, "SECONDS" in 1..=HISTORY_SECONDS_MAX;
     /// MCP servers to run, as an mcpServers file
     catalog: Option<PathBuf> = None, "FILE";
     /// Authentication on managed-server endpoints: token requires the lease's token; none disables it
-    endpoint_auth: EndpointAuth = EndpointAuth::Token, "WAY";
+    endpoint_auth: EndpointAuth = EndpointAuth::Token, "MODE";
     /// Command that each leased worker runs; without one, no worker processes are started
-    worker_command: Vec<String> = Vec::new(), "WORDS";
+    worker_command: Vec<String> = Vec::new(), "COMMAND";
     /// Environment variables of managed workers, in addition to those that identify the worker
     worker_env: BTreeMap<String, String> = BTreeMap::new(), "JSON";
-    /// A managed worker is ready when: tcp its port is open, a path answers 2xx, none immediately
-    worker_ready: WorkerReady = WorkerReady::Tcp, "WHEN";
+    /// Readiness check of a managed worker: its port accepts connections, a path answers 2xx, or none
+    worker_ready: WorkerReady = WorkerReady::Tcp, "CHECK";
     /// Time between asking a managed worker to exit and killing it
     worker_grace_seconds: u64 = 5, "SECONDS" in 0..=WORKER_GRACE_SECONDS_MAX;
     /// Calls of one client that may be in flight before the server stops reading
@@ -123,7 +123,7 @@ settings! {
     max_line_bytes: usize = 1_048_576, "BYTES" in 1_024..=16_777_216;
     /// Toolsets to enable: the groups of tools that clients see
     toolsets: BTreeSet<Toolset> = BTreeSet::from([Toolset::Allocation]), "LIST";
-    /// Least severe level of log lines that are written to standard error
+    /// Minimum severity of log lines on standard error
     log_level: LogLevel = LogLevel::Info, "LEVEL";
     /// Format of log lines
     log_format: LogFormat = LogFormat::Text, "FORMAT";

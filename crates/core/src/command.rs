@@ -246,8 +246,7 @@ pub enum Denied {
     },
     /// The fencing token is not the lease's own.
     #[error(
-        "fencing_token {given} is not that of allocation {allocation}: \
-         its token is {own}, so {given} does not hold this lease"
+        "fencing_token {given} is not that of allocation {allocation}, which has {own}: {given} does not hold this lease"
     )]
     StaleToken { allocation: AllocationId, given: FencingToken, own: FencingToken },
     /// The lease to renew is past its deadline.

@@ -14,7 +14,7 @@ pub(super) enum Refusal {
     OtherProtocol { protocol: u32, version: String, stop: String },
     #[error("the handshake has no valid session settings: {0}")]
     InvalidSettings(serde_json::Error),
-    /// The session was given another total than the state has. One on disk can be resized.
+    /// The session's totals differ from those of the state. A state on disk can be changed with `--resize yes`.
     #[error(
         "{difference}: omit {}, or stop the daemon with `{stop}` and start again{}",
         difference.key,

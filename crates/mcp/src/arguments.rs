@@ -191,7 +191,7 @@ pub(super) fn choice<T: 'static>(
 
 /// The priority of a job.
 pub(super) fn priority() -> Parameter<Priority> {
-    let description = "low is best effort, critical for emergencies.";
+    let description = "Recorded only; grants ignore it.";
     let words = Priority::ALL.map(Priority::as_str);
     choice("priority", description, &words, |text| text.parse().ok()).with_default(Priority::default().as_str())
 }

@@ -6,10 +6,9 @@ use serde_json::Value;
 use std::fmt::Write;
 
 pub(super) fn page(listed: &Value) -> anyhow::Result<String> {
-    let mut page =
-        "# Tools\n\nThe tools with all toolsets enabled (`--toolsets all`), as a client is given them. Input that the \
+    let mut page = "# Tools\n\nAll tools, as a client sees them with `--toolsets all`. Input that the \
         schema does not allow is answered with an error that names the argument, the value and what is allowed.\n"
-            .to_owned();
+        .to_owned();
     for tool in listed["tools"].as_array().context("no list of tools")? {
         let name = tool["name"].as_str().context("a tool without a name")?;
         let _ = write!(page, "\n## `{name}`\n\n{}\n", text(&tool["description"]));

@@ -301,10 +301,10 @@ fn a_renewal_keeps_the_token_and_moves_the_deadline() {
         renew #1 ttl 5 token 1 => renewed until 15
         at 14
         renew #1 => renewed until 19
-        renew #1 token 2 => fencing_token 2 is not that of allocation #1: its token is 1, so 2 does not hold this lease
+        renew #1 token 2 => fencing_token 2 is not that of allocation #1, which has 1: 2 does not hold this lease
         at 19
         renew #1 => Allocation #1 expired at 19: call request_resources again
-        renew #1 token 2 => fencing_token 2 is not that of allocation #1: its token is 1, so 2 does not hold this lease
+        renew #1 token 2 => fencing_token 2 is not that of allocation #1, which has 1: 2 does not hold this lease
         release #1 => released #1, Requested: 1 workers 1.0 cores 2048 MB after 19 s
         renew #1 token 1 => Allocation #1 is released, and only an active one can be renewed: \
             call request_resources again

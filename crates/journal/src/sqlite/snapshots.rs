@@ -87,8 +87,8 @@ pub enum SnapshotError {
     OtherState,
     #[error("its name does not match its content")]
     OtherName,
-    /// As after an older copy of the log was restored and continued.
-    #[error("the log has other events")]
+    /// For example after an older copy of the log was restored and written to.
+    #[error("it does not match the log")]
     OtherEvents,
 }
 

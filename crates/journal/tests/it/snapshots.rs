@@ -160,7 +160,7 @@ async fn an_older_copy_of_the_log_is_refused() {
     assert_same(&recovery.cluster, &history.cluster, "with other events");
     assert_eq!(recovery.snapshot, Some(kept));
     let faults: Vec<_> = recovery.faults.iter().map(|fault| fault.1.to_string()).collect();
-    assert!(faults.iter().any(|fault| fault == "the log has other events"), "{faults:?}");
+    assert!(faults.iter().any(|fault| fault == "it does not match the log"), "{faults:?}");
 }
 
 #[tokio::test]

@@ -45,8 +45,8 @@ impl ToolHandler for GetPlan {
         definition::<PlanResult>(
             self.name(),
             "Get plan",
-            "Show how many workers and agents the planner would have now, and why; nothing is changed. The \
-             arguments replace actual figures.",
+            "Dry run of the planner: the numbers of workers and agents it would choose now, and why. The \
+             arguments replace measured figures.",
             &self.parameters(),
             &Hints { is_read_only: true, is_destructive: false, is_idempotent: true },
         )

@@ -38,7 +38,7 @@ impl RegisterAgent {
     pub(super) fn new(options: &ServerOptions) -> Self {
         let agent_id = "Your own id, unique among registered agents.";
         let agent_type = "Kind of agent, e.g. backend; quotas and tasks select by it.";
-        let capabilities = "What the agent can do, e.g. [\"rust\"]; it gets tasks that need nothing else.";
+        let capabilities = "What the agent can do, e.g. [\"rust\"]; it gets only tasks that need no more than these.";
         let allocation = "Allocation whose worker it is; the agent ends with it. If absent, it takes a \
              worker slot of its own.";
         Self {
@@ -90,8 +90,8 @@ impl ToolHandler for RegisterAgent {
             "Register agent",
             "Register an agent so that it can get tasks. From then on it must call heartbeat_agent, claim_task or \
              complete_task every heartbeat_seconds: after three missed heartbeats it is lost and its tasks return \
-             to the queue. Repeating it unchanged is safe. Refused beyond the quotas (set_agent_quota) and the \
-             free worker slots.",
+             to the queue. Repeating it unchanged is safe. Refused if a quota (set_agent_quota) is \
+             reached or no worker slot is free.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: false, is_idempotent: true },
         )

@@ -23,7 +23,7 @@ pub(super) struct RenewAllocation {
 
 impl RenewAllocation {
     pub(super) fn new(options: &ServerOptions) -> Self {
-        let ttl = "Counted from now; as before if absent.";
+        let ttl = "Counted from now; unchanged if absent.";
         let token = "From request_resources. The renewal is refused if it is not this lease's.";
         Self {
             allocation_id: arguments::allocation_id(),

@@ -38,7 +38,7 @@ impl ToolHandler for RestartMcpServer {
             self.name(),
             "Restart MCP server",
             "Stop an MCP server that hangs or has failed, and start it again at the same endpoint for all its \
-             holders. Calls in flight fail and its memory is lost; leases and access tokens stay. Returns when it \
+             holders. Calls in flight fail and its state in memory is lost; leases and access tokens stay. Returns when it \
              runs again, or an error with the reason; the restart goes on even if the call ends.",
             &self.parameters(),
             &Hints { is_read_only: false, is_destructive: true, is_idempotent: false },

@@ -123,7 +123,12 @@ impl PolicyParameters {
                 0,
                 balanced.utilization_down,
             ),
-            utilization_target_percent: percent("utilization_target_percent", "Aim", 1, balanced.utilization_target),
+            utilization_target_percent: percent(
+                "utilization_target_percent",
+                "Usage to aim for",
+                1,
+                balanced.utilization_target,
+            ),
             tolerance_percent: percent(
                 "tolerance_percent",
                 "Accepted difference from the wanted number unless work waits or was refused",

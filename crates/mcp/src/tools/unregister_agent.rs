@@ -33,8 +33,8 @@ impl ToolHandler for UnregisterAgent {
         definition::<UnregisterResult>(
             self.name(),
             "Unregister agent",
-            "Remove an agent, best when it holds no task: a task it holds returns to the queue, with this attempt \
-             counted. Frees its worker slot immediately.",
+            "Remove an agent, best when it holds no task: a task it holds returns to the queue, and the attempt \
+             counts. Frees its worker slot immediately.",
             &[&self.agent_id],
             &Hints { is_read_only: false, is_destructive: true, is_idempotent: true },
         )

@@ -50,7 +50,7 @@ pub(in super::super) enum FailureReason {
     #[error("it was removed from the catalog: restore its entry and restart it, or release it")]
     Removed,
     /// It is started as a server of this machine and its entry has a URL, or the other way round.
-    #[error("its catalog entry is of the other kind, a remote server or a local one")]
+    #[error("its catalog entry changed between a local and a remote server: release it and request it again")]
     OtherKind,
     #[error("its folder {} cannot be created ({error}): create its parent folder", folder.display())]
     OwnFolder { folder: PathBuf, error: io::Error },
